@@ -1,0 +1,650 @@
+"""A study file, read and checked: TOML -> frozen ``StudySpec``, with all faults at once.
+
+A study file is data. Any value under ``[model]`` or ``[train]`` may be a range
+(``{ low = 1e-5, high = 1e-1, log = true }``) or a list of choices (``{ choices = [...] }``);
+that alone makes it a searched parameter. ``ModelParams`` and ``TrainParams`` are what remains
+once every range has been replaced by a value: what one trial is trained with.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from searchae.errors import SpecError, nearest
+
+Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu"]
+Optimizer = Literal["adam", "rmsprop", "sgd"]
+Regularizer = Literal["none", "clip", "l1", "clip+l1"]
+Source = Literal["svhn", "mnist", "cifar10", "house-numbers", "npz", "csv", "folder"]
+
+Positive = Annotated[int, Field(ge=1)]
+Widths = Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSpec(_Frozen):
+    """Which images, and how they are split. ``[data]`` in a study file.
+
+    Attributes:
+        name: The source.
+        path: File or folder of an ``npz``, ``csv`` or ``folder`` source, relative to the data
+            folder unless absolute.
+        test_path: The same for the test split of ``csv`` and ``folder``; without it, a tenth of
+            the images is set aside.
+        validation: Share of the training images held out for the search's objective.
+        train_images: Take this many training images (before the validation split); all if unset.
+        test_images: Take this many test images; all if unset.
+        image_size: Side in pixels that images of a ``folder`` are resized to.
+        grayscale: Read a ``folder`` as one channel.
+    """
+
+    name: Source
+    path: str | None = None
+    test_path: str | None = None
+    validation: float = Field(0.1, gt=0, lt=1)
+    train_images: Positive | None = None
+    test_images: Positive | None = None
+    image_size: Annotated[int, Field(ge=4, le=512)] = 32
+    grayscale: bool = False
+
+
+class Layer(_Frozen):
+    """One convolution of an explicit ``encoder`` or ``decoder``, in the order that it runs.
+
+    Attributes:
+        channels: Output channels.
+        kernel_size: Side of the square kernel in pixels.
+        stride: Step in pixels.
+        padding: Zero padding in pixels on each side.
+        pool: Max-pooling by this factor after the activation; 1 for none.
+        upsample: Nearest-neighbour upsampling by this factor after the activation; 1 for none.
+        transpose: A transposed convolution; unset: in the decoder yes, in the encoder no.
+    """
+
+    channels: Positive
+    kernel_size: Positive = 3
+    stride: Positive = 1
+    padding: Annotated[int, Field(ge=0)] = 1
+    pool: Positive = 1
+    upsample: Positive = 1
+    transpose: bool | None = None
+
+
+class ModelParams(_Frozen):
+    """The net of one trial. ``[model]`` in a study file.
+
+    Attributes:
+        kind: ``conv`` or ``dense``.
+        channels: Conv: widths of the encoder; each halves the image; the decoder mirrors them.
+        kernel_size: Conv: kernel of the encoder's ``channels``, in pixels; odd.
+        downsample: Conv: how ``channels`` halve: a stride of 2, or max-pooling (then the decoder
+            upsamples by nearest neighbour).
+        encoder: Conv: explicit layers instead of ``channels``; needs ``decoder``.
+        decoder: Conv: explicit layers; the last one has the output activation and no norm.
+        bottleneck: Conv: a dense layer to ``latent_dim`` and back, global average pooling to the
+            last width (``gap``), or none (the latent is the last feature map).
+        batch_norm: Conv: batch normalisation before each hidden activation.
+        hidden: Dense: widths between the image and the latent; mirrored on the way back.
+        latent_dim: Size of the latent of a dense bottleneck.
+        activation: Between layers.
+        latent_activation: On the latent itself: ``none``, or ``same`` as ``activation``.
+        output: Activation on the reconstruction.
+        image_range: Range that images are fed in and reconstructed in: ``unit`` [0, 1] or
+            ``symmetric`` [-1, 1]. Metrics are always taken on [0, 1].
+    """
+
+    kind: Literal["conv", "dense"] = "conv"
+    channels: Widths = (32, 64, 128)
+    kernel_size: Annotated[int, Field(ge=1, le=15)] = 3
+    downsample: Literal["stride", "pool"] = "stride"
+    encoder: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
+    decoder: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
+    bottleneck: Literal["dense", "gap", "none"] = "dense"
+    batch_norm: bool = False
+    hidden: Widths = (128, 64)
+    latent_dim: Positive = 64
+    activation: Activation = "relu"
+    latent_activation: Literal["none", "same"] = "none"
+    output: Literal["sigmoid", "tanh", "none"] = "sigmoid"
+    image_range: Literal["unit", "symmetric"] = "unit"
+
+
+class TrainParams(_Frozen):
+    """How one trial is trained. ``[train]`` in a study file.
+
+    Attributes:
+        epochs: Epochs of a full training; the pruner's largest resource. Never searched.
+        batch_size: Images a step.
+        optimizer: ``adam``, ``rmsprop`` or ``sgd``.
+        learning_rate: Constant.
+        momentum: Of sgd and rmsprop.
+        weight_decay: L2 coefficient inside the optimizer.
+        regularizer: ``clip`` clamps every weight to [-clip, clip]; ``l1`` adds a penalty; both,
+            or none.
+        clip: The bound.
+        l1_weight: Factor of the mean absolute value of the target.
+        l1_target: What the L1 penalty is on: ``latent`` activations or ``weights``.
+        noise_std: Standard deviation of Gaussian noise on the input, on the [0, 1] scale of
+            images; the target stays clean (denoising).
+        patience: Stop when the validation PSNR has not risen by ``min_delta_db`` in this many
+            epochs; 0 for never.
+        min_delta_db: See ``patience``; in dB.
+    """
+
+    epochs: Positive = 20
+    batch_size: Positive = 128
+    optimizer: Optimizer = "adam"
+    learning_rate: float = Field(1e-3, gt=0)
+    momentum: float = Field(0.0, ge=0, lt=1)
+    weight_decay: float = Field(0.0, ge=0)
+    regularizer: Regularizer = "clip"
+    clip: float = Field(0.5, gt=0)
+    l1_weight: float = Field(1e-4, ge=0)
+    l1_target: Literal["latent", "weights"] = "latent"
+    noise_std: float = Field(0.0, ge=0)
+    patience: int = Field(0, ge=0)
+    min_delta_db: float = Field(0.01, ge=0)
+
+    @property
+    def clips(self) -> bool:
+        """Whether weights are clamped."""
+        return "clip" in self.regularizer
+
+    @property
+    def l1(self) -> float:
+        """The L1 factor that applies: 0 without an L1 regularizer."""
+        return self.l1_weight if "l1" in self.regularizer else 0.0
+
+
+class SearchSpec(_Frozen):
+    """How the space is searched. ``[search]`` in a study file.
+
+    Attributes:
+        trials: The budget: trials that end COMPLETE or PRUNED.
+        sampler: ``tpe``, ``random`` or ``gp``.
+        pruner: ``hyperband``, ``successive-halving``, ``median`` or ``none``.
+        min_epochs: No trial is pruned before it has run this many.
+        reduction_factor: Of hyperband and successive halving: one in so many goes on at a rung.
+        startup_trials: Trials sampled at random before the sampler learns.
+        heartbeat_s: Seconds between a worker's signs of life.
+        grace_s: Seconds without one after which a trial is given to another worker.
+        max_attempts: A trial whose worker died this often is given up as failed.
+    """
+
+    trials: Positive = 100
+    sampler: Literal["tpe", "random", "gp"] = "tpe"
+    pruner: Literal["hyperband", "successive-halving", "median", "none"] = "hyperband"
+    min_epochs: Positive = 1
+    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    startup_trials: Annotated[int, Field(ge=0)] = 10
+    heartbeat_s: float = Field(20.0, gt=0)
+    grace_s: float = Field(300.0, gt=0)
+    max_attempts: Positive = 3
+
+
+Value = bool | int | float | str
+"""A value as Optuna stores it; anything richer travels as its JSON text."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched parameter: a numeric range, or choices.
+
+    Attributes:
+        key: Where it stands in the study file, such as ``train.learning_rate``.
+        low: Smallest value of a range.
+        high: Largest value of a range, inclusive.
+        log: Sample a range's logarithm.
+        step: Grid of a range; 1 for integers unless given.
+        integer: A range of whole numbers.
+        choices: The values to choose from; empty for a range.
+    """
+
+    key: str
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    step: float | None = None
+    integer: bool = False
+    choices: tuple[Any, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The last part of the key: the parameter's name in the study."""
+        return self.key.rpartition(".")[2]
+
+    @cached_property
+    def labels(self) -> tuple[Value, ...]:
+        """The choices as Optuna stores them, in order."""
+        return tuple(_label(c) for c in self.choices)
+
+    def value(self, label: Value) -> Any:
+        """The value that a stored label stands for."""
+        return self.choices[self.labels.index(label)] if self.choices else label
+
+    def document(self) -> dict[str, Any]:
+        """As it is written in a study file."""
+        if self.choices:
+            return {"choices": list(self.choices)}
+        number = int if self.integer else float
+        entry: dict[str, Any] = {"low": number(self.low), "high": number(self.high)}
+        if self.log:
+            entry["log"] = True
+        if self.step is not None:
+            entry["step"] = number(self.step)
+        return entry
+
+
+CONDITIONS: dict[str, tuple[str, frozenset[str]]] = {
+    "train.l1_weight": ("train.regularizer", frozenset({"l1", "clip+l1"})),
+    "train.momentum": ("train.optimizer", frozenset({"sgd", "rmsprop"})),
+}
+"""A searched key -> the key that it hangs on, and under which values it is sampled."""
+
+NOT_IDENTITY = frozenset(
+    {"description", "data.path", "data.test_path"}
+    | {f"search.{k}" for k in ("trials", "heartbeat_s", "grace_s", "max_attempts")}
+)
+"""Keys that may change between two runs of one study: none of them changes a trial's result."""
+
+_SECTIONS: dict[str, type[_Frozen]] = {
+    "data": DataSpec,
+    "model": ModelParams,
+    "train": TrainParams,
+    "search": SearchSpec,
+}
+_SEARCHABLE = ("model", "train")
+_NOT_SEARCHABLE = {
+    "train.epochs": "the pruner compares trials at equal epochs; use train.patience",
+    "train.patience": "fix it, so that trials stop by one rule",
+    "train.min_delta_db": "fix it, so that trials stop by one rule",
+}
+
+
+@dataclass(frozen=True)
+class TrialParams:
+    """What one trial is trained with: every range replaced by a value."""
+
+    model: ModelParams
+    train: TrainParams
+
+
+@dataclass(frozen=True)
+class StudySpec:
+    """A whole study: data, space and search, checked and immutable.
+
+    Attributes:
+        description: For people.
+        seed: Decides split, initialisation, shuffling, noise and sampling.
+        data: Which images.
+        search: How to search.
+        fixed: Section -> key -> value, for what is not searched.
+        space: The searched parameters, in the file's order.
+    """
+
+    description: str
+    seed: int
+    data: DataSpec
+    search: SearchSpec
+    fixed: Mapping[str, Mapping[str, Any]]
+    space: tuple[Parameter, ...]
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a full training."""
+        return int(self.fixed["train"]["epochs"])
+
+    def is_active(self, key: str, values: Mapping[str, Any]) -> bool:
+        """Whether a searched key is sampled, given the values of earlier keys.
+
+        Args:
+            key: For example ``train.l1_weight``.
+            values: Key -> value of what has been sampled already.
+        """
+        if key not in CONDITIONS:
+            return True
+        parent, wanted = CONDITIONS[key]
+        section, _, name = parent.partition(".")
+        return values.get(parent, self.fixed[section].get(name)) in wanted
+
+    def resolve(self, values: Mapping[str, Any]) -> TrialParams:
+        """Puts values in the place of ranges.
+
+        Args:
+            values: Key -> value; an inactive key may be left out (its default applies).
+        """
+        parts: dict[str, dict[str, Any]] = {s: dict(self.fixed[s]) for s in _SEARCHABLE}
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            parts[section][name] = value
+        return TrialParams(ModelParams(**parts["model"]), TrainParams(**parts["train"]))
+
+    def document(self) -> dict[str, Any]:
+        """The whole spec, defaults included, as JSON values: what the study stores."""
+        sections: dict[str, Any] = {s: _jsonable(dict(self.fixed[s])) for s in _SEARCHABLE}
+        for p in self.space:
+            section, _, name = p.key.partition(".")
+            sections[section][name] = _jsonable(p.document())
+        return {
+            "description": self.description,
+            "seed": self.seed,
+            "data": self.data.model_dump(mode="json"),
+            **sections,
+            "search": self.search.model_dump(mode="json"),
+        }
+
+    def differences(self, other: StudySpec) -> list[str]:
+        """What in ``other`` would change results, a line each: ``key: here -> there``."""
+        here, there = _flat(self.document()), _flat(other.document())
+        keys = [k for k in {**here, **there} if k not in NOT_IDENTITY]
+        return [
+            f"{k}: {json.dumps(here.get(k))} -> {json.dumps(there.get(k))}"
+            for k in keys
+            if here.get(k) != there.get(k)
+        ]
+
+
+def load(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+    changes: Mapping[str, Any] | None = None,
+) -> StudySpec:
+    """Reads a study file.
+
+    Args:
+        path: The TOML file.
+        overrides: ``section.key=value`` texts, values in TOML or bare words.
+        environment: ``SEARCHAE_SECTION__KEY`` variables stand between overrides and file.
+        changes: Key -> value, above everything else (the command line's own options).
+
+    Raises:
+        SpecError: The file cannot be read, is no TOML, or has faults; all are listed.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise SpecError(f"{path}: cannot be read: {e}") from e
+    except tomllib.TOMLDecodeError as e:
+        raise SpecError(f"{path}: not valid TOML: {e}") from e
+    for key, value in _from_environment(environment).items():
+        _put(document, key, value, origin="environment")
+    for text in overrides:
+        key, separator, value = text.partition("=")
+        if not separator:
+            raise SpecError(f"--set {text}: write it as section.key=value")
+        _put(document, key.strip(), _toml_value(value.strip()), origin=f"--set {text}")
+    for key, value in (changes or {}).items():
+        _put(document, key, value, origin="command line")
+    return from_document(document, source=str(path))
+
+
+def from_document(document: Mapping[str, Any], *, source: str) -> StudySpec:
+    """Checks a parsed study file.
+
+    Args:
+        document: As ``tomllib`` or ``json`` returns it.
+        source: Named in each error.
+
+    Raises:
+        SpecError: With every fault, a line each.
+    """
+    reader = _Reader()
+    spec = reader.read(document)
+    if spec is None:
+        raise SpecError("\n".join(f"{source}: {fault}" for fault in reader.faults))
+    return spec
+
+
+class _Reader:
+    """Reads one document and collects its faults."""
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+
+    def read(self, document: Mapping[str, Any]) -> StudySpec | None:
+        known = {"description", "seed", *_SECTIONS}
+        self._reject_unknown(document, known, prefix="")
+        description, seed = document.get("description", ""), document.get("seed", 0)
+        if not isinstance(description, str):
+            self._fault("description", f"must be a text, not {description!r}")
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+            self._fault("seed", f"must be a whole number from 0 to {2**31 - 1}, not {seed!r}")
+        if "data" not in document:
+            self._fault("data", 'missing: add [data] with name = "house-numbers", say')
+        sections = {name: self._section(document, name) for name in _SECTIONS}
+        space = [p for name in _SEARCHABLE for p in self._ranges(name, sections[name])]
+        parsed = {name: self._parse(name, sections[name]) for name in _SECTIONS}
+        if self.faults:
+            return None
+        self._check_names(parsed, space)
+        if self.faults:
+            return None
+        data, search = parsed["data"], parsed["search"]
+        assert isinstance(data, DataSpec) and isinstance(search, SearchSpec)  # noqa: PT018
+        searched = {p.key for p in space}
+        fixed = {
+            name: {
+                k: v
+                for k, v in parsed[name].model_dump().items()  # type: ignore[union-attr]
+                if f"{name}.{k}" not in searched
+            }
+            for name in _SEARCHABLE
+        }
+        return StudySpec(description, seed, data, search, fixed, tuple(space))
+
+    def _fault(self, key: str, message: str) -> None:
+        self.faults.append(f"{key}: {message}")
+
+    def _reject_unknown(self, table: Mapping[str, Any], known: Iterable[str], prefix: str) -> None:
+        known = set(known)
+        for key in table:
+            if key not in known:
+                self._fault(f"{prefix}{key}", f"unknown key; {nearest(key, known)}")
+
+    def _section(self, document: Mapping[str, Any], name: str) -> dict[str, Any]:
+        table = document.get(name, {})
+        if not isinstance(table, Mapping):
+            self._fault(name, f"must be a table, not {table!r}")
+            return {}
+        fields = _SECTIONS[name].model_fields
+        self._reject_unknown(table, fields, prefix=f"{name}.")
+        return {k: v for k, v in table.items() if k in fields}
+
+    def _ranges(self, name: str, section: dict[str, Any]) -> list[Parameter]:
+        """Takes the ranges out of a section; a value that stands for each stays behind."""
+        found = []
+        for key in [k for k, v in section.items() if isinstance(v, Mapping)]:
+            parameter = self._parameter(f"{name}.{key}", section.pop(key), _SECTIONS[name], key)
+            if parameter is not None:
+                found.append(parameter)
+        return found
+
+    def _parameter(
+        self, key: str, entry: Mapping[str, Any], section: type[_Frozen], field: str
+    ) -> Parameter | None:
+        before = len(self.faults)
+        if key in _NOT_SEARCHABLE:
+            self._fault(key, f"cannot be searched: {_NOT_SEARCHABLE[key]}")
+            return None
+        adapter: TypeAdapter[Any] = TypeAdapter(section.model_fields[field].rebuild_annotation())
+        if "choices" in entry:
+            self._reject_unknown(entry, {"choices"}, prefix=f"{key}.")
+            choices = self._choices(key, entry["choices"], adapter)
+            return Parameter(key, choices=choices) if len(self.faults) == before else None
+        self._reject_unknown(entry, {"low", "high", "log", "step", "choices"}, prefix=f"{key}.")
+        parameter = self._range(key, entry, adapter)
+        return parameter if len(self.faults) == before else None
+
+    def _choices(self, key: str, values: Any, adapter: TypeAdapter[Any]) -> tuple[Any, ...]:
+        if not isinstance(values, list) or not values:
+            self._fault(f"{key}.choices", "needs at least one value in a list")
+            return ()
+        checked = tuple(
+            _jsonable(self._value(f"{key}.choices[{i}]", v, adapter)) for i, v in enumerate(values)
+        )
+        for i, value in enumerate(checked):
+            if _label(value) in [_label(v) for v in checked[:i]]:
+                self._fault(f"{key}.choices[{i}]", f"{values[i]!r} is listed twice")
+        return checked
+
+    def _range(self, key: str, entry: Mapping[str, Any], adapter: TypeAdapter[Any]) -> Parameter:
+        bounds = {}
+        for end in ("low", "high"):
+            if end not in entry:
+                self._fault(key, f"a range needs low and high, or choices; {end} is missing")
+            elif isinstance(entry[end], bool) or not isinstance(entry[end], int | float):
+                self._fault(f"{key}.{end}", f"must be a number, not {entry[end]!r}")
+            else:
+                bounds[end] = self._value(f"{key}.{end}", entry[end], adapter)
+        numeric = all(isinstance(v, int | float) for v in bounds.values())
+        log, step = entry.get("log", False), entry.get("step")
+        if not isinstance(log, bool):
+            self._fault(f"{key}.log", f"must be true or false, not {log!r}")
+        if step is not None and (
+            isinstance(step, bool) or not isinstance(step, int | float) or step <= 0
+        ):
+            self._fault(f"{key}.step", f"must be a positive number, not {step!r}")
+            step = None
+        if len(bounds) < 2 or not numeric:
+            if len(bounds) == 2:
+                self._fault(key, "takes no low and high; use choices")
+            return Parameter(key)
+        low, high = bounds["low"], bounds["high"]
+        if low >= high:
+            self._fault(key, f"low = {low} must be below high = {high}")
+        if log is True and low <= 0:
+            self._fault(key, f"log needs low above 0, not {low}")
+        if log is True and step is not None:
+            self._fault(key, "log and step exclude each other")
+        integer = isinstance(low, int) and isinstance(high, int)
+        if integer and step is not None and step != int(step):
+            self._fault(f"{key}.step", f"must be a whole number, not {step}")
+        return Parameter(key, low=low, high=high, log=bool(log), step=step, integer=integer)
+
+    def _value(self, key: str, value: Any, adapter: TypeAdapter[Any]) -> Any:
+        try:
+            return adapter.validate_python(value, strict=False)
+        except ValidationError as e:
+            self._explain(key, e)
+            return value
+
+    def _parse(self, name: str, section: Mapping[str, Any]) -> _Frozen | None:
+        try:
+            return _SECTIONS[name](**section)
+        except ValidationError as e:
+            self._explain(name, e)
+            return None
+
+    def _explain(self, prefix: str, error: ValidationError) -> None:
+        for fault in error.errors():
+            inner = [str(p) for p in fault["loc"] if not str(p).startswith(("function", "tuple["))]
+            self._fault(".".join([prefix, *inner]), _explanation(dict(fault)))
+
+    def _check_names(self, parsed: Mapping[str, Any], space: Sequence[Parameter]) -> None:
+        data, model = parsed["data"], parsed["model"]
+        if data.name in ("npz", "csv", "folder") and data.path is None:
+            self._fault("data.path", f"missing: a {data.name} source needs the file or folder")
+        if (model.encoder is None) != (model.decoder is None):
+            missing = "encoder" if model.encoder is None else "decoder"
+            self._fault(f"model.{missing}", "missing: explicit layers need encoder and decoder")
+        search, train = parsed["search"], parsed["train"]
+        if search.min_epochs > train.epochs:
+            self._fault(
+                "search.min_epochs", f"{search.min_epochs} exceeds train.epochs = {train.epochs}"
+            )
+        if search.grace_s < 2 * search.heartbeat_s:
+            self._fault(
+                "search.grace_s",
+                f"{search.grace_s} must be at least twice heartbeat_s = {search.heartbeat_s}",
+            )
+
+
+def _explanation(fault: Mapping[str, Any]) -> str:
+    """One pydantic fault in words, with the value in it and the nearest valid name."""
+    value = fault["input"]
+    if fault["type"] == "literal_error":
+        valid = [v.strip().strip("'") for v in _literals(fault["ctx"]["expected"])]
+        return f"{value!r} is not known; {nearest(str(value), valid)}"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key; {nearest(str(fault['loc'][-1]), Layer.model_fields)}"
+    if fault["type"] == "missing":
+        return "missing"
+    message = str(fault["msg"])
+    return f"{message[0].lower()}{message[1:]}, not {value!r}"
+
+
+def _literals(expected: str) -> list[str]:
+    return expected.replace(" or ", ", ").split(", ")
+
+
+def _label(value: Any) -> Value:
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Mapping):
+        return {k: _jsonable(v) for k, v in value.items()}
+    return [_jsonable(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if not prefix and isinstance(value, Mapping):
+            flat |= _flat(value, f"{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _put(document: dict[str, Any], key: str, value: Any, *, origin: str) -> None:
+    parts = key.split(".")
+    table: Any = document
+    for part in parts[:-1]:
+        table = table.setdefault(part, {})
+        if not isinstance(table, dict):
+            raise SpecError(f"{origin}: {key}: {part} is a value, not a table")
+    table[parts[-1]] = value
+
+
+def _toml_value(text: str) -> Any:
+    """A TOML value; a bare word is a text."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for name, text in environment.items():
+        prefix, _, rest = name.partition("_")
+        section, separator, key = rest.partition("__")
+        if prefix == "SEARCHAE" and separator and section.lower() in _SECTIONS:
+            found[f"{section.lower()}.{key.lower()}"] = _toml_value(text)
+    return found
+
+
+def valid_names(annotation: Any) -> tuple[str, ...]:
+    """The names that a Literal allows, in order."""
+    return get_args(annotation)
+
+
+Progress = Callable[[str], None]
+"""Called with a line for the user while something long goes on."""
