@@ -1,4 +1,4 @@
-"""A study file, read and checked: TOML -> frozen ``StudySpec``, with all faults at once.
+"""What a study is: a frozen ``StudySpec`` of data, space and search.
 
 A study file is data. Any value under ``[model]`` or ``[train]`` may be a range
 (``{ low = 1e-5, high = 1e-1, log = true }``) or a list of choices (``{ choices = [...] }``);
@@ -9,32 +9,32 @@ once every range has been replaced by a value: what one trial is trained with.
 from __future__ import annotations
 
 import json
-import os
-import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
-
-from searchae.errors import SpecError, nearest
+from pydantic import BaseModel, ConfigDict, Field
 
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu"]
 Optimizer = Literal["adam", "rmsprop", "sgd"]
 Regularizer = Literal["none", "clip", "l1", "clip+l1"]
 Source = Literal["svhn", "mnist", "cifar10", "house-numbers", "npz", "csv", "folder"]
 
+SOURCES_WITHOUT_PATH = ("svhn", "mnist", "cifar10", "house-numbers")
+"""Sources that know where their images come from."""
+
 Positive = Annotated[int, Field(ge=1)]
 Widths = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """A section of a study file: immutable, no unknown keys, no NaN."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DataSpec(_Frozen):
+class DataSpec(Frozen):
     """Which images, and how they are split. ``[data]`` in a study file.
 
     Attributes:
@@ -60,7 +60,7 @@ class DataSpec(_Frozen):
     grayscale: bool = False
 
 
-class Layer(_Frozen):
+class Layer(Frozen):
     """One convolution of an explicit ``encoder`` or ``decoder``, in the order that it runs.
 
     Attributes:
@@ -82,7 +82,7 @@ class Layer(_Frozen):
     transpose: bool | None = None
 
 
-class ModelParams(_Frozen):
+class ModelParams(Frozen):
     """The net of one trial. ``[model]`` in a study file.
 
     Attributes:
@@ -121,7 +121,7 @@ class ModelParams(_Frozen):
     image_range: Literal["unit", "symmetric"] = "unit"
 
 
-class TrainParams(_Frozen):
+class TrainParams(Frozen):
     """How one trial is trained. ``[train]`` in a study file.
 
     Attributes:
@@ -168,7 +168,7 @@ class TrainParams(_Frozen):
         return self.l1_weight if "l1" in self.regularizer else 0.0
 
 
-class SearchSpec(_Frozen):
+class SearchSpec(Frozen):
     """How the space is searched. ``[search]`` in a study file.
 
     Attributes:
@@ -228,7 +228,7 @@ class Parameter:
     @cached_property
     def labels(self) -> tuple[Value, ...]:
         """The choices as Optuna stores them, in order."""
-        return tuple(_label(c) for c in self.choices)
+        return tuple(label(c) for c in self.choices)
 
     def value(self, label: Value) -> Any:
         """The value that a stored label stands for."""
@@ -259,14 +259,14 @@ NOT_IDENTITY = frozenset(
 )
 """Keys that may change between two runs of one study: none of them changes a trial's result."""
 
-_SECTIONS: dict[str, type[_Frozen]] = {
+SECTIONS: dict[str, type[Frozen]] = {
     "data": DataSpec,
     "model": ModelParams,
     "train": TrainParams,
     "search": SearchSpec,
 }
-_SEARCHABLE = ("model", "train")
-_NOT_SEARCHABLE = {
+SEARCHABLE = ("model", "train")
+NOT_SEARCHABLE = {
     "train.epochs": "the pruner compares trials at equal epochs; use train.patience",
     "train.patience": "fix it, so that trials stop by one rule",
     "train.min_delta_db": "fix it, so that trials stop by one rule",
@@ -325,7 +325,7 @@ class StudySpec:
         Args:
             values: Key -> value; an inactive key may be left out (its default applies).
         """
-        parts: dict[str, dict[str, Any]] = {s: dict(self.fixed[s]) for s in _SEARCHABLE}
+        parts: dict[str, dict[str, Any]] = {s: dict(self.fixed[s]) for s in SEARCHABLE}
         for key, value in values.items():
             section, _, name = key.partition(".")
             parts[section][name] = value
@@ -333,10 +333,10 @@ class StudySpec:
 
     def document(self) -> dict[str, Any]:
         """The whole spec, defaults included, as JSON values: what the study stores."""
-        sections: dict[str, Any] = {s: _jsonable(dict(self.fixed[s])) for s in _SEARCHABLE}
+        sections: dict[str, Any] = {s: jsonable(dict(self.fixed[s])) for s in SEARCHABLE}
         for p in self.space:
             section, _, name = p.key.partition(".")
-            sections[section][name] = _jsonable(p.document())
+            sections[section][name] = jsonable(p.document())
         return {
             "description": self.description,
             "seed": self.seed,
@@ -356,251 +356,18 @@ class StudySpec:
         ]
 
 
-def load(
-    path: Path,
-    *,
-    overrides: Sequence[str] = (),
-    environment: Mapping[str, str] = os.environ,
-    changes: Mapping[str, Any] | None = None,
-) -> StudySpec:
-    """Reads a study file.
-
-    Args:
-        path: The TOML file.
-        overrides: ``section.key=value`` texts, values in TOML or bare words.
-        environment: ``SEARCHAE_SECTION__KEY`` variables stand between overrides and file.
-        changes: Key -> value, above everything else (the command line's own options).
-
-    Raises:
-        SpecError: The file cannot be read, is no TOML, or has faults; all are listed.
-    """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise SpecError(f"{path}: cannot be read: {e}") from e
-    except tomllib.TOMLDecodeError as e:
-        raise SpecError(f"{path}: not valid TOML: {e}") from e
-    for key, value in _from_environment(environment).items():
-        _put(document, key, value, origin="environment")
-    for text in overrides:
-        key, separator, value = text.partition("=")
-        if not separator:
-            raise SpecError(f"--set {text}: write it as section.key=value")
-        _put(document, key.strip(), _toml_value(value.strip()), origin=f"--set {text}")
-    for key, value in (changes or {}).items():
-        _put(document, key, value, origin="command line")
-    return from_document(document, source=str(path))
-
-
-def from_document(document: Mapping[str, Any], *, source: str) -> StudySpec:
-    """Checks a parsed study file.
-
-    Args:
-        document: As ``tomllib`` or ``json`` returns it.
-        source: Named in each error.
-
-    Raises:
-        SpecError: With every fault, a line each.
-    """
-    reader = _Reader()
-    spec = reader.read(document)
-    if spec is None:
-        raise SpecError("\n".join(f"{source}: {fault}" for fault in reader.faults))
-    return spec
-
-
-class _Reader:
-    """Reads one document and collects its faults."""
-
-    def __init__(self) -> None:
-        self.faults: list[str] = []
-
-    def read(self, document: Mapping[str, Any]) -> StudySpec | None:
-        known = {"description", "seed", *_SECTIONS}
-        self._reject_unknown(document, known, prefix="")
-        description, seed = document.get("description", ""), document.get("seed", 0)
-        if not isinstance(description, str):
-            self._fault("description", f"must be a text, not {description!r}")
-        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
-            self._fault("seed", f"must be a whole number from 0 to {2**31 - 1}, not {seed!r}")
-        if "data" not in document:
-            self._fault("data", 'missing: add [data] with name = "house-numbers", say')
-        sections = {name: self._section(document, name) for name in _SECTIONS}
-        space = [p for name in _SEARCHABLE for p in self._ranges(name, sections[name])]
-        parsed = {name: self._parse(name, sections[name]) for name in _SECTIONS}
-        if self.faults:
-            return None
-        self._check_names(parsed, space)
-        if self.faults:
-            return None
-        data, search = parsed["data"], parsed["search"]
-        assert isinstance(data, DataSpec) and isinstance(search, SearchSpec)  # noqa: PT018
-        searched = {p.key for p in space}
-        fixed = {
-            name: {
-                k: v
-                for k, v in parsed[name].model_dump().items()  # type: ignore[union-attr]
-                if f"{name}.{k}" not in searched
-            }
-            for name in _SEARCHABLE
-        }
-        return StudySpec(description, seed, data, search, fixed, tuple(space))
-
-    def _fault(self, key: str, message: str) -> None:
-        self.faults.append(f"{key}: {message}")
-
-    def _reject_unknown(self, table: Mapping[str, Any], known: Iterable[str], prefix: str) -> None:
-        known = set(known)
-        for key in table:
-            if key not in known:
-                self._fault(f"{prefix}{key}", f"unknown key; {nearest(key, known)}")
-
-    def _section(self, document: Mapping[str, Any], name: str) -> dict[str, Any]:
-        table = document.get(name, {})
-        if not isinstance(table, Mapping):
-            self._fault(name, f"must be a table, not {table!r}")
-            return {}
-        fields = _SECTIONS[name].model_fields
-        self._reject_unknown(table, fields, prefix=f"{name}.")
-        return {k: v for k, v in table.items() if k in fields}
-
-    def _ranges(self, name: str, section: dict[str, Any]) -> list[Parameter]:
-        """Takes the ranges out of a section; a value that stands for each stays behind."""
-        found = []
-        for key in [k for k, v in section.items() if isinstance(v, Mapping)]:
-            parameter = self._parameter(f"{name}.{key}", section.pop(key), _SECTIONS[name], key)
-            if parameter is not None:
-                found.append(parameter)
-        return found
-
-    def _parameter(
-        self, key: str, entry: Mapping[str, Any], section: type[_Frozen], field: str
-    ) -> Parameter | None:
-        before = len(self.faults)
-        if key in _NOT_SEARCHABLE:
-            self._fault(key, f"cannot be searched: {_NOT_SEARCHABLE[key]}")
-            return None
-        adapter: TypeAdapter[Any] = TypeAdapter(section.model_fields[field].rebuild_annotation())
-        if "choices" in entry:
-            self._reject_unknown(entry, {"choices"}, prefix=f"{key}.")
-            choices = self._choices(key, entry["choices"], adapter)
-            return Parameter(key, choices=choices) if len(self.faults) == before else None
-        self._reject_unknown(entry, {"low", "high", "log", "step", "choices"}, prefix=f"{key}.")
-        parameter = self._range(key, entry, adapter)
-        return parameter if len(self.faults) == before else None
-
-    def _choices(self, key: str, values: Any, adapter: TypeAdapter[Any]) -> tuple[Any, ...]:
-        if not isinstance(values, list) or not values:
-            self._fault(f"{key}.choices", "needs at least one value in a list")
-            return ()
-        checked = tuple(
-            _jsonable(self._value(f"{key}.choices[{i}]", v, adapter)) for i, v in enumerate(values)
-        )
-        for i, value in enumerate(checked):
-            if _label(value) in [_label(v) for v in checked[:i]]:
-                self._fault(f"{key}.choices[{i}]", f"{values[i]!r} is listed twice")
-        return checked
-
-    def _range(self, key: str, entry: Mapping[str, Any], adapter: TypeAdapter[Any]) -> Parameter:
-        bounds = {}
-        for end in ("low", "high"):
-            if end not in entry:
-                self._fault(key, f"a range needs low and high, or choices; {end} is missing")
-            elif isinstance(entry[end], bool) or not isinstance(entry[end], int | float):
-                self._fault(f"{key}.{end}", f"must be a number, not {entry[end]!r}")
-            else:
-                bounds[end] = self._value(f"{key}.{end}", entry[end], adapter)
-        numeric = all(isinstance(v, int | float) for v in bounds.values())
-        log, step = entry.get("log", False), entry.get("step")
-        if not isinstance(log, bool):
-            self._fault(f"{key}.log", f"must be true or false, not {log!r}")
-        if step is not None and (
-            isinstance(step, bool) or not isinstance(step, int | float) or step <= 0
-        ):
-            self._fault(f"{key}.step", f"must be a positive number, not {step!r}")
-            step = None
-        if len(bounds) < 2 or not numeric:
-            if len(bounds) == 2:
-                self._fault(key, "takes no low and high; use choices")
-            return Parameter(key)
-        low, high = bounds["low"], bounds["high"]
-        if low >= high:
-            self._fault(key, f"low = {low} must be below high = {high}")
-        if log is True and low <= 0:
-            self._fault(key, f"log needs low above 0, not {low}")
-        if log is True and step is not None:
-            self._fault(key, "log and step exclude each other")
-        integer = isinstance(low, int) and isinstance(high, int)
-        if integer and step is not None and step != int(step):
-            self._fault(f"{key}.step", f"must be a whole number, not {step}")
-        return Parameter(key, low=low, high=high, log=bool(log), step=step, integer=integer)
-
-    def _value(self, key: str, value: Any, adapter: TypeAdapter[Any]) -> Any:
-        try:
-            return adapter.validate_python(value, strict=False)
-        except ValidationError as e:
-            self._explain(key, e)
-            return value
-
-    def _parse(self, name: str, section: Mapping[str, Any]) -> _Frozen | None:
-        try:
-            return _SECTIONS[name](**section)
-        except ValidationError as e:
-            self._explain(name, e)
-            return None
-
-    def _explain(self, prefix: str, error: ValidationError) -> None:
-        for fault in error.errors():
-            inner = [str(p) for p in fault["loc"] if not str(p).startswith(("function", "tuple["))]
-            self._fault(".".join([prefix, *inner]), _explanation(dict(fault)))
-
-    def _check_names(self, parsed: Mapping[str, Any], space: Sequence[Parameter]) -> None:
-        data, model = parsed["data"], parsed["model"]
-        if data.name in ("npz", "csv", "folder") and data.path is None:
-            self._fault("data.path", f"missing: a {data.name} source needs the file or folder")
-        if (model.encoder is None) != (model.decoder is None):
-            missing = "encoder" if model.encoder is None else "decoder"
-            self._fault(f"model.{missing}", "missing: explicit layers need encoder and decoder")
-        search, train = parsed["search"], parsed["train"]
-        if search.min_epochs > train.epochs:
-            self._fault(
-                "search.min_epochs", f"{search.min_epochs} exceeds train.epochs = {train.epochs}"
-            )
-        if search.grace_s < 2 * search.heartbeat_s:
-            self._fault(
-                "search.grace_s",
-                f"{search.grace_s} must be at least twice heartbeat_s = {search.heartbeat_s}",
-            )
-
-
-def _explanation(fault: Mapping[str, Any]) -> str:
-    """One pydantic fault in words, with the value in it and the nearest valid name."""
-    value = fault["input"]
-    if fault["type"] == "literal_error":
-        valid = [v.strip().strip("'") for v in _literals(fault["ctx"]["expected"])]
-        return f"{value!r} is not known; {nearest(str(value), valid)}"
-    if fault["type"] == "extra_forbidden":
-        return f"unknown key; {nearest(str(fault['loc'][-1]), Layer.model_fields)}"
-    if fault["type"] == "missing":
-        return "missing"
-    message = str(fault["msg"])
-    return f"{message[0].lower()}{message[1:]}, not {value!r}"
-
-
-def _literals(expected: str) -> list[str]:
-    return expected.replace(" or ", ", ").split(", ")
-
-
-def _label(value: Any) -> Value:
+def label(value: Any) -> Value:
+    """A value as Optuna stores it: scalars as they are, anything richer as JSON."""
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
-def _jsonable(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
+    """The same value in JSON's types: models as dicts, tuples as lists."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
-        return {k: _jsonable(v) for k, v in value.items()}
-    return [_jsonable(v) for v in value] if isinstance(value, list | tuple) else value
+        return {k: jsonable(v) for k, v in value.items()}
+    return [jsonable(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -611,39 +378,6 @@ def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def _put(document: dict[str, Any], key: str, value: Any, *, origin: str) -> None:
-    parts = key.split(".")
-    table: Any = document
-    for part in parts[:-1]:
-        table = table.setdefault(part, {})
-        if not isinstance(table, dict):
-            raise SpecError(f"{origin}: {key}: {part} is a value, not a table")
-    table[parts[-1]] = value
-
-
-def _toml_value(text: str) -> Any:
-    """A TOML value; a bare word is a text."""
-    try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    found = {}
-    for name, text in environment.items():
-        prefix, _, rest = name.partition("_")
-        section, separator, key = rest.partition("__")
-        if prefix == "SEARCHAE" and separator and section.lower() in _SECTIONS:
-            found[f"{section.lower()}.{key.lower()}"] = _toml_value(text)
-    return found
-
-
-def valid_names(annotation: Any) -> tuple[str, ...]:
-    """The names that a Literal allows, in order."""
-    return get_args(annotation)
 
 
 Progress = Callable[[str], None]

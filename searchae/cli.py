@@ -1,0 +1,403 @@
+"""The command line: parse, call one use case, print. The sole error boundary.
+
+Results go to stdout, progress and errors to stderr. Nothing heavy is imported before a command
+runs: ``searchae --help`` loads neither torch nor optuna.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from searchae import __version__
+from searchae.errors import SearchaeError, UserError
+
+if TYPE_CHECKING:
+    from searchae.storage import ResilientStorage
+    from searchae.study import Stored
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="searchae",
+    help="Hyperparameter search for image autoencoders.",
+    epilog="Try it: searchae tune --study quickstart",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Study = Annotated[
+    str, typer.Option("--study", "-s", help="A study file's name (svhn), or a path to one.")
+]
+StoredStudy = Annotated[str, typer.Option("--study", "-s", help="The study's name.")]
+Storage = Annotated[
+    str,
+    typer.Option(
+        envvar="SEARCHAE_STORAGE",
+        show_envvar=True,
+        show_default="sqlite:///searchae.db",
+        help="Database URL: sqlite:///FILE or postgresql://USER@HOST/DB. Give one that holds a "
+        "password through the environment.",
+    ),
+]
+DataDir = Annotated[
+    Path, typer.Option(envvar="SEARCHAE_DATA_DIR", help="Where data sets lie, or are fetched to.")
+]
+Artifacts = Annotated[
+    Path,
+    typer.Option(envvar="SEARCHAE_ARTIFACTS", help="Checkpoints and logs; shared by all workers."),
+]
+Device = Annotated[str, typer.Option(envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+DEFAULT_STORAGE = "sqlite:///searchae.db"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"searchae {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _version_asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[
+        bool,
+        typer.Option("--debug", envvar="SEARCHAE_DEBUG", help="Show tracebacks and debug logs."),
+    ] = False,
+) -> None:
+    level = logging.DEBUG if debug else logging.WARNING
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    logging.getLogger("searchae").setLevel(level)
+
+
+@app.command(
+    epilog="Examples: searchae tune -s quickstart | searchae tune -s svhn --trials 200 "
+    "--workers 4 | searchae tune -s mnist --set train.epochs=5 --dry-run"
+)
+def tune(
+    study: Study,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Trials to end complete or pruned.", show_default="the study file's"
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Processes at once.", show_default="one a GPU, else one a core up to 4"
+        ),
+    ] = None,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = Path("data"),
+    artifacts: Artifacts = Path("artifacts"),
+    device: Device = "auto",
+    workers_per_device: Annotated[int, typer.Option(min=1, help="Workers that share a GPU.")] = 1,
+    launcher: Annotated[str, typer.Option(help="Where workers run: local.")] = "local",
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Decides everything random.", show_default="the study file's"),
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="Override a key of the study file; repeatable."
+        ),
+    ] = None,
+    name: Annotated[
+        str, typer.Option(help="The study's name in the storage.", show_default="the study file's")
+    ] = "",
+    warm_start: Annotated[
+        str, typer.Option(metavar="NAME", help="Start a new study from this one's trials.")
+    ] = "",
+    dry_run: Annotated[
+        bool, typer.Option(help="Check everything, show what would run, train nothing.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a search, or finish one that was interrupted.
+
+    Run the same command again after a crash: what is finished stays, what is missing is run.
+    """
+    if launcher != "local":
+        raise UserError(f"--launcher {launcher!r}: not known. Valid: local")
+    _quiet_optuna()
+    from searchae import terminal
+    from searchae import tune as use_case
+
+    request = use_case.Request(
+        study=study,
+        name=name,
+        storage=storage,
+        trials=trials,
+        workers=workers,
+        workers_per_device=workers_per_device,
+        device=device,
+        seed=seed,
+        data_dir=data_dir,
+        artifacts=artifacts,
+        overrides=overrides or (),
+        warm_start=warm_start,
+    )
+    if dry_run:
+        plan = use_case.plan(request, terminal.note)
+        _print(as_json, lambda: terminal.plan_document(plan), lambda: terminal.print_plan(plan))
+        return
+    with terminal.Progress() as watcher:
+        summary = use_case.tune(request, watcher)
+    _print(as_json, summary.document, lambda: terminal.print_summary(summary))
+
+
+@app.command(epilog="Example: SEARCHAE_STORAGE=postgresql://me@db/searchae searchae worker -s svhn")
+def worker(
+    study: StoredStudy,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = Path("data"),
+    artifacts: Artifacts = Path("artifacts"),
+    device: Device = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Join a study from any machine and work until its budget is spent.
+
+    What to train comes from the study. SIGTERM or Ctrl-C puts the running trial back.
+    """
+    _quiet_optuna()
+    logging.getLogger("searchae").setLevel(min(logging.INFO, logging.getLogger("searchae").level))
+    from searchae import terminal
+    from searchae import worker as use_case
+    from searchae.training import Interrupted
+
+    stop = threading.Event()
+    _on_signals(stop.set)
+    stored = _open(storage, study, stop=stop)
+    options = use_case.Options(
+        device=device,
+        threads=threads or len(os.sched_getaffinity(0)),
+        data_dir=data_dir,
+        artifacts=artifacts,
+        parent=int(os.environ.get("SEARCHAE_PARENT", "0")),
+    )
+    me = use_case.Worker(stored, options, stop)
+    try:
+        me.run()
+    except Interrupted:
+        stop.set()
+    counts = asdict(me.counts)
+    _print(as_json, lambda: counts, lambda: terminal.print_counts(counts))
+    if stop.is_set():
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command(epilog="Examples: searchae status -s svhn | searchae status -s svhn --watch")
+def status(
+    study: StoredStudy,
+    storage: Storage = DEFAULT_STORAGE,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Again every 2 seconds, until done.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how far a study is, which workers live, and the best trial so far."""
+    _quiet_optuna()
+    from searchae import terminal
+    from searchae.ledger import Ledger
+    from searchae.report import summarize
+
+    stored = _open(storage, study)
+    ledger = Ledger(stored)
+    if watch and not as_json:
+        terminal.watch(lambda: summarize(stored, ledger))
+        return
+    summary = summarize(stored, ledger)
+    document = {**summary.document(), "workers": [asdict(w) for w in summary.workers]}
+    _print(as_json, lambda: document, lambda: terminal.print_summary(summary, workers=True))
+
+
+@app.command(epilog="Example: searchae studies --json")
+def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
+    """List the study files that can be named, and the studies in the storage."""
+    _quiet_optuna()
+    from searchae import catalog, terminal
+    from searchae.study import study_names
+
+    files = {name: str(path) for name, path in catalog.study_files().items()}
+    stored = study_names(_connect(storage)) if _exists(storage) else []
+    document = {"files": files, "stored": stored}
+    _print(as_json, lambda: document, lambda: terminal.print_studies(catalog.study_files(), stored))
+
+
+@app.command(epilog="Example: searchae best -s quickstart --json")
+def best(study: StoredStudy, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
+    """Show the best trial."""
+    _quiet_optuna()
+    from searchae import terminal
+    from searchae.ledger import Ledger
+    from searchae.report import summarize
+
+    stored = _open(storage, study)
+    found = summarize(stored, Ledger(stored)).best
+    if found is None:
+        raise UserError(
+            f"study {study!r}: no trial has trained to its end yet; see searchae status"
+        )
+    document = {"number": found.number, "psnr_db": found.psnr_db, "params": found.params}
+    _print(as_json, lambda: document, lambda: terminal.print_best(found, stored.spec))
+
+
+@app.command(
+    epilog="Examples: searchae data mnist | searchae data house-numbers | "
+    "searchae data ./my-study.toml"
+)
+def data(
+    name: Annotated[
+        str, typer.Argument(help="A data set (mnist), or a study file whose data it is.")
+    ],
+    data_dir: DataDir = Path("data"),
+    as_json: AsJson = False,
+) -> None:
+    """Fetch and check a data set, and show its splits."""
+    from searchae import catalog, study_file, terminal
+    from searchae import data as use_case
+    from searchae.spec import SOURCES_WITHOUT_PATH
+
+    if name in SOURCES_WITHOUT_PATH:
+        spec = study_file.from_document({"data": {"name": name}}, source=name)
+    else:
+        spec = study_file.load(catalog.find(name))
+    splits = use_case.load(spec.data, data_dir=data_dir, seed=spec.seed, progress=terminal.note)
+    document = {"name": spec.data.name, **use_case.describe(splits)}
+    _print(as_json, lambda: document, lambda: terminal.print_splits(document))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        arguments: The words after ``searchae``; the process's own if unset.
+
+    Returns:
+        0 done, 1 the search failed, 2 a user's mistake, 130 interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or bool(os.environ.get("SEARCHAE_DEBUG"))
+    # --debug is taken anywhere, since it is added to a line that failed.
+    words = (["--debug"] if debug else []) + [w for w in words if w != "--debug"]
+    _on_signals(_interrupt)
+    try:
+        code = app(words, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as e:
+        return e.exit_code
+    except click.ClickException as e:
+        e.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted; run the same command again to go on")
+        return INTERRUPTED
+    except SearchaeError as e:
+        if debug:
+            traceback.print_exc()
+        _say(str(e))
+        return e.exit_code
+    except BrokenPipeError:
+        return 0
+    except OSError as e:
+        if debug:
+            traceback.print_exc()
+        _say(f"{e.filename or 'system'}: {e.strerror or e}")
+        return 2
+    except Exception as e:  # noqa: BLE001  # the boundary: a bug of searchae's own
+        if debug:
+            traceback.print_exc()
+        _say(f"{type(e).__name__}: {e}\nThis is a bug in searchae; --debug shows where")
+        return 1
+
+
+def _say(text: str) -> None:
+    print(f"searchae: {text}", file=sys.stderr)
+
+
+def _print(
+    as_json: bool, document: Callable[[], Mapping[str, Any]], text: Callable[[], None]
+) -> None:
+    if as_json:
+        print(json.dumps(document(), default=str))
+    else:
+        text()
+
+
+def _on_signals(action: Callable[[], None]) -> None:
+    def handler(_number: int, _frame: FrameType | None) -> None:
+        action()
+
+    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def _quiet_optuna() -> None:
+    """Optuna logs each trial, and warns of what is experimental; our own lines say it better."""
+    import warnings
+
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+def _connect(url: str, *, stop: threading.Event | None = None) -> ResilientStorage:
+    from searchae.retry import Backoff
+    from searchae.storage import connect
+    from searchae.training import Interrupted
+
+    if stop is None:
+        return connect(url, backoff=Backoff(limit_s=60))
+
+    def sleep(seconds: float) -> None:
+        if stop.wait(seconds):
+            raise Interrupted("stopped while the database was away")
+
+    return connect(url, backoff=Backoff(sleep=sleep))
+
+
+def _open(url: str, study: str, *, stop: threading.Event | None = None) -> Stored:
+    """A study that must be there; a SQLite file is not made by looking into it."""
+    from searchae.errors import StorageError
+    from searchae.storage import masked
+    from searchae.study import load_study
+
+    if not _exists(url):
+        raise StorageError(f"{masked(url)}: there is no such database; `searchae tune` makes one")
+    return load_study(_connect(url, stop=stop), study)
+
+
+def _exists(url: str) -> bool:
+    from searchae.storage import parse_url
+
+    parsed = parse_url(url)
+    return parsed.get_backend_name() != "sqlite" or Path(str(parsed.database)).exists()

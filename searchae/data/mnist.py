@@ -1,0 +1,105 @@
+"""``mnist``: handwritten digits, fetched by torchvision, read from idx files or their archives."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import logging
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from searchae.data.disk import atomic_file, disk_errors
+from searchae.data.fetching import Download, damaged, fetch, not_published
+from searchae.data.raw import Images, RawImages
+from searchae.spec import DataSpec, Progress
+
+logger = logging.getLogger(__name__)
+
+HOME = "http://yann.lecun.com/exdb/mnist/"
+FOLDER = "MNIST/raw"
+CHECKSUMS = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+}
+"""MD5 of the idx files. torchvision has only those of the archives, which a user may have packed
+again."""
+
+_HEADER_BYTES = 16
+_MAGIC = 0x00000803
+
+
+def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawImages:
+    """MNIST: 60,000 and 10,000 images of 1 x 28 x 28.
+
+    Of its four files only the images' two are needed, decompressed or as ``.gz``.
+
+    Raises:
+        DataError: The files cannot be fetched, or are not the published ones.
+    """
+    names = tuple(f"{FOLDER}/{name}" for name in CHECKSUMS)
+    by_hand = tuple(f"{name}.gz" for name in names)
+    download = Download("mnist", HOME, 12, names, by_hand, _download, gzipped=True)
+    fetch(download, data_dir=data_dir, progress=progress)
+    progress(f"mnist: reading {data_dir / FOLDER}")
+    train, test = (_images(data_dir / FOLDER / n, md5=md5) for n, md5 in CHECKSUMS.items())
+    return RawImages(train, test)
+
+
+def _download(staging: Path, data_dir: Path, missing: tuple[str, ...]) -> None:
+    from torchvision.datasets import MNIST
+
+    MNIST(staging, download=True)
+
+
+def _images(path: Path, *, md5: str) -> Images:
+    """Reads one idx file of images: uint8 (N, 1, H, W)."""
+    archive = path.with_name(f"{path.name}.gz")
+    is_packed = not path.is_file()
+    data = _unpacked(archive) if is_packed else _bytes(path)
+    source = archive if is_packed else path
+    images = _parsed(data, source)
+    if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
+        raise not_published(source, home=HOME)
+    if is_packed:
+        _keep(path, data)
+    return images
+
+
+def _bytes(path: Path) -> bytes:
+    with disk_errors("cannot read", path):
+        return path.read_bytes()
+
+
+def _unpacked(archive: Path) -> bytes:
+    packed = _bytes(archive)
+    try:
+        return gzip.decompress(packed)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
+        raise damaged(archive, e) from e
+
+
+def _parsed(data: bytes, path: Path) -> Images:
+    """Reads the idx format: a magic number, three sizes (big-endian), the pixels."""
+    header = np.frombuffer(data[:_HEADER_BYTES].ljust(_HEADER_BYTES, b"\0"), ">u4")
+    magic, count, height, width = (int(v) for v in header)
+    if magic != _MAGIC:
+        raise damaged(path, f"it begins with {magic:#010x}, not with {_MAGIC:#010x}")
+    expected = _HEADER_BYTES + count * height * width
+    if len(data) != expected:
+        raise damaged(
+            path,
+            f"{count:,} images of {height} x {width} take {expected:,} bytes, not {len(data):,}",
+        )
+    pixels = np.frombuffer(data, np.uint8, offset=_HEADER_BYTES)
+    return pixels.reshape(count, 1, height, width)
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Saves the next run the decompression, and serves others that read the folder."""
+    try:
+        with atomic_file(path) as file:
+            file.write(data)
+    except OSError as e:
+        logger.info("%s is not kept decompressed: %s", path, e)

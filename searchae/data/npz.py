@@ -1,0 +1,113 @@
+"""``npz``: arrays in numpy's own archive, under the names that Keras uses."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from searchae.data.disk import disk_errors, find
+from searchae.data.raw import Images, RawImages
+from searchae.errors import DataError
+from searchae.spec import DataSpec, Progress
+
+_CHUNK = 4096
+_WANTED = "x_train (and x_test), or images"
+
+
+def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawImages:
+    """Reads ``x_train`` and, where there is one, ``x_test``; or ``images`` alone.
+
+    Arrays are uint8, or float in [0, 1] (then rounded to 256 levels), of shape (N, H, W),
+    (N, H, W, C) or (N, C, H, W) with C 1 or 3; where both readings fit, channels are last.
+
+    Raises:
+        DataError: The file is missing, damaged, or holds none of these.
+    """
+    if spec.test_path is not None:
+        raise DataError(
+            "data.test_path: an npz source reads one file; "
+            f"remove {spec.test_path!r}, and put the test images under x_test"
+        )
+    path = find(spec.path or "", data_dir=data_dir, key="data.path")
+    progress(f"npz: reading {path}")
+    with disk_errors("cannot read", path):
+        arrays = _read(path)
+    if "x_train" in arrays:
+        test = arrays.get("x_test")
+        return RawImages(
+            _images(arrays["x_train"], where=f"{path}: x_train"),
+            None if test is None else _images(test, where=f"{path}: x_test"),
+        )
+    return RawImages(_images(arrays["images"], where=f"{path}: images"))
+
+
+def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Reads the arrays that are wanted, and no others."""
+    key = "the archive"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, Mapping):
+                raise DataError(f"{path}: holds one bare array; save it with numpy.savez as images")
+            arrays = {}
+            for key in _keys(archive, path):
+                arrays[key] = archive[key]
+            return arrays
+    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError) as e:
+        size = path.stat().st_size
+        raise DataError(
+            f"{path}: {key} cannot be read ({e}); the file ({size:,} bytes) is damaged, not an "
+            "npz, or holds Python objects: save plain arrays with numpy.savez"
+        ) from e
+
+
+def _keys(archive: Mapping[str, Any], path: Path) -> list[str]:
+    if "x_train" in archive:
+        return [k for k in ("x_train", "x_test") if k in archive]
+    if "images" in archive:
+        return ["images"]
+    found = ", ".join(archive) or "nothing"
+    raise DataError(f"{path}: needs {_WANTED}, but holds {found}")
+
+
+def _images(array: npt.NDArray[Any], *, where: str) -> Images:
+    """Brings an array to uint8 (N, C, H, W)."""
+    ordered = _channels_first(array, where=where)
+    if ordered.size == 0:
+        raise DataError(f"{where}: there is no image in it: its shape is {array.shape}")
+    if ordered.dtype == np.uint8:
+        return np.ascontiguousarray(ordered)
+    if not np.issubdtype(ordered.dtype, np.floating):
+        raise DataError(
+            f"{where}: is {array.dtype} of shape {array.shape}, "
+            "not uint8 or float in [0, 1]: convert it and save it again"
+        )
+    low, high = ordered.min(), ordered.max()
+    if not (low >= 0 and high <= 1):
+        raise DataError(
+            f"{where}: is {array.dtype} of shape {array.shape} with values from {low:g} to "
+            f"{high:g}; floats must be in [0, 1]: scale it, or save it as uint8"
+        )
+    images = np.empty(ordered.shape, np.uint8)
+    for start in range(0, len(images), _CHUNK):
+        part = ordered[start : start + _CHUNK].astype(np.float64)
+        images[start : start + _CHUNK] = np.rint(part * 255)
+    return images
+
+
+def _channels_first(array: npt.NDArray[Any], *, where: str) -> npt.NDArray[Any]:
+    if array.ndim == 3:
+        return array[:, None]
+    if array.ndim == 4 and array.shape[3] in (1, 3):
+        return array.transpose(0, 3, 1, 2)
+    if array.ndim == 4 and array.shape[1] in (1, 3):
+        return array
+    raise DataError(
+        f"{where}: is {array.dtype} of shape {array.shape}, "
+        "not (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels C"
+    )

@@ -1,0 +1,63 @@
+"""From parameters to a model."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from searchae.errors import ModelError
+from searchae.models import conv, dense
+from searchae.models.autoencoder import Autoencoder, Shape
+from searchae.models.plan import plan
+from searchae.spec import ModelParams
+
+
+def build(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
+    """Builds an autoencoder, initialised as torch does it, from the global random state.
+
+    Args:
+        params: What ``[model]`` says, without ranges.
+        image_shape: (C, H, W) of the images, which the net gives back exactly.
+
+    Raises:
+        ModelError: The net cannot be built for such images; the message names the key.
+    """
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ModelError(f"images must be (channels, height, width), not {tuple(image_shape)}")
+    if params.kind == "dense":
+        return _join(
+            params,
+            encoder=dense.encoder(params, image_shape=image_shape),
+            decoder=dense.decoder(params, image_shape=image_shape),
+            image_shape=image_shape,
+            latent_size=params.latent_dim,
+        )
+    layout = plan(params, image_shape=image_shape)
+    return _join(
+        params,
+        encoder=conv.encoder(params, plan=layout, image_shape=image_shape),
+        decoder=conv.decoder(params, plan=layout),
+        image_shape=image_shape,
+        latent_size=conv.latent_size(params, plan=layout),
+    )
+
+
+def parameter_count(model: nn.Module) -> int:
+    """How many trainable numbers a model has, biases and norms included."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def _join(
+    params: ModelParams,
+    *,
+    encoder: nn.Sequential,
+    decoder: nn.Sequential,
+    image_shape: Shape,
+    latent_size: int,
+) -> Autoencoder:
+    return Autoencoder(
+        encoder,
+        decoder,
+        image_shape=image_shape,
+        latent_size=latent_size,
+        symmetric=params.image_range == "symmetric",
+    )

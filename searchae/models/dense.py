@@ -1,0 +1,34 @@
+"""Dense encoders and decoders."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+from torch import nn
+
+from searchae.models.activations import activation
+from searchae.models.plan import Shape
+from searchae.spec import ModelParams
+
+
+def encoder(params: ModelParams, *, image_shape: Shape) -> nn.Sequential:
+    """Images (N, C, H, W) to latents (N, latent_dim) through the ``hidden`` widths."""
+    widths = (math.prod(image_shape), *params.hidden, params.latent_dim)
+    on_latent = params.activation if params.latent_activation == "same" else "none"
+    return nn.Sequential(nn.Flatten(), *_stack(widths, params.activation, last=on_latent))
+
+
+def decoder(params: ModelParams, *, image_shape: Shape) -> nn.Sequential:
+    """Latents (N, latent_dim) to images (N, C, H, W), through ``hidden`` backwards."""
+    widths = (params.latent_dim, *reversed(params.hidden), math.prod(image_shape))
+    return nn.Sequential(
+        *_stack(widths, params.activation, last=params.output), nn.Unflatten(1, image_shape)
+    )
+
+
+def _stack(widths: tuple[int, ...], name: str, *, last: str) -> list[nn.Module]:
+    modules: list[nn.Module] = []
+    for i, (before, after) in enumerate(pairwise(widths), start=2):
+        modules += [nn.Linear(before, after), *activation(last if i == len(widths) else name)]
+    return modules

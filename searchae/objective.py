@@ -1,0 +1,146 @@
+"""The seam between training and search: train an epoch, checkpoint, report, prune."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Callable, Container
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from searchae.spec import TrialParams
+from searchae.training import CheckpointError, EpochResult, Trainer, checkpoint
+
+log = logging.getLogger(__name__)
+
+
+class Reports(Protocol):
+    """The part of a trial that training reports to; an Optuna trial is one."""
+
+    def report(self, value: float, step: int) -> None:
+        """Records the PSNR in dB after epoch ``step``."""
+
+    def should_prune(self) -> bool:
+        """Whether the pruner gives the trial up."""
+
+
+class PrunedError(Exception):
+    """The pruner gave the trial up; its reports stand."""
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one trial, in a folder that all workers share.
+
+    A file's name says its epoch and its content's hash, so that no database has to be asked,
+    a torn file is passed over, and a worker that was taken for dead overwrites nobody's.
+
+    Attributes:
+        folder: The study's checkpoints.
+        number: The trial's.
+    """
+
+    folder: Path
+    number: int
+
+    def save(self, state: dict[str, Any], epoch: int) -> None:
+        """Writes a checkpoint and removes all but it and the one before."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft = self.folder / f"{self.number:06d}-{epoch:06d}.{_process_name()}.draft"
+        sha256 = checkpoint.save(draft, state)
+        draft.replace(self.folder / f"{self.number:06d}-{epoch:06d}-{sha256}.pt")
+        for _, _, path in self._found()[2:]:
+            path.unlink(missing_ok=True)
+
+    def latest(self) -> dict[str, Any] | None:
+        """The newest checkpoint that is whole; None without one."""
+        for epoch, sha256, path in self._found():
+            try:
+                return checkpoint.load(path, sha256)
+            except CheckpointError as e:
+                log.warning("trial %d: checkpoint of epoch %d: %s", self.number, epoch, e)
+        return None
+
+    def clear(self) -> None:
+        """Removes every checkpoint of the trial, drafts of dead workers too."""
+        for path in self.folder.glob(f"{self.number:06d}-*"):
+            path.unlink(missing_ok=True)
+
+    def _found(self) -> list[tuple[int, str, Path]]:
+        """Epoch, hash and file of each checkpoint, the newest first."""
+        pattern = re.compile(rf"{self.number:06d}-(\d+)-([0-9a-f]{{64}})\.pt")
+        matches = ((pattern.fullmatch(p.name), p) for p in self.folder.glob("*.pt"))
+        return sorted(((int(m[1]), m[2], p) for m, p in matches if m), reverse=True)
+
+
+def run(
+    trial: Reports,
+    params: TrialParams,
+    *,
+    images: tuple[torch.Tensor, torch.Tensor],
+    seed: int,
+    device: torch.device,
+    checkpoints: Checkpoints,
+    reported: Container[int],
+    on_epoch: Callable[[EpochResult], None],
+    stop: Callable[[], bool],
+) -> float:
+    """Trains one trial, from its last checkpoint if it has one.
+
+    Args:
+        trial: Gets the validation PSNR of every epoch.
+        params: What to train.
+        images: Training and validation images, uint8 (N, C, H, W).
+        seed: Decides initialisation, shuffling and noise.
+        device: Where to train.
+        checkpoints: Where the trial's are kept.
+        reported: Epochs that an earlier worker has reported already.
+        on_epoch: Called after each epoch, before the pruner is asked; may raise to leave.
+        stop: Asked between steps; True ends the training with ``training.Interrupted``.
+
+    Returns:
+        The validation PSNR after the last epoch, in dB.
+
+    Raises:
+        PrunedError: The pruner gave it up.
+        TrainingError: It diverged or ran out of memory.
+    """
+    train, validation = images
+    trainer = Trainer(
+        params, train=train, validation=validation, seed=seed, device=device, stop=stop
+    )
+    _restore(trainer, checkpoints)
+    # Killed between writing a checkpoint and reporting it: a report may be missing.
+    for result in trainer.history:
+        if result.epoch not in reported:
+            trial.report(result.psnr_db, result.epoch)
+    for result in trainer.epochs():
+        checkpoints.save(trainer.state(), result.epoch)
+        if result.epoch not in reported:
+            trial.report(result.psnr_db, result.epoch)
+        on_epoch(result)
+        if result.epoch < params.train.epochs and trial.should_prune():
+            raise PrunedError
+    return trainer.history[-1].psnr_db
+
+
+def _restore(trainer: Trainer, checkpoints: Checkpoints) -> None:
+    """Goes on from the last checkpoint; one of another searchae is as good as none."""
+    state = checkpoints.latest()
+    if state is None:
+        return
+    try:
+        trainer.restore(state)
+    except CheckpointError as e:
+        log.warning("trial %d starts over: %s", checkpoints.number, e)
+    else:
+        log.info("trial %d: goes on after epoch %d", checkpoints.number, len(trainer.history))
+
+
+def _process_name() -> str:
+    return f"{socket.gethostname()}-{os.getpid()}"

@@ -1,0 +1,176 @@
+"""Study -> frozen summary: what every table, page and JSON object is made from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from searchae import search, space
+from searchae.ledger import Counts, Ledger, WorkerRow
+from searchae.spec import StudySpec
+from searchae.storage import masked
+from searchae.study import OUTCOME, WARM_START, Stored
+
+
+@dataclass(frozen=True)
+class TrialRow:
+    """One trial.
+
+    Attributes:
+        number: Its number in the study.
+        state: ``complete``, ``pruned``, ``failed``, ``running`` or ``waiting``.
+        psnr_db: Validation PSNR after its last epoch, in dB; None before the first.
+        params: Searched parameters, in the study file's order.
+        epochs: Epochs run.
+        outcome: Why it ended badly (``diverged``, ``out-of-memory``, ``lost``, ``bug``), or empty.
+        seconds: From its start to its end; None before.
+        imported: Taken over from another study by ``--warm-start``.
+    """
+
+    number: int
+    state: str
+    psnr_db: float | None
+    params: dict[str, Any]
+    epochs: int
+    outcome: str
+    seconds: float | None
+    imported: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One study.
+
+    Attributes:
+        study: Its name.
+        storage: Its database, without the password.
+        counts: Trials by state.
+        best: The best trial that trained to its end and did not end badly.
+        outcomes: How many trials ended badly, by how.
+        baseline_db: PSNR of the mean training image on the validation split, in dB.
+        epochs_run: Epochs trained, by all trials.
+        epochs_full: Epochs that the finished trials would have run without any pruning.
+        epochs_saved: Epochs that the finished trials did not have to run.
+        wall_s: Seconds from the first trial's start to the last one's end.
+        workers: Those alive.
+        warnings: What the user should know, a line each.
+    """
+
+    study: str
+    storage: str
+    counts: Counts
+    best: TrialRow | None
+    outcomes: dict[str, int]
+    baseline_db: float
+    epochs_run: int
+    epochs_full: int
+    epochs_saved: int
+    wall_s: float
+    workers: tuple[WorkerRow, ...]
+    warnings: tuple[str, ...]
+
+    def document(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        c, best = self.counts, self.best
+        return {
+            "study": self.study,
+            "storage": self.storage,
+            "budget": c.budget,
+            "trials": {
+                "complete": c.complete,
+                "pruned": c.pruned,
+                "failed": c.failed,
+                "running": c.running,
+                "waiting": c.waiting,
+            },
+            "best": best
+            and {"number": best.number, "psnr_db": best.psnr_db, "params": best.params},
+            "baseline_db": self.baseline_db,
+            "outcomes": self.outcomes,
+            "epochs": {
+                "run": self.epochs_run,
+                "full": self.epochs_full,
+                "saved": self.epochs_saved,
+            },
+            "wall_s": round(self.wall_s, 3),
+            "warnings": list(self.warnings),
+        }
+
+
+def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
+    """One of Optuna's trials, in searchae's words."""
+    values = trial.intermediate_values
+    value = trial.values[0] if trial.values else None
+    if value is None and values:
+        value = values[max(values)]
+    state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
+    return TrialRow(
+        number=trial.number,
+        state=state,
+        psnr_db=value,
+        params=space.readable(spec, trial.params),
+        epochs=max(values, default=0),
+        outcome=str(trial.user_attrs.get(OUTCOME, "")),
+        seconds=trial.duration.total_seconds() if trial.duration else None,
+        imported=WARM_START in trial.user_attrs,
+    )
+
+
+def summarize(stored: Stored, ledger: Ledger) -> Summary:
+    """Sums a study up as it stands now."""
+    trials = stored.study.get_trials(deepcopy=False)
+    rows = [trial_row(stored.spec, t) for t in trials]
+    own = [r for r in rows if not r.imported]
+    finished = [r for r in own if r.state in ("complete", "pruned")]
+    full = stored.spec.epochs * len(finished)
+    counts = ledger.counts()
+    return Summary(
+        study=stored.name,
+        storage=masked(stored.storage.engine.url),
+        counts=counts,
+        best=best(own),
+        outcomes=dict(Counter(r.outcome for r in own if r.outcome)),
+        baseline_db=stored.baseline_db,
+        epochs_run=sum(r.epochs for r in own),
+        epochs_full=full,
+        epochs_saved=full - sum(r.epochs for r in finished),
+        wall_s=_wall_s([t for t in trials if WARM_START not in t.user_attrs]),
+        workers=tuple(ledger.workers()),
+        warnings=tuple(_warnings(stored.spec, counts, own)),
+    )
+
+
+def best(rows: Sequence[TrialRow]) -> TrialRow | None:
+    """The completed trial with the highest PSNR, the first among equals."""
+    good = [r for r in rows if r.state == "complete" and not r.outcome and r.psnr_db is not None]
+    return max(good, key=lambda r: (r.psnr_db, -r.number), default=None)
+
+
+def _wall_s(trials: Sequence[FrozenTrial]) -> float:
+    starts = [t.datetime_start for t in trials if t.datetime_start]
+    if not starts:
+        return 0.0
+    open_ended = any(t.state == TrialState.RUNNING for t in trials)
+    ends = [t.datetime_complete for t in trials if t.datetime_complete]
+    end = datetime.now() if open_ended or not ends else max(ends)
+    return (end - min(starts)).total_seconds()
+
+
+def _warnings(spec: StudySpec, counts: Counts, rows: Sequence[TrialRow]) -> list[str]:
+    found = []
+    if counts.complete >= 50 and counts.pruned == 0:
+        found.append(
+            f"{counts.complete} trials ended and none was pruned: "
+            f"{search.why_nothing_is_pruned(spec)}"
+        )
+    bad = sum(bool(r.outcome) for r in rows)
+    if counts.finished >= 10 and bad * 2 > counts.finished:
+        found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
+    if counts.finished >= counts.budget and best(rows) is None:
+        found.append("no trial trained to its end: raise --trials or train fewer epochs")
+    return found

@@ -1,0 +1,110 @@
+"""Samplers and pruners by name, made anew for each trial.
+
+A sampler's random numbers are derived from the study's seed and the trial's number, never from
+the process: a search that is killed and gone on with samples what it would have sampled, and no
+two workers draw the same numbers.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner
+from optuna.pruners import SuccessiveHalvingPruner as HalvingPruner
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState, create_trial
+
+from searchae.spec import Parameter, StudySpec, Value
+
+
+def sampler(spec: StudySpec, *, number: int) -> BaseSampler:
+    """The study's sampler for one trial.
+
+    Args:
+        spec: The study.
+        number: The trial's.
+    """
+    seed = zlib.crc32(f"{spec.seed}/{number}".encode())
+    startup = spec.search.startup_trials
+    if spec.search.sampler == "random":
+        return RandomSampler(seed=seed)
+    if spec.search.sampler == "gp":
+        return GPSampler(seed=seed, n_startup_trials=startup, deterministic_objective=False)
+    # Conditional parameters split the space into groups; running trials count as bad ones, so
+    # that workers do not all try the same place.
+    return TPESampler(
+        seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
+    )
+
+
+def pruner(spec: StudySpec, study: optuna.Study) -> BasePruner:
+    """The study's pruner, ready to be asked.
+
+    Args:
+        spec: The study.
+        study: Optuna's handle on it.
+    """
+    search = spec.search
+    if search.pruner == "none":
+        return NopPruner()
+    if search.pruner == "median":
+        return MedianPruner(
+            n_startup_trials=max(4, search.startup_trials // 2),
+            n_warmup_steps=search.min_epochs - 1,
+        )
+    if search.pruner == "successive-halving":
+        return HalvingPruner(
+            min_resource=search.min_epochs, reduction_factor=search.reduction_factor
+        )
+    made = HyperbandPruner(
+        min_resource=search.min_epochs,
+        max_resource=spec.epochs,
+        reduction_factor=search.reduction_factor,
+    )
+    # Hyperband makes its brackets when it is first asked; before, its sampler sees all trials in
+    # one. Asked about a trial without reports it answers no, and a new worker sees what others see.
+    made.prune(study, create_trial(state=TrialState.WAITING))
+    return made
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """A searched parameter as Optuna describes it."""
+    p = parameter
+    if p.choices:
+        return CategoricalDistribution(p.labels)
+    if p.integer:
+        return IntDistribution(int(p.low), int(p.high), log=p.log, step=int(p.step or 1))
+    return FloatDistribution(p.low, p.high, log=p.log, step=p.step)
+
+
+def contains(parameter: Parameter, label: Value) -> bool:
+    """Whether a stored value is one that the parameter can take."""
+    if parameter.choices:
+        return label in parameter.labels
+    return isinstance(label, int | float) and parameter.low <= label <= parameter.high
+
+
+def why_nothing_is_pruned(spec: StudySpec) -> str:
+    """The likeliest reason why many trials ended without one pruned."""
+    search = spec.search
+    first_rung = search.min_epochs * (
+        search.reduction_factor if search.pruner == "successive-halving" else 1
+    )
+    if search.pruner == "none":
+        return 'search.pruner is "none"'
+    if spec.epochs <= first_rung:
+        return (
+            f"train.epochs = {spec.epochs} leaves no rung after search.min_epochs = "
+            f"{search.min_epochs} at which to compare"
+        )
+    return (
+        f"no trial was worse than the {search.pruner} pruner's cut; lower search.min_epochs = "
+        f"{search.min_epochs} or search.reduction_factor = {search.reduction_factor}"
+    )

@@ -1,0 +1,92 @@
+"""From a spec and a trial to the values that the trial is trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, Protocol
+
+from searchae.spec import CONDITIONS, Parameter, StudySpec, TrialParams, Value, label
+
+
+class Suggests(Protocol):
+    """The part of a trial that sampling needs; an Optuna trial is one."""
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number from low to high, both inclusive."""
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        """A whole number from low to high, both inclusive."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of the choices."""
+
+
+def sample(spec: StudySpec, trial: Suggests) -> TrialParams:
+    """Asks the trial for each active parameter, in the study file's order.
+
+    A parameter that hangs on another one (``l1_weight`` on ``regularizer``) is asked for after
+    it, and only where it matters.
+    """
+    values: dict[str, Any] = {}
+    for parameter in _parents_first(spec):
+        if spec.is_active(parameter.key, values):
+            values[parameter.key] = parameter.value(_suggest(trial, parameter))
+    return spec.resolve(values)
+
+
+def replay(spec: StudySpec, params: Mapping[str, Value]) -> TrialParams:
+    """What a finished trial was trained with.
+
+    Args:
+        spec: Its study's.
+        params: Name -> value, as Optuna stores them.
+    """
+    by_name = {p.name: p for p in spec.space}
+    return spec.resolve({by_name[n].key: by_name[n].value(v) for n, v in params.items()})
+
+
+def stored_value(parameter: Parameter, value: Any) -> Value:
+    """A value as Optuna stores it."""
+    return label(value) if parameter.choices else value
+
+
+def readable(spec: StudySpec, params: Mapping[str, Value]) -> dict[str, Any]:
+    """A trial's parameters in the study file's order, lists as lists."""
+    return {p.name: p.value(params[p.name]) for p in spec.space if p.name in params}
+
+
+def models(spec: StudySpec, *, limit: int = 64) -> list[TrialParams]:
+    """Every net that the choices under ``[model]`` allow, to be built before a search starts.
+
+    Ranges of numbers stand at both of their ends.
+
+    Args:
+        spec: The study.
+        limit: At most this many, the first in order.
+    """
+    searched = [p for p in spec.space if p.key.startswith("model.")]
+    ends = [p.choices or (p.low, p.high) for p in searched]
+    combinations = list(product(*ends))[:limit]
+    others = {p.key: (p.choices or (p.low,))[0] for p in spec.space if p not in searched}
+    return [
+        spec.resolve({**others, **{p.key: v for p, v in zip(searched, c, strict=True)}})
+        for c in combinations
+    ]
+
+
+def _parents_first(spec: StudySpec) -> list[Parameter]:
+    return sorted(spec.space, key=lambda p: p.key in CONDITIONS)
+
+
+def _suggest(trial: Suggests, p: Parameter) -> Value:
+    if p.choices:
+        chosen: Value = trial.suggest_categorical(p.name, list(p.labels))
+        return chosen
+    if p.integer:
+        return trial.suggest_int(p.name, int(p.low), int(p.high), step=int(p.step or 1), log=p.log)
+    return trial.suggest_float(p.name, p.low, p.high, step=p.step, log=p.log)

@@ -1,0 +1,275 @@
+"""A database URL -> Optuna storage that outlives outages, and a lock for the whole fleet."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+import sqlalchemy as sa
+from optuna.storages import BaseStorage, RDBStorage, get_storage
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.pool import NullPool
+
+from searchae.errors import StorageError
+from searchae.retry import Backoff
+
+log = logging.getLogger(__name__)
+
+_PERMANENT = (
+    "disk is full",
+    "readonly database",
+    "no such table",
+    "unable to open",
+    "not a database",
+    "does not exist",
+    "malformed",
+    "permission denied",
+)
+_NETWORK_FILE_SYSTEMS = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "lustre",
+    "glusterfs",
+    "ceph",
+    "fuse.sshfs",
+    "9p",
+    "beegfs",
+    "gpfs",
+}
+
+
+def parse_url(text: str) -> URL:
+    """Reads a database URL; a bare ``postgresql://`` gets the driver that searchae comes with.
+
+    Raises:
+        StorageError: It is no URL, or names a database that searchae does not work with.
+    """
+    try:
+        url = make_url(text)
+    except ArgumentError:
+        # Not chained: SQLAlchemy's message may hold the text, and with it a password.
+        raise StorageError(
+            "--storage: not a database URL; write sqlite:///searchae.db or "
+            "postgresql://user@host/database"
+        ) from None
+    if url.drivername in ("postgresql", "postgres"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise StorageError(
+            f"--storage: {url.drivername} is not supported; use sqlite or postgresql"
+        )
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise StorageError("--storage: workers cannot share an in-memory SQLite; give it a file")
+    return url
+
+
+def masked(url: URL | str) -> str:
+    """The URL without its password, for people and logs."""
+    if isinstance(url, str):
+        url = parse_url(url)
+    secret = {k: "***" for k in url.query if k in ("password", "passfile", "sslpassword")}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether a database error may go away by itself: a restart, a lock, a broken connection."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, PoolTimeoutError):
+            return True
+        if isinstance(cause, DBAPIError) and isinstance(
+            cause, sa.exc.OperationalError | sa.exc.InterfaceError
+        ):
+            return not any(word in str(cause.orig).lower() for word in _PERMANENT)
+        if isinstance(cause, DBAPIError) and cause.connection_invalidated:
+            return True
+        cause = cause.__cause__
+    return False
+
+
+class ResilientStorage(BaseStorage):
+    """An Optuna storage whose every call is made again until the database is back.
+
+    Optuna's own storage raises as soon as the database restarts. Each of its calls may be
+    repeated: writes replace, ``create_new_trial`` leaves at most an orphan that the ledger
+    reaps, and a state set twice is refused the second time, which ``worker`` looks into.
+    """
+
+    def __init__(self, backend: BaseStorage, engine: Engine, *, backoff: Backoff) -> None:
+        self._backend = backend
+        self.engine = engine
+        self.backoff = backoff
+
+    def retried(self, function: Callable[[], Any]) -> Any:
+        """Calls a function that is safe to repeat until the database answers."""
+        return self.backoff.call(function, again=is_transient)
+
+
+def _retried_method(name: str) -> Callable[..., Any]:
+    def method(self: ResilientStorage, *args: Any, **kwargs: Any) -> Any:
+        return self.retried(lambda: getattr(self._backend, name)(*args, **kwargs))
+
+    method.__name__ = name
+    method.__doc__ = getattr(BaseStorage, name).__doc__
+    return method
+
+
+for _name in [
+    n for n in dir(BaseStorage) if not n.startswith("_") and n != "check_trial_is_updatable"
+]:
+    setattr(ResilientStorage, _name, _retried_method(_name))
+ResilientStorage.__abstractmethods__ = frozenset()
+
+
+def connect(url: URL | str, *, backoff: Backoff | None = None) -> ResilientStorage:
+    """Opens the database; makes Optuna's tables in a new one.
+
+    Args:
+        url: ``sqlite:///file`` or ``postgresql://...``.
+        backoff: How later calls wait for the database. The first connection does not wait:
+            a wrong password should be told at once.
+
+    Raises:
+        StorageError: It cannot be reached, refuses the login, or has another schema.
+    """
+    url = parse_url(url) if isinstance(url, str) else url
+    if _is_sqlite(url):
+        _check_file(url)
+    # Optuna formats the URL as a template: a brace in a password must be doubled.
+    template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    try:
+        # Many workers may start at once on an empty database: one makes the tables.
+        with _alone(url):
+            rdb = RDBStorage(template, engine_kwargs=_engine_arguments(url))
+    except RuntimeError as e:
+        raise StorageError(f"{masked(url)}: its tables were made by another Optuna: {e}") from e
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as e:
+        raise StorageError(f"{masked(url)}: {reason(e)}") from None
+    if _is_sqlite(url):
+        _begin_immediate(rdb.engine)
+    # The abstract methods are filled in below the class, which mypy does not see.
+    return ResilientStorage(  # type: ignore[abstract]
+        get_storage(rdb), rdb.engine, backoff=backoff or Backoff()
+    )
+
+
+@contextmanager
+def exclusive(engine: Engine, key: int) -> Iterator[Callable[[], None]]:
+    """Holds a lock that one process in the fleet has at a time.
+
+    On PostgreSQL an advisory lock, in a transaction of its own that the server ends when its
+    holder is stopped or cut off; on SQLite a lock on the file ``DATABASE.lock``.
+
+    Args:
+        engine: One more connection of it is held meanwhile, on PostgreSQL.
+        key: What is locked; a study's id, say.
+
+    Yields:
+        A function that raises a database error if the lock has been lost since.
+    """
+    if _is_sqlite(engine.url):
+        with _file_lock(engine.url):
+            yield lambda: None
+        return
+    with engine.connect() as connection, connection.begin():
+        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '30s'"))
+        connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
+        connection.execute(_ADVISORY_LOCK, {"key": key})
+        yield lambda: connection.execute(sa.text("SELECT 1")).close()
+
+
+_ADVISORY_LOCK = sa.text("SELECT pg_advisory_xact_lock(727, :key)")
+
+
+def _alone(url: URL) -> AbstractContextManager[object]:
+    if _is_sqlite(url):
+        return _file_lock(url)
+    return exclusive(sa.create_engine(url, poolclass=NullPool, **_CONNECT), 0)
+
+
+@contextmanager
+def _file_lock(url: URL) -> Iterator[None]:
+    with open(f"{url.database}.lock", "a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _begin_immediate(engine: Engine) -> None:
+    """Makes each SQLite transaction take the write lock at its start.
+
+    SQLite ignores SELECT ... FOR UPDATE: without this, two processes that read a trial's state
+    and then write it would both succeed.
+    """
+
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine.dispose()
+
+
+_CONNECT: dict[str, Any] = {
+    "connect_args": {"connect_timeout": 10, "keepalives_idle": 30, "application_name": "searchae"}
+}
+
+
+def _engine_arguments(url: URL) -> dict[str, Any]:
+    if _is_sqlite(url):
+        return {"connect_args": {"timeout": 60}}
+    return {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 0, **_CONNECT}
+
+
+def _is_sqlite(url: URL) -> bool:
+    return url.get_backend_name() == "sqlite"
+
+
+def _check_file(url: URL) -> None:
+    """Says what is wrong with a SQLite file's folder, where SQLite would not."""
+    folder = Path(str(url.database)).resolve().parent
+    if not folder.is_dir():
+        raise StorageError(f"{masked(url)}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"{masked(url)}: the folder {folder} cannot be written")
+    kind = _file_system(folder)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        log.warning(
+            "%s lies on a network file system (%s), where SQLite's locks do not hold; "
+            "use PostgreSQL for several machines",
+            masked(url),
+            kind,
+        )
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system that a folder lies on, as /proc/mounts names it."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return "unknown"
+    parents = {str(folder), *map(str, folder.parents)}
+    return max(
+        ((m, kind) for m, kind in mounts if m in parents),
+        default=("", "unknown"),
+        key=lambda found: len(found[0]),
+    )[1]
+
+
+def reason(error: BaseException) -> str:
+    """A database error in one line that holds no URL."""
+    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+    text = str(getattr(cause, "orig", None) or cause or error)
+    return " ".join(text.split())

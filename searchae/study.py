@@ -1,0 +1,225 @@
+"""A study in the database: made, opened, or refused because it is another one.
+
+A study carries everything that a worker needs: its whole spec, the data's hash, the versions
+that made it and the budget. What is stored is JSON; nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections import Counter
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from searchae import search, space, study_file
+from searchae.errors import StorageError, StudyMismatchError, nearest
+from searchae.spec import StudySpec
+from searchae.storage import ResilientStorage, exclusive, masked
+
+SPEC, DATA_HASH, VERSIONS = "searchae:spec", "searchae:data_hash", "searchae:versions"
+BUDGET, STOPPED, IMPORTED = "searchae:budget", "searchae:stopped", "searchae:imported"
+BASELINE_DB, WARM_START = "searchae:baseline_db", "searchae:warm_start"
+OUTCOME = "searchae:outcome"
+"""User attribute of a trial that ended badly; its values are the names in ``worker``."""
+
+
+def study_names(storage: ResilientStorage) -> list[str]:
+    """Every study in the database, by name."""
+    return sorted(s.study_name for s in storage.get_all_studies())
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A study in the database.
+
+    Attributes:
+        study: Optuna's handle on it; its sampler is a worker's to set.
+        storage: Where it lies.
+        spec: What it searches.
+        data_hash: The hash of the images that it was made with.
+        baseline_db: PSNR of the mean training image on its validation split, in dB.
+    """
+
+    study: optuna.Study
+    storage: ResilientStorage
+    spec: StudySpec
+    data_hash: str
+    baseline_db: float
+
+    @property
+    def id(self) -> int:
+        """The study's id in the database."""
+        return int(self.study._study_id)
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return self.study.study_name
+
+
+def load_study(storage: ResilientStorage, name: str) -> Stored:
+    """Opens a study that is there.
+
+    Raises:
+        StorageError: There is none of that name, or searchae did not make it.
+    """
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
+        names = study_names(storage)
+        hint = nearest(name, names) if names else "it holds none yet; `searchae tune` makes one"
+        raise StorageError(
+            f"study {name!r} is not in {masked(storage.engine.url)}; {hint}"
+        ) from None
+    attributes = storage.get_study_user_attrs(study_id)
+    if SPEC not in attributes:
+        raise StorageError(f"study {name!r} was not made by searchae; choose another --name")
+    return Stored(
+        study=optuna.load_study(
+            study_name=name,
+            storage=storage,
+            # Set trial by trial; these only keep Optuna from making its own.
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=optuna.pruners.NopPruner(),
+        ),
+        storage=storage,
+        spec=study_file.from_document(attributes[SPEC], source=f"study {name!r} in the database"),
+        data_hash=attributes[DATA_HASH],
+        baseline_db=attributes[BASELINE_DB],
+    )
+
+
+def open_study(
+    storage: ResilientStorage,
+    name: str,
+    *,
+    spec: StudySpec,
+    data_hash: str,
+    baseline_db: float,
+    warm_start: Stored | None = None,
+) -> tuple[Stored, bool]:
+    """Creates a study, or opens the one of that name if it is the same.
+
+    Args:
+        storage: Where.
+        name: The study's name.
+        spec: What it searches.
+        data_hash: Of the images here.
+        baseline_db: See ``Stored``.
+        warm_start: Put this study's finished trials into a new one; they do not count.
+
+    Returns:
+        The study, and whether it is new.
+
+    Raises:
+        StudyMismatchError: It was made with another spec or other data; the difference is shown.
+    """
+    if warm_start is not None and warm_start.data_hash != data_hash:
+        raise StudyMismatchError(
+            f"--warm-start {warm_start.name}: its trials were measured on other images "
+            f"({warm_start.data_hash[:12]}, here {data_hash[:12]}); their PSNRs do not compare"
+        )
+    with exclusive(storage.engine, 0):
+        created = _make_room(storage, name)
+        if created:
+            study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+            study.set_user_attr(DATA_HASH, data_hash)
+            study.set_metric_names(["psnr_db"])
+            study.set_user_attr(BASELINE_DB, baseline_db)
+            study.set_user_attr(VERSIONS, versions())
+            if warm_start is not None:
+                _import_trials(study, spec, warm_start)
+            # Last: a study without its spec was cut off here, and is made again.
+            study.set_user_attr(SPEC, spec.document())
+    stored = load_study(storage, name)
+    check_same(stored, spec=spec, data_hash=data_hash)
+    return stored, created
+
+
+def check_same(stored: Stored, *, spec: StudySpec, data_hash: str) -> None:
+    """Refuses to go on with a study that was made with something else.
+
+    Raises:
+        StudyMismatchError: With the differences, a line each.
+    """
+    changes = stored.spec.differences(spec)
+    if changes:
+        lines = "\n".join(f"  {line}" for line in changes)
+        raise StudyMismatchError(
+            f"study {stored.name!r} was made with another spec (stored -> now):\n{lines}\n"
+            f"Give the new one another --name; --warm-start {stored.name} "
+            "lets it learn from these trials."
+        )
+    if stored.data_hash != data_hash:
+        raise StudyMismatchError(
+            f"study {stored.name!r} was made with data {stored.data_hash[:12]}, here it is "
+            f"{data_hash[:12]}: check --data-dir and the files' versions"
+        )
+
+
+def versions() -> dict[str, str]:
+    """What a result depends on besides the spec: the versions of the parts, and Python's."""
+    names = ("searchae", "torch", "torchvision", "optuna", "numpy")
+    return {"python": platform.python_version(), **{n: version(n) for n in names}}
+
+
+def _make_room(storage: ResilientStorage, name: str) -> bool:
+    """Whether a study of that name has to be made; removes the rest of a creation cut short."""
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
+        return True
+    attributes = storage.get_study_user_attrs(study_id)
+    cut_short = DATA_HASH in attributes and SPEC not in attributes
+    empty = not attributes and storage.get_n_trials(study_id) == 0
+    if cut_short or empty:
+        storage.delete_study(study_id)
+    return cut_short or empty
+
+
+def _import_trials(study: optuna.Study, spec: StudySpec, source: Stored) -> None:
+    """Adds another study's finished trials as far as they fit into this space."""
+    count: Counter[str] = Counter()
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    for trial in source.study.get_trials(deepcopy=False, states=states):
+        params = _translate(spec, source.spec, trial)
+        if params is None or OUTCOME in trial.user_attrs:
+            continue
+        study.add_trial(
+            create_trial(
+                state=trial.state,
+                values=trial.values,
+                params=params,
+                distributions={
+                    p.name: search.distribution(p) for p in spec.space if p.name in params
+                },
+                intermediate_values=trial.intermediate_values,
+                user_attrs={WARM_START: f"{source.name} #{trial.number}"},
+            )
+        )
+        count[trial.state.name.lower()] += 1
+    study.set_user_attr(IMPORTED, dict(count))
+
+
+def _translate(spec: StudySpec, source: StudySpec, trial: FrozenTrial) -> dict[str, Any] | None:
+    """A trial of another study as one of this; None where it was trained with something else."""
+    trained = space.replay(source, trial.params)
+    was = {
+        f"{s}.{k}": v
+        for s, part in (("model", trained.model), ("train", trained.train))
+        for k, v in part.model_dump(mode="json").items()
+    }
+    values = {p.key: was[p.key] for p in spec.space}
+    params = {
+        p.name: space.stored_value(p, values[p.key])
+        for p in spec.space
+        if spec.is_active(p.key, values)
+    }
+    if any(not search.contains(p, params[p.name]) for p in spec.space if p.name in params):
+        return None
+    now = spec.resolve({k: v for k, v in values.items() if spec.is_active(k, values)})
+    return params if now == trained else None

@@ -1,0 +1,71 @@
+"""One training step: the hot path.
+
+The trainer knows only ``Step``. A faster variant (autocast, a captured CUDA graph) is another
+function of the same form; it may keep what it likes, if it reads nothing back to the host.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.optim import Optimizer
+
+from searchae.models import Autoencoder
+from searchae.spec import TrainParams
+from searchae.training.images import ResidentImages, noisy
+from searchae.training.penalties import clip_, l1_penalty, penalised_weights
+
+
+class Step(Protocol):
+    """Gathers a batch, updates the weights, and does not wait for the device."""
+
+    def __call__(self, indices: Tensor, *, noise: Tensor | None) -> Tensor:
+        """Trains on one batch.
+
+        Args:
+            indices: Which images, int64 (B,), on the device.
+            noise: Added to the input, float32 (B, C, H, W) on the [0, 1] scale; None for none.
+
+        Returns:
+            The mean squared error before the update, without penalties, in the model's own
+            range; float32, no dimensions, on the device, without a gradient.
+        """
+        ...
+
+
+class EagerStep:
+    """The step as plain PyTorch in float32."""
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        optimizer: Optimizer,
+        *,
+        images: ResidentImages,
+        params: TrainParams,
+    ) -> None:
+        self._model = model
+        self._optimizer = optimizer
+        self._images = images
+        self._params = params
+        self._weights = penalised_weights(model)
+
+    def __call__(self, indices: Tensor, *, noise: Tensor | None) -> Tensor:
+        """See ``Step``."""
+        model, params = self._model, self._params
+        images = self._images.batch(indices)
+        targets = model.to_own_range(images)
+        inputs = targets if noise is None else model.to_own_range(noisy(images, noise))
+        latents = model.encoder(inputs)
+        mse = F.mse_loss(model.decoder(latents), targets)
+        loss = mse
+        if params.l1:
+            loss = mse + l1_penalty(params, latents=latents, weights=self._weights)
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        if params.clips:
+            clip_(self._weights, params.clip)
+        return mse.detach()

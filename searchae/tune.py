@@ -1,0 +1,352 @@
+"""The main job: spec -> study -> workers -> follow them -> sweep -> summary."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from searchae import catalog, data, models, space, storage, study, study_file
+from searchae.errors import SearchaeError, SpecError, StudyStoppedError, UserError
+from searchae.launch import Job, Launcher, LocalLauncher
+from searchae.launch.supervisor import Supervisor
+from searchae.ledger import Ledger
+from searchae.report import Summary, TrialRow, summarize, trial_row
+from searchae.report.summary import best
+from searchae.spec import Progress, StudySpec, TrialParams
+from searchae.training import Trainer, mean_image_psnr_db
+from searchae.worker import pick_device
+
+FOLLOW_S = 0.5
+"""Seconds between two looks at the study while it is followed."""
+
+MOST_DEFAULT_WORKERS = 4
+"""A sequential sampler learns less from more at once; ask for more with --workers."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        study: Name or path of a study file.
+        name: The study's name in the storage; the file's name if empty.
+        storage: Database URL.
+        trials: The budget; the file's if unset.
+        workers: How many at once; by the machine if unset.
+        workers_per_device: How many share a GPU.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        seed: The file's if unset.
+        data_dir: Where data sets lie.
+        artifacts: Where checkpoints and logs go.
+        overrides: ``section.key=value`` texts.
+        warm_start: Name of a study whose trials a new one starts from.
+        environment: Variables that may override the file.
+    """
+
+    study: str
+    name: str = ""
+    storage: str = "sqlite:///searchae.db"
+    trials: int | None = None
+    workers: int | None = None
+    workers_per_device: int = 1
+    device: str = "auto"
+    seed: int | None = None
+    data_dir: Path = Path("data")
+    artifacts: Path = Path("artifacts")
+    overrides: Sequence[str] = ()
+    warm_start: str = ""
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+
+
+class Watcher(Protocol):
+    """Gets what a person who waits wants to see."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def trial(self, row: TrialRow, *, best_db: float | None) -> None:
+        """A trial has ended."""
+
+    def progress(self, summary: Summary) -> None:
+        """How far the study is."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search would do: ``tune --dry-run``.
+
+    Attributes:
+        name: The study's name.
+        spec: The resolved spec.
+        device: Where it would run.
+        workers: How many at once.
+        threads: CPU threads of each.
+        splits: Images by split, their shape and hash.
+        baseline_db: PSNR of the mean training image, in dB.
+        parameters: Trainable parameters of the smallest and the largest net.
+        step_s: Seconds a training step takes, measured on one batch after a warm-up.
+        epoch_s: Seconds an epoch would take at that rate, without validation.
+    """
+
+    name: str
+    spec: StudySpec
+    device: str
+    workers: int
+    threads: int
+    splits: dict[str, Any]
+    baseline_db: float
+    parameters: tuple[int, int]
+    step_s: float
+    epoch_s: float
+
+
+def resolve(request: Request) -> tuple[str, StudySpec]:
+    """The study's name and its spec, with every override in place.
+
+    Raises:
+        SpecError: The study file is missing or wrong.
+    """
+    path = catalog.find(request.study)
+    changes = {"search.trials": request.trials, "seed": request.seed}
+    spec = study_file.load(
+        path,
+        overrides=request.overrides,
+        environment=request.environment,
+        changes={k: v for k, v in changes.items() if v is not None},
+    )
+    return request.name or path.stem, spec
+
+
+def plan(request: Request, progress: Progress) -> Plan:
+    """Checks everything that a search needs, measures a step, and trains nothing.
+
+    Raises:
+        UserError: What ``tune`` would raise before it starts.
+    """
+    name, spec = resolve(request)
+    device = pick_device(request.device)
+    splits, baseline_db = _load(spec, request, progress)
+    sizes = _check_models(spec, splits)
+    workers, threads = share_of_machine(request, device)
+    torch.set_num_threads(threads)
+    step_s = _measure_step(spec, splits, device)
+    params = space.models(spec)[0]
+    steps = -(-len(splits.train) // params.train.batch_size)
+    return Plan(
+        name=name,
+        spec=spec,
+        device=str(device),
+        workers=workers,
+        threads=threads,
+        splits=data.describe(splits),
+        baseline_db=baseline_db,
+        parameters=(min(sizes), max(sizes)),
+        step_s=step_s,
+        epoch_s=step_s * steps,
+    )
+
+
+def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -> Summary:
+    """Runs a search until its budget is spent, or finishes one that was interrupted.
+
+    Args:
+        request: What to search.
+        watcher: Told what goes on.
+        launcher: Where workers run; on this machine if unset.
+
+    Raises:
+        UserError: Something in the request is wrong; nothing was started.
+        StudyStoppedError: A trial met a bug.
+        SearchaeError: The workers died.
+        KeyboardInterrupt: Passed on, after every trial has been put back.
+    """
+    name, spec = resolve(request)
+    device = pick_device(request.device)
+    connection = storage.connect(request.storage)
+    source = study.load_study(connection, request.warm_start) if request.warm_start else None
+    splits, baseline_db = _load(spec, request, watcher.note)
+    _check_models(spec, splits)
+    stored, created = study.open_study(
+        connection,
+        name,
+        spec=spec,
+        data_hash=splits.hash,
+        baseline_db=baseline_db,
+        warm_start=source,
+    )
+    del splits
+    ledger = Ledger(stored)
+    ledger.set_budget(spec.search.trials)
+    ledger.clear_stop()
+    counts = ledger.counts()
+    left = max(0, counts.budget - counts.finished)
+    watcher.note(_opening(stored, created=created, finished=counts.finished, left=left))
+    if left == 0:
+        return summarize(stored, ledger)
+    workers, threads = share_of_machine(request, device)
+    jobs = _jobs(request, stored, device, workers=min(workers, left), threads=threads)
+    supervisor = Supervisor(launcher or LocalLauncher(), jobs)
+    try:
+        _follow(stored, ledger, supervisor, watcher)
+    except KeyboardInterrupt:
+        watcher.note("stopping: trials are put back ...")
+        raise
+    finally:
+        supervisor.launcher.stop(wait_s=30)
+        ledger.reap(trust_silence=False)
+    return summarize(stored, ledger)
+
+
+def share_of_machine(request: Request, device: torch.device) -> tuple[int, int]:
+    """How many workers to start, and with how many CPU threads each.
+
+    Small nets gain little from a second thread: one worker a core trains more images a second
+    than one worker with all cores.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if request.workers is not None:
+        workers = request.workers
+    elif device.type == "cuda":
+        count = 1 if device.index is not None else torch.cuda.device_count()
+        workers = count * request.workers_per_device
+    else:
+        workers = min(cores, MOST_DEFAULT_WORKERS)
+    return workers, max(1, cores // workers)
+
+
+def _load(spec: StudySpec, request: Request, progress: Progress) -> tuple[data.Splits, float]:
+    splits = data.load(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=progress)
+    return splits, mean_image_psnr_db(splits.train, splits.validation)
+
+
+def _check_models(spec: StudySpec, splits: data.Splits) -> list[int]:
+    """Builds every net of the space once; returns their trainable parameters."""
+    everything = space.models(spec)
+    with torch.device("meta"):
+        sizes = [
+            models.parameter_count(models.build(p.model, image_shape=splits.image_shape))
+            for p in everything
+        ]
+    largest = max(_batch_sizes(spec, everything))
+    if largest > len(splits.train):
+        raise SpecError(
+            f"train.batch_size: {largest} exceeds the {len(splits.train)} training images"
+        )
+    return sizes
+
+
+def _batch_sizes(spec: StudySpec, everything: Sequence[TrialParams]) -> list[int]:
+    searched = [p for p in spec.space if p.key == "train.batch_size"]
+    if searched:
+        return [int(v) for v in searched[0].choices or (searched[0].high,)]
+    return [p.train.batch_size for p in everything[:1]]
+
+
+def _measure_step(spec: StudySpec, splits: data.Splits, device: torch.device) -> float:
+    """Seconds of one training step, from eight of them after a warm-up."""
+    first = space.models(spec)[0]
+    steps = min(8, max(1, len(splits.train) // first.train.batch_size))
+    trainer = Trainer(
+        replace(first, train=first.train.model_copy(update={"epochs": 2, "patience": 0})),
+        train=splits.train[: steps * first.train.batch_size],
+        validation=splits.validation[:1],
+        seed=spec.seed,
+        device=device,
+    )
+    return list(trainer.epochs())[-1].seconds / steps
+
+
+def _opening(stored: study.Stored, *, created: bool, finished: int, left: int) -> str:
+    where = storage.masked(stored.storage.engine.url)
+    if created:
+        return f"study {stored.name!r} created in {where}: {left} trials to run"
+    if left == 0:
+        return f"study {stored.name!r} in {where}: all {finished} trials are done; nothing to run"
+    return f"study {stored.name!r} in {where}: {finished} trials are done, {left} to run"
+
+
+def _jobs(
+    request: Request, stored: study.Stored, device: torch.device, *, workers: int, threads: int
+) -> list[Job]:
+    url = stored.storage.engine.url.render_as_string(hide_password=False)
+    environment = {
+        "SEARCHAE_STORAGE": url,
+        "SEARCHAE_PARENT": str(os.getpid()),
+        "OMP_NUM_THREADS": str(threads),
+    }
+    return [
+        Job(
+            name=f"worker-{i}",
+            argv=_worker_argv(request, stored.name, _device_of(i, device, request), threads),
+            log=request.artifacts / stored.name / "logs" / f"worker-{i}.log",
+            environment=environment,
+        )
+        for i in range(workers)
+    ]
+
+
+def _device_of(index: int, device: torch.device, request: Request) -> str:
+    if device.type == "cpu" or device.index is not None:
+        return str(device)
+    return f"cuda:{index % torch.cuda.device_count()}"
+
+
+def _worker_argv(request: Request, name: str, device: str, threads: int) -> tuple[str, ...]:
+    return (
+        *(sys.executable, "-m", "searchae", "worker"),
+        *("--study", name),
+        *("--device", device),
+        *("--threads", str(threads)),
+        *("--data-dir", str(request.data_dir.resolve())),
+        *("--artifacts", str(request.artifacts.resolve())),
+    )
+
+
+def _follow(stored: study.Stored, ledger: Ledger, supervisor: Supervisor, watcher: Watcher) -> None:
+    """Watches the study until no worker is left."""
+    seen = _ended(stored, set())[0]
+    supervisor.start()
+    alive = True
+    while alive:
+        alive = supervisor.poll()
+        seen, rows, all_rows = _ended(stored, seen)
+        top = best(all_rows)
+        for row in rows:
+            watcher.trial(row, best_db=None if top is None else top.psnr_db)
+        watcher.progress(summarize(stored, ledger))
+        if alive:
+            time.sleep(FOLLOW_S)
+    message = ledger.stopped()
+    if message:
+        raise StudyStoppedError(message)
+    counts = ledger.counts()
+    if counts.finished < counts.budget:
+        raise _workers_gone(supervisor)
+
+
+def _ended(stored: study.Stored, seen: set[int]) -> tuple[set[int], list[TrialRow], list[TrialRow]]:
+    """Trials that have ended, those among them that are new, and all rows."""
+    rows = [trial_row(stored.spec, t) for t in stored.study.get_trials(deepcopy=False)]
+    ended = [r for r in rows if r.state in ("complete", "pruned", "failed") and not r.imported]
+    return {r.number for r in ended}, [r for r in ended if r.number not in seen], ended
+
+
+def _workers_gone(supervisor: Supervisor) -> SearchaeError:
+    """Why no worker is left although there is work."""
+    if not supervisor.given_up:
+        return SearchaeError("the workers left before the budget was spent; run it again")
+    last = supervisor.given_up[-1]
+    lines = last.job.log.read_text(errors="replace").splitlines()[-15:]
+    tail = "\n".join(f"  {line}" for line in lines)
+    kind = UserError if last.code == 2 else SearchaeError
+    return kind(
+        f"every worker died; the last one with exit code {last.code}. Its log, "
+        f"{last.job.log}, ends:\n{tail}"
+    )

@@ -1,0 +1,343 @@
+"""One worker: claim a trial, run it, tell how it ended, until the budget is spent."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import optuna
+import torch
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from searchae import data, objective, search, space
+from searchae.errors import (
+    DeviceError,
+    DivergedError,
+    LeaseLostError,
+    OutOfMemoryError,
+    StudyStoppedError,
+)
+from searchae.ledger import Ledger, Nothing
+from searchae.study import OUTCOME, Stored, versions
+from searchae.training import EpochResult, Interrupted
+
+log = logging.getLogger(__name__)
+
+RUNTIME, ERROR, PRUNED_BECAUSE = "searchae:runtime", "searchae:error", "searchae:pruned"
+DIVERGED, OUT_OF_MEMORY, BUG = "diverged", "out-of-memory", "bug"
+POLL_S = 1.0
+"""Seconds between two looks at a budget whose rest others are working on."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a worker is told by whoever starts it; the rest it reads from the study.
+
+    Attributes:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        threads: CPU threads to train with.
+        data_dir: Where data sets lie.
+        artifacts: The folder that all workers of all studies share.
+        parent: Leave when the process is no longer this one's child; 0 to stay.
+    """
+
+    device: str = "auto"
+    threads: int = 1
+    data_dir: Path = Path("data")
+    artifacts: Path = Path("artifacts")
+    parent: int = 0
+
+
+@dataclass
+class Counts:
+    """What one worker did, trials by how they ended."""
+
+    complete: int = 0
+    pruned: int = 0
+    diverged: int = 0
+    out_of_memory: int = 0
+    put_back: int = 0
+    taken_away: int = 0
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        DeviceError: It is not on this machine.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise DeviceError(f"--device {name}: use auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise DeviceError(
+            f"--device {name}: this machine has {count} CUDA devices; use --device cpu"
+        )
+    if device.type not in ("cpu", "cuda"):
+        raise DeviceError(f"--device {name}: use auto, cpu, cuda or cuda:N")
+    return device
+
+
+def checkpoint_folder(artifacts: Path, study: str) -> Path:
+    """Where a study's checkpoints are kept."""
+    return artifacts / study / "checkpoints"
+
+
+@dataclass
+class Pulse:
+    """Signs of life in a thread of their own, which no outage of the database ends.
+
+    Args:
+        ledger: Where they go.
+        stop: Set when this worker shall leave; also set here when its parent is gone.
+        parent: See ``Options.parent``.
+    """
+
+    ledger: Ledger
+    stop: threading.Event
+    parent: int = 0
+    lost: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._end = threading.Event()
+        self._beats_in_a_row = 0
+        self._trial: tuple[int, int] | None = None
+        self.epoch: int | None = None
+        self._interval_s = self.ledger.stored.spec.search.heartbeat_s
+
+    @property
+    def steady(self) -> bool:
+        """Whether others have had the time to beat since the database was last away."""
+        return self._beats_in_a_row >= 3
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Beats while the block runs."""
+        thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._end.set()
+            thread.join(timeout=10)
+
+    @contextmanager
+    def holding(self, trial_id: int, number: int) -> Iterator[None]:
+        """Renews the lease of a trial while the block runs."""
+        self.lost.clear()
+        self.epoch, self._trial = None, (trial_id, number)
+        try:
+            yield
+        finally:
+            self._trial = None
+
+    def _run(self) -> None:
+        next_beat = 0.0
+        tick = min(1.0, self._interval_s / 2)
+        while not self._end.wait(tick):
+            if self.parent and os.getppid() != self.parent:
+                log.warning("the process that started this worker is gone; leaving")
+                self.stop.set()
+            next_beat -= tick
+            if next_beat <= 0:
+                self._beat()
+                next_beat = self._interval_s
+
+    def _beat(self) -> None:
+        trial = self._trial
+        trial_id, number = trial or (None, None)
+        try:
+            held = self.ledger.beat(trial_id, number=number, epoch=self.epoch)
+        except SQLAlchemyError as e:
+            log.warning("no sign of life: the database is away (%s)", type(e).__name__)
+            self._beats_in_a_row = 0
+            return
+        self._beats_in_a_row += 1
+        # The trial may have ended, and its lease with it, while the beat was under way.
+        if not held and self._trial == trial:
+            self.lost.set()
+
+
+@dataclass
+class Worker:
+    """Runs trials of one study in this process until nothing is left to claim.
+
+    Args:
+        stored: The study.
+        options: What this worker was started with.
+        stop: Set it from a signal handler: the trial is put back, and ``run`` returns.
+    """
+
+    stored: Stored
+    options: Options
+    stop: threading.Event = field(default_factory=threading.Event)
+    counts: Counts = field(default_factory=Counts)
+
+    def run(self) -> Counts:
+        """Works until the budget is spent or ``stop`` is set.
+
+        Raises:
+            DataError: The images here are not those that the study was made with.
+            DeviceError: There is no such device.
+            StudyStoppedError: A trial met a bug, here or elsewhere.
+        """
+        self._prepare()
+        self._ledger.join(str(self._device))
+        try:
+            with self._pulse.beating():
+                self._work()
+        finally:
+            self._ledger.leave()
+        return self.counts
+
+    def _prepare(self) -> None:
+        spec = self.stored.spec
+        torch.set_num_threads(self.options.threads)
+        self._device = pick_device(self.options.device)
+        splits = data.load(spec.data, data_dir=self.options.data_dir, seed=spec.seed)
+        data.require(splits, self.stored.data_hash)
+        self._images = (splits.train, splits.validation)
+        self._ledger = Ledger(self.stored)
+        self._pulse = Pulse(self._ledger, self.stop, parent=self.options.parent)
+        self._study = self.stored.study
+        self._study.pruner = search.pruner(spec, self._study)
+
+    def _work(self) -> None:
+        while not self.stop.is_set():
+            message = self._ledger.stopped()
+            if message:
+                raise StudyStoppedError(message)
+            claimed = self._ledger.claim(trust_silence=self._pulse.steady)
+            if claimed is Nothing.DONE:
+                return
+            if claimed is Nothing.WAIT:
+                self.stop.wait(POLL_S)
+            else:
+                self._run_trial(claimed)
+
+    def _run_trial(self, trial_id: int) -> None:
+        frozen = self.stored.storage.get_trial(trial_id)
+        with self._pulse.holding(trial_id, frozen.number):
+            try:
+                self._train(trial_id, frozen)
+            except Interrupted:
+                self._ledger.release(trial_id)
+                self.counts.put_back += 1
+                log.info("trial %d: put back", frozen.number)
+            except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
+                self.counts.taken_away += 1
+                log.info("trial %d: taken over by another worker", frozen.number)
+            else:
+                self._ledger.forget(trial_id)
+                self._checkpoints(frozen.number).clear()
+
+    def _train(self, trial_id: int, frozen: FrozenTrial) -> None:
+        spec = self.stored.spec
+        self._study.sampler = search.sampler(spec, number=frozen.number)
+        self._study.get_trials(deepcopy=False)  # Optuna's cache has to know a trial put back
+        trial = Trial(self._study, trial_id)
+
+        def on_epoch(result: EpochResult) -> None:
+            self._pulse.epoch = result.epoch
+            if self._pulse.lost.is_set():
+                raise LeaseLostError
+            if self.stop.is_set():
+                raise Interrupted
+
+        try:
+            params = space.sample(spec, trial)
+            trial.set_user_attr(RUNTIME, self._runtime())
+            psnr_db = objective.run(
+                trial,
+                params,
+                images=self._images,
+                seed=spec.seed,
+                device=self._device,
+                checkpoints=self._checkpoints(frozen.number),
+                reported=frozen.intermediate_values,
+                on_epoch=on_epoch,
+                stop=lambda: self.stop.is_set() or self._pulse.lost.is_set(),
+            )
+        except objective.PrunedError:
+            self._tell(trial, TrialState.PRUNED)
+            self.counts.pruned += 1
+        except DivergedError as e:
+            self._tell_bad(trial, DIVERGED, e)
+            self.counts.diverged += 1
+        except OutOfMemoryError as e:
+            self._tell_bad(trial, OUT_OF_MEMORY, e)
+            self.counts.out_of_memory += 1
+        except Interrupted:
+            if self._pulse.lost.is_set():
+                raise LeaseLostError from None
+            raise
+        except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
+            raise
+        except Exception as e:
+            self._stop_study(trial, e)
+            raise StudyStoppedError(self._ledger.stopped()) from e
+        else:
+            self._tell(trial, TrialState.COMPLETE, psnr_db)
+            self.counts.complete += 1
+
+    def _tell(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
+        """Ends a trial, or finds that somebody else has."""
+        if not self._ledger.holds(trial._trial_id):
+            raise LeaseLostError
+        for _ in range(2):  # the first answer may have been lost: then it has ended our way
+            try:
+                told = self._study.tell(trial, value, state=state, skip_if_finished=True)
+            except optuna.exceptions.UpdateFinishedTrialError:
+                continue
+            except ValueError as e:  # put back meanwhile: no longer RUNNING
+                raise LeaseLostError from e
+            if told.state == state:
+                return
+        raise LeaseLostError
+
+    def _tell_bad(self, trial: Trial, outcome: str, error: Exception) -> None:
+        """Ends a trial that has no result of its own as one that learned nothing.
+
+        Its value is the PSNR of the mean training image: every sampler learns from it that the
+        place is bad, and no plot is stretched by an absurd number.
+        """
+        log.warning("trial %d: %s: %s", trial.number, outcome, error)
+        trial.set_user_attr(OUTCOME, outcome)
+        trial.set_user_attr(ERROR, str(error))
+        self._tell(trial, TrialState.COMPLETE, self.stored.baseline_db)
+
+    def _stop_study(self, trial: Trial, error: Exception) -> None:
+        """Ends the whole study: a bug would only repeat itself."""
+        text = "".join(traceback.format_exception(error))
+        trial.set_user_attr(OUTCOME, BUG)
+        trial.set_user_attr(ERROR, text)
+        self._ledger.stop(f"trial {trial.number} met a bug:\n{text}")
+        self._tell(trial, TrialState.FAIL)
+        self._ledger.forget(trial._trial_id)
+
+    def _runtime(self) -> dict[str, object]:
+        """What besides spec and seed a result depends on, to the bit."""
+        identity = self._ledger.identity
+        return {
+            "worker": identity.worker,
+            "host": identity.host,
+            "device": str(self._device),
+            "threads": self.options.threads,
+            "cpu": torch.backends.cpu.get_cpu_capability(),
+            **versions(),
+        }
+
+    def _checkpoints(self, number: int) -> objective.Checkpoints:
+        folder = checkpoint_folder(self.options.artifacts, self.stored.name)
+        return objective.Checkpoints(folder, number)

@@ -1,0 +1,139 @@
+"""The npz source: Keras's layout in every accepted shape, and each way to get it wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from searchae.data.npz import load
+from searchae.data.raw import RawImages
+from searchae.errors import DataError
+from searchae.spec import DataSpec
+
+RNG = np.random.default_rng(0)
+GREY = RNG.integers(0, 256, (6, 5, 7), np.uint8)
+COLOUR = RNG.integers(0, 256, (6, 5, 7, 3), np.uint8)
+
+
+def read(folder: Path, **arrays: object) -> RawImages:
+    np.savez(folder / "x.npz", **arrays)  # type: ignore[arg-type]
+    return load(DataSpec(name="npz", path="x.npz"), folder, 0, print)
+
+
+def test_x_train_and_x_test_of_kerass_layout(tmp_path: Path) -> None:
+    raw = read(tmp_path, x_train=COLOUR, y_train=np.arange(6), x_test=COLOUR[:2])
+    assert raw.test is not None
+    assert np.array_equal(raw.train, COLOUR.transpose(0, 3, 1, 2))
+    assert np.array_equal(raw.test, raw.train[:2])
+
+
+@pytest.mark.parametrize("key", ["x_train", "images"])
+def test_without_a_test_part_there_is_none(tmp_path: Path, key: str) -> None:
+    raw = read(tmp_path, **{key: GREY})
+    assert raw.test is None
+    assert np.array_equal(raw.train, GREY[:, None])
+
+
+@pytest.mark.parametrize(
+    ("array", "expected"),
+    [
+        (GREY[..., None], GREY[:, None]),
+        (GREY[:, None], GREY[:, None]),
+        (COLOUR, COLOUR.transpose(0, 3, 1, 2)),
+        (COLOUR.transpose(0, 3, 1, 2), COLOUR.transpose(0, 3, 1, 2)),
+    ],
+)
+def test_channels_may_stand_first_or_last(
+    tmp_path: Path, array: np.ndarray, expected: np.ndarray
+) -> None:
+    assert np.array_equal(read(tmp_path, images=array).train, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_floats_from_0_to_1_become_the_nearest_of_256_levels(
+    tmp_path: Path, dtype: type[np.floating]
+) -> None:
+    levels = np.arange(256, dtype=np.float64).reshape(1, 16, 16) / 255
+    raw = read(tmp_path, images=levels.astype(dtype))
+    assert raw.train.dtype == np.uint8
+    assert raw.train.ravel().tolist() == list(range(256))
+
+
+@pytest.mark.parametrize(
+    ("array", "found"),
+    [
+        (GREY.astype(np.int64), r"images: is int64 of shape \(6, 5, 7\)"),
+        (GREY.astype(np.float32), "float32 of shape .* with values from .* to 255"),
+        (np.full((2, 4, 4), -0.1), "with values from -0.1 to -0.1"),
+        (np.full((2, 4, 4), np.nan), "with values from nan"),
+        (GREY > 3, "images: is bool"),
+        (GREY[0], r"uint8 of shape \(5, 7\)"),
+        (np.zeros((2, 8, 8, 4), np.uint8), r"shape \(2, 8, 8, 4\)"),
+        (np.zeros((0, 8, 8), np.uint8), r"no image in it: its shape is \(0, 8, 8\)"),
+    ],
+)
+def test_other_arrays_are_refused_with_key_dtype_and_shape(
+    tmp_path: Path, array: np.ndarray, found: str
+) -> None:
+    with pytest.raises(DataError, match=found) as caught:
+        read(tmp_path, images=array)
+    assert "x.npz: images" in str(caught.value)
+
+
+def test_objects_are_not_unpickled(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"x\.npz: images cannot be read .*Python objects"):
+        read(tmp_path, images=np.array([{}, []], dtype=object))
+
+
+def test_missing_keys_list_what_was_found(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"needs x_train .*, or images, but holds a, b$"):
+        read(tmp_path, a=GREY, b=GREY)
+
+
+def test_train_and_test_images_of_different_size_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 x 5 x 7, but test images are 1 x 4 x 7"):
+        read(tmp_path, x_train=GREY, x_test=GREY[:, :4])
+
+
+def test_a_truncated_archive_is_named_with_its_size(tmp_path: Path) -> None:
+    read(tmp_path, images=GREY)
+    whole = (tmp_path / "x.npz").read_bytes()
+    for size in (0, 10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "x.npz").write_bytes(whole[:size])
+        with pytest.raises(DataError, match=rf"x\.npz: .*\({size:,} bytes\) is damaged"):
+            load(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+
+
+def test_a_damaged_member_is_named(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "x.npz", images=RNG.integers(0, 256, (50, 9, 9), np.uint8))
+    data = bytearray((tmp_path / "x.npz").read_bytes())
+    data[300:340] = bytes(40)
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(DataError, match=r"x\.npz: images cannot be read"):
+        load(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+
+
+def test_a_bare_array_and_a_text_file_are_refused(tmp_path: Path) -> None:
+    with (tmp_path / "x.npz").open("wb") as file:
+        np.save(file, GREY)
+    with pytest.raises(DataError, match="one bare array"):
+        load(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+    (tmp_path / "x.npz").write_text("hello")
+    with pytest.raises(DataError, match=r"\(5 bytes\) is damaged, not an npz"):
+        load(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").mkdir()
+    with pytest.raises(DataError, match=r"x\.npz: it is a folder"):
+        load(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+
+
+def test_a_missing_file_names_both_places(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=rf"'no\.npz' was not found.*{Path.cwd()}.*{tmp_path}"):
+        load(DataSpec(name="npz", path="no.npz"), tmp_path, 0, print)
+
+
+def test_a_test_path_is_refused_rather_than_ignored(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data\.test_path: .*'t\.npz'.*x_test"):
+        load(DataSpec(name="npz", path="x.npz", test_path="t.npz"), tmp_path, 0, print)

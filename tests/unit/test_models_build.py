@@ -1,0 +1,197 @@
+"""Autoencoders: sizes, ranges, and what cannot be built."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from searchae.errors import ModelError
+from searchae.models import Autoencoder, build, parameter_count
+from searchae.models.activations import MONOTONE
+from searchae.spec import Activation, Layer, ModelParams
+
+
+def model(image_shape: tuple[int, int, int] = (1, 28, 28), **params: Any) -> Autoencoder:
+    torch.manual_seed(0)
+    return build(ModelParams(**params), image_shape=image_shape)
+
+
+def spatial_sizes(net: nn.Sequential, value: torch.Tensor) -> list[int]:
+    """Heights after each convolution."""
+    sizes = []
+    for module in net:
+        value = module(value)
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            sizes.append(value.shape[2])
+    return sizes
+
+
+def test_strided_sizes_are_mirrored_back_through_odd_ones() -> None:
+    net = model(channels=(4, 8, 16), latent_dim=5)
+    assert spatial_sizes(net.encoder, torch.rand(1, 1, 28, 28)) == [14, 7, 4]
+    assert spatial_sizes(net.decoder, torch.rand(1, 5)) == [7, 14, 28]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 4), st.integers(1, 40), st.integers(1, 40)),
+    kernel_size=st.sampled_from([1, 3, 5]),
+    widths=st.lists(st.integers(1, 4), min_size=1, max_size=5),
+    bottleneck=st.sampled_from(["dense", "gap", "none"]),
+)
+def test_any_image_size_comes_back_from_a_strided_net(
+    shape: tuple[int, int, int],
+    kernel_size: int,
+    widths: list[int],
+    bottleneck: str,
+) -> None:
+    net = model(
+        shape,
+        channels=widths,
+        kernel_size=kernel_size,
+        bottleneck=bottleneck,
+        latent_dim=widths[-1],
+    ).eval()
+    images = torch.rand(2, *shape)
+    latents = net.encode(images)
+    assert latents.shape == (2, net.latent_size)
+    assert net.decode(latents).shape == net(images).shape == images.shape
+
+
+@pytest.mark.parametrize("latent_activation", ["none", "same"])
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"kind": "dense", "hidden": (7, 5), "latent_dim": 3},
+        {"downsample": "pool", "channels": (4, 8), "latent_dim": 3},
+        {"downsample": "pool", "channels": (4, 8), "bottleneck": "none"},
+        {"downsample": "pool", "channels": (4, 8), "bottleneck": "gap", "latent_dim": 8},
+        {"batch_norm": True, "channels": (4, 8), "latent_dim": 3},
+    ],
+)
+def test_forward_is_decode_after_encode(params: dict[str, Any], latent_activation: str) -> None:
+    net = model(**params, latent_activation=latent_activation).eval()
+    images = torch.rand(2, 1, 28, 28)
+    latents = net.encode(images)
+    assert latents.shape == (2, net.latent_size)
+    assert torch.equal(net(images), net.decode(latents))
+    if latent_activation == "same":
+        assert (latents >= 0).all()  # relu
+
+
+def test_without_a_bottleneck_the_latent_is_the_flattened_feature_map() -> None:
+    net = model(channels=(4, 8), bottleneck="none", latent_dim=3)
+    assert net.latent_size == 8 * 7 * 7
+
+
+def test_global_average_pooling_decodes_from_a_single_pixel() -> None:
+    net = model(channels=(4, 8), bottleneck="gap", latent_dim=8)
+    assert spatial_sizes(net.decoder, torch.rand(1, 8)) == [7, 14, 28]
+
+
+@pytest.mark.parametrize("name", get_args(Activation))
+def test_pooling_before_a_monotone_activation_gives_the_same_values_and_gradients(
+    name: str,
+) -> None:
+    net = model(downsample="pool", channels=(4,), activation=name)
+    block = net.encoder[:3]  # convolution, and the two in either order
+    kinds = [type(m) for m in block]
+    assert kinds.index(nn.MaxPool2d) == (1 if name in MONOTONE else 2)
+    assert (name in MONOTONE) == (name not in ("gelu", "silu"))
+    convolution = block[0]
+    activation, pool = sorted(block[1:], key=lambda m: isinstance(m, nn.MaxPool2d))
+    images = torch.rand(3, 1, 28, 28) * 8 - 4
+    outputs, gradients = [], []
+    for order in (block, [convolution, activation, pool]):
+        value = images.clone().requires_grad_()
+        result = value
+        for module in order:
+            result = module(result)
+        outputs.append(result)
+        gradients.append(torch.autograd.grad(result.square().sum(), value)[0])
+    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-5, atol=1e-5)
+
+
+def test_symmetric_images_are_mapped_inside_and_back_outside() -> None:
+    net = model(kind="dense", hidden=(4,), latent_dim=2, output="tanh", image_range="symmetric")
+    images = torch.rand(3, 1, 28, 28)
+    own = net.to_own_range(images)
+    assert own.min() < -0.9
+    torch.testing.assert_close(net.to_unit_range(own), images)
+    expected = (net.decoder(net.encoder(images * 2 - 1)) + 1) / 2
+    torch.testing.assert_close(net(images), expected)
+
+
+def test_reconstructions_are_clamped_in_evaluation_only() -> None:
+    net = model(kind="dense", hidden=(4,), latent_dim=2, output="none")
+    nn.init.constant_(net.decoder[-2].bias, 3.0)
+    images = torch.rand(3, 1, 28, 28)
+    assert net.train()(images).max() > 1
+    assert net.eval()(images).max() == 1
+    assert net.train().decode(net.encode(images)).max() == 1
+
+
+def test_the_last_layer_has_the_output_activation_and_no_norm() -> None:
+    net = model(batch_norm=True, channels=(4, 8), output="tanh")
+    assert [type(m) for m in net.decoder[-2:]] == [nn.ConvTranspose2d, nn.Tanh]
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in net.modules()) == 3
+
+
+def test_explicit_layers_pool_upsample_and_choose_their_kind() -> None:
+    net = model(
+        encoder=(Layer(channels=4, pool=2), Layer(channels=6, pool=2)),
+        decoder=(
+            Layer(channels=4, upsample=2),
+            Layer(channels=3, upsample=2, transpose=False),
+            Layer(channels=1, transpose=False),
+        ),
+        latent_dim=2,
+    )
+    assert net(torch.rand(2, 1, 28, 28)).shape == (2, 1, 28, 28)
+    kinds = [type(m) for m in net.decoder if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    assert kinds == [nn.ConvTranspose2d, nn.Conv2d, nn.Conv2d]
+
+
+def test_frozen_parameters_are_not_counted() -> None:
+    net = model(kind="dense", hidden=(4,), latent_dim=2)
+    before = parameter_count(net)
+    net.encoder[1].bias.requires_grad_(requires_grad=False)
+    assert before - parameter_count(net) == 4
+
+
+TOO_LARGE_DECODER = {
+    "encoder": (Layer(channels=4, stride=2),),
+    "decoder": (Layer(channels=1, kernel_size=4, stride=2, padding=0),),
+}
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"downsample": "pool"}, r'model\.downsample.*24x24 or 32x32.*not 28x28.*"stride"'),
+        ({"bottleneck": "gap", "latent_dim": 10}, r"model\.latent_dim: 10.*latent_dim = 128"),
+        ({"kernel_size": 4}, r"model\.kernel_size: must be odd, not 4"),
+        (TOO_LARGE_DECODER, r"gives 1x30x30, but the images are 1x28x28.*4x14x14 -> 1x30x30"),
+        (
+            {"encoder": (Layer(channels=2, kernel_size=30, padding=0),), "decoder": ()},
+            r"model\.encoder: layer 1 leaves nothing of the image \(1x28x28 -> 2x-1x-1\)",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_refused_with_the_key_and_a_way_out(
+    params: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        # model_copy: an empty decoder passes no validation, and is never reached here.
+        build(ModelParams().model_copy(update=params), image_shape=(1, 28, 28))
+
+
+def test_an_image_shape_needs_three_positive_sizes() -> None:
+    with pytest.raises(ModelError, match=r"\(channels, height, width\), not \(28, 28\)"):
+        build(ModelParams(), image_shape=(28, 28))  # type: ignore[arg-type]
