@@ -382,7 +382,7 @@ def _connect(url: str, *, stop: threading.Event | None = None) -> ResilientStora
         if stop.wait(seconds):
             raise Interrupted("stopped while the database was away")
 
-    return connect(url, backoff=Backoff(sleep=sleep))
+    return connect(url, backoff=Backoff(sleep=sleep), patient=True)
 
 
 def _open(url: str, study: str, *, stop: threading.Event | None = None) -> Stored:

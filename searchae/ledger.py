@@ -59,7 +59,11 @@ _workers = sa.Table(
 
 # Optuna's own tables, as far as they are counted here.
 _trials = sa.table(
-    "trials", sa.column("trial_id"), sa.column("number"), sa.column("study_id"), sa.column("state")
+    "trials",
+    sa.column("trial_id"),
+    sa.column("number"),
+    sa.column("study_id"),
+    sa.column("state", sa.Enum(TrialState)),
 )
 
 
@@ -203,7 +207,7 @@ class Ledger:
         """Sets the oldest trial that was put back RUNNING."""
         query = (
             sa.select(_trials.c.trial_id)
-            .where(_trials.c.study_id == self._study_id, _trials.c.state == "WAITING")
+            .where(_trials.c.study_id == self._study_id, _trials.c.state == TrialState.WAITING)
             .order_by(_trials.c.number)
         )
         for trial_id in self._rows(query):
@@ -379,7 +383,7 @@ class Ledger:
                 (_leases.c.beat_at < self._now() - self._search.grace_s).label("silent"),
             )
             .select_from(_trials.outerjoin(_leases, _leases.c.trial_id == _trials.c.trial_id))
-            .where(_trials.c.study_id == self._study_id, _trials.c.state == "RUNNING")
+            .where(_trials.c.study_id == self._study_id, _trials.c.state == TrialState.RUNNING)
         )
         rows = self._rows(query)
         # Without a lease: its claimer died inside the lock, which we hold.
@@ -435,7 +439,7 @@ class Ledger:
             .where(_trials.c.study_id == self._study_id)
             .group_by(_trials.c.state)
         )
-        return {str(r.state): int(r.n) for r in self._rows(query)}
+        return {r.state.name: int(r.n) for r in self._rows(query)}
 
     def _rows(self, query: sa.Select[Any]) -> list[Any]:
         with self._engine.begin() as connection:

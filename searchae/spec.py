@@ -39,8 +39,8 @@ class DataSpec(Frozen):
 
     Attributes:
         name: The source.
-        path: File or folder of an ``npz``, ``csv`` or ``folder`` source, relative to the data
-            folder unless absolute.
+        path: File or folder of an ``npz``, ``csv`` or ``folder`` source; a relative one is looked
+            for here, then in the data folder.
         test_path: The same for the test split of ``csv`` and ``folder``; without it, a tenth of
             the images is set aside.
         validation: Share of the training images held out for the search's objective.

@@ -32,6 +32,8 @@ _PERMANENT = (
     "does not exist",
     "malformed",
     "permission denied",
+    "authentication failed",
+    "no password supplied",
 )
 _NETWORK_FILE_SYSTEMS = {
     "nfs",
@@ -132,13 +134,16 @@ for _name in [
 ResilientStorage.__abstractmethods__ = frozenset()
 
 
-def connect(url: URL | str, *, backoff: Backoff | None = None) -> ResilientStorage:
+def connect(
+    url: URL | str, *, backoff: Backoff | None = None, patient: bool = False
+) -> ResilientStorage:
     """Opens the database; makes Optuna's tables in a new one.
 
     Args:
         url: ``sqlite:///file`` or ``postgresql://...``.
-        backoff: How later calls wait for the database. The first connection does not wait:
-            a wrong password should be told at once.
+        backoff: How calls wait for the database.
+        patient: Let the first connection wait as well, as a worker should that is started while
+            the database restarts. A wrong password is told at once all the same.
 
     Raises:
         StorageError: It cannot be reached, refuses the login, or has another schema.
@@ -146,12 +151,9 @@ def connect(url: URL | str, *, backoff: Backoff | None = None) -> ResilientStora
     url = parse_url(url) if isinstance(url, str) else url
     if _is_sqlite(url):
         _check_file(url)
-    # Optuna formats the URL as a template: a brace in a password must be doubled.
-    template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    backoff = backoff or Backoff()
     try:
-        # Many workers may start at once on an empty database: one makes the tables.
-        with _alone(url):
-            rdb = RDBStorage(template, engine_kwargs=_engine_arguments(url))
+        rdb = backoff.call(lambda: _open(url), again=lambda e: patient and is_transient(e))
     except RuntimeError as e:
         raise StorageError(f"{masked(url)}: its tables were made by another Optuna: {e}") from e
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as e:
@@ -160,8 +162,16 @@ def connect(url: URL | str, *, backoff: Backoff | None = None) -> ResilientStora
         _begin_immediate(rdb.engine)
     # The abstract methods are filled in below the class, which mypy does not see.
     return ResilientStorage(  # type: ignore[abstract]
-        get_storage(rdb), rdb.engine, backoff=backoff or Backoff()
+        get_storage(rdb), rdb.engine, backoff=backoff
     )
+
+
+def _open(url: URL) -> RDBStorage:
+    # Optuna formats the URL as a template: a brace in a password must be doubled.
+    template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
+    # Many workers may start at once on an empty database: one makes the tables.
+    with _alone(url):
+        return RDBStorage(template, engine_kwargs=_engine_arguments(url))
 
 
 @contextmanager

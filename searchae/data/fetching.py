@@ -81,7 +81,7 @@ def _run(
     data_dir: Path,
     progress: Progress,
 ) -> None:
-    if any((data_dir / f).is_file() for f in download.by_hand if f not in download.files):
+    if all((data_dir / f).is_file() for f in download.by_hand):
         progress(f"{download.name}: unpacking")
     else:
         progress(

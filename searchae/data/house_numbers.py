@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from searchae.data import digits
-from searchae.data.disk import atomic_file, disk_errors, only_one
+from searchae.data.disk import atomic_file, disk_errors, only_one, remove_unfinished
 from searchae.data.raw import Images, RawImages
 from searchae.spec import DataSpec, Progress
 
@@ -84,7 +84,7 @@ def _kept(split: str, count: int, *, data_dir: Path, seed: int, progress: Progre
     cached = _read(path, shape)
     if cached is not None:
         return cached
-    with only_one("house-numbers", data_dir=data_dir, progress=progress):
+    with only_one("house-numbers", data_dir=data_dir, progress=progress) as alone:
         cached = _read(path, shape)
         if cached is not None:
             return cached
@@ -92,6 +92,8 @@ def _kept(split: str, count: int, *, data_dir: Path, seed: int, progress: Progre
         images = generate(split, count, seed=seed)
         with disk_errors("cannot write", path):
             path.parent.mkdir(exist_ok=True)
+            if alone:
+                remove_unfinished(path)
             _write(path, images)
     return images
 

@@ -15,15 +15,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from searchae.data.disk import disk_errors
+from searchae.data.disk import disk_fault
 from searchae.data.fetching import Download, check_published, damaged, fetch, not_published
 from searchae.data.raw import Images, RawImages
+from searchae.errors import DataError
 from searchae.spec import DataSpec, Progress
 
 SVHN_HOME = "http://ufldl.stanford.edu/housenumbers/"
 CIFAR10_HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 _UNREADABLE = (
+    OSError,
     ValueError,
     TypeError,
     KeyError,
@@ -109,10 +111,9 @@ def _svhn(data_dir: Path, split: str) -> Images:
     path = data_dir / filename
     check_published({path: md5}, home=SVHN_HOME)
     try:
-        with disk_errors("cannot read", path):
-            images = SVHN(data_dir, split=split).data
+        images = SVHN(data_dir, split=split).data
     except (*_UNREADABLE, MatReadError) as e:
-        raise damaged(path, e) from e
+        raise _unreadable(path, e) from e
     return _checked(images, path)
 
 
@@ -121,11 +122,17 @@ def _cifar10(data_dir: Path, *, train: bool) -> Images:
 
     folder = data_dir / CIFAR10.base_folder
     try:
-        with disk_errors("cannot read", folder):
-            images = CIFAR10(data_dir, train=train).data
+        images = CIFAR10(data_dir, train=train).data
     except _UNREADABLE as e:
-        raise damaged(folder, e) from e
+        raise _unreadable(folder, e) from e
     return _checked(images.transpose(0, 3, 1, 2), folder)
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    """Scipy reports a file that ends too soon as an ``OSError`` too, one without a number."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return disk_fault("cannot read", path, error)
+    return damaged(path, error)
 
 
 def _checked(images: npt.NDArray[Any], path: Path) -> Images:

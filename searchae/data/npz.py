@@ -17,6 +17,7 @@ from searchae.errors import DataError
 from searchae.spec import DataSpec, Progress
 
 _CHUNK = 4096
+_FAULTS = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError)
 _WANTED = "x_train (and x_test), or images"
 
 
@@ -51,14 +52,15 @@ def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
     """Reads the arrays that are wanted, and no others."""
     key = "the archive"
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, Mapping):
-                raise DataError(f"{path}: holds one bare array; save it with numpy.savez as images")
-            arrays = {}
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise DataError(f"{path}: holds one bare array; save it with numpy.savez as images")
+        arrays = {}
+        with loaded as archive:
             for key in _keys(archive, path):
                 arrays[key] = archive[key]
-            return arrays
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError) as e:
+        return arrays
+    except _FAULTS as e:
         size = path.stat().st_size
         raise DataError(
             f"{path}: {key} cannot be read ({e}); the file ({size:,} bytes) is damaged, not an "

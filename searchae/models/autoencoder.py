@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-Shape = tuple[int, int, int]
-"""Channels, height and width, the last two in pixels."""
+from searchae.models.plan import Shape
 
 
 class Autoencoder(nn.Module):

@@ -6,8 +6,8 @@ from torch import nn
 
 from searchae.errors import ModelError
 from searchae.models import conv, dense
-from searchae.models.autoencoder import Autoencoder, Shape
-from searchae.models.plan import plan
+from searchae.models.autoencoder import Autoencoder
+from searchae.models.plan import Shape, plan
 from searchae.spec import ModelParams
 
 

@@ -15,6 +15,7 @@ from searchae.errors import ModelError
 from searchae.spec import Layer, ModelParams
 
 Shape = tuple[int, int, int]
+"""Channels, height and width, the last two in pixels."""
 
 
 @dataclass(frozen=True)

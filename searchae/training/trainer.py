@@ -18,7 +18,7 @@ from searchae.spec import TrialParams
 from searchae.training import seeds
 from searchae.training.checkpoint import CheckpointError
 from searchae.training.epoch import EpochResult
-from searchae.training.images import ResidentImages, check_images, gaussian
+from searchae.training.images import ResidentImages, check_images, gaussian, wants_channels_last
 from searchae.training.memory import memory_errors
 from searchae.training.metrics import Metrics, evaluate
 from searchae.training.optimizers import optimizer
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 1
 _CHECK_STEPS = 50
-_EVALUATION_BATCH = 500
+_EVALUATION_BATCH = 250  # on a CPU 1.3 to 2 times as fast as 1000, which leaves its caches
 _MAY_CHANGE = frozenset({"epochs", "patience", "min_delta_db"})
 
 
@@ -88,8 +88,11 @@ class Trainer:
         self._whole = True
         with memory_errors("building the model"):
             self.model = self._build(train)
-            self._images = ResidentImages.on(device, train, channels_last=self._channels_last)
-            self._validation = validation.to(device, memory_format=self._memory_format)
+            last = wants_channels_last(self.model)
+            layout = torch.channels_last if last else torch.contiguous_format
+            self.model.to(memory_format=layout)
+            self._images = ResidentImages.on(device, train, channels_last=last)
+            self._validation = validation.to(device, memory_format=layout)
             self._optimizer = optimizer(params.train, self.model.parameters(), device=device)
             self._step: Step = EagerStep(
                 self.model, self._optimizer, images=self._images, params=params.train
@@ -144,22 +147,13 @@ class Trainer:
         self.history = [EpochResult(**result) for result in state["history"]]
         self._whole = True
 
-    @property
-    def _channels_last(self) -> bool:
-        return self._params.model.kind == "conv"
-
-    @property
-    def _memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self._channels_last else torch.contiguous_format
-
     def _build(self, train: Tensor) -> Autoencoder:
         channels, height, width = train.shape[1:]
         with seeds.initialisation(self._seed):
             model = build(self._params.model, image_shape=(channels, height, width))
         if self._params.train.clips:
             clip_(penalised_weights(model), self._params.train.clip)
-        model = model.to(self._device)
-        return model.to(memory_format=self._memory_format)
+        return model.to(self._device)
 
     def _epoch(self, number: int) -> EpochResult:
         started = time.perf_counter()

@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchae.data import Splits, describe, load, require
@@ -32,6 +32,7 @@ def spec(**values: object) -> DataSpec:
     return DataSpec.model_validate({"name": "npz", "path": "x.npz", **values})
 
 
+@settings(deadline=None)
 @given(count=st.integers(20, 400), share=st.floats(0.05, 0.9), seed=st.integers(0, 2**31 - 1))
 def test_splits_are_disjoint_and_complete(count: int, share: float, seed: int) -> None:
     splits = split(RawImages(numbered(count)), spec(validation=share), seed=seed)
@@ -40,6 +41,7 @@ def test_splits_are_disjoint_and_complete(count: int, share: float, seed: int) -
     assert len(splits.test) == int(count * 0.1 + 0.5)
 
 
+@settings(deadline=None)
 @given(count=st.integers(2, 300), share=st.floats(0.01, 0.99), seed=st.integers(0, 99))
 def test_the_validation_split_is_the_rounded_share_or_an_error(
     count: int, share: float, seed: int
@@ -55,6 +57,7 @@ def test_the_validation_split_is_the_rounded_share_or_an_error(
             split(raw, spec(validation=share), seed=seed)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**31 - 1), total=st.integers(30, 200), data=st.data())
 def test_subsets_are_drawn_without_repetition_from_the_right_part(
     seed: int, total: int, data: st.DataObject
@@ -69,6 +72,7 @@ def test_subsets_are_drawn_without_repetition_from_the_right_part(
     assert min(numbers(splits.test)) >= 1000
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 2**31 - 1))
 def test_the_seed_decides_everything(seed: int) -> None:
     raw, chosen = RawImages(numbered(200)), spec(train_images=100)

@@ -1,9 +1,8 @@
-"""The trainer: replay, resume, stopping, and what goes wrong."""
+"""The trainer: replay, resume, stopping, and what its numbers mean."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -12,52 +11,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from tiny_training import TRAIN, VALIDATION, params, smooth_images, trainer
 from torch import Tensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from searchae.errors import (
-    DataError,
-    DivergedError,
-    ModelError,
-    OutOfMemoryError,
-    SearchaeError,
-)
-from searchae.spec import ModelParams, TrainParams, TrialParams
+from searchae.errors import SearchaeError
 from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer, checkpoint
-
-CPU = torch.device("cpu")
-
-
-def smooth_images(count: int, *, channels: int = 1, side: int = 8, seed: int = 0) -> Tensor:
-    """Random images that a small net can learn something about; uint8."""
-    g = torch.Generator().manual_seed(seed)
-    coarse = torch.rand(count, channels, 2, 2, generator=g)
-    images = F.interpolate(coarse, size=(side, side), mode="bilinear", align_corners=True)
-    return images.mul(255).round().to(torch.uint8)
-
-
-TRAIN, VALIDATION = smooth_images(90), smooth_images(20, seed=1)
-
-
-def params(model: dict[str, Any] | None = None, **train: Any) -> TrialParams:
-    """A tiny net and four short epochs, unless told otherwise."""
-    return TrialParams(
-        ModelParams(**{"channels": (4, 8), "latent_dim": 4, **(model or {})}),
-        TrainParams(**{"epochs": 4, "batch_size": 16, "learning_rate": 1e-2, **train}),
-    )
-
-
-def trainer(
-    trial: TrialParams,
-    *,
-    seed: int = 3,
-    stop: Callable[[], bool] | None = None,
-    train: Tensor = TRAIN,
-    validation: Tensor = VALIDATION,
-) -> Trainer:
-    return Trainer(trial, train=train, validation=validation, seed=seed, device=CPU, stop=stop)
 
 
 def untimed(results: list[EpochResult]) -> list[EpochResult]:
@@ -243,166 +201,6 @@ def test_a_single_image_left_over_is_skipped_under_batch_normalisation_only() ->
     assert [len(b) for b in plain._batches(1)] == [16, 16, 1]
     assert [len(b) for b in normed._batches(1)] == [16, 16]
     assert len(list(normed.epochs())) == 4
-
-
-@pytest.mark.parametrize(("images", "batch_size"), [(1, 16), (90, 1)])
-def test_batch_normalisation_refuses_batches_of_one(images: int, batch_size: int) -> None:
-    with pytest.raises(ModelError, match=r"at least 2 images"):
-        trainer(params({"batch_norm": True}, batch_size=batch_size), train=TRAIN[:images])
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    optimizer=st.sampled_from(["adam", "rmsprop", "sgd"]),
-    learning_rate=st.floats(-6, 1).map(lambda e: 10**e),
-    activation=st.sampled_from(["relu", "sigmoid", "tanh", "elu", "gelu"]),
-    output=st.sampled_from(["sigmoid", "none"]),
-    regularizer=st.sampled_from(
-        [("clip", "latent"), ("clip+l1", "latent"), ("clip+l1", "weights")]
-    ),
-    clip=st.sampled_from([0.01, 0.5, 10.0]),
-    epochs=st.integers(0, 3),
-    batch_norm=st.booleans(),
-)
-def test_no_weight_is_ever_outside_the_clip(  # noqa: PLR0917
-    optimizer: str,
-    learning_rate: float,
-    activation: str,
-    output: str,
-    regularizer: tuple[str, str],
-    clip: float,
-    epochs: int,
-    batch_norm: bool,
-) -> None:
-    model = {"activation": activation, "output": output, "batch_norm": batch_norm}
-    run = trainer(
-        params(
-            model,
-            optimizer=optimizer,
-            learning_rate=learning_rate,
-            momentum=0.5,
-            regularizer=regularizer[0],
-            l1_target=regularizer[1],
-            l1_weight=10.0,
-            clip=clip,
-            epochs=max(1, epochs),
-        )
-    )
-    try:
-        for _ in zip(range(epochs), run.epochs(), strict=False):
-            assert largest_clipped(run) <= clip
-    except DivergedError:
-        return
-    assert largest_clipped(run) <= clip  # false for NaN
-
-
-def largest_clipped(run: Trainer) -> float:
-    norms = {
-        id(p) for m in run.model.modules() if isinstance(m, _BatchNorm) for p in m.parameters()
-    }
-    weights = [p.detach().flatten() for p in run.model.parameters() if id(p) not in norms]
-    return float(torch.cat(weights).abs().max())
-
-
-def test_norms_keep_their_scale_under_a_clip() -> None:
-    run = trainer(params({"batch_norm": True}, clip=0.1))
-    list(run.epochs())
-    scales = [m.weight for m in run.model.modules() if isinstance(m, _BatchNorm)]
-    assert scales
-    assert all((s > 0.5).all() for s in scales)
-
-
-def test_without_a_clip_weights_grow_past_it() -> None:
-    run = trainer(params(regularizer="none", clip=0.01, epochs=1))
-    list(run.epochs())
-    assert largest_clipped(run) > 0.01
-
-
-@pytest.mark.parametrize("target", ["latent", "weights"])
-def test_l1_makes_its_target_smaller(target: str) -> None:
-    def size(regularizer: str) -> float:
-        run = trainer(params(regularizer=regularizer, l1_weight=1.0, l1_target=target, epochs=6))
-        list(run.epochs())
-        with torch.no_grad():
-            if target == "latent":
-                return float(run.model.encode(VALIDATION / 255).abs().mean())
-            return float(torch.cat([p.flatten() for p in run.model.parameters()]).abs().mean())
-
-    assert size("l1") < 0.5 * size("none")
-
-
-def test_sparsity_is_of_what_the_penalty_is_on() -> None:
-    run = trainer(params(l1_target="weights", epochs=1))
-    (result,) = run.epochs()
-    weights = torch.cat([p.flatten() for p in run.model.parameters()])
-    assert result.sparsity == pytest.approx(float((weights.abs() < 1e-3).float().mean()))
-
-
-def test_a_training_that_diverges_says_so_and_hands_out_no_state() -> None:
-    run = trainer(
-        params({"output": "none"}, optimizer="sgd", learning_rate=1e6, regularizer="none")
-    )
-    with pytest.raises(DivergedError, match=r"diverged.*learning_rate = 1000000\.0.*lower"):
-        list(run.epochs())
-    with pytest.raises(SearchaeError, match="broken off"):
-        run.state()
-
-
-def test_an_infinite_weight_behind_a_relu_is_found() -> None:
-    run = trainer(params(regularizer="none", optimizer="sgd"))
-    with torch.no_grad():
-        run.model.encoder[0].bias[0] = -math.inf
-    with pytest.raises(DivergedError):
-        list(run.epochs())
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        MemoryError(),
-        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
-        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
-    ],
-)
-def test_memory_running_out_in_a_step_is_translated(
-    monkeypatch: pytest.MonkeyPatch, error: Exception
-) -> None:
-    run = trainer(params())
-
-    def full(indices: Tensor, *, noise: Tensor | None) -> Tensor:
-        raise error
-
-    monkeypatch.setattr(run, "_step", full)
-    with pytest.raises(OutOfMemoryError, match=r"epoch 1: out of memory.*lower train\.batch_size"):
-        list(run.epochs())
-
-
-def test_a_model_larger_than_any_memory_is_out_of_memory() -> None:
-    with pytest.raises(OutOfMemoryError, match="building the model"):
-        trainer(params({"latent_dim": 10**13}))
-
-
-def test_other_runtime_errors_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = trainer(params())
-
-    def broken(indices: Tensor, *, noise: Tensor | None) -> Tensor:
-        raise RuntimeError("a bug")
-
-    monkeypatch.setattr(run, "_step", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
-        list(run.epochs())
-
-
-def test_a_model_that_does_not_fit_the_images_is_refused() -> None:
-    with pytest.raises(ModelError, match="multiples of"):
-        trainer(params({"downsample": "pool"}), train=smooth_images(5, side=9))
-
-
-def test_what_are_no_images_is_refused() -> None:
-    with pytest.raises(DataError, match=r"validation images.*torch\.float32"):
-        trainer(params(), validation=VALIDATION / 255)
-    with pytest.raises(DataError, match="training images"):
-        trainer(params(), train=TRAIN[:0])
 
 
 def test_denoising_noise_is_fixed_in_validation_and_changes_in_training() -> None:

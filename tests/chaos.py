@@ -1,0 +1,210 @@
+"""A fleet of workers on one study while things die; prints what came of it as JSON.
+
+    python tests/chaos.py --url sqlite:////tmp/chaos.db --trials 60 --seconds 20 --seed 5
+
+The workers are searchae's own, with a training that only sleeps and reports. While time lasts,
+one of them at a time is killed (SIGKILL), or stopped past the grace and woken up again, and,
+on PostgreSQL, the sessions that hold a lock are terminated. The budget must come out exact.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+
+from searchae import data, study_file
+from searchae.ledger import Ledger
+from searchae.objective import PrunedError
+from searchae.storage import connect
+from searchae.study import load_study, open_study
+from searchae.worker import Options, Worker
+
+DOCUMENT = {
+    "data": {"name": "npz", "path": "chaos.npz"},
+    "train": {
+        "epochs": 4,
+        "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+        "optimizer": {"choices": ["adam", "sgd", "rmsprop"]},
+    },
+    "search": {
+        "sampler": "random",
+        "pruner": "median",
+        "startup_trials": 4,
+        "heartbeat_s": 0.4,
+        "grace_s": 2.5,
+        "max_attempts": 1000,
+    },
+}
+
+
+def pretend(trial: Any, params: Any, **rest: Any) -> float:
+    """A training of four epochs that learns nothing and takes a fraction of a second."""
+    for epoch in range(1, 5):
+        time.sleep(random.uniform(0.02, 0.12))
+        if rest["stop"]():
+            from searchae.training import Interrupted
+
+            raise Interrupted("stopped")
+        if epoch not in rest["reported"]:
+            trial.report(-params.train.learning_rate + epoch, epoch)
+        if epoch < 4 and trial.should_prune():
+            raise PrunedError
+    return float(4 - params.train.learning_rate)
+
+
+def send(pid: int, number: int) -> None:
+    """A signal to a process that may have ended by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+def spawn(url: str, folder: Path) -> int:
+    """Forks a worker; returns its process id."""
+    pid = os.fork()
+    if pid:
+        return pid
+    code = 1
+    try:
+        options = Options(device="cpu", data_dir=folder, artifacts=folder / "artifacts")
+        Worker(load_study(connect(url, patient=True), "chaos"), options, train=pretend).run()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def reap_children(pids: set[int]) -> dict[int, int]:
+    """Those that have ended, with their wait status."""
+    ended = {}
+    for pid in list(pids):
+        found, status = os.waitpid(pid, os.WNOHANG)
+        if found:
+            pids.discard(pid)
+            ended[pid] = status
+    return ended
+
+
+def terminate_lock_sessions(url: str) -> int:
+    """Ends every PostgreSQL session that holds an advisory lock."""
+    engine = sa.create_engine(url, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
+    with engine.connect() as connection:
+        return len(
+            connection.execute(
+                sa.text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                    "WHERE locktype = 'advisory' AND granted"
+                )
+            ).all()
+        )
+
+
+def wreak_havoc(
+    url: str, folder: Path, pids: set[int], options: argparse.Namespace
+) -> Counter[str]:
+    """Kills and stops workers for a while; those that end are replaced."""
+    dice, done = random.Random(options.seed), Counter[str]()
+    until = time.monotonic() + options.seconds
+    asleep: dict[int, float] = {}
+    while time.monotonic() < until:
+        time.sleep(dice.uniform(0.1, 0.5))
+        for pid, wake in list(asleep.items()):
+            if time.monotonic() > wake:
+                del asleep[pid]
+                send(pid, signal.SIGCONT)
+        victims = [p for p in pids if p not in asleep]
+        if victims:
+            strike(dice.choice(victims), dice, done, asleep)
+        if url.startswith("postgresql") and dice.random() < 0.3:
+            done["lock sessions terminated"] += terminate_lock_sessions(url)
+        reap_children(pids)
+        while len(pids) < options.workers:
+            pids.add(spawn(url, folder))
+            done["started"] += 1
+    for pid in asleep:
+        send(pid, signal.SIGCONT)
+    return done
+
+
+def strike(pid: int, dice: random.Random, done: Counter[str], asleep: dict[int, float]) -> None:
+    """Kills a worker, or puts it to sleep for longer than the grace."""
+    if dice.random() < 0.7:
+        send(pid, signal.SIGKILL)
+        done["killed"] += 1
+    else:
+        send(pid, signal.SIGSTOP)
+        asleep[pid] = time.monotonic() + 3.5
+        done["stopped"] += 1
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--workers", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=15)
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    folder = Path(tempfile.mkdtemp())
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    np.savez(folder / "chaos.npz", x_train=images, x_test=images)
+    spec = study_file.from_document(DOCUMENT, source="chaos")
+    splits = data.load(spec.data, data_dir=folder, seed=spec.seed)
+    storage = connect(options.url)
+    stored, _ = open_study(storage, "chaos", spec=spec, data_hash=splits.hash, baseline_db=0.0)
+    Ledger(stored).set_budget(options.trials)
+    storage.engine.dispose()
+
+    started = time.monotonic()
+    pids = {spawn(options.url, folder) for _ in range(options.workers)}
+    done = wreak_havoc(options.url, folder, pids, options)
+    exits = {}
+    while pids and time.monotonic() - started < options.seconds + 120:
+        exits |= reap_children(pids)
+        time.sleep(0.1)
+    stuck = len(pids)
+    for pid in pids:
+        send(pid, signal.SIGKILL)
+
+    stored = load_study(connect(options.url), "chaos")
+    counts = Ledger(stored).counts()
+    trials = stored.study.get_trials(deepcopy=False)
+    print(
+        json.dumps(
+            {
+                "budget": counts.budget,
+                "finished": counts.finished,
+                "running": counts.running,
+                "failed": counts.failed,
+                "waiting": counts.waiting,
+                "numbers_unique": len({t.number for t in trials}) == len(trials),
+                "reports": sorted(
+                    {len(t.intermediate_values) for t in trials if t.state.name == "COMPLETE"}
+                ),
+                "stuck_workers": stuck,
+                "exit_statuses": sorted(set(exits.values())),
+                "seconds": round(time.monotonic() - started, 1),
+                **done,
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()

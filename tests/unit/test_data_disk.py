@@ -1,0 +1,131 @@
+"""The data folder: paths are found, writers exclude each other, no half-written file stays."""
+
+import errno
+import logging
+import os
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from searchae.data import disk
+from searchae.data.disk import atomic_file, disk_errors, find, is_disk_error, only_one
+from searchae.errors import DataError
+
+
+def silent(message: str) -> None: ...
+
+
+def test_a_relative_path_is_looked_for_here_then_in_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, data = tmp_path / "here", tmp_path / "data"
+    for folder in (here, data):
+        folder.mkdir()
+        (folder / "both").touch()
+    (data / "one").touch()
+    monkeypatch.chdir(here)
+    assert find("both", data_dir=data, key="k") == here / "both"
+    assert find("one", data_dir=data, key="k") == data / "one"
+
+
+def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x").touch()
+    assert find(str(tmp_path / "x"), data_dir=Path("no"), key="k") == tmp_path / "x"
+    assert find("~/x", data_dir=Path("no"), key="k") == tmp_path / "x"
+    with pytest.raises(DataError, match=r"^k: '/no/y' was not found: nothing is at /no/y$"):
+        find("/no/y", data_dir=tmp_path, key="k")
+
+
+def test_an_atomic_file_appears_only_when_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    with atomic_file(path) as file:
+        file.write(b"whole")
+        assert not path.exists()
+    assert path.read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_an_interrupted_atomic_file_leaves_what_was_there(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_text("before")
+
+    def interrupt() -> None:
+        with atomic_file(path) as file:
+            file.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    assert path.read_text() == "before"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (errno.ENOSPC, "the disk is full; free some space"),
+        (errno.EACCES, "permission denied; make it accessible"),
+        (errno.EROFS, "read-only; choose another folder with --data-dir"),
+        (errno.EIO, "Input/output error"),
+    ],
+)
+def test_disk_errors_say_what_to_do(code: int, advice: str) -> None:
+    error = OSError(code, os.strerror(code))
+
+    def fail() -> None:
+        with disk_errors("cannot write", Path("/d")):
+            raise error
+
+    with pytest.raises(DataError, match=rf"cannot write /d: .*{advice}") as caught:
+        fail()
+    assert caught.value.__cause__ is error
+    assert is_disk_error(error) == (code != errno.EIO)
+
+
+def test_one_at_a_time_is_let_in_and_the_other_is_told(tmp_path: Path) -> None:
+    inside = threading.Semaphore(1)
+    overlaps: list[bool] = []
+    said: list[str] = []
+
+    def enter() -> None:
+        with only_one("x", data_dir=tmp_path / "d", progress=said.append) as held:
+            overlaps.append(not (held and inside.acquire(blocking=False)))
+            time.sleep(0.05)
+            inside.release()
+
+    threads = [threading.Thread(target=enter) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert overlaps == [False] * 4
+    assert any("waiting for another process" in line for line in said)
+
+
+def test_a_file_system_without_locks_is_worked_on_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_locks(*args: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(disk.fcntl, "flock", no_locks)
+    with (
+        caplog.at_level(logging.WARNING),
+        only_one("x", data_dir=tmp_path, progress=silent) as held,
+    ):
+        assert not held
+    assert "has no locks" in caplog.text
+
+
+@pytest.mark.parametrize("below", ["", "a", "a/b"])
+def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / "file" / below
+    entered = only_one("x", data_dir=folder, progress=silent)
+    with pytest.raises(DataError, match=r"cannot write to the data folder .*not a folder"):
+        entered.__enter__()

@@ -1,0 +1,85 @@
+"""Trainings that cannot start, diverge, or run out of memory."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from tiny_training import TRAIN, VALIDATION, params, smooth_images, trainer
+from torch import Tensor
+
+from searchae.errors import DataError, DivergedError, ModelError, OutOfMemoryError, SearchaeError
+
+
+@pytest.mark.parametrize(("images", "batch_size"), [(1, 16), (90, 1)])
+def test_batch_normalisation_refuses_batches_of_one(images: int, batch_size: int) -> None:
+    with pytest.raises(ModelError, match=r"at least 2 images"):
+        trainer(params({"batch_norm": True}, batch_size=batch_size), train=TRAIN[:images])
+
+
+def test_a_training_that_diverges_says_so_and_hands_out_no_state() -> None:
+    run = trainer(
+        params({"output": "none"}, optimizer="sgd", learning_rate=1e6, regularizer="none")
+    )
+    with pytest.raises(DivergedError, match=r"diverged.*learning_rate = 1000000\.0.*lower"):
+        list(run.epochs())
+    with pytest.raises(SearchaeError, match="broken off"):
+        run.state()
+
+
+def test_an_infinite_weight_behind_a_relu_is_found() -> None:
+    run = trainer(params(regularizer="none", optimizer="sgd"))
+    with torch.no_grad():
+        run.model.encoder[0].bias[0] = -math.inf
+    with pytest.raises(DivergedError):
+        list(run.epochs())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
+    ],
+)
+def test_memory_running_out_in_a_step_is_translated(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    run = trainer(params())
+
+    def full(indices: Tensor, *, noise: Tensor | None) -> Tensor:
+        raise error
+
+    monkeypatch.setattr(run, "_step", full)
+    with pytest.raises(OutOfMemoryError, match=r"epoch 1: out of memory.*lower train\.batch_size"):
+        list(run.epochs())
+
+
+def test_a_model_larger_than_any_memory_is_out_of_memory() -> None:
+    with pytest.raises(OutOfMemoryError, match="building the model"):
+        trainer(params({"latent_dim": 10**13}))
+
+
+def test_other_runtime_errors_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer(params())
+
+    def broken(indices: Tensor, *, noise: Tensor | None) -> Tensor:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(run, "_step", broken)
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(run.epochs())
+
+
+def test_a_model_that_does_not_fit_the_images_is_refused() -> None:
+    with pytest.raises(ModelError, match="multiples of"):
+        trainer(params({"downsample": "pool"}), train=smooth_images(5, side=9))
+
+
+def test_what_are_no_images_is_refused() -> None:
+    with pytest.raises(DataError, match=r"validation images.*torch\.float32"):
+        trainer(params(), validation=VALIDATION / 255)
+    with pytest.raises(DataError, match="training images"):
+        trainer(params(), train=TRAIN[:0])
