@@ -45,6 +45,10 @@ class DeviceError(UserError):
     """The requested device is not on this machine."""
 
 
+class ArtifactsError(UserError):
+    """Checkpoints or logs cannot be written: the disk is full, or the folder is not ours."""
+
+
 class TrainingError(SearchaeError):
     """A training ended without a usable result; the search goes on without it."""
 

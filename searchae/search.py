@@ -57,7 +57,7 @@ def pruner(spec: StudySpec, study: optuna.Study) -> BasePruner:
     if search.pruner == "median":
         return MedianPruner(
             n_startup_trials=max(4, search.startup_trials // 2),
-            n_warmup_steps=search.min_epochs - 1,
+            n_warmup_steps=search.min_epochs,
         )
     if search.pruner == "successive-halving":
         return HalvingPruner(

@@ -59,7 +59,7 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # ValueError: its port is no number
         # Not chained: SQLAlchemy's message may hold the text, and with it a password.
         raise StorageError(
             "--storage: not a database URL; write sqlite:///searchae.db or "

@@ -5,13 +5,14 @@ The order of precedence is command line, environment, file, default; it is resol
 
 from __future__ import annotations
 
+import math
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from searchae.errors import SpecError, nearest
 from searchae.spec import (
@@ -153,7 +154,9 @@ class _Reader:
         if key in NOT_SEARCHABLE:
             self._fault(key, f"cannot be searched: {NOT_SEARCHABLE[key]}")
             return None
-        adapter: TypeAdapter[Any] = TypeAdapter(section.model_fields[field].rebuild_annotation())
+        annotation = section.model_fields[field].rebuild_annotation()
+        # A field's annotation alone does not know its section's configuration.
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
         if "choices" in entry:
             self._reject_unknown(entry, {"choices"}, prefix=f"{key}.")
             choices = self._choices(key, entry["choices"], adapter)
@@ -188,7 +191,7 @@ class _Reader:
         if not isinstance(log, bool):
             self._fault(f"{key}.log", f"must be true or false, not {log!r}")
         if step is not None and (
-            isinstance(step, bool) or not isinstance(step, int | float) or step <= 0
+            isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < math.inf
         ):
             self._fault(f"{key}.step", f"must be a positive number, not {step!r}")
             step = None
@@ -231,8 +234,13 @@ class _Reader:
         data, model = parsed["data"], parsed["model"]
         if data.name in ("npz", "csv", "folder") and data.path is None:
             self._fault("data.path", f"missing: a {data.name} source needs the file or folder")
-        if (model.encoder is None) != (model.decoder is None):
-            missing = "encoder" if model.encoder is None else "decoder"
+        searched = {p.key for p in space}
+        given = {
+            side: getattr(model, side) is not None or f"model.{side}" in searched
+            for side in ("encoder", "decoder")
+        }
+        if given["encoder"] != given["decoder"]:
+            missing = "decoder" if given["encoder"] else "encoder"
             self._fault(f"model.{missing}", "missing: explicit layers need encoder and decoder")
         search, train = parsed["search"], parsed["train"]
         if search.min_epochs > train.epochs:

@@ -170,8 +170,8 @@ def print_studies(files: Mapping[str, Path], stored: Sequence[str]) -> None:
     print("study files (searchae tune --study NAME):")
     for name, path in files.items():
         try:
-            description = tomllib.loads(path.read_text()).get("description", "")
-        except (OSError, tomllib.TOMLDecodeError):
+            description = tomllib.loads(path.read_text(encoding="utf-8")).get("description", "")
+        except (OSError, ValueError):  # ValueError: neither TOML nor UTF-8
             description = f"(cannot be read: {path})"
         print(f"  {name:14s} {description}")
     print("in the storage (searchae status --study NAME):")
@@ -238,7 +238,7 @@ def _value(value: Any) -> str:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 60:
+    if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     if minutes < 60:

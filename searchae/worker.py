@@ -18,6 +18,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from searchae import data, objective, search, space
 from searchae.errors import (
+    ArtifactsError,
     DeviceError,
     DivergedError,
     LeaseLostError,
@@ -286,6 +287,10 @@ class Worker:
             raise
         except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
             raise
+        except OSError as e:
+            # This machine's disk, not the trial: others may do better.
+            self._ledger.release(trial_id)
+            raise ArtifactsError(f"{e.filename or self.options.artifacts}: {e.strerror}") from e
         except Exception as e:
             self._stop_study(trial, e)
             raise StudyStoppedError(self._ledger.stopped()) from e

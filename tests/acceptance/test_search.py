@@ -1,0 +1,313 @@
+"""The main job as a user runs it: processes, a database, a terminal's signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from tests.conftest import smooth_images
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def url(database: str) -> str:
+    return database
+
+
+def trials(url: str, name: str = "tiny") -> list[optuna.trial.FrozenTrial]:
+    return optuna.load_study(study_name=name, storage=url).get_trials(deepcopy=False)
+
+
+def states(url: str) -> dict[str, int]:
+    found = [t.state.name for t in trials(url)]
+    return {state: found.count(state) for state in set(found)}
+
+
+def finished(url: str) -> int:
+    found = states(url)
+    return found.get("COMPLETE", 0) + found.get("PRUNED", 0)
+
+
+def start(folder: Path, *words: str, url: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "searchae", *words],
+        cwd=folder,
+        env={**os.environ, "SEARCHAE_STORAGE": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def wait_for(condition: Callable[[], Any], *, seconds: float = 60) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, "waited in vain"
+        time.sleep(0.1)
+
+
+def worker_pids() -> Iterator[int]:
+    """Processes whose command is `searchae worker`, of this test's own tune."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes().split(b"\0")
+                parent = (entry / "environ").read_bytes()
+            except OSError:
+                continue
+            if b"worker" in command and str(_tune_pid).encode() in parent.split(b"SEARCHAE_PARENT=")[-1].split(b"\0")[0]:
+                yield int(entry.name)
+
+
+_tune_pid = 0
+
+
+@pytest.fixture
+def slow_folder(folder: Path) -> Path:
+    """Trials that take about a second, so that a signal meets them at work."""
+    images = smooth_images(1200)
+    np.savez(folder / "data" / "tiny.npz", x_train=images, x_test=images[:16])
+    text = (folder / "studies" / "tiny.toml").read_text()
+    text = text.replace("channels = [4, 8]", "channels = [16, 32]").replace("epochs = 3", "epochs = 5")
+    (folder / "studies" / "tiny.toml").write_text(text)
+    return folder
+
+
+def test_a_search_runs_its_budget_and_says_what_it_found(searchae: Run, url: str) -> None:
+    done = searchae("tune", "--study", "tiny", "--workers", "2", "--json", SEARCHAE_STORAGE=url)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["study"] == "tiny"
+    assert found["budget"] == 6
+    assert found["trials"]["complete"] + found["trials"]["pruned"] == 6
+    assert found["trials"]["running"] == found["trials"]["failed"] == 0
+    rows = trials(url)
+    best = max((t for t in rows if t.state.name == "COMPLETE"), key=lambda t: t.value)
+    assert found["best"]["number"] == best.number
+    assert found["best"]["psnr_db"] == best.value
+    assert found["best"]["params"].keys() >= {"activation", "optimizer", "learning_rate"}
+    assert found["epochs"]["run"] == sum(len(t.intermediate_values) for t in rows)
+    assert found["epochs"]["full"] == 18
+    assert found["epochs"]["saved"] == 18 - found["epochs"]["run"]
+    assert found["wall_s"] > 0
+    assert "trial   0" in done.stderr
+    assert "created" in done.stderr
+
+
+def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
+    searchae: Run, url: str
+) -> None:
+    words = ("tune", "--study", "tiny", "--workers", "1", "--json")
+    first = searchae(*words, "--trials", "2", SEARCHAE_STORAGE=url)
+    assert first.returncode == 0, first.stderr
+    again = searchae(*words, "--trials", "2", SEARCHAE_STORAGE=url)
+    assert again.returncode == 0, again.stderr
+    assert "nothing to run" in again.stderr
+    assert len(trials(url)) == 2
+    more = searchae(*words, "--trials", "4", SEARCHAE_STORAGE=url)
+    assert more.returncode == 0, more.stderr
+    assert finished(url) == len(trials(url)) == 4
+
+
+def test_two_runs_with_one_seed_and_one_worker_agree_to_the_bit(
+    searchae: Run, folder: Path
+) -> None:
+    results = []
+    for name in ("one", "two"):
+        done = searchae(
+            "tune", "--study", "tiny", "--workers", "1", "--seed", "7",
+            SEARCHAE_STORAGE=f"sqlite:///{folder / name}.db",
+        )
+        assert done.returncode == 0, done.stderr
+        rows = trials(f"sqlite:///{folder / name}.db")
+        results.append([(t.state, t.params, t.value, t.intermediate_values) for t in rows])
+    assert results[0] == results[1]
+    assert len({value for _, _, value, _ in results[0]}) > 1
+
+
+def test_killed_workers_and_the_same_command_again_end_exact(slow_folder: Path, url: str) -> None:
+    """kill -9 of two of three workers and of tune in the middle of 24 trials."""
+    global _tune_pid
+    words = ("tune", "--study", "tiny", "--trials", "24", "--workers", "3")
+    first = start(slow_folder, *words, url=url)
+    _tune_pid = first.pid
+    wait_for(lambda: _study_is_there(url) and finished(url) >= 3)
+    victims = list(worker_pids())[:2]
+    assert len(victims) == 2
+    first.kill()
+    for pid in victims:
+        os.kill(pid, signal.SIGKILL)
+    first.communicate()
+    done_before = finished(url)
+    assert done_before < 24
+    again = start(slow_folder, *words, url=url)
+    _, progress = again.communicate(timeout=200)
+    assert again.returncode == 0, progress
+    assert states(url).get("RUNNING", 0) == 0
+    assert finished(url) == len(trials(url)) == 24
+    assert all(
+        sorted(t.intermediate_values) == list(range(1, len(t.intermediate_values) + 1))
+        for t in trials(url)
+    ), "a trial that went on reports each epoch once"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing_running(slow_folder: Path, url: str, number: int) -> None:
+    words = ("tune", "--study", "tiny", "--trials", "20", "--workers", "2")
+    running = start(slow_folder, *words, url=url)
+    wait_for(lambda: _study_is_there(url) and finished(url) >= 1)
+    running.send_signal(number)
+    _, progress = running.communicate(timeout=60)
+    assert running.returncode == 130, progress
+    assert "interrupted" in progress
+    assert "Traceback" not in progress
+    found = states(url)
+    assert found.get("RUNNING", 0) == 0
+    assert found.get("FAIL", 0) == 0
+
+
+def test_a_killed_worker_is_replaced(slow_folder: Path, url: str) -> None:
+    global _tune_pid
+    running = start(slow_folder, "tune", "--study", "tiny", "--trials", "8", "--workers", "1", url=url)
+    _tune_pid = running.pid
+    wait_for(lambda: _study_is_there(url) and finished(url) >= 1)
+    os.kill(next(worker_pids()), signal.SIGKILL)
+    _, progress = running.communicate(timeout=120)
+    assert running.returncode == 0, progress
+    assert finished(url) == len(trials(url)) == 8
+
+
+def test_no_worker_is_left_when_tune_is_killed(slow_folder: Path, url: str) -> None:
+    global _tune_pid
+    running = start(slow_folder, "tune", "--study", "tiny", "--trials", "50", "--workers", "2", url=url)
+    _tune_pid = running.pid
+    wait_for(lambda: len(list(worker_pids())) == 2)
+    running.kill()
+    running.communicate()
+    wait_for(lambda: not list(worker_pids()), seconds=30)
+
+
+def test_a_worker_joins_with_the_storage_alone(searchae: Run, folder: Path, url: str) -> None:
+    searchae("tune", "--study", "tiny", "--trials", "1", "--workers", "1", SEARCHAE_STORAGE=url)
+    (folder / "studies" / "tiny.toml").unlink()
+    from searchae.ledger import Ledger
+    from searchae.storage import connect
+    from searchae.study import load_study
+
+    Ledger(load_study(connect(url), "tiny")).set_budget(3)
+    done = searchae("worker", "--study", "tiny", "--json", SEARCHAE_STORAGE=url)
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert counts["complete"] + counts["pruned"] == 2
+    assert finished(url) == 3
+
+
+def test_a_worker_with_other_data_is_refused(searchae: Run, folder: Path, url: str) -> None:
+    searchae("tune", "--study", "tiny", "--trials", "1", "--workers", "1", SEARCHAE_STORAGE=url)
+    np.savez(folder / "data" / "tiny.npz", x_train=smooth_images(128, seed=9), x_test=smooth_images(16))
+    done = searchae("worker", "--study", "tiny", SEARCHAE_STORAGE=url)
+    assert done.returncode == 2
+    assert "differs from what the study was made with" in done.stderr
+
+
+def test_status_best_and_studies_tell_what_tune_told(searchae: Run, url: str) -> None:
+    told = json.loads(
+        searchae("tune", "--study", "tiny", "--workers", "2", "--json", SEARCHAE_STORAGE=url).stdout
+    )
+    status = json.loads(searchae("status", "--study", "tiny", "--json", SEARCHAE_STORAGE=url).stdout)
+    assert status.pop("workers") == []
+    assert status == told
+    best = json.loads(searchae("best", "--study", "tiny", "--json", SEARCHAE_STORAGE=url).stdout)
+    assert best == told["best"]
+    studies = json.loads(searchae("studies", "--json", SEARCHAE_STORAGE=url).stdout)
+    assert studies["stored"] == ["tiny"]
+    assert {"svhn", "tiny", "quickstart"} <= studies["files"].keys()
+    assert studies["files"]["tiny"].endswith("studies/tiny.toml")
+    for words in (("status", "-s", "tiny"), ("best", "-s", "tiny"), ("studies",)):
+        shown = searchae(*words, SEARCHAE_STORAGE=url)
+        assert shown.returncode == 0
+        assert "tiny" in shown.stdout or "trial" in shown.stdout
+
+
+def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
+    searchae: Run, folder: Path, url: str
+) -> None:
+    searchae("tune", "--study", "tiny", "--workers", "1", SEARCHAE_STORAGE=url)
+    path = folder / "studies" / "tiny.toml"
+    path.write_text(path.read_text().replace('["relu", "tanh"]', '["relu", "tanh", "elu"]'))
+    refused = searchae("tune", "--study", "tiny", SEARCHAE_STORAGE=url)
+    assert refused.returncode == 2
+    assert '["relu", "tanh"]' in refused.stderr
+    assert '["relu", "tanh", "elu"]' in refused.stderr
+    assert "--warm-start tiny" in refused.stderr
+    warm = searchae(
+        "tune", "--study", "tiny", "--name", "wider", "--warm-start", "tiny", "--trials", "3",
+        "--workers", "1", "--json", SEARCHAE_STORAGE=url,
+    )
+    assert warm.returncode == 0, warm.stderr
+    rows = trials(url, "wider")
+    imported = [t for t in rows if "searchae:warm_start" in t.user_attrs]
+    assert len(imported) == 6
+    assert len(rows) == 9, "the imported ones do not count"
+    assert json.loads(warm.stdout)["trials"]["complete"] <= 3
+
+
+def test_a_dry_run_says_what_would_run_and_trains_nothing(searchae: Run, folder: Path) -> None:
+    done = searchae("tune", "--study", "tiny", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    for word in ("96 images", "32 images", "learning_rate", "0.0001 to 0.1 (log)", "parameters", "6 trials"):
+        assert word in done.stdout
+    assert not (folder / "searchae.db").exists()
+    document = json.loads(searchae("tune", "--study", "tiny", "--dry-run", "--json").stdout)
+    assert document["spec"]["train"]["epochs"] == 3
+    assert document["step_s"] > 0
+    assert document["parameters"][0] == document["parameters"][1] > 0
+
+
+def test_overrides_come_from_the_command_line_then_the_environment(searchae: Run) -> None:
+    words = ("tune", "--study", "tiny", "--dry-run", "--json")
+    variable = {"SEARCHAE_TRAIN__EPOCHS": "9"}
+    assert json.loads(searchae(*words, **variable).stdout)["spec"]["train"]["epochs"] == 9
+    both = searchae(*words, "--set", "train.epochs=4", **variable)
+    assert json.loads(both.stdout)["spec"]["train"]["epochs"] == 4
+
+
+def test_data_shows_the_splits(searchae: Run) -> None:
+    found = json.loads(searchae("data", "tiny", "--json").stdout)
+    assert (found["train"], found["validation"], found["test"]) == (96, 32, 16)
+    assert len(found["hash"]) == 64
+
+
+def test_no_secret_shows_in_a_worker_s_arguments(slow_folder: Path, postgres_url: str) -> None:
+    global _tune_pid
+    secret = postgres_url.replace("postgres:@", "postgres:tops%7Becret@")
+    assert secret != postgres_url
+    running = start(slow_folder, "tune", "--study", "tiny", "--workers", "1", url=secret)
+    _tune_pid = running.pid
+    wait_for(lambda: list(worker_pids()))
+    arguments = Path(f"/proc/{next(worker_pids())}/cmdline").read_text()
+    _, progress = running.communicate(timeout=120)
+    assert running.returncode == 0, progress
+    assert "ecret" not in arguments + progress
+    logs = (slow_folder / "artifacts" / "tiny" / "logs").glob("*.log")
+    assert not any("ecret" in log.read_text() for log in logs)
+
+
+def _study_is_there(url: str) -> bool:
+    try:
+        return "tiny" in optuna.get_all_study_names(url)
+    except Exception:  # noqa: BLE001  # its tables are being made
+        return False

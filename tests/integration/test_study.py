@@ -1,0 +1,290 @@
+"""A study in the database: made once, opened again, refused when it is another; on both kinds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from typing import Any
+
+import optuna
+import pytest
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from searchae import search, space
+from searchae.errors import StorageError, StudyMismatchError
+from searchae.ledger import Ledger
+from searchae.spec import StudySpec
+from searchae.storage import ResilientStorage, connect
+from searchae.study import (
+    BASELINE_DB,
+    DATA_HASH,
+    IMPORTED,
+    OUTCOME,
+    SPEC,
+    VERSIONS,
+    WARM_START,
+    Stored,
+    load_study,
+    open_study,
+    study_names,
+)
+from searchae.study_file import from_document
+
+HASH = "a" * 64
+RATE = {"low": 1e-4, "high": 1e-1, "log": True}
+OPTIMIZER = {"choices": ["adam", "sgd"]}
+
+
+sqlite_only = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+"""For what no database decides."""
+
+
+class CutOffError(Exception):
+    """Stands for a process that was killed."""
+
+
+@pytest.fixture
+def storage(database: str) -> Iterator[ResilientStorage]:
+    storage = connect(database)
+    yield storage
+    storage.engine.dispose()
+
+
+def read(search: dict[str, Any] | None = None, **train: Any) -> StudySpec:
+    document = {
+        "data": {"name": "svhn"},
+        "train": {"epochs": 4, "learning_rate": RATE, "optimizer": OPTIMIZER, **train},
+        "search": {"sampler": "random", **(search or {})},
+    }
+    return from_document(document, source="test")
+
+
+def make(storage: ResilientStorage, name: str = "s", **arguments: Any) -> tuple[Stored, bool]:
+    given = {"spec": read(), "data_hash": HASH, "baseline_db": 10.5, **arguments}
+    return open_study(storage, name, **given)
+
+
+def add(stored: Stored, psnr_db: float, **params: Any) -> None:
+    """Adds a complete trial."""
+    by_name = {p.name: p for p in stored.spec.space}
+    attributes = params.pop("user_attrs", {})
+    state = params.pop("state", TrialState.COMPLETE)
+    stored.study.add_trial(
+        create_trial(
+            state=state,
+            value=psnr_db if state == TrialState.COMPLETE else None,
+            params=params,
+            distributions={n: search.distribution(by_name[n]) for n in params},
+            intermediate_values={1: psnr_db},
+            user_attrs=attributes,
+        )
+    )
+
+
+# -- made, and opened again
+
+
+def test_a_study_is_made_once_and_carries_what_a_worker_needs(storage: ResilientStorage) -> None:
+    made, created = make(storage)
+    again, created_again = make(storage)
+    assert (created, created_again) == (True, False)
+    assert made.id == again.id
+    loaded = load_study(storage, "s")
+    assert (loaded.spec, loaded.data_hash, loaded.baseline_db) == (read(), HASH, 10.5)
+    assert loaded.name == "s"
+    assert loaded.study.direction == StudyDirection.MAXIMIZE
+    assert loaded.study.metric_names == ["psnr_db"]
+    assert {"python", "torch", "optuna"} <= set(loaded.study.user_attrs[VERSIONS])
+    assert study_names(storage) == ["s"]
+
+
+def test_many_that_start_at_once_make_one_study(database: str) -> None:
+    count = 4
+    gate = Barrier(count)
+
+    def start() -> tuple[int, bool]:
+        storage = connect(database)
+        gate.wait(timeout=30)
+        stored, created = make(storage)
+        storage.engine.dispose()
+        return stored.id, created
+
+    with ThreadPoolExecutor(count) as pool:
+        outcomes = [f.result() for f in [pool.submit(start) for _ in range(count)]]
+    assert len({study_id for study_id, _ in outcomes}) == 1
+    assert [created for _, created in outcomes].count(True) == 1
+
+
+@sqlite_only
+def test_what_changes_no_result_may_change(storage: ResilientStorage) -> None:
+    make(storage)
+    _, created = make(storage, spec=read({"trials": 7, "heartbeat_s": 1.0, "grace_s": 9.0}))
+    assert not created
+
+
+# -- refused
+
+
+def test_another_spec_is_refused_and_the_difference_shown(storage: ResilientStorage) -> None:
+    make(storage)
+    with pytest.raises(StudyMismatchError) as caught:
+        make(storage, spec=read(epochs=5, optimizer="sgd"))
+    message = str(caught.value)
+    assert "study 's' was made with another spec (stored -> now)" in message
+    assert "  train.epochs: 4 -> 5\n" in message
+    assert '  train.optimizer: {"choices": ["adam", "sgd"]} -> "sgd"\n' in message
+    assert "another --name" in message
+    assert "--warm-start s" in message
+
+
+def test_other_images_are_refused(storage: ResilientStorage) -> None:
+    make(storage)
+    with pytest.raises(StudyMismatchError, match=f"made with data {'a' * 12}, here it is bbb"):
+        make(storage, data_hash="b" * 64)
+
+
+def test_an_unknown_name_lists_the_studies_and_the_nearest(storage: ResilientStorage) -> None:
+    with pytest.raises(StorageError, match=r"'tiny' is not in .*it holds none yet"):
+        load_study(storage, "tiny")
+    make(storage, "tiny")
+    make(storage, "large")
+    with pytest.raises(StorageError, match=r"did you mean 'tiny'\? Valid: large, tiny"):
+        load_study(storage, "tinny")
+
+
+@pytest.mark.parametrize("given", ["trials", "attributes"])
+def test_a_study_of_somebody_else_s_is_left_alone(storage: ResilientStorage, given: str) -> None:
+    foreign = optuna.create_study(study_name="s", storage=storage)
+    if given == "trials":
+        foreign.add_trial(create_trial(value=1.0))
+    else:
+        foreign.set_user_attr("owner", "somebody")
+    for attempt in (lambda: make(storage), lambda: load_study(storage, "s")):
+        with pytest.raises(StorageError, match="was not made by searchae; choose another --name"):
+            attempt()
+    assert study_names(storage) == ["s"]
+    assert (len(foreign.trials), foreign.user_attrs) == (
+        (1, {}) if given == "trials" else (0, {"owner": "somebody"})
+    )
+
+
+# -- cut off while being made
+
+
+@pytest.mark.parametrize("attribute", [DATA_HASH, BASELINE_DB, VERSIONS, IMPORTED, SPEC])
+def test_a_creation_cut_off_anywhere_is_made_again(
+    storage: ResilientStorage, attribute: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _ = make(storage, "source")
+    add(source, 20.0, learning_rate=0.01, optimizer="adam")
+    original = optuna.Study.set_user_attr
+
+    def cut(study: optuna.Study, key: str, value: Any) -> None:
+        if key == attribute:
+            raise CutOffError
+        original(study, key, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "set_user_attr", cut)
+        with pytest.raises(CutOffError):
+            make(storage, warm_start=source)
+    with pytest.raises(StorageError):
+        load_study(storage, "s")
+    stored, created = make(storage, warm_start=source)
+    assert created
+    assert study_names(storage) == ["s", "source"]
+    assert len(stored.study.trials) == 1, "nothing of the first attempt is left"
+    assert stored.study.user_attrs[IMPORTED] == {"complete": 1}
+
+
+# -- warm start
+
+
+def imported(
+    storage: ResilientStorage, source: Stored, spec: StudySpec
+) -> list[optuna.trial.FrozenTrial]:
+    stored, created = make(storage, "new", spec=spec, warm_start=source)
+    assert created
+    return stored.study.get_trials(deepcopy=False)
+
+
+@pytest.fixture
+def source(storage: ResilientStorage) -> Stored:
+    return make(storage, "source")[0]
+
+
+def test_imported_trials_teach_and_do_not_count(storage: ResilientStorage, source: Stored) -> None:
+    add(source, 20.0, learning_rate=0.01, optimizer="adam")
+    add(source, 12.0, learning_rate=0.05, optimizer="sgd", state=TrialState.PRUNED)
+    add(source, 1.0, learning_rate=0.05, optimizer="sgd", state=TrialState.FAIL)
+    add(source, 10.5, learning_rate=0.1, optimizer="sgd", user_attrs={OUTCOME: "diverged"})
+    trials = imported(storage, source, read({"trials": 3}))
+    assert [t.state for t in trials] == [TrialState.COMPLETE, TrialState.PRUNED]
+    first = trials[0]
+    assert (first.params, first.values) == ({"learning_rate": 0.01, "optimizer": "adam"}, [20.0])
+    assert first.intermediate_values == {1: 20.0}
+    assert first.user_attrs == {WARM_START: "source #0"}
+    counts = Ledger(load_study(storage, "new")).counts()
+    assert (counts.complete, counts.pruned, counts.budget) == (0, 0, 3)
+
+
+@sqlite_only
+def test_only_trials_that_fit_the_new_space_are_taken(
+    storage: ResilientStorage, source: Stored
+) -> None:
+    add(source, 20.0, learning_rate=0.01, optimizer="adam")
+    add(source, 21.0, learning_rate=0.09, optimizer="adam")
+    add(source, 22.0, learning_rate=0.01, optimizer="sgd")
+    narrower = read(learning_rate={"low": 1e-3, "high": 2e-2}, optimizer="adam")
+    (trial,) = imported(storage, source, narrower)
+    assert trial.params == {"learning_rate": 0.01}
+    assert space.replay(narrower, trial.params) == space.replay(
+        source.spec, {"learning_rate": 0.01, "optimizer": "adam"}
+    )
+
+
+@sqlite_only
+def test_a_fixed_value_becomes_one_of_a_range(storage: ResilientStorage) -> None:
+    fixed, _ = make(storage, "fixed", spec=read(learning_rate=0.01))
+    add(fixed, 20.0, optimizer="sgd")
+    (trial,) = imported(storage, fixed, read())
+    assert trial.params == {"learning_rate": 0.01, "optimizer": "sgd"}
+
+
+@sqlite_only
+def test_trials_that_were_trained_otherwise_are_not_taken(
+    storage: ResilientStorage, source: Stored
+) -> None:
+    add(source, 20.0, learning_rate=0.01, optimizer="adam")
+    assert imported(storage, source, read(batch_size=64)) == []
+
+
+@sqlite_only
+def test_a_parameter_that_does_not_act_is_not_imported(storage: ResilientStorage) -> None:
+    l1 = {
+        "regularizer": {"choices": ["clip", "clip+l1"]},
+        "l1_weight": {"low": 1e-6, "high": 1e-3, "log": True},
+    }
+    plain, _ = make(storage, "plain", spec=read(regularizer="clip"))
+    add(plain, 20.0, learning_rate=0.01, optimizer="adam")
+    (trial,) = imported(storage, plain, read(**l1))
+    assert trial.params == {"learning_rate": 0.01, "optimizer": "adam", "regularizer": "clip"}
+
+
+@sqlite_only
+def test_a_warm_start_from_other_images_is_refused(
+    storage: ResilientStorage, source: Stored
+) -> None:
+    with pytest.raises(StudyMismatchError, match=r"--warm-start source: .* other images"):
+        make(storage, "new", data_hash="b" * 64, warm_start=source)
+    assert study_names(storage) == ["source"]
+
+
+def test_a_warm_start_is_made_at_the_start_only(storage: ResilientStorage, source: Stored) -> None:
+    add(source, 20.0, learning_rate=0.01, optimizer="adam")
+    make(storage, "new", warm_start=source)
+    stored, created = make(storage, "new", warm_start=source)
+    assert not created
+    assert len(stored.study.trials) == 1

@@ -1,0 +1,114 @@
+"""The shape of the code: who imports whom, what loads when, how long files are."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "searchae"
+LONGEST_FILE = 600
+HEAVY = {"torch", "torchvision", "optuna", "sqlalchemy", "numpy", "plotly"}
+FOREIGN_FOLDERS = {"build", "dist", "data", "artifacts", "venv", "node_modules", "__pycache__"}
+# Written apart, so that this file does not find itself.
+HOMES = re.compile("|".join(rf"(?<![\w.~-])/{home}/" for home in ("work", "root", r"home/\w+")))
+
+
+def text_files() -> Iterator[tuple[Path, str]]:
+    """Every text file of the repository, without what was built or fetched."""
+    for path in sorted(ROOT.rglob("*")):
+        parts = path.relative_to(ROOT).parts
+        hidden = any(p.startswith(".") and p not in (".ci", ".github") for p in parts[:-1])
+        if hidden or FOREIGN_FOLDERS & set(parts[:1]) or "__pycache__" in parts:
+            continue
+        if path.is_file() and path.stat().st_size < 2**20:
+            try:
+                yield path, path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                continue
+
+
+def loaded_after(code: str) -> set[str]:
+    """The heavy modules that a new process has loaded after running some code."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys\nprint(*sys.modules, file=sys.stderr)"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    names = set(done.stderr.split())
+    assert "searchae" in names
+    return names & HEAVY
+
+
+def test_imports_point_one_way() -> None:
+    """In a process of its own: import-linter switches off the loggers that it finds."""
+    code = (
+        "from importlinter.cli import lint_imports; "
+        "raise SystemExit(lint_imports(no_cache=True, no_logo=True))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    assert loaded_after("import searchae.cli") == set()
+
+
+@pytest.mark.parametrize("words", [["--help"], ["tune", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(words: list[str]) -> None:
+    """As ``python -m searchae`` runs it."""
+    code = (
+        f"import runpy, sys\nsys.argv = ['searchae', *{words!r}]\n"
+        "try:\n    runpy.run_module('searchae', run_name='__main__')\n"
+        "except SystemExit as e:\n    assert not e.code, e.code"
+    )
+    assert loaded_after(code) == set()
+
+
+def test_only_the_command_line_imports_typer() -> None:
+    """Also from modules that are not there yet."""
+    importing = re.compile(r"^\s*(?:import|from) (?:typer|click)\b", re.MULTILINE)
+    found = {p.name for p in PACKAGE.rglob("*.py") if importing.search(p.read_text())}
+    assert found == {"cli.py"}
+
+
+def test_no_file_has_grown_too_long() -> None:
+    lengths = {p.name: len(p.read_text().splitlines()) for p in PACKAGE.rglob("*.py")}
+    assert len(lengths) > 20
+    assert {name: n for name, n in lengths.items() if n > LONGEST_FILE} == {}
+
+
+def test_no_file_names_a_developer_s_machine() -> None:
+    files = dict(text_files())
+    assert ROOT / "pyproject.toml" in files
+    assert PACKAGE / "cli.py" in files
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path, text in files.items()
+        for number, line in enumerate(text.splitlines(), start=1)
+        if HOMES.search(line)
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize("home", ["work", "root", "home/me"])
+def test_such_a_line_would_be_found(home: str) -> None:
+    assert HOMES.search(f"see /{home}/searchae")
+    assert HOMES.search(f"('/{home}/data')")
+    assert not HOMES.search("$HOME/work/x and src/root/x and https://example.org/work/")

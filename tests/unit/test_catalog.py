@@ -1,0 +1,65 @@
+"""Study files by name, by path, and the words for one that is not there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from searchae import catalog
+from searchae.errors import SpecError
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Path:
+    (tmp_path / "studies").mkdir()
+    (tmp_path / "studies" / "mine.toml").write_text("")
+    (tmp_path / "studies" / "svhn.toml").write_text("")
+    (tmp_path / "other.toml").write_text("")
+    return tmp_path
+
+
+def test_a_study_packed_with_searchae_is_found_from_anywhere(tmp_path: Path) -> None:
+    found = catalog.find("quickstart", tmp_path)
+    assert found.is_file()
+    assert found.parent == catalog.packed_folder()
+
+
+def test_a_file_in_studies_here_comes_before_the_packed_one(here: Path) -> None:
+    assert catalog.find("svhn", here) == here / "studies" / "svhn.toml"
+    assert catalog.find("mnist", here).parent == catalog.packed_folder()
+
+
+def test_a_path_is_taken_as_it_is(here: Path) -> None:
+    assert catalog.find("other.toml", here) == here / "other.toml"
+    assert catalog.find("studies/mine.toml", here).samefile(here / "studies" / "mine.toml")
+    assert catalog.find(str(here / "other.toml")) == here / "other.toml"
+
+
+def test_the_current_folder_is_where_names_start(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(here)
+    assert catalog.find("mine").samefile(here / "studies" / "mine.toml")
+
+
+def test_all_that_can_be_named_are_listed_by_name(here: Path) -> None:
+    names = list(catalog.study_files(here))
+    assert names == sorted(names)
+    assert {"mine", "svhn", "quickstart"} <= set(names)
+    assert "other" not in names
+
+
+def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(here: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        catalog.find("quikstart", here)
+    message = str(caught.value)
+    assert "'quikstart'" in message
+    assert "did you mean 'quickstart'?" in message
+    assert "mine" in message
+
+
+@pytest.mark.parametrize("path", ["absent.toml", "studies/absent", "studies"])
+def test_what_is_no_file_is_refused(here: Path, path: str) -> None:
+    with pytest.raises(SpecError, match=path):
+        catalog.find(path, here)

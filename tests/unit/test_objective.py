@@ -1,0 +1,299 @@
+"""Checkpoints that survive torn files, and a trial that goes on where it was killed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from searchae import objective
+from searchae.errors import LeaseLostError
+from searchae.objective import Checkpoints, PrunedError
+from searchae.spec import ModelParams, TrainParams, TrialParams
+from searchae.training import EpochResult, Interrupted, checkpoint
+
+CPU = torch.device("cpu")
+EPOCHS = 4
+
+
+def state(epoch: int) -> dict[str, Any]:
+    return {"epoch": epoch, "weights": torch.full((3,), float(epoch))}
+
+
+def kept(checkpoints: Checkpoints) -> list[int]:
+    """The epochs on disk, the newest first."""
+    return [epoch for epoch, _, _ in checkpoints._found()]
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path) -> Checkpoints:
+    return Checkpoints(tmp_path / "made" / "checkpoints", 7)
+
+
+# -- checkpoints
+
+
+def test_without_any_there_is_none(checkpoints: Checkpoints) -> None:
+    assert checkpoints.latest() is None
+    checkpoints.clear()
+    assert not checkpoints.folder.exists()
+
+
+def test_the_newest_is_found_and_two_are_kept(checkpoints: Checkpoints) -> None:
+    for epoch in (1, 2, 10, 9):
+        checkpoints.save(state(epoch), epoch)
+    found = checkpoints.latest()
+    assert found is not None
+    assert found["epoch"] == 10
+    assert torch.equal(found["weights"], torch.full((3,), 10.0))
+    assert kept(checkpoints) == [10, 9]
+    assert len(list(checkpoints.folder.iterdir())) == 2, "no draft is left"
+
+
+def test_a_torn_file_is_passed_over(
+    checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints.save(state(1), 1)
+    checkpoints.save(state(2), 2)
+    (newest,) = checkpoints.folder.glob("*-000002-*.pt")
+    newest.write_bytes(newest.read_bytes()[:100])
+    with caplog.at_level(logging.WARNING):
+        found = checkpoints.latest()
+    assert found is not None
+    assert found["epoch"] == 1
+    assert "trial 7: checkpoint of epoch 2" in caplog.text
+
+
+def test_a_changed_byte_is_noticed(checkpoints: Checkpoints) -> None:
+    checkpoints.save(state(1), 1)
+    (file,) = checkpoints.folder.iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    assert checkpoints.latest() is None
+
+
+def test_two_workers_at_one_trial_overwrite_nothing_of_each_other(
+    checkpoints: Checkpoints,
+) -> None:
+    """One was taken for dead and went on; their states of an epoch may differ."""
+    other = {"epoch": 3, "weights": torch.zeros(3)}
+    checkpoints.save(state(3), 3)
+    checkpoints.save(other, 3)
+    assert kept(checkpoints) == [3, 3]
+    found = checkpoints.latest()
+    assert found is not None
+    assert found["epoch"] == 3
+
+
+def test_trials_do_not_see_each_other_s(checkpoints: Checkpoints) -> None:
+    neighbour = Checkpoints(checkpoints.folder, 70)
+    checkpoints.save(state(1), 1)
+    neighbour.save(state(2), 2)
+    checkpoints.clear()
+    assert checkpoints.latest() is None
+    found = neighbour.latest()
+    assert found is not None
+    assert found["epoch"] == 2
+
+
+def test_clearing_removes_drafts_of_dead_workers_too(checkpoints: Checkpoints) -> None:
+    checkpoints.save(state(1), 1)
+    draft = checkpoints.folder / "000007-000002.elsewhere-12.draft"
+    draft.write_bytes(b"half a file")
+    assert kept(checkpoints) == [1], "a draft is no checkpoint"
+    checkpoints.clear()
+    assert list(checkpoints.folder.iterdir()) == []
+
+
+# -- one trial
+
+
+class FakeTrial:
+    """Remembers reports; prunes after the given epoch."""
+
+    def __init__(self, prune_after: int | None = None) -> None:
+        self.reports: dict[int, float] = {}
+        self.asked = 0
+        self._prune_after = prune_after
+
+    def report(self, value: float, step: int) -> None:
+        assert step not in self.reports, f"epoch {step} was reported twice"
+        self.reports[step] = value
+
+    def should_prune(self) -> bool:
+        self.asked += 1
+        return max(self.reports, default=0) == self._prune_after
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[Tensor, Tensor]:
+    ramps = torch.rand(40, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    smooth = (255 * ramps * torch.linspace(0, 1, 8)).expand(40, 1, 8, 8).to(torch.uint8)
+    return smooth[:32].contiguous(), smooth[32:].contiguous()
+
+
+def params(**train: Any) -> TrialParams:
+    model = ModelParams(kind="dense", hidden=(8,), latent_dim=4)
+    return TrialParams(model, TrainParams(epochs=EPOCHS, batch_size=8, **train))
+
+
+Run = Callable[..., float]
+
+
+@pytest.fixture
+def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
+    def once(
+        trial: FakeTrial,
+        *,
+        trial_params: TrialParams | None = None,
+        reported: Container[int] = (),
+        on_epoch: Callable[[EpochResult], None] = lambda result: None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> float:
+        return objective.run(
+            trial,
+            trial_params or params(),
+            images=images,
+            seed=5,
+            device=CPU,
+            checkpoints=checkpoints,
+            reported=reported,
+            on_epoch=on_epoch,
+            stop=stop,
+        )
+
+    return once
+
+
+class KilledError(Exception):
+    """Stands for a process that is gone."""
+
+
+def killed_after(epoch: int) -> Callable[[EpochResult], None]:
+    def on_epoch(result: EpochResult) -> None:
+        if result.epoch == epoch:
+            raise KilledError
+
+    return on_epoch
+
+
+def test_reports_every_epoch_and_returns_the_last(run: Run) -> None:
+    trial, seen = FakeTrial(), []
+    value = run(trial, on_epoch=lambda result: seen.append(result.epoch))
+    assert list(trial.reports) == seen == [1, 2, 3, 4]
+    assert value == trial.reports[4]
+    assert trial.asked == EPOCHS - 1, "after the last epoch there is nothing to save"
+
+
+def test_a_killed_trial_goes_on_and_ends_as_if_it_had_not_been(
+    run: Run, checkpoints: Checkpoints
+) -> None:
+    whole = FakeTrial()
+    expected = run(whole)
+    checkpoints.clear()
+    first, second, trained = FakeTrial(), FakeTrial(), []
+    with pytest.raises(KilledError):
+        run(first, on_epoch=killed_after(2))
+    value = run(
+        second,
+        reported=first.reports,
+        on_epoch=lambda result: trained.append(result.epoch),
+    )
+    assert trained == [3, 4]
+    assert value == expected
+    assert {**first.reports, **second.reports} == whole.reports
+
+
+def test_only_missing_epochs_are_reported(run: Run) -> None:
+    """Killed between writing a checkpoint and reporting it."""
+    with pytest.raises(KilledError):
+        run(FakeTrial(), on_epoch=killed_after(3))
+    trial = FakeTrial()
+    run(trial, reported={1, 2})
+    assert sorted(trial.reports) == [3, 4]
+
+
+def test_epochs_trained_again_are_not_reported_again(run: Run, checkpoints: Checkpoints) -> None:
+    """The reports are in the database, the checkpoints were on a disk that is gone."""
+    with pytest.raises(KilledError):
+        run(FakeTrial(), on_epoch=killed_after(3))
+    checkpoints.clear()
+    trial, trained = FakeTrial(), []
+    run(trial, reported={1, 2, 3}, on_epoch=lambda result: trained.append(result.epoch))
+    assert trained == [1, 2, 3, 4]
+    assert sorted(trial.reports) == [4]
+
+
+def test_killed_after_its_last_epoch_it_only_gives_its_result(run: Run) -> None:
+    first = FakeTrial()
+    with pytest.raises(KilledError):
+        run(first, on_epoch=killed_after(EPOCHS))
+    again = FakeTrial()
+    value = run(again, reported=first.reports, on_epoch=killed_after(EPOCHS))
+    assert value == first.reports[EPOCHS]
+    assert again.reports == {}
+
+
+def test_a_pruned_trial_stops_there_and_its_reports_stand(run: Run) -> None:
+    trial = FakeTrial(prune_after=2)
+    with pytest.raises(PrunedError):
+        run(trial)
+    assert sorted(trial.reports) == [1, 2]
+
+
+def test_a_lost_lease_is_noticed_before_the_pruner_is_asked(run: Run) -> None:
+    trial = FakeTrial(prune_after=1)
+
+    def lost(result: EpochResult) -> None:
+        raise LeaseLostError
+
+    with pytest.raises(LeaseLostError):
+        run(trial, on_epoch=lost)
+    assert trial.asked == 0
+
+
+def test_stops_within_an_epoch_and_keeps_the_ones_before(
+    run: Run, checkpoints: Checkpoints
+) -> None:
+    trial = FakeTrial()
+    with pytest.raises(Interrupted):
+        run(trial, stop=lambda: bool(trial.reports))
+    assert sorted(trial.reports) == [1]
+    assert kept(checkpoints) == [1]
+
+
+def test_a_checkpoint_of_other_parameters_is_as_good_as_none(
+    run: Run, checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(KilledError):
+        run(FakeTrial(), on_epoch=killed_after(2))
+    trained: list[int] = []
+    with caplog.at_level(logging.WARNING):
+        run(
+            FakeTrial(),
+            trial_params=params(learning_rate=0.02),
+            on_epoch=lambda result: trained.append(result.epoch),
+        )
+    assert trained == [1, 2, 3, 4]
+    assert "trial 7 starts over" in caplog.text
+
+
+def test_a_plateau_ends_a_trial_early(run: Run) -> None:
+    trial = FakeTrial()
+    value = run(trial, trial_params=params(patience=1, min_delta_db=1000.0))
+    assert 1 < len(trial.reports) < EPOCHS
+    assert value == trial.reports[max(trial.reports)]
+
+
+def test_a_file_s_name_says_trial_epoch_and_content(checkpoints: Checkpoints) -> None:
+    checkpoints.save(state(3), 3)
+    (file,) = checkpoints.folder.iterdir()
+    number, epoch, sha256 = file.stem.split("-")
+    assert (int(number), int(epoch)) == (7, 3)
+    assert checkpoint.load(file, sha256)["epoch"] == 3

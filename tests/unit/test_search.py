@@ -1,0 +1,167 @@
+"""Samplers that replay, and pruners that give up the bad and never the best."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import optuna
+import pytest
+from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState, create_trial
+
+from searchae import search, space
+from searchae.spec import Parameter, StudySpec
+from searchae.study_file import from_document
+
+TRAIN = {
+    "epochs": 9,
+    "learning_rate": {"low": 1e-5, "high": 1e-1, "log": True},
+    "optimizer": {"choices": ["adam", "rmsprop", "sgd"]},
+    "regularizer": {"choices": ["clip", "clip+l1"]},
+    "l1_weight": {"low": 1e-7, "high": 1e-2, "log": True},
+}
+MODEL = {"latent_dim": {"low": 8, "high": 64, "step": 8}}
+
+
+def read(seed: int = 0, epochs: int = 9, **searched_by: Any) -> StudySpec:
+    document = {
+        "seed": seed,
+        "data": {"name": "svhn"},
+        "model": MODEL,
+        "train": {**TRAIN, "epochs": epochs},
+        "search": {"startup_trials": 4, **searched_by},
+    }
+    return from_document(document, source="test")
+
+
+def study_with(spec: StudySpec, trials: int) -> optuna.Study:
+    """A study with finished trials for a sampler to learn from, the same ones each time."""
+    study = optuna.create_study(direction="maximize", study_name="fixed")
+    for number in range(trials):
+        study.sampler = search.sampler(spec, number=number)
+        trial = study.ask()
+        space.sample(spec, trial)
+        study.tell(trial, random.Random(number).uniform(10, 30))
+    return study
+
+
+def proposal(spec: StudySpec, *, number: int, after: int = 0) -> dict[str, Any]:
+    study = study_with(spec, after)
+    study.sampler = search.sampler(spec, number=number)
+    trial = study.ask()
+    space.sample(spec, trial)
+    return dict(trial.params)
+
+
+@pytest.mark.parametrize(("name", "after"), [("random", 0), ("tpe", 0), ("tpe", 8), ("gp", 0)])
+def test_a_trial_s_proposal_hangs_on_seed_and_number_only(name: str, after: int) -> None:
+    spec = read(sampler=name)
+    first = proposal(spec, number=after, after=after)
+    assert proposal(spec, number=after, after=after) == first, "as after a crash"
+    rates = {first["learning_rate"]}
+    rates |= {proposal(spec, number=n, after=after)["learning_rate"] for n in (50, 51)}
+    other_seed = proposal(read(seed=1, sampler=name), number=after)
+    rates.add(other_seed["learning_rate"])
+    assert len(rates) == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("random", RandomSampler), ("tpe", TPESampler), ("gp", GPSampler)]
+)
+def test_a_sampler_is_known_by_its_name(name: str, kind: type[BaseSampler]) -> None:
+    assert isinstance(search.sampler(read(sampler=name), number=0), kind)
+
+
+def simulate(spec: StudySpec, qualities_db: list[float]) -> optuna.Study:
+    """Trials one after the other whose PSNR climbs to their quality, pruned as a worker prunes."""
+    study = optuna.create_study(direction="maximize", study_name="simulated")
+    study.pruner = search.pruner(spec, study)
+    for quality_db in qualities_db:
+        trial = study.ask()
+        state, psnr_db = TrialState.COMPLETE, None
+        for epoch in range(1, spec.epochs + 1):
+            psnr_db = quality_db * (1 - 0.5**epoch)
+            trial.report(psnr_db, epoch)
+            if epoch < spec.epochs and trial.should_prune():
+                state, psnr_db = TrialState.PRUNED, None
+                break
+        study.tell(trial, psnr_db, state=state)
+    return study
+
+
+def qualities(seed: int) -> list[float]:
+    """Thirty trials: the first six are usable, then good ones, and every third one hopeless."""
+    draw = random.Random(seed)
+    good = [draw.uniform(18, 28) for _ in range(30)]
+    return [q if i < 6 or i % 3 else draw.uniform(1, 2) for i, q in enumerate(good)]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("name", ["hyperband", "successive-halving", "median"])
+def test_a_pruner_gives_up_the_hopeless_and_never_the_best(name: str, seed: int) -> None:
+    simulated = qualities(seed)
+    study = simulate(read(pruner=name), simulated)
+    hopeless = [t for t in study.trials if simulated[t.number] < 3]
+    pruned = [t for t in study.trials if t.state == TrialState.PRUNED]
+    share = sum(t in pruned for t in hopeless) / len(hopeless)
+    # Hyperband's last bracket runs its trials to the end: that is its hedge.
+    assert share >= (0.4 if name == "hyperband" else 1.0)
+    best = max(range(len(simulated)), key=simulated.__getitem__)
+    assert study.trials[best].state == TrialState.COMPLETE
+    assert study.best_trial.number == best
+
+
+@pytest.mark.parametrize("name", ["hyperband", "successive-halving", "median"])
+def test_nothing_is_pruned_before_the_least_number_of_epochs(name: str) -> None:
+    study = simulate(read(pruner=name, min_epochs=3), qualities(0))
+    pruned_at = [t.last_step for t in study.trials if t.state == TrialState.PRUNED]
+    assert pruned_at
+    assert min(pruned_at) >= 3
+
+
+def test_without_a_pruner_every_trial_is_run_to_its_end() -> None:
+    study = simulate(read(pruner="none"), qualities(0))
+    assert {t.state for t in study.trials} == {TrialState.COMPLETE}
+
+
+def test_a_new_worker_s_hyperband_puts_trials_where_the_others_do() -> None:
+    """TPE learns within a bracket; a worker that had none yet would learn from all trials."""
+    spec = read(pruner="hyperband")
+    study = optuna.create_study(direction="maximize", study_name="shared")
+    trials = [create_trial(state=TrialState.RUNNING) for _ in range(20)]
+    for number, trial in enumerate(trials):
+        trial.number = number
+    old, new = search.pruner(spec, study), search.pruner(spec, study)
+    for trial in trials:
+        old.prune(study, trial)
+    brackets = [[p._get_bracket_id(study, t) for t in trials] for p in (old, new)]
+    assert brackets[0] == brackets[1]
+    assert len(set(brackets[0])) > 1
+    assert len(new._pruners) == len(old._pruners) > 1
+
+
+def test_a_value_is_checked_against_the_range_that_it_shall_go_into() -> None:
+    choices = Parameter("train.optimizer", choices=("adam", "sgd"))
+    numbers = Parameter("train.clip", low=0.25, high=1.0)
+    assert [search.contains(choices, v) for v in ("adam", "sgd", "rmsprop", 1)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    wanted = {0.25: True, 1.0: True, 0.2499: False, 1.0001: False, "0.5": False}
+    assert {v: search.contains(numbers, v) for v in wanted} == wanted
+
+
+@pytest.mark.parametrize(
+    ("spec", "wanted"),
+    [
+        (read(pruner="none"), 'search.pruner is "none"'),
+        (read(epochs=3, pruner="successive-halving", min_epochs=1), "leaves no rung"),
+        (read(epochs=2, min_epochs=2), "train.epochs = 2 leaves no rung after search.min_epochs"),
+        (read(pruner="median"), "no trial was worse than the median pruner's cut"),
+    ],
+)
+def test_says_why_nothing_is_pruned(spec: StudySpec, wanted: str) -> None:
+    assert wanted in search.why_nothing_is_pruned(spec)

@@ -1,0 +1,147 @@
+"""Sampling: what is asked of a trial, in which order, and how it is read back."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from study_documents import documents
+
+from searchae import search, space
+from searchae.spec import StudySpec
+from searchae.study_file import from_document
+
+
+class RecordingTrial:
+    """Answers at random and remembers what it was asked, in order."""
+
+    def __init__(self, seed: int = 0, **answers: Any) -> None:
+        self._random = random.Random(seed)
+        self._answers = answers
+        self.params: dict[str, Any] = {}
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return self._answer(name, self._random.uniform(low, high))
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        return self._answer(name, self._random.randrange(low, high + 1, step))
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._answer(name, self._random.choice(choices))
+
+    def _answer(self, name: str, drawn: Any) -> Any:
+        assert name not in self.params, f"{name} was asked for twice"
+        self.params[name] = self._answers.get(name, drawn)
+        return self.params[name]
+
+
+def read(**sections: Any) -> StudySpec:
+    return from_document({"data": {"name": "svhn"}, **sections}, source="test")
+
+
+L1 = {"low": 1e-6, "high": 1e-3, "log": True}
+MOMENTUM = {"low": 0.0, "high": 0.9}
+
+
+@settings(max_examples=150, deadline=None)
+@given(documents(), st.integers(0, 2**16))
+def test_a_trial_read_back_is_what_was_sampled(document: dict[str, Any], seed: int) -> None:
+    spec = from_document(document, source="random")
+    trial = RecordingTrial(seed)
+    assert space.sample(spec, trial) == space.replay(spec, trial.params)
+
+
+@pytest.mark.filterwarnings("ignore:The distribution is specified by")  # a grid that ends early
+@settings(max_examples=40, deadline=None)
+@given(documents())
+def test_optuna_gives_back_what_was_sampled(document: dict[str, Any]) -> None:
+    """Through Optuna's own distributions, whose stored values are what a study replays from."""
+    spec = from_document(document, source="random")
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    trial = study.ask()
+    sampled = space.sample(spec, trial)
+    stored = study.trials[0]
+    assert space.replay(spec, stored.params) == sampled
+    for p in spec.space:
+        if p.name in stored.params:
+            assert stored.distributions[p.name] == search.distribution(p)
+            assert search.contains(p, stored.params[p.name])
+
+
+@pytest.mark.parametrize(
+    ("regularizer", "asked"), [("none", False), ("clip", False), ("l1", True), ("clip+l1", True)]
+)
+def test_the_l1_weight_is_sampled_only_where_it_acts(regularizer: str, asked: bool) -> None:
+    choices = {"choices": ["none", "clip", "l1", "clip+l1"]}
+    searched = read(train={"l1_weight": L1, "regularizer": choices})
+    trial = RecordingTrial(regularizer=regularizer)
+    params = space.sample(searched, trial)
+    assert ("l1_weight" in trial.params) is asked
+    assert (params.train.l1 > 0) is asked
+    fixed = RecordingTrial()
+    space.sample(read(train={"l1_weight": L1, "regularizer": regularizer}), fixed)
+    assert ("l1_weight" in fixed.params) is asked
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "asked"), [("adam", False), ("sgd", True), ("rmsprop", True)]
+)
+def test_momentum_is_sampled_only_where_it_acts(optimizer: str, asked: bool) -> None:
+    trial = RecordingTrial()
+    space.sample(read(train={"momentum": MOMENTUM, "optimizer": optimizer}), trial)
+    assert ("momentum" in trial.params) is asked
+
+
+def test_a_parameter_is_asked_for_after_the_one_it_hangs_on() -> None:
+    spec = read(
+        train={
+            "l1_weight": L1,
+            "learning_rate": {"low": 0.1, "high": 0.2},
+            "regularizer": {"choices": ["clip+l1"]},
+        }
+    )
+    trial = RecordingTrial()
+    space.sample(spec, trial)
+    assert list(trial.params) == ["learning_rate", "regularizer", "l1_weight"]
+
+
+def test_lists_travel_as_text_and_come_back_as_lists() -> None:
+    spec = read(model={"channels": {"choices": [[4, 8], [16]]}})
+    trial = RecordingTrial(channels="[16]")
+    assert space.sample(spec, trial).model.channels == (16,)
+    assert space.readable(spec, trial.params) == {"channels": [16]}
+    (channels,) = spec.space
+    assert space.stored_value(channels, [16]) == "[16]"
+
+
+def test_readable_parameters_stand_in_the_file_s_order() -> None:
+    spec = read(
+        model={"activation": {"choices": ["relu", "tanh"]}},
+        train={"clip": {"low": 0.1, "high": 1.0}, "l1_weight": L1, "regularizer": "l1"},
+    )
+    stored = {"l1_weight": 1e-4, "clip": 0.5, "activation": "tanh"}
+    assert list(space.readable(spec, stored)) == ["activation", "clip", "l1_weight"]
+    assert list(space.readable(spec, {"clip": 0.5})) == ["clip"]
+
+
+def test_every_net_that_can_be_sampled_is_known_before_the_search() -> None:
+    spec = read(
+        model={
+            "activation": {"choices": ["relu", "tanh"]},
+            "latent_dim": {"low": 4, "high": 32},
+        },
+        train={"optimizer": {"choices": ["adam", "sgd"]}},
+    )
+    found = [(p.model.activation, p.model.latent_dim) for p in space.models(spec)]
+    assert sorted(found) == [("relu", 4), ("relu", 32), ("tanh", 4), ("tanh", 32)]
+    assert len(space.models(spec, limit=3)) == 3
+    assert len(space.models(read())) == 1

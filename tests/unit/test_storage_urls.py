@@ -1,0 +1,255 @@
+"""Database URLs and errors: what is refused, what is worth another try, what is never shown."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from pathlib import Path
+
+import optuna
+import psycopg
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from searchae import storage
+from searchae.errors import StorageError
+from searchae.retry import Backoff
+from searchae.storage import connect, is_transient, masked, parse_url, reason
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+def test_postgresql_gets_the_driver_that_searchae_comes_with(scheme: str) -> None:
+    url = parse_url(f"{scheme}://me:{SECRET}@db:5433/studies")
+    assert url.drivername == "postgresql+psycopg"
+    assert (url.host, url.port, url.database, url.password) == ("db", 5433, "studies", SECRET)
+
+
+def test_sqlite_is_taken_as_it_is() -> None:
+    assert parse_url("sqlite:///some/searchae.db").database == "some/searchae.db"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("searchae.db", "not a database URL; write sqlite:///searchae.db or postgresql://"),
+        (f"postgresql:/me:{SECRET}@db/x", "not a database URL"),
+        (f"postgresql://me:{SECRET}@db:port/x", "not a database URL"),
+        (f"mysql://me:{SECRET}@db/x", "mysql is not supported; use sqlite or postgresql"),
+        (f"postgresql+psycopg2://me:{SECRET}@db/x", "postgresql+psycopg2 is not supported"),
+        ("sqlite://", "in-memory SQLite; give it a file"),
+        ("sqlite:///:memory:", "in-memory SQLite; give it a file"),
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(text: str, wanted: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        parse_url(text)
+    assert wanted in str(caught.value)
+    assert SECRET not in str(caught.value)
+    assert caught.value.__cause__ is None, "its text may hold the password"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"postgresql://me:{SECRET}@db/studies",
+        f"postgresql://me@db/studies?password={SECRET}",
+        f"postgresql://me@db/studies?sslmode=require&sslpassword={SECRET}&passfile={SECRET}",
+    ],
+)
+def test_a_masked_url_names_the_database_and_no_password(text: str) -> None:
+    for shown in (masked(text), masked(parse_url(text))):
+        assert SECRET not in shown
+        assert "me" in shown
+        assert "db/studies" in shown
+
+
+def test_masking_leaves_a_url_without_a_password_alone() -> None:
+    assert masked("sqlite:///a/b.db") == "sqlite:///a/b.db"
+
+
+# -- errors
+
+
+def operational(text: str) -> OperationalError:
+    return OperationalError("SELECT 1", {}, Exception(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "database is locked",
+        "connection to server failed: Connection refused",
+        "server closed the connection unexpectedly",
+        "terminating connection due to administrator command",
+        "the database system is starting up",
+        "canceling statement due to lock timeout",
+    ],
+)
+def test_what_goes_away_by_itself_is_worth_another_try(text: str) -> None:
+    assert is_transient(operational(text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "database or disk is full",
+        "attempt to write a readonly database",
+        "unable to open database file",
+        "no such table: trials",
+        'FATAL:  password authentication failed for user "me"',
+        'FATAL:  database "x" does not exist',
+        "fe_sendauth: no password supplied",
+        "database disk image is malformed",
+    ],
+)
+def test_what_stays_wrong_is_not(text: str) -> None:
+    assert not is_transient(operational(text))
+
+
+def test_the_cause_decides_however_deep_it_lies() -> None:
+    def wrapped(cause: Exception) -> Exception:
+        outer = optuna.exceptions.StorageInternalError("An exception is raised")
+        outer.__cause__ = cause
+        return outer
+
+    assert is_transient(wrapped(operational("database is locked")))
+    assert is_transient(wrapped(wrapped(PoolTimeoutError())))
+    assert not is_transient(wrapped(ValueError("no")))
+
+
+def test_a_broken_connection_and_a_full_pool_are_worth_another_try() -> None:
+    cut = DatabaseError("SELECT 1", {}, Exception("cut"), connection_invalidated=True)
+    whole = DatabaseError("SELECT 1", {}, Exception("whole"))
+    assert is_transient(cut)
+    assert not is_transient(whole)
+    assert is_transient(PoolTimeoutError())
+    assert is_transient(InterfaceError("SELECT 1", {}, Exception("connection already closed")))
+
+
+def test_mistakes_in_a_query_are_not() -> None:
+    assert not is_transient(ProgrammingError("SELEC", {}, Exception("syntax error")))
+    assert not is_transient(KeyError("study"))
+
+
+def test_a_reason_is_one_line_of_the_driver_s_own_words() -> None:
+    error = operational('connection failed:\n  FATAL: role "me" does not exist\n')
+    assert reason(error) == 'connection failed: FATAL: role "me" does not exist'
+    outer = optuna.exceptions.StorageInternalError("An exception is raised")
+    outer.__cause__ = error
+    assert reason(outer) == reason(error)
+    assert reason(ValueError("plain")) == "plain"
+
+
+# -- opening
+
+
+def test_a_missing_folder_is_named_and_not_made(tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    with pytest.raises(StorageError, match=f"the folder {absent} does not exist"):
+        connect(f"sqlite:///{absent}/s.db")
+    assert not absent.exists()
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(StorageError, match=f"the folder {tmp_path} cannot be written"):
+        connect(f"sqlite:///{tmp_path}/s.db")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("not a database " * 100)
+    with pytest.raises(StorageError, match=r"notes\.txt: file is not a database"):
+        connect(f"sqlite:///{file}")
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="unable to open database file"):
+        connect(f"sqlite:///{tmp_path}")
+
+
+def test_tables_of_another_optuna_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "old.db"
+    connect(f"sqlite:///{file}").engine.dispose()
+    database = sqlite3.connect(file)
+    database.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
+    database.commit()
+    database.close()
+    with pytest.raises(StorageError, match=r"old\.db: its tables were made by another Optuna"):
+        connect(f"sqlite:///{file}")
+
+
+def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
+    url = f"postgresql://me:{SECRET}@127.0.0.1:1/studies"
+    with pytest.raises(StorageError) as caught:
+        connect(url)
+    message = str(caught.value)
+    assert message.startswith("postgresql+psycopg://me:***@127.0.0.1:1/studies: ")
+    assert "refused" in message
+    assert SECRET not in message
+    assert caught.value.__cause__ is None
+
+
+def test_a_patient_connection_waits_for_the_server() -> None:
+    pauses: list[float] = []
+
+    class EnoughError(Exception):
+        pass
+
+    def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            raise EnoughError
+
+    with pytest.raises(EnoughError):
+        connect("postgresql://me@127.0.0.1:1/studies", backoff=Backoff(sleep=sleep), patient=True)
+
+
+def test_a_database_that_is_not_there_is_told_also_to_the_patient(postgres: str) -> None:
+    url = sa.make_url(postgres).set(database="absent")
+    with pytest.raises(StorageError, match='database "absent" does not exist'):
+        connect(url, backoff=Backoff(sleep=pytest.fail), patient=True)
+
+
+def test_a_password_with_braces_and_signs_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optuna formats the URL as a template."""
+    given: list[object] = []
+
+    def refuse(*_arguments: object, **named: object) -> None:
+        given.append(named.get("password"))
+        raise psycopg.OperationalError("password authentication failed")
+
+    monkeypatch.setattr(psycopg, "connect", refuse)
+    monkeypatch.setattr(psycopg.Connection, "connect", refuse)
+    monkeypatch.setattr(storage, "_alone", lambda url: open(os.devnull))  # noqa: SIM115
+    url = sa.make_url("postgresql+psycopg://me@db/x").set(password="p{schema}@/ {}%")
+    with pytest.raises(StorageError, match="authentication failed"):
+        connect(url)
+    assert given == ["p{schema}@/ {}%"]
+
+
+def test_a_network_file_system_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(storage, "_file_system", lambda folder: "nfs4")
+    with caplog.at_level(logging.WARNING):
+        connect(f"sqlite:///{tmp_path}/s.db").engine.dispose()
+    assert "network file system (nfs4)" in caplog.text
+    assert "use PostgreSQL" in caplog.text
+
+
+def test_the_nearest_mount_says_what_file_system_a_folder_lies_on() -> None:
+    assert storage._file_system(Path("/proc/self/fd")) == "proc"
+
+
+def test_a_file_s_name_may_hold_braces(tmp_path: Path) -> None:
+    """Optuna formats the URL as a template."""
+    connect(f"sqlite:///{tmp_path}/a{{b}}.db").engine.dispose()
+    assert (tmp_path / "a{b}.db").is_file()

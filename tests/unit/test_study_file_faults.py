@@ -1,0 +1,211 @@
+"""What a study file is refused for, and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from searchae.errors import SpecError
+from searchae.study_file import from_document
+
+
+def fault(**sections: Any) -> str:
+    """The message for a study file of these sections."""
+    with pytest.raises(SpecError) as caught:
+        from_document({"data": {"name": "svhn"}, **sections}, source="my.toml")
+    return str(caught.value)
+
+
+LAYER = {"channels": 3}
+
+FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "unknown section": ({"modle": {}}, ["modle", "did you mean 'model'?", "search, seed, train"]),
+    "unknown key": (
+        {"train": {"optimiser": "adam"}},
+        ["train.optimiser", "did you mean 'optimizer'?", "batch_size"],
+    ),
+    "unknown activation": (
+        {"model": {"activation": "rellu"}},
+        ["model.activation", "'rellu'", "did you mean 'relu'?", "leaky_relu"],
+    ),
+    "unknown optimizer": (
+        {"train": {"optimizer": "adamw"}},
+        ["train.optimizer", "'adamw'", "did you mean 'adam'?", "Valid: adam, rmsprop, sgd"],
+    ),
+    "unknown choice": (
+        {"train": {"optimizer": {"choices": ["adam", "sdg"]}}},
+        ["train.optimizer.choices[1]", "'sdg'", "did you mean 'sgd'?"],
+    ),
+    "unknown pruner": (
+        {"search": {"pruner": "hyperbnd"}},
+        ["search.pruner", "'hyperbnd'", "did you mean 'hyperband'?", "median, none"],
+    ),
+    "unknown sampler": (
+        {"search": {"sampler": "cma"}},
+        ["search.sampler", "'cma'", "Valid: gp, random, tpe"],
+    ),
+    "unknown data set": (
+        {"data": {"name": "svnh"}},
+        ["data.name", "'svnh'", "did you mean 'svhn'?", "house-numbers"],
+    ),
+    "data set without its file": (
+        {"data": {"name": "csv"}},
+        ["data.path", "missing", "csv source needs the file"],
+    ),
+    "section that is no table": ({"train": 3}, ["train", "must be a table, not 3"]),
+    "low above high": (
+        {"train": {"learning_rate": {"low": 0.1, "high": 0.01}}},
+        ["train.learning_rate", "low = 0.1 must be below high = 0.01"],
+    ),
+    "low equal to high": (
+        {"model": {"latent_dim": {"low": 8, "high": 8}}},
+        ["model.latent_dim", "low = 8 must be below high = 8"],
+    ),
+    "logarithm of zero": (
+        {"train": {"noise_std": {"low": 0.0, "high": 0.5, "log": True}}},
+        ["train.noise_std", "log needs low above 0, not 0.0"],
+    ),
+    "logarithm with a step": (
+        {"model": {"latent_dim": {"low": 1, "high": 9, "log": True, "step": 2}}},
+        ["model.latent_dim", "log and step exclude each other"],
+    ),
+    "bound outside of the key's own": (
+        {"train": {"momentum": {"low": 0.0, "high": 1.5}}},
+        ["train.momentum.high", "less than 1", "1.5"],
+    ),
+    "infinite bound": (
+        {"train": {"learning_rate": {"low": 1e-4, "high": float("inf")}}},
+        ["train.learning_rate.high", "finite", "inf"],
+    ),
+    "infinite choice": (
+        {"train": {"clip": {"choices": [0.5, float("inf")]}}},
+        ["train.clip.choices[1]", "finite", "inf"],
+    ),
+    "half a range": (
+        {"model": {"latent_dim": {"high": 8}}},
+        ["model.latent_dim", "needs low and high, or choices; low is missing"],
+    ),
+    "range of text": (
+        {"train": {"optimizer": {"low": "adam", "high": "sgd"}}},
+        ["train.optimizer.low", "must be a number, not 'adam'"],
+    ),
+    "range of a named value": (
+        {"train": {"optimizer": {"low": 1, "high": 2}}},
+        ["train.optimizer.low", "1 is not known", "Valid: adam, rmsprop, sgd"],
+    ),
+    "fraction for a whole number": (
+        {"model": {"latent_dim": {"low": 8.5, "high": 16}}},
+        ["model.latent_dim.low", "valid integer", "8.5"],
+    ),
+    "step of nothing": (
+        {"model": {"latent_dim": {"low": 8, "high": 16, "step": 0}}},
+        ["model.latent_dim.step", "must be a positive number, not 0"],
+    ),
+    "step without a value": (
+        {"train": {"clip": {"low": 0.1, "high": 1.0, "step": float("nan")}}},
+        ["train.clip.step", "must be a positive number, not nan"],
+    ),
+    "broken step of a whole number": (
+        {"model": {"latent_dim": {"low": 8, "high": 16, "step": 2.5}}},
+        ["model.latent_dim.step", "must be a whole number, not 2.5"],
+    ),
+    "log that is no truth value": (
+        {"train": {"clip": {"low": 0.1, "high": 1.0, "log": "yes"}}},
+        ["train.clip.log", "must be true or false, not 'yes'"],
+    ),
+    "unknown word in a range": (
+        {"train": {"clip": {"low": 0.1, "high": 1.0, "hihg": 2.0}}},
+        ["train.clip.hihg", "did you mean 'high'?"],
+    ),
+    "range and choices": (
+        {"train": {"clip": {"choices": [0.1, 1.0], "low": 0.1}}},
+        ["train.clip.low", "unknown key", "Valid: choices"],
+    ),
+    "no choices": (
+        {"train": {"optimizer": {"choices": []}}},
+        ["train.optimizer.choices", "at least one value"],
+    ),
+    "choice listed twice": (
+        {"train": {"optimizer": {"choices": ["adam", "sgd", "adam"]}}},
+        ["train.optimizer.choices[2]", "'adam' is listed twice"],
+    ),
+    "list of widths listed twice": (
+        {"model": {"channels": {"choices": [[4, 8], [4, 8]]}}},
+        ["model.channels.choices[1]", "[4, 8] is listed twice"],
+    ),
+    "no trials": ({"search": {"trials": 0}}, ["search.trials", "greater than or equal to 1", "0"]),
+    "no epochs": ({"train": {"epochs": 0}}, ["train.epochs", "greater than or equal to 1", "0"]),
+    "negative batch": ({"train": {"batch_size": -3}}, ["train.batch_size", "-3"]),
+    "not a number": ({"train": {"clip": float("nan")}}, ["train.clip", "finite", "nan"]),
+    "searched epochs": (
+        {"train": {"epochs": {"low": 1, "high": 9}}},
+        ["train.epochs", "cannot be searched", "use train.patience"],
+    ),
+    "searched budget": ({"search": {"trials": {"low": 1, "high": 9}}}, ["search.trials"]),
+    "searched split": (
+        {"data": {"name": "svhn", "validation": {"low": 0.1, "high": 0.2}}},
+        ["data.validation", "valid number"],
+    ),
+    "encoder alone": ({"model": {"encoder": [LAYER]}}, ["model.decoder", "encoder and decoder"]),
+    "decoder alone": ({"model": {"decoder": [LAYER]}}, ["model.encoder", "encoder and decoder"]),
+    "searched encoder alone": (
+        {"model": {"encoder": {"choices": [[LAYER], [LAYER, LAYER]]}}},
+        ["model.decoder", "encoder and decoder"],
+    ),
+    "unknown key of a layer": (
+        {"model": {"encoder": [{"channels": 3, "kernel": 5}], "decoder": [LAYER]}},
+        ["model.encoder.0.kernel", "did you mean 'kernel_size'?"],
+    ),
+    "more epochs before pruning than epochs": (
+        {"train": {"epochs": 3}, "search": {"min_epochs": 4}},
+        ["search.min_epochs", "4 exceeds train.epochs = 3"],
+    ),
+    "grace shorter than two heartbeats": (
+        {"search": {"heartbeat_s": 20.0, "grace_s": 30.0}},
+        ["search.grace_s", "30.0", "twice heartbeat_s = 20.0"],
+    ),
+    "negative seed": ({"seed": -1}, ["seed", "from 0 to 2147483647, not -1"]),
+    "description that is no text": ({"description": 5}, ["description", "must be a text, not 5"]),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_says_where_what_and_what_to_do(name: str) -> None:
+    sections, wanted = FAULTS[name]
+    message = fault(**sections)
+    assert message.startswith(f"my.toml: {wanted[0]}"), message
+    assert all(part in message for part in wanted), message
+    assert len(message.splitlines()) == len(set(message.splitlines()))
+
+
+def test_a_missing_data_section_is_asked_for() -> None:
+    with pytest.raises(SpecError, match=r"my\.toml: data: missing: add \[data\]"):
+        from_document({"train": {}}, source="my.toml")
+
+
+def test_all_faults_are_told_at_once_a_line_each() -> None:
+    message = fault(
+        trane={},
+        seed="zero",
+        data={"name": "svnh"},
+        model={"activation": {"choices": ["relu", "relu"]}, "latent": 3},
+        train={"optimizer": "adamw", "learning_rate": {"low": 1, "high": 0.1}, "epochs": 0},
+        search={"trials": 0, "pruner": "medain"},
+    )
+    lines = message.splitlines()
+    assert all(line.startswith("my.toml: ") for line in lines)
+    keys = {line.split(": ")[1] for line in lines}
+    assert keys == {
+        "trane",
+        "seed",
+        "data.name",
+        "model.activation.choices[1]",
+        "model.latent",
+        "train.optimizer",
+        "train.learning_rate",
+        "train.epochs",
+        "search.trials",
+        "search.pruner",
+    }
+    assert len(lines) == len(keys)

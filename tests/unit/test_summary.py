@@ -1,0 +1,226 @@
+"""What the tables, the pages and ``--json`` say of a study, from trials made by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from searchae import search
+from searchae.ledger import Ledger
+from searchae.report.summary import Summary, TrialRow, best, summarize, trial_row
+from searchae.spec import StudySpec
+from searchae.storage import connect
+from searchae.study import OUTCOME, WARM_START, Stored, open_study
+from searchae.study_file import from_document
+
+START = datetime(2026, 1, 1, 12)
+
+
+def read(trials: int = 10, **searched_by: Any) -> StudySpec:
+    document = {
+        "data": {"name": "svhn"},
+        "model": {"channels": {"choices": [[4, 8], [16]]}},
+        "train": {"epochs": 10, "optimizer": {"choices": ["adam", "sgd"]}},
+        "search": {"trials": trials, **searched_by},
+    }
+    return from_document(document, source="test")
+
+
+SPEC = read()
+
+
+def trial(
+    state: TrialState = TrialState.COMPLETE,
+    psnr_db: float = 20.0,
+    *,
+    epochs: int = 10,
+    spec: StudySpec = SPEC,
+    **attributes: str,
+) -> FrozenTrial:
+    made = create_trial(
+        state=state,
+        value=psnr_db if state == TrialState.COMPLETE else None,
+        params={"optimizer": "sgd", "channels": "[16]"},
+        distributions={p.name: search.distribution(p) for p in spec.space},
+        intermediate_values={e: psnr_db - (epochs - e) for e in range(1, epochs + 1)},
+        user_attrs={f"searchae:{k}": v for k, v in attributes.items()},
+    )
+    made.datetime_start = START
+    if state.is_finished():
+        made.datetime_complete = START + timedelta(seconds=90)
+    return made
+
+
+def row(number: int, psnr_db: float | None, state: str = "complete", outcome: str = "") -> TrialRow:
+    return TrialRow(number, state, psnr_db, {}, 10, outcome, 1.0, imported=False)
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Stored:
+    storage = connect(f"sqlite:///{tmp_path}/s.db")
+    return open_study(storage, "s", spec=SPEC, data_hash="0" * 64, baseline_db=10.0)[0]
+
+
+def summary_of(stored: Stored, *trials: FrozenTrial) -> Summary:
+    for made in trials:
+        stored.study.add_trial(made)
+    return summarize(stored, Ledger(stored))
+
+
+# -- one trial
+
+
+def test_a_trial_in_searchae_s_words() -> None:
+    assert trial_row(SPEC, trial()) == TrialRow(
+        number=-1,
+        state="complete",
+        psnr_db=20.0,
+        params={"channels": [16], "optimizer": "sgd"},
+        epochs=10,
+        outcome="",
+        seconds=90.0,
+        imported=False,
+    )
+
+
+def test_a_trial_without_a_value_shows_its_last_report() -> None:
+    pruned = trial_row(SPEC, trial(TrialState.PRUNED, 12.5, epochs=3))
+    assert (pruned.state, pruned.psnr_db, pruned.epochs) == ("pruned", 12.5, 3)
+    running = trial_row(SPEC, trial(TrialState.RUNNING, epochs=0))
+    assert (running.psnr_db, running.epochs, running.seconds) == (None, 0, None)
+
+
+def test_failure_and_origin_are_told() -> None:
+    lost = trial_row(SPEC, trial(TrialState.FAIL, outcome="lost"))
+    assert (lost.state, lost.outcome) == ("failed", "lost")
+    assert trial_row(SPEC, trial(warm_start="other #3")).imported
+    assert (OUTCOME, WARM_START) == ("searchae:outcome", "searchae:warm_start")
+
+
+# -- the best
+
+
+def test_the_best_has_the_highest_psnr_and_came_first() -> None:
+    found = best([row(0, 20.0), row(1, 25.0), row(2, 25.0), row(3, None)])
+    assert found is not None
+    assert found.number == 1
+
+
+def test_only_a_whole_training_can_be_the_best() -> None:
+    bad = [row(0, 30.0, "pruned"), row(1, 31.0, "running"), row(2, 32.0, outcome="diverged")]
+    assert best(bad) is None
+    found = best([*bad, row(3, 1.0)])
+    assert found is not None
+    assert found.number == 3
+    assert best([]) is None
+
+
+# -- a study
+
+
+def test_an_empty_study(stored: Stored) -> None:
+    summary = summary_of(stored)
+    assert summary.best is None
+    assert (summary.epochs_run, summary.epochs_full, summary.epochs_saved) == (0, 0, 0)
+    assert summary.wall_s == 0.0
+    assert (summary.outcomes, summary.workers, summary.warnings) == ({}, (), ())
+    assert (summary.study, summary.baseline_db, summary.counts.budget) == ("s", 10.0, 10)
+
+
+def test_epochs_are_counted_by_what_finished_trials_did_not_run(stored: Stored) -> None:
+    summary = summary_of(
+        stored,
+        trial(epochs=10),
+        trial(epochs=6),  # a plateau
+        trial(TrialState.PRUNED, epochs=3),
+        trial(TrialState.FAIL, epochs=2, outcome="lost"),
+        trial(TrialState.RUNNING, epochs=5),
+        trial(epochs=10, warm_start="other #1"),
+    )
+    assert summary.epochs_run == 10 + 6 + 3 + 2 + 5
+    assert summary.epochs_full == 30
+    assert summary.epochs_saved == 30 - (10 + 6 + 3)
+
+
+def test_imported_trials_are_not_the_study_s_own(stored: Stored) -> None:
+    imported = trial(psnr_db=99.0, warm_start="other #1")
+    imported.datetime_start = START - timedelta(days=1)
+    summary = summary_of(stored, imported, trial(psnr_db=20.0))
+    assert summary.best is not None
+    assert summary.best.psnr_db == 20.0
+    assert summary.wall_s == 90.0
+
+
+def test_wall_time_is_from_the_first_start_to_the_last_end(stored: Stored) -> None:
+    late = trial()
+    late.datetime_start = START + timedelta(seconds=60)
+    late.datetime_complete = START + timedelta(seconds=200)
+    assert summary_of(stored, trial(), late).wall_s == 200.0
+    running = summary_of(stored, trial(TrialState.RUNNING))
+    assert running.wall_s == pytest.approx((datetime.now() - START).total_seconds(), abs=30)
+
+
+def test_bad_ends_are_counted_by_how(stored: Stored) -> None:
+    summary = summary_of(
+        stored,
+        trial(outcome="diverged"),
+        trial(outcome="diverged"),
+        trial(outcome="out-of-memory"),
+        trial(),
+    )
+    assert summary.outcomes == {"diverged": 2, "out-of-memory": 1}
+
+
+def test_the_json_object_is_the_documented_one(stored: Stored) -> None:
+    summary = summary_of(stored, trial(psnr_db=21.0), trial(TrialState.PRUNED, epochs=4))
+    document = json.loads(json.dumps(summary.document()))
+    assert document == {
+        "study": "s",
+        "storage": summary.storage,
+        "budget": 10,
+        "trials": {"complete": 1, "pruned": 1, "failed": 0, "running": 0, "waiting": 0},
+        "best": {
+            "number": 0,
+            "psnr_db": 21.0,
+            "params": {"channels": [16], "optimizer": "sgd"},
+        },
+        "baseline_db": 10.0,
+        "outcomes": {},
+        "epochs": {"run": 14, "full": 20, "saved": 6},
+        "wall_s": 90.0,
+        "warnings": [],
+    }
+    assert replace(summary, best=None).document()["best"] is None
+
+
+# -- warnings
+
+
+def warnings(stored: Stored, *trials: FrozenTrial) -> str:
+    return "\n".join(summary_of(stored, *trials).warnings)
+
+
+def test_a_search_that_prunes_nothing_is_told_why(stored: Stored) -> None:
+    many = [trial() for _ in range(50)]
+    assert "50 trials ended and none was pruned: no trial was worse" in warnings(stored, *many)
+    assert "none was pruned" not in warnings(stored, trial(TrialState.PRUNED, epochs=1))
+
+
+def test_many_bad_ends_are_told(stored: Stored) -> None:
+    bad = [trial(outcome="diverged") for _ in range(6)]
+    assert "ended badly" not in warnings(stored, *bad, *[trial() for _ in range(6)])
+    told = warnings(stored, trial(outcome="diverged"))
+    assert "7 of 13 trials ended badly: the ranges may reach too far" in told
+
+
+def test_a_spent_budget_without_a_whole_training_is_told(stored: Stored) -> None:
+    pruned = [trial(TrialState.PRUNED, epochs=1) for _ in range(9)]
+    assert warnings(stored, *pruned) == ""
+    told = warnings(stored, trial(TrialState.PRUNED, epochs=1))
+    assert told == "no trial trained to its end: raise --trials or train fewer epochs"

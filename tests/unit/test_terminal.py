@@ -1,0 +1,203 @@
+"""The lines that a person reads."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searchae import terminal
+from searchae.ledger import Counts, WorkerRow
+from searchae.report.summary import Summary, TrialRow
+from searchae.study_file import from_document
+
+ROW = TrialRow(
+    number=7,
+    state="complete",
+    psnr_db=21.3449,
+    params={"activation": "relu", "channels": [4, 8], "learning_rate": 0.00123456},
+    epochs=20,
+    outcome="",
+    seconds=3.14159,
+    imported=False,
+)
+SUMMARY = Summary(
+    study="tiny",
+    storage="postgresql+psycopg://me:***@db/s",
+    counts=Counts(budget=10, complete=4, pruned=3, failed=1, running=2, waiting=0),
+    best=ROW,
+    outcomes={"diverged": 2},
+    baseline_db=11.0,
+    epochs_run=93,
+    epochs_full=140,
+    epochs_saved=35,
+    wall_s=754.0,
+    workers=(
+        WorkerRow(
+            worker="far-1",
+            host="far",
+            pid=11,
+            device="cuda:1",
+            trial=8,
+            epoch=3,
+            age_s=65.0,
+            silent_s=1.4,
+        ),
+        WorkerRow(
+            worker="far-2",
+            host="far",
+            pid=12,
+            device="cpu",
+            trial=None,
+            epoch=None,
+            age_s=2.0,
+            silent_s=0.1,
+        ),
+    ),
+    warnings=("the [ranges] may reach too far",),
+)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "0.0 s"),
+        (3.14159, "3.1 s"),
+        (59.94, "59.9 s"),
+        (59.96, "1 min 00 s"),
+        (60.0, "1 min 00 s"),
+        (754.4, "12 min 34 s"),
+        (3599.6, "1 h 00 min"),
+        (3600.0 * 25 + 61, "25 h 01 min"),
+    ],
+)
+def test_a_duration_in_the_unit_that_fits(seconds: float, text: str) -> None:
+    assert terminal._duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        ({"choices": ["adam", "sgd"]}, "adam, sgd"),
+        ({"choices": [[4, 8], [16]]}, "[4, 8], [16]"),
+        ({"choices": [0.25, True]}, "0.25, True"),
+        ({"low": 1e-5, "high": 0.1, "log": True}, "1e-05 to 0.1 (log)"),
+        ({"low": 4, "high": 64}, "4 to 64"),
+    ],
+)
+def test_a_range_in_words(document: dict[str, Any], text: str) -> None:
+    assert terminal._range(document) == text
+
+
+def test_a_trial_in_one_line() -> None:
+    line = terminal.trial_line(ROW, best_db=25.0)
+    assert line == (
+        "trial   7  complete  21.34 dB   20 epochs   3.1 s  "
+        "activation=relu channels=[4, 8] learning_rate=0.00123"
+    )
+
+
+def test_the_best_is_marked_and_only_it() -> None:
+    best_db = ROW.psnr_db
+    assert terminal.trial_line(ROW, best_db=best_db).endswith("  <- best")
+    for other in (
+        replace(ROW, psnr_db=20.0),
+        replace(ROW, state="pruned"),
+        replace(ROW, outcome="diverged"),
+    ):
+        assert "best" not in terminal.trial_line(other, best_db=best_db)
+    assert "best" not in terminal.trial_line(ROW, best_db=None)
+
+
+def test_a_trial_that_ended_badly_says_how_and_needs_no_value() -> None:
+    row = replace(ROW, psnr_db=None, outcome="diverged", epochs=0, seconds=None)
+    line = terminal.trial_line(row, best_db=None)
+    assert line.startswith("trial   7  diverged      -       0 epochs ")
+
+
+def test_columns_stand_below_each_other() -> None:
+    rows = [ROW, replace(ROW, psnr_db=None), replace(ROW, state="pruned", number=123, epochs=2)]
+    places = {terminal.trial_line(r, best_db=None).index("epochs") for r in rows}
+    assert len(places) == 1
+
+
+def test_a_summary_tells_everything_once(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.print_summary(SUMMARY, workers=True)
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.splitlines() == [
+        "study      tiny  (postgresql+psycopg://me:***@db/s)",
+        "trials     7 of 10: 4 complete, 3 pruned, 1 failed, 2 running  (among them 2 diverged)",
+        "epochs     93 run, 35 of 140 saved by pruning and plateaus (25%)",
+        "wall time  12 min 34 s",
+        "baseline   11.00 dB  (the mean training image for every image)",
+        "best       21.34 dB, +10.34 over the baseline: trial 7, "
+        "activation=relu channels=[4, 8] learning_rate=0.00123",
+        "workers    2 alive",
+        "  far pid 11 on cuda:1: trial 8, epoch 3 done; up 1 min 05 s, heard of 1 s ago",
+        "  far pid 12 on cpu: idle; up 2.0 s, heard of 0 s ago",
+        "warning    the [ranges] may reach too far",
+    ]
+
+
+def test_a_summary_of_nothing_shows_zeros_and_no_best(capsys: pytest.CaptureFixture[str]) -> None:
+    nothing = Counts(budget=10, complete=0, pruned=0, failed=0, running=0, waiting=0)
+    empty = replace(
+        SUMMARY, counts=nothing, best=None, outcomes={}, epochs_full=0, epochs_saved=0, warnings=()
+    )
+    terminal.print_summary(empty)
+    out = capsys.readouterr().out
+    assert "trials     0 of 10: 0 complete, 0 pruned\n" in out
+    assert "best" not in out
+    assert "workers" not in out
+    assert "%" not in out
+
+
+def test_the_best_trial_a_parameter_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    spec = from_document({"data": {"name": "svhn"}}, source="test")
+    terminal.print_best(ROW, spec)
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == "trial 7: 21.345 dB on the validation split, 20 epochs"
+    assert [line.split(maxsplit=1) for line in others] == [
+        ["activation", "relu"],
+        ["channels", "[4, 8]"],
+        ["learning_rate", "0.00123"],
+    ]
+
+
+def test_studies_are_listed_also_where_a_file_cannot_be_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contents = {
+        "good": 'description = "Größe"'.encode(),
+        "latin": 'description = "Größe"'.encode("latin-1"),
+        "broken": b"description =",
+    }
+    files = {name: tmp_path / f"{name}.toml" for name in (*contents, "absent")}
+    for name, content in contents.items():
+        files[name].write_bytes(content)
+    terminal.print_studies(files, [])
+    out = capsys.readouterr().out
+    assert "  good           Größe" in out
+    assert out.count("(cannot be read: ") == 3
+    assert out.endswith("  none yet\n")
+    terminal.print_studies({}, ["one", "two"])
+    assert capsys.readouterr().out.endswith("  one\n  two\n")
+
+
+def test_progress_off_a_terminal_is_plain_lines_on_stderr(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with terminal.Progress() as progress:
+        progress.note("fetching [svhn]")
+        progress.trial(ROW, best_db=None)
+        progress.progress(SUMMARY)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines()[:2] == [
+        "fetching [svhn]",
+        terminal.trial_line(ROW, best_db=None),
+    ]
+    assert "\x1b" not in captured.err
