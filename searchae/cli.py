@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from searchae.study import Stored
 
 INTERRUPTED = 130
+_GO_ON = "interrupted; run the same command again to go on"
 
 app = typer.Typer(
     name="searchae",
@@ -309,12 +310,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         code = app(words, standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as e:
+        if isinstance(e.__cause__, KeyboardInterrupt):
+            _say(_GO_ON)
         return e.exit_code
     except click.ClickException as e:
         e.show()
         return 2
     except (KeyboardInterrupt, click.Abort):
-        _say("interrupted; run the same command again to go on")
+        _say(_GO_ON)
         return INTERRUPTED
     except SearchaeError as e:
         if debug:
@@ -373,10 +376,10 @@ def _quiet_optuna() -> None:
 def _connect(url: str, *, stop: threading.Event | None = None) -> ResilientStorage:
     from searchae.retry import Backoff
     from searchae.storage import connect
-    from searchae.training import Interrupted
 
     if stop is None:
         return connect(url, backoff=Backoff(limit_s=60))
+    from searchae.training import Interrupted
 
     def sleep(seconds: float) -> None:
         if stop.wait(seconds):

@@ -10,7 +10,7 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -24,6 +24,7 @@ from searchae.spec import (
     Layer,
     Parameter,
     SearchSpec,
+    Source,
     StudySpec,
     jsonable,
     label,
@@ -227,6 +228,8 @@ class _Reader:
 
     def _explain(self, prefix: str, error: ValidationError) -> None:
         for fault in error.errors():
+            if fault["type"] == "too_short" and len(error.errors()) > 1:
+                continue  # what is wrong inside the list has been said
             inner = [str(p) for p in fault["loc"] if not str(p).startswith(("function", "tuple["))]
             self._fault(".".join([prefix, *inner]), _explanation(dict(fault)))
 
@@ -263,7 +266,8 @@ def _explanation(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "extra_forbidden":
         return f"unknown key; {nearest(str(fault['loc'][-1]), Layer.model_fields)}"
     if fault["type"] == "missing":
-        return "missing"
+        name_of_data = fault["loc"] == ("name",)
+        return f"missing; one of {', '.join(get_args(Source))}" if name_of_data else "missing"
     message = str(fault["msg"])
     return f"{message[0].lower()}{message[1:]}, not {value!r}"
 

@@ -229,11 +229,10 @@ def _load(spec: StudySpec, request: Request, progress: Progress) -> tuple[data.S
 def _check_models(spec: StudySpec, splits: data.Splits) -> list[int]:
     """Builds every net of the space once; returns their trainable parameters."""
     everything = space.models(spec)
-    with torch.device("meta"):
-        sizes = [
-            models.parameter_count(models.build(p.model, image_shape=splits.image_shape))
-            for p in everything
-        ]
+    sizes = [
+        models.parameter_count(models.build(p.model, image_shape=splits.image_shape))
+        for p in everything
+    ]
     largest = max(_batch_sizes(spec, everything))
     if largest > len(splits.train):
         raise SpecError(

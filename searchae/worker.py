@@ -27,7 +27,7 @@ from searchae.errors import (
 )
 from searchae.ledger import Ledger, Nothing
 from searchae.study import OUTCOME, Stored, versions
-from searchae.training import EpochResult, Interrupted
+from searchae.training import CheckpointError, EpochResult, Interrupted
 
 log = logging.getLogger(__name__)
 
@@ -287,10 +287,10 @@ class Worker:
             raise
         except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
             raise
-        except OSError as e:
+        except (OSError, CheckpointError) as e:
             # This machine's disk, not the trial: others may do better.
             self._ledger.release(trial_id)
-            raise ArtifactsError(f"{e.filename or self.options.artifacts}: {e.strerror}") from e
+            raise ArtifactsError(f"--artifacts {self.options.artifacts}: {e}") from e
         except Exception as e:
             self._stop_study(trial, e)
             raise StudyStoppedError(self._ledger.stopped()) from e

@@ -83,16 +83,20 @@ def smooth_images(count: int, size_px: int = 16, channels: int = 3, seed: int = 
     return (127.5 + 127.5 * np.tanh(plane)).astype(np.uint8)
 
 
+def make_folder(at: Path) -> Path:
+    """A user's folder: ``tiny.npz`` under data/, ``tiny.toml`` under studies/."""
+    (at / "data").mkdir()
+    (at / "studies").mkdir()
+    images = smooth_images(128), smooth_images(16, seed=1)
+    np.savez(at / "data" / "tiny.npz", x_train=images[0], x_test=images[1])
+    (at / "studies" / "tiny.toml").write_text(TINY)
+    return at
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A user's folder: ``tiny.npz`` under data/, ``tiny.toml`` under studies/."""
-    (tmp_path / "data").mkdir()
-    (tmp_path / "studies").mkdir()
-    np.savez(
-        tmp_path / "data" / "tiny.npz", x_train=smooth_images(128), x_test=smooth_images(16, seed=1)
-    )
-    (tmp_path / "studies" / "tiny.toml").write_text(TINY)
-    return tmp_path
+    """A new user's folder."""
+    return make_folder(tmp_path)
 
 
 @pytest.fixture

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +18,40 @@ import numpy as np
 import optuna
 import pytest
 
-from tests.conftest import smooth_images
+from searchae.ledger import Ledger
+from searchae.storage import connect
+from searchae.study import load_study
+from tests.conftest import make_folder, smooth_images
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def url(database: str) -> str:
-    return database
+def url(folder: Path) -> str:
+    """Where most is shown; what depends on the database is shown on both."""
+    return f"sqlite:///{folder / 'searchae.db'}"
+
+
+@pytest.fixture(scope="session")
+def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """A folder in which a search of six trials has ended, and what it printed."""
+    folder = make_folder(tmp_path_factory.mktemp("searched"))
+    done = subprocess.run(
+        [sys.executable, "-m", "searchae", "tune", "-s", "tiny", "--workers", "1", "--json"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    return folder, json.loads(done.stdout)
+
+
+@pytest.fixture
+def told(searched: tuple[Path, dict[str, Any]], folder: Path) -> dict[str, Any]:
+    """Puts a copy of that search into this test's folder; returns what it printed."""
+    shutil.copytree(searched[0], folder, dirs_exist_ok=True)
+    return searched[1]
 
 
 def trials(url: str, name: str = "tiny") -> list[optuna.trial.FrozenTrial]:
@@ -59,20 +87,15 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 60) -> None:
         time.sleep(0.1)
 
 
-def worker_pids() -> Iterator[int]:
-    """Processes whose command is `searchae worker`, of this test's own tune."""
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes().split(b"\0")
-                parent = (entry / "environ").read_bytes()
-            except OSError:
-                continue
-            if b"worker" in command and str(_tune_pid).encode() in parent.split(b"SEARCHAE_PARENT=")[-1].split(b"\0")[0]:
-                yield int(entry.name)
-
-
-_tune_pid = 0
+def worker_pids(tune: subprocess.Popen[str]) -> list[int]:
+    """The processes of the workers that a `tune` has started."""
+    mark = f"SEARCHAE_PARENT={tune.pid}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if mark in (entry / "environ").read_bytes().split(b"\0"):
+                found.append(int(entry.name))
+    return sorted(found)
 
 
 @pytest.fixture
@@ -81,12 +104,15 @@ def slow_folder(folder: Path) -> Path:
     images = smooth_images(1200)
     np.savez(folder / "data" / "tiny.npz", x_train=images, x_test=images[:16])
     text = (folder / "studies" / "tiny.toml").read_text()
-    text = text.replace("channels = [4, 8]", "channels = [16, 32]").replace("epochs = 3", "epochs = 5")
+    text = text.replace("channels = [4, 8]", "channels = [16, 32]").replace(
+        "epochs = 3", "epochs = 5"
+    )
     (folder / "studies" / "tiny.toml").write_text(text)
     return folder
 
 
-def test_a_search_runs_its_budget_and_says_what_it_found(searchae: Run, url: str) -> None:
+def test_a_search_runs_its_budget_and_says_what_it_found(searchae: Run, database: str) -> None:
+    url = database
     done = searchae("tune", "--study", "tiny", "--workers", "2", "--json", SEARCHAE_STORAGE=url)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -108,18 +134,16 @@ def test_a_search_runs_its_budget_and_says_what_it_found(searchae: Run, url: str
 
 
 def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
-    searchae: Run, url: str
+    searchae: Run, told: dict[str, Any], url: str
 ) -> None:
     words = ("tune", "--study", "tiny", "--workers", "1", "--json")
-    first = searchae(*words, "--trials", "2", SEARCHAE_STORAGE=url)
-    assert first.returncode == 0, first.stderr
-    again = searchae(*words, "--trials", "2", SEARCHAE_STORAGE=url)
+    again = searchae(*words)
     assert again.returncode == 0, again.stderr
     assert "nothing to run" in again.stderr
-    assert len(trials(url)) == 2
-    more = searchae(*words, "--trials", "4", SEARCHAE_STORAGE=url)
+    assert len(trials(url)) == 6
+    more = searchae(*words, "--trials", "8")
     assert more.returncode == 0, more.stderr
-    assert finished(url) == len(trials(url)) == 4
+    assert finished(url) == len(trials(url)) == 8
 
 
 def test_two_runs_with_one_seed_and_one_worker_agree_to_the_bit(
@@ -128,7 +152,13 @@ def test_two_runs_with_one_seed_and_one_worker_agree_to_the_bit(
     results = []
     for name in ("one", "two"):
         done = searchae(
-            "tune", "--study", "tiny", "--workers", "1", "--seed", "7",
+            "tune",
+            "--study",
+            "tiny",
+            "--workers",
+            "1",
+            "--seed",
+            "7",
             SEARCHAE_STORAGE=f"sqlite:///{folder / name}.db",
         )
         assert done.returncode == 0, done.stderr
@@ -138,14 +168,15 @@ def test_two_runs_with_one_seed_and_one_worker_agree_to_the_bit(
     assert len({value for _, _, value, _ in results[0]}) > 1
 
 
-def test_killed_workers_and_the_same_command_again_end_exact(slow_folder: Path, url: str) -> None:
+def test_killed_workers_and_the_same_command_again_end_exact(
+    slow_folder: Path, database: str
+) -> None:
     """kill -9 of two of three workers and of tune in the middle of 24 trials."""
-    global _tune_pid
+    url = database
     words = ("tune", "--study", "tiny", "--trials", "24", "--workers", "3")
     first = start(slow_folder, *words, url=url)
-    _tune_pid = first.pid
     wait_for(lambda: _study_is_there(url) and finished(url) >= 3)
-    victims = list(worker_pids())[:2]
+    victims = worker_pids(first)[:2]
     assert len(victims) == 2
     first.kill()
     for pid in victims:
@@ -165,7 +196,11 @@ def test_killed_workers_and_the_same_command_again_end_exact(slow_folder: Path, 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_nothing_running(slow_folder: Path, url: str, number: int) -> None:
+def test_a_signal_leaves_nothing_running(
+    slow_folder: Path, tmp_path: Path, request: pytest.FixtureRequest, number: int
+) -> None:
+    on_sqlite = number == signal.SIGINT
+    url = f"sqlite:///{tmp_path}/s.db" if on_sqlite else request.getfixturevalue("postgres_url")
     words = ("tune", "--study", "tiny", "--trials", "20", "--workers", "2")
     running = start(slow_folder, *words, url=url)
     wait_for(lambda: _study_is_there(url) and finished(url) >= 1)
@@ -180,95 +215,94 @@ def test_a_signal_leaves_nothing_running(slow_folder: Path, url: str, number: in
 
 
 def test_a_killed_worker_is_replaced(slow_folder: Path, url: str) -> None:
-    global _tune_pid
-    running = start(slow_folder, "tune", "--study", "tiny", "--trials", "8", "--workers", "1", url=url)
-    _tune_pid = running.pid
+    running = start(
+        slow_folder, "tune", "--study", "tiny", "--trials", "8", "--workers", "1", url=url
+    )
     wait_for(lambda: _study_is_there(url) and finished(url) >= 1)
-    os.kill(next(worker_pids()), signal.SIGKILL)
+    os.kill(worker_pids(running)[0], signal.SIGKILL)
     _, progress = running.communicate(timeout=120)
     assert running.returncode == 0, progress
     assert finished(url) == len(trials(url)) == 8
 
 
 def test_no_worker_is_left_when_tune_is_killed(slow_folder: Path, url: str) -> None:
-    global _tune_pid
-    running = start(slow_folder, "tune", "--study", "tiny", "--trials", "50", "--workers", "2", url=url)
-    _tune_pid = running.pid
-    wait_for(lambda: len(list(worker_pids())) == 2)
+    running = start(
+        slow_folder, "tune", "--study", "tiny", "--trials", "50", "--workers", "2", url=url
+    )
+    wait_for(lambda: len(worker_pids(running)) == 2)
     running.kill()
     running.communicate()
-    wait_for(lambda: not list(worker_pids()), seconds=30)
+    wait_for(lambda: not worker_pids(running), seconds=30)
 
 
-def test_a_worker_joins_with_the_storage_alone(searchae: Run, folder: Path, url: str) -> None:
-    searchae("tune", "--study", "tiny", "--trials", "1", "--workers", "1", SEARCHAE_STORAGE=url)
+def test_a_worker_joins_with_the_storage_alone(
+    searchae: Run, folder: Path, told: dict[str, Any], url: str
+) -> None:
     (folder / "studies" / "tiny.toml").unlink()
-    from searchae.ledger import Ledger
-    from searchae.storage import connect
-    from searchae.study import load_study
-
-    Ledger(load_study(connect(url), "tiny")).set_budget(3)
-    done = searchae("worker", "--study", "tiny", "--json", SEARCHAE_STORAGE=url)
+    Ledger(load_study(connect(url), "tiny")).set_budget(8)
+    done = searchae("worker", "--study", "tiny", "--json")
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["complete"] + counts["pruned"] == 2
-    assert finished(url) == 3
+    assert finished(url) == 8
 
 
-def test_a_worker_with_other_data_is_refused(searchae: Run, folder: Path, url: str) -> None:
-    searchae("tune", "--study", "tiny", "--trials", "1", "--workers", "1", SEARCHAE_STORAGE=url)
-    np.savez(folder / "data" / "tiny.npz", x_train=smooth_images(128, seed=9), x_test=smooth_images(16))
-    done = searchae("worker", "--study", "tiny", SEARCHAE_STORAGE=url)
+def test_a_worker_with_other_data_is_refused(
+    searchae: Run, folder: Path, told: dict[str, Any]
+) -> None:
+    images = smooth_images(128, seed=9)
+    np.savez(folder / "data" / "tiny.npz", x_train=images, x_test=smooth_images(16))
+    done = searchae("worker", "--study", "tiny")
     assert done.returncode == 2
     assert "differs from what the study was made with" in done.stderr
 
 
-def test_status_best_and_studies_tell_what_tune_told(searchae: Run, url: str) -> None:
-    told = json.loads(
-        searchae("tune", "--study", "tiny", "--workers", "2", "--json", SEARCHAE_STORAGE=url).stdout
-    )
-    status = json.loads(searchae("status", "--study", "tiny", "--json", SEARCHAE_STORAGE=url).stdout)
+def test_status_best_and_studies_tell_what_tune_told(searchae: Run, told: dict[str, Any]) -> None:
+    status = json.loads(searchae("status", "--study", "tiny", "--json").stdout)
     assert status.pop("workers") == []
+    told["storage"] = status["storage"]
     assert status == told
-    best = json.loads(searchae("best", "--study", "tiny", "--json", SEARCHAE_STORAGE=url).stdout)
+    best = json.loads(searchae("best", "--study", "tiny", "--json").stdout)
     assert best == told["best"]
-    studies = json.loads(searchae("studies", "--json", SEARCHAE_STORAGE=url).stdout)
+    studies = json.loads(searchae("studies", "--json").stdout)
     assert studies["stored"] == ["tiny"]
     assert {"svhn", "tiny", "quickstart"} <= studies["files"].keys()
     assert studies["files"]["tiny"].endswith("studies/tiny.toml")
-    for words in (("status", "-s", "tiny"), ("best", "-s", "tiny"), ("studies",)):
-        shown = searchae(*words, SEARCHAE_STORAGE=url)
-        assert shown.returncode == 0
-        assert "tiny" in shown.stdout or "trial" in shown.stdout
+    assert f"trial {best['number']}:" in searchae("best", "-s", "tiny").stdout
+    assert "6 of 6" in searchae("status", "-s", "tiny", "--watch").stdout
 
 
 def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
-    searchae: Run, folder: Path, url: str
+    searchae: Run, folder: Path, told: dict[str, Any], url: str
 ) -> None:
-    searchae("tune", "--study", "tiny", "--workers", "1", SEARCHAE_STORAGE=url)
     path = folder / "studies" / "tiny.toml"
     path.write_text(path.read_text().replace('["relu", "tanh"]', '["relu", "tanh", "elu"]'))
-    refused = searchae("tune", "--study", "tiny", SEARCHAE_STORAGE=url)
+    refused = searchae("tune", "--study", "tiny")
     assert refused.returncode == 2
     assert '["relu", "tanh"]' in refused.stderr
     assert '["relu", "tanh", "elu"]' in refused.stderr
     assert "--warm-start tiny" in refused.stderr
-    warm = searchae(
-        "tune", "--study", "tiny", "--name", "wider", "--warm-start", "tiny", "--trials", "3",
-        "--workers", "1", "--json", SEARCHAE_STORAGE=url,
-    )
+    words = ("--name", "wider", "--warm-start", "tiny", "--trials", "3", "--workers", "1")
+    warm = searchae("tune", "--study", "tiny", *words, "--json")
     assert warm.returncode == 0, warm.stderr
     rows = trials(url, "wider")
-    imported = [t for t in rows if "searchae:warm_start" in t.user_attrs]
-    assert len(imported) == 6
+    assert len([t for t in rows if "searchae:warm_start" in t.user_attrs]) == 6
     assert len(rows) == 9, "the imported ones do not count"
-    assert json.loads(warm.stdout)["trials"]["complete"] <= 3
+    counts = json.loads(warm.stdout)["trials"]
+    assert counts["complete"] + counts["pruned"] == 3
 
 
 def test_a_dry_run_says_what_would_run_and_trains_nothing(searchae: Run, folder: Path) -> None:
     done = searchae("tune", "--study", "tiny", "--dry-run")
     assert done.returncode == 0, done.stderr
-    for word in ("96 images", "32 images", "learning_rate", "0.0001 to 0.1 (log)", "parameters", "6 trials"):
+    for word in (
+        "96 images",
+        "32 images",
+        "learning_rate",
+        "0.0001 to 0.1 (log)",
+        "parameters",
+        "6 trials",
+    ):
         assert word in done.stdout
     assert not (folder / "searchae.db").exists()
     document = json.loads(searchae("tune", "--study", "tiny", "--dry-run", "--json").stdout)
@@ -292,13 +326,11 @@ def test_data_shows_the_splits(searchae: Run) -> None:
 
 
 def test_no_secret_shows_in_a_worker_s_arguments(slow_folder: Path, postgres_url: str) -> None:
-    global _tune_pid
     secret = postgres_url.replace("postgres:@", "postgres:tops%7Becret@")
     assert secret != postgres_url
     running = start(slow_folder, "tune", "--study", "tiny", "--workers", "1", url=secret)
-    _tune_pid = running.pid
-    wait_for(lambda: list(worker_pids()))
-    arguments = Path(f"/proc/{next(worker_pids())}/cmdline").read_text()
+    wait_for(lambda: worker_pids(running))
+    arguments = Path(f"/proc/{worker_pids(running)[0]}/cmdline").read_text()
     _, progress = running.communicate(timeout=120)
     assert running.returncode == 0, progress
     assert "ecret" not in arguments + progress
@@ -309,5 +341,5 @@ def test_no_secret_shows_in_a_worker_s_arguments(slow_folder: Path, postgres_url
 def _study_is_there(url: str) -> bool:
     try:
         return "tiny" in optuna.get_all_study_names(url)
-    except Exception:  # noqa: BLE001  # its tables are being made
+    except Exception:  # its tables are being made
         return False

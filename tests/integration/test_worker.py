@@ -1,0 +1,222 @@
+"""One worker in this process: what each way a trial can end leads to."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from optuna.trial import FrozenTrial
+
+from searchae import data, objective
+from searchae.errors import DivergedError, OutOfMemoryError, StudyStoppedError
+from searchae.ledger import Ledger
+from searchae.storage import connect
+from searchae.study import Stored, open_study
+from searchae.study_file import load
+from searchae.training import EpochResult
+from searchae.worker import Options, Worker
+
+BASELINE_DB = 11.5
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Any:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def study(folder: Path) -> Callable[..., Stored]:
+    def make(name: str = "tiny", **changes: Any) -> Stored:
+        keys = {"search.pruner": "none", **{k.replace("__", "."): v for k, v in changes.items()}}
+        spec = load(folder / "studies" / "tiny.toml", environment={}, changes=keys)
+        splits = data.load(spec.data, data_dir=folder / "data", seed=spec.seed)
+        storage = connect(f"sqlite:///{folder / name}.db")
+        return open_study(storage, name, spec=spec, data_hash=splits.hash, baseline_db=BASELINE_DB)[
+            0
+        ]
+
+    return make
+
+
+def worker(stored: Stored, folder: Path, **more: Any) -> Worker:
+    options = Options(
+        device="cpu", data_dir=folder / "data", artifacts=folder / f"artifacts-{stored.name}"
+    )
+    return Worker(stored, options, **more)
+
+
+def trials(stored: Stored) -> list[FrozenTrial]:
+    return stored.study.get_trials(deepcopy=False)
+
+
+def failing_once(error: Exception) -> Callable[..., float]:
+    """A training that meets an error the first time it is called."""
+    met = []
+
+    def train(trial: Any, params: Any, **rest: Any) -> float:
+        if not met:
+            met.append(error)
+            raise error
+        return objective.run(trial, params, **rest)
+
+    return train
+
+
+def test_a_bug_stops_the_study_for_every_worker_and_shows_its_traceback(
+    study: Callable[..., Stored], folder: Path
+) -> None:
+    stored = study()
+    with pytest.raises(StudyStoppedError, match="ZeroDivisionError: one over none"):
+        worker(stored, folder, train=failing_once(ZeroDivisionError("one over none"))).run()
+    assert [t.state.name for t in trials(stored)] == ["FAIL"]
+    assert "raise error" in trials(stored)[0].user_attrs["searchae:error"]
+    with pytest.raises(StudyStoppedError, match="one over none"):
+        worker(stored, folder).run()
+    assert len(trials(stored)) == 1, "nobody goes on burning the budget"
+    Ledger(stored).clear_stop()
+    assert worker(stored, folder).run().complete == 6
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (DivergedError("the loss is nan"), "diverged"),
+        (OutOfMemoryError("96 GiB wanted"), "out-of-memory"),
+    ],
+)
+def test_a_trial_without_a_result_is_a_bad_one_that_the_sampler_learns_from(
+    study: Callable[..., Stored], folder: Path, error: Exception, outcome: str
+) -> None:
+    stored = study()
+    counts = worker(stored, folder, train=failing_once(error)).run()
+    first, *rest = trials(stored)
+    assert (first.state.name, first.value) == ("COMPLETE", BASELINE_DB)
+    assert first.user_attrs["searchae:outcome"] == outcome
+    assert str(error) in first.user_attrs["searchae:error"]
+    assert len(rest) == 5, "it counts towards the budget"
+    assert counts.diverged + counts.out_of_memory == 1
+
+
+def test_an_exploding_training_is_found_to_diverge(
+    study: Callable[..., Stored], folder: Path
+) -> None:
+    stored = study(
+        train__learning_rate=1e6,
+        train__regularizer="none",
+        train__optimizer="sgd",
+        model__activation="relu",
+        model__output="none",
+        search__trials=1,
+    )
+    worker(stored, folder).run()
+    assert trials(stored)[0].user_attrs["searchae:outcome"] == "diverged"
+    assert trials(stored)[0].value == BASELINE_DB
+
+
+class KilledError(BaseException):
+    """As good as SIGKILL: nothing in the worker handles it."""
+
+
+def killed_after(epochs: int) -> Callable[..., float]:
+    """A training that is torn away after a number of epochs, once."""
+    killed = []
+
+    def train(trial: Any, params: Any, **rest: Any) -> float:
+        told = rest.pop("on_epoch")
+
+        def on_epoch(result: EpochResult) -> None:
+            told(result)
+            if result.epoch == epochs and not killed:
+                killed.append(True)
+                raise KilledError
+
+        return objective.run(trial, params, on_epoch=on_epoch, **rest)
+
+    return train
+
+
+def test_a_trial_cut_off_after_an_epoch_goes_on_with_the_next_to_the_same_bit(
+    study: Callable[..., Stored], folder: Path
+) -> None:
+    undisturbed = study("undisturbed", search__trials=3)
+    worker(undisturbed, folder).run()
+    stored = study("cut", search__trials=3)
+    with pytest.raises(KilledError):
+        worker(stored, folder, train=killed_after(2)).run()
+    (cut,) = trials(stored)
+    assert sorted(cut.intermediate_values) == [1, 2]
+    first_epochs = []
+
+    def train(trial: Any, params: Any, **rest: Any) -> float:
+        told = rest.pop("on_epoch")
+
+        def on_epoch(result: EpochResult) -> None:
+            first_epochs.append((trial.number, result.epoch))
+            told(result)
+
+        return objective.run(trial, params, on_epoch=on_epoch, **rest)
+
+    # A process that dies is seen to be gone; this one lives on.
+    with stored.storage.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE searchae_leases SET worker = NULL")
+    heir = worker(stored, folder, train=train)
+    heir.run()
+    assert first_epochs[0] == (0, 3), "epoch k + 1, not the first"
+    assert [t.value for t in trials(stored)] == [t.value for t in trials(undisturbed)]
+    assert [t.intermediate_values for t in trials(stored)] == [
+        t.intermediate_values for t in trials(undisturbed)
+    ]
+    left = list((folder / "artifacts-cut").rglob("*.pt"))
+    assert left == [], "checkpoints of ended trials are removed"
+
+
+def test_a_stop_puts_the_trial_back(study: Callable[..., Stored], folder: Path) -> None:
+    stored, stop = study(), threading.Event()
+
+    def train(trial: Any, params: Any, **rest: Any) -> float:
+        told = rest.pop("on_epoch")
+
+        def on_epoch(result: EpochResult) -> None:
+            stop.set()
+            told(result)
+
+        return objective.run(trial, params, on_epoch=on_epoch, **rest)
+
+    counts = worker(stored, folder, stop=stop, train=train).run()
+    assert counts.put_back == 1
+    (trial,) = trials(stored)
+    assert trial.state.name == "WAITING"
+    assert sorted(trial.intermediate_values) == [1]
+
+
+def test_a_worker_whose_trial_was_taken_away_ends_it_quietly(
+    study: Callable[..., Stored], folder: Path
+) -> None:
+    stored = study(search__trials=2, train__epochs=2)
+    taken = []
+
+    def train(trial: Any, params: Any, **rest: Any) -> float:
+        value = objective.run(trial, params, **rest)
+        if not taken:
+            taken.append(trial.number)
+            with stored.storage.engine.begin() as connection:
+                connection.exec_driver_sql("UPDATE searchae_leases SET worker = 'another'")
+            stored.storage.set_trial_state_values(trial._trial_id, _complete(), [99.0])
+        return value
+
+    counts = worker(stored, folder, train=train).run()
+    assert counts.taken_away == 1
+    assert counts.complete == 1
+    assert trials(stored)[0].value == 99.0, "the first result stands"
+
+
+def _complete() -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState.COMPLETE
