@@ -19,7 +19,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
-import click
 import typer
 
 from searchae import __version__
@@ -115,6 +114,15 @@ def tune(
     artifacts: Artifacts = Path("artifacts"),
     device: Device = "auto",
     workers_per_device: Annotated[int, typer.Option(min=1, help="Workers that share a GPU.")] = 1,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            envvar="SEARCHAE_THREADS",
+            help="CPU threads of each worker.",
+            show_default="the cores, shared out among the workers",
+        ),
+    ] = None,
     launcher: Annotated[str, typer.Option(help="Where workers run: local.")] = "local",
     seed: Annotated[
         int | None,
@@ -154,6 +162,7 @@ def tune(
         trials=trials,
         workers=workers,
         workers_per_device=workers_per_device,
+        threads=threads,
         device=device,
         seed=seed,
         data_dir=data_dir,
@@ -177,7 +186,9 @@ def worker(
     data_dir: DataDir = Path("data"),
     artifacts: Artifacts = Path("artifacts"),
     device: Device = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 for all.")] = 0,
+    threads: Annotated[
+        int, typer.Option(min=0, envvar="SEARCHAE_THREADS", help="CPU threads; 0 for all cores.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Join a study from any machine and work until its budget is spent.
@@ -281,12 +292,16 @@ def data(
     """Fetch and check a data set, and show its splits."""
     from searchae import catalog, study_file, terminal
     from searchae import data as use_case
+    from searchae.errors import nearest
     from searchae.spec import SOURCES_WITHOUT_PATH
 
+    known = {*SOURCES_WITHOUT_PATH, *catalog.study_files()}
     if name in SOURCES_WITHOUT_PATH:
         spec = study_file.from_document({"data": {"name": name}}, source=name)
-    else:
+    elif name in known or "/" in name or name.endswith(".toml"):
         spec = study_file.load(catalog.find(name))
+    else:
+        raise UserError(f"{name!r} is no data set and no study file; {nearest(name, known)}")
     splits = use_case.load(spec.data, data_dir=data_dir, seed=spec.seed, progress=terminal.note)
     document = {"name": spec.data.name, **use_case.describe(splits)}
     _print(as_json, lambda: document, lambda: terminal.print_splits(document))
@@ -307,16 +322,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = (["--debug"] if debug else []) + [w for w in words if w != "--debug"]
     _on_signals(_interrupt)
     try:
-        code = app(words, standalone_mode=False)
-        return code if isinstance(code, int) else 0
-    except click.exceptions.Exit as e:
-        if isinstance(e.__cause__, KeyboardInterrupt):
+        app(words)
+    except SystemExit as e:  # typer ends every command so, and says itself what was mistyped
+        if e.code == INTERRUPTED:
             _say(_GO_ON)
-        return e.exit_code
-    except click.ClickException as e:
-        e.show()
-        return 2
-    except (KeyboardInterrupt, click.Abort):
+        return e.code if isinstance(e.code, int) else 1
+    except KeyboardInterrupt:
         _say(_GO_ON)
         return INTERRUPTED
     except SearchaeError as e:
@@ -336,6 +347,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _say(f"{type(e).__name__}: {e}\nThis is a bug in searchae; --debug shows where")
         return 1
+    return 0
 
 
 def _say(text: str) -> None:

@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,28 @@ from typing import Any, Protocol
 
 import torch
 
+from searchae.errors import ArtifactsError
 from searchae.spec import TrialParams
 from searchae.training import CheckpointError, EpochResult, Trainer, checkpoint
 
 log = logging.getLogger(__name__)
+
+
+def check_artifacts(folder: Path) -> None:
+    """Makes the folder that all workers share, and sees whether it can be written.
+
+    Raises:
+        ArtifactsError: It cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as e:
+        reason = e.strerror or str(e)
+        raise ArtifactsError(
+            f"--artifacts {folder}: cannot be written: {reason}; choose another folder"
+        ) from e
 
 
 class Reports(Protocol):

@@ -55,24 +55,31 @@ def load(
         raise SpecError(f"{path}: cannot be read: {e}") from e
     except tomllib.TOMLDecodeError as e:
         raise SpecError(f"{path}: not valid TOML: {e}") from e
+    origins: dict[str, str] = {}
     for key, value in _from_environment(environment).items():
-        _put(document, key, value, origin="environment")
+        origins[key] = f"environment, SEARCHAE_{key.replace('.', '__').upper()}"
+        _put(document, key, value, origin=origins[key])
     for text in overrides:
-        key, separator, value = text.partition("=")
-        if not separator:
+        key, separator, value = (part.strip() for part in text.partition("="))
+        if not separator or not key:
             raise SpecError(f"--set {text}: write it as section.key=value")
-        _put(document, key.strip(), _toml_value(value.strip()), origin=f"--set {text}")
+        origins[key] = f"--set {text}"
+        _put(document, key, _toml_value(value), origin=origins[key])
     for key, value in (changes or {}).items():
-        _put(document, key, value, origin="command line")
-    return from_document(document, source=str(path))
+        origins[key] = "command line"
+        _put(document, key, value, origin=origins[key])
+    return from_document(document, source=str(path), origins=origins)
 
 
-def from_document(document: Mapping[str, Any], *, source: str) -> StudySpec:
+def from_document(
+    document: Mapping[str, Any], *, source: str, origins: Mapping[str, str] | None = None
+) -> StudySpec:
     """Checks a parsed study file.
 
     Args:
         document: As ``tomllib`` or ``json`` returns it.
         source: Named in each error.
+        origins: Key -> what is named instead, for values that came from elsewhere.
 
     Raises:
         SpecError: With every fault, a line each.
@@ -80,8 +87,19 @@ def from_document(document: Mapping[str, Any], *, source: str) -> StudySpec:
     reader = _Reader()
     spec = reader.read(document)
     if spec is None:
-        raise SpecError("\n".join(f"{source}: {fault}" for fault in reader.faults))
+        lines = (f"{_origin(fault, origins or {}, source)}: {fault}" for fault in reader.faults)
+        raise SpecError("\n".join(lines))
     return spec
+
+
+def _origin(fault: str, origins: Mapping[str, str], source: str) -> str:
+    """Where the value came from that a fault, ``key: message``, is about."""
+    at = fault.partition(": ")[0]
+    for key, origin in origins.items():
+        # A key's own parts, or the table that a wrong override made.
+        if at == key or at.startswith((f"{key}.", f"{key}[")) or key.startswith(f"{at}."):
+            return origin
+    return source
 
 
 class _Reader:

@@ -17,6 +17,7 @@ from searchae.errors import SearchaeError, SpecError, StudyStoppedError, UserErr
 from searchae.launch import Job, Launcher, LocalLauncher
 from searchae.launch.supervisor import Supervisor
 from searchae.ledger import Ledger
+from searchae.objective import check_artifacts
 from searchae.report import Summary, TrialRow, summarize, trial_row
 from searchae.report.summary import best
 from searchae.spec import Progress, StudySpec, TrialParams
@@ -41,6 +42,7 @@ class Request:
         trials: The budget; the file's if unset.
         workers: How many at once; by the machine if unset.
         workers_per_device: How many share a GPU.
+        threads: CPU threads of each worker; the cores shared out among them if unset.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: The file's if unset.
         data_dir: Where data sets lie.
@@ -56,6 +58,7 @@ class Request:
     trials: int | None = None
     workers: int | None = None
     workers_per_device: int = 1
+    threads: int | None = None
     device: str = "auto"
     seed: int | None = None
     data_dir: Path = Path("data")
@@ -218,10 +221,11 @@ def share_of_machine(request: Request, device: torch.device) -> tuple[int, int]:
         workers = count * request.workers_per_device
     else:
         workers = min(cores, MOST_DEFAULT_WORKERS)
-    return workers, max(1, cores // workers)
+    return workers, request.threads or max(1, cores // workers)
 
 
 def _load(spec: StudySpec, request: Request, progress: Progress) -> tuple[data.Splits, float]:
+    check_artifacts(request.artifacts)
     splits = data.load(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=progress)
     return splits, mean_image_psnr_db(splits.train, splits.validation)
 
