@@ -29,12 +29,19 @@ class Backoff:
     limit_s: float | None = None
     sleep: Callable[[float], object] = time.sleep
 
-    def call(self, function: Callable[[], T], *, again: Callable[[Exception], bool]) -> T:
+    def call(
+        self,
+        function: Callable[[], T],
+        *,
+        again: Callable[[Exception], bool],
+        explain: Callable[[Exception], str] = lambda e: type(e).__name__,
+    ) -> T:
         """Calls ``function`` until it returns.
 
         Args:
             function: Safe to call twice.
             again: Whether an exception is worth another try; others are raised at once.
+            explain: An exception in words for the log, without secrets.
         """
         started, bound = time.monotonic(), self.first_s
         while True:
@@ -46,6 +53,6 @@ class Backoff:
                 if self.limit_s is not None and time.monotonic() - started > self.limit_s:
                     raise
                 pause = random.uniform(bound / 2, bound)
-                log.warning("storage away (%s); trying again in %.1f s", type(e).__name__, pause)
+                log.warning("storage away (%s); trying again in %.1f s", explain(e), pause)
                 self.sleep(pause)
                 bound = min(bound * 2, self.longest_s)

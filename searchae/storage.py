@@ -115,7 +115,7 @@ class ResilientStorage(BaseStorage):
 
     def retried(self, function: Callable[[], Any]) -> Any:
         """Calls a function that is safe to repeat until the database answers."""
-        return self.backoff.call(function, again=is_transient)
+        return self.backoff.call(function, again=is_transient, explain=reason)
 
 
 def _retried_method(name: str) -> Callable[..., Any]:
@@ -153,7 +153,11 @@ def connect(
         _check_file(url)
     backoff = backoff or Backoff()
     try:
-        rdb = backoff.call(lambda: _open(url), again=lambda e: patient and is_transient(e))
+        rdb = backoff.call(
+            lambda: _open(url),
+            again=lambda e: patient and is_transient(e),
+            explain=lambda e: f"{masked(url)}: {reason(e)}",
+        )
     except RuntimeError as e:
         raise StorageError(f"{masked(url)}: its tables were made by another Optuna: {e}") from e
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as e:
