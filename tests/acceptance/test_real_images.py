@@ -29,14 +29,14 @@ description = "The default conv net on real CIFAR-10 images"
 [data]
 name = "npz"
 path = "cifar10_10k.npz"
-train_images = 3000
+train_images = 2000
 test_images = 100
 [model]
 channels = [32, 64, 128]
 latent_dim = 128
 activation = { choices = ["relu", "leaky_relu", "sigmoid", "tanh"] }
 [train]
-epochs = 4
+epochs = 3
 optimizer = { choices = ["adam", "rmsprop", "sgd"] }
 learning_rate = { low = 1e-4, high = 1e-1, log = true }
 regularizer = { choices = ["clip", "clip+l1"] }
@@ -46,6 +46,7 @@ trials = 12
 """
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_gap_conv_learns_mnist_as_published(real_data: Path, tmp_path: Path) -> None:
     """Adam at 1e-3, batches of 32, 10 epochs on 10,000 images: validation MSE below 0.02."""
