@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -202,7 +203,8 @@ def worker(
     from searchae.training import Interrupted
 
     stop = threading.Event()
-    _on_signals(stop.set)
+    # The second time it does not wait for the trial to be put back.
+    _on_signals(lambda: _interrupt() if stop.is_set() else stop.set())
     stored = _open(storage, study, stop=stop)
     options = use_case.Options(
         device=device,
@@ -335,8 +337,6 @@ def run(arguments: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _say(str(e))
         return e.exit_code
-    except BrokenPipeError:
-        return 0
     except OSError as e:
         if debug:
             traceback.print_exc()
@@ -393,9 +393,13 @@ def _connect(url: str, *, stop: threading.Event | None = None) -> ResilientStora
         return connect(url, backoff=Backoff(limit_s=60))
     from searchae.training import Interrupted
 
+    patience = iter(range(15))  # seconds in which a worker that was stopped puts its trial back
+
     def sleep(seconds: float) -> None:
         if stop.wait(seconds):
-            raise Interrupted("stopped while the database was away")
+            if next(patience, None) is None:
+                raise Interrupted("stopped while the database was away")
+            time.sleep(1)
 
     return connect(url, backoff=Backoff(sleep=sleep), patient=True)
 

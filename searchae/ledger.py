@@ -184,6 +184,7 @@ class Ledger:
 
     def _claim(self, trust_silence: bool) -> int | Nothing:
         with exclusive(self._engine, self._study_id) as still_held:
+            self._put_back_own()
             self._reap(trust_silence)
             counts = self.counts()
             if counts.finished >= counts.budget:
@@ -202,6 +203,20 @@ class Ledger:
                 self._put_back(trial_id)
                 raise
         return trial_id
+
+    def _put_back_own(self) -> None:
+        """A claimer holds nothing: what it does hold was claimed, and the answer was lost."""
+        query = (
+            sa.select(_trials.c.trial_id)
+            .join(_leases, _leases.c.trial_id == _trials.c.trial_id)
+            .where(
+                _trials.c.study_id == self._study_id,
+                _trials.c.state == TrialState.RUNNING,
+                _leases.c.worker == self.identity.worker,
+            )
+        )
+        for row in self._rows(query):
+            self._put_back(row.trial_id)
 
     def _take_waiting(self) -> int | None:
         """Sets the oldest trial that was put back RUNNING."""
@@ -386,15 +401,19 @@ class Ledger:
             .where(_trials.c.study_id == self._study_id, _trials.c.state == TrialState.RUNNING)
         )
         rows = self._rows(query)
-        # Without a lease: its claimer died inside the lock, which we hold.
+        # Without a lease: its claimer died inside the lock, which we hold, before any work.
+        unclaimed = [r.trial_id for r in rows if r.worker is None]
         gone = [
             r.trial_id
             for r in rows
-            if r.worker is None or (r.silent and trust_silence) or is_gone(r.place, r.process)
+            if r.worker is not None
+            and ((r.silent and trust_silence) or is_gone(r.place, r.process))
         ]
+        for trial_id in unclaimed:
+            self._put_back(trial_id)
         for trial_id in gone:
             self._bury(trial_id)
-        return len(gone)
+        return len(unclaimed) + len(gone)
 
     def _bury(self, trial_id: int) -> None:
         """Puts back a trial whose worker died; gives it up after too many deaths."""
@@ -407,8 +426,22 @@ class Ledger:
         if (losses or 0) >= self._search.max_attempts:
             self._storage.set_trial_user_attr(trial_id, OUTCOME, "lost")
             self._end(trial_id, TrialState.FAIL)
+            self._stop_if_workers_keep_dying()
         else:
             self._end(trial_id, TrialState.WAITING)
+
+    def _stop_if_workers_keep_dying(self) -> None:
+        """A machine that kills every worker would go on for ever: lost trials do not count."""
+        lost = [
+            t
+            for t in self.stored.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+            if t.user_attrs.get(OUTCOME) == "lost"
+        ]
+        if len(lost) % 5 == 0:
+            self.stop(
+                f"{len(lost)} trials were given up because their workers kept dying (out of the "
+                "machine's memory?): lower --workers, train.batch_size or the model's widths"
+            )
 
     def _put_back(self, trial_id: int) -> None:
         self._end(trial_id, TrialState.WAITING)

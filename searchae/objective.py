@@ -87,8 +87,9 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Removes every checkpoint of the trial, drafts of dead workers too."""
-        for path in self.folder.glob(f"{self.number:06d}-*"):
-            path.unlink(missing_ok=True)
+        for pattern in (f"{self.number:06d}-*", f".{self.number:06d}-*"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
 
     def _found(self) -> list[tuple[int, str, Path]]:
         """Epoch, hash and file of each checkpoint, the newest first."""

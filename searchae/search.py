@@ -88,7 +88,8 @@ def contains(parameter: Parameter, label: Value) -> bool:
     """Whether a stored value is one that the parameter can take."""
     if parameter.choices:
         return label in parameter.labels
-    return isinstance(label, int | float) and parameter.low <= label <= parameter.high
+    described = distribution(parameter)
+    return isinstance(label, int | float) and described._contains(described.to_internal_repr(label))
 
 
 def why_nothing_is_pruned(spec: StudySpec) -> str:

@@ -115,7 +115,25 @@ class ResilientStorage(BaseStorage):
 
     def retried(self, function: Callable[[], Any]) -> Any:
         """Calls a function that is safe to repeat until the database answers."""
-        return self.backoff.call(function, again=is_transient, explain=reason)
+        try:
+            return self.backoff.call(function, again=is_transient, explain=reason)
+        except (
+            sa.exc.OperationalError,
+            sa.exc.ProgrammingError,
+            PoolTimeoutError,
+            optuna.exceptions.StorageInternalError,
+        ) as e:
+            raise StorageError(f"{masked(self.engine.url)}: {reason(e)}") from e
+
+    def __getstate__(self) -> dict[str, Any]:
+        # An engine cannot travel; Optuna's storage makes its own again.
+        return {"backend": self._backend, "backoff": self.backoff}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        engine = state["backend"]._backend.engine
+        if _is_sqlite(engine.url):
+            _begin_immediate(engine)
+        self.__init__(state["backend"], engine, backoff=state["backoff"])  # type: ignore[misc]
 
 
 def _retried_method(name: str) -> Callable[..., Any]:
@@ -237,7 +255,14 @@ def _begin_immediate(engine: Engine) -> None:
 
 
 _CONNECT: dict[str, Any] = {
-    "connect_args": {"connect_timeout": 10, "keepalives_idle": 30, "application_name": "searchae"}
+    "connect_args": {
+        "connect_timeout": 10,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+        "application_name": "searchae",
+    }
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -123,20 +124,28 @@ def open_study(
             f"--warm-start {warm_start.name}: its trials were measured on other images "
             f"({warm_start.data_hash[:12]}, here {data_hash[:12]}); their PSNRs do not compare"
         )
-    with exclusive(storage.engine, 0):
-        created = _make_room(storage, name)
-        if created:
+
+    def make() -> bool:
+        with exclusive(storage.engine, 0) as still_held:
+            if not _make_room(storage, name):
+                return False
             study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
             study.set_user_attr(DATA_HASH, data_hash)
             study.set_metric_names(["psnr_db"])
             study.set_user_attr(BASELINE_DB, baseline_db)
             study.set_user_attr(VERSIONS, versions())
             if warm_start is not None:
-                _import_trials(study, spec, warm_start)
+                _import_trials(study, spec, warm_start, still_held)
             # Last: a study without its spec was cut off here, and is made again.
             study.set_user_attr(SPEC, spec.document())
+            return True
+
+    created: bool = storage.retried(make)
     stored = load_study(storage, name)
     check_same(stored, spec=spec, data_hash=data_hash)
+    if stored.spec != spec:  # in keys that change no result: workers go by the stored ones
+        stored.study.set_user_attr(SPEC, spec.document())
+        stored = load_study(storage, name)
     return stored, created
 
 
@@ -181,9 +190,10 @@ def _make_room(storage: ResilientStorage, name: str) -> bool:
     return cut_short or empty
 
 
-def _import_trials(study: optuna.Study, spec: StudySpec, source: Stored) -> None:
+def _import_trials(
+    study: optuna.Study, spec: StudySpec, source: Stored, still_held: Callable[[], None]
+) -> None:
     """Adds another study's finished trials as far as they fit into this space."""
-    count: Counter[str] = Counter()
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     for trial in source.study.get_trials(deepcopy=False, states=states):
         params = _translate(spec, source.spec, trial)
@@ -201,7 +211,9 @@ def _import_trials(study: optuna.Study, spec: StudySpec, source: Stored) -> None
                 user_attrs={WARM_START: f"{source.name} #{trial.number}"},
             )
         )
-        count[trial.state.name.lower()] += 1
+        still_held()
+    # What is there, not what was added: an answer that was lost leaves one more.
+    count = Counter(t.state.name.lower() for t in study.get_trials(deepcopy=False))
     study.set_user_attr(IMPORTED, dict(count))
 
 

@@ -188,6 +188,7 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
     ledger = Ledger(stored)
     ledger.set_budget(spec.search.trials)
     ledger.clear_stop()
+    ledger.reap(trust_silence=False)
     counts = ledger.counts()
     left = max(0, counts.budget - counts.finished)
     watcher.note(_opening(stored, created=created, finished=counts.finished, left=left))

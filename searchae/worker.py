@@ -23,6 +23,7 @@ from searchae.errors import (
     DivergedError,
     LeaseLostError,
     OutOfMemoryError,
+    StorageError,
     StudyStoppedError,
 )
 from searchae.ledger import Ledger, Nothing
@@ -245,11 +246,14 @@ class Worker:
                 self._ledger.forget(trial_id)
                 self._checkpoints(frozen.number).clear()
 
+    def _ask(self, trial_id: int, number: int) -> Trial:
+        """Optuna's handle on a claimed trial; samples its joint parameters."""
+        self._study.sampler = search.sampler(self.stored.spec, number=number)
+        self._study.get_trials(deepcopy=False)  # Optuna's cache has to know a trial put back
+        return Trial(self._study, trial_id)
+
     def _train(self, trial_id: int, frozen: FrozenTrial) -> None:
         spec = self.stored.spec
-        self._study.sampler = search.sampler(spec, number=frozen.number)
-        self._study.get_trials(deepcopy=False)  # Optuna's cache has to know a trial put back
-        trial = Trial(self._study, trial_id)
 
         def on_epoch(result: EpochResult) -> None:
             self._pulse.epoch = result.epoch
@@ -259,6 +263,7 @@ class Worker:
                 raise Interrupted
 
         try:
+            trial = self._ask(trial_id, frozen.number)
             params = space.sample(spec, trial)
             trial.set_user_attr(RUNTIME, self._runtime())
             psnr_db = self.train(
@@ -289,10 +294,14 @@ class Worker:
             raise
         except (OSError, CheckpointError) as e:
             # This machine's disk, not the trial: others may do better.
+            if self._pulse.lost.is_set() or not self._ledger.holds(trial_id):
+                raise LeaseLostError from e  # its new owner cleared the checkpoints away
             self._ledger.release(trial_id)
             raise ArtifactsError(f"--artifacts {self.options.artifacts}: {e}") from e
+        except StorageError:
+            raise
         except Exception as e:
-            self._stop_study(trial, e)
+            self._stop_study(trial_id, frozen.number, e)
             raise StudyStoppedError(self._ledger.stopped()) from e
         else:
             self._tell(trial, TrialState.COMPLETE, psnr_db)
@@ -324,14 +333,15 @@ class Worker:
         trial.set_user_attr(ERROR, str(error))
         self._tell(trial, TrialState.COMPLETE, self.stored.baseline_db)
 
-    def _stop_study(self, trial: Trial, error: Exception) -> None:
+    def _stop_study(self, trial_id: int, number: int, error: Exception) -> None:
         """Ends the whole study: a bug would only repeat itself."""
         text = "".join(traceback.format_exception(error))
-        trial.set_user_attr(OUTCOME, BUG)
-        trial.set_user_attr(ERROR, text)
-        self._ledger.stop(f"trial {trial.number} met a bug:\n{text}")
-        self._tell(trial, TrialState.FAIL)
-        self._ledger.forget(trial._trial_id)
+        storage = self.stored.storage
+        storage.set_trial_user_attr(trial_id, OUTCOME, BUG)
+        storage.set_trial_user_attr(trial_id, ERROR, text)
+        self._ledger.stop(f"trial {number} met a bug:\n{text}")
+        storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        self._ledger.forget(trial_id)
 
     def _runtime(self) -> dict[str, object]:
         """What besides spec and seed a result depends on, to the bit."""

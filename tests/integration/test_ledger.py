@@ -64,11 +64,12 @@ def test_hands_out_the_budget_then_waits_then_is_done(storage: ResilientStorage)
     assert isinstance(first, int)
     assert isinstance(second, int)
     assert first != second
-    assert one.claim() is Nothing.WAIT
+    third = worker(stored, "third")
+    assert third.claim() is Nothing.WAIT
     finish(stored, first)
-    assert one.claim() is Nothing.WAIT
+    assert third.claim() is Nothing.WAIT
     finish(stored, second)
-    assert one.claim() is Nothing.DONE
+    assert third.claim() is Nothing.DONE
     assert states(stored) == ["COMPLETE", "COMPLETE"]
 
 
@@ -80,6 +81,26 @@ def test_a_larger_budget_goes_on_where_the_smaller_ended(storage: ResilientStora
     ledger.set_budget(2)
     finish(stored, _claimed(ledger))
     assert ledger.claim() is Nothing.DONE
+
+
+def test_a_claim_whose_answer_was_lost_is_answered_with_the_same_trial(
+    storage: ResilientStorage,
+) -> None:
+    stored = make(storage, budget=3)
+    ledger = worker(stored, "one")
+    first = _claimed(ledger)
+    assert ledger.claim() == first, "called again, as after a broken connection"
+    assert states(stored) == ["RUNNING"]
+
+
+def test_a_machine_that_kills_every_worker_stops_the_study(storage: ResilientStorage) -> None:
+    stored = make(storage, budget=9, grace_s=0.2)
+    for i in range(10):  # two deaths give a trial up
+        _claimed(worker(stored, f"doomed {i}"))
+        time.sleep(0.25)
+    worker(stored, "last").reap()
+    assert states(stored) == ["FAIL"] * 5
+    assert "5 trials were given up" in worker(stored, "last").stopped()
 
 
 def test_a_trial_put_back_comes_before_a_new_one_and_keeps_its_number(
