@@ -184,8 +184,7 @@ class Ledger:
 
     def _claim(self, trust_silence: bool) -> int | Nothing:
         with exclusive(self._engine, self._study_id) as still_held:
-            self._put_back_own()
-            self._reap(trust_silence)
+            self._reap(trust_silence, claiming=True)
             counts = self.counts()
             if counts.finished >= counts.budget:
                 return Nothing.DONE
@@ -203,20 +202,6 @@ class Ledger:
                 self._put_back(trial_id)
                 raise
         return trial_id
-
-    def _put_back_own(self) -> None:
-        """A claimer holds nothing: what it does hold was claimed, and the answer was lost."""
-        query = (
-            sa.select(_trials.c.trial_id)
-            .join(_leases, _leases.c.trial_id == _trials.c.trial_id)
-            .where(
-                _trials.c.study_id == self._study_id,
-                _trials.c.state == TrialState.RUNNING,
-                _leases.c.worker == self.identity.worker,
-            )
-        )
-        for row in self._rows(query):
-            self._put_back(row.trial_id)
 
     def _take_waiting(self) -> int | None:
         """Sets the oldest trial that was put back RUNNING."""
@@ -266,17 +251,11 @@ class Ledger:
 
     def forget(self, trial_id: int) -> None:
         """Drops the lease of a trial that has ended."""
-
-        def delete() -> None:
-            with self._engine.begin() as connection:
-                connection.execute(
-                    sa.delete(_leases).where(
-                        _leases.c.trial_id == trial_id,
-                        _leases.c.worker == self.identity.worker,
-                    )
-                )
-
-        self._storage.retried(delete)
+        self._write(
+            sa.delete(_leases).where(
+                _leases.c.trial_id == trial_id, _leases.c.worker == self.identity.worker
+            )
+        )
 
     # -- signs of life
 
@@ -292,30 +271,18 @@ class Ledger:
             "process": self.identity.process,
             "device": device,
         }
-
-        def insert() -> None:
-            with self._engine.begin() as connection:
-                connection.execute(
-                    # Those who died without leaving would pile up.
-                    sa.delete(_workers).where(
-                        (_workers.c.worker == self.identity.worker)
-                        | (_workers.c.beat_at < now - 10 * self._search.grace_s)
-                    )
-                )
-                connection.execute(sa.insert(_workers).values(started_at=now, beat_at=now, **row))
-
-        self._storage.retried(insert)
+        # Those who died without leaving would pile up.
+        old = (_workers.c.worker == self.identity.worker) | (
+            _workers.c.beat_at < now - 10 * self._search.grace_s
+        )
+        self._write(
+            sa.delete(_workers).where(old),
+            sa.insert(_workers).values(started_at=now, beat_at=now, **row),
+        )
 
     def leave(self) -> None:
         """Takes this worker off the list."""
-
-        def delete() -> None:
-            with self._engine.begin() as connection:
-                connection.execute(
-                    sa.delete(_workers).where(_workers.c.worker == self.identity.worker)
-                )
-
-        self._storage.retried(delete)
+        self._write(sa.delete(_workers).where(_workers.c.worker == self.identity.worker))
 
     def beat(self, trial_id: int | None, *, number: int | None, epoch: int | None) -> bool:
         """Renews the lease and the worker's sign of life, once; raises if the database is away.
@@ -388,7 +355,7 @@ class Ledger:
         reaped: int = self._storage.retried(locked)
         return reaped
 
-    def _reap(self, trust_silence: bool) -> int:
+    def _reap(self, trust_silence: bool, *, claiming: bool = False) -> int:
         query = (
             sa.select(
                 _trials.c.trial_id,
@@ -402,11 +369,13 @@ class Ledger:
         )
         rows = self._rows(query)
         # Without a lease: its claimer died inside the lock, which we hold, before any work.
-        unclaimed = [r.trial_id for r in rows if r.worker is None]
+        # Leased to us while we claim: it was claimed before, and the answer was lost.
+        nobody = {None, self.identity.worker} if claiming else {None}
+        unclaimed = [r.trial_id for r in rows if r.worker in nobody]
         gone = [
             r.trial_id
             for r in rows
-            if r.worker is not None
+            if r.worker not in nobody
             and ((r.silent and trust_silence) or is_gone(r.place, r.process))
         ]
         for trial_id in unclaimed:
@@ -473,6 +442,16 @@ class Ledger:
             .group_by(_trials.c.state)
         )
         return {r.state.name: int(r.n) for r in self._rows(query)}
+
+    def _write(self, *statements: sa.Executable) -> None:
+        """Runs statements that may be repeated, in one transaction, once the database answers."""
+
+        def run() -> None:
+            with self._engine.begin() as connection:
+                for statement in statements:
+                    connection.execute(statement)
+
+        self._storage.retried(run)
 
     def _rows(self, query: sa.Select[Any]) -> list[Any]:
         with self._engine.begin() as connection:

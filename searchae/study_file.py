@@ -19,6 +19,7 @@ from searchae.spec import (
     NOT_SEARCHABLE,
     SEARCHABLE,
     SECTIONS,
+    SOURCES_WITHOUT_PATH,
     DataSpec,
     Frozen,
     Layer,
@@ -253,7 +254,7 @@ class _Reader:
 
     def _check_names(self, parsed: Mapping[str, Any], space: Sequence[Parameter]) -> None:
         data, model = parsed["data"], parsed["model"]
-        if data.name in ("npz", "csv", "folder") and data.path is None:
+        if data.name not in SOURCES_WITHOUT_PATH and data.path is None:
             self._fault("data.path", f"missing: a {data.name} source needs the file or folder")
         searched = {p.key for p in space}
         given = {

@@ -18,8 +18,7 @@ from searchae.launch import Job, Launcher, LocalLauncher
 from searchae.launch.supervisor import Supervisor
 from searchae.ledger import Ledger
 from searchae.objective import check_artifacts
-from searchae.report import Summary, TrialRow, summarize, trial_row
-from searchae.report.summary import best
+from searchae.report import Summary, TrialRow, summarize
 from searchae.spec import Progress, StudySpec, TrialParams
 from searchae.training import Trainer, mean_image_psnr_db
 from searchae.worker import pick_device
@@ -315,16 +314,17 @@ def _worker_argv(request: Request, name: str, device: str, threads: int) -> tupl
 
 def _follow(stored: study.Stored, ledger: Ledger, supervisor: Supervisor, watcher: Watcher) -> None:
     """Watches the study until no worker is left."""
-    seen = _ended(stored, set())[0]
+    seen = {row.number for row in _ended(summarize(stored, ledger))}
     supervisor.start()
     alive = True
     while alive:
         alive = supervisor.poll()
-        seen, rows, all_rows = _ended(stored, seen)
-        top = best(all_rows)
-        for row in rows:
-            watcher.trial(row, best_db=None if top is None else top.psnr_db)
-        watcher.progress(summarize(stored, ledger))
+        now = summarize(stored, ledger)
+        for row in _ended(now):
+            if row.number not in seen:
+                seen.add(row.number)
+                watcher.trial(row, best_db=None if now.best is None else now.best.psnr_db)
+        watcher.progress(now)
         if alive:
             time.sleep(FOLLOW_S)
     message = ledger.stopped()
@@ -335,11 +335,8 @@ def _follow(stored: study.Stored, ledger: Ledger, supervisor: Supervisor, watche
         raise _workers_gone(supervisor)
 
 
-def _ended(stored: study.Stored, seen: set[int]) -> tuple[set[int], list[TrialRow], list[TrialRow]]:
-    """Trials that have ended, those among them that are new, and all rows."""
-    rows = [trial_row(stored.spec, t) for t in stored.study.get_trials(deepcopy=False)]
-    ended = [r for r in rows if r.state in ("complete", "pruned", "failed") and not r.imported]
-    return {r.number for r in ended}, [r for r in ended if r.number not in seen], ended
+def _ended(summary: Summary) -> list[TrialRow]:
+    return [r for r in summary.rows if r.state in ("complete", "pruned", "failed")]
 
 
 def _workers_gone(supervisor: Supervisor) -> SearchaeError:

@@ -32,7 +32,7 @@ from searchae.training import CheckpointError, EpochResult, Interrupted
 
 log = logging.getLogger(__name__)
 
-RUNTIME, ERROR, PRUNED_BECAUSE = "searchae:runtime", "searchae:error", "searchae:pruned"
+RUNTIME, ERROR = "searchae:runtime", "searchae:error"
 DIVERGED, OUT_OF_MEMORY, BUG = "diverged", "out-of-memory", "bug"
 POLL_S = 1.0
 """Seconds between two looks at a budget whose rest others are working on."""

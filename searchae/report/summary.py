@@ -59,6 +59,7 @@ class Summary:
         wall_s: Seconds from the first trial's start to the last one's end.
         workers: Those alive.
         warnings: What the user should know, a line each.
+        rows: Its own trials, in order; those of a warm start left out.
     """
 
     study: str
@@ -73,6 +74,7 @@ class Summary:
     wall_s: float
     workers: tuple[WorkerRow, ...]
     warnings: tuple[str, ...]
+    rows: tuple[TrialRow, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
@@ -142,6 +144,7 @@ def summarize(stored: Stored, ledger: Ledger) -> Summary:
         wall_s=_wall_s([t for t in trials if WARM_START not in t.user_attrs]),
         workers=tuple(ledger.workers()),
         warnings=tuple(_warnings(stored.spec, counts, own)),
+        rows=tuple(own),
     )
 
 
