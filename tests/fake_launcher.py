@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from searchae.launch import Exit, Job
+from collections.abc import Sequence
+
+from searchae.launch import Exit, Job, Resources
 
 
 class FakeLauncher:
     """A job runs until the test ends it; one whose argv is ``exit CODE`` has ended at once."""
+
+    nearby = True
 
     def __init__(self) -> None:
         self.started: list[str] = []
         self._running: dict[str, Job] = {}
         self._ended: list[Exit] = []
 
-    def start(self, job: Job) -> None:
+    def resources(self) -> Resources:
+        return Resources(cpus=4, gpus=0, machines=1)
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
         assert job.name not in self._running, f"{job.name} runs already"
         self.started.append(job.name)
         self._running[job.name] = job

@@ -6,18 +6,32 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 
-from searchae.launch.base import Exit, Job
+from searchae.launch.base import Exit, Job, Resources
 
 
 class LocalLauncher:
     """One process a job, in a session of its own: Ctrl-C reaches them through ``stop`` only."""
 
+    nearby = True
+
     def __init__(self) -> None:
         self._running: dict[str, tuple[Job, subprocess.Popen[bytes], float]] = {}
 
-    def start(self, job: Job) -> None:
-        """Starts a process; its output goes to the job's log."""
+    def resources(self) -> Resources:
+        """This machine's, as far as this process may use it."""
+        import torch
+
+        cores = len(os.sched_getaffinity(0))
+        return Resources(cpus=cores, gpus=torch.cuda.device_count(), machines=1)
+
+    def start(self, jobs: Sequence[Job]) -> None:
+        """Starts a process a job; its output goes to the job's log."""
+        for job in jobs:
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
             process = subprocess.Popen(

@@ -38,8 +38,7 @@ class Supervisor:
 
     def start(self) -> None:
         """Starts every job."""
-        for job in self.jobs:
-            self.launcher.start(job)
+        self.launcher.start(self.jobs)
 
     def poll(self) -> bool:
         """Starts again what is due; returns whether any job runs or will run again."""
@@ -49,7 +48,7 @@ class Supervisor:
         for name, (when, job) in list(self._due.items()):
             if when <= now:
                 del self._due[name]
-                self.launcher.start(job)
+                self.launcher.start([job])
         return bool(self._due) or self.launcher.alive() > 0
 
     def _consider(self, ended: Exit) -> None:

@@ -62,7 +62,7 @@ class LauncherContract:
         self, launcher: Launcher, exiting: Callable[..., Job], code: int
     ) -> None:
         started = exiting(code)
-        launcher.start(started)
+        launcher.start([started])
         (ended,) = ends(launcher)
         assert (ended.job, ended.code) == (started, code)
         assert 0 < ended.alive_s < 10
@@ -71,9 +71,9 @@ class LauncherContract:
     def test_jobs_run_side_by_side_and_are_counted(
         self, launcher: Launcher, exiting: Callable[..., Job], running: Callable[..., Job]
     ) -> None:
-        launcher.start(running(name="one"))
-        launcher.start(running(name="two"))
-        launcher.start(exiting(0, name="short"))
+        launcher.start([running(name="one")])
+        launcher.start([running(name="two")])
+        launcher.start([exiting(0, name="short")])
         assert [e.job.name for e in ends(launcher)] == ["short"]
         assert launcher.alive() == 2
 
@@ -82,7 +82,7 @@ class LauncherContract:
     ) -> None:
         codes = []
         for code in (3, 4):
-            launcher.start(exiting(code, name="same"))
+            launcher.start([exiting(code, name="same")])
             codes += [e.code for e in ends(launcher)]
         assert codes == [3, 4]
 
@@ -90,7 +90,7 @@ class LauncherContract:
         self, launcher: Launcher, running: Callable[..., Job]
     ) -> None:
         for name in ("one", "two"):
-            launcher.start(running(name=name))
+            launcher.start([running(name=name)])
         launcher.stop(wait_s=5)
         assert launcher.alive() == 0
         ended = ends(launcher, 2)
@@ -126,7 +126,7 @@ class ProcessContract(LauncherContract):
     def test_a_killed_job_s_code_names_the_signal(
         self, launcher: Launcher, job: Callable[..., Job]
     ) -> None:
-        launcher.start(job("import os; os.kill(os.getpid(), 9)"))
+        launcher.start([job("import os; os.kill(os.getpid(), 9)")])
         (ended,) = ends(launcher)
         assert ended.code == -signal.SIGKILL
 
@@ -135,7 +135,7 @@ class ProcessContract(LauncherContract):
     ) -> None:
         program = "import sys; print('to out', flush=True); print('to err', file=sys.stderr)"
         for _ in range(2):
-            launcher.start(job(program))
+            launcher.start([job(program)])
             (ended,) = ends(launcher)
         assert ended.job.log.read_text().splitlines() == ["to out", "to err"] * 2
 
@@ -150,7 +150,7 @@ class ProcessContract(LauncherContract):
             "print(open('/proc/self/cmdline').read())"
         )
         started = job(program, SEARCHAE_TEST_BOTH="job's", SEARCHAE_TEST_STORAGE=SECRET)
-        launcher.start(started)
+        launcher.start([started])
         ends(launcher)
         first, *argv = started.log.read_text().splitlines()
         assert first == f"ours job's {SECRET}"
@@ -167,7 +167,7 @@ class ProcessContract(LauncherContract):
             "print('ready', flush=True); time.sleep(60)"
         )
         started = job(program)
-        launcher.start(started)
+        launcher.start([started])
         wait_for(lambda: "ready" in started.log.read_text())
         began = time.monotonic()
         launcher.stop(wait_s=10)
@@ -185,7 +185,7 @@ class ProcessContract(LauncherContract):
             "print('ready', flush=True); time.sleep(60)"
         )
         started = job(program)
-        launcher.start(started)
+        launcher.start([started])
         wait_for(lambda: "ready" in started.log.read_text())
         began = time.monotonic()
         launcher.stop(wait_s=0.5)
@@ -198,7 +198,7 @@ class ProcessContract(LauncherContract):
         self, launcher: Launcher, job: Callable[..., Job]
     ) -> None:
         started = job("import os; print('ready', flush=True); os.kill(os.getpid(), 19)")
-        launcher.start(started)
+        launcher.start([started])
         wait_for(lambda: "ready" in started.log.read_text())
         launcher.stop(wait_s=0.2)
         assert launcher.alive() == 0
@@ -229,7 +229,7 @@ class TestLocalLauncher(ProcessContract):
         self, launcher: Launcher, job: Callable[..., Job]
     ) -> None:
         started = job("import os; print(os.getpid() == os.getsid(0), os.fstat(0).st_rdev)")
-        launcher.start(started)
+        launcher.start([started])
         ends(launcher)
         leads, stdin = started.log.read_text().split()
         assert leads == "True"
