@@ -6,28 +6,45 @@ runs: ``searchae --help`` loads neither torch nor optuna.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import signal
 import sys
 import threading
-import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from searchae import __version__
+from searchae.cli_dashboard import app as _dashboard
+from searchae.cli_report import app as _report
+from searchae.cli_shared import (
+    DEFAULT_STORAGE,
+    Artifacts,
+    AsJson,
+    DataDir,
+    Device,
+    Storage,
+    StoredStudy,
+    Study,
+)
+from searchae.cli_shared import await_study as _await
+from searchae.cli_shared import connect_to as _connect
+from searchae.cli_shared import database_exists as _exists
+from searchae.cli_shared import open_study as _open
+from searchae.cli_shared import quiet_optuna as _quiet_optuna
+from searchae.cli_shared import show as _print
+from searchae.cli_winner import app as _winner
 from searchae.errors import SearchaeError, UserError
 
 if TYPE_CHECKING:
-    from searchae.storage import ResilientStorage
-    from searchae.study import Stored
+    from searchae.launch import Launcher
+    from searchae.tune import Request
 
 INTERRUPTED = 130
 _GO_ON = "interrupted; run the same command again to go on"
@@ -41,32 +58,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-Study = Annotated[
-    str, typer.Option("--study", "-s", help="A study file's name (svhn), or a path to one.")
-]
-StoredStudy = Annotated[str, typer.Option("--study", "-s", help="The study's name.")]
-Storage = Annotated[
-    str,
-    typer.Option(
-        envvar="SEARCHAE_STORAGE",
-        show_envvar=True,
-        show_default="sqlite:///searchae.db",
-        help="Database URL: sqlite:///FILE or postgresql://USER@HOST/DB. Give one that holds a "
-        "password through the environment.",
-    ),
-]
-DataDir = Annotated[
-    Path, typer.Option(envvar="SEARCHAE_DATA_DIR", help="Where data sets lie, or are fetched to.")
-]
-Artifacts = Annotated[
-    Path,
-    typer.Option(envvar="SEARCHAE_ARTIFACTS", help="Checkpoints and logs; shared by all workers."),
-]
-Device = Annotated[str, typer.Option(envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-
-DEFAULT_STORAGE = "sqlite:///searchae.db"
+app.add_typer(_winner)
+app.add_typer(_dashboard)
+app.add_typer(_report)
 
 
 def _version(asked: bool) -> None:
@@ -104,6 +98,13 @@ def tune(
             min=1, help="Trials to end complete or pruned.", show_default="the study file's"
         ),
     ] = None,
+    max_hours: Annotated[
+        float | None,
+        typer.Option(
+            help="Time for the whole fleet from now; each worker still ends its epoch.",
+            show_default="no limit",
+        ),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -124,7 +125,20 @@ def tune(
             show_default="the cores, shared out among the workers",
         ),
     ] = None,
-    launcher: Annotated[str, typer.Option(help="Where workers run: local.")] = "local",
+    launcher: Annotated[
+        str, typer.Option(help="Where workers run: local, ray or slurm.")
+    ] = "local",
+    ray_address: Annotated[
+        str,
+        typer.Option(
+            envvar="RAY_ADDRESS",
+            help="Ray cluster: HOST:PORT; auto: the one here, else a new one; local: a new one.",
+        ),
+    ] = "auto",
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="An sbatch option, as partition=gpu; repeatable."),
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Decides everything random.", show_default="the study file's"),
@@ -150,8 +164,6 @@ def tune(
 
     Run the same command again after a crash: what is finished stays, what is missing is run.
     """
-    if launcher != "local":
-        raise UserError(f"--launcher {launcher!r}: not known. Valid: local")
     _quiet_optuna()
     from searchae import terminal
     from searchae import tune as use_case
@@ -161,6 +173,7 @@ def tune(
         name=name,
         storage=storage,
         trials=trials,
+        max_hours=max_hours,
         workers=workers,
         workers_per_device=workers_per_device,
         threads=threads,
@@ -171,12 +184,13 @@ def tune(
         overrides=overrides or (),
         warm_start=warm_start,
     )
+    runs_on = _launcher(launcher, request, ray_address=ray_address, slurm=slurm or ())
     if dry_run:
-        plan = use_case.plan(request, terminal.note)
+        plan = use_case.plan(request, terminal.note, runs_on)
         _print(as_json, lambda: terminal.plan_document(plan), lambda: terminal.print_plan(plan))
         return
     with terminal.Progress() as watcher:
-        summary = use_case.tune(request, watcher)
+        summary = use_case.tune(request, watcher, runs_on)
     _print(as_json, summary.document, lambda: terminal.print_summary(summary))
 
 
@@ -190,6 +204,9 @@ def worker(
     threads: Annotated[
         int, typer.Option(min=0, envvar="SEARCHAE_THREADS", help="CPU threads; 0 for all cores.")
     ] = 0,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for the study, if it is not there yet.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Join a study from any machine and work until its budget is spent.
@@ -205,7 +222,6 @@ def worker(
     stop = threading.Event()
     # The second time it does not wait for the trial to be put back.
     _on_signals(lambda: _interrupt() if stop.is_set() else stop.set())
-    stored = _open(storage, study, stop=stop)
     options = use_case.Options(
         device=device,
         threads=threads or len(os.sched_getaffinity(0)),
@@ -213,12 +229,13 @@ def worker(
         artifacts=artifacts,
         parent=int(os.environ.get("SEARCHAE_PARENT", "0")),
     )
-    me = use_case.Worker(stored, options, stop)
+    done = use_case.Counts()
     try:
-        me.run()
+        stored = (_await if wait else _open)(storage, study, stop=stop)
+        use_case.Worker(stored, options, stop, done).run()
     except Interrupted:
         stop.set()
-    counts = asdict(me.counts)
+    counts = asdict(done)
     _print(as_json, lambda: counts, lambda: terminal.print_counts(counts))
     if stop.is_set():
         raise typer.Exit(INTERRUPTED)
@@ -354,15 +371,6 @@ def _say(text: str) -> None:
     print(f"searchae: {text}", file=sys.stderr)
 
 
-def _print(
-    as_json: bool, document: Callable[[], Mapping[str, Any]], text: Callable[[], None]
-) -> None:
-    if as_json:
-        print(json.dumps(document(), default=str))
-    else:
-        text()
-
-
 def _on_signals(action: Callable[[], None]) -> None:
     def handler(_number: int, _frame: FrameType | None) -> None:
         action()
@@ -375,48 +383,23 @@ def _interrupt() -> None:
     raise KeyboardInterrupt
 
 
-def _quiet_optuna() -> None:
-    """Optuna logs each trial, and warns of what is experimental; our own lines say it better."""
-    import warnings
+def _launcher(name: str, request: Request, *, ray_address: str, slurm: Sequence[str]) -> Launcher:
+    if slurm and name != "slurm":
+        raise UserError(f"--slurm {slurm[0]}: only with --launcher slurm")
+    if name == "local":
+        from searchae.launch import LocalLauncher
 
-    import optuna
+        return LocalLauncher()
+    if name == "ray":
+        from searchae.launch.ray import RayLauncher
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+        return RayLauncher(ray_address)
+    if name == "slurm":
+        from searchae.launch.slurm import SlurmLauncher
 
+        options = dict(part.partition("=")[::2] for part in slurm)
+        label = request.name or Path(request.study).stem
+        return SlurmLauncher(request.artifacts.resolve() / "slurm", options, label=label)
+    from searchae.errors import nearest
 
-def _connect(url: str, *, stop: threading.Event | None = None) -> ResilientStorage:
-    from searchae.retry import Backoff
-    from searchae.storage import connect
-
-    if stop is None:
-        return connect(url, backoff=Backoff(limit_s=60))
-    from searchae.training import Interrupted
-
-    patience = iter(range(15))  # seconds in which a worker that was stopped puts its trial back
-
-    def sleep(seconds: float) -> None:
-        if stop.wait(seconds):
-            if next(patience, None) is None:
-                raise Interrupted("stopped while the database was away")
-            time.sleep(1)
-
-    return connect(url, backoff=Backoff(sleep=sleep), patient=True)
-
-
-def _open(url: str, study: str, *, stop: threading.Event | None = None) -> Stored:
-    """A study that must be there; a SQLite file is not made by looking into it."""
-    from searchae.errors import StorageError
-    from searchae.storage import masked
-    from searchae.study import load_study
-
-    if not _exists(url):
-        raise StorageError(f"{masked(url)}: there is no such database; `searchae tune` makes one")
-    return load_study(_connect(url, stop=stop), study)
-
-
-def _exists(url: str) -> bool:
-    from searchae.storage import parse_url
-
-    parsed = parse_url(url)
-    return parsed.get_backend_name() != "sqlite" or Path(str(parsed.database)).exists()
+    raise UserError(f"--launcher {name!r}: not known. {nearest(name, ('local', 'ray', 'slurm'))}")

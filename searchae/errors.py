@@ -37,12 +37,20 @@ class StorageError(UserError):
     """The database cannot be reached, refuses the login, or is not one of searchae's."""
 
 
+class NoStudyError(StorageError):
+    """There is no study of that name, or not yet."""
+
+
 class StudyMismatchError(UserError):
     """A study of that name exists and was made with another spec or other data."""
 
 
 class DeviceError(UserError):
-    """The requested device is not on this machine."""
+    """The requested device is not on this machine, or has stopped working."""
+
+
+class BundleError(UserError):
+    """A bundle is missing, damaged, or of another kind than what it was given."""
 
 
 class ArtifactsError(UserError):

@@ -14,36 +14,27 @@ only one can end it: the database lets a trial finish once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
-import optuna
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from searchae.claims import Counts, Nothing, Turn, metadata
+from searchae.claims import leases as _leases
 from searchae.identity import Identity, is_gone
-from searchae.storage import ResilientStorage, exclusive
-from searchae.study import BUDGET, IMPORTED, OUTCOME, STOPPED, Stored
+from searchae.storage import ResilientStorage, exclusive, locked
+from searchae.study import BUDGET, QUARANTINED, STOPPED, TIME_LIMIT, Stored
+from searchae.tables import end_trial
+from searchae.tables import trials as _trials
 
-_tables = sa.MetaData()
-
-_leases = sa.Table(
-    "searchae_leases",
-    _tables,
-    sa.Column("trial_id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("study_id", sa.Integer, nullable=False, index=True),
-    sa.Column("worker", sa.String(64)),  # empty while nobody holds it
-    sa.Column("place", sa.String(255)),
-    sa.Column("process", sa.String(64)),
-    sa.Column("beat_at", sa.Double, nullable=False),
-    sa.Column("losses", sa.Integer, nullable=False),
-)
+__all__ = ["Counts", "Ledger", "Nothing", "WorkerRow"]
 
 _workers = sa.Table(
     "searchae_workers",
-    _tables,
+    metadata,
     sa.Column("worker", sa.String(64), primary_key=True),
     sa.Column("study_id", sa.Integer, nullable=False, index=True),
     sa.Column("host", sa.String(255), nullable=False),
@@ -56,48 +47,6 @@ _workers = sa.Table(
     sa.Column("started_at", sa.Double, nullable=False),
     sa.Column("beat_at", sa.Double, nullable=False),
 )
-
-# Optuna's own tables, as far as they are counted here.
-_trials = sa.table(
-    "trials",
-    sa.column("trial_id"),
-    sa.column("number"),
-    sa.column("study_id"),
-    sa.column("state", sa.Enum(TrialState)),
-)
-
-
-class Nothing(Enum):
-    """Why there is no trial to claim."""
-
-    DONE = "the budget is spent"
-    WAIT = "the rest of the budget is being worked on"
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How far a study is.
-
-    Attributes:
-        budget: Trials wanted.
-        complete: Trained to the end.
-        pruned: Stopped by the pruner.
-        failed: Lost for good, or a bug; they do not count.
-        running: Being worked on.
-        waiting: Put back, to be gone on with.
-    """
-
-    budget: int
-    complete: int
-    pruned: int
-    failed: int
-    running: int
-    waiting: int
-
-    @property
-    def finished(self) -> int:
-        """Trials that count towards the budget."""
-        return self.complete + self.pruned
 
 
 @dataclass(frozen=True)
@@ -141,14 +90,36 @@ class Ledger:
         """Sets how many trials shall end COMPLETE or PRUNED."""
         self.stored.study.set_user_attr(BUDGET, trials)
 
+    def set_time_limit(self, seconds: float | None) -> None:
+        """Ends the study's work so many seconds from now, for every worker; None for never."""
+        end = None if seconds is None else self._clock() + seconds
+        self.stored.study.set_user_attr(TIME_LIMIT, end)
+
+    def seconds_left(self) -> float | None:
+        """Until the time limit, by the database's clock; None without one."""
+        end = self._attributes().get(TIME_LIMIT)
+        return None if end is None else end - self._clock()
+
+    def quarantine(self, reason: str) -> None:
+        """Notes that this worker's machine fails where others may not."""
+        me = self.identity
+        text = f"{me.host}, pid {me.pid}: {reason}"
+        self.stored.study.set_user_attr(QUARANTINED + me.worker, text)
+
+    def quarantined(self) -> list[str]:
+        """Why which workers left for good since the last ``clear_stop``, a line each."""
+        found = self._attributes()
+        return [str(v) for k, v in found.items() if k.startswith(QUARANTINED) and v]
+
     def stop(self, message: str) -> None:
         """Tells every worker to claim nothing more; ``message`` says why."""
         self.stored.study.set_user_attr(STOPPED, message)
 
     def clear_stop(self) -> None:
-        """Lets workers claim again after a stop."""
-        if self.stopped():
-            self.stored.study.set_user_attr(STOPPED, "")
+        """Lets workers claim again after a stop, and forgets who was quarantined."""
+        for key, value in self._attributes().items():
+            if value and (key == STOPPED or key.startswith(QUARANTINED)):
+                self.stored.study.set_user_attr(key, "")
 
     def stopped(self) -> str:
         """Why the study was stopped early; empty if it was not."""
@@ -156,17 +127,8 @@ class Ledger:
 
     def counts(self) -> Counts:
         """Counts the trials by state; those imported by a warm start do not count."""
-        attributes = self._attributes()
         by_state = self._storage.retried(self._count)
-        imported = attributes.get(IMPORTED, {})
-        return Counts(
-            budget=attributes.get(BUDGET, self._search.trials),
-            complete=by_state.get("COMPLETE", 0) - imported.get("complete", 0),
-            pruned=by_state.get("PRUNED", 0) - imported.get("pruned", 0),
-            failed=by_state.get("FAIL", 0),
-            running=by_state.get("RUNNING", 0),
-            waiting=by_state.get("WAITING", 0),
-        )
+        return Counts.of(by_state, self._attributes(), self._search.trials)
 
     # -- claims
 
@@ -179,59 +141,13 @@ class Ledger:
         Returns:
             The trial's id in the database, now RUNNING and leased to this worker.
         """
-        taken: int | Nothing = self._storage.retried(lambda: self._claim(trust_silence))
+
+        def take() -> int | Nothing:
+            with self._turn() as turn:
+                return turn.claim(trust_silence=trust_silence, created=self.created)
+
+        taken: int | Nothing = self._storage.retried(take)
         return taken
-
-    def _claim(self, trust_silence: bool) -> int | Nothing:
-        with exclusive(self._engine, self._study_id) as still_held:
-            self._reap(trust_silence, claiming=True)
-            counts = self.counts()
-            if counts.finished >= counts.budget:
-                return Nothing.DONE
-            if counts.finished + counts.running >= counts.budget:
-                return Nothing.WAIT
-            trial_id = self._take_waiting()
-            if trial_id is None:
-                trial_id = self._storage.create_new_trial(self._study_id)
-            self.created()
-            self._lease(trial_id)
-            try:
-                still_held()
-            except sa.exc.SQLAlchemyError:
-                # Somebody else may have counted meanwhile; this one could be one too many.
-                self._put_back(trial_id)
-                raise
-        return trial_id
-
-    def _take_waiting(self) -> int | None:
-        """Sets the oldest trial that was put back RUNNING."""
-        query = (
-            sa.select(_trials.c.trial_id)
-            .where(_trials.c.study_id == self._study_id, _trials.c.state == TrialState.WAITING)
-            .order_by(_trials.c.number)
-        )
-        for trial_id in self._rows(query):
-            if self._storage.set_trial_state_values(trial_id.trial_id, state=TrialState.RUNNING):
-                return int(trial_id.trial_id)
-        return None
-
-    def _lease(self, trial_id: int) -> None:
-        values = {
-            "worker": self.identity.worker,
-            "place": self.identity.place,
-            "process": self.identity.process,
-            "beat_at": self._now(),
-        }
-        with self._engine.begin() as connection:
-            changed = connection.execute(
-                sa.update(_leases).where(_leases.c.trial_id == trial_id).values(**values)
-            )
-            if changed.rowcount == 0:
-                connection.execute(
-                    sa.insert(_leases).values(
-                        trial_id=trial_id, study_id=self._study_id, losses=0, **values
-                    )
-                )
 
     def holds(self, trial_id: int) -> bool:
         """Whether this worker still has the lease of a trial."""
@@ -243,19 +159,37 @@ class Ledger:
         """Puts back a trial that this worker holds, to be gone on with by anybody."""
 
         def put_back() -> None:
-            with exclusive(self._engine, self._study_id):
-                if self.holds(trial_id):
-                    self._put_back(trial_id)
+            with self._turn() as turn:
+                if turn.holds(trial_id):
+                    turn.put_back(trial_id)
 
         self._storage.retried(put_back)
 
+    def finish(self, trial_id: int, state: TrialState, value: float | None) -> bool:
+        """Ends a trial that this worker holds and drops its lease: both or neither.
+
+        Returns:
+            Whether it has ended this way; False if it was taken away.
+        """
+
+        def end() -> bool:
+            with self._engine.connect() as connection, connection.begin() as transaction:
+                if connection.execute(self._my_lease(trial_id)).rowcount == 0:
+                    # The first answer may have been lost: then it has ended our way.
+                    leased = sa.select(_leases).where(_leases.c.trial_id == trial_id).exists()
+                    query = sa.select(_trials.c.state).where(_trials.c.trial_id == trial_id)
+                    return connection.scalar(query.where(~leased)) == state
+                ended = end_trial(connection, trial_id, state, value)
+                if not ended:
+                    transaction.rollback()
+                return ended
+
+        ended: bool = self._storage.retried(end)
+        return ended
+
     def forget(self, trial_id: int) -> None:
         """Drops the lease of a trial that has ended."""
-        self._write(
-            sa.delete(_leases).where(
-                _leases.c.trial_id == trial_id, _leases.c.worker == self.identity.worker
-            )
-        )
+        self._write(self._my_lease(trial_id))
 
     # -- signs of life
 
@@ -348,89 +282,28 @@ class Ledger:
             How many were put back or given up.
         """
 
-        def locked() -> int:
-            with exclusive(self._engine, self._study_id):
-                return self._reap(trust_silence)
+        def look() -> int:
+            with self._turn() as turn:
+                return turn.reap(trust_silence=trust_silence)
 
-        reaped: int = self._storage.retried(locked)
+        reaped: int = self._storage.retried(look)
         return reaped
-
-    def _reap(self, trust_silence: bool, *, claiming: bool = False) -> int:
-        query = (
-            sa.select(
-                _trials.c.trial_id,
-                _leases.c.worker,
-                _leases.c.place,
-                _leases.c.process,
-                (_leases.c.beat_at < self._now() - self._search.grace_s).label("silent"),
-            )
-            .select_from(_trials.outerjoin(_leases, _leases.c.trial_id == _trials.c.trial_id))
-            .where(_trials.c.study_id == self._study_id, _trials.c.state == TrialState.RUNNING)
-        )
-        rows = self._rows(query)
-        # Without a lease: its claimer died inside the lock, which we hold, before any work.
-        # Leased to us while we claim: it was claimed before, and the answer was lost.
-        nobody = {None, self.identity.worker} if claiming else {None}
-        unclaimed = [r.trial_id for r in rows if r.worker in nobody]
-        gone = [
-            r.trial_id
-            for r in rows
-            if r.worker not in nobody
-            and ((r.silent and trust_silence) or is_gone(r.place, r.process))
-        ]
-        for trial_id in unclaimed:
-            self._put_back(trial_id)
-        for trial_id in gone:
-            self._bury(trial_id)
-        return len(unclaimed) + len(gone)
-
-    def _bury(self, trial_id: int) -> None:
-        """Puts back a trial whose worker died; gives it up after too many deaths."""
-        lost = sa.update(_leases).where(_leases.c.trial_id == trial_id)
-        with self._engine.begin() as connection:
-            connection.execute(lost.values(worker=None, losses=_leases.c.losses + 1))
-            losses = connection.scalar(
-                sa.select(_leases.c.losses).where(_leases.c.trial_id == trial_id)
-            )
-        if (losses or 0) >= self._search.max_attempts:
-            self._storage.set_trial_user_attr(trial_id, OUTCOME, "lost")
-            self._end(trial_id, TrialState.FAIL)
-            self._stop_if_workers_keep_dying()
-        else:
-            self._end(trial_id, TrialState.WAITING)
-
-    def _stop_if_workers_keep_dying(self) -> None:
-        """A machine that kills every worker would go on for ever: lost trials do not count."""
-        lost = [
-            t
-            for t in self.stored.study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-            if t.user_attrs.get(OUTCOME) == "lost"
-        ]
-        if len(lost) % 5 == 0:
-            self.stop(
-                f"{len(lost)} trials were given up because their workers kept dying (out of the "
-                "machine's memory?): lower --workers, train.batch_size or the model's widths"
-            )
-
-    def _put_back(self, trial_id: int) -> None:
-        self._end(trial_id, TrialState.WAITING)
-        with self._engine.begin() as connection:
-            connection.execute(
-                sa.update(_leases).where(_leases.c.trial_id == trial_id).values(worker=None)
-            )
-
-    def _end(self, trial_id: int, state: TrialState) -> None:
-        try:
-            self._storage.set_trial_state_values(trial_id, state=state)
-        except optuna.exceptions.UpdateFinishedTrialError:
-            # Its worker finished it between our look and now: nothing is left to do.
-            return
 
     # -- plumbing
 
+    @contextmanager
+    def _turn(self) -> Iterator[Turn]:
+        with locked(self._engine, self._study_id) as connection:
+            yield Turn(connection, self._study_id, self._search, self.identity, self._now())
+
+    def _my_lease(self, trial_id: int) -> sa.Delete:
+        return sa.delete(_leases).where(
+            _leases.c.trial_id == trial_id, _leases.c.worker == self.identity.worker
+        )
+
     def _create_tables(self) -> None:
         with exclusive(self._engine, 0):
-            _tables.create_all(self._engine)
+            metadata.create_all(self._engine)
 
     def _attributes(self) -> dict[str, Any]:
         return self._storage.get_study_user_attrs(self._study_id)
@@ -456,6 +329,12 @@ class Ledger:
     def _rows(self, query: sa.Select[Any]) -> list[Any]:
         with self._engine.begin() as connection:
             return list(connection.execute(query))
+
+    def _clock(self) -> float:
+        seconds: float = self._storage.retried(
+            lambda: self._rows(sa.select(self._now().label("now")))[0].now
+        )
+        return seconds
 
     def _now(self) -> sa.ColumnElement[float]:
         """Seconds since 1970 by the database's clock, so that machines need not agree."""

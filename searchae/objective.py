@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import optuna
 import torch
 
 from searchae.errors import ArtifactsError
 from searchae.spec import TrialParams
-from searchae.training import CheckpointError, EpochResult, Trainer, checkpoint
+from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer, checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,25 @@ class Checkpoints:
         return sorted(((int(m[1]), m[2], p) for m, p in matches if m), reverse=True)
 
 
+_CHECKPOINT = re.compile(r"\.?(\d+)-\d+[-.].*")
+
+
+def sweep(folder: Path, study: optuna.Study) -> int:
+    """Removes checkpoints of trials that have ended; returns how many files.
+
+    A worker removes those of the trials that it ends. Left over are those of trials given up
+    after their workers died, and of workers killed on the way.
+    """
+    # Files first: a trial that starts after this look is in no danger.
+    files = list(folder.glob("*")) if folder.is_dir() else []
+    ended = {t.number for t in study.get_trials(deepcopy=False) if t.state.is_finished()}
+    matches = [(_CHECKPOINT.fullmatch(p.name), p) for p in files]
+    found = [p for m, p in matches if m and int(m[1]) in ended]
+    for path in found:
+        path.unlink(missing_ok=True)
+    return len(found)
+
+
 def run(
     trial: Reports,
     params: TrialParams,
@@ -108,7 +128,9 @@ def run(
     checkpoints: Checkpoints,
     reported: Container[int],
     on_epoch: Callable[[EpochResult], None],
+    leave: Callable[[], bool],
     stop: Callable[[], bool],
+    on_end: Callable[[Trainer], None] = lambda trainer: None,
 ) -> float:
     """Trains one trial, from its last checkpoint if it has one.
 
@@ -120,8 +142,11 @@ def run(
         device: Where to train.
         checkpoints: Where the trial's are kept.
         reported: Epochs that an earlier worker has reported already.
-        on_epoch: Called after each epoch, before the pruner is asked; may raise to leave.
+        on_epoch: Called after each epoch, before the pruner is asked; may raise.
+        leave: Asked after each epoch but the last; True raises ``training.Interrupted``.
         stop: Asked between steps; True ends the training with ``training.Interrupted``.
+        on_end: Called with the trainer, its model and history, once its training is over: it has
+            come to its end, or the pruner gave it up.
 
     Returns:
         The validation PSNR after the last epoch, in dB.
@@ -144,8 +169,14 @@ def run(
         if result.epoch not in reported:
             trial.report(result.psnr_db, result.epoch)
         on_epoch(result)
-        if result.epoch < params.train.epochs and trial.should_prune():
+        if trainer.done:  # whatever would end it now, it has its result
+            break
+        if leave():
+            raise Interrupted(f"left after epoch {result.epoch}")
+        if trial.should_prune():
+            on_end(trainer)
             raise PrunedError
+    on_end(trainer)
     return trainer.history[-1].psnr_db
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,16 +14,21 @@ from typing import Any
 
 import optuna
 import sqlalchemy as sa
-from optuna.storages import BaseStorage, RDBStorage, get_storage
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL, Engine, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool
 
 from searchae.errors import StorageError
+from searchae.lean import LeanStorage
 from searchae.retry import Backoff
 
 log = logging.getLogger(__name__)
+
+PING_AFTER_S = 1.0
+IDLE_S = 10.0
 
 _PERMANENT = (
     "disk is full",
@@ -108,13 +115,15 @@ class ResilientStorage(BaseStorage):
     reaps, and a state set twice is refused the second time, which ``worker`` looks into.
     """
 
-    def __init__(self, backend: BaseStorage, engine: Engine, *, backoff: Backoff) -> None:
+    def __init__(self, backend: LeanStorage, engine: Engine, *, backoff: Backoff) -> None:
         self._backend = backend
         self.engine = engine
         self.backoff = backoff
+        self._used_at = time.monotonic()
 
     def retried(self, function: Callable[[], Any]) -> Any:
         """Calls a function that is safe to repeat until the database answers."""
+        self._used_at = time.monotonic()
         try:
             return self.backoff.call(function, again=is_transient, explain=reason)
         except (
@@ -125,14 +134,33 @@ class ResilientStorage(BaseStorage):
         ) as e:
             raise StorageError(f"{masked(self.engine.url)}: {reason(e)}") from e
 
+    def working_on(self, trial: FrozenTrial) -> AbstractContextManager[None]:
+        """While the block runs, this process alone writes to a trial: see ``lean``."""
+        return self._backend.holding(trial)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Writes all that the block writes to the trial worked on in one transaction, at its end.
+
+        Raises:
+            optuna.exceptions.UpdateFinishedTrialError: The trial has ended meanwhile.
+        """
+        with self._backend.collecting() as write:
+            yield
+            self.retried(write)
+
+    def rest(self) -> None:
+        """Gives back connections that have been idle for a while: a server has few of them."""
+        if not is_sqlite(self.engine.url) and time.monotonic() - self._used_at > IDLE_S:
+            self.engine.dispose()  # those in use are closed when they are given back
+
     def __getstate__(self) -> dict[str, Any]:
         # An engine cannot travel; Optuna's storage makes its own again.
         return {"backend": self._backend, "backoff": self.backoff}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         engine = state["backend"]._backend.engine
-        if _is_sqlite(engine.url):
-            _begin_immediate(engine)
+        _listen(engine)
         self.__init__(state["backend"], engine, backoff=state["backoff"])  # type: ignore[misc]
 
 
@@ -167,7 +195,7 @@ def connect(
         StorageError: It cannot be reached, refuses the login, or has another schema.
     """
     url = parse_url(url) if isinstance(url, str) else url
-    if _is_sqlite(url):
+    if is_sqlite(url):
         _check_file(url)
     backoff = backoff or Backoff()
     try:
@@ -180,11 +208,10 @@ def connect(
         raise StorageError(f"{masked(url)}: its tables were made by another Optuna: {e}") from e
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as e:
         raise StorageError(f"{masked(url)}: {reason(e)}") from None
-    if _is_sqlite(url):
-        _begin_immediate(rdb.engine)
+    _listen(rdb.engine)
     # The abstract methods are filled in below the class, which mypy does not see.
     return ResilientStorage(  # type: ignore[abstract]
-        get_storage(rdb), rdb.engine, backoff=backoff
+        LeanStorage(rdb), rdb.engine, backoff=backoff
     )
 
 
@@ -210,22 +237,39 @@ def exclusive(engine: Engine, key: int) -> Iterator[Callable[[], None]]:
     Yields:
         A function that raises a database error if the lock has been lost since.
     """
-    if _is_sqlite(engine.url):
+    if is_sqlite(engine.url):
         with _file_lock(engine.url):
             yield lambda: None
         return
-    with engine.connect() as connection, connection.begin():
-        connection.execute(sa.text("SET LOCAL idle_in_transaction_session_timeout = '30s'"))
-        connection.execute(sa.text("SET LOCAL lock_timeout = '60s'"))
-        connection.execute(_ADVISORY_LOCK, {"key": key})
+    with locked(engine, key) as connection:
         yield lambda: connection.execute(sa.text("SELECT 1")).close()
 
 
-_ADVISORY_LOCK = sa.text("SELECT pg_advisory_xact_lock(727, :key)")
+@contextmanager
+def locked(engine: Engine, key: int) -> Iterator[sa.Connection]:
+    """The same lock with a transaction under it, committed as it is let go: all or nothing.
+
+    Yields:
+        The one connection that it takes; on SQLite no other may write meanwhile.
+    """
+    if is_sqlite(engine.url):
+        with _file_lock(engine.url), engine.begin() as connection:
+            yield connection
+        return
+    with engine.begin() as connection:
+        connection.execute(_ADVISORY_LOCK, {"key": key})
+        yield connection
+
+
+# The settings end with the transaction, and so they do behind a pooler of connections.
+_ADVISORY_LOCK = sa.text(
+    "SELECT set_config('idle_in_transaction_session_timeout', '30s', true), "
+    "set_config('lock_timeout', '60s', true), pg_advisory_xact_lock(727, :key)"
+)
 
 
 def _alone(url: URL) -> AbstractContextManager[object]:
-    if _is_sqlite(url):
+    if is_sqlite(url):
         return _file_lock(url)
     return exclusive(sa.create_engine(url, poolclass=NullPool, **_CONNECT), 0)
 
@@ -235,6 +279,31 @@ def _file_lock(url: URL) -> Iterator[None]:
     with open(f"{url.database}.lock", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _listen(engine: Engine) -> None:
+    if is_sqlite(engine.url):
+        _begin_immediate(engine)
+    else:
+        _ping_after_a_pause(engine)
+
+
+def _ping_after_a_pause(engine: Engine) -> None:
+    """Replaces a connection that died while nobody used it, without a ping for every call."""
+
+    def on_checkin(_connection: Any, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    def on_checkout(connection: Any, record: Any, _proxy: object) -> None:
+        if time.monotonic() - record.info.get("used_at", math.inf) < PING_AFTER_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as e:
+            raise sa.exc.DisconnectionError(str(e)) from e
+
+    sa.event.listen(engine, "checkin", on_checkin)
+    sa.event.listen(engine, "checkout", on_checkout)
 
 
 def _begin_immediate(engine: Engine) -> None:
@@ -262,17 +331,22 @@ _CONNECT: dict[str, Any] = {
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
         "application_name": "searchae",
+        # A pooler that gives each transaction another connection knows no prepared statements.
+        "prepare_threshold": None,
     }
 }
 
 
 def _engine_arguments(url: URL) -> dict[str, Any]:
-    if _is_sqlite(url):
+    if is_sqlite(url):
         return {"connect_args": {"timeout": 60}}
-    return {"pool_pre_ping": True, "pool_size": 2, "max_overflow": 0, **_CONNECT}
+    # The second one is for signs of life while the first is in use.
+    return {"pool_size": 1, "max_overflow": 1, **_CONNECT}
 
 
-def _is_sqlite(url: URL) -> bool:
+def is_sqlite(url: URL | str) -> bool:
+    """Whether a database is a file, which the processes of one machine can share."""
+    url = parse_url(url) if isinstance(url, str) else url
     return url.get_backend_name() == "sqlite"
 
 

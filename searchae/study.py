@@ -17,13 +17,18 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae import search, space, study_file
-from searchae.errors import StorageError, StudyMismatchError, nearest
+from searchae.errors import NoStudyError, StorageError, StudyMismatchError, nearest
 from searchae.spec import StudySpec
 from searchae.storage import ResilientStorage, exclusive, masked
 
 SPEC, DATA_HASH, VERSIONS = "searchae:spec", "searchae:data_hash", "searchae:versions"
 BUDGET, STOPPED, IMPORTED = "searchae:budget", "searchae:stopped", "searchae:imported"
+TIME_LIMIT, QUARANTINED = "searchae:time_limit", "searchae:quarantined:"
 BASELINE_DB, WARM_START = "searchae:baseline_db", "searchae:warm_start"
+SPLITS = "searchae:splits"
+"""User attribute of a study: ``data.describe`` of its images."""
+RUNTIME, ERROR = "searchae:runtime", "searchae:error"
+"""User attributes of a trial: where its last worker ran it; what made it end badly."""
 OUTCOME = "searchae:outcome"
 """User attribute of a trial that ended badly; its values are the names in ``worker``."""
 
@@ -66,17 +71,20 @@ def load_study(storage: ResilientStorage, name: str) -> Stored:
     """Opens a study that is there.
 
     Raises:
-        StorageError: There is none of that name, or searchae did not make it.
+        NoStudyError: There is none of that name, or it is being made.
+        StorageError: searchae did not make it.
     """
     try:
         study_id = storage.get_study_id_from_name(name)
     except KeyError:
         names = study_names(storage)
         hint = nearest(name, names) if names else "it holds none yet; `searchae tune` makes one"
-        raise StorageError(
+        raise NoStudyError(
             f"study {name!r} is not in {masked(storage.engine.url)}; {hint}"
         ) from None
     attributes = storage.get_study_user_attrs(study_id)
+    if DATA_HASH in attributes and SPEC not in attributes:
+        raise NoStudyError(f"study {name!r} is being made; try again in a moment")
     if SPEC not in attributes:
         raise StorageError(f"study {name!r} was not made by searchae; choose another --name")
     return Stored(

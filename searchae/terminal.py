@@ -113,6 +113,10 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         f"{summary.epochs_full} saved by pruning and plateaus{share}"
     )
     out.print(f"wall time  {_duration(summary.wall_s)}")
+    if summary.seconds_left is not None and c.finished < c.budget:
+        left = summary.seconds_left
+        text = f"{_duration(left)} left of --max-hours" if left > 0 else "--max-hours is over"
+        out.print(f"time       {text}")
     out.print(f"baseline   {summary.baseline_db:.2f} dB  (the mean training image for every image)")
     if summary.best is not None and summary.best.psnr_db is not None:
         gain = summary.best.psnr_db - summary.baseline_db
@@ -146,7 +150,8 @@ def watch(summary: Callable[[], Summary]) -> None:
         if console.is_terminal:
             console.clear()
         print_summary(now, workers=True)
-        if now.counts.finished >= now.counts.budget:
+        over = now.seconds_left is not None and now.seconds_left <= 0 and not now.workers
+        if now.counts.finished >= now.counts.budget or over:
             return
         time.sleep(WATCH_S)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,23 +11,20 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from sqlalchemy.engine import URL
 
-from searchae import catalog, data, models, space, storage, study, study_file
+from searchae import catalog, data, fleet, models, objective, space, storage, study, study_file
 from searchae.errors import SearchaeError, SpecError, StudyStoppedError, UserError
-from searchae.launch import Job, Launcher, LocalLauncher
+from searchae.launch import Launcher, LocalLauncher
 from searchae.launch.supervisor import Supervisor
 from searchae.ledger import Ledger
-from searchae.objective import check_artifacts
 from searchae.report import Summary, TrialRow, summarize
 from searchae.spec import Progress, StudySpec, TrialParams
 from searchae.training import Trainer, mean_image_psnr_db
-from searchae.worker import pick_device
+from searchae.worker import checkpoint_folder, pick_device
 
 FOLLOW_S = 0.5
 """Seconds between two looks at the study while it is followed."""
-
-MOST_DEFAULT_WORKERS = 4
-"""A sequential sampler learns less from more at once; ask for more with --workers."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +36,7 @@ class Request:
         name: The study's name in the storage; the file's name if empty.
         storage: Database URL.
         trials: The budget; the file's if unset.
+        max_hours: The whole fleet ends its last epoch this long from now; never if unset.
         workers: How many at once; by the machine if unset.
         workers_per_device: How many share a GPU.
         threads: CPU threads of each worker; the cores shared out among them if unset.
@@ -55,6 +53,7 @@ class Request:
     name: str = ""
     storage: str = "sqlite:///searchae.db"
     trials: int | None = None
+    max_hours: float | None = None
     workers: int | None = None
     workers_per_device: int = 1
     threads: int | None = None
@@ -126,8 +125,8 @@ def resolve(request: Request) -> tuple[str, StudySpec]:
     return request.name or path.stem, spec
 
 
-def plan(request: Request, progress: Progress) -> Plan:
-    """Checks everything that a search needs, measures a step, and trains nothing.
+def plan(request: Request, progress: Progress, launcher: Launcher | None = None) -> Plan:
+    """Checks everything that a search needs, measures a step on this machine, trains nothing.
 
     Raises:
         UserError: What ``tune`` would raise before it starts.
@@ -136,8 +135,8 @@ def plan(request: Request, progress: Progress) -> Plan:
     device = pick_device(request.device)
     splits, baseline_db = _load(spec, request, progress)
     sizes = _check_models(spec, splits)
-    workers, threads = share_of_machine(request, device)
-    torch.set_num_threads(threads)
+    crew = _plan_fleet(request, launcher or LocalLauncher())
+    torch.set_num_threads(crew.threads)
     step_s = _measure_step(spec, splits, device)
     params = space.models(spec)[0]
     steps = -(-len(splits.train) // params.train.batch_size)
@@ -145,8 +144,8 @@ def plan(request: Request, progress: Progress) -> Plan:
         name=name,
         spec=spec,
         device=str(device),
-        workers=workers,
-        threads=threads,
+        workers=crew.workers,
+        threads=crew.threads,
         splits=data.describe(splits),
         baseline_db=baseline_db,
         parameters=(min(sizes), max(sizes)),
@@ -169,8 +168,12 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
         SearchaeError: The workers died.
         KeyboardInterrupt: Passed on, after every trial has been put back.
     """
+    launcher = launcher or LocalLauncher()
     name, spec = resolve(request)
-    device = pick_device(request.device)
+    if launcher.nearby:
+        pick_device(request.device)
+    _check_hours(request.max_hours)
+    crew = _plan_fleet(request, launcher)
     connection = storage.connect(request.storage)
     source = study.load_study(connection, request.warm_start) if request.warm_start else None
     splits, baseline_db = _load(spec, request, watcher.note)
@@ -183,9 +186,11 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
         baseline_db=baseline_db,
         warm_start=source,
     )
+    stored.study.set_user_attr(study.SPLITS, data.describe(splits))
     del splits
     ledger = Ledger(stored)
     ledger.set_budget(spec.search.trials)
+    ledger.set_time_limit(None if request.max_hours is None else request.max_hours * 3600)
     ledger.clear_stop()
     ledger.reap(trust_silence=False)
     counts = ledger.counts()
@@ -193,39 +198,58 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
     watcher.note(_opening(stored, created=created, finished=counts.finished, left=left))
     if left == 0:
         return summarize(stored, ledger)
-    workers, threads = share_of_machine(request, device)
-    jobs = _jobs(request, stored, device, workers=min(workers, left), threads=threads)
-    supervisor = Supervisor(launcher or LocalLauncher(), jobs)
+    jobs = fleet.jobs(
+        crew,
+        stored.name,
+        storage=_whole_url(stored.storage.engine.url),
+        data_dir=request.data_dir,
+        artifacts=request.artifacts,
+        at_most=left,
+        environment=os.environ,
+    )
+    supervisor = Supervisor(launcher, jobs)
     try:
         _follow(stored, ledger, supervisor, watcher)
     except KeyboardInterrupt:
         watcher.note("stopping: trials are put back ...")
         raise
     finally:
-        supervisor.launcher.stop(wait_s=30)
+        launcher.stop(wait_s=30)
         ledger.reap(trust_silence=False)
+        objective.sweep(checkpoint_folder(request.artifacts, stored.name), stored.study)
     return summarize(stored, ledger)
 
 
-def share_of_machine(request: Request, device: torch.device) -> tuple[int, int]:
-    """How many workers to start, and with how many CPU threads each.
+def _plan_fleet(request: Request, launcher: Launcher) -> fleet.Fleet:
+    has = launcher.resources()
+    if storage.is_sqlite(request.storage) and (has is None or has.machines > 1):
+        raise UserError(
+            "--storage: SQLite serves the workers of one machine; for several use "
+            "postgresql://user@host/database"
+        )
+    return fleet.plan_fleet(
+        launcher,
+        device=request.device,
+        workers=request.workers,
+        workers_per_device=request.workers_per_device,
+        threads=request.threads,
+    )
 
-    Small nets gain little from a second thread: one worker a core trains more images a second
-    than one worker with all cores.
-    """
-    cores = len(os.sched_getaffinity(0))
-    if request.workers is not None:
-        workers = request.workers
-    elif device.type == "cuda":
-        count = 1 if device.index is not None else torch.cuda.device_count()
-        workers = count * request.workers_per_device
-    else:
-        workers = min(cores, MOST_DEFAULT_WORKERS)
-    return workers, request.threads or max(1, cores // workers)
+
+def _check_hours(hours: float | None) -> None:
+    if hours is not None and not (math.isfinite(hours) and hours > 0):
+        raise UserError(f"--max-hours {hours:g}: give a number of hours above 0, 0.5 for half one")
+
+
+def _whole_url(url: URL) -> str:
+    """A database's URL, password and all, that means the same in any working folder."""
+    if storage.is_sqlite(url):
+        url = url.set(database=os.path.abspath(str(url.database)))
+    return url.render_as_string(hide_password=False)
 
 
 def _load(spec: StudySpec, request: Request, progress: Progress) -> tuple[data.Splits, float]:
-    check_artifacts(request.artifacts)
+    objective.check_artifacts(request.artifacts)
     splits = data.load(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=progress)
     return splits, mean_image_psnr_db(splits.train, splits.validation)
 
@@ -275,43 +299,6 @@ def _opening(stored: study.Stored, *, created: bool, finished: int, left: int) -
     return f"study {stored.name!r} in {where}: {finished} trials are done, {left} to run"
 
 
-def _jobs(
-    request: Request, stored: study.Stored, device: torch.device, *, workers: int, threads: int
-) -> list[Job]:
-    url = stored.storage.engine.url.render_as_string(hide_password=False)
-    environment = {
-        "SEARCHAE_STORAGE": url,
-        "SEARCHAE_PARENT": str(os.getpid()),
-        "OMP_NUM_THREADS": str(threads),
-    }
-    return [
-        Job(
-            name=f"worker-{i}",
-            argv=_worker_argv(request, stored.name, _device_of(i, device, request), threads),
-            log=request.artifacts / stored.name / "logs" / f"worker-{i}.log",
-            environment=environment,
-        )
-        for i in range(workers)
-    ]
-
-
-def _device_of(index: int, device: torch.device, request: Request) -> str:
-    if device.type == "cpu" or device.index is not None:
-        return str(device)
-    return f"cuda:{index % torch.cuda.device_count()}"
-
-
-def _worker_argv(request: Request, name: str, device: str, threads: int) -> tuple[str, ...]:
-    return (
-        *(sys.executable, "-m", "searchae", "worker"),
-        *("--study", name),
-        *("--device", device),
-        *("--threads", str(threads)),
-        *("--data-dir", str(request.data_dir.resolve())),
-        *("--artifacts", str(request.artifacts.resolve())),
-    )
-
-
 def _follow(stored: study.Stored, ledger: Ledger, supervisor: Supervisor, watcher: Watcher) -> None:
     """Watches the study until no worker is left."""
     seen = {row.number for row in _ended(summarize(stored, ledger))}
@@ -325,13 +312,21 @@ def _follow(stored: study.Stored, ledger: Ledger, supervisor: Supervisor, watche
                 seen.add(row.number)
                 watcher.trial(row, best_db=None if now.best is None else now.best.psnr_db)
         watcher.progress(now)
+        if now.counts.finished >= now.counts.budget and not supervisor.launcher.nearby:
+            break  # those left wait for a node, or to hear that all is done
         if alive:
             time.sleep(FOLLOW_S)
     message = ledger.stopped()
     if message:
         raise StudyStoppedError(message)
     counts = ledger.counts()
-    if counts.finished < counts.budget:
+    seconds_left = ledger.seconds_left()
+    if seconds_left is not None and seconds_left <= 0:
+        watcher.note(
+            f"the time is up: {counts.finished} of {counts.budget} trials are done; the rest is "
+            "kept for another run"
+        )
+    elif counts.finished < counts.budget:
         raise _workers_gone(supervisor)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
+import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from searchae import data, objective, search, space
+from searchae import data, gallery, objective, pictures, search, space
 from searchae.errors import (
     ArtifactsError,
     DeviceError,
@@ -26,14 +28,20 @@ from searchae.errors import (
     StorageError,
     StudyStoppedError,
 )
+from searchae.history import HISTORY, compact
 from searchae.ledger import Ledger, Nothing
-from searchae.study import OUTCOME, Stored, versions
-from searchae.training import CheckpointError, EpochResult, Interrupted
+from searchae.spec import TrialParams
+from searchae.study import ERROR, OUTCOME, RUNTIME, WARM_START, Stored, versions
+from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer
+from searchae.training.faults import device_errors
 
 log = logging.getLogger(__name__)
 
-RUNTIME, ERROR = "searchae:runtime", "searchae:error"
 DIVERGED, OUT_OF_MEMORY, BUG = "diverged", "out-of-memory", "bug"
+QUARANTINE_AFTER = 3
+"""A worker leaves after so many failures in a row of its disk or device."""
+REST_S = 2.0
+"""Seconds that a worker rests after the first such failure; twice that after the second."""
 POLL_S = 1.0
 """Seconds between two looks at a budget whose rest others are working on."""
 
@@ -113,6 +121,7 @@ class Pulse:
 
     def __post_init__(self) -> None:
         self._end = threading.Event()
+        self._time_ends_at = math.inf
         self._beats_in_a_row = 0
         self._trial: tuple[int, int] | None = None
         self.epoch: int | None = None
@@ -122,6 +131,11 @@ class Pulse:
     def steady(self) -> bool:
         """Whether others have had the time to beat since the database was last away."""
         return self._beats_in_a_row >= 3
+
+    @property
+    def time_up(self) -> bool:
+        """Whether the study's time limit is over, also while the database is away."""
+        return time.monotonic() >= self._time_ends_at
 
     @contextmanager
     def beating(self) -> Iterator[None]:
@@ -148,6 +162,7 @@ class Pulse:
         next_beat = 0.0
         tick = min(1.0, self._interval_s / 2)
         while not self._end.wait(tick):
+            self.ledger.stored.storage.rest()
             if self.parent and os.getppid() != self.parent:
                 log.warning("the process that started this worker is gone; leaving")
                 self.stop.set()
@@ -161,11 +176,13 @@ class Pulse:
         trial_id, number = trial or (None, None)
         try:
             held = self.ledger.beat(trial_id, number=number, epoch=self.epoch)
+            left = self.ledger.seconds_left()
         except SQLAlchemyError as e:
             log.warning("no sign of life: the database is away (%s)", type(e).__name__)
             self._beats_in_a_row = 0
             return
         self._beats_in_a_row += 1
+        self._time_ends_at = math.inf if left is None else time.monotonic() + left
         # The trial may have ended, and its lease with it, while the beat was under way.
         if not held and self._trial == trial:
             self.lost.set()
@@ -193,11 +210,12 @@ class Worker:
 
         Raises:
             DataError: The images here are not those that the study was made with.
-            DeviceError: There is no such device.
+            DeviceError: There is no such device, or it failed three times in a row.
+            ArtifactsError: Checkpoints could not be written three times in a row.
             StudyStoppedError: A trial met a bug, here or elsewhere.
         """
         self._prepare()
-        self._ledger.join(str(self._device))
+        self._ledger.join(self._device_label())
         try:
             with self._pulse.beating():
                 self._work()
@@ -215,6 +233,7 @@ class Worker:
         self._ledger = Ledger(self.stored)
         self._pulse = Pulse(self._ledger, self.stop, parent=self.options.parent)
         self._study = self.stored.study
+        self._failures = 0
         self._study.pruner = search.pruner(spec, self._study)
 
     def _work(self) -> None:
@@ -223,16 +242,33 @@ class Worker:
             if message:
                 raise StudyStoppedError(message)
             claimed = self._ledger.claim(trust_silence=self._pulse.steady)
-            if claimed is Nothing.DONE:
-                return
             if claimed is Nothing.WAIT:
                 self.stop.wait(POLL_S)
+            elif isinstance(claimed, Nothing):
+                return
             else:
-                self._run_trial(claimed)
+                self._run_or_rest(claimed)
+
+    def _run_or_rest(self, trial_id: int) -> None:
+        """Runs a trial; leaves for good where it is this machine that fails, not the trials."""
+        try:
+            self._run_trial(trial_id)
+        except (ArtifactsError, DeviceError) as e:
+            self._failures += 1
+            if self._failures >= QUARANTINE_AFTER:
+                self._ledger.quarantine(str(e))
+                raise
+            log.warning("put back: %s", e)
+            self.stop.wait(self._failures * REST_S)  # so that others take it
+        else:
+            self._failures = 0
 
     def _run_trial(self, trial_id: int) -> None:
         frozen = self.stored.storage.get_trial(trial_id)
-        with self._pulse.holding(trial_id, frozen.number):
+        with (
+            self.stored.storage.working_on(frozen),
+            self._pulse.holding(trial_id, frozen.number),
+        ):
             try:
                 self._train(trial_id, frozen)
             except Interrupted:
@@ -243,29 +279,32 @@ class Worker:
                 self.counts.taken_away += 1
                 log.info("trial %d: taken over by another worker", frozen.number)
             else:
-                self._ledger.forget(trial_id)
                 self._checkpoints(frozen.number).clear()
 
     def _ask(self, trial_id: int, number: int) -> Trial:
         """Optuna's handle on a claimed trial; samples its joint parameters."""
         self._study.sampler = search.sampler(self.stored.spec, number=number)
-        self._study.get_trials(deepcopy=False)  # Optuna's cache has to know a trial put back
+        self._study._thread_local.cached_all_trials = None  # what the last trial was sampled from
         return Trial(self._study, trial_id)
 
     def _train(self, trial_id: int, frozen: FrozenTrial) -> None:
         spec = self.stored.spec
+        ended: list[Trainer] = []
+
+        def on_end(trainer: Trainer) -> None:
+            trial.set_user_attr(HISTORY, compact(trainer.history))
+            ended.append(trainer)
 
         def on_epoch(result: EpochResult) -> None:
             self._pulse.epoch = result.epoch
             if self._pulse.lost.is_set():
                 raise LeaseLostError
-            if self.stop.is_set():
-                raise Interrupted
 
         try:
-            trial = self._ask(trial_id, frozen.number)
-            params = space.sample(spec, trial)
-            trial.set_user_attr(RUNTIME, self._runtime())
+            with self.stored.storage.together():
+                trial = self._ask(trial_id, frozen.number)
+                params = space.sample(spec, trial)
+                trial.set_user_attr(RUNTIME, self._runtime())
             psnr_db = self.train(
                 trial,
                 params,
@@ -275,7 +314,9 @@ class Worker:
                 checkpoints=self._checkpoints(frozen.number),
                 reported=frozen.intermediate_values,
                 on_epoch=on_epoch,
+                leave=lambda: self.stop.is_set() or self._pulse.time_up,
                 stop=lambda: self.stop.is_set() or self._pulse.lost.is_set(),
+                on_end=on_end,
             )
         except objective.PrunedError:
             self._tell(trial, TrialState.PRUNED)
@@ -292,6 +333,9 @@ class Worker:
             raise
         except (LeaseLostError, optuna.exceptions.UpdateFinishedTrialError):
             raise
+        except DeviceError:
+            self._ledger.release(trial_id)
+            raise
         except (OSError, CheckpointError) as e:
             # This machine's disk, not the trial: others may do better.
             if self._pulse.lost.is_set() or not self._ledger.holds(trial_id):
@@ -306,21 +350,39 @@ class Worker:
         else:
             self._tell(trial, TrialState.COMPLETE, psnr_db)
             self.counts.complete += 1
+            self._draw(frozen.number, params, ended)
+
+    def _draw(self, number: int, params: TrialParams, ended: Sequence[Trainer]) -> None:
+        """Keeps a picture of the trial if it is among the study's best; it may do without."""
+        folder = gallery.folder(self.options.artifacts, self.stored.name)
+        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        own = (t for t in complete if not {OUTCOME, WARM_START} & t.user_attrs.keys())
+        psnrs_db = {t.number: t.values[0] for t in own if t.values}
+        best = gallery.best(psnrs_db)
+        try:
+            for trainer in ended if number in best else ():
+                with device_errors("drawing reconstructions"):
+                    picture = pictures.draw(
+                        trainer.model,
+                        self._images[1],
+                        noise_std=params.train.noise_std,
+                        seed=self.stored.spec.seed,
+                        title=f"trial {number}: {best[number]:.2f} dB on the validation split",
+                    )
+                gallery.save(folder, number, picture, psnr_db=best[number])
+            gallery.keep_best(folder, psnrs_db)
+        except (OSError, DeviceError, OutOfMemoryError) as e:
+            log.warning("trial %d: no picture: %s", number, e)
 
     def _tell(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
-        """Ends a trial, or finds that somebody else has."""
-        if not self._ledger.holds(trial._trial_id):
+        """Ends a trial, or finds that somebody else has; one that is pruned has its last report."""
+        if state == TrialState.PRUNED:
+            frozen = trial._cached_frozen_trial
+            value = frozen.intermediate_values.get(frozen.last_step or 0)
+        if value is not None and math.isnan(value):
+            value = None
+        if not self._ledger.finish(trial._trial_id, state, value):
             raise LeaseLostError
-        for _ in range(2):  # the first answer may have been lost: then it has ended our way
-            try:
-                told = self._study.tell(trial, value, state=state, skip_if_finished=True)
-            except optuna.exceptions.UpdateFinishedTrialError:
-                continue
-            except ValueError as e:  # put back meanwhile: no longer RUNNING
-                raise LeaseLostError from e
-            if told.state == state:
-                return
-        raise LeaseLostError
 
     def _tell_bad(self, trial: Trial, outcome: str, error: Exception) -> None:
         """Ends a trial that has no result of its own as one that learned nothing.
@@ -342,6 +404,13 @@ class Worker:
         self._ledger.stop(f"trial {number} met a bug:\n{text}")
         storage.set_trial_state_values(trial_id, TrialState.FAIL)
         self._ledger.forget(trial_id)
+
+    def _device_label(self) -> str:
+        """The device for people: which of the machine's GPUs ``cuda`` is."""
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if self._device.type == "cuda" and self._device.index is None and visible:
+            return f"cuda:{visible}"
+        return str(self._device)
 
     def _runtime(self) -> dict[str, object]:
         """What besides spec and seed a result depends on, to the bit."""

@@ -1,10 +1,13 @@
 """A fleet of workers on one study while things die; prints what came of it as JSON.
 
-    python tests/chaos.py --url sqlite:////tmp/chaos.db --trials 60 --seconds 20 --seed 5
+    python -m tests.chaos --url sqlite:////tmp/chaos.db --trials 60 --seconds 20 --seed 5
+    python -m tests.chaos --postgres --trials 60 --seconds 20 --seed 5
 
 The workers are searchae's own, with a training that only sleeps and reports. While time lasts,
 one of them at a time is killed (SIGKILL), or stopped past the grace and woken up again, and,
-on PostgreSQL, the sessions that hold a lock are terminated. The budget must come out exact.
+on PostgreSQL, the sessions that hold a lock are terminated. With ``--postgres`` a server of its
+own is also stopped at once and started again, sometimes after more than the grace. The budget
+must come out exact.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ from searchae.objective import PrunedError
 from searchae.storage import connect
 from searchae.study import load_study, open_study
 from searchae.worker import Options, Worker
+from tests.postgres_server import PostgresServer
 
+GRACE_S = 2.5
 DOCUMENT = {
     "data": {"name": "npz", "path": "chaos.npz"},
     "train": {
@@ -45,7 +50,7 @@ DOCUMENT = {
         "pruner": "median",
         "startup_trials": 4,
         "heartbeat_s": 0.4,
-        "grace_s": 2.5,
+        "grace_s": GRACE_S,
         "max_attempts": 1000,
     },
 }
@@ -114,8 +119,20 @@ def terminate_lock_sessions(url: str) -> int:
         )
 
 
+def cut_power(server: PostgresServer, dice: random.Random) -> None:
+    """The database away for a while, one time in three for longer than the grace."""
+    server.stop()
+    longest = 2 * GRACE_S if dice.random() < 1 / 3 else 1.0
+    time.sleep(dice.uniform(longest / 2, longest))
+    server.start()
+
+
 def wreak_havoc(
-    url: str, folder: Path, pids: set[int], options: argparse.Namespace
+    url: str,
+    folder: Path,
+    pids: set[int],
+    options: argparse.Namespace,
+    server: PostgresServer | None,
 ) -> Counter[str]:
     """Kills and stops workers for a while; those that end are replaced."""
     dice, done = random.Random(options.seed), Counter[str]()
@@ -132,6 +149,9 @@ def wreak_havoc(
             strike(dice.choice(victims), dice, done, asleep)
         if url.startswith("postgresql") and dice.random() < 0.3:
             done["lock sessions terminated"] += terminate_lock_sessions(url)
+        if server is not None and dice.random() < 0.1:
+            cut_power(server, dice)
+            done["database stopped"] += 1
         reap_children(pids)
         while len(pids) < options.workers:
             pids.add(spawn(url, folder))
@@ -155,25 +175,36 @@ def strike(pid: int, dice: random.Random, done: Counter[str], asleep: dict[int, 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--url", required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--url")
+    where.add_argument("--postgres", action="store_true", help="a server that is stopped too")
     parser.add_argument("--trials", type=int, default=60)
     parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.postgres:
+        with PostgresServer() as server:
+            print(json.dumps(run(server.url(), options, server)))
+    else:
+        print(json.dumps(run(options.url, options, None)))
+
+
+def run(url: str, options: argparse.Namespace, server: PostgresServer | None) -> dict[str, Any]:
+    """One study under fire; what came of it."""
     folder = Path(tempfile.mkdtemp())
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
     np.savez(folder / "chaos.npz", x_train=images, x_test=images)
     spec = study_file.from_document(DOCUMENT, source="chaos")
     splits = data.load(spec.data, data_dir=folder, seed=spec.seed)
-    storage = connect(options.url)
+    storage = connect(url)
     stored, _ = open_study(storage, "chaos", spec=spec, data_hash=splits.hash, baseline_db=0.0)
     Ledger(stored).set_budget(options.trials)
     storage.engine.dispose()
 
     started = time.monotonic()
-    pids = {spawn(options.url, folder) for _ in range(options.workers)}
-    done = wreak_havoc(options.url, folder, pids, options)
+    pids = {spawn(url, folder) for _ in range(options.workers)}
+    done = wreak_havoc(url, folder, pids, options, server)
     exits = {}
     while pids and time.monotonic() - started < options.seconds + 120:
         exits |= reap_children(pids)
@@ -182,28 +213,25 @@ def main() -> None:
     for pid in pids:
         send(pid, signal.SIGKILL)
 
-    stored = load_study(connect(options.url), "chaos")
+    stored = load_study(connect(url), "chaos")
     counts = Ledger(stored).counts()
     trials = stored.study.get_trials(deepcopy=False)
-    print(
-        json.dumps(
-            {
-                "budget": counts.budget,
-                "finished": counts.finished,
-                "running": counts.running,
-                "failed": counts.failed,
-                "waiting": counts.waiting,
-                "numbers_unique": len({t.number for t in trials}) == len(trials),
-                "reports": sorted(
-                    {len(t.intermediate_values) for t in trials if t.state.name == "COMPLETE"}
-                ),
-                "stuck_workers": stuck,
-                "exit_statuses": sorted(set(exits.values())),
-                "seconds": round(time.monotonic() - started, 1),
-                **done,
-            }
-        )
-    )
+    complete = [t for t in trials if t.state.name == "COMPLETE"]
+    return {
+        "budget": counts.budget,
+        "finished": counts.finished,
+        "running": counts.running,
+        "failed": counts.failed,
+        "waiting": counts.waiting,
+        "numbers_unique": len({t.number for t in trials}) == len(trials),
+        "params_unique": len({str(t.params) for t in trials}) == len(trials),
+        "reports": sorted({len(t.intermediate_values) for t in complete}),
+        "wrong_values": sum(t.value != 4 - t.params["learning_rate"] for t in complete),
+        "stuck_workers": stuck,
+        "exit_statuses": sorted(set(exits.values())),
+        "seconds": round(time.monotonic() - started, 1),
+        **done,
+    }
 
 
 if __name__ == "__main__":

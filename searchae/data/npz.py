@@ -42,10 +42,10 @@ def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawIm
     if "x_train" in arrays:
         test = arrays.get("x_test")
         return RawImages(
-            _images(arrays["x_train"], where=f"{path}: x_train"),
-            None if test is None else _images(test, where=f"{path}: x_test"),
+            as_images(arrays["x_train"], where=f"{path}: x_train"),
+            None if test is None else as_images(test, where=f"{path}: x_test"),
         )
-    return RawImages(_images(arrays["images"], where=f"{path}: images"))
+    return RawImages(as_images(arrays["images"], where=f"{path}: images"))
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -77,8 +77,16 @@ def _keys(archive: Mapping[str, Any], path: Path) -> list[str]:
     raise DataError(f"{path}: needs {_WANTED}, but holds {found}")
 
 
-def _images(array: npt.NDArray[Any], *, where: str) -> Images:
-    """Brings an array to uint8 (N, C, H, W)."""
+def as_images(array: npt.NDArray[Any], *, where: str) -> Images:
+    """Brings an array to uint8 (N, C, H, W).
+
+    Args:
+        array: As ``load`` describes it.
+        where: What the errors call it.
+
+    Raises:
+        DataError: It has another shape or type, or floats outside [0, 1].
+    """
     ordered = _channels_first(array, where=where)
     if ordered.size == 0:
         raise DataError(f"{where}: there is no image in it: its shape is {array.shape}")

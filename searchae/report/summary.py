@@ -60,6 +60,7 @@ class Summary:
         workers: Those alive.
         warnings: What the user should know, a line each.
         rows: Its own trials, in order; those of a warm start left out.
+        seconds_left: Until ``--max-hours`` is over; negative after; None without a limit.
     """
 
     study: str
@@ -75,6 +76,7 @@ class Summary:
     workers: tuple[WorkerRow, ...]
     warnings: tuple[str, ...]
     rows: tuple[TrialRow, ...] = ()
+    seconds_left: float | None = None
 
     def document(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
@@ -100,6 +102,7 @@ class Summary:
                 "saved": self.epochs_saved,
             },
             "wall_s": round(self.wall_s, 3),
+            "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
             "warnings": list(self.warnings),
         }
 
@@ -143,7 +146,8 @@ def summarize(stored: Stored, ledger: Ledger) -> Summary:
         epochs_saved=full - sum(r.epochs for r in finished),
         wall_s=_wall_s([t for t in trials if WARM_START not in t.user_attrs]),
         workers=tuple(ledger.workers()),
-        warnings=tuple(_warnings(stored.spec, counts, own)),
+        warnings=(*_warnings(stored.spec, counts, own), *_sick(ledger)),
+        seconds_left=ledger.seconds_left(),
         rows=tuple(own),
     )
 
@@ -177,3 +181,7 @@ def _warnings(spec: StudySpec, counts: Counts, rows: Sequence[TrialRow]) -> list
     if counts.finished >= counts.budget and best(rows) is None:
         found.append("no trial trained to its end: raise --trials or train fewer epochs")
     return found
+
+
+def _sick(ledger: Ledger) -> list[str]:
+    return [f"a worker left after three failures in a row: {r}" for r in ledger.quarantined()]

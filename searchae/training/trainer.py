@@ -18,8 +18,8 @@ from searchae.spec import TrialParams
 from searchae.training import seeds
 from searchae.training.checkpoint import CheckpointError
 from searchae.training.epoch import EpochResult
+from searchae.training.faults import device_errors
 from searchae.training.images import ResidentImages, check_images, gaussian, wants_channels_last
-from searchae.training.memory import memory_errors
 from searchae.training.metrics import Metrics, evaluate
 from searchae.training.optimizers import optimizer
 from searchae.training.penalties import clip_, penalised_weights
@@ -86,7 +86,7 @@ class Trainer:
         self._params, self._seed, self._device = params, seed, device
         self._stop = stop or (lambda: False)
         self._whole = True
-        with memory_errors("building the model"):
+        with device_errors("building the model"):
             self.model = self._build(train)
             last = wants_channels_last(self.model)
             layout = torch.channels_last if last else torch.contiguous_format
@@ -109,9 +109,14 @@ class Trainer:
             DivergedError: Loss, PSNR or a weight is no longer finite.
             OutOfMemoryError: The device's memory is full.
         """
-        while len(self.history) < self._params.train.epochs and not self._plateau().reached:
+        while not self.done:
             self._check_whole()
             yield self._epoch(len(self.history) + 1)
+
+    @property
+    def done(self) -> bool:
+        """Whether ``train.epochs`` or the plateau is reached."""
+        return len(self.history) >= self._params.train.epochs or self._plateau().reached
 
     def state(self) -> dict[str, Any]:
         """Everything needed to go on: copies on the CPU, tensors and plain values only.
@@ -158,7 +163,7 @@ class Trainer:
     def _epoch(self, number: int) -> EpochResult:
         started = time.perf_counter()
         self._whole = False
-        with memory_errors(f"epoch {number}"):
+        with device_errors(f"epoch {number}"):
             train_mse = self._train(number)
             metrics = self._evaluate()
         result = EpochResult(

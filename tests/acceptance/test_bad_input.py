@@ -25,6 +25,8 @@ from searchae import cli
 from searchae.storage import connect
 from tests.conftest import smooth_images
 
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
 SECRET = "hunter2"
 TINY = ("tune", "-s", "tiny", "--trials", "2", "--workers", "1", "--device", "cpu")
 TUNE, WORKER, STATUS, BEST = ((c, "-s", "tiny") for c in ("tune", "worker", "status", "best"))
@@ -346,3 +348,42 @@ def test_a_full_disk_and_another_spec(refused: Refused, folder: Path) -> None:
     ]
     assert states == ["WAITING"]
     says(refused(*TINY), "was made with another spec", "model.latent_dim: 64 -> 8", "--name")
+
+
+@pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf"])
+def test_hours_that_are_none_are_refused(command_line: Run, hours: str) -> None:
+    refused = command_line("tune", "--study", "tiny", "--max-hours", hours)
+    assert refused.returncode == 2
+    assert "--max-hours" in refused.stderr
+    assert "0.5 for half one" in refused.stderr
+
+
+def test_an_unknown_launcher_is_named_with_the_nearest(command_line: Run) -> None:
+    refused = command_line("tune", "--study", "tiny", "--launcher", "slrm")
+    assert refused.returncode == 2
+    assert "did you mean 'slurm'? Valid: local, ray, slurm" in refused.stderr
+
+
+def test_sqlite_is_refused_where_a_scheduler_picks_the_machines(
+    command_line: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "bin").mkdir()
+    (folder / "bin" / "sbatch").write_text("#!/bin/sh\n")
+    (folder / "bin" / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder / 'bin'}:{os.environ['PATH']}")
+    refused = command_line("tune", "--study", "tiny", "--launcher", "slurm")
+    assert refused.returncode == 2
+    assert "SQLite serves the workers of one machine" in refused.stderr
+
+
+def test_a_password_file_that_is_not_there_is_named(command_line: Run, tmp_path: Path) -> None:
+    refused = command_line(
+        "status",
+        "--study",
+        "tiny",
+        "--storage",
+        "postgresql://me@localhost:1/x",
+        SEARCHAE_STORAGE_PASSWORD_FILE=tmp_path / "none",
+    )
+    assert refused.returncode == 2
+    assert f"SEARCHAE_STORAGE_PASSWORD_FILE: {tmp_path / 'none'} cannot be read" in refused.stderr

@@ -347,3 +347,48 @@ def _study_is_there(url: str) -> bool:
         return "tiny" in optuna.get_all_study_names(url)
     except Exception:  # its tables are being made
         return False
+
+
+def test_hours_end_the_whole_fleet_and_another_run_goes_on(
+    searchae: Run, folder: Path, database: str
+) -> None:
+    """Two workers of tune's and one that joined by itself."""
+
+    def start(*words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "searchae", *words],
+            cwd=folder,
+            env={**os.environ, "SEARCHAE_STORAGE": database},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    words = ("tune", "-s", "tiny", "--workers", "2")
+    joined = start("worker", "-s", "tiny", "--wait")
+    tune = start(*words, "--trials", "2000", "--max-hours", "1", "--json")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Exception):
+            if len([t for t in trials(database) if t.state.is_finished()]) >= 3:
+                break
+        time.sleep(0.2)
+    ledger = Ledger(load_study(connect(database), "tiny"))
+    assert 3500 < (ledger.seconds_left() or 0) < 3600
+    ledger.set_time_limit(0)
+    out, err = tune.communicate(timeout=60)
+    assert tune.returncode == 0, err
+    assert "the time is up" in err
+    told = json.loads(out)
+    finished = told["trials"]["complete"] + told["trials"]["pruned"]
+    assert told["seconds_left"] < 0
+    assert 3 <= finished < 2000
+    assert told["trials"]["running"] <= 1, "of the worker that joined"
+    _, err = joined.communicate(timeout=30)
+    assert joined.returncode == 0, err
+    begun = len(trials(database))
+    assert finished <= begun <= finished + 3, "each worker had one trial under way"
+    again = searchae(*words, "--trials", str(begun), "--storage", database)
+    assert again.returncode == 0, again.stderr
+    assert f"{begun} of {begun}" in again.stdout
+    assert len(trials(database)) == begun

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -17,7 +18,7 @@ from tests.fake_launcher import FakeLauncher
 SECRET = "hunter2"
 
 
-def wait_for(condition: Callable[[], object], timeout_s: float = 10.0) -> None:
+def wait_for(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
@@ -103,6 +104,9 @@ class LauncherContract:
 class ProcessContract(LauncherContract):
     """Holds for every launcher whose jobs are programs on this machine."""
 
+    slack_s: ClassVar[float] = 0.0
+    """Seconds that ``stop`` may take longer than for processes of our own."""
+
     @pytest.fixture
     def job(self, tmp_path: Path) -> Callable[..., Job]:
         def make(program: str, name: str = "job", **environment: str) -> Job:
@@ -171,7 +175,7 @@ class ProcessContract(LauncherContract):
         wait_for(lambda: "ready" in started.log.read_text())
         began = time.monotonic()
         launcher.stop(wait_s=10)
-        assert time.monotonic() - began < 5, "it does not wait for what has left"
+        assert time.monotonic() - began < 5 + self.slack_s, "it does not wait for what has left"
         assert launcher.alive() == 0
         (ended,) = ends(launcher)
         assert ended.code == 130
@@ -189,7 +193,7 @@ class ProcessContract(LauncherContract):
         wait_for(lambda: "ready" in started.log.read_text())
         began = time.monotonic()
         launcher.stop(wait_s=0.5)
-        assert 0.5 <= time.monotonic() - began <= 1.5
+        assert 0.5 <= time.monotonic() - began <= 1.5 + self.slack_s
         assert launcher.alive() == 0
         assert [e.code for e in ends(launcher)] == [-signal.SIGKILL]
         launcher.stop(wait_s=0.5)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import optuna
 import pytest
@@ -18,8 +19,6 @@ from searchae.ledger import Ledger, Nothing
 from searchae.storage import ResilientStorage, connect
 from searchae.study import Stored, open_study
 from searchae.study_file import from_document
-
-CHAOS = Path(__file__).parents[1] / "chaos.py"
 
 
 @pytest.fixture
@@ -183,7 +182,7 @@ def test_a_claimer_that_died_inside_the_lock_leaves_nothing_running(
     victim = Ledger(stored, Identity("v", "far", 1, "far away", "1:1"), created=die)
     with pytest.raises(DiedError):
         victim.claim()
-    assert states(stored) == ["RUNNING"], "created, and no lease yet"
+    assert states(stored) == [], "a claim is there whole or not at all"
     heir = worker(stored, "heir")
     finish(stored, _claimed(heir))
     assert heir.claim() is Nothing.DONE
@@ -269,37 +268,52 @@ def test_a_worker_holds_at_most_two_connections(postgres_url: str) -> None:
         assert 1 <= c.execute(sa.text(query)).scalar_one() <= 2
 
 
-def test_chaos_leaves_the_budget_exact(database: str) -> None:
-    """Six workers, killed and stopped at random for six seconds; lock sessions terminated."""
-    outcome = run_chaos(database, trials=40, seconds=6, seed=1)
-    assert outcome["finished"] == outcome["budget"] == 40
-    assert outcome["running"] == outcome["failed"] == outcome["stuck_workers"] == 0
-    assert outcome["numbers_unique"]
-    assert outcome["reports"] == [4], "every complete trial has each epoch's report once"
+def test_chaos_leaves_the_budget_exact(tmp_path: Path) -> None:
+    """Six workers, killed and stopped at random for six seconds."""
+    outcome = chaos("--url", f"sqlite:///{tmp_path}/chaos.db", trials=40, seconds=6, seed=1)
+    check_exact(outcome, 40)
     assert outcome["killed"] >= 3
 
 
+def test_chaos_with_a_database_that_goes_away_leaves_the_budget_exact() -> None:
+    """The same, lock sessions terminated, the server stopped at once and started again."""
+    outcome = chaos("--postgres", trials=40, seconds=12, seed=7)
+    check_exact(outcome, 40)
+    assert outcome["killed"] >= 3
+    assert outcome["database stopped"] >= 1
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(20))
-def test_chaos_over_many_seeds(database: str, seed: int) -> None:
-    outcome = run_chaos(database, trials=60, seconds=12, seed=seed)
-    assert outcome["finished"] == outcome["budget"] == 60
-    assert outcome["running"] == outcome["failed"] == outcome["stuck_workers"] == 0
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_chaos_over_many_seeds(kind: str, seed: int, tmp_path: Path) -> None:
+    url = ("--url", f"sqlite:///{tmp_path}/chaos.db")
+    where = url if kind == "sqlite" else ("--postgres",)
+    check_exact(chaos(*where, trials=40, seconds=8, seed=seed), 40)
+
+
+def check_exact(outcome: dict[str, Any], budget: int) -> None:
+    assert outcome["finished"] == outcome["budget"] == budget
+    lost = ("running", "waiting", "failed", "stuck_workers", "wrong_values")
+    assert {k: outcome[k] for k in lost} == dict.fromkeys(lost, 0)
     assert outcome["numbers_unique"]
+    assert outcome["params_unique"], "no trial was run twice"
+    assert outcome["reports"] == [4], "every complete trial has each epoch's report once"
 
 
-def run_chaos(url: str, **options: float) -> dict[str, object]:
+def chaos(*where: str, **options: float) -> dict[str, Any]:
     words = [w for name, value in options.items() for w in (f"--{name}", str(value))]
     done = subprocess.run(
-        [sys.executable, str(CHAOS), "--url", url, *words],
+        [sys.executable, "-m", "tests.chaos", *where, *words],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    outcome: dict[str, object] = json.loads(done.stdout)
+    outcome: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return outcome
 
 
@@ -307,3 +321,26 @@ def _claimed(ledger: Ledger) -> int:
     claimed = ledger.claim()
     assert isinstance(claimed, int), claimed
     return claimed
+
+
+def test_after_the_time_limit_nobody_claims_and_without_one_they_do_again(
+    storage: ResilientStorage,
+) -> None:
+    stored = make(storage)
+    ledger = worker(stored, "one")
+    assert ledger.seconds_left() is None
+    ledger.set_time_limit(3600)
+    assert 3590 < ledger.seconds_left() <= 3600
+    assert isinstance(ledger.claim(), int)
+    ledger.set_time_limit(-1)
+    assert worker(stored, "two").claim() is Nothing.TIME_UP
+    ledger.set_time_limit(None)
+    assert isinstance(worker(stored, "two").claim(), int)
+
+
+def test_a_spent_budget_is_done_also_after_the_time_limit(storage: ResilientStorage) -> None:
+    stored = make(storage, budget=1)
+    ledger = worker(stored, "one")
+    finish(stored, ledger.claim())
+    ledger.set_time_limit(-1)
+    assert ledger.claim() is Nothing.DONE

@@ -12,7 +12,7 @@ import torch
 from optuna.trial import FrozenTrial
 
 from searchae import data, objective
-from searchae.errors import DivergedError, OutOfMemoryError, StudyStoppedError
+from searchae.errors import DeviceError, DivergedError, OutOfMemoryError, StudyStoppedError
 from searchae.ledger import Ledger
 from searchae.storage import connect
 from searchae.study import Stored, open_study
@@ -220,3 +220,78 @@ def _complete() -> Any:
     from optuna.trial import TrialState
 
     return TrialState.COMPLETE
+
+
+def test_a_machine_that_keeps_failing_is_quarantined_and_its_trials_go_elsewhere(
+    study: Callable[..., Stored], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("searchae.worker.REST_S", 0.01)
+    stored, tried = study(), []
+
+    def broken(trial: Any, params: Any, **rest: Any) -> float:
+        tried.append(trial.number)
+        raise DeviceError("epoch 1: the device failed (CUDA error: unspecified launch failure)")
+
+    with pytest.raises(DeviceError, match="unspecified launch failure"):
+        worker(stored, folder, train=broken).run()
+    assert len(tried) == 3
+    assert [t.state.name for t in trials(stored)] == ["WAITING"], "put back, and not charged"
+    assert "launch failure" in Ledger(stored).quarantined()[0]
+    assert worker(stored, folder).run().complete == 6
+    Ledger(stored).clear_stop()
+    assert Ledger(stored).quarantined() == []
+
+
+def test_failures_that_do_not_follow_one_another_are_forgiven(
+    study: Callable[..., Stored], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("searchae.worker.REST_S", 0.01)
+    stored, calls = study(), []
+
+    def flaky(trial: Any, params: Any, **rest: Any) -> float:
+        calls.append(trial.number)
+        if len(calls) % 3:
+            raise OSError(28, "No space left on device")
+        return objective.run(trial, params, **rest)
+
+    assert worker(stored, folder, train=flaky).run().complete == 6
+    assert len(calls) == 18
+    assert {t.state.name for t in trials(stored)} == {"COMPLETE"}
+
+
+def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
+    study: Callable[..., Stored], folder: Path
+) -> None:
+    stored = study(train__epochs=200, search__heartbeat_s=0.2)
+    ledger = Ledger(stored)
+    ledger.set_time_limit(2.0)
+    counts = worker(stored, folder).run()
+    assert ledger.seconds_left() < 0
+    assert counts.put_back == 1
+    (trial,) = trials(stored)
+    assert trial.state.name == "WAITING"
+    assert 1 <= max(trial.intermediate_values) < 200
+    assert worker(stored, folder).run().put_back == 0, "nobody claims anything more"
+    ledger.set_time_limit(None)
+    again = threading.Event()
+    seen: list[int] = []
+
+    def go_on(trial: Any, params: Any, **rest: Any) -> float:
+        told = rest.pop("on_epoch")
+
+        def on_epoch(result: EpochResult) -> None:
+            seen.append(result.epoch)
+            again.set()
+            told(result)
+
+        leave = rest.pop("leave")
+        return objective.run(
+            trial, params, on_epoch=on_epoch, leave=lambda: again.is_set() or leave(), **rest
+        )
+
+    stop = threading.Event()
+    me = worker(stored, folder, train=go_on, stop=stop)
+    timer = threading.Timer(0, lambda: (again.wait(), stop.set()))
+    timer.start()
+    me.run()
+    assert seen == [max(trial.intermediate_values) + 1], "it goes on where it was left"

@@ -7,13 +7,15 @@ from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 import torch
+from optuna.trial import TrialState, create_trial
 from torch import Tensor
 
 from searchae import objective
 from searchae.errors import LeaseLostError
-from searchae.objective import Checkpoints, PrunedError
+from searchae.objective import Checkpoints, PrunedError, sweep
 from searchae.spec import ModelParams, TrainParams, TrialParams
 from searchae.training import EpochResult, Interrupted, checkpoint
 
@@ -154,6 +156,7 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
         trial_params: TrialParams | None = None,
         reported: Container[int] = (),
         on_epoch: Callable[[EpochResult], None] = lambda result: None,
+        leave: Callable[[], bool] = lambda: False,
         stop: Callable[[], bool] = lambda: False,
     ) -> float:
         return objective.run(
@@ -165,6 +168,7 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
             checkpoints=checkpoints,
             reported=reported,
             on_epoch=on_epoch,
+            leave=leave,
             stop=stop,
         )
 
@@ -245,6 +249,33 @@ def test_a_pruned_trial_stops_there_and_its_reports_stand(run: Run) -> None:
     with pytest.raises(PrunedError):
         run(trial)
     assert sorted(trial.reports) == [1, 2]
+
+
+def test_asked_to_leave_it_keeps_the_epoch_it_has_ended(run: Run, checkpoints: Checkpoints) -> None:
+    trial = FakeTrial()
+    with pytest.raises(Interrupted):
+        run(trial, leave=lambda: True)
+    assert sorted(trial.reports) == [1]
+    assert len(checkpoints.latest()["history"]) == 1
+
+
+def test_asked_to_leave_after_its_last_epoch_it_gives_its_result(run: Run) -> None:
+    trial = FakeTrial()
+    assert run(trial, leave=lambda: len(trial.reports) == EPOCHS) == trial.reports[EPOCHS]
+
+
+def test_sweeping_leaves_only_the_checkpoints_of_trials_that_go_on(tmp_path: Path) -> None:
+    study = optuna.create_study()
+    running = study.ask().number
+    for state in (TrialState.FAIL, TrialState.WAITING, TrialState.PRUNED):
+        study.add_trial(create_trial(state=state))
+    names = [f"{n:06d}-000003-{'a' * 64}.pt" for n in range(6)]
+    for name in (*names, "000003-000004.host-7.draft", ".000001-000001.tmp", "notes.txt"):
+        (tmp_path / name).touch()
+    assert sweep(tmp_path, study) == 4
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {"notes.txt", *(names[n] for n in (running, 2, 4, 5))}
+    assert sweep(tmp_path / "missing", study) == 0
 
 
 def test_a_lost_lease_is_noticed_before_the_pruner_is_asked(run: Run) -> None:

@@ -9,7 +9,14 @@ import torch
 from tiny_training import TRAIN, VALIDATION, params, smooth_images, trainer
 from torch import Tensor
 
-from searchae.errors import DataError, DivergedError, ModelError, OutOfMemoryError, SearchaeError
+from searchae.errors import (
+    DataError,
+    DeviceError,
+    DivergedError,
+    ModelError,
+    OutOfMemoryError,
+    SearchaeError,
+)
 
 
 @pytest.mark.parametrize(("images", "batch_size"), [(1, 16), (90, 1)])
@@ -41,6 +48,7 @@ def test_an_infinite_weight_behind_a_relu_is_found() -> None:
     [
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
     ],
 )
@@ -62,14 +70,29 @@ def test_a_model_larger_than_any_memory_is_out_of_memory() -> None:
         trainer(params({"latent_dim": 10**13}))
 
 
-def test_other_runtime_errors_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "text", ["CUDA error: unspecified launch failure", "cuDNN error: CUDNN_STATUS_MAPPING_ERROR"]
+)
+def test_a_broken_device_is_told_from_a_bug(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     run = trainer(params())
 
     def broken(indices: Tensor, *, noise: Tensor | None) -> Tensor:
-        raise RuntimeError("a bug")
+        raise RuntimeError(text + "\nCUDA kernel errors might be asynchronously reported")
 
     monkeypatch.setattr(run, "_step", broken)
-    with pytest.raises(RuntimeError, match="a bug"):
+    with pytest.raises(DeviceError, match=rf"epoch 1: the device failed \({text}\)$"):
+        list(run.epochs())
+
+
+@pytest.mark.parametrize("text", ["a bug", "CUDA error: device-side assert triggered"])
+def test_other_runtime_errors_stay_as_they_are(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    run = trainer(params())
+
+    def broken(indices: Tensor, *, noise: Tensor | None) -> Tensor:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(run, "_step", broken)
+    with pytest.raises(RuntimeError, match=text):
         list(run.epochs())
 
 

@@ -1,0 +1,21 @@
+# searchae with PyTorch's CUDA build, which runs on the CPU as well.
+FROM python:3.12-slim
+
+RUN useradd --create-home --uid 1000 searchae \
+    && install -d -o searchae -g searchae /data /artifacts /work
+
+WORKDIR /opt/searchae
+COPY pyproject.toml README.md LICENSE ./
+COPY searchae searchae
+COPY studies studies
+RUN pip install --no-cache-dir .
+
+# Named volumes mounted here take over the owner.
+ENV SEARCHAE_DATA_DIR=/data SEARCHAE_ARTIFACTS=/artifacts
+VOLUME ["/data", "/artifacts"]
+USER searchae
+WORKDIR /work
+# SIGTERM puts the running trial back.
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["searchae"]
+CMD ["--help"]

@@ -1,0 +1,1 @@
+"""What was measured, against whom, and how to measure it again."""

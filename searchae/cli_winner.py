@@ -1,0 +1,297 @@
+"""The commands of a winner: train, evaluate, encode, decode, reconstruct, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from searchae.cli_shared import (
+    DEFAULT_STORAGE,
+    AsJson,
+    DataDir,
+    Device,
+    Storage,
+    StoredStudy,
+    open_study,
+    quiet_optuna,
+    show,
+)
+from searchae.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from searchae.bundle import Bundle
+
+app = typer.Typer()
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle: train's --out.")]
+In = Annotated[
+    Path, typer.Argument(metavar="IN", help="An .npz, or a folder of PNG and JPEG files.")
+]
+Array = Annotated[
+    str,
+    typer.Option(
+        help="The array of an .npz to take.", show_default="images, or the only one of x_*"
+    ),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        envvar="SEARCHAE_THREADS",
+        help="CPU threads.",
+        show_default="as many as it was trained with",
+    ),
+]
+
+
+@app.command(
+    epilog="Examples: searchae train -s quickstart --out best | searchae train -s svhn --trial 17 "
+    "--epochs 200 --seeds 5 --out svhn-17 | searchae train -s quickstart --epochs search --out same"
+)
+def train(
+    study: StoredStudy,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle's folder.")],
+    trial: Annotated[str, typer.Option(metavar="best|N", help="Which trial.")] = "best",
+    epochs: Annotated[
+        str,
+        typer.Option(
+            metavar="E|search",
+            help="At most so many, until the curve stabilises; or exactly as in the search.",
+            show_default="100, or the study's if more",
+        ),
+    ] = "",
+    patience: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Stop after so many epochs without a better PSNR; 0 for never.",
+            show_default="the study's, else 10",
+        ),
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Trainings, each with the next seed, on the same splits.")
+    ] = 1,
+    storage: Storage = DEFAULT_STORAGE,
+    data_dir: DataDir = Path("data"),
+    device: Device = "auto",
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            envvar="SEARCHAE_THREADS",
+            help="CPU threads; results are the search's to the bit with as many as it had.",
+            show_default="as many as the trial had",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Retrain the best trial, measure it on the test split, and keep it as a bundle.
+
+    The weights kept are those after the best validation epoch of the first seed, which is the
+    study's own. The test split is read once, at the end. Run the same command again after an
+    interruption: it goes on from the last epoch.
+    """
+    quiet_optuna()
+    from searchae import terminal, terminal_winner, winner
+    from searchae.worker import pick_device
+
+    stored = open_study(storage, study)
+    plan = winner.plan(
+        stored,
+        trial=trial,
+        epochs=epochs,
+        patience=patience,
+        seeds=seeds,
+        device=pick_device(device),
+        threads=threads,
+    )
+    at_most = plan.params.train.epochs
+    terminal.note(
+        f"trial {plan.trial.number}: at most {at_most} epochs, {len(plan.seeds)} "
+        f"seed{'s' if len(plan.seeds) > 1 else ''}, on {plan.device} with {plan.threads} threads"
+    )
+    with terminal_winner.Epochs(at_most) as follow:
+        metrics = winner.train(
+            plan, out=out, data_dir=data_dir, on_epoch=follow.epoch, note=terminal.note
+        )
+    show(as_json, lambda: metrics, lambda: terminal_winner.print_trained(metrics))
+
+
+@app.command(epilog="Examples: searchae evaluate best | searchae evaluate best --split validation")
+def evaluate(
+    folder: Folder,
+    split: Annotated[str, typer.Option(metavar="test|validation", help="Which images.")] = "test",
+    data_dir: DataDir = Path("data"),
+    device: Annotated[
+        str,
+        typer.Option(
+            envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default="as trained"
+        ),
+    ] = "",
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a bundle on the images that it was made with: metrics.json's figures again."""
+    from searchae import terminal, terminal_winner
+    from searchae.bundle.figures import SPLITS, evaluated
+
+    if split not in SPLITS:
+        raise UserError(f"--split {split}: {nearest(split, SPLITS)}")
+    found = evaluated(
+        folder,
+        split=split,
+        data_dir=data_dir,
+        device=_device(device) if device else None,
+        threads=threads,
+        progress=terminal.note,
+    )
+    show(as_json, lambda: found, lambda: terminal_winner.print_figures(found))
+
+
+@app.command(
+    epilog="Examples: searchae encode best photos/ codes.npz | searchae encode best x.npz z.npz"
+)
+def encode(
+    folder: Folder,
+    given: In,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="An .npz: latents (N, size).")],
+    array: Array = "",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Turn images into latents."""
+    import numpy as np
+
+    from searchae import terminal_winner
+    from searchae.bundle import images as files
+
+    files.check_out(out, npz_only=True)
+    bundle = _load(folder, device)
+    source = files.open_images(given, bundle.config, array=array)
+    latents = np.concatenate([bundle.encode(part) for part in source.batches])
+    names = {"files": np.array(source.names)} if source.names else {}
+    files.write_arrays(out, latents=latents, **names)
+    document = _used(bundle, out, images=source.count)
+    show(as_json, lambda: document, lambda: terminal_winner.print_used(document))
+
+
+@app.command(
+    epilog="Examples: searchae decode best codes.npz back/ | searchae decode best z.npz y.npz"
+)
+def decode(
+    folder: Folder,
+    given: Annotated[Path, typer.Argument(metavar="IN", help="An .npz with latents.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="An .npz: images (N, H, W, C); or a new folder.")
+    ],
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Turn latents into images: uint8, in an .npz or as PNG files."""
+    from searchae import terminal_winner
+    from searchae.bundle import images as files
+    from searchae.bundle.model import BATCH
+
+    files.check_out(out)
+    bundle = _load(folder, device)
+    latents, names = files.read_latents(given)
+    bundle.check_latents(latents, where=str(given))
+    starts = range(0, len(latents), BATCH)
+    decoded = (files.as_uint8(bundle.decode(latents[i : i + BATCH])) for i in starts)
+    files.write_images(out, decoded, names)
+    document = _used(bundle, out, images=len(latents))
+    show(as_json, lambda: document, lambda: terminal_winner.print_used(document))
+
+
+@app.command(epilog="Example: searchae reconstruct best photos/ photos-after/")
+def reconstruct(
+    folder: Folder,
+    given: In,
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="An .npz: images (N, H, W, C); or a new folder.")
+    ],
+    array: Array = "",
+    device: Device = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Turn images into latents and back, and say what it cost in PSNR."""
+    from collections.abc import Iterator
+
+    import numpy as np
+
+    from searchae import terminal_winner
+    from searchae.bundle import images as files
+    from searchae.bundle.figures import psnrs
+
+    files.check_out(out)
+    bundle = _load(folder, device)
+    source = files.open_images(given, bundle.config, array=array)
+    psnrs_db: list[Any] = []
+
+    def parts() -> Iterator[files.Images]:
+        for part in source.batches:
+            back = bundle.reconstruct(part)
+            psnrs_db.append(psnrs(back, part))
+            yield files.as_uint8(back)
+
+    files.write_images(out, parts(), source.names)
+    document = _used(bundle, out, images=source.count)
+    document["psnr_db"] = float(np.concatenate(psnrs_db).mean(dtype=np.float64))
+    show(as_json, lambda: document, lambda: terminal_winner.print_used(document))
+
+
+@app.command(
+    epilog="Examples: searchae export best best.pt2 | "
+    "searchae export best encoder.onnx --part encoder"
+)
+def export(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="FILE.pt2 or FILE.onnx.")],
+    part: Annotated[
+        str, typer.Option(metavar="autoencoder|encoder|decoder", help="What of the net.")
+    ] = "autoencoder",
+    as_json: AsJson = False,
+) -> None:
+    """Export a bundle's net with torch.export or to ONNX, checked against the original.
+
+    ONNX needs the packages of searchae's extra: pip install 'searchae[onnx]'.
+    """
+    from searchae import terminal_winner
+    from searchae.bundle.export import PARTS
+    from searchae.bundle.export import export as use_case
+
+    if part not in PARTS:
+        raise UserError(f"--part {part}: {nearest(part, PARTS)}")
+    document = use_case(_load(folder, "cpu"), out, part=part)
+    show(
+        as_json,
+        lambda: document,
+        lambda: terminal_winner.print_export(document),
+    )
+
+
+def _load(folder: Path, device: str) -> Bundle:
+    from searchae.bundle import load
+
+    return load(folder, device=_device(device))
+
+
+def _device(name: str) -> Any:
+    from searchae.worker import pick_device
+
+    return pick_device(name)
+
+
+def _used(bundle: Bundle, out: Path, *, images: int) -> dict[str, Any]:
+    from searchae.bundle.figures import compression
+
+    return {
+        "out": str(out),
+        "images": images,
+        "image_shape": list(bundle.image_shape),
+        "latent_size": bundle.latent_size,
+        "latents": [images, bundle.latent_size],
+        "compression": compression(bundle),
+    }

@@ -1,0 +1,88 @@
+"""Pictures of a study's best trials, in the folder that its workers share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from searchae.data.disk import atomic_file
+
+KEPT = 20
+"""Trials of a study whose pictures are kept: its best."""
+_PSNR = "psnr_db"
+
+
+def folder(artifacts: Path, study: str) -> Path:
+    """Where the pictures of a study's best trials are kept."""
+    return artifacts / study / "pictures"
+
+
+def path(folder: Path, number: int) -> Path:
+    """A trial's picture in that folder."""
+    return folder / f"{number:06d}.png"
+
+
+def best(psnrs_db: Mapping[int, float]) -> dict[int, float]:
+    """The ``KEPT`` best trials, the first among equals, the best first.
+
+    Args:
+        psnrs_db: Number of each trial with a result -> its PSNR in dB.
+    """
+    order = sorted(psnrs_db, key=lambda number: (-psnrs_db[number], number))
+    return {number: psnrs_db[number] for number in order[:KEPT]}
+
+
+def save(folder: Path, number: int, picture: Image.Image, *, psnr_db: float) -> None:
+    """Writes a trial's picture; it carries the trial's PSNR.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    about = PngInfo()
+    about.add_text(_PSNR, repr(psnr_db))
+    with atomic_file(path(folder, number)) as file:
+        picture.save(file, format="PNG", pnginfo=about)
+
+
+def read(folder: Path, number: int, *, psnr_db: float) -> bytes | None:
+    """A trial's picture as PNG.
+
+    Args:
+        folder: The study's pictures.
+        number: The trial's.
+        psnr_db: Its PSNR: a picture with another one is of an older study of the same name.
+
+    Returns:
+        The file's bytes; None where there is none of this trial.
+    """
+    file = path(folder, number)
+    return file.read_bytes() if _belongs(file, psnr_db) else None
+
+
+def keep_best(folder: Path, psnrs_db: Mapping[int, float]) -> None:
+    """Removes the pictures of trials that are not among the best.
+
+    Args:
+        folder: The study's pictures.
+        psnrs_db: As for ``best``. Trials that it does not know are left alone: they ended since.
+
+    Raises:
+        OSError: A file cannot be removed.
+    """
+    wanted = best(psnrs_db)
+    for file in folder.glob("[0-9]*.png"):
+        number = int(file.stem) if file.stem.isdecimal() else -1
+        if number in psnrs_db and not (number in wanted and _belongs(file, wanted[number])):
+            file.unlink(missing_ok=True)
+
+
+def _belongs(file: Path, psnr_db: float) -> bool:
+    try:
+        with Image.open(file) as image:
+            return bool(image.info.get(_PSNR) == repr(psnr_db))
+    except (OSError, SyntaxError, ValueError):  # gone since it was listed, or no picture
+        return False

@@ -1,0 +1,33 @@
+"""A study's document as the TOML of a study file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+
+def toml(document: Mapping[str, Any]) -> str:
+    """Plain keys first, then a section for each mapping; what is None is left out.
+
+    Args:
+        document: From ``StudySpec.document``.
+    """
+    plain = {k: v for k, v in document.items() if not isinstance(v, Mapping)}
+    sections = {k: v for k, v in document.items() if isinstance(v, Mapping)}
+    parts = [_lines(plain), *(f"[{name}]\n{_lines(keys)}" for name, keys in sections.items())]
+    return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def _lines(keys: Mapping[str, Any]) -> str:
+    return "\n".join(f"{k} = {_value(v)}" for k, v in keys.items() if v is not None)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{k} = {_value(v)}" for k, v in value.items() if v is not None)
+        return f"{{ {inner} }}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_value(v) for v in value) + "]"
+    # TOML writes strings, numbers and booleans as JSON does, but for one control character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

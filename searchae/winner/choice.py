@@ -1,0 +1,139 @@
+"""Which trial is retrained, for how long, over which seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from searchae import space
+from searchae.errors import UserError
+from searchae.report.summary import best, trial_row
+from searchae.spec import TrainParams, TrialParams
+from searchae.study import OUTCOME, RUNTIME, WARM_START, Stored
+
+EPOCHS, PATIENCE = 100, 10
+"""Of a retraining that is not told otherwise: epochs at least, and its plateau rule."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is retrained, and how.
+
+    Attributes:
+        stored: The study.
+        trial: The trial.
+        params: Its parameters, with the epochs and the plateau rule of this training.
+        seeds: One training each; the first is the study's.
+        device: Where.
+        threads: CPU threads.
+    """
+
+    stored: Stored
+    trial: FrozenTrial
+    params: TrialParams
+    seeds: tuple[int, ...]
+    device: torch.device
+    threads: int
+
+    def identity(self) -> dict[str, Any]:
+        """What an interrupted training must have in common with one that goes on with it."""
+        return {
+            "study": self.stored.name,
+            "trial": self.trial.number,
+            "data_hash": self.stored.data_hash,
+            "seed": self.seeds[0],
+            "model": self.params.model.model_dump(mode="json"),
+            "train": self.params.train.model_dump(mode="json"),
+            "device": str(self.device),
+            "threads": self.threads,
+        }
+
+
+def plan(
+    stored: Stored,
+    *,
+    trial: str = "best",
+    epochs: str = "",
+    patience: int | None = None,
+    seeds: int = 1,
+    device: torch.device,
+    threads: int | None = None,
+) -> Plan:
+    """Works out what to retrain.
+
+    Args:
+        stored: The study.
+        trial: ``best``, or a trial's number.
+        epochs: A number; ``search`` for the search's own epochs and plateau rule; unset: the
+            search's, and at least 100.
+        patience: Of the plateau rule; unset: the study's, or 10 if it has none; 0 for none.
+        seeds: How many, counted up from the study's.
+        device: Where to train.
+        threads: CPU threads; unset: as many as the trial had in the search.
+
+    Raises:
+        UserError: There is no such trial, it has nothing to retrain, or a value is not valid.
+    """
+    chosen = find(stored, trial)
+    params = space.replay(stored.spec, chosen.params)
+    params = replace(params, train=_schedule(params.train, epochs=epochs, patience=patience))
+    recorded = chosen.user_attrs.get(RUNTIME, {}).get("threads")
+    return Plan(
+        stored=stored,
+        trial=chosen,
+        params=params,
+        seeds=tuple(range(stored.spec.seed, stored.spec.seed + seeds)),
+        device=device,
+        threads=threads or recorded or torch.get_num_threads(),
+    )
+
+
+def find(stored: Stored, trial: str) -> FrozenTrial:
+    """The best trial of a study, or one by its number.
+
+    Raises:
+        UserError: There is none, or nothing of it can be retrained.
+    """
+    trials = stored.study.get_trials(deepcopy=False)
+    if trial == "best":
+        row = best([trial_row(stored.spec, t) for t in trials if WARM_START not in t.user_attrs])
+        if row is None:
+            raise UserError(
+                f"study {stored.name!r}: no trial has trained to its end yet; see searchae status"
+            )
+        trial = str(row.number)
+    if not trial.isdecimal() or int(trial) >= len(trials):
+        raise UserError(
+            f"--trial {trial}: give best, or a number from 0 to {len(trials) - 1}"
+            if trials
+            else f"--trial {trial}: study {stored.name!r} has no trials yet"
+        )
+    found = trials[int(trial)]
+    if found.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        state = trial_row(stored.spec, found).state
+        raise UserError(f"--trial {trial}: is {state}; give one that is complete or pruned")
+    if OUTCOME in found.user_attrs:
+        raise UserError(
+            f"--trial {trial}: ended badly ({found.user_attrs[OUTCOME]}), and would again; "
+            "give another one"
+        )
+    return found
+
+
+def _schedule(train: TrainParams, *, epochs: str, patience: int | None) -> TrainParams:
+    """``TrainParams`` with the epochs and the plateau rule of a retraining."""
+    if epochs == "search":
+        if patience is not None:
+            raise UserError("--patience: --epochs search has the search's own plateau rule")
+        return train
+    if epochs and not (epochs.isdecimal() and int(epochs) > 0):
+        raise UserError(f"--epochs {epochs}: give a number above 0, or search")
+    return train.model_copy(
+        update={
+            "epochs": int(epochs) if epochs else max(EPOCHS, train.epochs),
+            "patience": (train.patience or PATIENCE) if patience is None else patience,
+        }
+    )

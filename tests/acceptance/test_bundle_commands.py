@@ -1,0 +1,131 @@
+"""From a finished search to a bundle in use, as typed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import searchae as package
+from tests.integration import finished
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+FIGURES = {"psnr_db", "psnr_of_mse_db", "ssim", "mse", "images", "baseline_db", "sparsity"}
+FIGURES |= {"weight_sparsity", "parameters", "compression", "latent", "data_hash"}
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder in which a search has ended."""
+    folder = tmp_path_factory.mktemp("done") / "home"
+    folder.mkdir()
+    finished.search(folder)
+    return folder
+
+
+@pytest.fixture
+def home(done: Path, folder: Path) -> Path:
+    """A copy of it, in this test's folder."""
+    shutil.copytree(done, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_a_winner_is_trained_measured_and_used(home: Path, command_line: Run) -> None:
+    told = command_line("train", "-s", "tiny", "--epochs", "4", "--seeds", "2", "--out", "w")
+    assert told.returncode == 0, told.stderr
+    assert "reproduces the search's" in told.stdout
+    assert "over 2 seeds" in told.stdout
+    assert "seed 1  epoch   4 of 4" in told.stderr, "a line an epoch where there is no terminal"
+    again = answer(command_line("evaluate", "w", "--json"))
+    assert again.keys() >= FIGURES
+    metrics = json.loads((home / "w" / "metrics.json").read_text())
+    assert {k: metrics[k] for k in FIGURES} == {k: again[k] for k in FIGURES}
+
+    with np.load(home / "data" / "tiny.npz") as archive:
+        images = archive["x_test"]
+    (home / "photos").mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(home / "photos" / f"{i:02d}.png")
+    encoded = answer(command_line("encode", "w", "photos", "codes.npz", "--json"))
+    assert (encoded["images"], encoded["latents"]) == (16, [16, 8])
+    assert encoded["compression"]["ratio"] == 96
+    with np.load(home / "codes.npz") as archive:
+        z, names = archive["latents"], archive["files"]
+    model = package.load(home / "w")
+    np.testing.assert_array_equal(z, model.encode(images.transpose(0, 3, 1, 2)))
+    assert list(names[:2]) == ["00.png", "01.png"]
+
+    answer(command_line("decode", "w", "codes.npz", "back", "--json"))
+    answer(command_line("decode", "w", "codes.npz", "back.npz", "--json"))
+    told = answer(command_line("reconstruct", "w", "photos", "again.npz", "--json"))
+    assert told["psnr_db"] == pytest.approx(metrics["psnr_db"], abs=1e-4)
+    with np.load(home / "back.npz") as back, np.load(home / "again.npz") as direct:
+        assert (back["images"].dtype, back["images"].shape) == (np.uint8, (16, 16, 16, 3))
+        np.testing.assert_array_equal(back["images"], direct["images"])
+        picture = np.asarray(Image.open(home / "back" / "03.png"))
+        np.testing.assert_array_equal(picture, back["images"][3])
+
+
+def test_train_prints_what_metrics_json_holds(home: Path, command_line: Run) -> None:
+    words = ("--trial", "0", "--epochs", "search", "--json", "--out", "w")
+    told = answer(command_line("train", "-s", "tiny", *words))
+    written = json.loads((home / "w" / "metrics.json").read_text())
+    assert told == {**written, "bundle": "w", "files": told["files"]}
+    assert all((home / "w" / name).is_file() for name in told["files"])
+    assert told.keys() >= FIGURES | {"study", "trial", "params", "seeds", "search", "versions"}
+    assert told["search"]["to_the_bit"]
+    exported = answer(command_line("export", "w", "net.pt2", "--json"))
+    assert exported["max_difference"] <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "-s", "none", "--out", "w"], "study 'none' is not in"),
+        (["train", "-s", "tiny", "--out", "w", "--trial", "99"], "--trial 99: give best"),
+        (["train", "-s", "tiny", "--out", "w", "--epochs", "many"], "--epochs many: give a number"),
+        (["train", "-s", "tiny", "--out", "data"], "--out data: holds something"),
+        (["evaluate", "data"], "data: is no bundle"),
+        (["evaluate", "data", "--split", "tests"], "--split tests: did you mean"),
+        (["encode", "data", "data/tiny.npz", "codes.txt"], "codes.txt: latents go into an .npz"),
+        (["encode", "none", "data/tiny.npz", "codes.npz"], "none: is no bundle"),
+        (["decode", "data", "data/tiny.npz", "data"], "data: holds something already"),
+        (["export", "data", "x.onnx", "--part", "coder"], "--part coder: did you mean"),
+    ],
+)
+def test_a_mistake_is_explained_in_a_line(
+    home: Path, command_line: Run, words: list[str], said: str
+) -> None:
+    before = files(home)
+    told = command_line(*words)
+    assert told.returncode == 2
+    assert said in told.stderr
+    assert "Traceback" not in told.stderr
+    assert told.stdout == ""
+    assert files(home) == before, "nothing was written"
+
+
+def files(home: Path) -> list[Path]:
+    """All but what SQLite keeps beside a database."""
+    return sorted(p for p in home.rglob("*") if not p.name.startswith("searchae.db"))

@@ -1,0 +1,46 @@
+"""A search that has ended, made by one worker in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from searchae import data
+from searchae.storage import connect
+from searchae.study import Stored, open_study
+from searchae.study_file import load
+from searchae.training import mean_image_psnr_db
+from searchae.worker import Options, Worker
+from tests.conftest import make_folder
+
+
+def search(at: Path, **changes: object) -> Stored:
+    """Searches the tiny study in a new user's folder; its database is ``searchae.db`` there."""
+    folder = make_folder(at)
+    spec = load(folder / "studies" / "tiny.toml", environment={}, changes=changes)
+    splits = data.load(spec.data, data_dir=folder / "data", seed=spec.seed)
+    stored, _ = open_study(
+        connect(f"sqlite:///{folder / 'searchae.db'}"),
+        "tiny",
+        spec=spec,
+        data_hash=splits.hash,
+        baseline_db=mean_image_psnr_db(splits.train, splits.validation),
+    )
+    before = torch.get_num_threads()
+    options = Options(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
+    try:
+        Worker(stored, options).run()
+    finally:
+        torch.set_num_threads(before)
+    return stored
+
+
+def other_images(folder: Path) -> None:
+    """Puts other images in the place of those that the study was made with."""
+    path = folder / "data" / "tiny.npz"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays["x_test"][0] = 255 - arrays["x_test"][0]
+    np.savez(path, **arrays)

@@ -1,0 +1,390 @@
+"""The storage in few round trips: Optuna reads what it writes, and it reads what Optuna writes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import sqlalchemy as sa
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from searchae import data, storage, tables
+from searchae.errors import StorageError
+from searchae.identity import Identity
+from searchae.ledger import Ledger
+from searchae.objective import PrunedError
+from searchae.storage import ResilientStorage, connect
+from searchae.study import Stored, load_study, open_study
+from searchae.study_file import load
+from searchae.worker import Options, Worker
+
+SPACE = {
+    "lr": FloatDistribution(1e-5, 1e-1, log=True),
+    "width": IntDistribution(8, 64, step=8),
+    "act": CategoricalDistribution(("relu", "tanh", None, 3)),
+}
+REPORTS = 20
+
+
+@pytest.fixture
+def lean(database: str) -> Iterator[ResilientStorage]:
+    made = connect(database)
+    yield made
+    made.engine.dispose()
+
+
+@pytest.fixture
+def plain(lean: ResilientStorage, database: str) -> Iterator[RDBStorage]:
+    """Optuna's own storage on the same database, without its cache."""
+    made = RDBStorage(database)
+    yield made
+    made.engine.dispose()
+
+
+def a_trial(on: Any, study_id: int, *, end: TrialState | None = TrialState.COMPLETE) -> int:
+    """Everything that can be written about a trial."""
+    trial_id: int = on.create_new_trial(study_id)
+    for name, inner in (("lr", 1e-3), ("width", 24.0), ("act", 2.0)):
+        on.set_trial_param(trial_id, name, inner, SPACE[name])
+    for step, value in enumerate((0.1 + 0.2, math.nan, math.inf, -math.inf, 1e-308)):
+        on.set_trial_intermediate_value(trial_id, step, value)
+    on.set_trial_intermediate_value(trial_id, 0, 7.25)
+    on.set_trial_user_attr(trial_id, "note", {"a": [1, None, "é"]})
+    on.set_trial_user_attr(trial_id, "note", "again")
+    on.set_trial_system_attr(trial_id, "completed_rung_0", 0.1 + 0.2)
+    if end is not None:
+        on.set_trial_state_values(trial_id, end, [2 / 3] if end == TrialState.COMPLETE else None)
+    return trial_id
+
+
+def content(trial: FrozenTrial) -> dict[str, Any]:
+    """What two trials that were written alike have in common; NaN equals itself as text."""
+    return {
+        "state": trial.state,
+        "values": trial.values,
+        "params": list(trial.params.items()),
+        "distributions": trial.distributions,
+        "reports": str(sorted(trial.intermediate_values.items())),
+        "user": trial.user_attrs,
+        "system": trial.system_attrs,
+    }
+
+
+@contextmanager
+def counted(engine: sa.Engine) -> Iterator[list[str]]:
+    """The statements that an engine executes meanwhile."""
+    seen: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if not statement.startswith("BEGIN"):  # no round trip on SQLite, and not seen on the other
+            seen.append(statement)
+
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield seen
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+
+
+def test_optuna_reads_the_same_from_both(lean: ResilientStorage, plain: RDBStorage) -> None:
+    ours = optuna.create_study(storage=lean)._study_id
+    theirs = optuna.create_study(storage=plain)._study_id
+    for end in (TrialState.COMPLETE, TrialState.PRUNED, None):
+        a_trial(lean, ours, end=end)
+        a_trial(plain, theirs, end=end)
+    for one, other in zip(plain.get_all_trials(ours), plain.get_all_trials(theirs), strict=True):
+        assert content(one) == content(other)
+        assert one.number == other.number
+
+
+def test_a_worker_reads_what_optuna_reads(lean: ResilientStorage, plain: RDBStorage) -> None:
+    study_id = optuna.create_study(storage=plain)._study_id
+    for end in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL):
+        a_trial(plain, study_id, end=end)
+    mine = lean.get_trial(lean.create_new_trial(study_id))
+    with lean.working_on(mine):
+        read = lean.get_all_trials(study_id)
+    assert [str(t) for t in read] == [str(t) for t in plain.get_all_trials(study_id)]
+    assert str(lean.get_trial(1)) == str(plain.get_trial(1)), "times too"
+
+
+def test_a_worker_sees_what_others_write_meanwhile(
+    lean: ResilientStorage, plain: RDBStorage
+) -> None:
+    study_id = optuna.create_study(storage=plain)._study_id
+    early = plain.create_new_trial(study_id)
+    with lean.working_on(lean.get_trial(lean.create_new_trial(study_id))):
+        assert len(lean.get_all_trials(study_id)) == 2
+        late = plain.create_new_trial(study_id)
+        for trial_id in (early, late):
+            plain.set_trial_param(trial_id, "lr", 1e-3, SPACE["lr"])
+            plain.set_trial_system_attr(trial_id, "completed_rung_0", 12.5)
+        seen = {t._trial_id: t for t in lean.get_all_trials(study_id, deepcopy=False)}
+        for trial_id in (early, late):
+            assert seen[trial_id].params == {"lr": 1e-3}
+            assert seen[trial_id].system_attrs == {"completed_rung_0": 12.5}
+        plain.set_trial_state_values(early, TrialState.WAITING)
+        plain.set_trial_intermediate_value(late, 1, 3.5)
+        plain.set_trial_state_values(late, TrialState.COMPLETE, [4.5])
+        first, _, last = lean.get_all_trials(study_id, deepcopy=False)
+        assert first.state == TrialState.WAITING
+        assert (last.state, last.value) == (TrialState.COMPLETE, 4.5)
+        assert last.intermediate_values == {1: 3.5}
+    (running,) = lean.get_all_trials(study_id, states=(TrialState.RUNNING,))
+    plain.set_trial_intermediate_value(running._trial_id, 1, 2.5)
+    (running,) = lean.get_all_trials(study_id, states=(TrialState.RUNNING,))
+    assert running.intermediate_values == {1: 2.5}, "whoever holds no trial reads every report"
+
+
+def test_a_row_committed_after_later_ones_is_seen(
+    lean: ResilientStorage, plain: RDBStorage, database: str
+) -> None:
+    if database.startswith("sqlite"):
+        pytest.skip("SQLite has one writer at a time: rows are committed in their order")
+    study_id = optuna.create_study(storage=plain)._study_id
+    slow, quick = plain.create_new_trial(study_id), plain.create_new_trial(study_id)
+    with lean.working_on(lean.get_trial(lean.create_new_trial(study_id))):
+        lean.get_all_trials(study_id)
+        with plain.engine.begin() as open_still:
+            row = {"trial_id": slow, "key": "completed_rung_0", "value_json": "1.5"}
+            open_still.execute(sa.insert(tables.system_attributes).values(**row))
+            connect(database).set_trial_system_attr(quick, "completed_rung_0", 2.5)
+            seen = lean.get_all_trials(study_id)
+            assert [t.system_attrs.get("completed_rung_0") for t in seen] == [None, 2.5, None]
+        seen = lean.get_all_trials(study_id)
+        assert [t.system_attrs.get("completed_rung_0") for t in seen] == [1.5, 2.5, None]
+
+
+def test_a_trial_that_has_ended_takes_nothing_more(lean: ResilientStorage) -> None:
+    study_id = optuna.create_study(storage=lean)._study_id
+    ended = a_trial(lean, study_id)
+    writes: list[Callable[[int], None]] = [
+        lambda i: lean.set_trial_intermediate_value(i, 9, 1.0),
+        lambda i: lean.set_trial_param(i, "new", 0.5, FloatDistribution(0, 1)),
+        lambda i: lean.set_trial_user_attr(i, "new", 1),
+        lambda i: lean.set_trial_system_attr(i, "new", 1),
+    ]
+    before = content(lean.get_trial(ended))
+    for write in writes:
+        with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+            write(ended)
+        with pytest.raises(KeyError):
+            write(ended + 1)
+    assert content(lean.get_trial(ended)) == before
+
+
+def test_what_is_sampled_is_written_together_or_not_at_all(
+    lean: ResilientStorage, plain: RDBStorage
+) -> None:
+    study_id = optuna.create_study(storage=lean)._study_id
+    mine = lean.get_trial(lean.create_new_trial(study_id))
+
+    def write() -> None:
+        lean.set_trial_param(mine._trial_id, "lr", 1e-3, SPACE["lr"])
+        lean.set_trial_user_attr(mine._trial_id, "a", 1)
+        lean.set_trial_user_attr(mine._trial_id, "b", 2)
+
+    def write_and_fail() -> None:
+        with lean.together():
+            write()
+            raise ZeroDivisionError
+
+    def write_too_late() -> None:
+        with lean.together():
+            lean.set_trial_user_attr(mine._trial_id, "late", 1)
+            plain.set_trial_state_values(mine._trial_id, TrialState.FAIL)
+
+    with lean.working_on(mine):
+        with pytest.raises(ZeroDivisionError):
+            write_and_fail()
+        assert plain.get_trial(mine._trial_id).user_attrs == {}
+        with lean.together():
+            write()
+            assert plain.get_trial(mine._trial_id).params == {}
+        stored = plain.get_trial(mine._trial_id)
+        assert (stored.params, stored.user_attrs) == ({"lr": 1e-3}, {"a": 1, "b": 2})
+        with pytest.raises(optuna.exceptions.UpdateFinishedTrialError):
+            write_too_late()
+    assert "late" not in plain.get_trial(mine._trial_id).user_attrs
+
+
+# -- a worker
+
+
+def open_tiny(on: ResilientStorage, folder: Path, **changes: Any) -> Stored:
+    keys = {
+        "search.pruner": "hyperband",
+        "search.min_epochs": 1,
+        "train.epochs": REPORTS,
+        "search.heartbeat_s": 60.0,
+        "search.grace_s": 600.0,
+        **changes,
+    }
+    spec = load(folder / "studies" / "tiny.toml", environment={}, changes=keys)
+    splits = data.load(spec.data, data_dir=folder / "data", seed=spec.seed)
+    return open_study(on, "tiny", spec=spec, data_hash=splits.hash, baseline_db=1.0)[0]
+
+
+def statements_by_trial(stored: Stored, folder: Path, trials: int) -> list[tuple[int, int]]:
+    """Reports and statements of each trial of a worker, the first left out: it reads it all."""
+    seen: list[tuple[int, int]] = []
+    stop = threading.Event()
+
+    def train(trial: Any, params: Any, **rest: Any) -> float:
+        seen.append((0, len(made)))
+        if len(seen) > trials + 1:
+            stop.set()
+            raise PrunedError
+        for epoch in range(1, REPORTS + 1):
+            seen[-1] = (epoch, seen[-1][1])
+            trial.report(epoch + trial.number, epoch)
+            if epoch < REPORTS and trial.should_prune():
+                raise PrunedError
+        return float(REPORTS + trial.number)
+
+    options = Options(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
+    with counted(stored.storage.engine) as made:
+        Worker(stored, options, stop=stop, train=train).run()
+    return [(reports, after[1] - before) for (reports, before), after in pairwise(seen[1:])]
+
+
+def test_a_trial_takes_a_statement_a_report_and_few_more(
+    lean: ResilientStorage, folder: Path
+) -> None:
+    stored = open_tiny(lean, folder, **{"search.trials": 100})
+    for reports, statements in statements_by_trial(stored, folder, trials=6):
+        rungs = 1 + math.floor(math.log(reports, 3))
+        assert statements <= reports + 4 * rungs + 25
+
+
+def test_trials_that_run_or_wait_cost_no_statement_more(database: str, folder: Path) -> None:
+    # Successive halving: Hyperband's brackets, and with them its rungs, go by a trial's number.
+    changes = {"search.trials": 500, "search.pruner": "successive-halving"}
+    alone = connect(f"sqlite:///{folder / 'alone.db'}")
+    few = statements_by_trial(open_tiny(alone, folder, **changes), folder, 5)
+    crowded = connect(database)
+    stored = open_tiny(crowded, folder, **changes)
+    for i in range(60):
+        # As claimed by others, who live and have sampled.
+        claimer = Ledger(stored, Identity(f"far {i}", "far", 1, "far away", "1:1"))
+        trial_id = claimer.claim()
+        assert isinstance(trial_id, int)
+        crowded.set_trial_param(trial_id, "learning_rate", 1e-3, _learning_rate(stored))
+        crowded.set_trial_intermediate_value(trial_id, 1, -100.0)
+    for _ in range(60):
+        stored.study.enqueue_trial({}, skip_if_exists=False)
+    many = statements_by_trial(stored, folder, trials=5)
+    assert [r for r, _ in many] == [r for r, _ in few]
+    assert [s for _, s in many] == pytest.approx([s for _, s in few], abs=2)
+
+
+def _learning_rate(stored: Stored) -> FloatDistribution:
+    from searchae import search
+
+    (found,) = (p for p in stored.spec.space if p.name == "learning_rate")
+    made = search.distribution(found)
+    assert isinstance(made, FloatDistribution)
+    return made
+
+
+def test_a_trial_put_back_meanwhile_is_not_ended_and_keeps_its_lease(
+    lean: ResilientStorage, folder: Path
+) -> None:
+    stored = open_tiny(lean, folder)
+    ledger = Ledger(stored)
+    trial_id = ledger.claim()
+    assert isinstance(trial_id, int)
+    lean.set_trial_state_values(trial_id, TrialState.WAITING)
+    assert not ledger.finish(trial_id, TrialState.COMPLETE, 1.0)
+    assert lean.get_trial(trial_id).state == TrialState.WAITING
+    assert lean.get_trial(trial_id).values is None
+    assert ledger.holds(trial_id)
+
+
+def test_a_trial_is_ended_once_and_told_again_without_harm(
+    lean: ResilientStorage, plain: RDBStorage, folder: Path
+) -> None:
+    stored = open_tiny(lean, folder)
+    ledger = Ledger(stored)
+    trial_id = ledger.claim()
+    assert isinstance(trial_id, int)
+    assert ledger.finish(trial_id, TrialState.COMPLETE, 12.25)
+    assert ledger.finish(trial_id, TrialState.COMPLETE, 12.25), "the first answer was lost"
+    assert not ledger.finish(trial_id, TrialState.PRUNED, None)
+    told = plain.get_trial(trial_id)
+    assert (told.state, told.value) == (TrialState.COMPLETE, 12.25)
+    assert told.datetime_complete is not None
+    assert abs(datetime.now() - told.datetime_complete) < timedelta(minutes=5), "in local time"
+    assert told.datetime_start is not None
+    assert told.datetime_start <= told.datetime_complete
+
+
+def test_another_schema_is_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "SCHEMA", "v9.9.9.a")
+    with pytest.raises(StorageError, match=r"tables v9\.9\.9\.a, the installed Optuna has v"):
+        connect(database)
+
+
+# -- connections
+
+
+def sessions(url: str) -> list[int]:
+    query = (
+        "SELECT pid FROM pg_stat_activity "
+        "WHERE datname = current_database() AND application_name = 'searchae'"
+    )
+    with sa.create_engine(url, poolclass=sa.pool.NullPool).connect() as connection:
+        return list(connection.execute(sa.text(query)).scalars())
+
+
+def test_a_connection_that_idles_is_given_back(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = connect(postgres_url)
+    made.get_all_studies()
+    made.rest()
+    assert len(sessions(postgres_url)) == 1, "not before it has idled for a while"
+    monkeypatch.setattr(storage, "IDLE_S", -1.0)
+    made.rest()
+    assert sessions(postgres_url) == []
+    assert made.get_all_studies() == []
+
+
+def test_a_connection_that_died_in_a_pause_is_replaced_without_a_word(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = connect(postgres_url)
+    made.get_all_studies()
+    (session,) = sessions(postgres_url)
+    admin = sa.create_engine(postgres_url, poolclass=sa.pool.NullPool)
+    with admin.connect() as connection:
+        connection.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": session})
+    monkeypatch.setattr(storage, "PING_AFTER_S", -1.0)
+    with caplog.at_level(logging.WARNING):
+        assert made.get_all_studies() == []
+    assert caplog.records == []
+
+
+def test_a_study_deleted_and_made_again_is_found(lean: ResilientStorage) -> None:
+    first = optuna.create_study(study_name="s", storage=lean)
+    with lean.working_on(lean.get_trial(lean.create_new_trial(first._study_id))):
+        assert lean.get_study_id_from_name("s") == first._study_id
+    lean.delete_study(first._study_id)
+    again = optuna.create_study(study_name="s", storage=lean)
+    mine = lean.get_trial(lean.create_new_trial(again._study_id))
+    with lean.working_on(mine):
+        assert lean.get_study_id_from_name("s") == again._study_id
+        assert [t.number for t in lean.get_all_trials(again._study_id)] == [0]
+    with pytest.raises(StorageError):
+        load_study(lean, "gone")

@@ -1,0 +1,379 @@
+"""The winner: the search's bits again, seeds, interruptions, and what a bundle says of itself."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import searchae
+from searchae import data, winner
+from searchae.bundle.figures import evaluated
+from searchae.errors import DataError, DivergedError, UserError
+from searchae.study import Stored
+from searchae.training import EpochResult, mean_image_psnr_db
+from tests.integration import finished
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    return finished.search(tmp_path_factory.mktemp("searched"))
+
+
+@pytest.fixture(scope="module")
+def home(stored: Stored) -> Path:
+    return Path(str(stored.storage.engine.url.database)).parent
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def plan(stored: Stored, **changes: Any) -> winner.Plan:
+    return winner.plan(stored, **{"epochs": "search", "device": CPU, **changes})
+
+
+def train(plan: winner.Plan, home: Path, out: Path, **more: Any) -> dict[str, Any]:
+    def silent(*_: Any) -> None:
+        pass
+
+    told = {"on_epoch": silent, "note": silent, **more}
+    return winner.train(plan, out=out, data_dir=home / "data", **told)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(
+    stored: Stored, home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """The best trial, five epochs, three seeds."""
+    out = tmp_path_factory.mktemp("undisturbed") / "bundle"
+    return out, train(plan(stored, epochs="5", patience=0, seeds=3), home, out)
+
+
+def test_every_trial_of_the_search_comes_back_to_the_bit(
+    stored: Stored, home: Path, tmp_path: Path
+) -> None:
+    trials = stored.study.get_trials(deepcopy=False)
+    assert {t.state.name for t in trials} == {"COMPLETE", "PRUNED"}
+    for trial in trials:
+        told = train(plan(stored, trial=str(trial.number)), home, tmp_path / str(trial.number))
+        assert told["search"]["to_the_bit"]
+        assert told["search"]["epochs_compared"] == len(trial.intermediate_values)
+        last = max(trial.intermediate_values)
+        assert told["search"]["retrained_db"] == trial.intermediate_values[last]
+        assert told["search"]["runtime_differs"] == {}
+        assert (
+            f"reproduces the search's {trial.intermediate_values[last]:.2f} dB to the bit"
+            in (told["search"]["text"])
+        )
+
+
+def test_a_longer_training_passes_through_the_search_s_numbers(
+    stored: Stored, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    told = undisturbed[1]
+    assert (told["training"]["epochs"], told["training"]["ended"]) == (5, "epochs")
+    assert told["search"]["epoch"] == 3
+    assert told["search"]["to_the_bit"]
+    assert told["search"]["recorded_db"] == max(
+        t.value for t in stored.study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"
+    )
+
+
+def test_a_difference_is_said_with_what_differs_in_the_runtime(stored: Stored) -> None:
+    trial = winner.find(stored, "best")
+    runtime = {**trial.user_attrs["searchae:runtime"], "threads": 7, "torch": "2.8.0"}
+    history = [
+        EpochResult(e, 0.1, 0.1, value + 0.25 * (e == 2), value, 0.0, 1.0)
+        for e, value in sorted(trial.intermediate_values.items())
+    ]
+    there = trial.user_attrs["searchae:runtime"]["torch"]
+    told = winner.reproduction(trial, history[:2], runtime=runtime)
+    assert told is not None
+    assert (told["to_the_bit"], told["epoch"]) == (False, 2)
+    assert told["difference_db"] == pytest.approx(0.25)
+    assert f"+0.2500 dB from the search's {trial.intermediate_values[2]:.2f} dB" in told["text"]
+    assert f"threads 1 -> 7, torch {there} -> 2.8.0" in told["text"]
+
+
+def test_the_weights_kept_are_those_of_the_best_validation_epoch(
+    home: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    out, told = undisturbed
+    with (out / "history.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["seed"] == "0"]
+    psnrs = [float(row["psnr_db"]) for row in rows]
+    assert len(psnrs) == 5
+    assert told["epoch"] == 1 + psnrs.index(max(psnrs))
+    again = evaluated(out, split="validation", data_dir=home / "data")
+    assert again["psnr_db"] == max(psnrs) == told["validation"]["psnr_db"], "to the bit"
+
+
+def unbounded(made: winner.Plan, *, learning_rate: float) -> winner.Plan:
+    """The same with a net and an optimizer that run away."""
+    train = {"optimizer": "sgd", "learning_rate": learning_rate, "regularizer": "none"}
+    net = {"output": "none", "activation": "relu"}
+    params = replace(
+        made.params,
+        train=made.params.train.model_copy(update=train),
+        model=made.params.model.model_copy(update=net),
+    )
+    return replace(made, params=params)
+
+
+def test_an_earlier_epoch_is_kept_where_it_was_the_best(
+    stored: Stored, home: Path, tmp_path: Path
+) -> None:
+    made = unbounded(plan(stored, epochs="10", patience=0), learning_rate=3.0)
+    told = train(made, home, tmp_path / "bundle")
+    assert told["training"]["epochs"] == 10
+    assert told["epoch"] < 10, "this one rises, then falls by several dB"
+    again = evaluated(tmp_path / "bundle", split="validation", data_dir=home / "data")
+    assert again["psnr_db"] == told["validation"]["psnr_db"]
+    assert not told["search"]["to_the_bit"]
+
+
+def test_a_denoiser_is_measured_under_the_noise_that_it_was_validated_under(
+    stored: Stored, home: Path, tmp_path: Path
+) -> None:
+    made = plan(stored, epochs="3", patience=0)
+    params = replace(
+        made.params,
+        train=made.params.train.model_copy(update={"noise_std": 0.2, "batch_size": 30}),
+        model=made.params.model.model_copy(
+            update={"batch_norm": True, "image_range": "symmetric", "output": "tanh"}
+        ),
+    )
+    told = train(replace(made, params=params), home, tmp_path / "bundle")
+    noisy = evaluated(tmp_path / "bundle", split="validation", data_dir=home / "data")
+    assert noisy["psnr_db"] == told["validation"]["psnr_db"], "to the bit"
+    model = searchae.load(tmp_path / "bundle")
+    splits = data.load(stored.spec.data, data_dir=home / "data", seed=stored.spec.seed)
+    images = splits.validation / 255
+    error = (model.reconstruct(images) - images).square().mean((1, 2, 3))
+    clean = float((-10 * error.log10()).mean())
+    assert abs(clean - noisy["psnr_db"]) > 1e-3, "it was not measured on clean images"
+
+
+def test_of_a_training_that_diverges_late_the_best_epoch_is_kept(
+    stored: Stored, home: Path, tmp_path: Path
+) -> None:
+    notes: list[str] = []
+    made = unbounded(plan(stored, epochs="40", patience=0), learning_rate=10.0)
+    told = train(made, home, tmp_path / "bundle", note=notes.append)
+    assert told["training"]["ended"] == "diverged"
+    assert 0 < told["epoch"] <= told["training"]["epochs"] < 40
+    assert f"seed 0 diverged; its best epoch until then, {told['epoch']}, is kept" in notes
+
+
+def test_evaluating_a_bundle_gives_its_metrics_to_the_bit(
+    home: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    out, told = undisturbed
+    written = json.loads((out / "metrics.json").read_text())
+    again = evaluated(out, split="test", data_dir=home / "data")
+    assert {k: v for k, v in again.items() if k != "bundle"} == {
+        k: written[k] for k in again if k != "bundle"
+    }
+    assert {k: v for k, v in told.items() if k not in ("bundle", "files")} == written
+
+
+def test_figures_are_those_of_the_test_split(
+    stored: Stored, home: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    out, told = undisturbed
+    splits = data.load(stored.spec.data, data_dir=home / "data", seed=stored.spec.seed)
+    images = splits.test.numpy() / np.float32(255)
+    error = ((searchae.load(out).reconstruct(images) - images) ** 2).mean((1, 2, 3))
+    assert told["images"] == len(images) == 16
+    assert told["mse"] == pytest.approx(error.mean(), rel=1e-5)
+    assert told["psnr_db"] == pytest.approx((-10 * np.log10(error)).mean(), rel=1e-5)
+    assert told["psnr_of_mse_db"] == pytest.approx(-10 * np.log10(error.mean()), rel=1e-5)
+    assert told["baseline_db"] == mean_image_psnr_db(splits.train, splits.test)
+    assert told["psnr_db"] > told["baseline_db"]
+
+
+def test_seeds_change_the_net_but_not_the_splits(
+    stored: Stored, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    seeds = undisturbed[1]["seeds"]
+    rows = seeds["rows"]
+    assert [row["seed"] for row in rows] == [0, 1, 2]
+    assert len({row["psnr_db"] for row in rows}) == 3
+    values = [row["psnr_db"] for row in rows]
+    assert seeds["psnr_db"]["mean"] == pytest.approx(np.mean(values))
+    assert seeds["psnr_db"]["std"] == pytest.approx(np.std(values, ddof=1))
+    # The second seed by itself, on the splits of the study.
+    alone = replace(plan(stored, epochs="5", patience=0), seeds=(1,))
+    told = train(alone, home, tmp_path / "alone")
+    assert told["data_hash"] == stored.data_hash
+    assert told["psnr_db"] == rows[1]["psnr_db"]
+    assert told["seeds"]["psnr_db"]["std"] is None
+
+
+def test_the_bundle_holds_what_it_names(undisturbed: tuple[Path, dict[str, Any]]) -> None:
+    out, told = undisturbed
+    assert sorted(p.name for p in out.iterdir()) == sorted(told["files"]), "no checkpoints left"
+    page = (out / "curves.html").read_text()
+    assert "seed 2: validation" in page
+    assert "<script src" not in page, "opens without a network"
+
+
+def test_an_interrupted_training_goes_on_to_the_same_bits(
+    stored: Stored, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    made, out = plan(stored, epochs="5", patience=0, seeds=3), tmp_path / "bundle"
+
+    def interrupt(seed: int, result: EpochResult) -> None:
+        if (seed, result.epoch) == (1, 2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(made, home, out, on_epoch=interrupt)
+    assert not (out / "config.json").exists(), "no bundle before its end"
+    seen: list[tuple[int, int]] = []
+    train(made, home, out, on_epoch=lambda seed, result: seen.append((seed, result.epoch)))
+    assert seen == [(1, 3), (1, 4), (1, 5), *[(2, e) for e in range(1, 6)]]
+    assert not (out / ".checkpoint").exists()
+    for name in ("model.safetensors", "config.json", "reconstructions.png"):
+        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes()
+    assert without_seconds(out) == without_seconds(undisturbed[0])
+
+
+def without_seconds(bundle: Path) -> dict[str, Any]:
+    metrics: dict[str, Any] = json.loads((bundle / "metrics.json").read_text())
+    metrics.pop("seconds")
+    for row in metrics["seeds"]["rows"]:
+        row.pop("seconds")
+    return metrics
+
+
+def test_more_seeds_may_be_asked_for_after_an_interruption_but_nothing_else_changed(
+    stored: Stored, home: Path, tmp_path: Path
+) -> None:
+    def interrupt(_seed: int, _result: EpochResult) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(plan(stored, epochs="2"), home, tmp_path, on_epoch=interrupt)
+    with pytest.raises(UserError, match=r"unfinished training .*\n  train.epochs: 2 -> 3"):
+        train(plan(stored, epochs="3"), home, tmp_path)
+    told = train(plan(stored, epochs="2", seeds=2), home, tmp_path)
+    assert [row["epochs"] for row in told["seeds"]["rows"]] == [2, 2]
+
+
+def test_two_trainings_do_not_share_a_folder(stored: Stored, home: Path, tmp_path: Path) -> None:
+    def second(_seed: int, _result: EpochResult) -> None:
+        train(plan(stored), home, tmp_path)
+
+    with pytest.raises(UserError, match="another searchae train is at work in it"):
+        train(plan(stored), home, tmp_path, on_epoch=second)
+
+
+def test_a_folder_with_something_else_is_left_alone(
+    stored: Stored, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("1")
+    with pytest.raises(UserError, match="holds something that is no bundle"):
+        train(plan(stored), home, tmp_path / "thesis")
+    with pytest.raises(UserError, match="is a file"):
+        train(plan(stored), home, tmp_path / "thesis" / "chapter.tex")
+    shutil.copytree(undisturbed[0], tmp_path / "bundle")
+    best = winner.find(stored, "best").number
+    other = next(t.number for t in stored.study.get_trials(deepcopy=False) if t.number != best)
+    with pytest.raises(UserError, match=f"holds the bundle .*\n  trial: {best} -> {other}"):
+        train(plan(stored, trial=str(other)), home, tmp_path / "bundle")
+    assert sorted(p.name for p in tmp_path.rglob("*") if p.name.startswith(".")) == []
+    told = train(plan(stored), home, tmp_path / "bundle")
+    assert searchae.load(tmp_path / "bundle").config.train.epochs == 3, "its own is replaced"
+    assert told["training"]["epochs"] == 3
+
+
+def test_other_images_than_the_study_s_are_refused(
+    stored: Stored, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+) -> None:
+    shutil.copytree(home / "data", tmp_path / "data")
+    finished.other_images(tmp_path)
+    with pytest.raises(DataError, match="differs from what the study was made with"):
+        train(plan(stored), tmp_path, tmp_path / "bundle")
+    with pytest.raises(DataError, match="differs from what the study was made with"):
+        evaluated(undisturbed[0], split="test", data_dir=tmp_path / "data")
+
+
+def test_a_training_that_diverges_at_once_says_which_seed(
+    stored: Stored, home: Path, tmp_path: Path
+) -> None:
+    made = unbounded(plan(stored, epochs="2"), learning_rate=1e30)
+    with pytest.raises(DivergedError, match=r"^seed 0: training diverged"):
+        train(made, home, tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("changes", "epochs", "patience"),
+    [
+        ({"epochs": "search"}, 3, 0),
+        ({"epochs": ""}, 100, 10),
+        ({"epochs": "7"}, 7, 10),
+        ({"epochs": "7", "patience": 0}, 7, 0),
+        ({"epochs": "", "patience": 4}, 100, 4),
+    ],
+)
+def test_how_long_is_trained(
+    stored: Stored, changes: dict[str, Any], epochs: int, patience: int
+) -> None:
+    made = plan(stored, **changes)
+    assert (made.params.train.epochs, made.params.train.patience) == (epochs, patience)
+    assert made.threads == 1, "as many as the search's worker had"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"trial": "6"}, "--trial 6: give best, or a number from 0 to 5"),
+        ({"trial": "bets"}, "--trial bets: give best"),
+        ({"trial": "-1"}, "--trial -1: give best"),
+        ({"epochs": "0"}, "--epochs 0: give a number above 0, or search"),
+        ({"epochs": "1e3"}, "--epochs 1e3"),
+        ({"epochs": "search", "patience": 3}, "search's own plateau rule"),
+    ],
+)
+def test_what_cannot_be_retrained_is_refused(
+    stored: Stored, changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UserError, match=said):
+        plan(stored, **changes)
+
+
+def test_a_study_whose_trials_all_ended_badly_has_no_winner(tmp_path: Path) -> None:
+    bad = finished.search(
+        tmp_path,
+        **{
+            "search.trials": 1,
+            "train.learning_rate": 1e6,
+            "train.regularizer": "none",
+            "train.optimizer": "sgd",
+            "model.activation": "relu",
+            "model.output": "none",
+        },
+    )
+    with pytest.raises(UserError, match="no trial has trained to its end yet"):
+        plan(bad)
+    with pytest.raises(UserError, match=r"--trial 0: ended badly \(diverged\)"):
+        plan(bad, trial="0")
+    number = bad.study.ask().number
+    with pytest.raises(UserError, match=f"--trial {number}: is running"):
+        plan(bad, trial=str(number))

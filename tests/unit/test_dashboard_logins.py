@@ -1,0 +1,96 @@
+"""Hashed passwords and the limit on wrong ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from searchae.dashboard.logins import Hash, Logins, hashed_line
+from searchae.errors import UserError
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def logins(clock: Clock) -> Logins:
+    return Logins({"ann": Hash.of("correct horse")}, clock=clock)
+
+
+def test_a_hash_is_read_back_and_matches_its_password_only() -> None:
+    made = Hash.of("pässword: with a colon")
+    read = Hash.parse(str(made))
+    assert read == made
+    assert read.matches("pässword: with a colon")
+    assert not read.matches("pässword")
+    assert str(Hash.of("same password")) != str(Hash.of("same password")), "the salt differs"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "plain",
+        "md5$1$1$1$AA==$AA==",
+        "scrypt$32768$8$3$AA==$AA==",
+        "scrypt$1000$8$1$AAAA$" + "A" * 43 + "=",
+        "scrypt$1073741824$8$1$AAAA$" + "A" * 43 + "=",
+        "scrypt$1024$8$1000$AAAA$" + "A" * 43 + "=",
+        "scrypt$-2$8$1$AAAA$" + "A" * 43 + "=",
+        "scrypt$1024$8$1$!$" + "A" * 43 + "=",
+    ],
+)
+def test_what_is_no_hash_is_refused_without_being_repeated(text: str) -> None:
+    with pytest.raises(UserError) as caught:
+        Logins.parse(f"ann:{text}", source="login.txt")
+    assert "login.txt, line 1: no login" in str(caught.value)
+    assert not text or text not in str(caught.value)
+
+
+@pytest.mark.parametrize("user", ["", "a:b", " ann", "#ann"])
+def test_a_name_that_cannot_be_read_back_is_refused(user: str) -> None:
+    with pytest.raises(UserError, match="a user's name"):
+        hashed_line(user, "long enough")
+
+
+def test_a_short_password_is_refused_and_not_repeated() -> None:
+    with pytest.raises(UserError, match="shorter than 8") as caught:
+        hashed_line("ann", "short")
+    assert "'short'" not in str(caught.value)
+
+
+def test_right_and_wrong(logins: Logins) -> None:
+    assert logins.check("ann", "correct horse", "a") is True
+    assert logins.check("ann", "wrong", "a") is False
+    assert logins.check("bob", "correct horse", "a") is False
+    assert logins.check("", "", "a") is False
+
+
+def test_wrong_logins_hold_up_their_address_for_a_minute(logins: Logins, clock: Clock) -> None:
+    for _ in range(Logins.WRONG):
+        assert logins.check("ann", "wrong", "a") is False
+        clock.now += 1
+    wait = logins.check("ann", "correct horse", "a")
+    assert wait is not True
+    assert 50 < wait <= 60
+    assert logins.check("ann", "correct horse", "b") is True, "another address"
+    assert logins.check("ann", "correct horse", "a") is True, "right once, right again"
+    assert logins.check("ann", "wrong", "a") not in (True, False), "a guess still waits"
+    clock.now += 61
+    assert logins.check("ann", "wrong", "a") is False
+
+
+def test_addresses_are_forgotten(logins: Logins, clock: Clock) -> None:
+    for number in range(3):
+        logins.check("ann", "wrong", f"address {number}")
+    clock.now += 61
+    logins.check("ann", "wrong", "another")
+    assert set(logins._wrong) == {"another"}

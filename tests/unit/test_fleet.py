@@ -1,0 +1,110 @@
+"""How many workers are started, and what each is given."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searchae.errors import UserError
+from searchae.fleet import Fleet, jobs, plan_fleet
+from searchae.launch import Job, Resources
+from tests.fake_launcher import FakeLauncher
+
+SECRET = "postgresql+psycopg://me:hunter2@db/searchae"
+
+
+class Machine(FakeLauncher):
+    """A launcher with so many cores and GPUs."""
+
+    def __init__(
+        self, cpus: int = 8, gpus: int = 0, *, nearby: bool = True, known: bool = True
+    ) -> None:
+        super().__init__()
+        self.nearby = nearby
+        self._has = Resources(cpus=cpus, gpus=gpus, machines=1) if known else None
+
+    def resources(self) -> Resources | None:  # type: ignore[override]
+        return self._has
+
+
+def planned(machine: Machine, **more: Any) -> Fleet:
+    asked = {"device": "auto", "workers": None, "workers_per_device": 1, "threads": None}
+    return plan_fleet(machine, **{**asked, **more})
+
+
+def started(fleet: Fleet, at_most: int = 100, **environment: str) -> list[Job]:
+    return jobs(
+        fleet,
+        "svhn",
+        storage=SECRET,
+        data_dir=Path("data"),
+        artifacts=Path("artifacts"),
+        at_most=at_most,
+        environment=environment,
+    )
+
+
+def seen(found: list[Job]) -> list[str | None]:
+    return [j.environment.get("CUDA_VISIBLE_DEVICES") for j in found]
+
+
+def test_without_a_gpu_the_cores_are_shared_out() -> None:
+    fleet = planned(Machine(cpus=8))
+    assert (fleet.workers, fleet.threads, fleet.gpus) == (4, 2, 0)
+    assert planned(Machine(cpus=2)).workers == 2
+    assert planned(Machine(cpus=2), workers=6).threads == 1
+
+
+def test_with_gpus_each_worker_sees_its_own() -> None:
+    fleet = planned(Machine(gpus=2), workers_per_device=2)
+    found = started(fleet, CUDA_VISIBLE_DEVICES="0,1")
+    assert (fleet.workers, fleet.gpus) == (4, 0.5)
+    assert seen(found) == ["0", "1", "0", "1"]
+    assert all(j.argv[j.argv.index("--device") + 1] == "cuda" for j in found)
+
+
+def test_gpus_hidden_from_the_user_stay_hidden() -> None:
+    fleet = planned(Machine(gpus=2), workers=3)
+    assert seen(started(fleet, CUDA_VISIBLE_DEVICES="5,GPU-7f")) == ["5", "GPU-7f", "5"]
+
+
+def test_a_named_gpu_is_the_only_one_used() -> None:
+    fleet = planned(Machine(gpus=4), device="cuda:1", workers_per_device=2)
+    assert seen(started(fleet, CUDA_VISIBLE_DEVICES="4,5,6,7")) == ["5", "5"]
+
+
+def test_told_to_use_the_cpu_no_gpu_is_taken() -> None:
+    fleet = planned(Machine(cpus=8, gpus=2), device="cpu")
+    assert (fleet.workers, fleet.gpus) == (4, 0)
+    assert seen(started(fleet, CUDA_VISIBLE_DEVICES="0,1")) == [None] * 4
+
+
+def test_on_a_cluster_the_cluster_gives_out_the_gpus() -> None:
+    fleet = planned(Machine(cpus=64, gpus=6, nearby=False), workers_per_device=4)
+    found = started(fleet)
+    assert (fleet.workers, fleet.threads, fleet.gpus) == (24, 1, 0.25)
+    assert seen(found) == [None] * 24
+    assert {j.gpus for j in found} == {0.25}
+    with pytest.raises(UserError, match=r"--device cuda$"):
+        planned(Machine(nearby=False), device="cuda:0")
+
+
+def test_where_a_scheduler_decides_gpus_are_asked_for_by_name() -> None:
+    queue = Machine(known=False, nearby=False)
+    assert (planned(queue).workers, planned(queue).gpus) == (4, 0)
+    assert planned(queue, device="cuda", workers=9).gpus == 1
+
+
+def test_no_more_workers_than_trials_are_left() -> None:
+    assert len(started(planned(Machine(cpus=8)), at_most=3)) == 3
+
+
+@pytest.mark.parametrize("nearby", [True, False])
+def test_the_database_s_password_is_in_no_argv(nearby: bool) -> None:
+    for job in started(planned(Machine(nearby=nearby))):
+        assert "hunter2" not in " ".join(job.argv)
+        assert "hunter2" not in repr(job)
+        assert job.environment["SEARCHAE_STORAGE"] == SECRET
+        assert ("SEARCHAE_PARENT" in job.environment) == nearby, "elsewhere it means nothing"

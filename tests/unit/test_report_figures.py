@@ -1,0 +1,245 @@
+"""What the figures show, from studies made by hand."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from searchae.report import figures, parameters
+from searchae.report.drawing import Plot, log_axis
+from searchae.report.findings import Findings, collect
+from searchae.study import Stored
+from tests.reported_study import BASELINE_DB, DOCUMENT, EPOCHS, add, make_study
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """Thirty trials, and one that diverged."""
+    folder = tmp_path_factory.mktemp("figures")
+    stored = make_study(folder, 30)
+    add(stored, outcome="diverged", error="the loss is nan")
+    return collect(stored, artifacts=folder)
+
+
+def empty(folder: Path) -> Findings:
+    return collect(make_study(folder), artifacts=folder)
+
+
+def traces(plot: Plot) -> dict[str, Any]:
+    assert plot.figure is not None, plot.note
+    return {t.name: t for t in plot.figure.data if t.name}
+
+
+def numbers(values: Any) -> list[float]:
+    return [v for v in values if v is not None]
+
+
+# -- the search
+
+
+def test_each_trial_stands_in_the_history_by_how_it_ended(found: Findings) -> None:
+    shown = traces(figures.history(found))
+    assert list(shown["pruned"].x) == list(range(2, 30, 3))
+    assert len(shown["complete"].x) == 20
+    assert (list(shown["ended badly"].x), list(shown["ended badly"].y)) == ([30], [BASELINE_DB])
+    assert set(shown["baseline"].y) == {BASELINE_DB}
+    assert shown["best"].y[0] == found.best[0].psnr_db
+
+
+def test_the_best_so_far_only_rises_and_leaves_pruned_trials_out(found: Findings) -> None:
+    line = traces(figures.history(found))["best so far"]
+    assert all(a <= b for a, b in itertools.pairwise(line.y))
+    complete = {r.row.number: r.psnr_db for r in found.runs if r.row.state == "complete"}
+    for number, best in zip(line.x, line.y, strict=True):
+        assert best == max(v for n, v in complete.items() if n <= number)
+
+
+def test_a_pruned_trial_better_than_all_is_not_the_best_so_far(tmp_path: Path) -> None:
+    stored = make_study(tmp_path)
+    add(stored, TrialState.PRUNED, value=99.0, epochs=1)
+    add(stored, value=20.0)
+    shown = traces(figures.history(collect(stored, artifacts=tmp_path)))
+    assert list(shown["best so far"].y) == [20.0]
+
+
+def test_every_curve_is_drawn_and_the_best_once_more(found: Findings) -> None:
+    shown = traces(figures.curves(found))
+    assert len(numbers(shown["pruned"].x)) == 10 * 3
+    assert len(numbers(shown["complete"].x)) == 21 * EPOCHS
+    assert list(shown["best"].y)[:-1] == list(found.best[0].reports.values())
+
+
+def test_of_a_thousand_curves_200_are_drawn_the_best_among_them_and_the_page_says_so(
+    found: Findings,
+) -> None:
+    many = [
+        replace(r, row=replace(r.row, number=30 * k + r.row.number, psnr_db=r.psnr_db - k / 100))
+        for k in range(40)
+        for r in found.runs[:30]
+    ][:1000]
+    best = sorted((r for r in many if r.is_good), key=lambda r: -r.psnr_db)
+    found = replace(found, runs=tuple(many), best=tuple(best))
+    plot = figures.curves(found)
+    shown = traces(plot)
+    gaps = [list(shown[k].x).count(None) for k in ("pruned", "complete")]
+    assert sum(gaps) == figures.MOST_CURVES
+    assert "200 of 1,000 curves" in plot.note
+    texts = set(shown["complete"].text)
+    for run in best[:100]:
+        assert any(f"trial {run.row.number}</b>" in t for t in texts)
+    assert parameters.parallel(found).note.endswith("Drawn: 200 of 667 trials.")
+
+
+# -- the parameters
+
+
+def test_what_matters_is_found_to_be_important(found: Findings) -> None:
+    shares = found.importances.shares
+    assert next(iter(shares)) == "learning_rate"
+    assert sum(shares.values()) == pytest.approx(1)
+    assert set(shares) == {p.name for p in found.spec.space}
+    plot = parameters.importances(found)
+    assert list(plot.figure.data[0].y)[-1] == "learning_rate", "the first stands on top"
+    assert "best 5 of 21" in plot.note
+
+
+@pytest.mark.parametrize(("trials", "reason"), [(0, "0 trials"), (9, "6 trials trained")])
+def test_too_few_trials_for_importances_are_told(tmp_path: Path, trials: int, reason: str) -> None:
+    found = collect(make_study(tmp_path, trials), artifacts=tmp_path)
+    plot = parameters.importances(found)
+    assert plot.figure is None
+    assert reason in plot.note
+
+
+def test_equal_results_have_no_importances(tmp_path: Path) -> None:
+    stored = make_study(tmp_path)
+    for _ in range(12):
+        add(stored, value=20.0)
+    plot = parameters.importances(collect(stored, artifacts=tmp_path))
+    assert plot.figure is None
+    assert "same PSNR" in plot.note
+
+
+def test_a_line_of_the_parallel_coordinates_is_a_completed_trial(found: Findings) -> None:
+    plot = parameters.parallel(found)
+    lines = [t for t in plot.figure.data if t.mode == "lines"]
+    assert sum(list(t.x).count(None) for t in lines) == 20
+    assert {t.name for t in lines} == {"lower half", "upper half", "best tenth"}
+    rows = len(found.spec.space) + 1
+    best = next(t for t in lines if t.name == "best tenth")
+    first = list(best.x)[:rows]
+    assert first[-1] == 1.0, "the best ends at the right end of the PSNR's row"
+    assert all(-0.2 <= x <= 1.1 for t in lines for x in numbers(t.x))
+
+
+def test_a_trial_without_a_conditional_value_passes_beside_its_row(found: Findings) -> None:
+    plot = parameters.parallel(found)
+    names = [p.name for p in found.spec.space]
+    row = names.index("l1_weight")
+    beside = sum(
+        x == parameters.NOT_SAMPLED and y == row
+        for t in plot.figure.data
+        for x, y in zip(t.x, t.y, strict=True)
+    )
+    assert beside == sum("l1_weight" not in r.row.params for r in found.best) > 0
+
+
+def test_slices_have_the_parameter_s_own_axis(found: Findings) -> None:
+    plots = {p.title: p.figure for p in parameters.slices(found)}
+    assert list(plots) == [p.name for p in found.spec.space]
+    assert plots["learning_rate"].layout.xaxis.type == "log"
+    assert plots["batch_size"].layout.xaxis.type is None
+    assert list(plots["channels"].layout.xaxis.ticktext) == ["[4, 8]", "[16]"]
+    heights = {tuple(f.layout.yaxis.range) for f in plots.values()}
+    assert len(heights) == 1, "so that they compare"
+    sampled = sum("l1_weight" in r.row.params for r in found.runs)
+    marked = sum(
+        len(t.x) for t in plots["l1_weight"].data if t.name in ("pruned", "complete", "ended badly")
+    )
+    assert marked == sampled
+
+
+# -- the best trials
+
+
+def test_losses_are_the_recorded_ones_of_the_best_five(found: Findings) -> None:
+    plot = figures.losses(found)
+    assert len(plot.figure.data) == 2 * figures.TOP
+    first = found.best[0]
+    assert list(plot.figure.data[0].y) == list(first.history["val_mse"])
+    assert list(plot.figure.data[1].y) == list(first.history["train_mse"])
+    assert plot.figure.layout.yaxis.type == "log"
+
+
+def test_a_study_without_histories_says_so(tmp_path: Path) -> None:
+    stored = make_study(tmp_path)
+    add(stored, outcome="diverged")
+    found = collect(stored, artifacts=tmp_path)
+    assert figures.losses(found).figure is None
+    assert "Not recorded" in figures.losses(found).note
+
+
+# -- all
+
+
+def test_an_empty_study_has_reasons_in_the_place_of_figures(tmp_path: Path) -> None:
+    found = empty(tmp_path)
+    makers = (
+        figures.history,
+        figures.curves,
+        figures.losses,
+        figures.sparsity,
+        parameters.importances,
+        parameters.parallel,
+    )
+    for make in makers:
+        plot = make(found)
+        assert plot.figure is None
+        assert plot.note
+    assert parameters.slices(found) == []
+
+
+def test_a_study_that_searches_nothing_has_a_history(tmp_path: Path) -> None:
+    document = {k: v for k, v in DOCUMENT.items() if k not in ("model", "train")}
+    stored = make_study(tmp_path, document=document)
+    add_fixed(stored, 20.0)
+    add_fixed(stored, 21.0)
+    found = collect(stored, artifacts=tmp_path)
+    assert list(traces(figures.history(found))["complete"].y) == [20.0, 21.0]
+    assert parameters.parallel(found).figure is None
+    assert parameters.slices(found) == []
+
+
+def add_fixed(stored: Stored, value: float) -> None:
+    from optuna.trial import create_trial
+
+    stored.study.add_trial(create_trial(value=value, intermediate_values={1: value}))
+
+
+def test_text_that_looks_like_html_is_text_in_a_figure(tmp_path: Path) -> None:
+    assert parameters.escaped("<a href='x'>&") == "&lt;a href='x'&gt;&amp;"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "ticks"),
+    [
+        (1e-5, 1e-1, ["1e-05", "0.0001", "0.001", "0.01", "0.1"]),
+        (1e-7, 1e-2, ["1e-07", "1e-05", "0.001"]),
+        (0.003, 0.04, ["0.005", "0.01", "0.02"]),
+    ],
+)
+def test_ticks_of_a_logarithmic_axis_are_numbers_that_people_write(
+    low: float, high: float, ticks: list[str]
+) -> None:
+    axis = log_axis(low, high, steps=(1, 2, 5) if low == 0.003 else (1,))
+    inside = [
+        text
+        for value, text in zip(axis["tickvals"], axis["ticktext"], strict=True)
+        if low * 0.999 <= value <= high * 1.001
+    ]
+    assert inside == ticks
