@@ -4,8 +4,7 @@
 
 Both sides run the same pretended training (R reports, no learning), the same sampler, the same
 pruner and the same number of forked processes. searchae's side is its own ``Worker``. Optuna's
-is ``ask``, ``suggest_*``, ``report``, ``should_prune``, ``tell`` on a plain ``RDBStorage``, each
-worker leaving when as many trials have ended as ``MaxTrialsCallback`` would stop at.
+is ``Study.optimize`` on a plain ``RDBStorage`` with the budget in a ``MaxTrialsCallback``.
 
 Measured the same way on both sides: the time inside every call of the storage made by the worker
 (outermost calls only, and on searchae's side the ledger's calls too; signs of life, in a thread

@@ -264,5 +264,7 @@ class Turn:
         return {key: json.loads(value) for key, value in rows if key is not None}
 
     def _time(self, rows: Any) -> float:
-        now: float = rows[0].now if rows else self.connection.execute(sa.select(self.now)).scalar_one()
+        now: float = (
+            rows[0].now if rows else self.connection.execute(sa.select(self.now)).scalar_one()
+        )
         return now

@@ -29,6 +29,8 @@ SPLITS = "searchae:splits"
 """User attribute of a study: ``data.describe`` of its images."""
 RUNTIME, ERROR = "searchae:runtime", "searchae:error"
 """User attributes of a trial: where its last worker ran it; what made it end badly."""
+WINNER = "searchae:winner"
+"""User attribute of a study: what `compare --top` found: ``number``, ``seeds``, ``mean_db``."""
 OUTCOME = "searchae:outcome"
 """User attribute of a trial that ended badly; its values are the names in ``worker``."""
 

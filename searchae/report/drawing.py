@@ -126,12 +126,15 @@ def add_baseline(figure: Any, found: Findings, xs: Iterable[float]) -> None:
 
 def hover(run: Run) -> str:
     """What a trial says of itself when it is pointed at."""
+    lines = (escaped(f"{name} {_value(v)}") for name, v in run.row.params.items())
+    return "<br>".join([hover_short(run), *lines])
+
+
+def hover_short(run: Run) -> str:
+    """The same without parameters, for where it is repeated for each epoch."""
     row = run.row
-    state = row.outcome or row.state
-    value = "" if row.psnr_db is None else f", {row.psnr_db:.2f} dB"
-    lines = [f"<b>trial {row.number}</b>: {state}{value}"]
-    lines += [f"{name} {_value(v)}" for name, v in row.params.items()]
-    return "<br>".join([lines[0], *(escaped(line) for line in lines[1:])])
+    psnr = "" if row.psnr_db is None else f", {row.psnr_db:.2f} dB"
+    return f"<b>trial {row.number}</b>: {escaped(row.outcome or row.state)}{psnr}"
 
 
 def _value(value: Any) -> str:

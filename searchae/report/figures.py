@@ -16,7 +16,7 @@ from searchae.report.drawing import (
     add_by_state,
     add_star,
     blank,
-    hover,
+    hover_short,
     left_out,
     log_axis,
     thinned,
@@ -68,12 +68,13 @@ def curves(found: Findings) -> Plot:
     shown = [r for r in with_reports if r.row.number in top]
     shown += thinned(others, MOST_CURVES - len(shown))
     figure = blank(x="epoch", y="validation PSNR, dB")
-    crowd = min(0.7, max(0.25, 25 / len(shown)))
+    crowd = min(0.7, max(0.35, 25 / len(shown)))
     pruned = [r for r in shown if r.row.state == "pruned"]
     whole = [r for r in shown if r.row.state != "pruned"]
     for label, runs, colour in (("pruned", pruned, PRUNED), ("complete", whole, COMPLETE)):
         if runs:
-            _add_curves(figure, runs, label, colour, opacity=crowd)
+            width = 1.2 if len(shown) <= 60 else 0.7
+            _add_curves(figure, runs, label, colour, opacity=crowd, width=width)
     if pruned:
         ends = [(r, *max(r.reports.items())) for r in pruned]
         figure.add_scatter(
@@ -82,7 +83,7 @@ def curves(found: Findings) -> Plot:
             mode="markers",
             marker={"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": PRUNED}},
             opacity=min(1.0, 2 * crowd),
-            text=[hover(r) for r, _, _ in ends],
+            text=[hover_short(r) for r, _, _ in ends],
             hovertemplate="%{text}<extra></extra>",
             showlegend=False,
         )
@@ -154,7 +155,7 @@ def _epoch_axis(last: int) -> dict[str, Any]:
 
 
 def _add_curves(
-    figure: Any, runs: Sequence[Run], label: str, colour: str, *, opacity: float, width: float = 1.2
+    figure: Any, runs: Sequence[Run], label: str, colour: str, *, opacity: float, width: float
 ) -> None:
     """Curves of one kind as one trace, with gaps between them."""
     xs: list[int | None] = []
@@ -163,7 +164,7 @@ def _add_curves(
     for run in runs:
         xs += [*run.reports, None]
         ys += [*run.reports.values(), None]
-        texts += [hover(run)] * (len(run.reports) + 1)
+        texts += [hover_short(run)] * (len(run.reports) + 1)
     figure.add_scatter(
         x=xs,
         y=ys,

@@ -31,16 +31,27 @@ def page(
     Returns:
         A whole HTML document, about 5 MB, nearly all of it plotly's script.
     """
+    parts = [s for s in (make(found) for make in sections) if s is not None]
+    return document(parts, heading=found.summary.study, brand="searchae report")
+
+
+def document(parts: Sequence[Section], *, heading: str, brand: str) -> str:
+    """A whole HTML document of sections.
+
+    Args:
+        parts: In order.
+        heading: What it is about.
+        brand: A line above it: what the document is.
+    """
     from plotly.offline import get_plotlyjs
 
-    parts = [s for s in (make(found) for make in sections) if s is not None]
     charts = {
         p.name: json.loads(p.figure.to_json())
         for s in parts
         for p in s.plots
         if p.figure is not None
     }
-    title = f"searchae: {found.summary.study}"
+    title = f"searchae: {heading}"
     here = files("searchae.report")
     links = "".join(f'<a href="#{s.name}">{escape(s.title)}</a>' for s in parts if s.title)
     body = "\n".join(_section(s) for s in parts)
@@ -58,7 +69,7 @@ def page(
 </style>
 </head>
 <body>
-<header><p class="brand">searchae report</p><h1>{escape(found.summary.study)}</h1></header>
+<header><p class="brand">{escape(brand)}</p><h1>{escape(heading)}</h1></header>
 <nav aria-label="Sections">{links}</nav>
 <main>
 {body}

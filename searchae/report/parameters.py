@@ -80,30 +80,18 @@ def parallel(found: Findings) -> Plot:
     ranked = {r.row.number: i for i, r in enumerate(best)}
     groups = (
         ("lower half", GREY, 1.0, [r for r in shown if ranked[r.row.number] >= half]),
-        ("upper half", COMPLETE, 1.2, [r for r in shown if tenth <= ranked[r.row.number] < half]),
+        ("upper half", COMPLETE, 1.0, [r for r in shown if tenth <= ranked[r.row.number] < half]),
         ("best tenth", BEST, 2.5, [r for r in shown if ranked[r.row.number] < tenth]),
     )
-    crowd = min(0.7, max(0.25, 25 / len(shown)))
     for label, colour, width, runs in groups:
-        if not runs:
-            continue
-        xs: list[float | None] = []
-        ys: list[int | None] = []
-        texts: list[str] = []
-        for r in runs:
-            xs += [_place(p, r) for p in space]
-            xs += [(r.psnr_db - low) / (high - low) if high > low else 0.5, None]
-            ys += [*range(len(rows)), None]
-            texts += [hover(r)] * (len(rows) + 1)
-        figure.add_scatter(
-            x=xs,
-            y=ys,
-            mode="lines",
-            line={"color": colour, "width": width},
-            opacity=0.95 if label == "best tenth" else crowd,
+        crowded = len(runs) > 10
+        _add_lines(
+            figure,
+            runs,
+            [[*(_place(p, r) for p in space), _share(r.psnr_db, low, high)] for r in runs],
             name=label,
-            text=texts,
-            hovertemplate="%{text}<extra></extra>",
+            line={"color": colour, "width": 1.2 if crowded else width},
+            opacity=0.85 if colour == BEST else min(0.8, max(0.45, 20 / max(1, len(runs)))),
         )
     for y, p in enumerate(space):
         _mark_row(figure, y, p.name, _marks(p), gap=_has_gap(p, shown))
@@ -175,6 +163,28 @@ def _slice(found: Findings, p: Parameter, runs: Sequence[Run], psnrs: Sequence[f
     return Plot(f"slice-{p.name.replace('_', '-')}", p.name, "", figure, 240)
 
 
+def _add_lines(
+    figure: Any, runs: Sequence[Run], places: Sequence[Sequence[float]], **look: Any
+) -> None:
+    """Lines down the rows, one a trial, as one trace with gaps between them."""
+    if not runs:
+        return
+    rows = len(places[0])
+    figure.add_scatter(
+        x=[x for line in places for x in (*line, None)],
+        y=[y for _ in places for y in (*range(rows), None)],
+        text=[hover(r) for r in runs for _ in range(rows + 1)],
+        mode="lines",
+        hovertemplate="%{text}<extra></extra>",
+        **look,
+    )
+
+
+def _share(value: float, low: float, high: float) -> float:
+    """Where a value lies between two others, from 0 to 1."""
+    return (value - low) / (high - low) if high > low else 0.5
+
+
 def _mark_row(
     figure: Any, y: int, name: str, marks: Sequence[tuple[float, str]], *, gap: bool = False
 ) -> None:
@@ -212,7 +222,7 @@ def _place(p: Parameter, run: Run) -> float:
     low, high, at = p.low, p.high, float(value)
     if p.log:
         low, high, at = math.log(low), math.log(high), math.log(at)
-    return (at - low) / (high - low) if high > low else 0.5
+    return _share(at, low, high)
 
 
 def _has_gap(p: Parameter, runs: Sequence[Run]) -> bool:

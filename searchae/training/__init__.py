@@ -5,7 +5,15 @@
 
 from searchae.training.checkpoint import CheckpointError
 from searchae.training.epoch import EpochResult
-from searchae.training.metrics import Metrics, evaluate, mean_image_psnr_db, psnr_per_image, ssim
+from searchae.training.metrics import (
+    Metrics,
+    PerImage,
+    evaluate,
+    evaluate_images,
+    mean_image_psnr_db,
+    psnr_per_image,
+    ssim,
+)
 from searchae.training.trainer import Interrupted, Trainer
 
 __all__ = [
@@ -13,8 +21,10 @@ __all__ = [
     "EpochResult",
     "Interrupted",
     "Metrics",
+    "PerImage",
     "Trainer",
     "evaluate",
+    "evaluate_images",
     "mean_image_psnr_db",
     "psnr_per_image",
     "ssim",

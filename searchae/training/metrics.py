@@ -38,6 +38,26 @@ class Metrics:
     ssim: float | None = None
 
 
+@dataclass(frozen=True, eq=False)
+class PerImage:
+    """A model's quality on each image of a set.
+
+    Attributes:
+        mse: Float64 (N,), on the CPU, on the [0, 1] scale.
+        ssim: Float64 (N,), on the CPU; None if it was not asked for.
+        sparsity: Share of all latents below 1e-3 in magnitude.
+    """
+
+    mse: Tensor
+    ssim: Tensor | None
+    sparsity: float
+
+    @property
+    def psnr_db(self) -> Tensor:
+        """Float64 (N,), in dB."""
+        return _psnr_db(self.mse)
+
+
 def psnr_per_image(reconstruction: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio, 10 log10(1 / MSE), of each image.
 
@@ -106,6 +126,37 @@ def evaluate(
     Raises:
         DataError: ``images`` are not such a tensor.
     """
+    found = evaluate_images(
+        model, images, noise_std=noise_std, seed=seed, batch_size=batch_size, with_ssim=with_ssim
+    )
+    sparsity = found.sparsity
+    if sparsity_of == "weights":
+        weights = [w.detach() for w in penalised_weights(model)]
+        sparsity = int(near_zero(weights)) / sum(w.numel() for w in weights)
+    mse = found.mse.mean()
+    return Metrics(
+        mse=float(mse),
+        psnr_db=float(found.psnr_db.mean()),
+        psnr_of_mse_db=float(_psnr_db(mse)),
+        sparsity=sparsity,
+        ssim=None if found.ssim is None else float(found.ssim.mean()),
+    )
+
+
+def evaluate_images(
+    model: Autoencoder,
+    images: Tensor,
+    *,
+    noise_std: float = 0.0,
+    seed: int = 0,
+    batch_size: int = 1000,
+    with_ssim: bool = False,
+) -> PerImage:
+    """Measures a model on each image; see ``evaluate``.
+
+    Raises:
+        DataError: ``images`` are not such a tensor.
+    """
     check_images(images, split="evaluated")
     draws = generator(seed, "evaluation noise")
     mses, similarities, zeros = [], [], []
@@ -122,11 +173,11 @@ def evaluate(
             zeros.append(near_zero([latents]))
             if with_ssim:
                 similarities.append(ssim(reconstruction, targets))
-        sparsity = int(torch.stack(zeros).sum()) / (len(images) * model.latent_size)
-        if sparsity_of == "weights":
-            weights = penalised_weights(model)
-            sparsity = int(near_zero(weights)) / sum(w.numel() for w in weights)
-    return _summary(torch.cat(mses), similarities, sparsity=sparsity)
+    return PerImage(
+        mse=torch.cat(mses).cpu().double(),
+        ssim=torch.cat(similarities).cpu().double() if similarities else None,
+        sparsity=int(torch.stack(zeros).sum()) / (len(images) * model.latent_size),
+    )
 
 
 def mean_image_psnr_db(train: Tensor, images: Tensor) -> float:
@@ -148,17 +199,6 @@ def mean_image_psnr_db(train: Tensor, images: Tensor) -> float:
     mean = to_unit_float(train.sum(0, dtype=torch.int64).div(len(train)))
     parts = [psnr_per_image(mean[None], to_unit_float(part)) for part in torch.split(images, 1000)]
     return float(torch.cat(parts).double().mean())
-
-
-def _summary(mses: Tensor, similarities: list[Tensor], *, sparsity: float) -> Metrics:
-    mses = mses.cpu().double()
-    return Metrics(
-        mse=float(mses.mean()),
-        psnr_db=float(_psnr_db(mses).mean()),
-        psnr_of_mse_db=float(_psnr_db(mses.mean())),
-        sparsity=sparsity,
-        ssim=float(torch.cat(similarities).double().mean()) if similarities else None,
-    )
 
 
 def _mse_per_image(reconstruction: Tensor, target: Tensor) -> Tensor:

@@ -232,12 +232,18 @@ def test_pointing_at_a_trial_says_what_it_is(opened: Open) -> None:
     page.locator("#history").scroll_into_view_if_needed()
     page.locator("#history .points path.point").nth(3).hover(force=True)
     page.wait_for_selector("#history .hoverlayer .hovertext", timeout=10_000)
-    assert "learning_rate" in page.locator("#history .hoverlayer").inner_text()
+    assert "learning_rate" in (page.locator("#history .hoverlayer").text_content() or "")
 
 
-def test_it_prints_on_white_paper(opened: Open, tmp_path: Path) -> None:
+def test_it_prints_dark_on_white_paper(opened: Open, tmp_path: Path) -> None:
     page = opened(scheme="dark")
+    ink = "document.getElementById('history').layout.font.color"
+    # After the page's own listener has recoloured the plots.
+    page.evaluate(f"() => addEventListener('beforeprint', () => {{ window.printed = {ink}; }})")
+    before = page.evaluate(ink)
     page.pdf(path=tmp_path / "r.pdf")
-    content = (tmp_path / "r.pdf").read_bytes()
-    assert content.startswith(b"%PDF")
-    assert len(content) > 50_000
+    assert page.evaluate("window.printed") == "#333a41"
+    assert page.evaluate(ink) == before, "and back"
+    page.emulate_media(media="print", color_scheme="dark")
+    colours = "(s => [s.backgroundColor, s.color])(getComputedStyle(document.body))"
+    assert page.evaluate(colours) == ["rgb(255, 255, 255)", "rgb(0, 0, 0)"]

@@ -19,7 +19,7 @@ from searchae.launch import Job
 from searchae.launch.ray import RayLauncher
 from tests.contract import test_launchers
 from tests.contract.test_launchers import SECRET, ends, wait_for
-from tests.ray_cluster import RayCluster, free_port, mentioning
+from tests.ray_cluster import RayCluster, mentioning
 
 MakeJob = Callable[..., Job]
 
@@ -125,7 +125,7 @@ class TestRayLauncher(test_launchers.ProcessContract):
     ("address", "told"),
     [
         ("nonsense", "not an address: use HOST:PORT, auto, or local"),
-        (f"127.0.0.1:{free_port()}", "nobody listens there"),
+        ("127.0.0.1:1", "nobody listens there"),
         ("nosuchhost.invalid:6379", "nobody listens there"),
         ("http://[::1", "not an address"),
     ],

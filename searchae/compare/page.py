@@ -1,0 +1,106 @@
+"""Verdicts -> one HTML file that needs nothing else, in the report's style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+from searchae.compare import figures
+from searchae.compare.figures import Bytes
+from searchae.compare.verdict import SideFigures, Trained, Verdict
+from searchae.data.disk import atomic_file
+from searchae.report.markup import NONE, Section, plot, table
+from searchae.report.page import document
+
+HOW = (
+    "The best trials of each side by their search PSNR (validation split), trained anew over the "
+    "same seeds, none of which is the search's own, and with the same epochs; compared on the test "
+    "split, which nothing was chosen by. Intervals come from a bootstrap over images, seeds and "
+    "trials, paired by image and by seed, as wide as Student's t makes them for so few seeds and "
+    "trials."
+)
+
+
+def write(
+    path: Path,
+    verdicts: Sequence[Verdict],
+    trained: Trained,
+    originals: Bytes,
+    *,
+    study: str,
+    how_long: str,
+) -> None:
+    """Writes the comparison, whole or not at all.
+
+    Args:
+        path: The file; its folder is there.
+        verdicts: What was found.
+        trained: The trainings.
+        originals: Test images, uint8 (n, C, H, W), whose reconstructions the trainings kept.
+        study: The study's name.
+        how_long: How the trainings were trained, in words.
+
+    Raises:
+        OSError: The file cannot be written.
+    """
+    sections = [_answers(verdicts, how_long)]
+    sections += [_parameter(v, trained, originals) for v in verdicts]
+    content = document(sections, heading=study, brand="searchae compare").encode()
+    with atomic_file(path) as file:
+        file.write(content)
+
+
+def _answers(verdicts: Sequence[Verdict], how_long: str) -> Section:
+    said = "".join(f"<p>{_bold(v.sentence)}.</p>" for v in verdicts)
+    notes = "".join(f'<p class="note">{escape(n)}.</p>' for v in verdicts for n in v.notes)
+    body = f'<div class="say">{said}</div>{notes}<p class="note">{escape(HOW)}</p>'
+    return Section("result", "", body + f'<p class="note">{escape(how_long)}</p>')
+
+
+def _bold(sentence: str) -> str:
+    name, _, rest = sentence.partition(":")
+    return f"<b>{escape(name)}:</b>{escape(rest)}"
+
+
+def _parameter(verdict: Verdict, trained: Trained, originals: Bytes) -> Section:
+    body = f"<p>{_bold(verdict.sentence)}.</p>" + table(
+        HEAD, [cells(s) for s in verdict.sides], numeric=range(1, len(HEAD) - 1)
+    )
+    if len(verdict.sides) < 2:
+        return Section(verdict.parameter, verdict.parameter, body)
+    plots = (
+        figures.trainings(verdict, trained),
+        figures.intervals(verdict),
+        figures.losses(verdict, trained),
+    )
+    body += f'<div class="grid wide">{plot(plots[0])}{plot(plots[1])}</div>{plot(plots[2])}'
+    picture = figures.reconstructions(verdict, trained, originals)
+    shown = ", ".join(f"{s.name}: trial {s.trials[0]}" for s in verdict.sides)
+    body += (
+        "<h3>The same test images</h3>"
+        f'<p class="note">As the best trial of each side reconstructs them ({escape(shown)}; seed '
+        f"{verdict.seeds[0]}).</p>"
+        '<figure class="picture"><div class="scroll"><img alt="Originals, and their '
+        f'reconstructions by each side" src="data:image/png;base64,{picture}"></div></figure>'
+    )
+    return Section(verdict.parameter, verdict.parameter, body, plots)
+
+
+HEAD = ("", "PSNR, dB", "deviation", "SSIM", "MSE", "near zero", "searched", "trials")
+"""Of the table of sides, on the page and in the terminal."""
+
+
+def cells(side: SideFigures) -> tuple[str, ...]:
+    """A side as a row of that table."""
+    deviation = NONE if side.psnr_std_db is None else f"{side.psnr_std_db:.2f}"
+    return (
+        side.name,
+        f"{side.psnr_db:.2f}",
+        deviation,
+        f"{side.ssim:.4f}",
+        f"{side.mse:.6f}",
+        f"{side.sparsity:.1%}",
+        str(side.finished),
+        ", ".join(map(str, side.trials)),
+    )
