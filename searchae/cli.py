@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from searchae import __version__
+from searchae.cli_compare import app as _compare
 from searchae.cli_dashboard import app as _dashboard
 from searchae.cli_report import app as _report
 from searchae.cli_shared import (
@@ -59,6 +60,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(_winner)
+app.add_typer(_compare)
 app.add_typer(_dashboard)
 app.add_typer(_report)
 
@@ -165,7 +167,7 @@ def tune(
     Run the same command again after a crash: what is finished stays, what is missing is run.
     """
     _quiet_optuna()
-    from searchae import terminal
+    from searchae import live, terminal
     from searchae import tune as use_case
 
     request = use_case.Request(
@@ -189,7 +191,7 @@ def tune(
         plan = use_case.plan(request, terminal.note, runs_on)
         _print(as_json, lambda: terminal.plan_document(plan), lambda: terminal.print_plan(plan))
         return
-    with terminal.Progress() as watcher:
+    with live.Progress() as watcher:
         summary = use_case.tune(request, watcher, runs_on)
     _print(as_json, summary.document, lambda: terminal.print_summary(summary))
 
@@ -252,14 +254,14 @@ def status(
 ) -> None:
     """Show how far a study is, which workers live, and the best trial so far."""
     _quiet_optuna()
-    from searchae import terminal
+    from searchae import live, terminal
     from searchae.ledger import Ledger
     from searchae.report import summarize
 
     stored = _open(storage, study)
     ledger = Ledger(stored)
     if watch and not as_json:
-        terminal.watch(lambda: summarize(stored, ledger))
+        terminal.print_summary(live.watch(lambda: summarize(stored, ledger)), workers=True)
         return
     summary = summarize(stored, ledger)
     document = {**summary.document(), "workers": [asdict(w) for w in summary.workers]}

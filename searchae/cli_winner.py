@@ -53,7 +53,7 @@ Threads = Annotated[
 def train(
     study: StoredStudy,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle's folder.")],
-    trial: Annotated[str, typer.Option(metavar="best|N", help="Which trial.")] = "best",
+    trial: Annotated[str, typer.Option(metavar="best|winner|N", help="Which trial.")] = "best",
     epochs: Annotated[
         str,
         typer.Option(
@@ -95,7 +95,8 @@ def train(
     """
     quiet_optuna()
     from searchae import terminal, terminal_winner, winner
-    from searchae.worker import pick_device
+    from searchae.study import WINNER
+    from searchae.training.device import pick_device
 
     stored = open_study(storage, study)
     plan = winner.plan(
@@ -112,6 +113,9 @@ def train(
         f"trial {plan.trial.number}: at most {at_most} epochs, {len(plan.seeds)} "
         f"seed{'s' if len(plan.seeds) > 1 else ''}, on {plan.device} with {plan.threads} threads"
     )
+    better = stored.study.user_attrs.get(WINNER, {}).get("number", plan.trial.number)
+    if trial == "best" and better != plan.trial.number:
+        terminal.note(f"over seeds trial {better} was better: --trial winner takes that one")
     with terminal_winner.Epochs(at_most) as follow:
         metrics = winner.train(
             plan, out=out, data_dir=data_dir, on_epoch=follow.epoch, note=terminal.note
@@ -279,7 +283,7 @@ def _load(folder: Path, device: str) -> Bundle:
 
 
 def _device(name: str) -> Any:
-    from searchae.worker import pick_device
+    from searchae.training.device import pick_device
 
     return pick_device(name)
 

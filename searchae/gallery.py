@@ -63,6 +63,17 @@ def read(folder: Path, number: int, *, psnr_db: float) -> bytes | None:
     return file.read_bytes() if _belongs(file, psnr_db) else None
 
 
+def kept(folder: Path, psnrs_db: Mapping[int, float]) -> set[int]:
+    """The trials that have a picture.
+
+    Args:
+        folder: The study's pictures.
+        psnrs_db: As for ``best``.
+    """
+    found = {int(f.stem): f for f in folder.glob("[0-9]*.png") if f.stem.isdecimal()}
+    return {n for n, file in found.items() if n in psnrs_db and _belongs(file, psnrs_db[n])}
+
+
 def keep_best(folder: Path, psnrs_db: Mapping[int, float]) -> None:
     """Removes the pictures of trials that are not among the best.
 

@@ -21,7 +21,8 @@ from searchae.ledger import Ledger
 from searchae.report import Summary, TrialRow, summarize
 from searchae.spec import Progress, StudySpec, TrialParams
 from searchae.training import Trainer, mean_image_psnr_db
-from searchae.worker import checkpoint_folder, pick_device
+from searchae.training.device import pick_device
+from searchae.worker import checkpoint_folder
 
 FOLLOW_S = 0.5
 """Seconds between two looks at the study while it is followed."""

@@ -6,17 +6,14 @@ import logging
 import math
 import os
 import threading
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import optuna
 import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
 
 from searchae import data, gallery, objective, pictures, search, space
 from searchae.errors import (
@@ -30,9 +27,11 @@ from searchae.errors import (
 )
 from searchae.history import HISTORY, compact
 from searchae.ledger import Ledger, Nothing
+from searchae.pulse import Pulse
 from searchae.spec import TrialParams
 from searchae.study import ERROR, OUTCOME, RUNTIME, WARM_START, Stored, versions
 from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer
+from searchae.training.device import pick_device
 from searchae.training.faults import device_errors
 
 log = logging.getLogger(__name__)
@@ -77,115 +76,9 @@ class Counts:
     taken_away: int = 0
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        DeviceError: It is not on this machine.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise DeviceError(f"--device {name}: use auto, cpu, cuda or cuda:N") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise DeviceError(
-            f"--device {name}: this machine has {count} CUDA devices; use --device cpu"
-        )
-    if device.type not in ("cpu", "cuda"):
-        raise DeviceError(f"--device {name}: use auto, cpu, cuda or cuda:N")
-    return device
-
-
 def checkpoint_folder(artifacts: Path, study: str) -> Path:
     """Where a study's checkpoints are kept."""
     return artifacts / study / "checkpoints"
-
-
-@dataclass
-class Pulse:
-    """Signs of life in a thread of their own, which no outage of the database ends.
-
-    Args:
-        ledger: Where they go.
-        stop: Set when this worker shall leave; also set here when its parent is gone.
-        parent: See ``Options.parent``.
-    """
-
-    ledger: Ledger
-    stop: threading.Event
-    parent: int = 0
-    lost: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self._end = threading.Event()
-        self._time_ends_at = math.inf
-        self._beats_in_a_row = 0
-        self._trial: tuple[int, int] | None = None
-        self.epoch: int | None = None
-        self._interval_s = self.ledger.stored.spec.search.heartbeat_s
-
-    @property
-    def steady(self) -> bool:
-        """Whether others have had the time to beat since the database was last away."""
-        return self._beats_in_a_row >= 3
-
-    @property
-    def time_up(self) -> bool:
-        """Whether the study's time limit is over, also while the database is away."""
-        return time.monotonic() >= self._time_ends_at
-
-    @contextmanager
-    def beating(self) -> Iterator[None]:
-        """Beats while the block runs."""
-        thread = threading.Thread(target=self._run, name="pulse", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            self._end.set()
-            thread.join(timeout=10)
-
-    @contextmanager
-    def holding(self, trial_id: int, number: int) -> Iterator[None]:
-        """Renews the lease of a trial while the block runs."""
-        self.lost.clear()
-        self.epoch, self._trial = None, (trial_id, number)
-        try:
-            yield
-        finally:
-            self._trial = None
-
-    def _run(self) -> None:
-        next_beat = 0.0
-        tick = min(1.0, self._interval_s / 2)
-        while not self._end.wait(tick):
-            self.ledger.stored.storage.rest()
-            if self.parent and os.getppid() != self.parent:
-                log.warning("the process that started this worker is gone; leaving")
-                self.stop.set()
-            next_beat -= tick
-            if next_beat <= 0:
-                self._beat()
-                next_beat = self._interval_s
-
-    def _beat(self) -> None:
-        trial = self._trial
-        trial_id, number = trial or (None, None)
-        try:
-            held = self.ledger.beat(trial_id, number=number, epoch=self.epoch)
-            left = self.ledger.seconds_left()
-        except SQLAlchemyError as e:
-            log.warning("no sign of life: the database is away (%s)", type(e).__name__)
-            self._beats_in_a_row = 0
-            return
-        self._beats_in_a_row += 1
-        self._time_ends_at = math.inf if left is None else time.monotonic() + left
-        # The trial may have ended, and its lease with it, while the beat was under way.
-        if not held and self._trial == trial:
-            self.lost.set()
 
 
 @dataclass

@@ -9,9 +9,19 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from searchae.compare.record import Record
+from searchae.compare.record import Record, shown
 from searchae.compare.verdict import SideFigures, Trained, Verdict
-from searchae.report.drawing import BAD, BEST, COMPLETE, GREY, PRUNED, Plot, blank, escaped, log_axis
+from searchae.report.drawing import (
+    BAD,
+    BEST,
+    COMPLETE,
+    GREY,
+    PRUNED,
+    Plot,
+    blank,
+    escaped,
+    log_axis,
+)
 
 COLOURS = (COMPLETE, PRUNED, BEST, "#b5629b", "#7b77d1", BAD, GREY)
 """Of the sides, in order; apart from each other for colour-blind eyes too."""
@@ -155,9 +165,7 @@ def reconstructions(verdict: Verdict, trained: Trained, originals: Bytes) -> str
 
 
 def _psnrs(record: Record) -> list[str]:
-    last = len(record.psnr_db) - 1
-    places = np.linspace(0, last, len(record.pictures)).astype(int)
-    return [f"{record.psnr_db[i]:.1f} dB" for i in places]
+    return [f"{record.psnr_db[i]:.1f} dB" for i in shown(len(record.psnr_db))]
 
 
 def _canvas(rows: Sequence[tuple[str, Bytes, list[str]]]) -> bytes:

@@ -17,6 +17,8 @@ from searchae.data.disk import atomic_file
 from searchae.errors import SearchaeError
 from searchae.training import EpochResult
 
+SHOWN = 8
+"""Test images whose reconstructions are kept."""
 _FORMAT = 1
 _TORN = (zipfile.BadZipFile, zlib.error)
 _ARRAYS = ("psnr_db", "mse", "ssim", "pictures")
@@ -59,6 +61,13 @@ class Record:
     def searched_psnr_db(self, baseline_db: float) -> float:
         """What the search would have recorded: the last epoch's validation PSNR, in dB."""
         return baseline_db if self.ended == "diverged" else self.history[-1].psnr_db
+
+
+def shown(count: int) -> list[int]:
+    """Which of ``count`` images' reconstructions are kept: at equal distances, the ends too."""
+    if count <= SHOWN:
+        return list(range(count))
+    return [i * (count - 1) // (SHOWN - 1) for i in range(SHOWN)]
 
 
 def write(path: Path, record: Record, identity: Mapping[str, Any]) -> None:

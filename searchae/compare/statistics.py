@@ -202,15 +202,13 @@ def _estimate(
         for i, x in ((first, a), (second, b))
         if len(x) > 1
     }
-    for i in (first, second):
-        if i in spreads:
-            spread, trials = spreads[i]
-            parts.append((spread / trials, trials - 1))
-        elif spreads:
-            # A single trial shows no spread: the other side's stands in for it.
-            spread, trials = next(iter(spreads.values()))
-            parts.append((spread, trials - 1))
-            variance += spread
+    if len(spreads) == 1:
+        # A single trial shows no spread: the other side's stands in for it, one estimate for both.
+        ((spread, trials),) = spreads.values()
+        parts.append((spread / trials + spread, trials - 1))
+        variance += spread
+    else:
+        parts += [(spread / trials, trials - 1) for spread, trials in spreads.values()]
     total = sum(v for v, _ in parts)
     squares = sum(v * v / f for v, f in parts)
     return _Estimate(
@@ -218,7 +216,7 @@ def _estimate(
         second=second,
         mean=max(0.0, float(by_seed.mean())),
         error=math.sqrt(variance),
-        degrees=total * total / squares if squares else math.inf,
+        degrees=total * total / squares if squares else sum(f for _, f in parts),
         seeds_agree=int((by_seed > 0).sum()),
     )
 

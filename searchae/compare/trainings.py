@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from searchae import data, winner
-from searchae.compare.record import Record, RecordError, read, write
+from searchae.compare.record import Record, RecordError, read, shown, write
 from searchae.errors import ArtifactsError, DivergedError
 from searchae.models import build
 from searchae.objective import Checkpoints, check_artifacts
@@ -29,8 +29,6 @@ from searchae.training.seeds import generator
 
 log = logging.getLogger(__name__)
 
-SHOWN = 8
-"""Test images whose reconstructions are kept, at equal distances."""
 _BATCH = 250
 _VERSIONS = ("searchae", "torch", "numpy")
 
@@ -210,7 +208,7 @@ def _measured(plan: winner.Plan, run: winner.Retrained, splits: data.Splits) -> 
         batch_size=_BATCH,
         with_ssim=True,
     )
-    clean = to_unit_float(shown(splits.test))
+    clean = to_unit_float(splits.test[shown(len(splits.test))])
     inputs = clean
     if noise_std:
         draws = generator(run.seed, "picture noise")
@@ -247,16 +245,10 @@ def _of_nothing(number: int, seed: int, splits: data.Splits) -> Record:
         psnr_db=torch.cat([psnr_per_image(m, p) for m, p in pairs]).double().numpy(),
         mse=torch.cat([(m - p).square().flatten(1).mean(1) for m, p in pairs]).double().numpy(),
         ssim=torch.cat([ssim(m, p) for m, p in pairs]).double().numpy(),
-        pictures=_levels(mean.expand(len(shown(splits.test)), -1, -1, -1)),
+        pictures=_levels(mean.expand(len(shown(len(splits.test))), -1, -1, -1)),
     )
-
-
-def shown(images: Tensor) -> Tensor:
-    """The images whose reconstructions are kept: at most ``SHOWN``, at equal distances."""
-    return images[torch.linspace(0, len(images) - 1, min(SHOWN, len(images))).long()]
 
 
 def _levels(images: Tensor) -> Any:
     """Images in [0, 1] as uint8 (N, C, H, W)."""
     return (images * 255).round().to(torch.uint8).contiguous().numpy()
-

@@ -22,6 +22,8 @@ from searchae.compare.statistics import (
 Trained = Mapping[tuple[int, int], Record]
 RNG_SEED = 20_070_601
 """Of the bootstrap: the same trainings give the same interval."""
+ENOUGH = 3
+"""Trials a side, and seeds, with which half a decibel is usually found."""
 LOPSIDED = 2
 """A side with this many times as many trials as another had more chances."""
 
@@ -119,6 +121,11 @@ class Verdict:
                 found.append(f"{self.parameter}: {few}, not {self.wanted}, that trained to the end")
             if s.diverged:
                 found.append(f"{self.parameter}: {s.diverged} trainings of {s.name} diverged")
+        if len(self.sides) > 1 and (self.wanted < ENOUGH or len(self.seeds) < ENOUGH):
+            found.append(
+                f"{self.parameter}: of so few trials and seeds intervals are wide; give --best and "
+                f"--seeds {ENOUGH} or more"
+            )
         if len(self.sides) > 1 and all(len(s.trials) == 1 for s in self.sides):
             found.append(
                 f"{self.parameter}: one trial a side: this says which of these settings is "
@@ -183,7 +190,9 @@ def judge(
         seeds: At least two.
         best: Trials a side that were asked for.
     """
-    keys = sorted({(t, s) for c in contests for side in c.tried for t in side.trials for s in seeds})
+    keys = sorted(
+        {(t, s) for c in contests for side in c.tried for t in side.trials for s in seeds}
+    )
     index = {key: i for i, key in enumerate(keys)}
     psnr_db = np.stack([trained[key].psnr_db for key in keys])
     # One draw of images for all: what is common to all trainings cancels in every comparison.

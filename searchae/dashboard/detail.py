@@ -2,7 +2,8 @@
 
 Optuna's dashboard writes all trials anew for each question, 6 seconds at 10,000 trials of 50
 epochs, and looks for each trial's note among the notes of all. Here the dashboard answers
-without trials, and its trials, in its own form, are put in from memory.
+without trials, and its trials, in its own form, are put in from memory, with a note on each and
+its pictures; see ``drawn``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 from optuna.trial import FrozenTrial, TrialState
 from optuna_dashboard._serializer import serialize_frozen_trial
 
+from searchae.dashboard.drawn import Drawn
 from searchae.dashboard.reading import QuickStorage
+from searchae.history import HISTORY
+from searchae.study import Stored
 
 _DETAIL = re.compile(r"/api/studies/(\d{1,18})/*")
 _NO_TRIALS = 10**9
@@ -38,6 +42,7 @@ class _Written:
 
     trial: FrozenTrial
     attributes: Mapping[str, Any]
+    pictured: bool
     text: str
 
 
@@ -48,10 +53,12 @@ class StudyDetail:
     Attributes:
         inner: Optuna's dashboard.
         storage: What it shows.
+        drawn: What is added to it.
     """
 
     inner: WSGIApplication
     storage: QuickStorage
+    drawn: Drawn
     _written: defaultdict[int, dict[int, _Written]] = field(
         default_factory=lambda: defaultdict(dict), init=False
     )
@@ -78,35 +85,56 @@ class StudyDetail:
     def prepare(self, study_id: int) -> None:
         """Reads a study and writes its trials before somebody asks for them."""
         with self._locks[study_id]:
-            self._update(study_id)
+            stored, trials = self._update(study_id)
+        if stored is not None:
+            pictured = {w.trial.number for w in trials if w.pictured}
+            self.drawn.overview(stored, [w.trial for w in trials], pictured)
 
     def _with_trials(self, study: dict[str, Any], study_id: int, after: int) -> bytes:
         with self._locks[study_id]:  # one writes, the others take what it has written
-            trials = self._update(study_id)
+            stored, trials = self._update(study_id)
+        if stored is not None:
+            pictured = {w.trial.number for w in trials if w.pictured}
+            note, plots = self.drawn.overview(stored, [w.trial for w in trials], pictured)
+            study["note"]["body"] = study["note"]["body"] or note
+            study["plotly_graph_objects"] += plots
         if study["has_intermediate_values"] and len(trials) > MOST_CURVES:
             # The trials keep their values; only the plot of all of them is left away.
             study["has_intermediate_values"] = False
-            figure = _best_curves([w.trial for w in trials], study["directions"][0])
-            study["plotly_graph_objects"].append({"id": "searchae:curves", "graph_object": figure})
+            if stored is None:
+                figure = _best_curves([w.trial for w in trials], study["directions"][0])
+                study["plotly_graph_objects"].append({"id": "curves", "graph_object": figure})
         del study["trials"]
         texts = ", ".join([w.text for w in trials[after:]])
         return f'{json.dumps(study)[:-1]}, "trials": [{texts}]}}'.encode()
 
-    def _update(self, study_id: int) -> list[_Written]:
+    def _update(self, study_id: int) -> tuple[Stored | None, list[_Written]]:
         written, kept = self._written[study_id], {}
         notes: defaultdict[int, dict[str, Any]] = defaultdict(dict)
         for key, value in self.storage.get_study_system_attrs(study_id).items():
             if owner := _OF_A_TRIAL.match(key):
                 notes[int(owner[1])][key] = value
-        for trial in self.storage.get_all_trials(study_id):
-            attributes = notes.get(trial._trial_id, {})
+        stored, trials = self.drawn.study(study_id), self.storage.get_all_trials(study_id)
+        pictured = self.drawn.pictured(stored, trials) if stored is not None else set()
+        for trial in trials:
+            attributes, has_one = notes.get(trial._trial_id, {}), trial.number in pictured
             known = written.get(trial._trial_id)
             # The reader hands out a finished trial as the same object each time.
-            if known is None or known.trial is not trial or known.attributes != attributes:
-                known = _write(study_id, trial, attributes)
+            if (
+                known is None
+                or known.trial is not trial
+                or known.attributes != attributes
+                or known.pictured != has_one
+            ):
+                document = _document(study_id, trial, attributes)
+                if stored is not None:
+                    note, files = self.drawn.trial(stored, trial, pictured=has_one)
+                    document["note"]["body"] = document["note"]["body"] or note
+                    document["artifacts"] += files
+                known = _Written(trial, attributes, has_one, _text(document, trial))
             kept[trial._trial_id] = known
         self._written[study_id] = kept
-        return list(kept.values())
+        return stored, list(kept.values())
 
 
 def call(
@@ -155,11 +183,18 @@ def _best_curves(trials: list[FrozenTrial], direction: str) -> str:
     return json.dumps({"data": lines, "layout": {"title": {"text": title}, **axes}})
 
 
-def _write(study_id: int, trial: FrozenTrial, attributes: Mapping[str, Any]) -> _Written:
+def _document(study_id: int, trial: FrozenTrial, attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """A trial as the dashboard itself writes it, but for what it has for each epoch."""
     bare = copy.copy(trial)
     bare.intermediate_values = {}
-    document = serialize_frozen_trial(study_id, bare, dict(attributes))
+    # The dashboard would write the beginning of it as text; its curves are drawn.
+    bare.user_attrs = {k: v for k, v in trial.user_attrs.items() if k != HISTORY}
+    document: dict[str, Any] = serialize_frozen_trial(study_id, bare, dict(attributes))
     del document["intermediate_values"]
+    return document
+
+
+def _text(document: dict[str, Any], trial: FrozenTrial) -> str:
     # By hand, since these are nearly all of it: the dashboard's own way takes six times as long.
     curve = ", ".join(
         [
@@ -167,8 +202,7 @@ def _write(study_id: int, trial: FrozenTrial, attributes: Mapping[str, Any]) -> 
             for step, value in sorted(trial.intermediate_values.items())
         ]
     )
-    text = f'{json.dumps(document)[:-1]}, "intermediate_values": [{curve}]}}'
-    return _Written(trial, attributes, text)
+    return f'{json.dumps(document)[:-1]}, "intermediate_values": [{curve}]}}'
 
 
 def _number(value: float) -> str:

@@ -18,6 +18,8 @@ from typing import Any
 
 import sqlalchemy as sa
 from optuna.distributions import BaseDistribution, json_to_distribution
+from optuna.study import StudyDirection
+from optuna.study._frozen import FrozenStudy
 from optuna.trial import FrozenTrial, TrialState
 
 from searchae.errors import StorageError
@@ -32,7 +34,10 @@ def _table(name: str, **columns: Any) -> sa.Table:
     return sa.Table(name, _tables, *(sa.Column(c, kind) for c, kind in columns.items()))
 
 
-_studies = _table("studies", study_id=_whole)
+_studies = _table("studies", study_id=_whole, study_name=_text)
+_directions = _table("study_directions", study_id=_whole, objective=_whole, direction=_text)
+_study_user = _table("study_user_attributes", study_id=_whole, key=_text, value_json=_text)
+_study_system = _table("study_system_attributes", study_id=_whole, key=_text, value_json=_text)
 _trials = _table(
     "trials",
     trial_id=_whole,
@@ -143,6 +148,58 @@ class QuickStorage(ResilientStorage):
         """Every trial by number; never copied, since nothing in the dashboard changes one."""
         trials: list[FrozenTrial] = self.retried(lambda: self._reader.trials(study_id))
         return [t for t in trials if states is None or t.state in states]
+
+    def get_all_studies(self) -> list[FrozenStudy]:
+        """Every study by id; a note a trial makes 20,000 attributes of one."""
+        studies: list[FrozenStudy] = self.retried(self._studies)
+        return studies
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        """A study's attributes, among them the notes on all its trials.
+
+        Raises:
+            KeyError: There is no such study.
+        """
+        found: dict[str, Any] = self.retried(lambda: self._system_attributes(study_id))
+        return found
+
+    def _studies(self) -> list[FrozenStudy]:
+        with self.engine.connect() as connection, connection.begin():
+            heads = connection.execute(sa.select(_studies).order_by(_studies.c.study_id)).all()
+            directions: defaultdict[int, list[StudyDirection]] = defaultdict(list)
+            for study, name in connection.execute(
+                sa.select(_directions.c.study_id, _named(_directions.c.direction)).order_by(
+                    _directions.c.objective
+                )
+            ):
+                directions[study].append(StudyDirection[name])
+            attributes: list[defaultdict[int, dict[str, Any]]] = []
+            for table in (_study_user, _study_system):
+                attributes.append(defaultdict(dict))
+                for study, key, text in connection.execute(sa.select(table)):
+                    attributes[-1][study][key] = json.loads(text)
+        return [
+            FrozenStudy(
+                study_name=name,
+                direction=None,
+                directions=directions[i],
+                user_attrs=attributes[0][i],
+                system_attrs=attributes[1][i],
+                study_id=i,
+            )
+            for i, name in heads
+            if i in directions  # else it is being made
+        ]
+
+    def _system_attributes(self, study_id: int) -> dict[str, Any]:
+        with self.engine.connect() as connection, connection.begin():
+            asked = sa.select(_study_system).where(_study_system.c.study_id == study_id)
+            rows = connection.execute(asked).all()
+            if not rows and not connection.scalar(
+                sa.select(sa.exists().where(_studies.c.study_id == study_id))
+            ):
+                raise KeyError(study_id)
+        return {key: json.loads(text) for _, key, text in rows}
 
 
 def _read(

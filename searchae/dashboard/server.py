@@ -25,6 +25,7 @@ from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
 from searchae.dashboard.detail import StudyDetail
+from searchae.dashboard.drawn import Drawn, pictures
 from searchae.dashboard.guard import Guard, RefusedError, is_local, refuse
 from searchae.dashboard.logins import Logins
 from searchae.dashboard.reading import QuickStorage
@@ -67,9 +68,11 @@ def application(storage: ResilientStorage, options: Options) -> WSGIApplication:
     """
     # The abstract methods are filled in below its parent, which mypy does not see.
     quick = QuickStorage(storage)  # type: ignore[abstract]
-    detail = StudyDetail(_dashboard(quick, options.artifacts / PICTURES), quick)
+    drawn = Drawn(quick, options.artifacts)
+    detail = StudyDetail(_dashboard(quick, options.artifacts / PICTURES), quick, drawn)
     threading.Thread(target=_read_ahead, args=(quick, detail), daemon=True).start()
-    return Guard(_outages_told(detail, quick), options.logins, options.writes)
+    shown = pictures(detail, drawn)
+    return Guard(_outages_told(shown, quick), options.logins, options.writes)
 
 
 def serve(

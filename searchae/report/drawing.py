@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from searchae.report.findings import Findings, Run
+from searchae.words import value
 
 COMPLETE, PRUNED, BAD, BEST = "#3b8bd1", "#c9781a", "#d8572a", "#1a9a72"
 """Apart for colour-blind eyes too; each state also has a marker of its own."""
@@ -126,7 +127,7 @@ def add_baseline(figure: Any, found: Findings, xs: Iterable[float]) -> None:
 
 def hover(run: Run) -> str:
     """What a trial says of itself when it is pointed at."""
-    lines = (escaped(f"{name} {_value(v)}") for name, v in run.row.params.items())
+    lines = (escaped(f"{name} {value(v)}") for name, v in run.row.params.items())
     return "<br>".join([hover_short(run), *lines])
 
 
@@ -135,10 +136,6 @@ def hover_short(run: Run) -> str:
     row = run.row
     psnr = "" if row.psnr_db is None else f", {row.psnr_db:.2f} dB"
     return f"<b>trial {row.number}</b>: {escaped(row.outcome or row.state)}{psnr}"
-
-
-def _value(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def escaped(text: str) -> str:

@@ -126,34 +126,35 @@ class Findings:
         }
 
 
-def collect(stored: Stored, *, artifacts: Path) -> Findings:
+def collect(stored: Stored, *, artifacts: Path | None) -> Findings:
     """Reads a study as it stands now.
 
     Args:
         stored: The study.
-        artifacts: The folder that its workers shared; pictures come from there.
+        artifacts: The folder that its workers shared; pictures come from there. Without it
+            pictures and importances, which take long, are left out.
     """
     attributes = stored.study.user_attrs
     own = _own(stored)
-    runs = tuple(_run(stored.spec, t) for t in own)
+    runs = tuple(run_of(stored.spec, t) for t in own)
     ranked = sorted((r for r in runs if r.is_good), key=lambda r: (-r.psnr_db, r.row.number))
     return Findings(
         summary=summarize(stored, Ledger(stored)),
         spec=stored.spec,
         runs=runs,
         best=tuple(ranked),
-        importances=importances(own),
+        importances=importances(own) if artifacts else Importances({}, missing="left out"),
         splits=attributes.get(SPLITS, {}),
         data_hash=stored.data_hash,
         versions=attributes.get(VERSIONS, {}),
-        pictures=_pictures(gallery.folder(artifacts, stored.name), ranked),
+        pictures=_pictures(gallery.folder(artifacts, stored.name), ranked) if artifacts else {},
         taken_at=datetime.now().astimezone(),
     )
 
 
 def runs_of(stored: Stored) -> tuple[Run, ...]:
     """A study's own trials as they stand now, in order."""
-    return tuple(_run(stored.spec, t) for t in _own(stored))
+    return tuple(run_of(stored.spec, t) for t in _own(stored))
 
 
 def _own(stored: Stored) -> list[FrozenTrial]:
@@ -210,7 +211,8 @@ def _in_memory(trials: Sequence[FrozenTrial]) -> optuna.Study:
     return study
 
 
-def _run(spec: StudySpec, trial: FrozenTrial) -> Run:
+def run_of(spec: StudySpec, trial: FrozenTrial) -> Run:
+    """One of Optuna's trials, with its epochs."""
     attributes: Mapping[str, Any] = trial.user_attrs
     reports = sorted(trial.intermediate_values.items())
     runtime = attributes.get(RUNTIME, {})

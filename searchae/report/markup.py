@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any
 
 from searchae.report.drawing import Plot
 
@@ -66,20 +65,3 @@ def table(
     start = f"<thead><tr>{heading}</tr></thead>" if head else ""
     kind = "scroll wrap" if wrap else "scroll"
     return f'<div class="{kind}"><table>{start}<tbody>{lines}</tbody></table></div>'
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes and hours for people."""
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
-
-
-def value(v: Any) -> str:
-    """A parameter's value for people."""
-    return f"{v:.3g}" if isinstance(v, float) else str(v)

@@ -14,8 +14,9 @@ from html import escape
 
 from searchae.report import figures, parameters
 from searchae.report.findings import Findings, Run
-from searchae.report.markup import NONE, Section, duration, plot, table, value
+from searchae.report.markup import NONE, Section, plot, table
 from searchae.report.toml import toml
+from searchae.words import duration, value
 
 TABLE_ROWS, ERROR_CHARACTERS = 10, 200
 ENOUGH_FOR_IMPORTANCES = 50

@@ -14,7 +14,7 @@ from searchae import search, space
 from searchae.ledger import Counts, Ledger, WorkerRow
 from searchae.spec import StudySpec
 from searchae.storage import masked
-from searchae.study import OUTCOME, WARM_START, Stored
+from searchae.study import OUTCOME, RUNTIME, WARM_START, Stored
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class TrialRow:
         outcome: Why it ended badly (``diverged``, ``out-of-memory``, ``lost``, ``bug``), or empty.
         seconds: From its start to its end; None before.
         imported: Taken over from another study by ``--warm-start``.
+        worker: Who trains it, or did last.
     """
 
     number: int
@@ -40,6 +41,7 @@ class TrialRow:
     outcome: str
     seconds: float | None
     imported: bool
+    worker: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ class Summary:
         workers: Those alive.
         warnings: What the user should know, a line each.
         rows: Its own trials, in order; those of a warm start left out.
+        to_go_s: Seconds that the rest of the budget will take, by the trials so far and the workers
+            alive; None where that cannot be told.
         seconds_left: Until ``--max-hours`` is over; negative after; None without a limit.
     """
 
@@ -77,6 +81,7 @@ class Summary:
     warnings: tuple[str, ...]
     rows: tuple[TrialRow, ...] = ()
     seconds_left: float | None = None
+    to_go_s: float | None = None
 
     def document(self) -> dict[str, Any]:
         """As ``--json`` prints it."""
@@ -123,6 +128,7 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         outcome=str(trial.user_attrs.get(OUTCOME, "")),
         seconds=trial.duration.total_seconds() if trial.duration else None,
         imported=WARM_START in trial.user_attrs,
+        worker=trial.user_attrs.get(RUNTIME, {}).get("worker", ""),
     )
 
 
@@ -134,6 +140,7 @@ def summarize(stored: Stored, ledger: Ledger) -> Summary:
     finished = [r for r in own if r.state in ("complete", "pruned")]
     full = stored.spec.epochs * len(finished)
     counts = ledger.counts()
+    workers = tuple(ledger.workers())
     return Summary(
         study=stored.name,
         storage=masked(stored.storage.engine.url),
@@ -145,9 +152,10 @@ def summarize(stored: Stored, ledger: Ledger) -> Summary:
         epochs_full=full,
         epochs_saved=full - sum(r.epochs for r in finished),
         wall_s=_wall_s([t for t in trials if WARM_START not in t.user_attrs]),
-        workers=tuple(ledger.workers()),
+        workers=workers,
         warnings=(*_warnings(stored.spec, counts, own), *_sick(ledger)),
         seconds_left=ledger.seconds_left(),
+        to_go_s=_to_go_s(counts, finished, workers=len(workers)),
         rows=tuple(own),
     )
 
@@ -166,6 +174,16 @@ def _wall_s(trials: Sequence[FrozenTrial]) -> float:
     ends = [t.datetime_complete for t in trials if t.datetime_complete]
     end = datetime.now() if open_ended or not ends else max(ends)
     return (end - min(starts)).total_seconds()
+
+
+def _to_go_s(counts: Counts, finished: Sequence[TrialRow], *, workers: int) -> float | None:
+    took = [row.seconds for row in finished[-50:] if row.seconds is not None]
+    left = counts.budget - counts.finished
+    if left <= 0 or not took or not workers:
+        return None
+    # Half of what runs is done already, on average; the last wave leaves workers idle.
+    waves = -(-(left - counts.running / 2) // workers)
+    return sum(took) / len(took) * max(waves, 0.5)
 
 
 def _warnings(spec: StudySpec, counts: Counts, rows: Sequence[TrialRow]) -> list[str]:

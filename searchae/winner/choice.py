@@ -12,7 +12,7 @@ from searchae import space
 from searchae.errors import UserError
 from searchae.report.summary import best, trial_row
 from searchae.spec import TrainParams, TrialParams
-from searchae.study import OUTCOME, RUNTIME, WARM_START, Stored
+from searchae.study import OUTCOME, RUNTIME, WARM_START, WINNER, Stored
 
 EPOCHS, PATIENCE = 100, 10
 """Of a retraining that is not told otherwise: epochs at least, and its plateau rule."""
@@ -66,7 +66,7 @@ def plan(
 
     Args:
         stored: The study.
-        trial: ``best``, or a trial's number.
+        trial: ``best``, ``winner``, or a trial's number.
         epochs: A number; ``search`` for the search's own epochs and plateau rule; unset: the
             search's, and at least 100.
         patience: Of the plateau rule; unset: the study's, or 10 if it has none; 0 for none.
@@ -92,7 +92,7 @@ def plan(
 
 
 def find(stored: Stored, trial: str) -> FrozenTrial:
-    """The best trial of a study, or one by its number.
+    """The best trial of a study, its winner over seeds, or one by its number.
 
     Raises:
         UserError: There is none, or nothing of it can be retrained.
@@ -105,9 +105,17 @@ def find(stored: Stored, trial: str) -> FrozenTrial:
                 f"study {stored.name!r}: no trial has trained to its end yet; see searchae status"
             )
         trial = str(row.number)
+    if trial == "winner":
+        kept = stored.study.user_attrs.get(WINNER)
+        if kept is None:
+            raise UserError(
+                f"--trial winner: study {stored.name!r} has none yet; `searchae compare --study "
+                f"{stored.name} --top 10` finds it"
+            )
+        trial = str(kept["number"])
     if not trial.isdecimal() or int(trial) >= len(trials):
         raise UserError(
-            f"--trial {trial}: give best, or a number from 0 to {len(trials) - 1}"
+            f"--trial {trial}: give best, or a number from 0 to {len(trials) - 1}, or winner"
             if trials
             else f"--trial {trial}: study {stored.name!r} has no trials yet"
         )

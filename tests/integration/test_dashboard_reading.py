@@ -24,6 +24,7 @@ from optuna_dashboard._note import save_note_with_version
 
 from searchae.dashboard import server
 from searchae.dashboard.detail import BEST_CURVES, MOST_CURVES, StudyDetail, call
+from searchae.dashboard.drawn import Drawn
 from searchae.dashboard.reading import QuickStorage
 from searchae.dashboard.server import Options, application
 from searchae.retry import Backoff
@@ -125,7 +126,7 @@ def test_a_study_is_told_as_optuna_s_dashboard_tells_it(
 ) -> None:
     study = everything(storage, tmp_path)
     inner = optuna_dashboard.wsgi(quick(storage), artifact_store=FileSystemArtifactStore(tmp_path))
-    detail = StudyDetail(inner, quick(storage))
+    detail = StudyDetail(inner, quick(storage), Drawn(quick(storage), tmp_path))
     path = f"/api/studies/{study._study_id}"
     for query in ("", "after=0", "after=3", "after=8", "after=99", "after=-1", "after=x"):
         theirs, ours = get(inner, path, query), get(detail, path, query)
@@ -138,7 +139,8 @@ def test_a_study_is_told_as_optuna_s_dashboard_tells_it(
 
 def test_what_changes_is_told_anew(storage: ResilientStorage, tmp_path: Path) -> None:
     study = everything(storage, tmp_path)
-    detail = StudyDetail(optuna_dashboard.wsgi(quick(storage)), quick(storage))
+    drawn = Drawn(quick(storage), tmp_path)
+    detail = StudyDetail(optuna_dashboard.wsgi(quick(storage)), quick(storage), drawn)
 
     def told() -> dict[int, Any]:
         body = get(detail, f"/api/studies/{study._study_id}")[2]
@@ -184,12 +186,18 @@ def test_a_deleted_study_s_ids_used_again_show_the_new_trials(storage: Resilient
 
 
 @sqlite_only
-def test_a_large_study_s_curves_are_those_of_its_best(database: str, tmp_path: Path) -> None:
+def test_a_large_study_s_curves_are_those_of_its_best(
+    storage: ResilientStorage, tmp_path: Path
+) -> None:
     count = MOST_CURVES + 1
-    made = make_study(database, tmp_path, trials=count)  # and one that runs
-    looking = quick(connect(database))
-    detail = StudyDetail(optuna_dashboard.wsgi(looking), looking)
-    told = json.loads(get(detail, f"/api/studies/{made.study_id}")[2])
+    study = optuna.create_study(storage=storage, study_name="large", direction="maximize")
+    for number in range(count):
+        curve = {k: 15.0 + k + number % 7 for k in range(1, 6)}
+        study.add_trial(create_trial(value=20.0 + number % 7, intermediate_values=curve))
+    study.ask().report(1.0, 1)
+    looking = quick(storage)
+    detail = StudyDetail(optuna_dashboard.wsgi(looking), looking, Drawn(looking, tmp_path))
+    told = json.loads(get(detail, f"/api/studies/{study._study_id}")[2])
     assert told["has_intermediate_values"] is False, "a browser would draw each"
     assert all(len(t["intermediate_values"]) == 5 for t in told["trials"][:count])
     (figure,) = told["plotly_graph_objects"]

@@ -194,6 +194,7 @@ def test_the_json_object_is_the_documented_one(stored: Stored) -> None:
         "outcomes": {},
         "epochs": {"run": 14, "full": 20, "saved": 6},
         "wall_s": 90.0,
+        "seconds_left": None,
         "warnings": [],
     }
     assert replace(summary, best=None).document()["best"] is None

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from searchae import terminal
+from searchae import live, terminal, words
 from searchae.ledger import Counts, WorkerRow
-from searchae.report.summary import Summary, TrialRow
+from searchae.report.summary import Summary, TrialRow, _to_go_s
 from searchae.study_file import from_document
 
 ROW = TrialRow(
@@ -57,6 +59,10 @@ SUMMARY = Summary(
         ),
     ),
     warnings=("the [ranges] may reach too far",),
+    rows=(
+        ROW,
+        replace(ROW, number=8, state="running", psnr_db=17.5, epochs=3, worker="far-1"),
+    ),
 )
 
 
@@ -74,7 +80,7 @@ SUMMARY = Summary(
     ],
 )
 def test_a_duration_in_the_unit_that_fits(seconds: float, text: str) -> None:
-    assert terminal._duration(seconds) == text
+    assert words.duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -92,7 +98,7 @@ def test_a_range_in_words(document: dict[str, Any], text: str) -> None:
 
 
 def test_a_trial_in_one_line() -> None:
-    line = terminal.trial_line(ROW, best_db=25.0)
+    line = live.trial_line(ROW, best_db=25.0)
     assert line == (
         "trial   7  complete  21.34 dB   20 epochs   3.1 s  "
         "activation=relu channels=[4, 8] learning_rate=0.00123"
@@ -101,25 +107,25 @@ def test_a_trial_in_one_line() -> None:
 
 def test_the_best_is_marked_and_only_it() -> None:
     best_db = ROW.psnr_db
-    assert terminal.trial_line(ROW, best_db=best_db).endswith("  <- best")
+    assert live.trial_line(ROW, best_db=best_db).endswith("  <- best")
     for other in (
         replace(ROW, psnr_db=20.0),
         replace(ROW, state="pruned"),
         replace(ROW, outcome="diverged"),
     ):
-        assert "best" not in terminal.trial_line(other, best_db=best_db)
-    assert "best" not in terminal.trial_line(ROW, best_db=None)
+        assert "best" not in live.trial_line(other, best_db=best_db)
+    assert "best" not in live.trial_line(ROW, best_db=None)
 
 
 def test_a_trial_that_ended_badly_says_how_and_needs_no_value() -> None:
     row = replace(ROW, psnr_db=None, outcome="diverged", epochs=0, seconds=None)
-    line = terminal.trial_line(row, best_db=None)
+    line = live.trial_line(row, best_db=None)
     assert line.startswith("trial   7  diverged      -       0 epochs ")
 
 
 def test_columns_stand_below_each_other() -> None:
     rows = [ROW, replace(ROW, psnr_db=None), replace(ROW, state="pruned", number=123, epochs=2)]
-    places = {terminal.trial_line(r, best_db=None).index("epochs") for r in rows}
+    places = {live.trial_line(r, best_db=None).index("epochs") for r in rows}
     assert len(places) == 1
 
 
@@ -190,7 +196,7 @@ def test_studies_are_listed_also_where_a_file_cannot_be_read(
 def test_progress_off_a_terminal_is_plain_lines_on_stderr(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with terminal.Progress() as progress:
+    with live.Progress() as progress:
         progress.note("fetching [svhn]")
         progress.trial(ROW, best_db=None)
         progress.progress(SUMMARY)
@@ -198,6 +204,53 @@ def test_progress_off_a_terminal_is_plain_lines_on_stderr(
     assert captured.out == ""
     assert captured.err.splitlines()[:2] == [
         "fetching [svhn]",
-        terminal.trial_line(ROW, best_db=None),
+        live.trial_line(ROW, best_db=None),
     ]
     assert "\x1b" not in captured.err
+
+
+def test_a_long_silence_off_a_terminal_is_broken_by_a_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = [0.0]
+    with live.Progress(clock=lambda: now[0]) as progress:
+        progress.progress(SUMMARY)
+        now[0] = 59.0
+        progress.progress(SUMMARY)
+        assert capsys.readouterr().err == ""
+        now[0] = 61.0
+        progress.progress(SUMMARY)
+        now[0] = 100.0
+        progress.progress(SUMMARY)
+    assert capsys.readouterr().err.splitlines() == [
+        "tiny: 7 of 10 trials, 2 running, 3 pruned, 25% of the epochs saved, "
+        "best 21.34 dB (trial 7), 2 workers"
+    ]
+
+
+def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> None:
+    summary = replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0)
+    paper = io.StringIO()
+    Console(width=60, file=paper).print(live.standing(summary))
+    lines = paper.getvalue().splitlines()
+    assert max(map(len, lines)) <= 60
+    text = " ".join(paper.getvalue().split())
+    assert "best 21.34 dB (+10.34), trial 7: activation=relu" in text
+    (busy,) = [line for line in lines if "far 11" in line]
+    assert busy.split() == ["far", "11", "cuda:1", "trial", "8", "epoch", "4", "17.50", "dB"]
+    (idle,) = [line for line in lines if "far 12" in line]
+    assert idle.split() == ["far", "12", "cpu", "idle"]
+
+
+def test_one_line_says_how_far_it_is_and_how_long_it_takes() -> None:
+    line = live.standing_line(replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0))
+    assert "about 1 min 30 s to go, 2 h 00 min of --max-hours left, best 21.34 dB" in line
+
+
+def test_the_time_to_go_follows_from_the_trials_so_far_and_the_workers_alive() -> None:
+    counts = Counts(budget=12, complete=2, pruned=0, failed=0, running=2, waiting=0)
+    rows = [replace(ROW, seconds=10.0), replace(ROW, seconds=30.0)]
+    assert _to_go_s(counts, rows, workers=2) == 20.0 * 5
+    assert _to_go_s(counts, rows, workers=0) is None, "nobody is at work"
+    assert _to_go_s(counts, [], workers=2) is None, "nothing is known yet"
+    assert _to_go_s(replace(counts, complete=12), rows, workers=2) is None

@@ -1,0 +1,104 @@
+"""What wins, and which trial, as typed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.integration import finished
+from tests.integration.test_compare_study import ONE_IS_WORSE
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+WORDS = ("compare", "-s", "tiny", "--best", "2", "--seeds", "2")
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder in which a search has ended."""
+    folder = tmp_path_factory.mktemp("done") / "home"
+    folder.mkdir()
+    finished.search(folder, **ONE_IS_WORSE)
+    return folder
+
+
+@pytest.fixture
+def home(done: Path, folder: Path) -> Path:
+    """A copy of it, in this test's folder."""
+    shutil.copytree(done, folder, dirs_exist_ok=True)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Run) -> None:
+    planned = command_line(*WORDS, "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "8 to do of 8" in planned.stdout
+    assert not (home / "artifacts" / "tiny" / "compare").exists(), "nothing was trained"
+
+    told = command_line(*WORDS)
+    assert told.returncode == 0, told.stderr
+    assert "optimizer: adam beats sgd by " in told.stdout
+    assert "training 8 of 8: trial " in told.stderr
+    assert "adam" in told.stdout.splitlines()[1], "the better one stands first"
+    assert (home / "artifacts" / "tiny" / "compare" / "compare.html").is_file()
+
+    again = command_line(*WORDS, "--json", "--out", "mine.html")
+    assert again.returncode == 0, again.stderr
+    assert "training" not in again.stderr
+    found = json.loads(again.stdout)
+    assert found["html"] == "mine.html"
+    assert (home / "mine.html").is_file()
+    (optimizer,) = found["comparisons"]
+    assert optimizer["sentence"] in told.stdout
+    assert optimizer["difference_shown"]
+    assert optimizer["pairs"][0]["first"] == "adam"
+    assert found["seeds"] == [1, 2]
+
+
+def test_a_winner_over_seeds_is_named_and_trained(home: Path, command_line: Run) -> None:
+    nothing = command_line("train", "-s", "tiny", "--trial", "winner", "--out", "w")
+    assert nothing.returncode == 2
+    assert "has none yet; `searchae compare --study tiny --top 10` finds it" in nothing.stderr
+    told = command_line("compare", "-s", "tiny", "--top", "3", "--seeds", "2", "--json")
+    assert told.returncode == 0, told.stderr
+    found = json.loads(told.stdout)
+    assert len(found["rows"]) == 3
+    text = command_line("compare", "-s", "tiny", "--top", "3", "--seeds", "2")
+    assert found["sentence"] in text.stdout
+    assert "training" not in text.stderr
+    words = ("--trial", "winner", "--epochs", "1", "--out", "w", "--json")
+    trained = command_line("train", "-s", "tiny", *words)
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["trial"] == found["winner"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--by", "optimiser"], "--by optimiser: did you mean 'optimizer'"),
+        (["--by", "regularizer"], "--by regularizer: "),
+        (["--top", "3", "--by", "optimizer"], "--top: ranks trials"),
+        (["--seeds", "1"], "--seeds"),
+        (["--best", "0"], "--best"),
+    ],
+)
+def test_a_mistake_is_explained_in_a_line(
+    home: Path, command_line: Run, words: list[str], said: str
+) -> None:
+    told = command_line("compare", "-s", "tiny", *words)
+    assert told.returncode == 2
+    assert said in told.stderr
+    assert "Traceback" not in told.stderr
+    assert told.stdout == ""
