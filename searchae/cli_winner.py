@@ -70,6 +70,15 @@ def train(
             show_default="the study's, else 10",
         ),
     ] = None,
+    train_images: Annotated[
+        str,
+        typer.Option(
+            metavar="N|all",
+            help="Train on so many images, those held out for validation included; after a search "
+            "on a part of them.",
+            show_default="the study's",
+        ),
+    ] = "",
     seeds: Annotated[
         int, typer.Option(min=1, help="Trainings, each with the next seed, on the same splits.")
     ] = 1,
@@ -104,6 +113,7 @@ def train(
         trial=trial,
         epochs=epochs,
         patience=patience,
+        train_images=train_images,
         seeds=seeds,
         device=pick_device(device),
         threads=threads,

@@ -39,6 +39,23 @@ def sample(spec: StudySpec, trial: Suggests) -> TrialParams:
     return spec.resolve(values)
 
 
+def first(spec: StudySpec, index: int) -> dict[str, Value]:
+    """What ``search.first`` sets of a study's trial.
+
+    Args:
+        spec: The study.
+        index: Which of its own trials, from 0; imported ones are not counted.
+
+    Returns:
+        Name -> value, as Optuna stores them; empty for a trial that is sampled as a whole.
+    """
+    if index >= len(spec.search.first):
+        return {}
+    by_name = {p.name: p for p in spec.space}
+    entry = spec.search.first[index]
+    return {name: stored_value(by_name[name], value) for name, value in entry.items()}
+
+
 def replay(spec: StudySpec, params: Mapping[str, Value]) -> TrialParams:
     """What a finished trial was trained with.
 

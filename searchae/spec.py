@@ -138,8 +138,10 @@ class TrainParams(Frozen):
         l1_target: What the L1 penalty is on: ``latent`` activations or ``weights``.
         noise_std: Standard deviation of Gaussian noise on the input, on the [0, 1] scale of
             images; the target stays clean (denoising).
+        noise_from_epoch: The first epoch with that noise; earlier ones train the same weights on
+            clean input. The validation split has noise in every epoch, so that epochs compare.
         patience: Stop when the validation PSNR has not risen by ``min_delta_db`` in this many
-            epochs; 0 for never.
+            epochs, those before ``noise_from_epoch`` not counted; 0 for never.
         min_delta_db: See ``patience``; in dB.
     """
 
@@ -154,6 +156,7 @@ class TrainParams(Frozen):
     l1_weight: float = Field(1e-4, ge=0)
     l1_target: Literal["latent", "weights"] = "latent"
     noise_std: float = Field(0.0, ge=0)
+    noise_from_epoch: Positive = 1
     patience: int = Field(0, ge=0)
     min_delta_db: float = Field(0.01, ge=0)
 
@@ -178,6 +181,8 @@ class SearchSpec(Frozen):
         min_epochs: No trial is pruned before it has run this many.
         reduction_factor: Of hyperband and successive halving: one in so many goes on at a rung.
         startup_trials: Trials sampled at random before the sampler learns.
+        first: The trials that the search begins with, in this order: searched parameter -> value.
+            One that is left out is sampled.
         heartbeat_s: Seconds between a worker's signs of life.
         grace_s: Seconds without one after which a trial is given to another worker.
         max_attempts: A trial whose worker died this often is given up as failed.
@@ -189,6 +194,7 @@ class SearchSpec(Frozen):
     min_epochs: Positive = 1
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     startup_trials: Annotated[int, Field(ge=0)] = 10
+    first: tuple[dict[str, Any], ...] = ()
     heartbeat_s: float = Field(20.0, gt=0)
     grace_s: float = Field(300.0, gt=0)
     max_attempts: Positive = 3

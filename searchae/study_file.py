@@ -15,6 +15,7 @@ from typing import Any, get_args
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from searchae.errors import SpecError, nearest
+from searchae.first import FirstTrials
 from searchae.spec import (
     NOT_SEARCHABLE,
     SEARCHABLE,
@@ -138,6 +139,10 @@ class _Reader:
             }
             for name in SEARCHABLE
         }
+        first = FirstTrials(space, fixed, adapt=self._adapted, fault=self._fault)
+        search = search.model_copy(update={"first": first.checked(search.first)})
+        if self.faults:
+            return None
         return StudySpec(description, seed, data, search, fixed, tuple(space))
 
     def _fault(self, key: str, message: str) -> None:
@@ -174,9 +179,7 @@ class _Reader:
         if key in NOT_SEARCHABLE:
             self._fault(key, f"cannot be searched: {NOT_SEARCHABLE[key]}")
             return None
-        annotation = section.model_fields[field].rebuild_annotation()
-        # A field's annotation alone does not know its section's configuration.
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+        adapter = _adapter(section, field)
         if "choices" in entry:
             self._reject_unknown(entry, {"choices"}, prefix=f"{key}.")
             choices = self._choices(key, entry["choices"], adapter)
@@ -231,6 +234,12 @@ class _Reader:
             self._fault(f"{key}.step", f"must be a whole number, not {step}")
         return Parameter(key, low=low, high=high, log=bool(log), step=step, integer=integer)
 
+    def _adapted(self, key: str, value: Any, parameter: Parameter) -> Any:
+        """A value as a searched parameter's field has it; None where it cannot be one."""
+        before, (section, _, field) = len(self.faults), parameter.key.partition(".")
+        adapted = jsonable(self._value(key, value, _adapter(SECTIONS[section], field)))
+        return adapted if len(self.faults) == before else None
+
     def _value(self, key: str, value: Any, adapter: TypeAdapter[Any]) -> Any:
         try:
             return adapter.validate_python(value, strict=False)
@@ -269,11 +278,25 @@ class _Reader:
             self._fault(
                 "search.min_epochs", f"{search.min_epochs} exceeds train.epochs = {train.epochs}"
             )
+        start = train.noise_from_epoch
+        ends = [p.choices or (p.high,) for p in space if p.key == "train.noise_from_epoch"]
+        latest = max(ends[0]) if ends else start
+        if latest > train.epochs:
+            self._fault(
+                "train.noise_from_epoch",
+                f"{latest} exceeds train.epochs = {train.epochs}: no epoch would have noise",
+            )
         if search.grace_s < 2 * search.heartbeat_s:
             self._fault(
                 "search.grace_s",
                 f"{search.grace_s} must be at least twice heartbeat_s = {search.heartbeat_s}",
             )
+
+
+def _adapter(section: type[Frozen], field: str) -> TypeAdapter[Any]:
+    annotation = section.model_fields[field].rebuild_annotation()
+    # A field's annotation alone does not know its section's configuration.
+    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
 
 
 def _explanation(fault: Mapping[str, Any]) -> str:

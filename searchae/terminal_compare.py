@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+
+from searchae.words import duration, value
 
 if TYPE_CHECKING:
     from searchae.compare.ranking import Ranking
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 def tell(work: Work) -> None:
     """A training starts."""
-    left = "" if work.seconds_left is None else f", about {_duration(work.seconds_left)} left"
+    left = "" if work.seconds_left is None else f", about {duration(work.seconds_left)} left"
     print(
         f"training {work.number} of {work.of}: trial {work.trial}, seed {work.seed}{left}",
         file=sys.stderr,
@@ -32,7 +35,7 @@ def print_plan(document: dict[str, Any]) -> None:
         trials = ", ".join(map(str, side["trials"])) or "none that trained to its end"
         print(f"{side['parameter']:12s} {side['name']}: trials {trials}")
     seconds = document["seconds"]
-    cost = "unknown" if seconds is None else f"about {_duration(seconds)}, one after another"
+    cost = "unknown" if seconds is None else f"about {duration(seconds)}, one after another"
     print(f"{'seeds':12s} {seeds}")
     print(f"{'trainings':12s} {document['missing']} to do of {document['trainings']}")
     print(f"{'time':12s} {cost}")
@@ -54,8 +57,6 @@ def print_verdicts(verdicts: Sequence[Verdict], html: str) -> None:
 
 def print_ranking(found: Ranking) -> None:
     """Both ranks, the sentence, and the winner on the test split."""
-    from searchae.words import value
-
     head = ("rank", "trial", "over seeds, dB", "in the search", "rank there", "parameters")
     rows = [
         (
@@ -86,13 +87,6 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for row in rows:
         table.add_row(*row)
     # As wide as it must be, also where the output is no terminal.
-    Console(highlight=False, soft_wrap=True, width=max(200, 40 * len(head)), markup=False).print(
-        table
-    )
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+    text = io.StringIO()
+    Console(file=text, width=max(200, 40 * len(head)), color_system=None).print(table, markup=False)
+    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))

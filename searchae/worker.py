@@ -29,7 +29,7 @@ from searchae.history import HISTORY, compact
 from searchae.ledger import Ledger, Nothing
 from searchae.pulse import Pulse
 from searchae.spec import TrialParams
-from searchae.study import ERROR, OUTCOME, RUNTIME, WARM_START, Stored, versions
+from searchae.study import ERROR, IMPORTED, OUTCOME, RUNTIME, WARM_START, Stored, versions
 from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer
 from searchae.training.device import pick_device
 from searchae.training.faults import device_errors
@@ -128,6 +128,7 @@ class Worker:
         self._study = self.stored.study
         self._failures = 0
         self._study.pruner = search.pruner(spec, self._study)
+        self._imported = sum(self._study.user_attrs.get(IMPORTED, {}).values())
 
     def _work(self) -> None:
         while not self.stop.is_set():
@@ -178,6 +179,9 @@ class Worker:
         """Optuna's handle on a claimed trial; samples its joint parameters."""
         self._study.sampler = search.sampler(self.stored.spec, number=number)
         self._study._thread_local.cached_all_trials = None  # what the last trial was sampled from
+        first = space.first(self.stored.spec, number - self._imported)
+        if first:
+            self.stored.storage.set_trial_system_attr(trial_id, "fixed_params", first)
         return Trial(self._study, trial_id)
 
     def _train(self, trial_id: int, frozen: FrozenTrial) -> None:

@@ -19,8 +19,9 @@ import optuna
 from optuna.artifacts import FileSystemArtifactStore, upload_artifact
 from optuna.trial import TrialState, create_trial
 from optuna_dashboard import save_note
+from PIL import Image
 
-from searchae import search
+from searchae import gallery, search
 from searchae.storage import connect
 from searchae.study import open_study
 from searchae.study_file import from_document
@@ -39,8 +40,10 @@ class Made:
     artifact_id: str
 
 
-def make_study(url: str, artifacts: Path, name: str = STUDY, trials: int = 8) -> Made:
-    """Adds trials that nobody trained, and an HTML page that somebody uploaded to the best."""
+def make_study(
+    url: str, artifacts: Path, name: str = STUDY, trials: int = 8, *, note: str = "A **note**."
+) -> Made:
+    """Adds trials that nobody trained, and an HTML page that somebody uploaded to the last."""
     spec = from_document(
         {"data": {"name": "svhn"}, "train": {"epochs": 5, "learning_rate": RATE}}, source="test"
     )
@@ -57,7 +60,8 @@ def make_study(url: str, artifacts: Path, name: str = STUDY, trials: int = 8) ->
                 intermediate_values={k: 15.0 + k + number % 7 for k in range(1, 6)},
             )
         )
-    save_note(stored.study, "A **note**.")
+    if note:
+        save_note(stored.study, note)
     # Optuna takes no file for a trial that has ended.
     running = stored.study.ask({"learning_rate": search.distribution(parameter)})
     (artifacts / "pictures").mkdir(parents=True, exist_ok=True)
@@ -154,8 +158,15 @@ def running(
         process.wait()
 
 
+def draw_picture(artifacts: Path, name: str, number: int, psnr_db: float) -> bytes:
+    """A picture of a trial, as its worker keeps it; the file's bytes."""
+    folder = gallery.folder(artifacts, name)
+    gallery.save(folder, number, Image.new("RGB", (320, 90), "teal"), psnr_db=psnr_db)
+    return gallery.path(folder, number).read_bytes()
+
+
 def routes() -> list[tuple[str, str]]:
-    """Every route that Optuna's dashboard has, filled in: method and path."""
+    """Every route that Optuna's dashboard has, and ours, filled in: method and path."""
     import optuna_dashboard
 
     app = optuna_dashboard.wsgi(optuna.storages.InMemoryStorage())
@@ -164,4 +175,5 @@ def routes() -> list[tuple[str, str]]:
     def fill(rule: str) -> str:
         return re.sub(r"<(\w*)[^<>]*>", lambda m: values.get(m[1], "1"), rule)
 
-    return sorted((route.method, fill(route.rule)) for route in app.routes)
+    ours = [("GET", f"/artifacts/1/1/{name}") for name in ("curves", "reconstructions")]
+    return sorted([*((route.method, fill(route.rule)) for route in app.routes), *ours])

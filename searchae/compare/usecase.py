@@ -19,11 +19,10 @@ from searchae.compare.statistics import RESAMPLES
 from searchae.compare.trainings import Library, Work
 from searchae.compare.verdict import Verdict, judge
 from searchae.errors import UserError
+from searchae.report.findings import comparison_file
 from searchae.report.summary import TrialRow
 from searchae.spec import Progress
 from searchae.study import WINNER, Stored
-
-RESULT = "comparison.json"
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ class Compare:
         self.contests: list[Contest] = choose(stored, by=by, best=best)
         trials = (t for c in self.contests if len(c.tried) > 1 for s in c.tried for t in s.trials)
         self.folder = _folder(artifacts, stored)
+        self.result = comparison_file(artifacts, stored.name)
         self.plans = _plans(stored, trials, schedule)
         self.seeds = _seeds(stored, schedule)
         self.library = Library(stored, self.plans, self.seeds, self.folder)
@@ -117,7 +117,7 @@ class Compare:
                 study=self.stored.name,
                 how_long=self.how_long,
             )
-            write_json(self.folder / RESULT, document)
+            write_json(self.result, document)
         except OSError as e:
             raise UserError(f"--out {out}: cannot be written: {e.strerror or e}") from e
         return verdicts, document
@@ -186,7 +186,7 @@ class Rerank:
 
 
 def _folder(artifacts: Path, stored: Stored) -> Path:
-    return artifacts / stored.name / "compare"
+    return comparison_file(artifacts, stored.name).parent
 
 
 def _seeds(stored: Stored, schedule: Schedule) -> tuple[int, ...]:

@@ -78,7 +78,7 @@ def _panel(title: str, lines: Sequence[_Line], *, log: bool) -> str:
     values = [v for line in lines for v in line.points.values() if v > 0 or not log]
     last = max((e for line in lines for e in line.points), default=1)
     if not values:
-        return _text(WIDTH / 2, HEIGHT / 2, "no epoch has ended yet", "middle")
+        return _text(WIDTH / 2, HEIGHT / 2, "nothing to draw", "middle")
     xs = _Axis(1, max(last, 2), _LEFT, WIDTH - _RIGHT, False)
     room = (max(values) - min(values)) * 0.05 or 0.5
     low, high = min(values) - room, max(values) + room

@@ -80,7 +80,7 @@ def study_note(summary: Summary, picture: str = "") -> str:
     if summary.outcomes:
         bad = (f"{n:,} {escaped(outcome)}" for outcome, n in summary.outcomes.items())
         rows["ended badly"] = ", ".join(bad)
-    lines = (f"| {k} | {v} |" for k, v in rows.items())
+    lines = (f"| {k}&emsp; | {v} |" for k, v in rows.items())
     parts.append("| | |\n|---|---|\n" + "\n".join(lines))
     parts += [f"**Note:** {escaped(w)}" for w in summary.warnings]
     parts.append(

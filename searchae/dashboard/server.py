@@ -24,7 +24,7 @@ import waitress
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from searchae.dashboard.detail import StudyDetail
+from searchae.dashboard.detail import StudyDetail, call
 from searchae.dashboard.drawn import Drawn, pictures
 from searchae.dashboard.guard import Guard, RefusedError, is_local, refuse
 from searchae.dashboard.logins import Logins
@@ -72,7 +72,7 @@ def application(storage: ResilientStorage, options: Options) -> WSGIApplication:
     detail = StudyDetail(_dashboard(quick, options.artifacts / PICTURES), quick, drawn)
     threading.Thread(target=_read_ahead, args=(quick, detail), daemon=True).start()
     shown = pictures(detail, drawn)
-    return Guard(_outages_told(shown, quick), options.logins, options.writes)
+    return Guard(_outages_told(_bodies(shown), quick), options.logins, options.writes)
 
 
 def serve(
@@ -158,6 +158,22 @@ class _Pictures(FileSystemArtifactStore):
 
 def _dashboard(storage: QuickStorage, pictures: Path) -> WSGIApplication:
     app: WSGIApplication = optuna_dashboard.wsgi(storage, artifact_store=_Pictures(pictures))
+    return app
+
+
+def _bodies(inner: WSGIApplication) -> WSGIApplication:
+    """Gives each write's answer a body: the page reads one, and takes none for a failure."""
+
+    def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return inner(environ, start)
+        status, headers, body = call(inner, environ)
+        if status.startswith("204"):
+            status, body = "200 OK", b"{}"
+            headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
+        start(status, headers)
+        return [body]
+
     return app
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -90,6 +91,7 @@ class Findings:
         versions: That it was made with.
         pictures: Number -> PNG of originals and reconstructions, for the best trials that have one.
         taken_at: When, in local time with its zone.
+        comparison: What ``searchae compare`` found last, as its JSON has it; None without.
     """
 
     summary: Summary
@@ -102,6 +104,7 @@ class Findings:
     versions: dict[str, str]
     pictures: dict[int, bytes]
     taken_at: datetime
+    comparison: dict[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
         """The figures' data in short, as ``--json`` prints it."""
@@ -123,6 +126,7 @@ class Findings:
             "importances_missing": self.importances.missing,
             "curves": {str(r.row.number): list(r.reports.values()) for r in self.best[:5]},
             "losses": {str(r.row.number): r.history for r in self.best[:5] if r.history},
+            "comparisons": self.comparison and self.comparison["comparisons"],
         }
 
 
@@ -149,7 +153,24 @@ def collect(stored: Stored, *, artifacts: Path | None) -> Findings:
         versions=attributes.get(VERSIONS, {}),
         pictures=_pictures(gallery.folder(artifacts, stored.name), ranked) if artifacts else {},
         taken_at=datetime.now().astimezone(),
+        comparison=_comparison(comparison_file(artifacts, stored.name), stored)
+        if artifacts
+        else None,
     )
+
+
+def comparison_file(artifacts: Path, study: str) -> Path:
+    """Where ``searchae compare`` leaves what it found."""
+    return artifacts / study / "compare" / "comparison.json"
+
+
+def _comparison(file: Path, stored: Stored) -> dict[str, Any] | None:
+    """One of other images, or of a study of that name that is gone, is none."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+    return found if found.get("data_hash") == stored.data_hash else None
 
 
 def runs_of(stored: Stored) -> tuple[Run, ...]:

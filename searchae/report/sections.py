@@ -87,6 +87,44 @@ def best_trials(found: Findings) -> Section:
     return Section("best", "The best trials", body, plots)
 
 
+def comparison(found: Findings) -> Section:
+    """Which choices win, as far as that was looked into."""
+    name = found.summary.study
+    if found.comparison is None:
+        body = (
+            "<p>Not looked into yet. The search tried what looked promising more often, each trial "
+            "with one seed, so its trials do not answer this. To train the best of each choice "
+            f"anew and compare them on the test split:</p><pre>{escape(_command('compare', name))}"
+            "</pre>"
+        )
+        return Section("comparison", "Which choice wins", body)
+    verdicts = found.comparison["comparisons"]
+    body = "".join(f"<p>{escape(v['sentence'])}.</p>" for v in verdicts)
+    body = f'<div class="say">{body}</div>'
+    body += "".join(f'<p class="note">{escape(n)}.</p>' for v in verdicts for n in v["notes"])
+    head = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "trials")
+    for v in verdicts:
+        rows = [
+            (
+                s["name"],
+                f"{s['psnr_db']:.2f}",
+                f"{s['ssim']:.4f}",
+                f"{s['mse']:.6f}",
+                f"{s['sparsity']:.1%}",
+                ", ".join(map(str, s["trials"])),
+            )
+            for s in v["sides"]
+        ]
+        body += f"<h3>{escape(v['parameter'])}</h3>" + table(head, rows, numeric=range(1, 5))
+    seeds = ", ".join(map(str, found.comparison["seeds"]))
+    body += (
+        f'<p class="note">The best trials of each choice, trained anew over the seeds {seeds} and '
+        "measured on the test split. The curves and pictures of both sides stand in the page that "
+        f"<code>{escape(_command('compare', name))}</code> writes.</p>"
+    )
+    return Section("comparison", "Which choice wins", body)
+
+
 def bad_ends(found: Findings) -> Section:
     """Trials that ended badly, by how."""
     bad = [r for r in found.runs if r.row.outcome]
@@ -146,6 +184,7 @@ SECTIONS: list[Callable[[Findings], Section | None]] = [
     optimization,
     space,
     best_trials,
+    comparison,
     bad_ends,
     provenance,
 ]

@@ -189,7 +189,7 @@ class Trainer:
         for i, indices in enumerate(self._batches(epoch)):
             if self._stop():
                 raise Interrupted(f"stopped within epoch {epoch}: go on from the last checkpoint")
-            mse = self._step(indices, noise=self._noise(len(indices), noise))
+            mse = self._step(indices, noise=self._noise(len(indices), noise, epoch))
             total += mse * len(indices)
             seen += len(indices)
             # On the CPU a look at the loss costs nothing; elsewhere it would wait for the device.
@@ -204,9 +204,9 @@ class Trainer:
         alone = self._params.model.batch_norm and len(batches[-1]) == 1
         return batches[:-1] if alone else batches
 
-    def _noise(self, images: int, draws: torch.Generator) -> Tensor | None:
+    def _noise(self, images: int, draws: torch.Generator, epoch: int) -> Tensor | None:
         std = self._params.train.noise_std
-        if not std:
+        if not std or epoch < self._params.train.noise_from_epoch:
             return None
         return gaussian((images, *self.model.image_shape), std, draws).to(self._device)
 
@@ -223,7 +223,9 @@ class Trainer:
     def _plateau(self) -> Plateau:
         train = self._params.train
         rule = Plateau(patience=train.patience, min_delta_db=train.min_delta_db)
-        return rule.after_all(result.psnr_db for result in self.history)
+        # An epoch on clean input says nothing of whether the denoising has stabilised.
+        counted = self.history[train.noise_from_epoch - 1 :]
+        return rule.after_all(result.psnr_db for result in counted)
 
     def _check_finite(self, result: EpochResult) -> None:
         for name in ("train_mse", "psnr_db"):

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae import space
 from searchae.errors import UserError
 from searchae.report.summary import best, trial_row
-from searchae.spec import TrainParams, TrialParams
+from searchae.spec import DataSpec, TrainParams, TrialParams
 from searchae.study import OUTCOME, RUNTIME, WARM_START, WINNER, Stored
 
 EPOCHS, PATIENCE = 100, 10
@@ -26,6 +26,7 @@ class Plan:
         stored: The study.
         trial: The trial.
         params: Its parameters, with the epochs and the plateau rule of this training.
+        data: The study's images, or more or fewer of the same.
         seeds: One training each; the first is the study's.
         device: Where.
         threads: CPU threads.
@@ -34,16 +35,26 @@ class Plan:
     stored: Stored
     trial: FrozenTrial
     params: TrialParams
+    data: DataSpec
     seeds: tuple[int, ...]
     device: torch.device
     threads: int
 
-    def identity(self) -> dict[str, Any]:
-        """What an interrupted training must have in common with one that goes on with it."""
+    @property
+    def as_searched(self) -> bool:
+        """Whether it trains on the images that the study was made with."""
+        return self.data == self.stored.spec.data
+
+    def identity(self, data_hash: str = "") -> dict[str, Any]:
+        """What an interrupted training must have in common with one that goes on with it.
+
+        Args:
+            data_hash: Of the images that it trains on; unset: the study's.
+        """
         return {
             "study": self.stored.name,
             "trial": self.trial.number,
-            "data_hash": self.stored.data_hash,
+            "data_hash": data_hash or self.stored.data_hash,
             "seed": self.seeds[0],
             "model": self.params.model.model_dump(mode="json"),
             "train": self.params.train.model_dump(mode="json"),
@@ -58,6 +69,7 @@ def plan(
     trial: str = "best",
     epochs: str = "",
     patience: int | None = None,
+    train_images: str = "",
     seeds: int = 1,
     device: torch.device,
     threads: int | None = None,
@@ -70,6 +82,8 @@ def plan(
         epochs: A number; ``search`` for the search's own epochs and plateau rule; unset: the
             search's, and at least 100.
         patience: Of the plateau rule; unset: the study's, or 10 if it has none; 0 for none.
+        train_images: Train on so many images, or ``all``, the share for validation included;
+            unset: on the study's.
         seeds: How many, counted up from the study's.
         device: Where to train.
         threads: CPU threads; unset: as many as the trial had in the search.
@@ -85,6 +99,7 @@ def plan(
         stored=stored,
         trial=chosen,
         params=params,
+        data=_images(stored.spec.data, train_images),
         seeds=tuple(range(stored.spec.seed, stored.spec.seed + seeds)),
         device=device,
         threads=threads or recorded or torch.get_num_threads(),
@@ -131,6 +146,15 @@ def find(stored: Stored, trial: str) -> FrozenTrial:
     return found
 
 
+def _images(spec: DataSpec, train_images: str) -> DataSpec:
+    if not train_images:
+        return spec
+    if train_images != "all" and not (train_images.isdecimal() and int(train_images) > 0):
+        raise UserError(f"--train-images {train_images}: give a number above 0, or all")
+    count = None if train_images == "all" else int(train_images)
+    return spec.model_copy(update={"train_images": count})
+
+
 def _schedule(train: TrainParams, *, epochs: str, patience: int | None) -> TrainParams:
     """``TrainParams`` with the epochs and the plateau rule of a retraining."""
     if epochs == "search":
@@ -139,6 +163,11 @@ def _schedule(train: TrainParams, *, epochs: str, patience: int | None) -> Train
         return train
     if epochs and not (epochs.isdecimal() and int(epochs) > 0):
         raise UserError(f"--epochs {epochs}: give a number above 0, or search")
+    if train.noise_std and epochs and int(epochs) < train.noise_from_epoch:
+        raise UserError(
+            f"--epochs {epochs}: the trial's noise begins in epoch {train.noise_from_epoch}; "
+            "give at least as many"
+        )
     return train.model_copy(
         update={
             "epochs": int(epochs) if epochs else max(EPOCHS, train.epochs),

@@ -69,11 +69,11 @@ def train(
     """
     stored = plan.stored
     torch.set_num_threads(plan.threads)
-    with Workspace.open(out, plan.identity()) as workspace:
-        splits = data.load(
-            stored.spec.data, data_dir=data_dir, seed=stored.spec.seed, progress=note
-        )
-        data.require(splits, stored.data_hash)
+    splits = data.load(stored.spec.data, data_dir=data_dir, seed=stored.spec.seed, progress=note)
+    data.require(splits, stored.data_hash)
+    if not plan.as_searched:
+        splits = data.load(plan.data, data_dir=data_dir, seed=stored.spec.seed, progress=note)
+    with Workspace.open(out, plan.identity(splits.hash)) as workspace:
         runs = []
         for seed in plan.seeds:
             checkpoints = Checkpoints(workspace.checkpoints, seed)
@@ -109,7 +109,7 @@ def _finish(
     ]
     rows = [_row(first, Metrics(**{k: measured[k] for k in _MEASURES}))]
     rows += [_row(run, found) for run, found in zip(runs[1:], others, strict=True)]
-    metrics = {**measured, **_about(plan, runs), "seeds": _over_seeds(rows)}
+    metrics = {**measured, **_about(plan, runs, splits), "seeds": _over_seeds(rows)}
     title = f"{plan.stored.name}, trial {plan.trial.number}: {measured['psnr_db']:.2f} dB on test"
     reconstructions(out / "reconstructions.png", written, splits.test, title=title)
     histories = {run.seed: run.history for run in runs}
@@ -126,8 +126,8 @@ def _config(plan: Plan, run: Retrained, splits: data.Splits) -> BundleConfig:
         study=plan.stored.name,
         trial=plan.trial.number,
         params=space.readable(spec, plan.trial.params),
-        data=spec.data,
-        data_hash=plan.stored.data_hash,
+        data=plan.data,
+        data_hash=splits.hash,
         split_seed=spec.seed,
         seed=run.seed,
         epoch=run.epoch,
@@ -146,7 +146,7 @@ def _latent_size(plan: Plan, splits: data.Splits) -> int:
         return build(plan.params.model, image_shape=splits.image_shape).latent_size
 
 
-def _about(plan: Plan, runs: Sequence[Retrained]) -> dict[str, Any]:
+def _about(plan: Plan, runs: Sequence[Retrained], splits: data.Splits) -> dict[str, Any]:
     """Where the figures come from."""
     first, here = runs[0], versions()
     where = machine(plan.device, threads=plan.threads)
@@ -167,9 +167,13 @@ def _about(plan: Plan, runs: Sequence[Retrained]) -> dict[str, Any]:
             "patience": plan.params.train.patience,
             "ended": first.ended,
             "kept": "best validation epoch",
+            "images": len(splits.train),
         },
-        "search": reproduction(plan.trial, first.history, runtime=runtime),
-        "data_hash": plan.stored.data_hash,
+        # On other images its epochs are not the search's.
+        "search": reproduction(plan.trial, first.history, runtime=runtime)
+        if plan.as_searched
+        else None,
+        "data_hash": splits.hash,
         "versions": here,
         "machine": where,
         "seconds": sum(r.seconds for run in runs for r in run.history),

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.dashboard_server import STUDY, Made, Server, make_study, running
+from tests.dashboard_server import STUDY, Made, Server, draw_picture, make_study, running
 
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = [
@@ -23,6 +23,10 @@ ARGUMENTS = [
     "--disable-sync",
 ]
 TRIALS = 12
+BEST = 6  # of the trials that ``make_study`` makes
+HOSTILE = (
+    "x` ``` <img src=x onerror=document.title='ran'> ![a](//evil.test/p) [b](javascript:alert(1))"
+)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,14 @@ def made(folder: Path, url: str) -> Made:
 
 
 @pytest.fixture(scope="module")
+def told(folder: Path, url: str) -> Made:
+    """A study that nobody has written notes on."""
+    made = make_study(url, folder / "artifacts", "told", trials=TRIALS, note="")
+    draw_picture(folder / "artifacts", "told", BEST, 26.0)
+    return made
+
+
+@pytest.fixture(scope="module")
 def server(folder: Path, url: str, made: Made) -> Iterator[Server]:
     with running(url, folder, "--read-only") as server:
         yield server
@@ -125,6 +137,80 @@ def test_the_trials_pages_open(page: Any, server: Server, made: Made) -> None:
         else:
             page.wait_for_selector(".js-plotly-plot .main-svg")
         picture(page, name)
+    assert page.problems == []
+
+
+def test_a_trial_s_page_shows_its_pictures_and_how_to_train_it_again(
+    page: Any, server: Server, told: Made
+) -> None:
+    page.goto(at(server, f"/dashboard/studies/{told.study_id}/trials?numbers={BEST}"))
+    page.get_by_text(f"searchae train --study told --trial {BEST} --out trial-{BEST}").wait_for()
+    page.get_by_text("26.00 dB").first.wait_for()
+    assert page.get_by_text("15.50 dB above the baseline").count() == 1
+    for name in ("reconstructions", "curves"):
+        shown = page.locator(f"img[src*='/{name}']")
+        page.wait_for_function(
+            "name => [...document.querySelectorAll(`img[src*='/${name}']`)]"
+            ".filter(i => i.complete && i.naturalWidth > 0).length == 2",
+            arg=name,
+        )
+        assert shown.count() == 2, "in the note, and among the artifacts"
+        assert shown.first.bounding_box()["width"] > 300
+    picture(page, "trial")
+    assert page.problems == []
+
+
+def test_a_pruned_trial_s_page_says_so(page: Any, server: Server, told: Made) -> None:
+    page.goto(at(server, f"/dashboard/studies/{told.study_id}/trials?numbers=3"))
+    page.get_by_text("Pruned after epoch 5 of 5").wait_for()
+    assert page.locator("img[src*='/reconstructions']").count() == 0
+    page.wait_for_function("document.querySelector(`img[src*='/curves']`)?.naturalWidth > 0")
+
+
+def test_a_study_s_page_tells_its_best_and_draws_the_baseline(
+    page: Any, server: Server, told: Made
+) -> None:
+    page.goto(at(server, f"/dashboard/studies/{told.study_id}/note"))
+    page.get_by_text(f"26.00 dB: trial {BEST} is the best so far").wait_for()
+    page.get_by_text("searchae report --study told").wait_for()
+    page.wait_for_function(
+        "document.querySelector(`img[src*='/reconstructions']`).naturalWidth > 0"
+    )
+    picture(page, "study-note")
+    page.goto(at(server, f"/dashboard/studies/{told.study_id}"))
+    for name in ("history", "curves"):
+        plot = page.locator(f"[id='user-defined-plot:searchae:{name}']")
+        plot.locator(".legendtext", has_text="baseline").wait_for()
+    picture(page, "study-plots")
+    assert page.problems == []
+
+
+def test_a_person_s_note_stands_instead_of_ours(
+    page: Any, folder: Path, url: str, told: Made
+) -> None:
+    with running(url, folder) as server:
+        page.goto(at(server, f"/dashboard/studies/{told.study_id}/trials?numbers=1"))
+        page.get_by_text("searchae train --study told --trial 1").wait_for()
+        page.locator("button:has(svg[data-testid=EditIcon])").first.click()
+        page.locator("textarea").first.fill("Looked at **by hand**.")
+        page.get_by_role("button", name="Save").click()
+        page.get_by_text("Looked at by hand.").wait_for()
+        page.reload()
+        page.get_by_text("Looked at by hand.").wait_for()
+        assert page.get_by_text("searchae train --study told --trial 1").count() == 0
+        assert page.locator("img[src*='/curves']").count() == 1, "still among the artifacts"
+
+
+def test_a_study_s_name_is_only_text(page: Any, server: Server, folder: Path, url: str) -> None:
+    made = make_study(url, folder / "artifacts", HOSTILE, trials=TRIALS, note="")
+    for path in ("trials?numbers=6", "note", ""):
+        page.goto(at(server, f"/dashboard/studies/{made.study_id}/{path}"))
+        if path:
+            page.get_by_text("searchae train --study 'x` ``` <img").first.wait_for()
+        else:
+            page.wait_for_selector("[id='user-defined-plot:searchae:history'] .main-svg")
+        assert page.locator("img[src='x'], img[src*=evil], a[href^=javascript]").count() == 0
+        assert page.title() != "ran"
     assert page.problems == []
 
 

@@ -29,7 +29,7 @@ from searchae.dashboard.reading import QuickStorage
 from searchae.dashboard.server import Options, application
 from searchae.retry import Backoff
 from searchae.storage import ResilientStorage, connect
-from tests.dashboard_server import make_study
+from tests.dashboard_server import draw_picture, make_study
 
 SPACE = {
     "rate": FloatDistribution(1e-5, 1e-1, log=True),
@@ -51,7 +51,7 @@ def quick(storage: ResilientStorage) -> QuickStorage:
     return QuickStorage(storage)  # type: ignore[abstract]
 
 
-def get(app: Any, path: str, query: str = "", method: str = "GET", **more: str) -> Any:
+def get(app: Any, path: str, query: str = "", method: str = "GET", **more: Any) -> Any:
     """Status and body of one request."""
     environ = {
         "REQUEST_METHOD": method,
@@ -137,6 +137,21 @@ def test_a_study_is_told_as_optuna_s_dashboard_tells_it(
     assert get(detail, "/api/studies/999")[0] == "404 Not Found"
 
 
+def test_studies_are_read_as_optuna_reads_them(storage: ResilientStorage, tmp_path: Path) -> None:
+    everything(storage, tmp_path)
+    optuna.create_study(storage=storage, study_name="two", directions=["minimize", "maximize"])
+    backend = connect(storage.engine.url)
+    theirs = backend._backend.get_all_studies()
+    ours = quick(storage).get_all_studies()
+    assert [vars(s) for s in ours] == [vars(s) for s in theirs]
+    for study in theirs:
+        found = quick(storage).get_study_system_attrs(study._study_id)
+        assert found == study.system_attrs
+    with pytest.raises(KeyError):
+        quick(storage).get_study_system_attrs(999)
+    backend.engine.dispose()
+
+
 def test_what_changes_is_told_anew(storage: ResilientStorage, tmp_path: Path) -> None:
     study = everything(storage, tmp_path)
     drawn = Drawn(quick(storage), tmp_path)
@@ -211,6 +226,71 @@ def test_a_large_study_s_curves_are_those_of_its_best(
     best = max(values.values())
     assert {values[n] for n in numbers[:-1]} <= {best, best - 1}
     assert drawn["data"][0]["x"] == [1, 2, 3, 4, 5]
+
+
+@sqlite_only
+def test_notes_and_pictures_are_added_without_being_stored(database: str, tmp_path: Path) -> None:
+    made = make_study(database, tmp_path, "told", note="")
+    png = draw_picture(tmp_path, "told", 6, 26.0)
+    draw_picture(tmp_path, "told", 5, 99.0)  # of an older study of that name
+    storage = connect(database)
+    app = application(storage, Options("127.0.0.1", 0, tmp_path))
+    path = f"/api/studies/{made.study_id}"
+    study = json.loads(get(app, path)[2])
+    assert study["note"]["version"] == 0, "a person's first note is saved as version 1"
+    assert "26.00 dB: trial 6 is the best so far" in study["note"]["body"]
+    plots = {p["id"]: json.loads(p["graph_object"]) for p in study["plotly_graph_objects"]}
+    assert {"searchae:history", "searchae:curves"} <= plots.keys()
+    names = {line["name"] for line in plots["searchae:history"]["data"]}
+    assert {"baseline", "pruned", "best"} <= names
+    for trial in study["trials"]:
+        assert f"--trial {trial['number']} " in trial["note"]["body"] or trial["number"] == 8
+        files = [f["filename"] for f in trial["artifacts"]]
+        drawn = ["curves.svg"] if trial["number"] < 8 else ["page.html"]
+        assert files == (["reconstructions.png", "curves.svg"] if trial["number"] == 6 else drawn)
+    best = study["trials"][6]
+    where = f"/artifacts/{made.study_id}/{best['trial_id']}"
+    assert get(app, f"{where}/reconstructions")[2] == png
+    for name, kind in (("reconstructions", "image/png"), ("curves", "image/svg+xml")):
+        status, headers, _ = get(app, f"{where}/{name}")
+        assert (status, dict(headers)["Content-Type"]) == ("200 OK", kind)
+        assert dict(headers)["X-Content-Type-Options"] == "nosniff"
+        assert "sandbox" in dict(headers)["Content-Security-Policy"]
+        assert get(app, f"{where}/{name}", method="DELETE")[0] == "403 Forbidden"
+    for gone in (f"/artifacts/{made.study_id}/999", "/artifacts/999/1", f"{where}/../1"):
+        assert get(app, f"{gone}/reconstructions")[0] == "404 Not Found"
+        assert get(app, f"{gone}/curves")[0] == "404 Not Found"
+    stored = storage.get_study_system_attrs(made.study_id)
+    assert not [key for key in stored if key.startswith("dashboard:")]
+    storage.engine.dispose()
+
+
+@sqlite_only
+def test_a_person_s_note_stands_until_it_is_emptied(database: str, tmp_path: Path) -> None:
+    made = make_study(database, tmp_path, "told", note="")
+    app = application(connect(database), Options("127.0.0.1", 0, tmp_path, writes=True))
+    path = f"/api/studies/{made.study_id}"
+
+    def said() -> tuple[dict[str, Any], dict[str, Any]]:
+        study = json.loads(get(app, path)[2])
+        return study["note"], study["trials"][1]["note"]
+
+    ours = said()
+    trial_id = json.loads(get(app, path)[2])["trials"][1]["trial_id"]
+    for version, body in ((1, "by **hand**"), (2, "")):
+        for place in (f"{path}/note", f"{path}/{trial_id}/note"):
+            text = json.dumps({"version": version, "body": body}).encode()
+            status, _, answer = get(
+                app,
+                place,
+                method="PUT",
+                CONTENT_TYPE="application/json",
+                CONTENT_LENGTH=str(len(text)),
+                **{"wsgi.input": io.BytesIO(text)},
+            )
+            assert (status, answer) == ("200 OK", b"{}"), "the page takes no body for a failure"
+        bodies = [body or note["body"] for note in ours]
+        assert said() == tuple({"version": version, "body": b} for b in bodies)
 
 
 @sqlite_only

@@ -16,12 +16,13 @@ from PIL import Image
 
 from searchae import gallery
 from searchae.report import page as report
-from searchae.report.findings import Findings, collect
-from searchae.report.markup import Section, duration, table
+from searchae.report.findings import Findings, collect, comparison_file
+from searchae.report.markup import Section, table
 from searchae.report.sections import SECTIONS
 from searchae.report.toml import toml
 from searchae.study import Stored
 from searchae.study_file import from_document
+from searchae.words import duration
 from tests.reported_study import DOCUMENT, add, make_study
 
 EVIL = "<script>alert(1)</script>"
@@ -101,10 +102,52 @@ def test_what_is_not_shown_is_said_and_how_to_find_out(read: Reader) -> None:
 
 
 def test_sections_come_in_the_order_of_a_reader_s_questions(read: Reader, html: str) -> None:
-    order = ["search", "parameters", "best", "bad-ends", "provenance"]
+    order = ["search", "parameters", "best", "comparison", "bad-ends", "provenance"]
     assert re.findall(r'<section id="([^"]+)"', html) == ["result", *order]
     links = [a["href"] for tag, a in read.tags if tag == "a"]
     assert links == [f"#{name}" for name in order]
+
+
+SIDE = {
+    "psnr_db": 21.5,
+    "ssim": 0.71,
+    "mse": 0.0071,
+    "sparsity": 0.125,
+    "trials": [3, 7],
+}
+
+
+def compared(**other: Any) -> dict[str, Any]:
+    sides = [{**SIDE, "name": EVIL}, {**SIDE, "name": "clip", "psnr_db": 21.1}]
+    verdict = {
+        "parameter": "regularizer",
+        "sentence": f"regularizer: no difference shown between {EVIL} and clip",
+        "notes": ["regularizer: few trials"],
+        "sides": sides,
+    }
+    return {"data_hash": "0" * 64, "seeds": [1, 2], "comparisons": [verdict], **other}
+
+
+def test_what_compare_found_is_told_with_its_notes(tmp_path: Path) -> None:
+    stored = make_study(tmp_path, 6)
+    assert "Not looked into yet" in page_of(stored, tmp_path).text
+    file = comparison_file(tmp_path, stored.name)
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(compared()))
+    read = page_of(stored, tmp_path)
+    assert f"no difference shown between {EVIL} and clip ." in read.text.replace("clip.", "clip .")
+    assert "regularizer: few trials" in read.text
+    assert f"{EVIL} 21.50 0.7100 0.007100 12.5% 3, 7" in read.text
+    assert "over the seeds 1, 2" in read.text
+
+
+@pytest.mark.parametrize("text", [json.dumps(compared(data_hash="1" * 64)), "{", ""])
+def test_a_comparison_of_other_images_or_a_torn_one_is_none(tmp_path: Path, text: str) -> None:
+    stored = make_study(tmp_path, 6)
+    file = comparison_file(tmp_path, stored.name)
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    assert "Not looked into yet" in page_of(stored, tmp_path).text
 
 
 def test_bad_ends_are_counted_by_how(read: Reader) -> None:

@@ -1,0 +1,333 @@
+"""The rows of ``benchmarks.references``: what was published, on what data, how it is measured."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import searchae
+from searchae import data
+from searchae.training import psnr_per_image
+from searchae.training.images import gaussian, noisy, to_unit_float
+from searchae.training.seeds import generator
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a row's images come from.
+
+    Attributes:
+        name: In words.
+        keys: Of ``[data]``; a ``path`` is in the data folder.
+    """
+
+    name: str
+    keys: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, data_dir: Path) -> dict[str, Any]:
+        """As keys of a study file."""
+        found = {f"data.{k}": v for k, v in self.keys.items()}
+        for key in ("data.path", "data.test_path"):
+            if key in found:
+                found[key] = str(data_dir / found[key])
+        return found
+
+    def words(self, used: bool) -> str:
+        """What the table says of it."""
+        return self.name if used else ""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training, by ``searchae train``.
+
+    Attributes:
+        bundle: Its folder.
+        metrics: What the command printed.
+        data_dir: Where the images lie.
+    """
+
+    bundle: Path
+    metrics: Mapping[str, Any]
+    data_dir: Path
+
+    def last_epoch(self, column: str) -> float:
+        """A column of the history after the last epoch, the mean over the seeds."""
+        last: dict[str, float] = {}
+        with (self.bundle / "history.csv").open() as file:
+            for line in csv.DictReader(file):
+                last[line["seed"]] = float(line[column])
+        return statistics.fmean(last.values())
+
+    def test(self, measure: str) -> float:
+        """A measure on the test split, the mean over the seeds."""
+        return float(self.metrics["seeds"][measure]["mean"])
+
+    def first_ten(self, measure: str) -> float:
+        """PSNR or SSIM of the first ten test images as row E was published; the first seed's.
+
+        SSIM is scikit-image's, with a uniform window of 7 pixels and a data range of 2, which is
+        its default for floats: twice the range that the images have, so that it flatters.
+        """
+        from skimage.metrics import structural_similarity
+
+        bundle = searchae.load(self.bundle)
+        config = bundle.config
+        splits = data.load(config.data, data_dir=self.data_dir, seed=config.split_seed)
+        targets = to_unit_float(splits.test[:10])
+        draws = generator(config.seed, "evaluation noise")
+        noise = gaussian(tuple(targets.shape), config.train.noise_std, draws)
+        with torch.inference_mode():
+            found = bundle.model(noisy(targets, noise))
+        if measure == "psnr_db":
+            return float(psnr_per_image(found, targets).mean())
+        pairs = zip(found.numpy(), targets.numpy(), strict=True)
+        ssims = [structural_similarity(a, b, channel_axis=0, data_range=2) for a, b in pairs]
+        return float(np.mean(ssims))
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure of a row.
+
+    Attributes:
+        name: What it is.
+        published: As the reference has it; empty for one of ours.
+        read: Takes it from a training.
+        digits: After the point.
+    """
+
+    name: str
+    published: str
+    read: Callable[[Run], float]
+    digits: int = 6
+
+
+@dataclass(frozen=True)
+class Row:
+    """A published result with figures, or with pictures that figures can stand for.
+
+    Attributes:
+        key: Its name; the first letter is the reference's.
+        title: For the table.
+        study: The study file.
+        source: The images.
+        measures: What is compared.
+        trials: Budget of the search.
+        settings: Keys of the study that differ from the file's.
+        search: Keys that differ in the search alone: fewer images.
+        seeds: Trainings of each side.
+        train_images: Of the trainings; see ``searchae train``.
+        prepare: Called with the data folder before all else.
+        note: What one has to know of it.
+    """
+
+    key: str
+    title: str
+    study: str
+    source: Source
+    measures: tuple[Measure, ...]
+    trials: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    seeds: int = 1
+    train_images: str = "all"
+    prepare: Callable[[Path, Callable[[str], None]], None] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A published verdict; see ``Row``.
+
+    Attributes:
+        best: Trials that stand for each choice.
+        seeds: Trainings of each.
+    """
+
+    key: str
+    title: str
+    study: str
+    source: Source
+    trials: int
+    best: int
+    seeds: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    search: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+def mnist_as_csv(data_dir: Path, say: Callable[[str], None]) -> None:
+    """Writes MNIST as it is passed around in CSV form: a label (here 0), then 784 pixels."""
+    from searchae.spec import DataSpec
+
+    files = {"train": data_dir / "mnist_train.csv", "test": data_dir / "mnist_test.csv"}
+    if all(path.exists() for path in files.values()):
+        return
+    from searchae.data.mnist import load
+
+    say("writing MNIST as CSV")
+    images = load(DataSpec(name="mnist"), data_dir, 0, lambda text: None)
+    assert images.test is not None
+    header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
+    for split, path in files.items():
+        rows = getattr(images, split).reshape(-1, 784)
+        labelled = np.concatenate([np.zeros((len(rows), 1), np.uint8), rows], axis=1)
+        draft = path.with_suffix(".part")
+        np.savetxt(draft, labelled, fmt="%d", delimiter=",", header=header, comments="")
+        draft.replace(path)
+
+
+MNIST = Source("MNIST, all 60,000", {"name": "mnist"})
+MNIST_CSV = Source(
+    "MNIST, all 60,000, as CSV",
+    {"name": "csv", "path": "mnist_train.csv", "test_path": "mnist_test.csv"},
+)
+CIFAR = Source(
+    "10,000 of CIFAR-10's 50,000 training images, 2,000 test images",
+    {"name": "npz", "path": "cifar10_10k.npz"},
+)
+CIFAR_FOR_SVHN = Source(f"stand-in for SVHN: {CIFAR.name}", CIFAR.keys)
+HOUSE_NUMBERS = Source(
+    "stand-in for SVHN: drawn house numbers, 20,000",
+    {"name": "house-numbers", "train_images": 20000, "test_images": 2000},
+)
+
+SMALL: Mapping[str, Any] = {"search.startup_trials": 5}
+"""A search of a dozen trials cannot spend ten of them at random."""
+
+TEST = (
+    Measure("test PSNR, dB", "", lambda run: run.test("psnr_db"), 2),
+    Measure("test SSIM", "", lambda run: run.test("ssim"), 4),
+)
+
+
+def _b(key: str, latent: int, published: str, source: Source, images: str) -> Row:
+    return Row(
+        key=key,
+        title=f"pool-conv, latent {latent}",
+        study="pool-conv",
+        source=source,
+        measures=(
+            Measure("validation MSE", published, lambda run: run.last_epoch("val_mse")),
+            *TEST,
+        ),
+        trials=8,
+        settings={"model.latent_dim": latent},
+        search={**SMALL, "data.train_images": 4000},
+        train_images=images,
+        note="The published value is of SVHN and does not compare with other images.",
+    )
+
+
+def _c(key: str, study: str, trials: int) -> Row:
+    return Row(
+        key=key,
+        title=study,
+        study=study,
+        source=MNIST_CSV,
+        measures=(
+            Measure("validation MSE", "pictures only", lambda run: run.last_epoch("val_mse")),
+            *TEST,
+        ),
+        trials=trials,
+        search={**SMALL, "data.train_images": 12000},
+        prepare=mnist_as_csv,
+    )
+
+
+def _e(key: str, epochs: int, psnr: str, ssim: str, *, note: str = "", **more: Any) -> Row:
+    half = epochs // 2
+    return Row(
+        key=key,
+        title=f"same-size, {half} epochs plain, {half} denoising",
+        study="same-size",
+        source=CIFAR,
+        measures=(
+            Measure(
+                "PSNR of the first 10 test images, dB",
+                psnr,
+                lambda run: run.first_ten("psnr_db"),
+                2,
+            ),
+            Measure(
+                "their SSIM with a data range of 2", ssim, lambda run: run.first_ten("ssim"), 4
+            ),
+            Measure("PSNR of all test images, dB", "", lambda run: run.test("psnr_db"), 2),
+            Measure("their SSIM with a data range of 1", "", lambda run: run.test("ssim"), 4),
+        ),
+        settings={
+            "train.epochs": epochs,
+            "train.noise_from_epoch": {"choices": [1, half + 1]},
+            "search.first": [
+                {
+                    "activation": "relu",
+                    "learning_rate": 1e-3,
+                    "regularizer": "none",
+                    "noise_from_epoch": half + 1,
+                }
+            ],
+        },
+        # Not pruned before the denoising has begun in all of them.
+        search={**SMALL, "data.train_images": 2000, "search.min_epochs": half + half // 4},
+        note="The first ten test images are those of this file, not the published ones." + note,
+        **more,
+    )
+
+
+_A: dict[str, Any] = {
+    "study": "svhn",
+    "trials": 40,
+    "best": 2,
+    "seeds": 3,
+    "search": {
+        "data.train_images": 3000,
+        "data.test_images": 1000,
+        "train.epochs": 20,
+        "train.patience": 4,
+    },
+    "note": "Subset and 20 epochs at most, where the reference had 100.",
+}
+
+ROWS: tuple[Row | Comparison, ...] = (
+    Comparison("A-cifar", "clipped, which choices win", source=CIFAR_FOR_SVHN, **_A),
+    Comparison("A-house", "clipped, which choices win", source=HOUSE_NUMBERS, **_A),
+    _b("B64-cifar", 64, "0.003453", CIFAR_FOR_SVHN, "all"),
+    _b("B16-cifar", 16, "0.006014", CIFAR_FOR_SVHN, "all"),
+    _b("B64-house", 64, "0.003453", HOUSE_NUMBERS, "20000"),
+    _b("B16-house", 16, "0.006014", HOUSE_NUMBERS, "20000"),
+    _c("C-dense", "dense", 12),
+    _c("C-conv", "conv-bn", 12),
+    Row(
+        key="D",
+        title="gap-conv, 64 latents",
+        study="gap-conv",
+        source=MNIST,
+        measures=(
+            Measure("training MSE, last epoch", "0.0079", lambda run: run.last_epoch("train_mse")),
+            Measure("validation MSE, last epoch", "", lambda run: run.last_epoch("val_mse")),
+            Measure("test MSE, best epoch", "", lambda run: run.test("mse")),
+            *TEST,
+        ),
+        trials=16,
+        search={**SMALL, "data.train_images": 10000},
+        note="Trained on 54,000 of the 60,000 images; 6,000 are the validation split.",
+    ),
+    _e("E20", 40, "24.79", "0.8988", trials=12),
+    _e("E50", 100, "24.86", "0.9045", trials=12),
+    _e(
+        "E20-steps",
+        200,
+        "24.79",
+        "0.8988",
+        trials=8,
+        note=" 200 epochs of 9,000 images are about as many steps as the published 40 of all.",
+    ),
+)

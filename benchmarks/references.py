@@ -1,0 +1,287 @@
+"""The published reference results: reproduced, and searched for better ones at the same budget.
+
+    python -m benchmarks.references             # every row
+    python -m benchmarks.references D E         # these
+    python -m benchmarks.references --append    # and put the table into benchmarks/references.md
+
+Everything runs through the command line, as a user would do it: ``searchae tune`` searches on a
+part of the images, beginning with the published configuration (``[[search.first]]`` of the study
+file); ``searchae train`` then trains that one and the best one on all images for the published
+epochs, with the same seeds. The search sees the validation split only. Row A has no published
+figures: there ``searchae compare`` gives a verdict.
+
+A row that is done is kept in the work folder and not run again. What stands in for data that could
+not be had is named in the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from benchmarks.reference_rows import ROWS, Comparison, Row, Run
+
+TABLE = Path(__file__).with_name("references.md")
+Say = Callable[[str], None]
+
+
+def main() -> None:
+    """Runs the rows that are asked for, and prints the table."""
+    options = _options()
+    work: Path = options.work
+    work.mkdir(parents=True, exist_ok=True)
+    for row in ROWS:
+        if options.rows and row.key not in options.rows and row.key[0] not in options.rows:
+            continue
+        if options.table or _result(work, row) is not None:
+            continue
+        say = _teller(row.key)
+        started = time.perf_counter()
+        command = Commands(options, work / row.key)
+        found = _compared(row, command, say) if isinstance(row, Comparison) else None
+        if isinstance(row, Row):
+            found = _reproduced(row, command, say)
+        about = {
+            "seconds": time.perf_counter() - started,
+            "date": date.today().isoformat(),
+            "machine": _machine(options),
+        }
+        _keep(work, row, {**(found or {}), **about})
+    text = table(work)
+    print(text)
+    if options.append:
+        with TABLE.open("a") as file:
+            file.write(f"\n{text}")
+
+
+class Commands:
+    """The command line, in a row's own folder.
+
+    Args:
+        options: Of this program.
+        folder: Gets the database, the artifacts and the bundles.
+    """
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.workers = folder, int(options.workers)
+        self.data_dir = Path(options.data_dir).resolve()
+        self._environment = {
+            **os.environ,
+            "SEARCHAE_STORAGE": f"sqlite:///{(folder / 'searchae.db').resolve()}",
+            "SEARCHAE_DATA_DIR": str(self.data_dir),
+            "SEARCHAE_ARTIFACTS": str((folder / "artifacts").resolve()),
+            "SEARCHAE_THREADS": "1",
+            "SEARCHAE_DEVICE": options.device,
+            "OMP_NUM_THREADS": "1",
+        }
+
+    def run(self, *words: str) -> dict[str, Any]:
+        """Runs a command with ``--json`` and returns what it prints; its progress goes to a log.
+
+        Raises:
+            SystemExit: The command failed; with the end of its log.
+        """
+        log = self.folder / f"{words[0]}.log"
+        with log.open("a") as file:
+            done = subprocess.run(
+                [sys.executable, "-m", "searchae", *words, "--json"],
+                env=self._environment,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+                check=False,
+            )
+        if done.returncode:
+            raise SystemExit(f"searchae {' '.join(words)} failed:\n{log.read_text()[-2000:]}")
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+
+def _settings(settings: Mapping[str, Any]) -> list[str]:
+    return [word for k, v in settings.items() for word in ("--set", f"{k}={_toml(v)}")]
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{k} = {_toml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)  # the same for texts, numbers and flags
+
+
+def _search(row: Row | Comparison, command: Commands, say: Say) -> dict[str, Any]:
+    settings = {**row.source.settings(command.data_dir), **row.settings, **row.search}
+    say(f"searching: {row.trials} trials")
+    return command.run(
+        *("tune", "--study", row.study, "--name", row.key, "--trials", str(row.trials)),
+        *("--workers", str(command.workers), *_settings(settings)),
+    )
+
+
+def _reproduced(row: Row, command: Commands, say: Say) -> dict[str, Any]:
+    if row.prepare:
+        row.prepare(command.data_dir, say)
+    searched = _search(row, command, say)
+    best = searched["best"]["number"]
+    say(f"best of the search: trial {best}, {searched['best']['params']}")
+    with ThreadPoolExecutor(command.workers) as pool:
+        jobs = {
+            side: pool.submit(_train, row, command, trial, side, say)
+            for side, trial in {"reproduced": 0, "searched": best}.items()
+        }
+        runs = {side: job.result() for side, job in jobs.items()}
+    return {
+        "params": searched["best"]["params"],
+        "budget": {
+            "search": f"{searched['trials']['complete']} complete, "
+            f"{searched['trials']['pruned']} pruned; {searched['epochs']['run']} epochs",
+            "search_seconds": searched["wall_s"],
+            **{f"{side}_seconds": run.metrics["seconds"] for side, run in runs.items()},
+            "images": runs["reproduced"].metrics["training"]["images"],
+            "epochs": runs["reproduced"].metrics["training"]["epochs"],
+        },
+        "seeds": [r["seed"] for r in runs["reproduced"].metrics["seeds"]["rows"]],
+        "measures": [
+            {
+                "name": m.name,
+                "published": m.published,
+                "digits": m.digits,
+                **{side: m.read(run) for side, run in runs.items()},
+            }
+            for m in row.measures
+        ],
+    }
+
+
+def _train(row: Row, command: Commands, trial: int, side: str, say: Say) -> Run:
+    out = command.folder / side
+    say(f"training: {side}, trial {trial}, {row.seeds} seeds")
+    metrics = command.run(
+        *("train", "--study", row.key, "--trial", str(trial), "--epochs", "search"),
+        *("--train-images", row.train_images, "--seeds", str(row.seeds), "--out", str(out)),
+    )
+    return Run(out, metrics, command.data_dir)
+
+
+def _compared(row: Comparison, command: Commands, say: Say) -> dict[str, Any]:
+    _search(row, command, say)
+    say("comparing")
+    found = command.run(
+        *("compare", "--study", row.key, "--best", str(row.best), "--seeds", str(row.seeds)),
+        *("--out", str(command.folder / "compare.html")),
+    )
+    return {"comparison": found}
+
+
+def table(work: Path) -> str:
+    """The table of every row, those that were not run included, in Markdown."""
+    head = "row | data | measure | published | reproduced | searched | budget | seeds | seconds"
+    columns = head.count("|") + 1
+    lines = [f"| {head} |", "|" + " --- |" * columns]
+    notes, verdicts = [], []
+    for row in ROWS:
+        found = _result(work, row)
+        lead = f"| {row.key}: {row.title} | {row.source.words(found is not None)} |"
+        if found is None:
+            lines.append(f"{lead} not run |" + " |" * (columns - 3))
+        elif "comparison" in found:
+            lines.append(f"{lead} verdict | none | | see below | | | {found['seconds']:.0f} |")
+            verdicts.append(_verdict(row, found))
+        else:
+            lines += _lines(lead, found)
+        if found is not None:
+            params = ", ".join(f"{k} = {_short(v)}" for k, v in found.get("params", {}).items())
+            said = f" Searched: {params}." if params else ""
+            notes.append(f"- {row.key}: {found['date']}, {found['machine']}.{said} {row.note}")
+    return "\n".join([*lines, "", *notes, "", *verdicts]).rstrip() + "\n"
+
+
+def _lines(lead: str, found: Mapping[str, Any]) -> list[str]:
+    budget = found["budget"]
+    words = (
+        f"each {budget['epochs']} epochs of {budget['images']:,} images; search: {budget['search']}"
+    )
+    seconds = (
+        f"{found['seconds']:.0f} (search {budget['search_seconds']:.0f}, trainings "
+        f"{budget['reproduced_seconds']:.0f} and {budget['searched_seconds']:.0f})"
+    )
+    seeds = ", ".join(map(str, found["seeds"]))
+    lines = []
+    for i, m in enumerate(found["measures"]):
+        here, there = (f"{m[side]:.{m['digits']}f}" for side in ("reproduced", "searched"))
+        tail = f" {words} | {seeds} | {seconds} |" if i == 0 else " | | |"
+        start = lead if i == 0 else "| | |"
+        lines.append(f"{start} {m['name']} | {m['published']} | {here} | {there} |{tail}")
+    return lines
+
+
+def _verdict(row: Row | Comparison, found: Mapping[str, Any]) -> str:
+    comparison = found["comparison"]
+    said = "\n".join(f"- {c['parameter']}: {c['sentence']}" for c in comparison["comparisons"])
+    return (
+        f"{row.key}, {row.title} ({comparison['trainings']} trainings over the seeds "
+        f"{', '.join(map(str, comparison['seeds']))}, at most {comparison['epochs']} epochs each):"
+        f"\n\n{said}\n"
+    )
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _result(work: Path, row: Row | Comparison) -> dict[str, Any] | None:
+    path = work / row.key / "result.json"
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def _keep(work: Path, row: Row | Comparison, found: Mapping[str, Any]) -> None:
+    (work / row.key / "result.json").write_text(json.dumps(found, indent=2))
+
+
+def _machine(options: argparse.Namespace) -> str:
+    names = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    load = os.getloadavg()[1]
+    return (
+        f"{len(names)} cores of {names[0] if names else platform.processor()}, "
+        f"{options.workers} processes of one thread, load {load:.1f} at the end"
+    )
+
+
+def _teller(key: str) -> Say:
+    return lambda text: print(f"{time.strftime('%H:%M:%S')} {key}: {text}", file=sys.stderr)
+
+
+def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    known = [row.key for row in ROWS]
+    parser.add_argument("rows", nargs="*", metavar="NAME", help=f"of {', '.join(known)}, or A to E")
+    parser.add_argument("--data-dir", type=Path, default=Path("data"))
+    parser.add_argument("--work", type=Path, default=Path("artifacts/references"))
+    parser.add_argument("--workers", type=int, default=2, help="processes at once, a thread each")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--table", action="store_true", help="run nothing; print what there is")
+    parser.add_argument("--append", action="store_true", help=f"add the table to {TABLE.name}")
+    options = parser.parse_args(words)
+    unknown = set(options.rows) - {*known, *(k[0] for k in known)}
+    if unknown:
+        parser.error(f"unknown rows: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    return options
+
+
+if __name__ == "__main__":
+    main()

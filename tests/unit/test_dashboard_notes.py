@@ -1,0 +1,140 @@
+"""What the dashboard says of a trial and a study, and a trial's curves."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from searchae.dashboard import curves, notes
+from searchae.history import COLUMNS
+from searchae.report.findings import Run
+from searchae.report.summary import TrialRow
+from searchae.study import ERROR, WARM_START, Stored
+from searchae.study_file import from_document
+
+
+def row(**changes: Any) -> TrialRow:
+    return TrialRow(
+        **{
+            "number": 4,
+            "state": "complete",
+            "psnr_db": 21.386,
+            "params": {"optimizer": "adam", "learning_rate": 0.00627},
+            "epochs": 5,
+            "outcome": "",
+            "seconds": 3.0,
+            "imported": False,
+            **changes,
+        }
+    )
+
+
+def note(row: TrialRow, attributes: dict[str, Any] | None = None, *, name: str = "s") -> str:
+    spec = from_document({"data": {"name": "svhn"}, "train": {"epochs": 5}}, source="test")
+    study = SimpleNamespace(study_name=name, _study_id=1)
+    stored = Stored(study, None, spec, "a" * 64, 14.75)  # type: ignore[arg-type]
+    return notes.trial_note(stored, row, attributes or {}, {})
+
+
+def run(row: TrialRow, reports: dict[int, float], history: Any = None) -> Run:
+    return Run(row, reports, history or {}, {}, "", None, None)
+
+
+def test_a_trial_is_told_with_its_parameters_and_its_command() -> None:
+    said = note(row())
+    assert said.startswith(
+        "**21.39 dB** on the validation split after epoch 5 of 5, 6.64 dB above the baseline."
+    )
+    assert r"optimizer **adam**, learning\_rate **0.00627**" in said
+    assert "\nsearchae train --study s --trial 4 --out trial-4\n" in said
+
+
+@pytest.mark.parametrize(
+    ("changes", "attributes", "said", "trains"),
+    [
+        ({"state": "pruned", "epochs": 2}, {}, "**Pruned after epoch 2 of 5**, at 21.39 dB", True),
+        ({"epochs": 3}, {}, "when it had stopped improving", True),
+        ({"psnr_db": 10.0}, {}, "4.75 dB below the baseline", True),
+        (
+            {"outcome": "diverged", "epochs": 2},
+            {ERROR: "loss is NaN"},
+            "**Ended badly: diverged** after epoch 2 of 5.\n\n```\nloss is NaN\n```",
+            False,
+        ),
+        ({"outcome": "lost", "state": "failed", "psnr_db": None}, {}, "badly: lost**.", False),
+        ({"state": "running"}, {}, "**Running**: 21.39 dB after epoch 5 of 5.", False),
+        ({"state": "waiting", "psnr_db": None}, {}, "**Waiting**.", False),
+        ({"imported": True}, {WARM_START: "old #3"}, r"Taken over from old \#3", True),
+    ],
+)
+def test_how_a_trial_stands_is_told(
+    changes: dict[str, Any], attributes: dict[str, Any], said: str, trains: bool
+) -> None:
+    text = note(row(**changes), attributes)
+    assert said in text
+    # Of a trial that ended badly, or has not ended, `searchae train` makes nothing.
+    assert ("searchae train" in text) == trains
+
+
+HOSTILE = "a`` ``` \n\n# b <img src=x onerror=y> [c](javascript:d) ![e](//f) |g| **h** &lt;"
+
+
+def test_what_comes_from_outside_stays_text() -> None:
+    text = note(row(params={HOSTILE: HOSTILE}))
+    line = next(part for part in text.split("\n\n") if "onerror" in part)
+    assert "\n" not in line
+    # Each character that would begin something is escaped, but for the bold around the value.
+    ours = line.replace(" **", " ", 1).removesuffix("**")
+    assert re.search(r"(?<!\\)[`*\[\]<>|&#!]", ours) is None
+
+
+def test_a_fence_is_longer_than_any_within() -> None:
+    text = note(row(outcome="diverged"), {ERROR: "x\n````\n<img>\n````"})
+    assert "`````\nx\n````\n<img>\n````\n`````" in text
+    assert "\n````\nsearchae train --study 'a```b' " in note(row(), name="a```b")
+
+
+HISTORY = dict.fromkeys(COLUMNS, (0.05, 0.03, 0.02))
+REPORTS = {1: 15.0, 2: 18.5, 3: 19.0}
+
+
+def labels(svg: str) -> list[str]:
+    return [str(t.text) for t in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+
+
+def test_curves_show_the_trial_the_best_and_the_baseline() -> None:
+    best = run(row(number=9), {1: 16.0, 2: 20.0, 3: 22.0, 4: 22.5}, HISTORY)
+    shown = labels(curves.draw(run(row(), REPORTS, HISTORY), best=best, baseline_db=14.0))
+    assert {"trial 4", "best: trial 9", "baseline", "validation", "training (dotted)"} <= {*shown}
+    itself = labels(curves.draw(best, best=best, baseline_db=14.0))
+    assert "trial 9" in itself
+    assert "best: trial 9" not in itself
+
+
+@pytest.mark.parametrize(
+    "run_",
+    [
+        run(row(psnr_db=None, epochs=0), {}),
+        run(row(), {1: 14.0}),
+        run(row(), {1: 14.0, 2: 14.0}, dict.fromkeys(COLUMNS, (0.05, 0.05))),
+        run(row(), {1: -300.0, 50: 20.0}, dict.fromkeys(COLUMNS, (1e+30, 0.0, 1e-09))),
+        run(row(), REPORTS, dict.fromkeys(COLUMNS, (0.0, 0.0, 0.0))),
+    ],
+    ids=["nothing", "one epoch", "level", "far apart", "all zero"],
+)
+def test_curves_stay_within_the_picture(run_: Run) -> None:
+    svg = curves.draw(run_, best=None, baseline_db=14.0)
+    panels = 2 if run_.history else 1
+    root = ET.fromstring(svg)
+    assert root.get("width") == str(panels * curves.WIDTH)
+    for node in root.iter():
+        for name, limit in (("x", curves.WIDTH), ("y", curves.HEIGHT)):
+            assert 0 <= float(node.get(name, "0")) <= limit
+        for x, y in re.findall(r"[ML]([-\d.naif]+) ([-\d.naif]+)", node.get("d", "")):
+            assert 0 <= float(x) <= curves.WIDTH
+            assert 0 <= float(y) <= curves.HEIGHT
+    assert labels(svg)

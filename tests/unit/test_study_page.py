@@ -1,0 +1,46 @@
+"""The page on writing a study says what the code does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from searchae import models, space, spec, study_file
+
+PAGE = (Path(__file__).parents[2] / "studies" / "README.md").read_text()
+SECTIONS = {**spec.SECTIONS, "A layer": spec.Layer}
+
+
+@pytest.mark.parametrize("heading", SECTIONS)
+def test_every_key_of_a_section_is_described_and_no_other(heading: str) -> None:
+    title = heading if heading == "A layer" else f"[{heading}]"
+    section = PAGE.split(f"### {title}\n")[1].split("\n#")[0]
+    keys = re.findall(r"^\| `(\w+)` \|", section, flags=re.M)
+    assert keys == list(SECTIONS[heading].model_fields)
+
+
+def test_its_examples_are_studies_that_can_be_read(tmp_path: Path) -> None:
+    blocks = [
+        re.sub(r"^   ", "", b, flags=re.M) for b in re.findall(r"```toml\n(.*?)```", PAGE, re.S)
+    ]
+    whole = next(b for b in blocks if b.startswith("[data]"))
+    (tmp_path / "one.toml").write_text(whole)
+    one = study_file.load(tmp_path / "one.toml", environment={})
+    assert one.space == ()
+    searched = next(b for b in blocks if b.startswith("activation = {"))
+    keys = [line.split(" = ")[0] for line in searched.splitlines()]
+    sections = {k: "model" if k == "activation" else "train" for k in keys}
+    kept = [line for line in whole.splitlines() if line.split(" = ")[0] not in keys]
+    for key, line in zip(keys, searched.splitlines(), strict=True):
+        kept.insert(kept.index(f"[{sections[key]}]") + 1, line)
+    (tmp_path / "two.toml").write_text("\n".join(kept))
+    two = study_file.load(tmp_path / "two.toml", environment={})
+    assert sorted(p.name for p in two.space) == sorted(keys)
+    layers = next(b for b in blocks if "encoder = [" in b)
+    (tmp_path / "three.toml").write_text('[data]\nname = "svhn"\n' + layers)
+    three = study_file.load(tmp_path / "three.toml", environment={})
+    net = models.build(space.models(three)[0].model, image_shape=(3, 32, 32))
+    assert net(torch.rand(2, 3, 32, 32)).shape == (2, 3, 32, 32)
