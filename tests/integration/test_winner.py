@@ -314,6 +314,35 @@ def test_other_images_than_the_study_s_are_refused(
         evaluated(undisturbed[0], split="test", data_dir=tmp_path / "data")
 
 
+def test_the_winner_of_a_part_is_trained_on_all_images(tmp_path: Path) -> None:
+    stored = finished.search(tmp_path, **{"data.train_images": 64})
+    part = train(plan(stored), tmp_path, tmp_path / "part")
+    told = train(plan(stored, train_images="all"), tmp_path, tmp_path / "whole")
+    assert (part["training"]["images"], told["training"]["images"]) == (48, 96)
+    assert part["search"]["to_the_bit"]
+    assert told["search"] is None, "on other images nothing is reproduced"
+    assert part["data_hash"] == stored.data_hash
+    assert told["data_hash"] != stored.data_hash
+    again = evaluated(tmp_path / "whole", split="test", data_dir=tmp_path / "data")
+    assert (again["psnr_db"], again["data_hash"]) == (told["psnr_db"], told["data_hash"])
+    assert (
+        train(plan(stored, train_images="all"), tmp_path, tmp_path / "whole")["psnr_db"]
+        == (told["psnr_db"])
+    ), "the same training may replace its own bundle"
+    with pytest.raises(UserError, match="data_hash"):
+        train(plan(stored), tmp_path, tmp_path / "whole")
+    finished.other_images(tmp_path)
+    with pytest.raises(DataError, match="differs from what the study was made with"):
+        train(plan(stored, train_images="all"), tmp_path, tmp_path / "other")
+
+
+def test_a_denoiser_is_not_retrained_without_its_noise(tmp_path: Path) -> None:
+    stored = finished.search(tmp_path, **{"train.noise_std": 0.1, "train.noise_from_epoch": 3})
+    with pytest.raises(UserError, match=r"--epochs 2: the trial's noise begins in epoch 3"):
+        plan(stored, epochs="2")
+    assert plan(stored, epochs="3").params.train.noise_from_epoch == 3
+
+
 def test_a_training_that_diverges_at_once_says_which_seed(
     stored: Stored, home: Path, tmp_path: Path
 ) -> None:
@@ -349,6 +378,8 @@ def test_how_long_is_trained(
         ({"epochs": "0"}, "--epochs 0: give a number above 0, or search"),
         ({"epochs": "1e3"}, "--epochs 1e3"),
         ({"epochs": "search", "patience": 3}, "search's own plateau rule"),
+        ({"train_images": "0"}, "--train-images 0: give a number above 0, or all"),
+        ({"train_images": "most"}, "--train-images most"),
     ],
 )
 def test_what_cannot_be_retrained_is_refused(

@@ -121,7 +121,7 @@ def test_curves_show_the_trial_the_best_and_the_baseline() -> None:
         run(row(psnr_db=None, epochs=0), {}),
         run(row(), {1: 14.0}),
         run(row(), {1: 14.0, 2: 14.0}, dict.fromkeys(COLUMNS, (0.05, 0.05))),
-        run(row(), {1: -300.0, 50: 20.0}, dict.fromkeys(COLUMNS, (1e+30, 0.0, 1e-09))),
+        run(row(), {1: -300.0, 50: 20.0}, dict.fromkeys(COLUMNS, (1e30, 0.0, 1e-09))),
         run(row(), REPORTS, dict.fromkeys(COLUMNS, (0.0, 0.0, 0.0))),
     ],
     ids=["nothing", "one epoch", "level", "far apart", "all zero"],

@@ -9,15 +9,22 @@ import pytest
 
 from searchae import study_file
 from searchae.models import build, parameter_count
-from searchae.spec import TrialParams
+from searchae.spec import StudySpec, TrialParams
 
 STUDIES = Path(__file__).parents[2] / "studies"
 PUBLISHED = {"model.activation": "relu", "train.learning_rate": 1e-3, "train.regularizer": "none"}
 SVHN, MNIST = (3, 32, 32), (1, 28, 28)
 
 
+REFERENCES = ("pool-conv", "dense", "conv-bn", "gap-conv", "same-size")
+
+
+def reference(name: str) -> StudySpec:
+    return study_file.load(STUDIES / f"{name}.toml", environment={})
+
+
 def resolved(name: str, **values: Any) -> TrialParams:
-    study = study_file.load(STUDIES / f"{name}.toml", environment={})
+    study = reference(name)
     searched = {p.key for p in study.space}
     assert searched >= {"model.activation", "train.learning_rate"}
     return study.resolve({**PUBLISHED, **{f"model.{k}": v for k, v in values.items()}})
@@ -49,7 +56,7 @@ def test_the_study_has_the_published_number_of_parameters(
         ("dense", 20, 64, 1e-5),
         ("conv-bn", 10, 64, 1e-5),
         ("gap-conv", 10, 32, 0),
-        ("same-size", 20, 100, 0),
+        ("same-size", 40, 100, 0),
     ],
 )
 def test_the_study_trains_as_published(
@@ -62,6 +69,22 @@ def test_the_study_trains_as_published(
         weight_decay,
     )
     assert train.optimizer == "adam"
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_the_search_begins_with_what_was_published(name: str) -> None:
+    study = reference(name)
+    (first,) = study.search.first
+    assert set(first) == {p.name for p in study.space if p.key != "train.l1_weight"}, "all of it"
+    values = {p.key: first[p.name] for p in study.space if p.name in first}
+    assert values.items() >= PUBLISHED.items()
+
+
+def test_the_published_denoiser_trains_without_noise_first() -> None:
+    study = reference("same-size")
+    (first,) = study.search.first
+    assert study.fixed["train"]["noise_std"] == 0.1
+    assert (first["noise_from_epoch"], study.epochs) == (21, 40)
 
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda p: p.stem)

@@ -161,6 +161,18 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"train": {"epochs": 3}, "search": {"min_epochs": 4}},
         ["search.min_epochs", "4 exceeds train.epochs = 3"],
     ),
+    "noise that never begins": (
+        {"train": {"epochs": 20, "noise_std": 0.1, "noise_from_epoch": 21}},
+        ["train.noise_from_epoch", "21 exceeds train.epochs = 20", "no epoch would have noise"],
+    ),
+    "noise that may never begin": (
+        {"train": {"epochs": 20, "noise_from_epoch": {"choices": [1, 21]}}},
+        ["train.noise_from_epoch", "21 exceeds train.epochs = 20"],
+    ),
+    "first trials that are no tables": (
+        {"search": {"first": [3]}},
+        ["search.first.0", "3"],
+    ),
     "grace shorter than two heartbeats": (
         {"search": {"heartbeat_s": 20.0, "grace_s": 30.0}},
         ["search.grace_s", "30.0", "twice heartbeat_s = 20.0"],

@@ -15,7 +15,14 @@ from tiny_training import TRAIN, VALIDATION, params, smooth_images, trainer
 from torch import Tensor
 
 from searchae.errors import SearchaeError
-from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer, checkpoint
+from searchae.training import (
+    CheckpointError,
+    EpochResult,
+    Interrupted,
+    Trainer,
+    checkpoint,
+    evaluate,
+)
 
 
 def untimed(results: list[EpochResult]) -> list[EpochResult]:
@@ -131,6 +138,33 @@ def test_the_plateau_ends_the_training_also_after_a_restore() -> None:
     resumed = trainer(trial)
     resumed.restore(run.state())
     assert list(resumed.epochs()) == []
+
+
+def test_noise_begins_with_its_epoch_and_the_same_weights() -> None:
+    run, clean = trainer(params(noise_std=0.3, noise_from_epoch=3)), trainer(params())
+    for (late, without), noise_has_begun in zip(
+        zip(run.epochs(), clean.epochs(), strict=True), [False, False, True, True], strict=True
+    ):
+        assert same_weights(run, clean) is not noise_has_begun
+        assert (late.train_mse == without.train_mse) is not noise_has_begun
+        seen = evaluate(run.model, VALIDATION, noise_std=0.3, seed=3)
+        assert late.val_mse == pytest.approx(seen.mse, rel=1e-6), "always validated with noise"
+
+
+def test_a_resumed_training_begins_its_noise_in_the_same_epoch() -> None:
+    trial = params(noise_std=0.3, noise_from_epoch=3)
+    undisturbed, killed, resumed = trainer(trial), trainer(trial), trainer(trial)
+    list(undisturbed.epochs())
+    next(killed.epochs())
+    resumed.restore(killed.state())
+    list(resumed.epochs())
+    assert same_weights(resumed, undisturbed)
+
+
+def test_epochs_before_the_noise_are_no_plateau() -> None:
+    trial = params(epochs=20, noise_std=0.3, noise_from_epoch=6, patience=2, min_delta_db=50)
+    run = trainer(trial)
+    assert len(list(run.epochs())) == 8, "two after the first with noise"
 
 
 def test_stop_breaks_off_within_an_epoch_and_leaves_no_half_trained_state() -> None:

@@ -1,0 +1,108 @@
+"""``[[search.first]]``: trials that a study file sets, and what they are refused for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from searchae import space
+from searchae.errors import SpecError
+from searchae.spec import StudySpec
+from searchae.study_file import from_document, load
+
+MODEL = {
+    "activation": {"choices": ["relu", "tanh"]},
+    "channels": {"choices": [[8, 16], [16, 32]]},
+    "latent_dim": {"low": 8, "high": 64, "step": 8},
+}
+TRAIN = {
+    "learning_rate": {"low": 1e-4, "high": 1, "log": True},
+    "regularizer": {"choices": ["clip", "clip+l1"]},
+    "l1_weight": {"low": 1e-6, "high": 1e-3, "log": True},
+    "batch_size": 32,
+}
+
+
+def read(*first: dict[str, Any], **train: Any) -> StudySpec:
+    document = {
+        "data": {"name": "svhn"},
+        "model": MODEL,
+        "train": {**TRAIN, **train},
+        "search": {"first": list(first)},
+    }
+    return from_document(document, source="my.toml")
+
+
+def test_given_trials_have_their_fields_types_and_the_space_s_order() -> None:
+    spec = read({"learning_rate": 1, "latent_dim": 16.0, "channels": [16, 32]})
+    (entry,) = spec.search.first
+    assert list(entry) == ["channels", "latent_dim", "learning_rate"]
+    assert [type(v) for v in entry.values()] == [list, int, float]
+    assert space.first(spec, 0) == {
+        "channels": "[16, 32]",
+        "latent_dim": 16,
+        "learning_rate": 1.0,
+    }
+    assert space.first(spec, 1) == {}
+
+
+def test_a_study_file_has_a_table_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        '[data]\nname = "mnist"\n[train]\noptimizer = { choices = ["adam", "sgd"] }\n'
+        '[search]\ntrials = 3\n[[search.first]]\noptimizer = "sgd"\n'
+        '[[search.first]]\noptimizer = "adam"\n'
+    )
+    spec = load(path, environment={})
+    assert spec.search.first == ({"optimizer": "sgd"}, {"optimizer": "adam"})
+    dropped = load(path, environment={}, overrides=["search.first=[]"])
+    assert dropped.search.first == ()
+
+
+def test_they_are_stored_with_the_study_and_decide_which_study_it_is() -> None:
+    spec = read({"activation": "relu", "channels": [8, 16]})
+    assert from_document(spec.document(), source="stored") == spec
+    (line,) = spec.differences(read())
+    assert line.startswith("search.first: [{")
+    assert spec.differences(read({"channels": [8, 16], "activation": "relu"})) == []
+
+
+def test_a_value_that_an_override_fixes_may_stay_in_the_file_if_it_is_the_same() -> None:
+    entry = {"learning_rate": 0.5, "activation": "relu", "batch_size": 32}
+    spec = read(entry, learning_rate=0.5)
+    assert spec.search.first == ({"activation": "relu"},)
+    with pytest.raises(SpecError, match=r"search\.first\[0\]\.learning_rate: is 0\.5, but .*0\.01"):
+        read(entry, learning_rate=0.01)
+
+
+def test_the_l1_weight_may_be_given_where_the_regularizer_is_sampled() -> None:
+    assert read({"l1_weight": 1e-4}).search.first == ({"l1_weight": 1e-4},)
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"learning_rate": 2.0}, "learning_rate: 2.0 is outside of its range, 0.0001 to 1"),
+        ({"latent_dim": 12}, "latent_dim: 12 is not on its grid: 8 + n * 8"),
+        ({"latent_dim": 12.5}, "latent_dim: "),
+        ({"learning_rate": True}, "learning_rate: must be a number, not True"),
+        ({"learning_rate": "fast"}, "learning_rate: "),
+        ({"activation": "gelu"}, "activation: 'gelu' is not one of its choices: relu, tanh"),
+        ({"activation": "rulu"}, "activation: 'rulu' is not known; did you mean 'relu'?"),
+        ({"channels": [8]}, "channels: [8] is not one of its choices: [8, 16], [16, 32]"),
+        ({"lerning_rate": 0.1}, "lerning_rate: unknown parameter; did you mean 'learning_rate'?"),
+        (
+            {"regularizer": "clip", "l1_weight": 1e-4},
+            "l1_weight: is not sampled under regularizer = 'clip'; leave it out",
+        ),
+    ],
+)
+def test_what_the_space_does_not_hold_is_refused_with_its_place(
+    entry: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        read({"activation": "tanh"}, entry)
+    assert f"my.toml: search.first[1].{said}" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1, "one fault, one line"
