@@ -50,12 +50,8 @@ def main() -> None:
         found = _compared(row, command, say) if isinstance(row, Comparison) else None
         if isinstance(row, Row):
             found = _reproduced(row, command, say)
-        about = {
-            "seconds": time.perf_counter() - started,
-            "date": date.today().isoformat(),
-            "machine": _machine(options),
-        }
-        _keep(work, row, {**(found or {}), **about})
+        about = {"date": date.today().isoformat(), "machine": _machine(options)}
+        _keep(work, row, {"seconds": time.perf_counter() - started, **(found or {}), **about})
     text = table(work)
     print(text)
     if options.append:
@@ -134,6 +130,7 @@ def _reproduced(row: Row, command: Commands, say: Say) -> dict[str, Any]:
     searched = _search(row, command, say)
     best = searched["best"]["number"]
     say(f"best of the search: trial {best}, {searched['best']['params']}")
+    started = time.perf_counter()
     with ThreadPoolExecutor(command.workers) as pool:
         published = pool.submit(_train, row, command, 0, "reproduced", say)
         # Where nothing better than the published one was found, it stands for both.
@@ -141,6 +138,8 @@ def _reproduced(row: Row, command: Commands, say: Say) -> dict[str, Any]:
         runs = {"reproduced": published.result(), "searched": found.result()}
     return {
         "params": searched["best"]["params"],
+        # The search may have been done by an earlier, interrupted run.
+        "seconds": searched["wall_s"] + time.perf_counter() - started,
         "budget": {
             "search": f"{searched['trials']['complete']} complete, "
             f"{searched['trials']['pruned']} pruned; {searched['epochs']['run']} epochs",
@@ -167,7 +166,8 @@ def _train(row: Row, command: Commands, trial: int, side: str, say: Say) -> Run:
     say(f"training: {side}, trial {trial}, {row.seeds} seeds")
     metrics = command.run(
         *("train", "--study", row.key, "--trial", str(trial), "--epochs", "search"),
-        *("--train-images", row.train_images, "--seeds", str(row.seeds), "--out", str(out)),
+        *("--train-images", row.train_images, "--validation", str(row.validation)),
+        *("--seeds", str(row.seeds), "--out", str(out)),
     )
     return Run(out, metrics, command.data_dir)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from rich.text import Text
 
 HERE = Path(__file__).parent
 PORT = 18099
-COLUMNS, ROWS = 118, 22
+COLUMNS, ROWS = 150, 18
 SEARCHAE = str(Path(sys.executable).with_name("searchae"))
 FLAGS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
@@ -82,12 +83,14 @@ def pages(folder: Path) -> None:
     subprocess.run(
         [SEARCHAE, "report", "--study", "quickstart", "--out", str(report)], cwd=folder, check=True
     )
+    best = subprocess.check_output([SEARCHAE, "best", "-s", "quickstart", "--json"], cwd=folder)
+    number = json.loads(best)["number"]
     with dashboard(folder) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         for name, address in (
             ("dashboard", f"{url}/studies/1"),
-            ("trials", f"{url}/studies/1/trials"),
+            ("trial", f"{url}/studies/1/trials?numbers={number}"),
             ("report", report.as_uri()),
         ):
             page.goto(address, wait_until="networkidle")

@@ -189,7 +189,8 @@ class Turn:
 
     def _take(self, trial_id: int) -> int:
         """Sets the oldest trial that was put back RUNNING."""
-        self._set_state(trial_id, TrialState.RUNNING, datetime_start=utc_now())
+        first_start = sa.func.coalesce(trials.c.datetime_start, utc_now())
+        self._set_state(trial_id, TrialState.RUNNING, datetime_start=first_start)
         return int(trial_id)
 
     def _lease(self, trial_id: int) -> None:

@@ -79,6 +79,10 @@ def train(
             show_default="the study's",
         ),
     ] = "",
+    validation: Annotated[
+        float | None,
+        typer.Option(help="Share of them that is held out.", show_default="the study's"),
+    ] = None,
     seeds: Annotated[
         int, typer.Option(min=1, help="Trainings, each with the next seed, on the same splits.")
     ] = 1,
@@ -114,6 +118,7 @@ def train(
         epochs=epochs,
         patience=patience,
         train_images=train_images,
+        validation=validation,
         seeds=seeds,
         device=pick_device(device),
         threads=threads,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -19,12 +20,25 @@ if TYPE_CHECKING:
     from searchae.ledger import WorkerRow
     from searchae.report import Summary, TrialRow
 
+_LOGGER = logging.getLogger("searchae")
 WATCH_S = 2.0
 """Seconds between two looks of ``status --watch``."""
 QUIET_S = 60.0
 """Seconds after which plain output says again how far it is."""
 MOST_WORKERS = 16
 """Workers that the panel has a line for."""
+
+
+class _Above(logging.Handler):
+    """Prints log records above the panel, which anything else would tear."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        self._console.print(text, markup=False)
 
 
 class Progress:
@@ -43,6 +57,9 @@ class Progress:
     def __enter__(self) -> Progress:
         if self._console.is_terminal:
             self._live.start()
+            self._handler = _Above(self._console)
+            _LOGGER.addHandler(self._handler)
+            _LOGGER.propagate = False
         return self
 
     def __exit__(
@@ -52,6 +69,8 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._live.is_started:
+            _LOGGER.removeHandler(self._handler)
+            _LOGGER.propagate = True
             self._live.update(Text(""), refresh=True)
             self._live.stop()
 
@@ -112,10 +131,11 @@ def standing(summary: Summary) -> RenderableType:
     best = summary.best
     if best is not None and best.psnr_db is not None:
         gain = best.psnr_db - summary.baseline_db
-        found = f"best {best.psnr_db:.2f} dB ({gain:+.2f}), trial {best.number}: "
+        found = f"best {best.psnr_db:.2f} dB, {gain:+.2f} over the baseline, trial {best.number}: "
         lines.append(Text(found + assignments(best.params), overflow="ellipsis", no_wrap=True))
     if summary.workers:
         lines.append(_worker_table(summary))
+    lines += [Text(f"warning: {w}") for w in summary.warnings]
     return Group(*lines)
 
 
@@ -130,7 +150,7 @@ def _progress(summary: Summary) -> str:
     c = summary.counts
     parts = [f"{c.finished} of {c.budget} trials", f"{c.running} running", f"{c.pruned} pruned"]
     if c.waiting:
-        parts.append(f"{c.waiting} put back")
+        parts.append(f"{c.waiting} waiting")
     if summary.epochs_full:
         parts.append(f"{summary.epochs_saved / summary.epochs_full:.0%} of the epochs saved")
     if summary.to_go_s is not None:

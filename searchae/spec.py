@@ -182,7 +182,7 @@ class SearchSpec(Frozen):
         reduction_factor: Of hyperband and successive halving: one in so many goes on at a rung.
         startup_trials: Trials sampled at random before the sampler learns.
         first: The trials that the search begins with, in this order: searched parameter -> value.
-            One that is left out is sampled.
+            A parameter that is left out is sampled.
         heartbeat_s: Seconds between a worker's signs of life.
         grace_s: Seconds without one after which a trial is given to another worker.
         max_attempts: A trial whose worker died this often is given up as failed.

@@ -68,8 +68,9 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):  # ValueError: its port is no number
         # Not chained: SQLAlchemy's message may hold the text, and with it a password.
+        file = text if text.endswith(".db") and "@" not in text else "searchae.db"
         raise StorageError(
-            "--storage: not a database URL; write sqlite:///searchae.db or "
+            f"--storage: not a database URL; write sqlite:///{file} or "
             "postgresql://user@host/database"
         ) from None
     if url.drivername in ("postgresql", "postgres"):

@@ -152,7 +152,9 @@ class _Reader:
         known = set(known)
         for key in table:
             if key not in known:
-                self._fault(f"{prefix}{key}", f"unknown key; {nearest(key, known)}")
+                owners = [f"{s}.{key}" for s, c in SECTIONS.items() if key in c.model_fields]
+                meant = f"did you mean {' or '.join(owners)}?" if owners and not prefix else ""
+                self._fault(f"{prefix}{key}", f"unknown key; {meant or nearest(key, known)}")
 
     def _section(self, document: Mapping[str, Any], name: str) -> dict[str, Any]:
         table = document.get(name, {})

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from searchae.tune import Plan
 
 
+WORDS = {"taken_away": "taken over by another worker", "put_back": "put back for another worker"}
+
+
 def note(text: str) -> None:
     """One line of progress."""
     print(text, file=sys.stderr, flush=True)
@@ -44,10 +47,10 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     note_bad = f"  (among them {', '.join(extra)})" if extra else ""
     out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{note_bad}")
     share = f" ({summary.epochs_saved / summary.epochs_full:.0%})" if summary.epochs_full else ""
-    out.print(
-        f"epochs     {summary.epochs_run} run, {summary.epochs_saved} of "
-        f"{summary.epochs_full} saved by pruning and plateaus{share}"
+    saved = (
+        f", {summary.epochs_saved} of {summary.epochs_full} saved by pruning and plateaus{share}"
     )
+    out.print(f"epochs     {summary.epochs_run} run{saved if summary.epochs_full else ''}")
     out.print(f"wall time  {duration(summary.wall_s)}")
     if summary.seconds_left is not None and c.finished < c.budget:
         left = summary.seconds_left
@@ -89,7 +92,8 @@ def print_best(row: TrialRow, spec: StudySpec) -> None:
 
 def print_counts(counts: Mapping[str, int]) -> None:
     """What a worker did."""
-    print(", ".join(f"{n} {word.replace('_', ' ')}" for word, n in counts.items()))
+    did = [f"{n} {WORDS.get(word, word.replace('_', ' '))}" for word, n in counts.items() if n]
+    print("this worker: " + (", ".join(did) or "no trial was left for it"))
 
 
 def print_studies(files: Mapping[str, Path], stored: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ import torch
 from sqlalchemy.engine import URL
 
 from searchae import catalog, data, fleet, models, objective, space, storage, study, study_file
-from searchae.errors import SearchaeError, SpecError, StudyStoppedError, UserError
+from searchae.errors import NoStudyError, SearchaeError, SpecError, StudyStoppedError, UserError
 from searchae.launch import Launcher, LocalLauncher
 from searchae.launch.supervisor import Supervisor
 from searchae.ledger import Ledger
@@ -134,6 +134,8 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
     """
     name, spec = resolve(request)
     device = pick_device(request.device)
+    _check_hours(request.max_hours)
+    _warm_start(request)
     splits, baseline_db = _load(spec, request, progress)
     sizes = _check_models(spec, splits)
     crew = _plan_fleet(request, launcher or LocalLauncher())
@@ -175,8 +177,8 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
         pick_device(request.device)
     _check_hours(request.max_hours)
     crew = _plan_fleet(request, launcher)
+    source = _warm_start(request)
     connection = storage.connect(request.storage)
-    source = study.load_study(connection, request.warm_start) if request.warm_start else None
     splits, baseline_db = _load(spec, request, watcher.note)
     _check_models(spec, splits)
     stored, created = study.open_study(
@@ -190,7 +192,10 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
     stored.study.set_user_attr(study.SPLITS, data.describe(splits))
     del splits
     ledger = Ledger(stored)
-    ledger.set_budget(spec.search.trials)
+    asked, done = spec.search.trials, ledger.counts().finished
+    if done > asked:
+        watcher.note(f"{done} trials are done, more than the {asked} asked for")
+    ledger.set_budget(max(asked, done))
     ledger.set_time_limit(None if request.max_hours is None else request.max_hours * 3600)
     ledger.clear_stop()
     ledger.reap(trust_silence=False)
@@ -235,6 +240,15 @@ def _plan_fleet(request: Request, launcher: Launcher) -> fleet.Fleet:
         workers_per_device=request.workers_per_device,
         threads=request.threads,
     )
+
+
+def _warm_start(request: Request) -> study.Stored | None:
+    if not request.warm_start:
+        return None
+    url = storage.parse_url(request.storage)
+    if storage.is_sqlite(url) and not Path(str(url.database)).exists():
+        raise NoStudyError(f"--warm-start {request.warm_start}: there is no {storage.masked(url)}")
+    return study.load_study(storage.connect(url), request.warm_start)
 
 
 def _check_hours(hours: float | None) -> None:
@@ -311,7 +325,7 @@ def _follow(stored: study.Stored, ledger: Ledger, supervisor: Supervisor, watche
         for row in _ended(now):
             if row.number not in seen:
                 seen.add(row.number)
-                watcher.trial(row, best_db=None if now.best is None else now.best.psnr_db)
+                watcher.trial(row, best_db=_worth_a_mark(now))
         watcher.progress(now)
         if now.counts.finished >= now.counts.budget and not supervisor.launcher.nearby:
             break  # those left wait for a node, or to hear that all is done
@@ -329,6 +343,14 @@ def _follow(stored: study.Stored, ledger: Ledger, supervisor: Supervisor, watche
         )
     elif counts.finished < counts.budget:
         raise _workers_gone(supervisor)
+
+
+def _worth_a_mark(summary: Summary) -> float | None:
+    """The best PSNR so far, in dB, once it is better than the mean image's."""
+    best = summary.best
+    if best is None or best.psnr_db is None or best.psnr_db < summary.baseline_db + 0.05:
+        return None
+    return best.psnr_db
 
 
 def _ended(summary: Summary) -> list[TrialRow]:

@@ -109,6 +109,11 @@ class Worker:
         """
         self._prepare()
         self._ledger.join(self._device_label())
+        counts = self._ledger.counts()
+        log.info(
+            "joined study %r: %d of %d trials are done",
+            *(self.stored.name, counts.finished, counts.budget),
+        )
         try:
             with self._pulse.beating():
                 self._work()
@@ -174,6 +179,9 @@ class Worker:
                 log.info("trial %d: taken over by another worker", frozen.number)
             else:
                 self._checkpoints(frozen.number).clear()
+                ended = self.stored.storage.get_trial(trial_id)
+                value = "-" if not ended.values else f"{ended.values[0]:.2f} dB"
+                log.info("trial %d: %s, %s", ended.number, ended.state.name.lower(), value)
 
     def _ask(self, trial_id: int, number: int) -> Trial:
         """Optuna's handle on a claimed trial; samples its joint parameters."""

@@ -17,7 +17,7 @@ from searchae.spec import DataSpec, Progress
 
 logger = logging.getLogger(__name__)
 
-HOME = "http://yann.lecun.com/exdb/mnist/"
+HOME = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 FOLDER = "MNIST/raw"
 CHECKSUMS = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",

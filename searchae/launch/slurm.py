@@ -6,6 +6,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from searchae.errors import ArtifactsError, UserError
 from searchae.launch import slurm_script
 from searchae.launch.base import Exit, Job, Resources
-from searchae.launch.slurm_queue import Queue, Row
+from searchae.launch.slurm_queue import NO_SBATCH, Queue, Row
 from searchae.launch.slurm_script import Files
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,13 @@ class SlurmLauncher:
         self._submitted = False
 
     def resources(self) -> Resources | None:
-        """None: the queue decides."""
+        """None: the queue decides.
+
+        Raises:
+            UserError: There is no sbatch here.
+        """
+        if shutil.which("sbatch") is None:
+            raise UserError(NO_SBATCH)
         return None
 
     def start(self, jobs: Sequence[Job]) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from searchae.errors import UserError
 
+NO_SBATCH = "--launcher slurm: sbatch is not on this machine; run it where jobs are submitted"
+
 log = logging.getLogger(__name__)
 
 COMMAND_S = 30.0
@@ -55,9 +57,7 @@ class Queue:
         try:
             done = _run(("sbatch", "--parsable", str(script)), leave_out=leave_out)
         except FileNotFoundError:
-            raise UserError(
-                "--launcher slurm: sbatch is not on this machine; run it where jobs are submitted"
-            ) from None
+            raise UserError(NO_SBATCH) from None
         except subprocess.TimeoutExpired:
             raise UserError("--launcher slurm: sbatch does not answer") from None
         if done.returncode:

@@ -11,6 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from searchae import search, space
+from searchae.history import columns
 from searchae.ledger import Counts, Ledger, WorkerRow
 from searchae.spec import StudySpec
 from searchae.storage import masked
@@ -28,7 +29,8 @@ class TrialRow:
         params: Searched parameters, in the study file's order.
         epochs: Epochs run.
         outcome: Why it ended badly (``diverged``, ``out-of-memory``, ``lost``, ``bug``), or empty.
-        seconds: From its start to its end; None before.
+        seconds: That its epochs took, on whichever workers; from its start to its end where they
+            were not kept; None before the end.
         imported: Taken over from another study by ``--warm-start``.
         worker: Who trains it, or did last.
     """
@@ -126,10 +128,17 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         params=space.readable(spec, trial.params),
         epochs=max(values, default=0),
         outcome=str(trial.user_attrs.get(OUTCOME, "")),
-        seconds=trial.duration.total_seconds() if trial.duration else None,
+        seconds=_seconds(trial),
         imported=WARM_START in trial.user_attrs,
         worker=trial.user_attrs.get(RUNTIME, {}).get("worker", ""),
     )
+
+
+def _seconds(trial: FrozenTrial) -> float | None:
+    if trial.duration is None:
+        return None
+    epochs = columns(trial.user_attrs)
+    return sum(epochs["seconds"]) if epochs else trial.duration.total_seconds()
 
 
 def summarize(stored: Stored, ledger: Ledger) -> Summary:
@@ -153,7 +162,10 @@ def summarize(stored: Stored, ledger: Ledger) -> Summary:
         epochs_saved=full - sum(r.epochs for r in finished),
         wall_s=_wall_s([t for t in trials if WARM_START not in t.user_attrs]),
         workers=workers,
-        warnings=(*_warnings(stored.spec, counts, own), *_sick(ledger)),
+        warnings=(
+            *_warnings(stored.spec, counts, own, workers=len(workers)),
+            *_sick(ledger),
+        ),
         seconds_left=ledger.seconds_left(),
         to_go_s=_to_go_s(counts, finished, workers=len(workers)),
         rows=tuple(own),
@@ -186,7 +198,9 @@ def _to_go_s(counts: Counts, finished: Sequence[TrialRow], *, workers: int) -> f
     return sum(took) / len(took) * max(waves, 0.5)
 
 
-def _warnings(spec: StudySpec, counts: Counts, rows: Sequence[TrialRow]) -> list[str]:
+def _warnings(
+    spec: StudySpec, counts: Counts, rows: Sequence[TrialRow], *, workers: int
+) -> list[str]:
     found = []
     if counts.complete >= 50 and counts.pruned == 0:
         found.append(
@@ -196,6 +210,11 @@ def _warnings(spec: StudySpec, counts: Counts, rows: Sequence[TrialRow]) -> list
     bad = sum(bool(r.outcome) for r in rows)
     if counts.finished >= 10 and bad * 2 > counts.finished:
         found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
+    if counts.waiting and not counts.running and not workers:
+        found.append(
+            f"{counts.waiting} trials were put back and no worker is alive: the same "
+            "`searchae tune` goes on with them"
+        )
     if counts.finished >= counts.budget and best(rows) is None:
         found.append("no trial trained to its end: raise --trials or train fewer epochs")
     return found

@@ -70,6 +70,7 @@ def plan(
     epochs: str = "",
     patience: int | None = None,
     train_images: str = "",
+    validation: float | None = None,
     seeds: int = 1,
     device: torch.device,
     threads: int | None = None,
@@ -84,6 +85,7 @@ def plan(
         patience: Of the plateau rule; unset: the study's, or 10 if it has none; 0 for none.
         train_images: Train on so many images, or ``all``, the share for validation included;
             unset: on the study's.
+        validation: Share of them that is held out to choose the epoch; unset: the study's.
         seeds: How many, counted up from the study's.
         device: Where to train.
         threads: CPU threads; unset: as many as the trial had in the search.
@@ -99,7 +101,7 @@ def plan(
         stored=stored,
         trial=chosen,
         params=params,
-        data=_images(stored.spec.data, train_images),
+        data=_images(stored.spec.data, train_images, validation),
         seeds=tuple(range(stored.spec.seed, stored.spec.seed + seeds)),
         device=device,
         threads=threads or recorded or torch.get_num_threads(),
@@ -146,7 +148,11 @@ def find(stored: Stored, trial: str) -> FrozenTrial:
     return found
 
 
-def _images(spec: DataSpec, train_images: str) -> DataSpec:
+def _images(spec: DataSpec, train_images: str, validation: float | None) -> DataSpec:
+    if validation is not None:
+        if not 0 < validation < 1:
+            raise UserError(f"--validation {validation:g}: give a share above 0 and below 1")
+        spec = spec.model_copy(update={"validation": validation})
     if not train_images:
         return spec
     if train_images != "all" and not (train_images.isdecimal() and int(train_images) > 0):

@@ -129,3 +129,16 @@ def test_a_mistake_is_explained_in_a_line(
 def files(home: Path) -> list[Path]:
     """All but what SQLite keeps beside a database."""
     return sorted(p for p in home.rglob("*") if not p.name.startswith("searchae.db"))
+
+
+def test_the_winner_is_trained_on_as_many_images_as_is_said(
+    home: Path, command_line: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    words = ("train", "-s", "tiny", "--epochs", "search", "--device", "cpu", "--json")
+    told = command_line(*words, "--train-images", "64", "--out", "part")
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["training"]["images"] == 48, "a quarter of 64 is held out"
+    refused = command_line(*words, "--train-images", "many", "--out", "other")
+    assert refused.returncode == 2
+    assert "--train-images many: give a number above 0, or all" in refused.stderr
+    assert not (home / "other").exists()

@@ -20,6 +20,7 @@ PUBLISHED = {
     "train.learning_rate": 1e-3,
     "train.regularizer": "none",
     "model.activation": "relu",
+    "model.output": "none",
     "data.train_images": 10_000,
     "data.test_images": 1_000,
 }

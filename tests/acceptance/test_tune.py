@@ -142,6 +142,10 @@ def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
     assert again.returncode == 0, again.stderr
     assert "nothing to run" in again.stderr
     assert len(trials(url)) == 6
+    fewer = command_line(*words, "--trials", "4")
+    assert fewer.returncode == 0, fewer.stderr
+    assert "6 trials are done, more than the 4 asked for" in fewer.stderr
+    assert json.loads(fewer.stdout)["budget"] == 6
     more = searchae(*words, "--trials", "8")
     assert more.returncode == 0, more.stderr
     assert finished(url) == len(trials(url)) == 8
@@ -307,6 +311,9 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(command_line: Run, fol
         "6 trials",
     ):
         assert word in done.stdout
+    refused = command_line("tune", "--study", "tiny", "--dry-run", "--warm-start", "nope")
+    assert refused.returncode == 2
+    assert "--warm-start nope: there is no sqlite:///searchae.db" in refused.stderr
     assert not (folder / "searchae.db").exists()
     document = json.loads(command_line("tune", "--study", "tiny", "--dry-run", "--json").stdout)
     assert document["spec"]["train"]["epochs"] == 3
@@ -329,7 +336,7 @@ def test_data_shows_the_splits(command_line: Run) -> None:
 
 
 def test_no_secret_shows_in_a_worker_s_arguments(slow_folder: Path, postgres_url: str) -> None:
-    secret = postgres_url.replace("postgres:@", "postgres:hunter%7B2@")
+    secret = postgres_url.replace("postgres@", "postgres:hunter%7B2@")
     assert secret != postgres_url
     running = start(slow_folder, "tune", "--study", "tiny", "--workers", "1", url=secret)
     wait_for(lambda: worker_pids(running) or running.poll() is not None)

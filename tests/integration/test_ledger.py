@@ -109,10 +109,12 @@ def test_a_trial_put_back_comes_before_a_new_one_and_keeps_its_number(
     one, other = worker(stored, "one"), worker(stored, "other")
     first = _claimed(one)
     storage.set_trial_intermediate_value(first, 1, 12.5)
+    began = storage.get_trial(first).datetime_start
     one.release(first)
     assert states(stored) == ["WAITING"]
     assert other.claim() == first
     assert storage.get_trial(first).intermediate_values == {1: 12.5}
+    assert storage.get_trial(first).datetime_start == began, "not when it was taken up again"
     assert not one.holds(first)
     assert other.holds(first)
 

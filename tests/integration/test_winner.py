@@ -336,6 +336,16 @@ def test_the_winner_of_a_part_is_trained_on_all_images(tmp_path: Path) -> None:
         train(plan(stored, train_images="all"), tmp_path, tmp_path / "other")
 
 
+def test_less_may_be_held_out_than_in_the_search(
+    stored: Stored, home: Path, tmp_path: Path
+) -> None:
+    told = train(plan(stored, validation=0.125), home, tmp_path / "bundle")
+    assert told["training"]["images"] == 112, "of 128; in the search it was a quarter"
+    assert (
+        evaluated(tmp_path / "bundle", split="validation", data_dir=home / "data")["images"] == 16
+    )
+
+
 def test_a_denoiser_is_not_retrained_without_its_noise(tmp_path: Path) -> None:
     stored = finished.search(tmp_path, **{"train.noise_std": 0.1, "train.noise_from_epoch": 3})
     with pytest.raises(UserError, match=r"--epochs 2: the trial's noise begins in epoch 3"):
@@ -380,6 +390,7 @@ def test_how_long_is_trained(
         ({"epochs": "search", "patience": 3}, "search's own plateau rule"),
         ({"train_images": "0"}, "--train-images 0: give a number above 0, or all"),
         ({"train_images": "most"}, "--train-images most"),
+        ({"validation": 1.0}, "--validation 1: give a share above 0 and below 1"),
     ],
 )
 def test_what_cannot_be_retrained_is_refused(

@@ -130,7 +130,7 @@ def test_without_files_and_network_it_says_where_to_put_what(raw: Path) -> None:
     message = str(caught.value)
     assert f"mnist: could not fetch MNIST/raw/{TRAIN}: the test has no network" in message
     assert str(raw / f"{TRAIN}.gz") in message
-    assert "http://yann.lecun.com/exdb/mnist/" in message
+    assert "https://ossci-datasets.s3.amazonaws.com/mnist/" in message
     assert "--study quickstart" in message
 
 

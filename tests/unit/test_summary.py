@@ -12,6 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae import search
+from searchae.history import COLUMNS, HISTORY
 from searchae.ledger import Ledger
 from searchae.report.summary import Summary, TrialRow, best, summarize, trial_row
 from searchae.spec import StudySpec
@@ -200,7 +201,23 @@ def test_the_json_object_is_the_documented_one(stored: Stored) -> None:
     assert replace(summary, best=None).document()["best"] is None
 
 
+def test_a_trial_s_seconds_are_those_of_its_epochs_not_of_the_time_it_lay_waiting(
+    stored: Stored,
+) -> None:
+    made = trial()
+    history = {name: [1.0, 1.0] for name in COLUMNS} | {"seconds": [2.5, 4.0]}
+    made.user_attrs[HISTORY] = history
+    assert trial_row(SPEC, made).seconds == 6.5
+    assert trial_row(SPEC, trial()).seconds == 90.0, "of an older searchae"
+
+
 # -- warnings
+
+
+def test_trials_put_back_without_a_worker_are_spoken_of(stored: Stored) -> None:
+    waiting = warnings(stored, trial(TrialState.WAITING))
+    assert "1 trials were put back and no worker is alive" in waiting
+    assert "put back" not in warnings(stored, trial(TrialState.RUNNING))
 
 
 def warnings(stored: Stored, *trials: FrozenTrial) -> str:

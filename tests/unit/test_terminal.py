@@ -235,7 +235,7 @@ def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> 
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 60
     text = " ".join(paper.getvalue().split())
-    assert "best 21.34 dB (+10.34), trial 7: activation=relu" in text
+    assert "best 21.34 dB, +10.34 over the baseline, trial 7:" in text
     (busy,) = [line for line in lines if "far 11" in line]
     assert busy.split() == ["far", "11", "cuda:1", "trial", "8", "epoch", "4", "17.50", "dB"]
     (idle,) = [line for line in lines if "far 12" in line]
