@@ -78,7 +78,7 @@ def dashboard(folder: Path) -> Iterator[str]:
 
 
 def pages(folder: Path) -> None:
-    """The study's page, its best trial's page and the report."""
+    """The best trial's page in the dashboard, and the report."""
     report = folder / "report.html"
     subprocess.run(
         [SEARCHAE, "report", "--study", "quickstart", "--out", str(report)], cwd=folder, check=True
@@ -89,7 +89,6 @@ def pages(folder: Path) -> None:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
         for name, address in (
-            ("dashboard", f"{url}/studies/1"),
             ("trial", f"{url}/studies/1/trials?numbers={number}"),
             ("report", report.as_uri()),
         ):
