@@ -247,7 +247,8 @@ def _warm_start(request: Request) -> study.Stored | None:
         return None
     url = storage.parse_url(request.storage)
     if storage.is_sqlite(url) and not Path(str(url.database)).exists():
-        raise NoStudyError(f"--warm-start {request.warm_start}: there is no {storage.masked(url)}")
+        where = storage.masked(url)
+        raise NoStudyError(f"study {request.warm_start!r} is not in {where}, which is not there")
     return study.load_study(storage.connect(url), request.warm_start)
 
 

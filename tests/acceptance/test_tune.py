@@ -313,7 +313,7 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(command_line: Run, fol
         assert word in done.stdout
     refused = command_line("tune", "--study", "tiny", "--dry-run", "--warm-start", "nope")
     assert refused.returncode == 2
-    assert "--warm-start nope: there is no sqlite:///searchae.db" in refused.stderr
+    assert "study 'nope' is not in sqlite:///searchae.db" in refused.stderr
     assert not (folder / "searchae.db").exists()
     document = json.loads(command_line("tune", "--study", "tiny", "--dry-run", "--json").stdout)
     assert document["spec"]["train"]["epochs"] == 3
