@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from searchae.study import Stored
 
 
-
 def _with_password(url: str) -> str:
     """The URL with the password from the file that the environment names, if it has none."""
     path = os.environ.get("SEARCHAE_STORAGE_PASSWORD_FILE")

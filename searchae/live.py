@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -143,7 +143,11 @@ def standing_line(summary: Summary) -> str:
     """The same in one line."""
     best = summary.best
     found = f", best {best.psnr_db:.2f} dB (trial {best.number})" if best else ""
-    return f"{summary.study}: {_progress(summary)}{found}, {len(summary.workers)} workers"
+    return f"{summary.study}: {_progress(summary)}{found}, {_count(summary.workers)}"
+
+
+def _count(workers: Sequence[WorkerRow]) -> str:
+    return "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
 
 
 def _progress(summary: Summary) -> str:
