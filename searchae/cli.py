@@ -26,6 +26,7 @@ from searchae.cli_dashboard import app as _dashboard
 from searchae.cli_report import app as _report
 from searchae.cli_shared import (
     DEFAULT_STORAGE,
+    INTERRUPTED,
     Artifacts,
     AsJson,
     DataDir,
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from searchae.launch import Launcher
     from searchae.tune import Request
 
-INTERRUPTED = 130
 _GO_ON = "interrupted; run the same command again to go on"
 
 app = typer.Typer(

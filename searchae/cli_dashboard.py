@@ -12,6 +12,7 @@ import typer
 
 from searchae.cli_shared import (
     DEFAULT_STORAGE,
+    INTERRUPTED,
     Artifacts,
     Storage,
     database_exists,
@@ -22,7 +23,6 @@ from searchae.errors import StorageError, UserError
 if TYPE_CHECKING:
     from searchae.dashboard import Logins
 
-INTERRUPTED = 130
 LOGIN_VARIABLE = "SEARCHAE_DASHBOARD_LOGIN"
 
 app = typer.Typer()

@@ -62,6 +62,8 @@ Artifacts = Annotated[
 Device = Annotated[str, typer.Option(envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C or SIGTERM, as shells have it."""
 DEFAULT_STORAGE = "sqlite:///searchae.db"
 WAIT_S = 2.0
 """Seconds between two looks for a study that is awaited."""

@@ -109,7 +109,6 @@ def train(
     quiet_optuna()
     from searchae import terminal, terminal_winner, winner
     from searchae.study import WINNER
-    from searchae.training.device import pick_device
 
     stored = open_study(storage, study)
     plan = winner.plan(
@@ -120,7 +119,7 @@ def train(
         train_images=train_images,
         validation=validation,
         seeds=seeds,
-        device=pick_device(device),
+        device=_device(device),
         threads=threads,
     )
     at_most = plan.params.train.epochs

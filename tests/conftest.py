@@ -42,6 +42,19 @@ grace_s = 4.0
 """
 
 
+CHROMIUM = "/usr/bin/chromium"
+CHROMIUM_ARGUMENTS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
 # Tests run side by side: two threads each on two cores would wait for one another.
 os.environ["SEARCHAE_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -144,6 +157,28 @@ def command_line(
     yield run
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def keeps_threads() -> Iterator[None]:
+    """Sets back what a worker in this process has set: the number of torch's threads."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, driven by Playwright."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="install playwright")
+    if not Path(CHROMIUM).exists():
+        pytest.skip(f"install chromium: {CHROMIUM} is not there")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
 
 
 @pytest.fixture

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import searchae as package
 from tests.integration import finished
+
+pytestmark = pytest.mark.usefixtures("keeps_threads")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 FIGURES = {"psnr_db", "psnr_of_mse_db", "ssim", "mse", "images", "baseline_db", "sparsity"}
@@ -36,13 +37,6 @@ def home(done: Path, folder: Path) -> Path:
     """A copy of it, in this test's folder."""
     shutil.copytree(done, folder, dirs_exist_ok=True)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def answer(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.integration import finished
 from tests.integration.test_compare_study import ONE_IS_WORSE
+
+pytestmark = pytest.mark.usefixtures("keeps_threads")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 WORDS = ("compare", "-s", "tiny", "--best", "2", "--seeds", "2")
@@ -32,13 +33,6 @@ def home(done: Path, folder: Path) -> Path:
     """A copy of it, in this test's folder."""
     shutil.copytree(done, folder, dirs_exist_ok=True)
     return folder
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Run) -> None:

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,16 +20,11 @@ import pytest
 import yaml
 
 from tests.postgres_server import PostgresServer
+from tests.ray_cluster import free_port
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "a pass{word} / of:the@database"
 VARIABLES = {"STUDY": "tiny", "TRIALS": "6"}
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
 
 
 def composed() -> dict[str, Any]:

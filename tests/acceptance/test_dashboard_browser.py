@@ -11,33 +11,11 @@ import pytest
 
 from tests.dashboard_server import STUDY, Made, Server, draw_picture, make_study, running
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 TRIALS = 12
 BEST = 6  # of the trials that ``make_study`` makes
 HOSTILE = (
     "x` ``` <img src=x onerror=document.title='ran'> ![a](//evil.test/p) [b](javascript:alert(1))"
 )
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api", reason="install playwright")
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"install chromium: {CHROMIUM} is not there")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

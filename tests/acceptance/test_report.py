@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
 
 from searchae import gallery
 from searchae.report.findings import collect
@@ -18,16 +18,6 @@ from tests.reported_study import add, make_study
 
 Run = Callable[..., Any]
 
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 CONTRAST = """() => {
   // WCAG 2 contrast of each element with text of its own against the paper below it.
   const channels = (c) => (c.match(/[\\d.]+/g) ?? []).map(Number);
@@ -120,16 +110,6 @@ def test_an_unknown_study_is_named_with_those_there_are(report: Run, tmp_path: P
 
 
 # -- in a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"install chromium: {CHROMIUM} is not there")
-    with sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

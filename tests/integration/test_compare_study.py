@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,8 @@ from searchae.compare.verdict import Verdict
 from searchae.errors import UserError
 from searchae.study import WINNER, Stored, load_study
 from tests.integration import finished
+
+pytestmark = pytest.mark.usefixtures("keeps_threads")
 
 CPU = torch.device("cpu")
 FIXED = {
@@ -46,13 +47,6 @@ ONE_IS_WORSE = {
 }
 """At this learning rate plain gradient descent hardly moves."""
 BOTH = ["l1_target", "optimizer"]
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

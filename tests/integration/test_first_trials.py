@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from optuna.trial import FrozenTrial
 
 from searchae import data
@@ -17,17 +15,12 @@ from searchae.study_file import load
 from searchae.training import Interrupted
 from searchae.worker import Options, Worker
 
+pytestmark = pytest.mark.usefixtures("keeps_threads")
+
 FIRST = [
     {"activation": "tanh", "optimizer": "sgd", "learning_rate": 0.05, "regularizer": "clip"},
     {"regularizer": "clip+l1", "l1_weight": 1e-4},
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def made(folder: Path, name: str, *, first: Any = FIRST, **more: Any) -> Stored:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,8 @@ from searchae.study import Stored
 from searchae.training import EpochResult, mean_image_psnr_db
 from tests.integration import finished
 
+pytestmark = pytest.mark.usefixtures("keeps_threads")
+
 CPU = torch.device("cpu")
 
 
@@ -33,13 +34,6 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
 @pytest.fixture(scope="module")
 def home(stored: Stored) -> Path:
     return Path(str(stored.storage.engine.url.database)).parent
-
-
-@pytest.fixture(autouse=True)
-def _threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 def plan(stored: Stored, **changes: Any) -> winner.Plan:

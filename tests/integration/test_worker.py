@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from optuna.trial import FrozenTrial
 
 from searchae import data, objective
@@ -20,14 +19,9 @@ from searchae.study_file import load
 from searchae.training import EpochResult
 from searchae.worker import Options, Worker
 
+pytestmark = pytest.mark.usefixtures("keeps_threads")
+
 BASELINE_DB = 11.5
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

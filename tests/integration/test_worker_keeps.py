@@ -22,12 +22,7 @@ from searchae.training import psnr_per_image
 from searchae.training.images import to_unit_float
 from searchae.worker import Options, Worker
 
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Any:
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("keeps_threads")
 
 
 @pytest.fixture
