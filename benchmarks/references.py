@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -37,6 +38,7 @@ Say = Callable[[str], None]
 
 def main() -> None:
     """Runs the rows that are asked for, and prints the table."""
+    signal.signal(signal.SIGTERM, _end)
     options = _options()
     work: Path = options.work
     work.mkdir(parents=True, exist_ok=True)
@@ -89,18 +91,30 @@ class Commands:
         """
         log = self.folder / f"{words[0]}.log"
         with log.open("a") as file:
-            done = subprocess.run(
+            process = subprocess.Popen(
                 [sys.executable, "-m", "searchae", *words, "--json"],
                 env=self._environment,
                 stdout=subprocess.PIPE,
                 stderr=file,
                 text=True,
-                check=False,
             )
-        if done.returncode:
+            _running.append(process)
+            out, _ = process.communicate()
+        _running.remove(process)
+        if process.returncode:
             raise SystemExit(f"searchae {' '.join(words)} failed:\n{log.read_text()[-2000:]}")
-        found: dict[str, Any] = json.loads(done.stdout)
+        found: dict[str, Any] = json.loads(out)
         return found
+
+
+_running: list[subprocess.Popen[str]] = []
+
+
+def _end(*_: object) -> None:
+    """Commands go on without this program otherwise; a search takes its workers with it."""
+    for process in _running:
+        process.terminate()
+    raise SystemExit("stopped: the same command goes on")
 
 
 def _settings(settings: Mapping[str, Any]) -> list[str]:
@@ -226,7 +240,7 @@ def _lines(lead: str, found: Mapping[str, Any]) -> list[str]:
 
 def _verdict(row: Row | Comparison, found: Mapping[str, Any]) -> str:
     comparison = found["comparison"]
-    said = "\n".join(f"- {c['parameter']}: {c['sentence']}" for c in comparison["comparisons"])
+    said = "\n".join(f"- {c['sentence']}" for c in comparison["comparisons"])
     return (
         f"{row.key}, {row.title} ({comparison['trainings']} trainings over the seeds "
         f"{', '.join(map(str, comparison['seeds']))}, at most {comparison['epochs']} epochs each):"

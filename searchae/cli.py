@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae import __version__
+from searchae import __version__, pages
 from searchae.cli_compare import app as _compare
 from searchae.cli_dashboard import app as _dashboard
 from searchae.cli_report import app as _report
@@ -31,6 +31,7 @@ from searchae.cli_shared import (
     AsJson,
     DataDir,
     Device,
+    Precision,
     Storage,
     StoredStudy,
     Study,
@@ -127,6 +128,7 @@ def tune(
             show_default="the cores, shared out among the workers",
         ),
     ] = None,
+    precision: Precision = "auto",
     launcher: Annotated[
         str, typer.Option(help="Where workers run: local, ray or slurm.")
     ] = "local",
@@ -179,6 +181,7 @@ def tune(
         workers=workers,
         workers_per_device=workers_per_device,
         threads=threads,
+        precision=precision,
         device=device,
         seed=seed,
         data_dir=data_dir,
@@ -206,6 +209,7 @@ def worker(
     threads: Annotated[
         int, typer.Option(min=0, envvar="SEARCHAE_THREADS", help="CPU threads; 0 for all cores.")
     ] = 0,
+    precision: Precision = "auto",
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for the study, if it is not there yet.")
     ] = False,
@@ -215,6 +219,7 @@ def worker(
 
     What to train comes from the study. SIGTERM or Ctrl-C puts the running trial back.
     """
+    pages.keep()
     _quiet_optuna()
     logging.getLogger("searchae").setLevel(min(logging.INFO, logging.getLogger("searchae").level))
     from searchae import terminal
@@ -227,6 +232,7 @@ def worker(
     options = use_case.Options(
         device=device,
         threads=threads or len(os.sched_getaffinity(0)),
+        precision=precision,
         data_dir=data_dir,
         artifacts=artifacts,
         parent=int(os.environ.get("SEARCHAE_PARENT", "0")),

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from searchae import pages
 from searchae.cli_shared import (
     DEFAULT_STORAGE,
     Artifacts,
     AsJson,
     DataDir,
     Device,
+    RecordedPrecision,
     Storage,
     StoredStudy,
     open_study,
@@ -82,6 +84,7 @@ def compare(
             show_default="as many as each trial had",
         ),
     ] = None,
+    precision: RecordedPrecision = None,
     as_json: AsJson = False,
 ) -> None:
     """Say which regularizer, activation and optimizer win, or that no difference is shown.
@@ -94,13 +97,14 @@ def compare(
     """
     if top is not None and (by or out):
         raise UserError("--top: ranks trials; --by and --out belong to a comparison of choices")
+    pages.keep()
     quiet_optuna()
     from searchae import terminal, terminal_compare
     from searchae.compare import Compare, Rerank, Schedule
     from searchae.training.device import pick_device
 
     stored = open_study(storage, study)
-    schedule = Schedule(seeds, epochs, patience, pick_device(device), threads)
+    schedule = Schedule(seeds, epochs, patience, pick_device(device), threads, precision)
     if top is not None:
         rerank = Rerank(stored, schedule, top=top, artifacts=artifacts)
         if dry_run:

@@ -60,6 +60,22 @@ Artifacts = Annotated[
     typer.Option(envvar="SEARCHAE_ARTIFACTS", help="Checkpoints and logs; shared by all workers."),
 ]
 Device = Annotated[str, typer.Option(envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        envvar="SEARCHAE_PRECISION",
+        help="fp32, bf16, or auto: bf16 on a CPU with AMX units for it.",
+    ),
+]
+RecordedPrecision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        envvar="SEARCHAE_PRECISION",
+        help="fp32, bf16, or auto: bf16 on a CPU with AMX units for it.",
+        show_default="the trial's in the search",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
 INTERRUPTED = 130

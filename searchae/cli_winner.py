@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from searchae import pages
 from searchae.cli_shared import (
     DEFAULT_STORAGE,
     AsJson,
     DataDir,
     Device,
+    RecordedPrecision,
     Storage,
     StoredStudy,
     open_study,
@@ -98,6 +100,7 @@ def train(
             show_default="as many as the trial had",
         ),
     ] = None,
+    precision: RecordedPrecision = None,
     as_json: AsJson = False,
 ) -> None:
     """Retrain the best trial, measure it on the test split, and keep it as a bundle.
@@ -106,6 +109,7 @@ def train(
     study's own. The test split is read once, at the end. Run the same command again after an
     interruption: it goes on from the last epoch.
     """
+    pages.keep()
     quiet_optuna()
     from searchae import terminal, terminal_winner, winner
     from searchae.study import WINNER
@@ -121,6 +125,7 @@ def train(
         seeds=seeds,
         device=_device(device),
         threads=threads,
+        precision=precision,
     )
     at_most = plan.params.train.epochs
     terminal.note(

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from searchae import pages
 from searchae.errors import UserError
 from searchae.launch import Job, Launcher, Resources
 
@@ -24,6 +25,7 @@ class Fleet:
         threads: CPU threads of each.
         gpus: GPUs of each; a fraction where several share one.
         device: What each is told to use.
+        precision: The same: ``auto``, ``fp32`` or ``bf16``.
         nearby: Whether they are processes on this machine.
     """
 
@@ -31,6 +33,7 @@ class Fleet:
     threads: int
     gpus: float
     device: str
+    precision: str
     nearby: bool
 
 
@@ -41,6 +44,7 @@ def plan_fleet(
     workers: int | None,
     workers_per_device: int,
     threads: int | None,
+    precision: str = "auto",
 ) -> Fleet:
     """Sizes a fleet.
 
@@ -53,6 +57,7 @@ def plan_fleet(
         workers: How many at once; by what the launcher has if unset.
         workers_per_device: How many share a GPU.
         threads: CPU threads of each; the cores shared out if unset.
+        precision: ``auto``, ``fp32`` or ``bf16``.
 
     Raises:
         UserError: One GPU was named, and somebody else gives them out.
@@ -65,7 +70,7 @@ def plan_fleet(
     if threads is None:
         threads = max(1, has.cpus // wanted) if launcher.nearby and has else 1
     gpus = 1 / workers_per_device if on_gpu else 0.0
-    return Fleet(wanted, threads, gpus, device, launcher.nearby)
+    return Fleet(wanted, threads, gpus, device, precision, launcher.nearby)
 
 
 def _default_workers(has: Resources | None, device: str, per_gpu: int) -> int:
@@ -106,6 +111,7 @@ def jobs(
                 *("--study", study),
                 *("--device", fleet.device if not gpus else "cuda"),
                 *("--threads", str(fleet.threads)),
+                *("--precision", fleet.precision),
                 *("--data-dir", str(data_dir.resolve())),
                 *("--artifacts", str(artifacts.resolve())),
             ),
@@ -113,6 +119,7 @@ def jobs(
             environment={
                 "SEARCHAE_STORAGE": storage,
                 "OMP_NUM_THREADS": str(fleet.threads),
+                **{k: v for k, v in pages.HUGE.items() if k not in environment},
                 **({"SEARCHAE_PARENT": str(os.getpid())} if fleet.nearby else {}),
                 **_seen(gpus, i, fleet.device),
             },

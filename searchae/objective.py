@@ -18,6 +18,7 @@ import torch
 from searchae.errors import ArtifactsError
 from searchae.spec import TrialParams
 from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer, checkpoint
+from searchae.training.precision import Precision
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ def run(
     images: tuple[torch.Tensor, torch.Tensor],
     seed: int,
     device: torch.device,
+    precision: Precision = "fp32",
     checkpoints: Checkpoints,
     reported: Container[int],
     on_epoch: Callable[[EpochResult], None],
@@ -140,6 +142,7 @@ def run(
         images: Training and validation images, uint8 (N, C, H, W).
         seed: Decides initialisation, shuffling and noise.
         device: Where to train.
+        precision: Of the training steps.
         checkpoints: Where the trial's are kept.
         reported: Epochs that an earlier worker has reported already.
         on_epoch: Called after each epoch, before the pruner is asked; may raise.
@@ -157,7 +160,13 @@ def run(
     """
     train, validation = images
     trainer = Trainer(
-        params, train=train, validation=validation, seed=seed, device=device, stop=stop
+        params,
+        train=train,
+        validation=validation,
+        seed=seed,
+        device=device,
+        precision=precision,
+        stop=stop,
     )
     _restore(trainer, checkpoints)
     # Killed between writing a checkpoint and reporting it: a report may be missing.

@@ -144,7 +144,10 @@ def print_plan(plan: Plan) -> None:
     out.print(
         f"search     {search.trials} trials, {search.sampler}, {search.pruner}, seed {spec.seed}"
     )
-    out.print(f"runs on    {plan.device}, {plan.workers} workers of {plan.threads} threads")
+    out.print(
+        f"runs on    {plan.device} in {plan.precision}, {plan.workers} workers of {plan.threads} "
+        "threads"
+    )
     out.print(f"baseline   {plan.baseline_db:.2f} dB")
     out.print(
         f"time       {plan.step_s * 1e3:.1f} ms a step, about {duration(plan.epoch_s)} an epoch, "

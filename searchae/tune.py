@@ -22,6 +22,7 @@ from searchae.report import Summary, TrialRow, summarize
 from searchae.spec import Progress, StudySpec, TrialParams
 from searchae.training import Trainer, mean_image_psnr_db
 from searchae.training.device import pick_device
+from searchae.training.precision import Precision, pick_precision
 from searchae.worker import checkpoint_folder
 
 FOLLOW_S = 0.5
@@ -41,6 +42,7 @@ class Request:
         workers: How many at once; by the machine if unset.
         workers_per_device: How many share a GPU.
         threads: CPU threads of each worker; the cores shared out among them if unset.
+        precision: ``auto``, ``fp32`` or ``bf16``; each worker sees for itself what ``auto`` is.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         seed: The file's if unset.
         data_dir: Where data sets lie.
@@ -58,6 +60,7 @@ class Request:
     workers: int | None = None
     workers_per_device: int = 1
     threads: int | None = None
+    precision: str = "auto"
     device: str = "auto"
     seed: int | None = None
     data_dir: Path = Path("data")
@@ -90,6 +93,7 @@ class Plan:
         device: Where it would run.
         workers: How many at once.
         threads: CPU threads of each.
+        precision: ``fp32`` or ``bf16``, on this machine.
         splits: Images by split, their shape and hash.
         baseline_db: PSNR of the mean training image, in dB.
         parameters: Trainable parameters of the smallest and the largest net.
@@ -102,6 +106,7 @@ class Plan:
     device: str
     workers: int
     threads: int
+    precision: str
     splits: dict[str, Any]
     baseline_db: float
     parameters: tuple[int, int]
@@ -134,13 +139,14 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
     """
     name, spec = resolve(request)
     device = pick_device(request.device)
+    precision = pick_precision(request.precision, device)
     _check_hours(request.max_hours)
     _warm_start(request)
     splits, baseline_db = _load(spec, request, progress)
     sizes = _check_models(spec, splits)
     crew = _plan_fleet(request, launcher or LocalLauncher())
     torch.set_num_threads(crew.threads)
-    step_s = _measure_step(spec, splits, device)
+    step_s = _measure_step(spec, splits, device, precision)
     params = space.models(spec)[0]
     steps = -(-len(splits.train) // params.train.batch_size)
     return Plan(
@@ -149,6 +155,7 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
         device=str(device),
         workers=crew.workers,
         threads=crew.threads,
+        precision=precision,
         splits=data.describe(splits),
         baseline_db=baseline_db,
         parameters=(min(sizes), max(sizes)),
@@ -239,6 +246,7 @@ def _plan_fleet(request: Request, launcher: Launcher) -> fleet.Fleet:
         workers=request.workers,
         workers_per_device=request.workers_per_device,
         threads=request.threads,
+        precision=request.precision,
     )
 
 
@@ -292,7 +300,9 @@ def _batch_sizes(spec: StudySpec, everything: Sequence[TrialParams]) -> list[int
     return [p.train.batch_size for p in everything[:1]]
 
 
-def _measure_step(spec: StudySpec, splits: data.Splits, device: torch.device) -> float:
+def _measure_step(
+    spec: StudySpec, splits: data.Splits, device: torch.device, precision: Precision
+) -> float:
     """Seconds of one training step, from eight of them after a warm-up."""
     first = space.models(spec)[0]
     steps = min(8, max(1, len(splits.train) // first.train.batch_size))
@@ -302,6 +312,7 @@ def _measure_step(spec: StudySpec, splits: data.Splits, device: torch.device) ->
         validation=splits.validation[:1],
         seed=spec.seed,
         device=device,
+        precision=precision,
     )
     return list(trainer.epochs())[-1].seconds / steps
 

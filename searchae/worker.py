@@ -33,6 +33,7 @@ from searchae.study import ERROR, IMPORTED, OUTCOME, RUNTIME, WARM_START, Stored
 from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer
 from searchae.training.device import pick_device
 from searchae.training.faults import device_errors
+from searchae.training.precision import Precision, pick_precision
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,7 @@ class Options:
     Attributes:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         threads: CPU threads to train with.
+        precision: ``auto``, ``fp32`` or ``bf16``, for trials that start here.
         data_dir: Where data sets lie.
         artifacts: The folder that all workers of all studies share.
         parent: Leave when the process is no longer this one's child; 0 to stay.
@@ -59,6 +61,7 @@ class Options:
 
     device: str = "auto"
     threads: int = 1
+    precision: str = "auto"
     data_dir: Path = Path("data")
     artifacts: Path = Path("artifacts")
     parent: int = 0
@@ -125,6 +128,7 @@ class Worker:
         spec = self.stored.spec
         torch.set_num_threads(self.options.threads)
         self._device = pick_device(self.options.device)
+        self._precision = pick_precision(self.options.precision, self._device)
         splits = data.load(spec.data, data_dir=self.options.data_dir, seed=spec.seed)
         data.require(splits, self.stored.data_hash)
         self._images = (splits.train, splits.validation)
@@ -194,6 +198,9 @@ class Worker:
 
     def _train(self, trial_id: int, frozen: FrozenTrial) -> None:
         spec = self.stored.spec
+        # A trial that goes on here has the precision that it was begun with.
+        begun = frozen.user_attrs.get(RUNTIME, {}).get("precision")
+        precision: Precision = begun or self._precision
         ended: list[Trainer] = []
 
         def on_end(trainer: Trainer) -> None:
@@ -209,13 +216,14 @@ class Worker:
             with self.stored.storage.together():
                 trial = self._ask(trial_id, frozen.number)
                 params = space.sample(spec, trial)
-                trial.set_user_attr(RUNTIME, self._runtime())
+                trial.set_user_attr(RUNTIME, self._runtime(precision))
             psnr_db = self.train(
                 trial,
                 params,
                 images=self._images,
                 seed=spec.seed,
                 device=self._device,
+                precision=precision,
                 checkpoints=self._checkpoints(frozen.number),
                 reported=frozen.intermediate_values,
                 on_epoch=on_epoch,
@@ -317,13 +325,14 @@ class Worker:
             return f"cuda:{visible}"
         return str(self._device)
 
-    def _runtime(self) -> dict[str, object]:
+    def _runtime(self, precision: Precision) -> dict[str, object]:
         """What besides spec and seed a result depends on, to the bit."""
         identity = self._ledger.identity
         return {
             "worker": identity.worker,
             "host": identity.host,
             "device": str(self._device),
+            "precision": precision,
             "threads": self.options.threads,
             "cpu": torch.backends.cpu.get_cpu_capability(),
             **versions(),

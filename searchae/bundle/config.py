@@ -38,6 +38,7 @@ class BundleConfig(Frozen):
         train: How it was trained; ``epochs`` and the plateau rule as they were for this training.
         device: Where it was trained.
         threads: CPU threads that it was trained with; figures are the same to the bit with as many.
+        precision: Of the training steps; figures are measured in float32 always.
         weights_sha256: Of the file with the weights.
     """
 
@@ -57,6 +58,7 @@ class BundleConfig(Frozen):
     train: TrainParams
     device: str
     threads: Positive
+    precision: Literal["fp32", "bf16"] = "fp32"
     weights_sha256: Sha256
 
 

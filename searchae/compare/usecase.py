@@ -35,6 +35,7 @@ class Schedule:
         patience: Of the plateau rule; unset: the search's own.
         device: Where.
         threads: CPU threads; unset: as many as the trial had.
+        precision: ``auto``, ``fp32`` or ``bf16``; unset: the trial's.
     """
 
     seeds: int
@@ -42,6 +43,7 @@ class Schedule:
     patience: int | None
     device: torch.device
     threads: int | None
+    precision: str | None = None
 
 
 class Compare:
@@ -209,6 +211,7 @@ def _plans(stored: Stored, trials: Iterable[int], schedule: Schedule) -> dict[in
             patience=patience,
             device=schedule.device,
             threads=schedule.threads,
+            precision=schedule.precision,
         )
         for t in sorted(set(trials))
     }

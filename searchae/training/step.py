@@ -1,7 +1,7 @@
 """One training step: the hot path.
 
-The trainer knows only ``Step``. A faster variant (autocast, a captured CUDA graph) is another
-function of the same form; it may keep what it likes, if it reads nothing back to the host.
+The trainer knows only ``Step``. Another variant (a captured CUDA graph, say) is another function of
+the same form; it may keep what it likes, if it reads nothing back to the host.
 """
 
 from __future__ import annotations
@@ -10,12 +10,14 @@ from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch.optim import Optimizer
 
 from searchae.models import Autoencoder
 from searchae.spec import TrainParams
+from searchae.training.forward import Forward
 from searchae.training.images import ResidentImages, noisy
+from searchae.training.optimizers import Optimizer
 from searchae.training.penalties import clip_, l1_penalty, penalised_weights
+from searchae.training.precision import Precision
 
 
 class Step(Protocol):
@@ -36,7 +38,15 @@ class Step(Protocol):
 
 
 class EagerStep:
-    """The step as plain PyTorch in float32."""
+    """The step in PyTorch as it comes, one operation after the other.
+
+    Args:
+        model: Updated in place.
+        optimizer: Of its weights.
+        images: Where batches come from.
+        params: Loss, penalty and clip.
+        precision: Of the forward and the backward pass; see ``Forward``.
+    """
 
     def __init__(
         self,
@@ -45,8 +55,10 @@ class EagerStep:
         *,
         images: ResidentImages,
         params: TrainParams,
+        precision: Precision,
     ) -> None:
         self._model = model
+        self._forward = Forward(model, precision)
         self._optimizer = optimizer
         self._images = images
         self._params = params
@@ -58,12 +70,11 @@ class EagerStep:
         images = self._images.batch(indices)
         targets = model.to_own_range(images)
         inputs = targets if noise is None else model.to_own_range(noisy(images, noise))
-        latents = model.encoder(inputs)
-        mse = F.mse_loss(model.decoder(latents), targets)
+        latents, reconstructions = self._forward(inputs)
+        mse = F.mse_loss(reconstructions, targets)
         loss = mse
         if params.l1:
             loss = mse + l1_penalty(params, latents=latents, weights=self._weights)
-        self._optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         if params.clips:

@@ -13,6 +13,7 @@ from searchae.errors import UserError
 from searchae.report.summary import best, trial_row
 from searchae.spec import DataSpec, TrainParams, TrialParams
 from searchae.study import OUTCOME, RUNTIME, WARM_START, WINNER, Stored
+from searchae.training.precision import Precision, pick_precision
 
 EPOCHS, PATIENCE = 100, 10
 """Of a retraining that is not told otherwise: epochs at least, and its plateau rule."""
@@ -30,6 +31,7 @@ class Plan:
         seeds: One training each; the first is the study's.
         device: Where.
         threads: CPU threads.
+        precision: Of the training steps.
     """
 
     stored: Stored
@@ -39,6 +41,7 @@ class Plan:
     seeds: tuple[int, ...]
     device: torch.device
     threads: int
+    precision: Precision
 
     @property
     def as_searched(self) -> bool:
@@ -60,6 +63,7 @@ class Plan:
             "train": self.params.train.model_dump(mode="json"),
             "device": str(self.device),
             "threads": self.threads,
+            "precision": self.precision,
         }
 
 
@@ -74,6 +78,7 @@ def plan(
     seeds: int = 1,
     device: torch.device,
     threads: int | None = None,
+    precision: str | None = None,
 ) -> Plan:
     """Works out what to retrain.
 
@@ -89,6 +94,7 @@ def plan(
         seeds: How many, counted up from the study's.
         device: Where to train.
         threads: CPU threads; unset: as many as the trial had in the search.
+        precision: ``auto``, ``fp32`` or ``bf16``; unset: the trial's in the search.
 
     Raises:
         UserError: There is no such trial, it has nothing to retrain, or a value is not valid.
@@ -96,7 +102,7 @@ def plan(
     chosen = find(stored, trial)
     params = space.replay(stored.spec, chosen.params)
     params = replace(params, train=_schedule(params.train, epochs=epochs, patience=patience))
-    recorded = chosen.user_attrs.get(RUNTIME, {}).get("threads")
+    recorded = chosen.user_attrs.get(RUNTIME, {})
     return Plan(
         stored=stored,
         trial=chosen,
@@ -104,7 +110,9 @@ def plan(
         data=_images(stored.spec.data, train_images, validation),
         seeds=tuple(range(stored.spec.seed, stored.spec.seed + seeds)),
         device=device,
-        threads=threads or recorded or torch.get_num_threads(),
+        threads=threads or recorded.get("threads") or torch.get_num_threads(),
+        # Of before there was a choice, it was float32.
+        precision=pick_precision(precision or recorded.get("precision", "fp32"), device),
     )
 
 

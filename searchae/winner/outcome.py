@@ -137,6 +137,7 @@ def _config(plan: Plan, run: Retrained, splits: data.Splits) -> BundleConfig:
         train=plan.params.train,
         device=str(plan.device),
         threads=plan.threads,
+        precision=plan.precision,
         weights_sha256="0" * 64,  # filled in when they are written
     )
 
@@ -149,8 +150,8 @@ def _latent_size(plan: Plan, splits: data.Splits) -> int:
 def _about(plan: Plan, runs: Sequence[Retrained], splits: data.Splits) -> dict[str, Any]:
     """Where the figures come from."""
     first, here = runs[0], versions()
-    where = machine(plan.device, threads=plan.threads)
-    runtime = {k: where[k] for k in ("device", "threads", "cpu")} | here
+    where = {**machine(plan.device, threads=plan.threads), "precision": plan.precision}
+    runtime = {k: where[k] for k in ("device", "precision", "threads", "cpu")} | here
     kept = first.history[first.epoch - 1]
     return {
         "study": plan.stored.name,

@@ -57,6 +57,7 @@ def retrain(
         validation=splits.validation,
         seed=seed,
         device=plan.device,
+        precision=plan.precision,
     )
     kept = _resume(trainer, checkpoints)
     ended = ""
@@ -104,7 +105,8 @@ def reproduction(
     recorded = {e: v for e, v in trial.intermediate_values.items() if 0 < e <= len(history)}
     if not recorded or WARM_START in trial.user_attrs:
         return None
-    there = trial.user_attrs.get(RUNTIME, {})
+    # Of before there was a choice, it was float32.
+    there = {"precision": "fp32", **trial.user_attrs.get(RUNTIME, {})}
     differs = {
         name: [there.get(name), here] for name, here in runtime.items() if there.get(name) != here
     }

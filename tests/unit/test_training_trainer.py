@@ -119,10 +119,10 @@ def test_a_state_is_not_changed_by_training_on() -> None:
     next(epochs)
     state = run.state()
     weights = {k: v.clone() for k, v in state["model"].items()}
-    momentum = state["optimizer"][0]["momentum_buffer"].clone()
+    momentum = state["optimizer"]["velocity"][0].clone()
     next(epochs)
     assert all(torch.equal(v, state["model"][k]) for k, v in weights.items())
-    assert torch.equal(momentum, state["optimizer"][0]["momentum_buffer"])
+    assert torch.equal(momentum, state["optimizer"]["velocity"][0])
     assert len(state["history"]) == 1
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from searchae.spec import ModelParams, TrainParams, TrialParams
 from searchae.training import Trainer
+from searchae.training.precision import Precision
 
 CPU = torch.device("cpu")
 
@@ -41,5 +42,14 @@ def trainer(
     stop: Callable[[], bool] | None = None,
     train: Tensor = TRAIN,
     validation: Tensor = VALIDATION,
+    precision: Precision = "fp32",
 ) -> Trainer:
-    return Trainer(trial, train=train, validation=validation, seed=seed, device=CPU, stop=stop)
+    return Trainer(
+        trial,
+        train=train,
+        validation=validation,
+        seed=seed,
+        device=CPU,
+        precision=precision,
+        stop=stop,
+    )

@@ -1,0 +1,47 @@
+"""Which numbers a training step computes in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from searchae.errors import UserError
+
+Precision = Literal["fp32", "bf16"]
+"""``bf16``: convolutions and matrix products; weights, loss and evaluation stay float32."""
+
+CHOICES = ("auto", "fp32", "bf16")
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def pick_precision(name: str, device: torch.device) -> Precision:
+    """The precision of that name.
+
+    ``auto`` is bf16 on a CPU with AMX tiles for it, where a step takes half the time, and fp32
+    elsewhere: a CPU without such units takes ten times as long, and small nets leave a GPU
+    waiting for kernels to start, of which bf16 has more.
+
+    Args:
+        name: ``auto``, ``fp32`` or ``bf16``.
+        device: That trains.
+
+    Raises:
+        UserError: There is no such precision.
+    """
+    if name not in CHOICES:
+        raise UserError(f"--precision {name}: use {', '.join(CHOICES)}")
+    if name == "auto":
+        return "bf16" if device.type == "cpu" and _has_amx() else "fp32"
+    return "bf16" if name == "bf16" else "fp32"
+
+
+def _has_amx() -> bool:
+    try:
+        text = _CPUINFO.read_text()
+    except OSError:  # not Linux
+        return False
+    flags = next((line for line in text.splitlines() if line.startswith("flags")), "")
+    return "amx_bf16" in flags.split()
