@@ -223,7 +223,7 @@ def _b(key: str, latent: int, published: str, source: Source, images: str) -> Ro
         ),
         trials=8,
         settings={"model.latent_dim": latent},
-        search={**SMALL, "data.train_images": 4000},
+        search={**SMALL, "data.train_images": 2500},
         train_images=images,
         note="The published value is of SVHN and does not compare with other images.",
     )
