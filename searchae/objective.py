@@ -8,6 +8,7 @@ import re
 import socket
 import tempfile
 from collections.abc import Callable, Container
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -100,6 +101,47 @@ class Checkpoints:
         return sorted(((int(m[1]), m[2], p) for m, p in matches if m), reverse=True)
 
 
+class Behind:
+    """Writes checkpoints while the training goes on, one at a time. Use it in a ``with`` block.
+
+    The next epoch does not wait for the disk. Who is killed in that moment loses the epoch before
+    too: it is trained again, to the same bits.
+
+    Args:
+        checkpoints: Where they go.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self._checkpoints = checkpoints
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing: Future[None] | None = None
+
+    def save(self, state: dict[str, Any], epoch: int) -> None:
+        """Begins to write; first waits for the one before.
+
+        Args:
+            state: Nobody else's: it is read later.
+            epoch: The last that it knows.
+
+        Raises:
+            CheckpointError: The one before could not be written.
+            OSError: The same.
+        """
+        self.wait()
+        self._writing = self._thread.submit(self._checkpoints.save, state, epoch)
+
+    def wait(self) -> None:
+        """Returns once everything is on the disk; raises as ``save`` does."""
+        if self._writing is not None:
+            self._writing.result()
+
+    def __enter__(self) -> Behind:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._thread.shutdown()
+
+
 _CHECKPOINT = re.compile(r"\.?(\d+)-\d+[-.].*")
 
 
@@ -173,18 +215,20 @@ def run(
     for result in trainer.history:
         if result.epoch not in reported:
             trial.report(result.psnr_db, result.epoch)
-    for result in trainer.epochs():
-        checkpoints.save(trainer.state(), result.epoch)
-        if result.epoch not in reported:
-            trial.report(result.psnr_db, result.epoch)
-        on_epoch(result)
-        if trainer.done:  # whatever would end it now, it has its result
-            break
-        if leave():
-            raise Interrupted(f"left after epoch {result.epoch}")
-        if trial.should_prune():
-            on_end(trainer)
-            raise PrunedError
+    with Behind(checkpoints) as behind:
+        for result in trainer.epochs():
+            behind.save(trainer.state(), result.epoch)
+            if result.epoch not in reported:
+                trial.report(result.psnr_db, result.epoch)
+            on_epoch(result)
+            if trainer.done:  # whatever would end it now, it has its result
+                break
+            if leave():
+                behind.wait()
+                raise Interrupted(f"left after epoch {result.epoch}")
+            if trial.should_prune():
+                on_end(trainer)
+                raise PrunedError
     on_end(trainer)
     return trainer.history[-1].psnr_db
 

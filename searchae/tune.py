@@ -182,6 +182,7 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
     name, spec = resolve(request)
     if launcher.nearby:
         pick_device(request.device)
+    pick_precision(request.precision, torch.device("cpu"))  # the name; workers pick for themselves
     _check_hours(request.max_hours)
     crew = _plan_fleet(request, launcher)
     source = _warm_start(request)

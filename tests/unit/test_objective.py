@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any
@@ -257,6 +258,38 @@ def test_asked_to_leave_it_keeps_the_epoch_it_has_ended(run: Run, checkpoints: C
         run(trial, leave=lambda: True)
     assert sorted(trial.reports) == [1]
     assert len(checkpoints.latest()["history"]) == 1
+
+
+def test_the_training_does_not_wait_for_the_disk(
+    run: Run, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first checkpoint is written only once the second epoch is over."""
+    second, save = threading.Event(), Checkpoints.save
+
+    def slow(self: Checkpoints, state: dict[str, Any], epoch: int) -> None:
+        assert second.wait(30)
+        save(self, state, epoch)
+
+    def stop() -> bool:
+        if max(trial.reports, default=0) == 1:  # a step of the second epoch
+            second.set()
+        return False
+
+    trial = FakeTrial()
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    run(trial, stop=stop)
+    assert kept(checkpoints) == [4, 3]
+
+
+def test_a_checkpoint_that_could_not_be_written_ends_the_training(
+    run: Run, checkpoints: Checkpoints
+) -> None:
+    checkpoints.folder.parent.mkdir()
+    checkpoints.folder.write_text("a file where the folder should be")
+    trial = FakeTrial()
+    with pytest.raises(OSError, match="exists"):
+        run(trial)
+    assert len(trial.reports) < EPOCHS
 
 
 def test_asked_to_leave_after_its_last_epoch_it_gives_its_result(run: Run) -> None:
