@@ -65,6 +65,10 @@ class DivergedError(TrainingError):
     """The loss or a weight became NaN or infinite."""
 
 
+class DeadError(DivergedError):
+    """No gradient passes a layer of the net any more: it can provably not learn."""
+
+
 class OutOfMemoryError(TrainingError):
     """The trial did not fit into the memory of its device."""
 

@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from searchae import data, gallery, objective, pictures, search, space
 from searchae.errors import (
     ArtifactsError,
+    DeadError,
     DeviceError,
     DivergedError,
     LeaseLostError,
@@ -37,7 +38,7 @@ from searchae.training.precision import Precision, pick_precision
 
 log = logging.getLogger(__name__)
 
-DIVERGED, OUT_OF_MEMORY, BUG = "diverged", "out-of-memory", "bug"
+DIVERGED, DEAD, OUT_OF_MEMORY, BUG = "diverged", "dead", "out-of-memory", "bug"
 QUARANTINE_AFTER = 3
 """A worker leaves after so many failures in a row of its disk or device."""
 REST_S = 2.0
@@ -235,7 +236,7 @@ class Worker:
             self._tell(trial, TrialState.PRUNED)
             self.counts.pruned += 1
         except DivergedError as e:
-            self._tell_bad(trial, DIVERGED, e)
+            self._tell_bad(trial, DEAD if isinstance(e, DeadError) else DIVERGED, e)
             self.counts.diverged += 1
         except OutOfMemoryError as e:
             self._tell_bad(trial, OUT_OF_MEMORY, e)

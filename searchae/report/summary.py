@@ -28,7 +28,8 @@ class TrialRow:
         psnr_db: Validation PSNR after its last epoch, in dB; None before the first.
         params: Searched parameters, in the study file's order.
         epochs: Epochs run.
-        outcome: Why it ended badly (``diverged``, ``out-of-memory``, ``lost``, ``bug``), or empty.
+        outcome: Why it ended badly (``diverged``, ``dead``, ``out-of-memory``, ``lost``,
+            ``bug``), or empty.
         seconds: That its epochs took, on whichever workers; from its start to its end where they
             were not kept; None before the end.
         imported: Taken over from another study by ``--warm-start``.

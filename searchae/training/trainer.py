@@ -12,10 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from searchae.errors import DivergedError, ModelError, SearchaeError
+from searchae.errors import DeadError, DivergedError, ModelError, SearchaeError
 from searchae.models import Autoencoder, build
 from searchae.spec import TrialParams
 from searchae.training import seeds
+from searchae.training.alive import can_be_told, is_dead
 from searchae.training.checkpoint import CheckpointError
 from searchae.training.epoch import EpochResult
 from searchae.training.faults import device_errors
@@ -31,6 +32,7 @@ logger = logging.getLogger(__name__)
 
 _FORMAT = 2
 _CHECK_STEPS = 50
+_ALIVE_FROM = 2
 _EVALUATION_BATCH = 250  # on a CPU 1.3 to 2 times as fast as 1000, which leaves its caches
 _MAY_CHANGE = frozenset({"epochs", "patience", "min_delta_db"})
 
@@ -113,7 +115,7 @@ class Trainer:
 
         Raises:
             Interrupted: ``stop`` said so; the epoch is lost.
-            DivergedError: Loss, PSNR or a weight is no longer finite.
+            DivergedError: Loss, PSNR or a weight is no longer finite, or the net is dead.
             OutOfMemoryError: The device's memory is full.
         """
         while not self.done:
@@ -184,6 +186,7 @@ class Trainer:
         self._check_finite(result)
         self.history.append(result)
         self._whole = True
+        self._check_alive(number)
         return result
 
     def _train(self, epoch: int) -> float:
@@ -242,6 +245,20 @@ class Trainer:
         tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
         if not torch.stack([t.isfinite().all() for t in tensors]).all():
             raise self._diverged(f"a weight is not finite after epoch {result.epoch}")
+
+    def _check_alive(self, epoch: int) -> None:
+        if epoch < _ALIVE_FROM or self.done or not can_be_told(self._params):
+            return
+        with device_errors(f"epoch {epoch}"):
+            dead = is_dead(self.model, self._images)
+        if dead:
+            train = self._params.train
+            raise DeadError(
+                f"no gradient passes after epoch {epoch}: the activations of a whole layer are "
+                f"flat for every image (activation = {self._params.model.activation}, "
+                f"learning_rate = {train.learning_rate}): lower the learning rate, or choose "
+                "another activation"
+            )
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(

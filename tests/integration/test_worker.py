@@ -11,7 +11,13 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from searchae import data, objective
-from searchae.errors import DeviceError, DivergedError, OutOfMemoryError, StudyStoppedError
+from searchae.errors import (
+    DeadError,
+    DeviceError,
+    DivergedError,
+    OutOfMemoryError,
+    StudyStoppedError,
+)
 from searchae.ledger import Ledger
 from searchae.storage import connect
 from searchae.study import Stored, open_study
@@ -81,6 +87,7 @@ def test_a_bug_stops_the_study_for_every_worker_and_shows_its_traceback(
     ("error", "outcome"),
     [
         (DivergedError("the loss is nan"), "diverged"),
+        (DeadError("no gradient passes"), "dead"),
         (OutOfMemoryError("96 GiB wanted"), "out-of-memory"),
     ],
 )

@@ -1,0 +1,92 @@
+"""A net that cannot learn any more ends early; one that can, however badly it does, goes on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from searchae.errors import DeadError
+from searchae.training import Trainer
+from searchae.training.alive import is_dead
+from tests.unit.tiny_training import TRAIN, params, trainer
+
+
+def silenced(**train: Any) -> Trainer:
+    """A training whose first convolution is far below zero for every image."""
+    free = {"regularizer": "none", **train}
+    run = trainer(params({"activation": "relu"}, **free))
+    with torch.no_grad():
+        run.model.encoder[0].bias.fill_(-1000)
+    return run
+
+
+def epochs_of(run: Trainer) -> list[int]:
+    return [result.epoch for result in run.epochs()]
+
+
+def test_a_dead_net_ends_in_its_second_epoch() -> None:
+    run, seen = silenced(), []
+    with pytest.raises(
+        DeadError,
+        match="no gradient passes after epoch 2: the activations of a whole layer are flat",
+    ):
+        for result in run.epochs():
+            seen.append(result.epoch)
+    assert seen == [1]
+
+
+def test_dead_after_an_interruption_it_ends_in_the_same_epoch() -> None:
+    first, second = silenced(), silenced()
+    next(first.epochs())
+    second.restore(first.state())
+    with pytest.raises(DeadError, match="after epoch 2"):
+        list(second.epochs())
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "tanh"])
+def test_a_net_that_learns_goes_on(name: str) -> None:
+    assert epochs_of(trainer(params({"activation": name}))) == [1, 2, 3, 4]
+
+
+def test_one_image_for_all_with_a_gradient_is_not_the_end() -> None:
+    """An encoder of zeros gives every image the same code, but a step can change that."""
+    run = trainer(params({"activation": "tanh"}, learning_rate=1e-30, regularizer="none"))
+    with torch.no_grad():
+        for weight in run.model.encoder.parameters():
+            weight.zero_()
+    assert epochs_of(run) == [1, 2, 3, 4]
+    first, second = run.model(torch.rand(2, 1, 8, 8))
+    assert torch.equal(first, second)
+
+
+def test_one_image_that_still_passes_a_gradient_is_enough() -> None:
+    bright, dark = torch.full((1, 1, 8, 8), 255, dtype=torch.uint8), TRAIN // 2
+    run = trainer(
+        params(
+            {"kind": "dense", "hidden": (3,), "activation": "relu"},
+            learning_rate=1e-30,
+            regularizer="none",
+        ),
+        train=torch.cat([dark, bright]),
+    )
+    with torch.no_grad():
+        run.model.encoder[1].weight.fill_(1.0)
+        run.model.encoder[1].bias.fill_(-60.0)  # of 64 pixels
+    assert epochs_of(run) == [1, 2, 3, 4]
+    with torch.no_grad():
+        run.model.encoder[1].bias.fill_(-65.0)
+    assert is_dead(run.model, run._images)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [
+        {"weight_decay": 1e-3},
+        {"noise_std": 0.1},
+        {"regularizer": "l1", "l1_weight": 1e-3, "l1_target": "weights"},
+    ],
+)
+def test_where_death_cannot_be_proved_the_training_goes_on(train: dict[str, Any]) -> None:
+    assert epochs_of(silenced(**train)) == [1, 2, 3, 4]
