@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
 
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu"]
 Optimizer = Literal["adam", "rmsprop", "sgd"]
@@ -28,10 +29,26 @@ Positive = Annotated[int, Field(ge=1)]
 Widths = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
+def refuse_flag(value: Any, annotation: Any) -> Any:
+    """The value; pydantic would take ``true`` for 1.
+
+    Raises:
+        PydanticCustomError: It is a flag, and the annotation is of something else.
+    """
+    if isinstance(value, bool) and annotation not in (bool, bool | None):
+        raise PydanticCustomError("not_a_flag", "must be a number or a text")
+    return value
+
+
 class Frozen(BaseModel):
-    """A section of a study file: immutable, no unknown keys, no NaN."""
+    """A section of a study file: immutable, no unknown keys, no NaN, no true for 1."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+        return refuse_flag(value, cls.model_fields[info.field_name or ""].annotation)
 
 
 class DataSpec(Frozen):

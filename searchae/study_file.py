@@ -10,9 +10,9 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from searchae.errors import SpecError, nearest
 from searchae.first import FirstTrials
@@ -30,6 +30,7 @@ from searchae.spec import (
     StudySpec,
     jsonable,
     label,
+    refuse_flag,
 )
 
 
@@ -296,9 +297,11 @@ class _Reader:
 
 
 def _adapter(section: type[Frozen], field: str) -> TypeAdapter[Any]:
+    declared = section.model_fields[field].annotation
     annotation = section.model_fields[field].rebuild_annotation()
     # A field's annotation alone does not know its section's configuration.
-    return TypeAdapter(annotation, config=ConfigDict(allow_inf_nan=False))
+    checked = Annotated[annotation, BeforeValidator(lambda v: refuse_flag(v, declared))]
+    return TypeAdapter(checked, config=ConfigDict(allow_inf_nan=False))
 
 
 def _explanation(fault: Mapping[str, Any]) -> str:

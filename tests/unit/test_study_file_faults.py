@@ -33,6 +33,13 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"train": {"optimizer": "adamw"}},
         ["train.optimizer", "'adamw'", "did you mean 'adam'?", "Valid: adam, rmsprop, sgd"],
     ),
+    "true for 1": (
+        {
+            "train": {"clip": True, "batch_size": {"choices": [5, True]}},
+            "search": {"trials": True},
+        },
+        ["train.batch_size.choices[1]", "train.clip: must be a number", "not True", "trials"],
+    ),
     "unknown choice": (
         {"train": {"optimizer": {"choices": ["adam", "sdg"]}}},
         ["train.optimizer.choices[1]", "'sdg'", "did you mean 'sgd'?"],
