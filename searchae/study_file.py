@@ -300,7 +300,7 @@ def _adapter(section: type[Frozen], field: str) -> TypeAdapter[Any]:
     declared = section.model_fields[field].annotation
     annotation = section.model_fields[field].rebuild_annotation()
     # A field's annotation alone does not know its section's configuration.
-    checked = Annotated[annotation, BeforeValidator(lambda v: refuse_flag(v, declared))]
+    checked: Any = Annotated[annotation, BeforeValidator(lambda v: refuse_flag(v, declared))]
     return TypeAdapter(checked, config=ConfigDict(allow_inf_nan=False))
 
 

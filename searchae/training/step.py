@@ -1,7 +1,7 @@
 """One training step: the hot path.
 
-The trainer knows only ``Step``. Another variant (a captured CUDA graph, say) is another function of
-the same form; it may keep what it likes, if it reads nothing back to the host.
+The trainer knows only ``Step``. Another variant, as ``graph`` has one, is another function of the
+same form; it may keep what it likes, if it reads nothing back to the host.
 """
 
 from __future__ import annotations
@@ -63,6 +63,15 @@ class EagerStep:
         self._images = images
         self._params = params
         self._weights = penalised_weights(model)
+
+    def tensors(self) -> list[Tensor]:
+        """Everything that a step changes, the model's own tensors first; not copied."""
+        kept = self._optimizer.state().values()
+        return [*self._model.state_dict().values(), *(t for tensors in kept for t in tensors)]
+
+    def weights(self) -> list[Tensor]:
+        """What is learned; not copied."""
+        return [w.detach() for w in self._model.parameters()]
 
     def __call__(self, indices: Tensor, *, noise: Tensor | None) -> Tensor:
         """See ``Step``."""

@@ -20,6 +20,7 @@ from searchae.training.alive import can_be_told, is_dead
 from searchae.training.checkpoint import CheckpointError
 from searchae.training.epoch import EpochResult
 from searchae.training.faults import device_errors
+from searchae.training.graph import GraphStep, cuda_graph
 from searchae.training.images import ResidentImages, check_images, gaussian, wants_channels_last
 from searchae.training.metrics import Metrics, evaluate
 from searchae.training.optimizers import optimizer
@@ -99,13 +100,17 @@ class Trainer:
             self._images = ResidentImages.on(device, train, channels_last=last)
             self._validation = validation.to(device, memory_format=layout)
             self._optimizer = optimizer(params.train, self.model.parameters(), device=device)
-            self._step: Step = EagerStep(
+            eager = EagerStep(
                 self.model,
                 self._optimizer,
                 images=self._images,
                 params=params.train,
                 precision=precision,
             )
+            self._step: Step = eager
+            if device.type == "cuda":
+                batch_size = min(params.train.batch_size, len(train))
+                self._step = GraphStep(eager, batch_size=batch_size, record=cuda_graph)
 
     def epochs(self) -> Iterator[EpochResult]:
         """Trains, one epoch at a time, from where the history ends.

@@ -1,0 +1,120 @@
+"""A recorded step in place of the eager one: the same training, and no harm where it fails.
+
+What a CUDA graph does is done here by a recording that simply runs the step: the buffers, the
+comparison with an eager step and the way back are the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+import torch
+
+from searchae.training import Trainer
+from searchae.training.graph import GraphStep, Record, Run
+from tests.unit.tiny_training import params, trainer
+
+
+class Recorder:
+    """Counts replays; runs the step a few times first, as a CUDA graph has to."""
+
+    def __init__(self) -> None:
+        self.recorded = self.replays = 0
+
+    def __call__(self, run: Run) -> Run:
+        self.recorded += 1
+        for _ in range(3):
+            run()
+
+        def replay() -> None:
+            self.replays += 1
+            run()
+
+        return replay
+
+
+def with_graph(run: Trainer, record: Record, *, batch_size: int = 16) -> Trainer:
+    run._step = GraphStep(run._step, batch_size=batch_size, record=record)  # type: ignore[arg-type]
+    return run
+
+
+def curve(run: Trainer) -> list[tuple[float, float]]:
+    return [(r.train_mse, r.psnr_db) for r in run.epochs()]
+
+
+CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({}, {"optimizer": "adam", "weight_decay": 1e-3}),
+    ({}, {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.1}),
+    ({"batch_norm": True}, {"optimizer": "rmsprop", "momentum": 0.5}),
+    ({"kind": "dense", "hidden": (9,)}, {"regularizer": "clip+l1", "l1_weight": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("model", "train"), CASES)
+def test_recorded_steps_train_as_eager_ones_to_the_bit(
+    model: dict[str, Any], train: dict[str, Any]
+) -> None:
+    trial, recorder = params(model, **train), Recorder()
+    assert curve(with_graph(trainer(trial), recorder)) == curve(trainer(trial))
+    # 90 images: five full batches and a smaller one, which is run eagerly.
+    assert (recorder.recorded, recorder.replays) == (1, 1 + 4 * 5)
+
+
+def test_noise_that_begins_later_has_a_recording_of_its_own() -> None:
+    trial, recorder = params(noise_std=0.2, noise_from_epoch=3), Recorder()
+    assert curve(with_graph(trainer(trial), recorder)) == curve(trainer(trial))
+    assert recorder.recorded == 2
+
+
+def test_a_recorded_training_resumes_to_the_bit() -> None:
+    trial = params()
+    whole = curve(with_graph(trainer(trial), Recorder()))
+    first, second = (with_graph(trainer(trial), Recorder()) for _ in range(2))
+    epochs = first.epochs()
+    next(epochs), next(epochs)
+    second.restore(first.state())
+    assert curve(second) == whole[2:]
+
+
+def refuses(run: Run) -> Run:
+    run()  # half-way through a warm-up
+    raise RuntimeError("operation not permitted when stream is capturing")
+
+
+def does_nothing(run: Run) -> Run:
+    return lambda: None
+
+
+def runs_twice(run: Run) -> Run:
+    def replay() -> None:
+        run()
+        run()
+
+    return replay
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [(refuses, "not permitted"), (does_nothing, "differs"), (runs_twice, "differs")],
+)
+def test_where_it_cannot_be_recorded_the_training_is_eager(
+    record: Record, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    trial = params()
+    with caplog.at_level(logging.WARNING):
+        found = curve(with_graph(trainer(trial), record))
+    assert found == curve(trainer(trial))
+    assert len(caplog.records) == 1, "told once"
+    assert said in caplog.text
+
+
+def test_a_full_memory_is_not_taken_for_a_step_that_cannot_be_recorded() -> None:
+    def full(run: Run) -> Run:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    from searchae.errors import OutOfMemoryError
+
+    with pytest.raises(OutOfMemoryError):
+        curve(with_graph(trainer(params()), full))
