@@ -191,6 +191,7 @@ def tune(
     )
     runs_on = _launcher(launcher, request, ray_address=ray_address, slurm=slurm or ())
     if dry_run:
+        pages.keep()  # as a worker does, whose step is measured here
         plan = use_case.plan(request, terminal.note, runs_on)
         _print(as_json, lambda: terminal.plan_document(plan), lambda: terminal.print_plan(plan))
         return

@@ -66,7 +66,7 @@ class DivergedError(TrainingError):
 
 
 class DeadError(DivergedError):
-    """No gradient passes a layer of the net any more: it can provably not learn."""
+    """A layer is flat, and the same for every image, and what lies before it stands still."""
 
 
 class OutOfMemoryError(TrainingError):

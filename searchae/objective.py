@@ -104,8 +104,8 @@ class Checkpoints:
 class Behind:
     """Writes checkpoints while the training goes on, one at a time. Use it in a ``with`` block.
 
-    The next epoch does not wait for the disk. Who is killed in that moment loses the epoch before
-    too: it is trained again, to the same bits.
+    The next epoch does not wait for the disk. A worker that is killed before the file is there
+    loses that epoch too: it is trained again.
 
     Args:
         checkpoints: Where they go.
@@ -140,6 +140,9 @@ class Behind:
 
     def __exit__(self, *error: object) -> None:
         self._thread.shutdown()
+        failed = self._writing and self._writing.exception()
+        if failed:
+            log.warning("trial %d: no checkpoint: %s", self._checkpoints.number, failed)
 
 
 _CHECKPOINT = re.compile(r"\.?(\d+)-\d+[-.].*")

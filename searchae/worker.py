@@ -236,6 +236,7 @@ class Worker:
             self._tell(trial, TrialState.PRUNED)
             self.counts.pruned += 1
         except DivergedError as e:
+            # Of a net that died: as good as one that diverged.
             self._tell_bad(trial, DEAD if isinstance(e, DeadError) else DIVERGED, e)
             self.counts.diverged += 1
         except OutOfMemoryError as e:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from searchae.data.disk import atomic_file
 from searchae.errors import SearchaeError
 from searchae.training import EpochResult
+from searchae.winner import BAD_ENDS
 
 SHOWN = 8
 """Test images whose reconstructions are kept."""
@@ -38,7 +39,7 @@ class Record:
         seed: Decided initialisation, shuffling and noise.
         epoch: The weights measured are those after it, the best one on the validation split; 0
             if it diverged before.
-        ended: ``epochs``, ``plateau`` or ``diverged``.
+        ended: ``epochs``, ``plateau``, ``diverged`` or ``dead``.
         history: Its epochs.
         sparsity: Share of test latents below 1e-3 in magnitude.
         psnr_db: Of each test image, in dB: float64 (N,).
@@ -60,7 +61,7 @@ class Record:
 
     def searched_psnr_db(self, baseline_db: float) -> float:
         """What the search would have recorded: the last epoch's validation PSNR, in dB."""
-        return baseline_db if self.ended == "diverged" else self.history[-1].psnr_db
+        return baseline_db if self.ended in BAD_ENDS else self.history[-1].psnr_db
 
 
 def shown(count: int) -> list[int]:

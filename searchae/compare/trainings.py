@@ -57,7 +57,7 @@ class Library:
     """Trainings of a study's trials over seeds, kept in the artifact folder.
 
     A training is known by what decides its result: trial, parameters, seed, epochs, data,
-    device, threads and versions; one that is there is not done again.
+    device, precision, threads and versions; one that is there is not done again.
     """
 
     def __init__(
@@ -159,8 +159,9 @@ class Library:
             note(f"trial {number}, {e}; it counts as the mean training image, as in the search")
             record = _of_nothing(number, seed, splits)
         else:
-            if run.ended == "diverged":
-                note(f"trial {number}, seed {seed} diverged; its best epoch, {run.epoch}, is kept")
+            verb = winner.BAD_ENDS.get(run.ended)
+            if verb:
+                note(f"trial {number}, seed {seed} {verb}; its best epoch, {run.epoch}, is kept")
             record = _measured(plan, run, splits)
         try:
             write(path, record, self._identity(number, seed))

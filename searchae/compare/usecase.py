@@ -35,7 +35,7 @@ class Schedule:
         patience: Of the plateau rule; unset: the search's own.
         device: Where.
         threads: CPU threads; unset: as many as the trial had.
-        precision: ``auto``, ``fp32`` or ``bf16``; unset: the trial's.
+        precision: ``auto``, ``fp32`` or ``bf16``; unset: the trials', or fp32 where they differ.
     """
 
     seeds: int
@@ -203,18 +203,24 @@ def _plans(stored: Stored, trials: Iterable[int], schedule: Schedule) -> dict[in
         epochs = str(schedule.epochs or stored.spec.epochs)
         if patience is None:
             patience = int(stored.spec.fixed["train"].get("patience", 0))
-    return {
-        t: winner.plan(
-            stored,
-            trial=str(t),
-            epochs=epochs,
-            patience=patience,
-            device=schedule.device,
-            threads=schedule.threads,
-            precision=schedule.precision,
-        )
-        for t in sorted(set(trials))
-    }
+
+    def plans(precision: str | None) -> dict[int, winner.Plan]:
+        return {
+            t: winner.plan(
+                stored,
+                trial=str(t),
+                epochs=epochs,
+                patience=patience,
+                device=schedule.device,
+                threads=schedule.threads,
+                precision=precision,
+            )
+            for t in sorted(set(trials))
+        }
+
+    found = plans(schedule.precision)
+    # Of a fleet of unlike machines: a choice must not win by where its trials ran.
+    return found if len({p.precision for p in found.values()}) == 1 else plans("fp32")
 
 
 def _tried(contest: Contest) -> str:

@@ -18,6 +18,7 @@ from searchae.compare.statistics import (
     differences,
     resample_images,
 )
+from searchae.winner import BAD_ENDS
 
 Trained = Mapping[tuple[int, int], Record]
 RNG_SEED = 20_070_601
@@ -42,7 +43,7 @@ class SideFigures:
         ssim: Mean.
         mse: Mean, on the [0, 1] scale.
         sparsity: Mean share of latents below 1e-3 in magnitude.
-        diverged: Trainings that diverged.
+        diverged: Trainings that diverged, or died.
     """
 
     name: str
@@ -120,7 +121,9 @@ class Verdict:
                 few = f"{s.name} has {len(s.trials)} trial{'s' * (len(s.trials) != 1)}"
                 found.append(f"{self.parameter}: {few}, not {self.wanted}, that trained to the end")
             if s.diverged:
-                found.append(f"{self.parameter}: {s.diverged} trainings of {s.name} diverged")
+                found.append(
+                    f"{self.parameter}: {s.diverged} trainings of {s.name} diverged or died"
+                )
         if len(self.sides) > 1 and (self.wanted < ENOUGH or len(self.seeds) < ENOUGH):
             found.append(
                 f"{self.parameter}: of so few trials and seeds intervals are wide; give --best and "
@@ -236,5 +239,5 @@ def _figures(choice: SideChoice, trained: Trained, seeds: Sequence[int]) -> Side
         ssim=plain.fmean(float(r.ssim.mean()) for r in records),
         mse=plain.fmean(float(r.mse.mean()) for r in records),
         sparsity=plain.fmean(r.sparsity for r in records),
-        diverged=sum(r.ended == "diverged" for r in records),
+        diverged=sum(r.ended in BAD_ENDS for r in records),
     )

@@ -1,11 +1,14 @@
 """Whether a net can still learn: some die, and every further epoch would be wasted.
 
-The derivative of a ReLU is zero where its input is negative, and that of a sigmoid or a tanh where
-it is saturated to the last digit. If a whole layer is flat like that for every image, what comes
-before it has no gradient, does not change any more, and so leaves the layer flat for ever.
+Where the activations of a whole layer are flat, as ReLUs are below zero, no gradient comes through
+to what lies before it. If the layer also gives the same for every image, the net knows nothing of
+the image any more. What is left to move the weights before it is an optimizer's momentum or a
+penalty; once they have stood still for an epoch, they will for ever.
 """
 
 from __future__ import annotations
+
+import hashlib
 
 import torch
 from torch import Tensor, nn
@@ -20,42 +23,54 @@ _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.ELU, nn.GELU, nn.
 
 
 def can_be_told(params: TrialParams) -> bool:
-    """Whether a flat layer stays so in such a training.
-
-    A penalty on the weights or the weight decay moves weights without a gradient, noise on the
-    input and a batch norm bring back units that were silent.
-    """
-    train = params.train
-    on_weights = bool(train.l1) and train.l1_target == "weights"
-    return not (train.noise_std or train.weight_decay or on_weights or params.model.batch_norm)
+    """Whether a silent layer stays so: noise on the input or a batch norm can wake it again."""
+    return not (params.train.noise_std or params.model.batch_norm)
 
 
 @torch.no_grad()
-def is_dead(model: Autoencoder, images: ResidentImages) -> bool:
-    """Whether some layer of activations is flat for every image, to the last bit.
+def silent(model: Autoencoder, images: ResidentImages) -> str:
+    """A layer that is flat and gives the same for every image, to the last bit.
 
     A few images tell a net that is alive, in milliseconds; only else are all of them looked at.
 
     Args:
         model: ``can_be_told`` of its trial.
         images: That it is trained on.
+
+    Returns:
+        Which layer, and a checksum of the weights before it: a net that has the same twice in a
+        row, an epoch apart, is dead. Empty if there is no such layer.
     """
     layers = [*model.encoder, *model.decoder]
-    flat = {i for i, layer in enumerate(layers) if isinstance(layer, _ACTIVATIONS)}
+    left = {i for i, layer in enumerate(layers) if isinstance(layer, _ACTIVATIONS)}
+    same: dict[int, Tensor] = {}
     start, count = 0, _LOOK
-    while flat and start < len(images):
+    while left and start < len(images):
         indices = torch.arange(start, min(start + count, len(images)), device=images.rows.device)
         value = model.to_own_range(images.batch(indices))
         for i, layer in enumerate(layers):
-            if i in flat and not _is_flat(layer, value):
-                flat.discard(i)
+            flat = i in left and _is_flat(layer, value)
             value = layer(value)
+            if not flat or not _is_constant(value, same.setdefault(i, value[:1].clone())):
+                left.discard(i)
         start, count = start + count, _BATCH
-    return bool(flat)
+    return f"{min(left)}-{_checksum(layers[: min(left)])}" if left else ""
 
 
 def _is_flat(activation: nn.Module, value: Tensor) -> bool:
     with torch.enable_grad():
-        inputs = value.detach().clone().requires_grad_()  # some work in place
-        (slope,) = torch.autograd.grad(activation(inputs * 1).sum(), inputs)
+        inputs = value.detach().clone().requires_grad_()
+        (slope,) = torch.autograd.grad(activation(inputs * 1).sum(), inputs)  # some work in place
     return not slope.any()
+
+
+def _is_constant(value: Tensor, one: Tensor) -> bool:
+    return torch.equal(value, one.expand_as(value))
+
+
+def _checksum(layers: list[nn.Module]) -> str:
+    digest = hashlib.sha256()
+    for layer in layers:
+        for weight in layer.parameters():
+            digest.update(weight.detach().cpu().contiguous().numpy().data)
+    return digest.hexdigest()

@@ -72,12 +72,15 @@ class UpsampledConvolution(nn.Module):
             and upsample.mode == "nearest"
             and upsample.scale_factor == 2
             and isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
+            and not isinstance(convolution.padding, str)
+            and all(
+                p < k for p, k in zip(convolution.padding, convolution.kernel_size, strict=True)
+            )
             and min(convolution.kernel_size) > 1
             and set(convolution.stride) == set(convolution.dilation) == {1}
             and convolution.groups == 1
             and convolution.padding_mode == "zeros"
             and set(convolution.output_padding) == {0}
-            and not isinstance(convolution.padding, str)
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -107,7 +110,10 @@ def rewritten(stack: nn.Sequential) -> nn.Sequential:
 
 
 def _split(decoder: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
-    """The decoder before and from its output activation, if that comes last."""
+    """The decoder before and from its output activation, if nothing with weights follows."""
     modules = list(decoder)
-    at = len(modules) - isinstance(modules[-1], _HEADS)
+    heads = [i for i, module in enumerate(modules) if isinstance(module, _HEADS)]
+    at = heads[-1] if heads else len(modules)
+    if any(True for module in modules[at:] for _ in module.parameters()):
+        at = len(modules)
     return nn.Sequential(*modules[:at]), nn.Sequential(*modules[at:])

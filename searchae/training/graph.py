@@ -55,18 +55,16 @@ class GraphStep:
     def _recorded(self, indices: Tensor, noise: Tensor | None) -> _Recording | None:
         state, weights = self._eager.tensors(), self._eager.weights()
         before, start = _copies(state), _copies(weights)
-        recording = _Recording(self._eager, indices, noise)
+        expected = self._eager(indices, noise=noise).clone()
+        wanted = _copies(weights)
+        _put(state, before)
         try:
-            expected = self._eager(indices, noise=noise).clone()
-            wanted = _copies(weights)
-            _put(state, before)
+            recording = _Recording(self._eager, indices, noise)
             recording.replay = self._record(recording.run)
             _put(state, before)  # making a recording may take steps
             found = recording(indices, noise).clone()
             same = _alike(found, expected, start=start, wanted=wanted, got=weights)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as e:
+        except RuntimeError as e:  # a full memory too: the eager step has just fitted
             _put(state, before)
             log.warning("a step could not be recorded (%s): training goes on without", e)
             return None
@@ -85,7 +83,7 @@ class _Recording:
         self._indices = indices.clone()
         self._noise = None if noise is None else noise.clone()
         self._mse = torch.zeros((), device=indices.device)
-        self.replay: Run = self.run
+        self.replay: Run | None = None
 
     def run(self) -> None:
         self._mse.copy_(self._eager(self._indices, noise=self._noise))
@@ -94,17 +92,24 @@ class _Recording:
         self._indices.copy_(indices)
         if self._noise is not None and noise is not None:
             self._noise.copy_(noise)
+        assert self.replay is not None
         self.replay()
         return self._mse
 
 
-def cuda_graph(run: Run) -> Run:
+def cuda_graph(run: Run, *, device: torch.device) -> Run:
     """Records ``run`` in a CUDA graph, as torch's notes on CUDA graphs describe it.
 
     Args:
         run: Reads and writes the same tensors each time and waits for nothing. It is run a few
             times first, so that libraries choose their algorithms outside the recording.
+        device: Where those tensors are.
     """
+    with torch.cuda.device(device):
+        return _captured(run)
+
+
+def _captured(run: Run) -> Run:
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

@@ -44,13 +44,17 @@ class Optimizer:
         self._weights = list(weights)
         self._rule = rule
 
+    def clear(self) -> None:
+        """Forgets the gradients, those of a backward pass that was broken off too."""
+        for weight in self._weights:
+            weight.grad = None
+
     @torch.no_grad()
     def step(self) -> None:
         """Updates every weight, and forgets the gradients."""
         gradients = [_gradient(w) for w in self._weights]
         self._rule(self._weights, gradients)
-        for weight in self._weights:
-            weight.grad = None
+        self.clear()
 
     def state(self) -> State:
         """What it keeps from step to step, by name; one tensor a weight, not copied."""

@@ -10,7 +10,10 @@ import torch
 from searchae.errors import UserError
 
 Precision = Literal["fp32", "bf16"]
-"""``bf16``: convolutions and matrix products; weights, loss and evaluation stay float32."""
+"""Of convolutions and matrix products in a step; weights, loss and evaluation are float32 always.
+
+On a GPU torch computes float32 convolutions in TF32, unless it is told otherwise.
+"""
 
 CHOICES = ("auto", "fp32", "bf16")
 

@@ -84,6 +84,7 @@ class EagerStep:
         loss = mse
         if params.l1:
             loss = mse + l1_penalty(params, latents=latents, weights=self._weights)
+        self._optimizer.clear()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         if params.clips:

@@ -10,6 +10,16 @@ bundle.
 
 from searchae.winner.choice import Plan, find, plan
 from searchae.winner.outcome import FILES, train
-from searchae.winner.training import Retrained, reproduction, retrain
+from searchae.winner.training import BAD_ENDS, Retrained, reproduction, retrain
 
-__all__ = ["FILES", "Plan", "Retrained", "find", "plan", "reproduction", "retrain", "train"]
+__all__ = [
+    "BAD_ENDS",
+    "FILES",
+    "Plan",
+    "Retrained",
+    "find",
+    "plan",
+    "reproduction",
+    "retrain",
+    "train",
+]

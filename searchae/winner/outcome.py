@@ -28,7 +28,7 @@ from searchae.spec import Progress
 from searchae.study import versions
 from searchae.training import EpochResult, Metrics
 from searchae.winner.choice import Plan
-from searchae.winner.training import OnEpoch, Retrained, reproduction, retrain
+from searchae.winner.training import BAD_ENDS, OnEpoch, Retrained, reproduction, retrain
 
 FILES = (
     "model.safetensors",
@@ -78,8 +78,9 @@ def train(
         for seed in plan.seeds:
             checkpoints = Checkpoints(workspace.checkpoints, seed)
             runs.append(retrain(plan, seed, splits, checkpoints=checkpoints, on_epoch=on_epoch))
-            if runs[-1].ended == "diverged":
-                note(f"seed {seed} diverged; its best epoch until then, {runs[-1].epoch}, is kept")
+            verb = BAD_ENDS.get(runs[-1].ended)
+            if verb:
+                note(f"seed {seed} {verb}; its best epoch until then, {runs[-1].epoch}, is kept")
         note("measuring on the test split")
         metrics = _finish(plan, runs, splits, out)
     shutil.rmtree(workspace.checkpoints.parent)

@@ -11,13 +11,16 @@ from optuna.trial import FrozenTrial
 from torch import Tensor
 
 from searchae import data
-from searchae.errors import DivergedError
+from searchae.errors import DeadError, DivergedError
 from searchae.objective import Checkpoints
 from searchae.study import RUNTIME, WARM_START
 from searchae.training import CheckpointError, EpochResult, Trainer
 from searchae.winner.choice import Plan
 
 log = logging.getLogger(__name__)
+
+BAD_ENDS = {"diverged": "diverged", "dead": "died"}
+"""How a training may end without having come to its end, and the verb for it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +32,7 @@ class Retrained:
         history: Its epochs.
         epoch: The best one on the validation split, the first among equals.
         weights: Those after it, on the CPU.
-        ended: ``epochs``, ``plateau`` or ``diverged``.
+        ended: ``epochs``, ``plateau``, ``diverged`` or ``dead``.
     """
 
     seed: int
@@ -75,7 +78,7 @@ def retrain(
     except DivergedError as e:
         if kept is None:
             raise DivergedError(f"seed {seed}: {e}") from e
-        ended = "diverged"
+        ended = "dead" if isinstance(e, DeadError) else "diverged"
     assert kept is not None  # a training has at least one epoch
     full = len(trainer.history) == plan.params.train.epochs
     return Retrained(

@@ -162,15 +162,23 @@ def test_a_denoiser_is_measured_under_the_noise_that_it_was_validated_under(
     assert abs(clean - noisy["psnr_db"]) > 1e-3, "it was not measured on clean images"
 
 
-def test_of_a_training_that_diverges_late_the_best_epoch_is_kept(
-    stored: Stored, home: Path, tmp_path: Path
+@pytest.mark.parametrize(
+    ("changes", "ended", "verb"),
+    [
+        ({"learning_rate": 10.0}, "dead", "died"),
+        ({"learning_rate": 5.0, "noise_std": 0.01}, "diverged", "diverged"),
+    ],
+)
+def test_of_a_training_that_goes_wrong_late_the_best_epoch_is_kept(
+    stored: Stored, home: Path, tmp_path: Path, changes: dict[str, Any], ended: str, verb: str
 ) -> None:
     notes: list[str] = []
     made = unbounded(plan(stored, epochs="40", patience=0), learning_rate=10.0)
-    told = train(made, home, tmp_path / "bundle", note=notes.append)
-    assert told["training"]["ended"] == "diverged"
+    params = replace(made.params, train=made.params.train.model_copy(update=changes))
+    told = train(replace(made, params=params), home, tmp_path / "bundle", note=notes.append)
+    assert told["training"]["ended"] == ended
     assert 0 < told["epoch"] <= told["training"]["epochs"] < 40
-    assert f"seed 0 diverged; its best epoch until then, {told['epoch']}, is kept" in notes
+    assert f"seed 0 {verb}; its best epoch until then, {told['epoch']}, is kept" in notes
 
 
 def test_evaluating_a_bundle_gives_its_metrics_to_the_bit(

@@ -57,6 +57,14 @@ def test_without_a_gpu_the_cores_are_shared_out() -> None:
     assert planned(Machine(cpus=2), workers=6).threads == 1
 
 
+def test_each_worker_is_told_the_precision_and_keeps_its_pages() -> None:
+    (job,) = started(planned(Machine(cpus=1), precision="bf16"))
+    assert job.argv[job.argv.index("--precision") + 1] == "bf16"
+    assert job.environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+    (own,) = started(planned(Machine(cpus=1)), GLIBC_TUNABLES="glibc.malloc.check=1")
+    assert "GLIBC_TUNABLES" not in own.environment, "the user's own stand"
+
+
 def test_with_gpus_each_worker_sees_its_own() -> None:
     fleet = planned(Machine(gpus=2), workers_per_device=2)
     found = started(fleet, CUDA_VISIBLE_DEVICES="0,1")

@@ -63,6 +63,7 @@ def test_upsampling_and_convolution_in_one(
         (nn.Upsample(scale_factor=2), nn.Conv2d(3, 3, 3, padding=1, groups=3)),
         (nn.Upsample(scale_factor=2), nn.ConvTranspose2d(3, 5, 3, stride=2, output_padding=1)),
         (nn.Upsample(scale_factor=2), nn.Conv2d(3, 5, 1)),
+        (nn.Upsample(scale_factor=2), nn.Conv2d(3, 5, 2, padding=2)),
         (nn.Upsample(scale_factor=2), nn.ReLU()),
     ],
 )
@@ -89,8 +90,9 @@ def test_a_whole_net_in_float64_is_the_model_s_own(more: dict[str, object]) -> N
     )
 
 
-def test_bf16_is_near_float32_with_float32_results_and_gradients() -> None:
-    net = model()
+@pytest.mark.parametrize("more", [{}, {"kind": "dense"}])
+def test_bf16_is_near_float32_with_float32_results_and_gradients(more: dict[str, object]) -> None:
+    net = model(**more)
     images = torch.rand(4, 3, 8, 8)
     latents, outputs = Forward(net, "bf16")(images)
     assert latents.dtype == outputs.dtype == torch.float32
