@@ -152,10 +152,11 @@ def test_under_hyperband_a_sampler_learns_from_every_trial() -> None:
     study = optuna.create_study(direction="maximize", sampler=witness)
     study.pruner = search.pruner(spec, study)
     for _ in range(12):
-        study.tell(study.ask(), 20.0)
+        trial = study.ask()
+        study.tell(trial, trial.suggest_float("x", 0, 1))
     assert witness.shown == list(range(1, 13))
     study.pruner = brackets_of(study.pruner)
-    study.ask()
+    study.ask().suggest_float("x", 0, 1)
     assert witness.shown[-1] < 12
 
 
