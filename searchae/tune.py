@@ -14,6 +14,7 @@ import torch
 from sqlalchemy.engine import URL
 
 from searchae import catalog, data, fleet, models, objective, space, storage, study, study_file
+from searchae.data import decoded
 from searchae.errors import NoStudyError, SearchaeError, SpecError, StudyStoppedError, UserError
 from searchae.launch import Launcher, LocalLauncher
 from searchae.launch.supervisor import Supervisor
@@ -198,6 +199,8 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
         warm_start=source,
     )
     stored.study.set_user_attr(study.SPLITS, data.describe(splits))
+    if launcher.nearby:
+        decoded.keep(splits, request.data_dir)
     del splits
     ledger = Ledger(stored)
     asked, done = spec.search.trials, ledger.counts().finished

@@ -14,8 +14,10 @@ from pathlib import Path
 import optuna
 import torch
 from optuna.trial import FrozenTrial, Trial, TrialState
+from torch import Tensor
 
 from searchae import data, gallery, objective, pictures, search, space
+from searchae.data import decoded
 from searchae.errors import (
     ArtifactsError,
     DeadError,
@@ -130,15 +132,23 @@ class Worker:
         torch.set_num_threads(self.options.threads)
         self._device = pick_device(self.options.device)
         self._precision = pick_precision(self.options.precision, self._device)
-        splits = data.load(spec.data, data_dir=self.options.data_dir, seed=spec.seed)
-        data.require(splits, self.stored.data_hash)
-        self._images = (splits.train, splits.validation)
+        self._images = self._load()
         self._ledger = Ledger(self.stored)
         self._pulse = Pulse(self._ledger, self.stop, parent=self.options.parent)
         self._study = self.stored.study
         self._failures = 0
         self._study.pruner = search.pruner(spec, self._study)
         self._imported = sum(self._study.user_attrs.get(IMPORTED, {}).values())
+
+    def _load(self) -> tuple[Tensor, Tensor]:
+        """Training and validation images, mapped where the search has left them."""
+        spec, data_dir = self.stored.spec, self.options.data_dir
+        found = decoded.find(self.stored.data_hash, data_dir)
+        if found is not None:
+            return found
+        splits = data.load(spec.data, data_dir=data_dir, seed=spec.seed)
+        data.require(splits, self.stored.data_hash)
+        return splits.train, splits.validation
 
     def _work(self) -> None:
         while not self.stop.is_set():

@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from searchae import data, objective
+from searchae.data import decoded
 from searchae.errors import (
     DeadError,
     DeviceError,
@@ -296,3 +297,17 @@ def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
     timer.start()
     me.run()
     assert seen == [max(trial.intermediate_values) + 1], "it goes on where it was left"
+
+
+def test_a_worker_maps_the_images_that_the_search_has_decoded(
+    study: Callable[..., Stored], folder: Path
+) -> None:
+    """The source is not read again; the results are the same to the bit."""
+    read, mapped = study("read"), study("mapped")
+    worker(read, folder).run()
+    splits = data.load(mapped.spec.data, data_dir=folder / "data", seed=mapped.spec.seed)
+    decoded.keep(splits, folder / "data")
+    (folder / "data" / "tiny.npz").unlink()
+    worker(mapped, folder).run()
+    values = [[t.intermediate_values for t in trials(s)] for s in (read, mapped)]
+    assert values[0] == values[1] != []
