@@ -44,14 +44,6 @@ WORKERS = (1, 4)
 SEEDS = 20
 
 
-CLOSED = "closed"
-"""Optuna's own Hyperband, whose sampler sees one bracket only."""
-
-
-def _settings(side: str) -> dict[str, Any]:
-    return {k: v for k, v in (SIDES[side] or {}).items() if k != CLOSED}
-
-
 def _tpe(pruner: str, startup: int, **more: int) -> Mapping[str, Any]:
     return {"sampler": "tpe", "pruner": pruner, "startup_trials": startup, **more}
 
@@ -60,7 +52,6 @@ SIDES: dict[str, Mapping[str, Any] | None] = {
     "random search": {"sampler": "random", "pruner": "none"},
     "Optuna's defaults": None,
     DEFAULT: {},
-    "hyperband /3, closed, tpe 10": {CLOSED: True},
     "none, tpe 10": _tpe("none", 10),
     "median, tpe 10": _tpe("median", 10),
     "halving /3, tpe 10": _tpe("successive-halving", 10),
@@ -114,18 +105,14 @@ class Search:
 
     def __init__(self, table: Table, side: str, *, seed: int, once: bool) -> None:
         self._table, self._once = table, once
-        self._spec = table.spec(seed=seed, search=_settings(side))
+        self._spec = table.spec(seed=seed, search=SIDES[side] or {})
         self._plain = SIDES[side] is None
         self._study = optuna.create_study(direction="maximize", study_name=f"replay-{seed}")
         if self._plain:
             self._study.sampler = optuna.samplers.TPESampler(seed=seed)
             self._study.pruner = optuna.pruners.MedianPruner()
         else:
-            made = search.pruner(self._spec, self._study)
-            if CLOSED in (SIDES[side] or {}):
-                assert isinstance(made, search.OpenBrackets)
-                made = made.hyperband
-            self._study.pruner = made
+            self._study.pruner = search.pruner(self._spec, self._study)
         self._taken: set[int] = set()
         self._spent = 0
         self._ends: dict[int, tuple[int, float | None, int]] = {}
@@ -265,7 +252,7 @@ def replay(options: argparse.Namespace) -> None:
 
 def _stamp(table: Table, side: str) -> int:
     """Changes with what a search depends on; one that was kept is used only if this is the same."""
-    settings = table.spec(seed=0, search=_settings(side)).search
+    settings = table.spec(seed=0, search=SIDES[side] or {}).search
     makers = Path(search.__file__).read_text(encoding="utf-8")
     return zlib.crc32(f"{table}{settings!r}{makers}{optuna.__version__}{side}".encode())
 

@@ -71,26 +71,7 @@ def pruner(spec: StudySpec, study: optuna.Study) -> BasePruner:
     # Hyperband makes its brackets when it is first asked; before, its sampler sees all trials in
     # one. Asked about a trial without reports it answers no, and a new worker sees what others see.
     made.prune(study, create_trial(state=TrialState.WAITING))
-    return OpenBrackets(made)
-
-
-class OpenBrackets(BasePruner):
-    """Hyperband whose sampler learns from every trial.
-
-    Optuna shows a sampler only the trials of the bracket that its own trial falls into. Each
-    bracket then has a random start of its own, and a search of some dozens of trials is random for
-    the most part.
-
-    Args:
-        hyperband: Which decides.
-    """
-
-    def __init__(self, hyperband: HyperbandPruner) -> None:
-        self.hyperband = hyperband
-
-    def prune(self, study: optuna.Study, trial: optuna.trial.FrozenTrial) -> bool:
-        """As Hyperband does."""
-        return self.hyperband.prune(study, trial)
+    return made
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:

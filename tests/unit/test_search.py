@@ -7,10 +7,8 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.distributions import BaseDistribution
-from optuna.pruners import BasePruner, HyperbandPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
 from searchae import search, space
 from searchae.spec import Parameter, StudySpec
@@ -127,46 +125,13 @@ def test_without_a_pruner_every_trial_is_run_to_its_end() -> None:
     assert {t.state for t in study.trials} == {TrialState.COMPLETE}
 
 
-class Witness(RandomSampler):
-    """Remembers how many trials it is shown."""
-
-    def __init__(self) -> None:
-        super().__init__(seed=0)
-        self.shown: list[int] = []
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        self.shown.append(len(study.get_trials(deepcopy=False)))
-        return super().infer_relative_search_space(study, trial)
-
-
-def brackets_of(pruner: BasePruner) -> HyperbandPruner:
-    assert isinstance(pruner, search.OpenBrackets)
-    return pruner.hyperband
-
-
-def test_under_hyperband_a_sampler_learns_from_every_trial() -> None:
-    """Optuna's shows it one bracket of several, each of which then begins at random again."""
-    spec, witness = read(pruner="hyperband"), Witness()
-    study = optuna.create_study(direction="maximize", sampler=witness)
-    study.pruner = search.pruner(spec, study)
-    for _ in range(12):
-        trial = study.ask()
-        study.tell(trial, trial.suggest_float("x", 0, 1))
-    assert witness.shown == list(range(1, 13))
-    study.pruner = brackets_of(study.pruner)
-    study.ask().suggest_float("x", 0, 1)
-    assert witness.shown[-1] < 12
-
-
 def test_a_new_worker_s_hyperband_puts_trials_where_the_others_do() -> None:
     spec = read(pruner="hyperband")
     study = optuna.create_study(direction="maximize", study_name="shared")
     trials = [create_trial(state=TrialState.RUNNING) for _ in range(20)]
     for number, trial in enumerate(trials):
         trial.number = number
-    old, new = (brackets_of(search.pruner(spec, study)) for _ in range(2))
+    old, new = search.pruner(spec, study), search.pruner(spec, study)
     for trial in trials:
         old.prune(study, trial)
     brackets = [[p._get_bracket_id(study, t) for t in trials] for p in (old, new)]
