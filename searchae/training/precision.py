@@ -23,8 +23,8 @@ _CPUINFO = Path("/proc/cpuinfo")
 def pick_precision(name: str, device: torch.device) -> Precision:
     """The precision of that name.
 
-    ``auto`` is bf16 on a CPU with AMX tiles for it, where a step takes about half the time, and fp32
-    elsewhere: a CPU without such units takes ten times as long, and small nets leave a GPU
+    ``auto`` is bf16 on a CPU with AMX tiles for it, where a step takes about half the time, and
+    fp32 elsewhere: a CPU without such units takes ten times as long, and small nets leave a GPU
     waiting for kernels to start, of which bf16 has more.
 
     Args:
