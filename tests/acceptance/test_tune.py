@@ -256,8 +256,10 @@ def test_a_worker_with_other_data_is_refused(
     command_line: Run, folder: Path, told: dict[str, Any]
 ) -> None:
     images = smooth_images(128, seed=9)
-    np.savez(folder / "data" / "tiny.npz", x_train=images, x_test=smooth_images(16))
-    done = command_line("worker", "--study", "tiny")
+    elsewhere = folder / "another-machine"
+    elsewhere.mkdir()
+    np.savez(elsewhere / "tiny.npz", x_train=images, x_test=smooth_images(16))
+    done = command_line("worker", "--study", "tiny", "--data-dir", str(elsewhere))
     assert done.returncode == 2
     assert "differs from what the study was made with" in done.stderr
 
