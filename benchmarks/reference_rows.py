@@ -59,6 +59,11 @@ class Run:
     metrics: Mapping[str, Any]
     data_dir: Path
 
+    @property
+    def validation_psnr_db(self) -> float:
+        """After the best validation epoch, the mean over the seeds."""
+        return float(self.metrics["seeds"]["validation_psnr_db"]["mean"])
+
     def last_epoch(self, column: str) -> float:
         """A column of the history after the last epoch, the mean over the seeds."""
         last: dict[str, float] = {}
@@ -125,6 +130,7 @@ class Row:
         settings: Keys of the study that differ from the file's.
         search: Keys that differ in the search alone: fewer images.
         seeds: Trainings of each side.
+        finalists: So many of the search's best trials are trained on all images.
         train_images: Of the trainings; see ``searchae train``.
         validation: The same: the share held out.
         prepare: Called with the data folder before all else.
@@ -140,6 +146,7 @@ class Row:
     settings: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
     seeds: int = 1
+    finalists: int = 1
     train_images: str = "all"
     validation: float = 0.1
     prepare: Callable[[Path, Callable[[str], None]], None] | None = None
@@ -242,6 +249,7 @@ def _c(key: str, study: str, trials: int) -> Row:
         ),
         trials=trials,
         search={**SMALL, "data.train_images": 12000},
+        finalists=2,
         prepare=mnist_as_csv,
     )
 

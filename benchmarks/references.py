@@ -7,7 +7,8 @@
 Everything runs through the command line, as a user would do it: ``searchae tune`` searches on a
 part of the images, beginning with the published configuration (``[[search.first]]`` of the study
 file); ``searchae train`` then trains that one and the best one on all images for the published
-epochs, with the same seeds. The search sees the validation split only. Row A has no published
+epochs, with the same seeds. Where a row has several finalists, the one with the best validation
+PSNR counts. The search sees the validation split only. Row A has no published
 figures: there ``searchae compare`` gives a verdict.
 
 A row that is done is kept in the work folder and not run again. What stands in for data that could
@@ -29,6 +30,9 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
+
+import optuna
+from optuna.trial import TrialState
 
 from benchmarks.reference_rows import ROWS, Comparison, Row, Run
 
@@ -106,6 +110,14 @@ class Commands:
         found: dict[str, Any] = json.loads(out)
         return found
 
+    def best_trials(self, study: str, count: int) -> list[int]:
+        """Numbers of the search's best trials, the best first."""
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        found = optuna.load_study(study_name=study, storage=self._environment["SEARCHAE_STORAGE"])
+        complete = found.get_trials(states=(TrialState.COMPLETE,))
+        ranked = sorted(complete, key=lambda t: t.value or 0.0, reverse=True)
+        return [t.number for t in ranked[:count]]
+
 
 _running: list[subprocess.Popen[str]] = []
 
@@ -142,16 +154,20 @@ def _reproduced(row: Row, command: Commands, say: Say) -> dict[str, Any]:
     if row.prepare:
         row.prepare(command.data_dir, say)
     searched = _search(row, command, say)
-    best = searched["best"]["number"]
-    say(f"best of the search: trial {best}, {searched['best']['params']}")
+    say(f"best of the search: trial {searched['best']['number']}, {searched['best']['params']}")
     started = time.perf_counter()
+    # Where nothing better than the published one was found, it stands for both.
+    finalists = command.best_trials(row.key, row.finalists)
     with ThreadPoolExecutor(command.workers) as pool:
-        published = pool.submit(_train, row, command, 0, "reproduced", say)
-        # Where nothing better than the published one was found, it stands for both.
-        found = pool.submit(_train, row, command, best, "searched", say) if best else published
-        runs = {"reproduced": published.result(), "searched": found.result()}
+        trained = {
+            trial: pool.submit(_train, row, command, trial, say)
+            for trial in dict.fromkeys((0, *finalists))
+        }
+    chosen = max((trained[t].result() for t in finalists), key=lambda r: r.validation_psnr_db)
+    runs = {"reproduced": trained[0].result(), "searched": chosen}
     return {
-        "params": searched["best"]["params"],
+        "params": chosen.metrics["params"],
+        "finalists": len(finalists),
         # The search may have been done by an earlier, interrupted run.
         "seconds": searched["wall_s"] + time.perf_counter() - started,
         "budget": {
@@ -175,9 +191,12 @@ def _reproduced(row: Row, command: Commands, say: Say) -> dict[str, Any]:
     }
 
 
-def _train(row: Row, command: Commands, trial: int, side: str, say: Say) -> Run:
-    out = command.folder / side
-    say(f"training: {side}, trial {trial}, {row.seeds} seeds")
+def _train(row: Row, command: Commands, trial: int, say: Say) -> Run:
+    out = command.folder / f"trial-{trial}"
+    kept = out / "metrics.json"  # the last file that is written
+    if kept.exists():
+        return Run(out, json.loads(kept.read_text()), command.data_dir)
+    say(f"training: trial {trial}, {row.seeds} seeds")
     metrics = command.run(
         *("train", "--study", row.key, "--trial", str(trial), "--epochs", "search"),
         *("--train-images", row.train_images, "--validation", str(row.validation)),
@@ -214,7 +233,9 @@ def table(work: Path) -> str:
             lines += _lines(lead, found)
         if found is not None:
             params = ", ".join(f"{k} = {_short(v)}" for k, v in found.get("params", {}).items())
-            said = f" Searched: {params}." if params else ""
+            several = found.get("finalists", 1)
+            of = f" (of {several} finalists, by validation)" if several > 1 else ""
+            said = f" Searched{of}: {params}." if params else ""
             notes.append(f"- {row.key}: {found['date']}, {found['machine']}.{said} {row.note}")
     return "\n".join([*lines, "", *notes, "", *verdicts]).rstrip() + "\n"
 
