@@ -7,6 +7,7 @@ that made it and the budget. What is stored is JSON; nothing is ever unpickled.
 from __future__ import annotations
 
 import platform
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from searchae import search, space, study_file
 from searchae.errors import NoStudyError, StorageError, StudyMismatchError, nearest
 from searchae.spec import StudySpec
 from searchae.storage import ResilientStorage, exclusive, masked
+
+_MAKING_S = 3.0
 
 SPEC, DATA_HASH, VERSIONS = "searchae:spec", "searchae:data_hash", "searchae:versions"
 BUDGET, STOPPED, IMPORTED = "searchae:budget", "searchae:stopped", "searchae:imported"
@@ -84,7 +87,13 @@ def load_study(storage: ResilientStorage, name: str) -> Stored:
         raise NoStudyError(
             f"study {name!r} is not in {masked(storage.engine.url)}; {hint}"
         ) from None
-    attributes = storage.get_study_user_attrs(study_id)
+    deadline = time.monotonic() + _MAKING_S
+    # Another process has just made it, or else it is not searchae's: the first thing that is
+    # written to a new study is its data's hash.
+    while not (attributes := storage.get_study_user_attrs(study_id)):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
     if DATA_HASH in attributes and SPEC not in attributes:
         raise NoStudyError(f"study {name!r} is being made; try again in a moment")
     if SPEC not in attributes:

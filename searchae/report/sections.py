@@ -270,7 +270,7 @@ def _gain(run: Run, found: Findings) -> str:
 
 def _machines(found: Findings) -> str:
     """Trials by where they ran last."""
-    keys = ("host", "device", "precision", "threads", "cpu", "python", "torch", "searchae")
+    keys = ("host", "device", "threads", "precision", "cpu", "python", "torch", "searchae")
     counts = Counter(
         tuple(str(r.runtime.get(k, NONE)) for k in keys) for r in found.runs if r.runtime
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier
+from threading import Barrier, Timer
 from typing import Any
 
 import optuna
@@ -13,7 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from searchae import search, space
-from searchae.errors import StorageError, StudyMismatchError
+from searchae.errors import NoStudyError, StorageError, StudyMismatchError
 from searchae.ledger import Ledger
 from searchae.spec import StudySpec
 from searchae.storage import ResilientStorage, connect
@@ -152,6 +152,18 @@ def test_an_unknown_name_lists_the_studies_and_the_nearest(storage: ResilientSto
     make(storage, "large")
     with pytest.raises(StorageError, match=r"did you mean 'tiny'\? Valid: large, tiny"):
         load_study(storage, "tinny")
+
+
+def test_a_study_that_is_just_being_made_is_not_taken_for_somebody_else_s(
+    storage: ResilientStorage,
+) -> None:
+    """A waiting worker that looks between the study's row and its first attribute."""
+    fresh = optuna.create_study(study_name="s", storage=storage)
+    later = Timer(0.5, fresh.set_user_attr, (DATA_HASH, "abc"))
+    later.start()
+    with pytest.raises(NoStudyError, match="'s' is being made; try again in a moment"):
+        load_study(storage, "s")
+    later.join()
 
 
 @pytest.mark.parametrize("given", ["trials", "attributes"])
