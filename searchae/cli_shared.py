@@ -60,11 +60,12 @@ Artifacts = Annotated[
     typer.Option(envvar="SEARCHAE_ARTIFACTS", help="Checkpoints and logs; shared by all workers."),
 ]
 Device = Annotated[str, typer.Option(envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.")]
+_PRECISION = "fp32, bf16, or auto: bf16 on a CPU with AMX units for it."
 Precision = Annotated[
     str,
     typer.Option(
         envvar="SEARCHAE_PRECISION",
-        help="fp32, bf16, or auto: bf16 on a CPU with AMX units for it.",
+        help=_PRECISION,
     ),
 ]
 RecordedPrecision = Annotated[
@@ -72,7 +73,7 @@ RecordedPrecision = Annotated[
     typer.Option(
         "--precision",
         envvar="SEARCHAE_PRECISION",
-        help="fp32, bf16, or auto: bf16 on a CPU with AMX units for it.",
+        help=_PRECISION,
         show_default="the trial's in the search",
     ),
 ]

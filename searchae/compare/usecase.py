@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -203,24 +203,22 @@ def _plans(stored: Stored, trials: Iterable[int], schedule: Schedule) -> dict[in
         epochs = str(schedule.epochs or stored.spec.epochs)
         if patience is None:
             patience = int(stored.spec.fixed["train"].get("patience", 0))
-
-    def plans(precision: str | None) -> dict[int, winner.Plan]:
-        return {
-            t: winner.plan(
-                stored,
-                trial=str(t),
-                epochs=epochs,
-                patience=patience,
-                device=schedule.device,
-                threads=schedule.threads,
-                precision=precision,
-            )
-            for t in sorted(set(trials))
-        }
-
-    found = plans(schedule.precision)
-    # Of a fleet of unlike machines: a choice must not win by where its trials ran.
-    return found if len({p.precision for p in found.values()}) == 1 else plans("fp32")
+    plans = {
+        t: winner.plan(
+            stored,
+            trial=str(t),
+            epochs=epochs,
+            patience=patience,
+            device=schedule.device,
+            threads=schedule.threads,
+            precision=schedule.precision,
+        )
+        for t in sorted(set(trials))
+    }
+    if len({plan.precision for plan in plans.values()}) > 1:
+        # Of a fleet of unlike machines: a choice must not win by where its trials ran.
+        return {t: replace(plan, precision="fp32") for t, plan in plans.items()}
+    return plans
 
 
 def _tried(contest: Contest) -> str:

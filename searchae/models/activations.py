@@ -20,6 +20,9 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
 }
 
+MODULES = tuple(type(make()) for make in _ACTIVATIONS.values())
+"""Their classes, to know them by in a net."""
+
 
 def activation(name: str) -> list[nn.Module]:
     """The activation of that name as a list of modules: empty for ``none``.

@@ -13,13 +13,12 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from searchae.models import Autoencoder
+from searchae.models import Autoencoder, activations
 from searchae.spec import TrialParams
 from searchae.training.images import ResidentImages
 
 _LOOK = 16
 _BATCH = 250
-_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Sigmoid, nn.Tanh, nn.ELU, nn.GELU, nn.SiLU)
 
 
 def can_be_told(params: TrialParams) -> bool:
@@ -42,7 +41,7 @@ def silent(model: Autoencoder, images: ResidentImages) -> str:
         row, an epoch apart, is dead. Empty if there is no such layer.
     """
     layers = [*model.encoder, *model.decoder]
-    left = {i for i, layer in enumerate(layers) if isinstance(layer, _ACTIVATIONS)}
+    left = {i for i, layer in enumerate(layers) if isinstance(layer, activations.MODULES)}
     same: dict[int, Tensor] = {}
     start, count = 0, _LOOK
     while left and start < len(images):

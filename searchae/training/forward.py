@@ -10,10 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from searchae.models import Autoencoder
+from searchae.models import Autoencoder, activations
 from searchae.training.precision import Precision
-
-_HEADS = (nn.Sigmoid, nn.Tanh, nn.ReLU, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU)
 
 
 class Forward:
@@ -112,7 +110,7 @@ def rewritten(stack: nn.Sequential) -> nn.Sequential:
 def _split(decoder: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
     """The decoder before and from its output activation, if nothing with weights follows."""
     modules = list(decoder)
-    heads = [i for i, module in enumerate(modules) if isinstance(module, _HEADS)]
+    heads = [i for i, module in enumerate(modules) if isinstance(module, activations.MODULES)]
     at = heads[-1] if heads else len(modules)
     if any(True for module in modules[at:] for _ in module.parameters()):
         at = len(modules)
