@@ -36,6 +36,7 @@ from searchae.study import ERROR, IMPORTED, OUTCOME, RUNTIME, WARM_START, Stored
 from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer
 from searchae.training.device import pick_device
 from searchae.training.faults import device_errors
+from searchae.training.kernels import kernels_of
 from searchae.training.precision import Precision, pick_precision
 
 log = logging.getLogger(__name__)
@@ -345,6 +346,7 @@ class Worker:
             "host": identity.host,
             "device": str(self._device),
             "precision": precision,
+            "kernels": kernels_of(self._device, precision),
             "threads": self.options.threads,
             "cpu": torch.backends.cpu.get_cpu_capability(),
             **versions(),

@@ -57,7 +57,7 @@ class Library:
     """Trainings of a study's trials over seeds, kept in the artifact folder.
 
     A training is known by what decides its result: trial, parameters, seed, epochs, data,
-    device, precision, threads and versions; one that is there is not done again.
+    device, precision, kernels, threads and versions; one that is there is not done again.
     """
 
     def __init__(

@@ -270,14 +270,24 @@ def _gain(run: Run, found: Findings) -> str:
 
 def _machines(found: Findings) -> str:
     """Trials by where they ran last."""
-    keys = ("host", "device", "threads", "precision", "cpu", "python", "torch", "searchae")
+    keys = (
+        "host",
+        "device",
+        "threads",
+        "precision",
+        "kernels",
+        "cpu",
+        "python",
+        "torch",
+        "searchae",
+    )
     counts = Counter(
         tuple(str(r.runtime.get(k, NONE)) for k in keys) for r in found.runs if r.runtime
     )
     if not counts:
         return "<p>Not recorded.</p>"
     rows = [(*place, f"{n:,}") for place, n in counts.most_common()]
-    return table((*keys, "trials"), rows, numeric={2, 7})
+    return table((*keys, "trials"), rows, numeric={2, 8})
 
 
 def _states(found: Findings) -> str:

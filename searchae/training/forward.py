@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from searchae.models import Autoencoder, activations
+from searchae.training.kernels import Convolutions
 from searchae.training.precision import Precision
 
 
@@ -20,13 +21,17 @@ class Forward:
     Args:
         model: In training mode; its modules and weights are shared, not copied.
         precision: Of convolutions and matrix products; weights and results are float32 in any.
+        compiled: Convolutions that are used where they fit; None for PyTorch's alone. The model
+            is float32 then, on the CPU.
     """
 
-    def __init__(self, model: Autoencoder, precision: Precision) -> None:
+    def __init__(
+        self, model: Autoencoder, precision: Precision, compiled: Convolutions | None = None
+    ) -> None:
         self._low = precision == "bf16"
-        self._encoder = rewritten(model.encoder)
+        self._encoder = rewritten(model.encoder, compiled)
         body, head = _split(model.decoder)
-        self._body, self._head = rewritten(body), head
+        self._body, self._head = rewritten(body, compiled), head
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Encodes and decodes.
@@ -63,14 +68,10 @@ class UpsampledConvolution(nn.Module):
         self.convolution = convolution
 
     @staticmethod
-    def fits(upsample: nn.Module, convolution: nn.Module) -> bool:
-        """Whether two modules, one after the other, can be joined, and it saves work."""
+    def fits(convolution: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+        """Whether a convolution can be joined with upsampling before it, and it saves work."""
         return (
-            isinstance(upsample, nn.Upsample)
-            and upsample.mode == "nearest"
-            and upsample.scale_factor == 2
-            and isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d)
-            and not isinstance(convolution.padding, str)
+            not isinstance(convolution.padding, str)
             and all(
                 p < k for p, k in zip(convolution.padding, convolution.kernel_size, strict=True)
             )
@@ -95,16 +96,132 @@ class UpsampledConvolution(nn.Module):
         return F.conv_transpose2d(images, kernel, own.bias, stride=2, padding=padding)
 
 
-def rewritten(stack: nn.Sequential) -> nn.Sequential:
-    """The same layers, sharing their weights, joined where that saves work."""
+class CompiledConvolution(nn.Module):
+    """A convolution, with upsampling before or max-pooling after it, by compiled kernels.
+
+    Args:
+        compiled: The kernels.
+        convolution: Whose weights are used; ``fits`` is true of it.
+        up: Whether its input is upsampled by 2.
+        pool: Whether its output is max-pooled by 2.
+    """
+
+    def __init__(
+        self,
+        compiled: Convolutions,
+        convolution: nn.Conv2d | nn.ConvTranspose2d,
+        *,
+        up: bool,
+        pool: bool,
+    ) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self._compiled, self._up, self._pool = compiled, up, pool
+        self._shuffles = up and not pool and convolution.out_channels < compiled.lanes
+
+    @staticmethod
+    def fits(module: nn.Conv2d | nn.ConvTranspose2d, *, pool: bool) -> bool:
+        """Whether the kernels know a convolution, and are faster at it.
+
+        With few input channels they mostly copy, which pays where pooling takes part.
+        """
+        return (
+            module.kernel_size == (3, 3)
+            and module.padding == (1, 1)
+            and set(module.stride) == set(module.dilation) == {1}
+            and module.groups == 1
+            and module.padding_mode == "zeros"
+            and set(module.output_padding) == {0}
+            and (module.in_channels >= 8 or (pool and module.out_channels >= 16))
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Float32 (N, C, H, W) to (N, D, H', W'), channels last."""
+        weight = self.convolution.weight
+        if isinstance(self.convolution, nn.ConvTranspose2d):
+            weight = weight.flip(2, 3).transpose(0, 1)
+        bias = self.convolution.bias
+        if not self._shuffles:
+            return self._compiled(images, weight, bias, up=self._up, pool=self._pool)
+        bias = None if bias is None else bias.repeat(4)
+        fours = self._compiled(images, _shuffled(weight), bias, up=False, pool=False)
+        # What F.pixel_shuffle does, which loses the memory format.
+        count, _, height, width = fours.shape
+        pixels = fours.permute(0, 2, 3, 1).view(count, height, width, 2, 2, -1).transpose(2, 3)
+        return pixels.reshape(count, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+
+
+def _shuffled(weight: Tensor) -> Tensor:
+    """Upsampling by 2 and a 3x3 convolution as one before upsampling, with four times the outputs.
+
+    Each of the four pixels that one becomes has outputs of its own, row by row: few outputs fill
+    a vector so.
+
+    Args:
+        weight: Float (K, C, 3, 3).
+
+    Returns:
+        Float (4 K, C, 3, 3).
+    """
+    before, here, after = weight.unbind(2)
+    zero = torch.zeros_like(here)
+    rows = torch.stack(
+        [torch.stack([before, here + after, zero], 2), torch.stack([zero, before + here, after], 2)]
+    )
+    before, here, after = rows.unbind(4)
+    zero = torch.zeros_like(here)
+    both = torch.stack(
+        [torch.stack([before, here + after, zero], 4), torch.stack([zero, before + here, after], 4)]
+    )
+    # (column parity, row parity, K, C, 3, 3)
+    return both.transpose(0, 1).flatten(0, 2)
+
+
+def rewritten(stack: nn.Sequential, compiled: Convolutions | None = None) -> nn.Sequential:
+    """The same layers, sharing their weights, joined where that saves work.
+
+    Args:
+        stack: As the model has it.
+        compiled: See ``Forward``.
+    """
     modules: list[nn.Module] = []
-    for module in stack:
-        if modules and UpsampledConvolution.fits(modules[-1], module):
-            assert isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
-            modules[-1] = UpsampledConvolution(module)
-        else:
-            modules.append(module)
+    rest = list(stack)
+    while rest:
+        module, count = _first_of(rest, compiled)
+        modules.append(module)
+        rest = rest[count:]
     return nn.Sequential(*modules)
+
+
+def _first_of(layers: list[nn.Module], compiled: Convolutions | None) -> tuple[nn.Module, int]:
+    """What runs the first layers, and how many they are."""
+    up = _doubles(layers[0])
+    convolution = layers[1] if up and len(layers) > 1 else layers[0]
+    if not isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d):
+        return layers[0], 1
+    count = 2 if up else 1
+    pool = len(layers) > count and _halves(layers[count])
+    if compiled and CompiledConvolution.fits(convolution, pool=pool):
+        joined = CompiledConvolution(compiled, convolution, up=up, pool=pool)
+        return joined, count + pool
+    if up and UpsampledConvolution.fits(convolution):
+        return UpsampledConvolution(convolution), 2
+    return layers[0], 1
+
+
+def _doubles(module: nn.Module) -> bool:
+    return isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor == 2
+
+
+def _halves(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.MaxPool2d)
+        and module.kernel_size == module.stride == 2
+        and module.padding == 0
+        and module.dilation == 1
+        and not module.ceil_mode
+        and not module.return_indices
+    )
 
 
 def _split(decoder: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:

@@ -15,6 +15,7 @@ from searchae.models import Autoencoder
 from searchae.spec import TrainParams
 from searchae.training.forward import Forward
 from searchae.training.images import ResidentImages, noisy
+from searchae.training.kernels import Convolutions
 from searchae.training.optimizers import Optimizer
 from searchae.training.penalties import clip_, l1_penalty, penalised_weights
 from searchae.training.precision import Precision
@@ -46,6 +47,7 @@ class EagerStep:
         images: Where batches come from.
         params: Loss, penalty and clip.
         precision: Of the forward and the backward pass; see ``Forward``.
+        compiled: Convolutions for it, if any.
     """
 
     def __init__(
@@ -56,9 +58,10 @@ class EagerStep:
         images: ResidentImages,
         params: TrainParams,
         precision: Precision,
+        compiled: Convolutions | None = None,
     ) -> None:
         self._model = model
-        self._forward = Forward(model, precision)
+        self._forward = Forward(model, precision, compiled)
         self._optimizer = optimizer
         self._images = images
         self._params = params

@@ -16,7 +16,7 @@ from torch import Tensor
 from searchae.errors import DeadError, DivergedError, ModelError, SearchaeError
 from searchae.models import Autoencoder, build
 from searchae.spec import TrialParams
-from searchae.training import seeds
+from searchae.training import kernels, seeds
 from searchae.training.alive import can_be_told, silent
 from searchae.training.checkpoint import CheckpointError
 from searchae.training.epoch import EpochResult
@@ -107,6 +107,8 @@ class Trainer:
                 images=self._images,
                 params=params.train,
                 precision=precision,
+                # They want channels last too.
+                compiled=kernels.chosen(device, precision) if last else None,
             )
             self._step: Step = eager
             if device.type == "cuda":

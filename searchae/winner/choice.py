@@ -13,6 +13,7 @@ from searchae.errors import UserError
 from searchae.report.summary import best, trial_row
 from searchae.spec import DataSpec, TrainParams, TrialParams
 from searchae.study import OUTCOME, RUNTIME, WARM_START, WINNER, Stored
+from searchae.training.kernels import kernels_of
 from searchae.training.precision import Precision, pick_precision
 
 EPOCHS, PATIENCE = 100, 10
@@ -64,6 +65,7 @@ class Plan:
             "device": str(self.device),
             "threads": self.threads,
             "precision": self.precision,
+            "kernels": kernels_of(self.device, self.precision),
         }
 
 

@@ -27,6 +27,7 @@ from searchae.objective import Checkpoints
 from searchae.spec import Progress
 from searchae.study import versions
 from searchae.training import EpochResult, Metrics
+from searchae.training.kernels import kernels_of
 from searchae.winner.choice import Plan
 from searchae.winner.training import BAD_ENDS, OnEpoch, Retrained, reproduction, retrain
 
@@ -151,8 +152,12 @@ def _latent_size(plan: Plan, splits: data.Splits) -> int:
 def _about(plan: Plan, runs: Sequence[Retrained], splits: data.Splits) -> dict[str, Any]:
     """Where the figures come from."""
     first, here = runs[0], versions()
-    where = {**machine(plan.device, threads=plan.threads), "precision": plan.precision}
-    runtime = {k: where[k] for k in ("device", "precision", "threads", "cpu")} | here
+    where = {
+        **machine(plan.device, threads=plan.threads),
+        "precision": plan.precision,
+        "kernels": kernels_of(plan.device, plan.precision),
+    }
+    runtime = {k: where[k] for k in ("device", "precision", "kernels", "threads", "cpu")} | here
     kept = first.history[first.epoch - 1]
     return {
         "study": plan.stored.name,

@@ -108,8 +108,8 @@ def reproduction(
     recorded = {e: v for e, v in trial.intermediate_values.items() if 0 < e <= len(history)}
     if not recorded or WARM_START in trial.user_attrs:
         return None
-    # Of before there was a choice, it was float32.
-    there = {"precision": "fp32", **trial.user_attrs.get(RUNTIME, {})}
+    # Of before there was a choice, it was float32 and PyTorch's own kernels.
+    there = {"precision": "fp32", "kernels": "torch", **trial.user_attrs.get(RUNTIME, {})}
     differs = {
         name: [there.get(name), here] for name, here in runtime.items() if there.get(name) != here
     }

@@ -1,0 +1,110 @@
+"""Builds ``winograd.c`` for the CPU at hand, once a machine, and loads it."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("winograd.c")
+
+# No -ffast-math: it would let the compiler take NaN for impossible, and a process that loads such
+# a library may lose denormals everywhere.
+_FLAGS = ("-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno")
+_TIMEOUT_S = 120
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+class BuildError(Exception):
+    """There is no such library here; the message says why."""
+
+
+def load() -> ctypes.CDLL:
+    """The library, from the cache, or built now (some seconds).
+
+    Raises:
+        BuildError: There is no compiler, it fails, the cache cannot be written, or what is there
+            cannot be loaded.
+    """
+    compiler = _compiler()
+    try:
+        folder = cache_folder()
+        path = folder / f"winograd-{_key(compiler)}.so"
+        if path.exists():
+            try:
+                return ctypes.CDLL(str(path))
+            except OSError as e:
+                log.warning("%s is built again: %s", path, e)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _build(compiler, path)
+        return ctypes.CDLL(str(path))
+    except OSError as e:
+        raise BuildError(str(e)) from e
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept: ``searchae`` in the user's cache folder.
+
+    Raises:
+        BuildError: There is no home.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "searchae"
+    except RuntimeError as e:
+        raise BuildError(str(e)) from e
+
+
+def _compiler() -> str:
+    names = [n for n in (os.environ.get("CC"), "cc", "gcc", "clang") if n]
+    for name in names:
+        path = shutil.which(name)
+        if path:
+            return path
+    raise BuildError(f"no C compiler: none of {', '.join(names)} is on the PATH")
+
+
+def _key(compiler: str) -> str:
+    """Of source, flags, compiler and CPU: a home may be shared by machines of several kinds."""
+    version = _output([compiler, "--version"])
+    parts = [SOURCE.read_text(), " ".join(_FLAGS), compiler, version, platform.machine(), _cpu()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _cpu() -> str:
+    """What tells one kind of CPU from another."""
+    try:
+        lines = _CPUINFO.read_text().splitlines()
+    except OSError:  # not Linux
+        return platform.processor()
+    told = ("flags", "Features", "model name", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(told)}))
+
+
+def _build(compiler: str, path: Path) -> None:
+    """Compiles aside and puts the result in place whole: several workers may be at it."""
+    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
+        made = Path(aside) / path.name
+        command = [compiler, *_FLAGS, "-march=native", "-o", str(made), str(SOURCE)]
+        _output(command)
+        made.replace(path)
+
+
+def _output(command: list[str]) -> str:
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as e:
+        raise BuildError(f"{command[0]}: {e}") from e
+    if done.returncode:
+        raise BuildError(f"{' '.join(command)}: {done.stderr.strip()[-500:]}")
+    return done.stdout

@@ -1,0 +1,246 @@
+"""3x3 convolutions through the compiled library, with gradients."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_TOLERANCE = 1e-3  # relative; rounding alone stays below 1e-5
+
+
+class _Job(ctypes.Structure):
+    """``Shape`` and ``Job`` of ``winograd.c``."""
+
+    _fields_ = [
+        *(
+            (name, ctypes.c_int64)
+            for name in ("images", "height", "width", "in_", "out", "up", "pool")
+        ),
+        *((name, ctypes.c_int64) for name in ("parts", "next", "failed")),
+        *(
+            (name, ctypes.c_void_p)
+            for name in ("x", "u", "bias", "y", "which", "dy", "ut", "dx", "du", "dbias")
+        ),
+    ]
+
+
+class Convolutions:
+    """Convolutions with 3x3 kernels, a stride of 1 and a padding of 1, by Winograd's algorithm.
+
+    Rounding is some 5 times that of a direct convolution: a few 1e-6 of the largest value. With a
+    given number of torch's threads results are the same to the bit.
+
+    Args:
+        library: Of ``build.load``.
+    """
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        integer, pointer = ctypes.c_int64, ctypes.c_void_p
+        library.winograd_lanes.restype = integer
+        library.winograd_weights_size.restype = integer
+        library.winograd_weights_size.argtypes = [integer] * 2
+        library.winograd_weights.restype = None
+        library.winograd_weights.argtypes = [*[integer] * 2, pointer, *[integer] * 2, pointer]
+        for run in (library.winograd_forward_parts, library.winograd_backward_parts):
+            run.argtypes, run.restype = [pointer], None
+        self.lanes = int(library.winograd_lanes())
+
+    def __call__(
+        self, images: Tensor, weight: Tensor, bias: Tensor | None, *, up: bool, pool: bool
+    ) -> Tensor:
+        """Upsamples by 2 (nearest), convolves, and max-pools by 2, as the flags say.
+
+        Args:
+            images: Float32 (N, C, H, W), on the CPU; channels last in memory, or it is copied so.
+            weight: Float32 (K, C, 3, 3), as of ``nn.Conv2d``.
+            bias: Float32 (K,).
+            up: Whether the input is upsampled first.
+            pool: Whether the output is pooled; of an odd size the last row or column is dropped.
+
+        Returns:
+            Float32 (N, K, H', W'), channels last.
+
+        Raises:
+            MemoryError: There is no memory for scratch.
+        """
+        found: Tensor = _Convolution.apply(self, images, weight, bias, up, pool)
+        return found
+
+    def padded(self, channels: int) -> int:
+        """Channels rounded up to whole vectors."""
+        return -(-channels // self.lanes) * self.lanes
+
+    def transformed(self, weight: Tensor) -> Tensor:
+        """Weights (columns, rows, 3, 3) as a product at each of the 36 points wants them."""
+        taps = weight.detach().permute(2, 3, 1, 0)
+        if taps.stride(3) != 1 or taps.stride(0) != 3 * taps.stride(1):
+            taps = taps.contiguous()
+        rows, columns = taps.shape[2:]
+        u = torch.empty(self._library.winograd_weights_size(rows, columns))
+        self._library.winograd_weights(
+            rows, columns, taps.data_ptr(), taps.stride(1), taps.stride(2), u.data_ptr()
+        )
+        return u
+
+    def run(self, name: str, job: _Job) -> None:
+        """Runs ``winograd_<name>_parts`` in as many threads as the job has parts.
+
+        Raises:
+            MemoryError: There is no memory for scratch.
+        """
+        function = getattr(self._library, f"winograd_{name}_parts")
+        job.next = job.failed = 0
+        together = _torch_s_threads()
+        if job.parts > 1 and together is not None:
+            together(ctypes.cast(function, ctypes.c_void_p), ctypes.byref(job), job.parts, 0)
+        else:
+            function(ctypes.byref(job))
+        if job.failed:
+            raise MemoryError("no memory for a convolution's scratch")
+
+
+def can_use_threads() -> bool:
+    """Whether more than one thread would take part."""
+    return _torch_s_threads() is not None
+
+
+@cache
+def _torch_s_threads() -> Callable[..., None] | None:
+    """Runs a C function in some of torch's own threads; None where they are not GNU OpenMP's.
+
+    Threads of ours would share the cores with torch's, which go on spinning for a while after
+    their work is done.
+    """
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    loaded = {line.split()[-1] for line in lines if "libgomp" in line.rpartition("/")[2]}
+    if len(loaded) != 1:
+        return None
+    parallel: Callable[..., None] | None = getattr(ctypes.CDLL(loaded.pop()), "GOMP_parallel", None)
+    if parallel is not None:
+        integer, pointer = ctypes.c_uint, ctypes.c_void_p
+        parallel.argtypes = [pointer, pointer, integer, integer]  # type: ignore[attr-defined]
+        parallel.restype = None  # type: ignore[attr-defined]
+    return parallel
+
+
+def _parts(images: int) -> int:
+    """Into how many parts a batch is cut: torch's threads, at most one an image."""
+    return max(1, min(torch.get_num_threads(), images))
+
+
+class _Convolution(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        convolutions: Convolutions,
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        up: bool,
+        pool: bool,
+    ) -> Tensor:
+        images = images.contiguous(memory_format=torch.channels_last)
+        count, _, height, width = images.shape
+        if up:
+            height, width = 2 * height, 2 * width
+        step = 2 if pool else 1
+        size = (count, weight.shape[0], height // step, width // step)
+        outputs = torch.empty(size, memory_format=torch.channels_last)
+        which = torch.empty_like(outputs, dtype=torch.uint8) if pool else None
+        u = convolutions.transformed(weight)
+        added = torch.zeros(weight.shape[0]) if bias is None else bias.detach().contiguous()
+        job = _job(images, weight, up=up, pool=pool)
+        job.u, job.bias, job.y, job.which = _at(u), _at(added), _at(outputs), _at(which)
+        convolutions.run("forward", job)
+        ctx.save_for_backward(images, weight, which)
+        ctx.convolutions, ctx.up, ctx.pool, ctx.biased = convolutions, up, pool, bias is not None
+        return outputs
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, toward: Tensor) -> Any:
+        images, weight, which = ctx.saved_tensors
+        convolutions = ctx.convolutions
+        out, channels = weight.shape[:2]
+        toward = toward.contiguous(memory_format=torch.channels_last)
+        dx = ut = None
+        if ctx.needs_input_grad[1]:
+            dx = torch.zeros_like(images, memory_format=torch.channels_last)
+            ut = convolutions.transformed(weight.transpose(0, 1))
+        job = _job(images, weight, up=ctx.up, pool=ctx.pool)
+        wide = convolutions.padded(out)
+        du, dbias = torch.zeros(job.parts, 36, channels, wide), torch.zeros(job.parts, wide)
+        job.dy, job.which, job.ut, job.dx = _at(toward), _at(which), _at(ut), _at(dx)
+        job.du, job.dbias = _at(du), _at(dbias)
+        convolutions.run("backward", job)
+        total = du.sum(0) if job.parts > 1 else du[0]
+        dw = _adjoint().mm(total.view(36, -1)).view(3, 3, channels, wide)[..., :out]
+        db = dbias.sum(0)[:out] if ctx.biased else None
+        return None, dx, dw.permute(3, 2, 0, 1), db, None, None
+
+
+def _job(images: Tensor, weight: Tensor, *, up: bool, pool: bool) -> _Job:
+    count, channels, height, width = images.shape
+    scale = 2 if up else 1
+    shape = (count, scale * height, scale * width, channels, weight.shape[0], up, pool)
+    return _Job(*shape, parts=_parts(count), x=_at(images))
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+@cache
+def _adjoint() -> Tensor:
+    """What takes the gradient of the 36 products back to the 9 weights: (9, 36)."""
+    g = torch.tensor(
+        [
+            [1 / 4, 0, 0],
+            [-1 / 6, -1 / 6, -1 / 6],
+            [-1 / 6, 1 / 6, -1 / 6],
+            [1 / 24, 1 / 12, 1 / 6],
+            [1 / 24, -1 / 12, 1 / 6],
+            [0, 0, 1],
+        ],
+        dtype=torch.float64,
+    )
+    return torch.kron(g, g).float().t().contiguous()
+
+
+def self_check(convolutions: Convolutions) -> str:
+    """Compares one convolution and its gradients with torch's; what is wrong, or nothing."""
+    draws = torch.Generator().manual_seed(0)
+    images, weight, bias = (
+        torch.randn(size, generator=draws).requires_grad_()
+        for size in ((2, 5, 6, 5), (20, 5, 3, 3), (20,))
+    )
+
+    def plain() -> Tensor:
+        large = F.interpolate(images, scale_factor=2)
+        return F.max_pool2d(F.conv2d(large, weight, bias, padding=1), 2)
+
+    def compiled() -> Tensor:
+        return convolutions(images, weight, bias, up=True, pool=True)
+
+    def results(run: Callable[[], Tensor]) -> list[Tensor]:
+        outputs = run()
+        toward = torch.linspace(-1, 1, outputs.numel()).view(outputs.shape)
+        with torch.enable_grad():
+            return [outputs, *torch.autograd.grad(outputs, [images, weight, bias], toward)]
+
+    with torch.enable_grad():
+        pairs = zip(results(compiled), results(plain), strict=True)
+        off = max(float(((a - b).abs().max() / b.abs().max()).detach()) for a, b in pairs)
+    return "" if off <= _TOLERANCE else f"they differ from PyTorch's by {off:.2g} of the largest"

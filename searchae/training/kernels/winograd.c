@@ -1,0 +1,506 @@
+/* 3x3 convolutions with stride 1 and padding 1 in 2.25 products a pixel instead of 9, forwards and
+ * backwards, by Winograd's F(4x4, 3x3): Lavin and Gray, "Fast Algorithms for Convolutional Neural
+ * Networks", 2015 (arXiv 1509.09308), whose B, G and A these are.
+ *
+ * An output tile of 4x4 pixels is A' [ (G w G') * (B' d B) ] A of its 6x6 inputs d. With U = G w G'
+ * and V = B' d B, the products at one of the 36 points are a matrix product over the channels:
+ * M[point] = V[point] U[point], (tiles, C) times (C, K). The gradients are the adjoints:
+ * dM = A dY A', dU = V' dM, dV = dM U', dX = sum over tiles of B dV B'.
+ *
+ * Tiles are taken a block at a time, so that V and M stay in the caches. Images are float32 NHWC.
+ * With `up`, the input is upsampled by 2 (nearest) on the way in; with `pool`, only the largest of
+ * each 2x2 outputs is stored, and which it was.
+ */
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(LANES) /* told on the command line */
+#elif defined(__AVX512F__)
+#define LANES 16
+#elif defined(__AVX__)
+#define LANES 8
+#else
+#define LANES 4
+#endif
+#define BLOCK 24 /* tiles; a multiple of the rows of a product's inner kernel */
+#define PANEL (2 * LANES)
+#define INLINE static inline __attribute__((always_inline))
+
+typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+
+typedef struct {
+    int64_t images, height, width; /* of the convolution's output, before any pooling */
+    int64_t in, out;               /* channels */
+    int64_t up, pool;              /* flags */
+} Shape;
+
+static int64_t padded(int64_t channels) { return (channels + LANES - 1) / LANES * LANES; }
+
+/* Floats from one of a block's 36 matrices to the next: not a power of two, which would put all of
+ * a tile's values into the same few lines of the cache. */
+static int64_t plane_of(int64_t wide) { return BLOCK * wide + 16; }
+
+/* Lanes from `count` on hold anything: what comes of them is never stored. They are read along
+ * where that stays before `end`. */
+INLINE vec load(const float *from, int64_t count, const float *end) {
+    if (count >= LANES || from + LANES <= end) return *(const vec *)from;
+    vec whole = {0};
+    for (int64_t i = 0; i < count; i++) whole[i] = from[i];
+    return whole;
+}
+
+INLINE void store(float *to, vec value, int64_t count) {
+    if (count >= LANES)
+        *(vec *)to = value;
+    else
+        for (int64_t i = 0; i < count; i++) to[i] = value[i];
+}
+
+INLINE vec where(ints mask, vec yes, vec no) {
+    return (vec)(((ints)yes & mask) | ((ints)no & ~mask));
+}
+
+INLINE ints load_bytes(const uint8_t *from, int64_t count) {
+    bytes whole = {0};
+    memcpy(&whole, from, count < LANES ? count : LANES);
+    return __builtin_convertvector(whole, ints);
+}
+
+INLINE void store_bytes(uint8_t *to, ints values, int64_t count) {
+    bytes whole = __builtin_convertvector(values, bytes);
+    memcpy(to, &whole, count < LANES ? count : LANES);
+}
+
+/* ---- the transforms of one row or column, `step` apart */
+
+INLINE void input_1d(const vec *d, vec *v) { /* v = B' d */
+    vec a = d[4] - 4 * d[2], b = d[3] - 4 * d[1], c = d[4] - d[2], e = 2 * (d[3] - d[1]);
+    v[0] = 4 * (d[0] - d[2]) + (d[4] - d[2]);
+    v[1] = a + b;
+    v[2] = a - b;
+    v[3] = c + e;
+    v[4] = c - e;
+    v[5] = 4 * d[1] - 5 * d[3] + d[5];
+}
+
+INLINE void input_adjoint_1d(const vec *v, vec *d) { /* d = B v */
+    vec a = v[1] + v[2], b = v[1] - v[2], c = v[3] + v[4], e = 2 * (v[3] - v[4]);
+    d[0] = 4 * v[0];
+    d[1] = 4 * (v[5] - b) - e;
+    d[2] = -5 * v[0] - 4 * a - c;
+    d[3] = b + e - 5 * v[5];
+    d[4] = v[0] + a + c;
+    d[5] = v[5];
+}
+
+INLINE void output_1d(const vec *m, vec *y) { /* y = A' m */
+    vec a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], e = m[3] - m[4];
+    y[0] = m[0] + a + c;
+    y[1] = b + 2 * e;
+    y[2] = a + 4 * c;
+    y[3] = b + 8 * e + m[5];
+}
+
+INLINE void output_adjoint_1d(const vec *y, vec *m) { /* m = A y */
+    vec a = y[0] + y[2], b = y[1] + y[3], c = y[0] + 4 * y[2], e = 2 * y[1] + 8 * y[3];
+    m[0] = y[0];
+    m[1] = a + b;
+    m[2] = a - b;
+    m[3] = c + e;
+    m[4] = c - e;
+    m[5] = y[3];
+}
+
+/* ---- where a tile lies */
+
+typedef struct {
+    int64_t image, row, column; /* of its first output pixel */
+} Tile;
+
+static Tile tile_at(const Shape *s, int64_t number) {
+    int64_t across = (s->width + 3) / 4, down = (s->height + 3) / 4;
+    int64_t place = number % (across * down);
+    return (Tile){number / (across * down), place / across * 4, place % across * 4};
+}
+
+static int64_t tiles_an_image(const Shape *s) { return (s->width + 3) / 4 * ((s->height + 3) / 4); }
+
+/* Offsets of a tile's input pixels, 6x6 or, before upsampling, 4x4; -1 outside the image. */
+INLINE void window(const Shape *s, Tile tile, const int up, int64_t *at) {
+    const int64_t scale = up ? 2 : 1, side = up ? 4 : 6;
+    int64_t height = s->height / scale, width = s->width / scale;
+    int64_t top = tile.row / scale - 1, left = tile.column / scale - 1;
+    for (int64_t i = 0; i < side; i++)
+        for (int64_t j = 0; j < side; j++) {
+            int64_t r = top + i, c = left + j;
+            int inside = r >= 0 && r < height && c >= 0 && c < width;
+            at[i * side + j] = inside ? ((tile.image * height + r) * width + c) * s->in : -1;
+        }
+}
+
+static const int REPEATED[6] = {0, 1, 1, 2, 2, 3}; /* rows of an upsampled window */
+
+/* V of some channels of one tile, a matrix to a plane. */
+INLINE void input_lanes(const int up, const int64_t *at, const float *x, const float *end,
+                        int64_t count, float *v, int64_t plane) {
+    const int side = up ? 4 : 6;
+    vec rows[6][6];
+    for (int i = 0; i < side; i++) {
+        vec d[6];
+        for (int j = 0; j < side; j++) {
+            int64_t p = at[i * side + j];
+            d[j] = p < 0 ? (vec){0} : load(x + p, count, end);
+        }
+        if (up) d[5] = d[3], d[4] = d[3] = d[2], d[2] = d[1];
+        input_1d(d, rows[i]);
+    }
+    for (int j = 0; j < 6; j++) {
+        vec d[6], t[6];
+        for (int i = 0; i < 6; i++) d[i] = rows[up ? REPEATED[i] : i][j];
+        input_1d(d, t);
+        for (int i = 0; i < 6; i++) *(vec *)(v + (i * 6 + j) * plane) = t[i];
+    }
+}
+
+/* Adds some channels of a tile's share to dX. */
+INLINE void input_lanes_adjoint(const int up, const int64_t *at, const float *v, int64_t plane,
+                                int64_t count, float *dx) {
+    const int side = up ? 4 : 6;
+    vec rows[6][6];
+    for (int j = 0; j < 6; j++) {
+        vec t[6], d[6];
+        for (int i = 0; i < 6; i++) t[i] = *(const vec *)(v + (i * 6 + j) * plane);
+        input_adjoint_1d(t, d);
+        if (up) d[1] += d[2], d[2] = d[3] + d[4], d[3] = d[5];
+        for (int i = 0; i < side; i++) rows[i][j] = d[i];
+    }
+    for (int i = 0; i < side; i++) {
+        vec d[6];
+        input_adjoint_1d(rows[i], d);
+        if (up) d[1] += d[2], d[2] = d[3] + d[4], d[3] = d[5];
+        for (int j = 0; j < side; j++) {
+            int64_t p = at[i * side + j];
+            if (p >= 0) store(dx + p, load(dx + p, count, dx) + d[j], count);
+        }
+    }
+}
+
+/* V of one tile: at its row of (36, BLOCK, padded in). */
+INLINE void take_input(const Shape *s, const int up, Tile tile, const float *x, float *v) {
+    int64_t at[36], plane = plane_of(padded(s->in)), c = 0;
+    const float *end = x + s->images * s->height * s->width * s->in / (up ? 4 : 1);
+    window(s, tile, up, at);
+    for (; c + LANES <= s->in; c += LANES) input_lanes(up, at, x + c, end, LANES, v + c, plane);
+    if (c < s->in) input_lanes(up, at, x + c, end, s->in - c, v + c, plane);
+}
+
+/* Adds a tile's share to dX. */
+INLINE void give_input(const Shape *s, const int up, Tile tile, const float *v, float *dx) {
+    int64_t at[36], plane = plane_of(padded(s->in)), c = 0;
+    window(s, tile, up, at);
+    for (; c + LANES <= s->in; c += LANES) input_lanes_adjoint(up, at, v + c, plane, LANES, dx + c);
+    if (c < s->in) input_lanes_adjoint(up, at, v + c, plane, s->in - c, dx + c);
+}
+
+/* Offsets of a tile's stored outputs, 4x4 or, pooled, 2x2; -1 outside. */
+INLINE void targets(const Shape *s, Tile tile, const int pool, int64_t *at) {
+    const int64_t step = pool ? 2 : 1, side = 4 / step;
+    int64_t height = s->height / step, width = s->width / step;
+    for (int64_t i = 0; i < side; i++)
+        for (int64_t j = 0; j < side; j++) {
+            int64_t r = tile.row / step + i, c = tile.column / step + j;
+            int inside = r < height && c < width;
+            at[i * side + j] = inside ? ((tile.image * height + r) * width + c) * s->out : -1;
+        }
+}
+
+INLINE vec larger(vec so_far, vec next, int number, ints *which) {
+    ints take = (next > so_far) | (next != next); /* as torch: the first of equals, NaN wins */
+    *which = (*which & ~take) | (number & take);
+    return where(take, next, so_far);
+}
+
+INLINE void output_lanes(const int pool, const int64_t *at, const float *m, int64_t plane,
+                         const float *bias, int64_t count, float *y, uint8_t *which) {
+    const int side = pool ? 2 : 4, step = pool ? 2 : 1;
+    vec columns[4][6], t[4][4], b = load(bias, count, bias);
+    for (int j = 0; j < 6; j++) {
+        vec d[6], c[4];
+        for (int i = 0; i < 6; i++) d[i] = *(const vec *)(m + (i * 6 + j) * plane);
+        output_1d(d, c);
+        for (int i = 0; i < 4; i++) columns[i][j] = c[i];
+    }
+    for (int i = 0; i < 4; i++) output_1d(columns[i], t[i]);
+    for (int i = 0; i < side; i++)
+        for (int j = 0; j < side; j++) {
+            int64_t p = at[i * side + j];
+            if (p < 0) continue;
+            vec value = t[i * step][j * step];
+            if (pool) {
+                ints index = {0};
+                value = larger(value, t[2 * i][2 * j + 1], 1, &index);
+                value = larger(value, t[2 * i + 1][2 * j], 2, &index);
+                value = larger(value, t[2 * i + 1][2 * j + 1], 3, &index);
+                store_bytes(which + p, index, count);
+            }
+            store(y + p, value + b, count);
+        }
+}
+
+/* dM of some channels of one tile; adds to the bias's gradient. */
+INLINE void output_lanes_adjoint(const int pool, const int64_t *at, const float *dy,
+                                 const float *end, const uint8_t *which, int64_t count, float *m,
+                                 int64_t plane, float *dbias) {
+    const int side = pool ? 2 : 4;
+    vec t[4][4], rows[4][6], sum = *(vec *)dbias;
+    for (int i = 0; i < side; i++)
+        for (int j = 0; j < side; j++) {
+            int64_t p = at[i * side + j];
+            vec value = p < 0 ? (vec){0} : load(dy + p, count, end);
+            sum += value;
+            if (pool) {
+                ints index = p < 0 ? (ints){0} : load_bytes(which + p, count);
+                for (int k = 0; k < 4; k++)
+                    t[2 * i + k / 2][2 * j + k % 2] = where(index == k, value, (vec){0});
+            } else {
+                t[i][j] = value;
+            }
+        }
+    *(vec *)dbias = sum;
+    for (int i = 0; i < 4; i++) output_adjoint_1d(t[i], rows[i]);
+    for (int j = 0; j < 6; j++) {
+        vec d[4], out[6];
+        for (int i = 0; i < 4; i++) d[i] = rows[i][j];
+        output_adjoint_1d(d, out);
+        for (int i = 0; i < 6; i++) *(vec *)(m + (i * 6 + j) * plane) = out[i];
+    }
+}
+
+INLINE void put_output(const Shape *s, const int pool, Tile tile, const float *m, const float *bias,
+                       float *y, uint8_t *which) {
+    int64_t at[16], plane = plane_of(padded(s->out)), k = 0;
+    targets(s, tile, pool, at);
+    for (; k + LANES <= s->out; k += LANES)
+        output_lanes(pool, at, m + k, plane, bias + k, LANES, y + k, which + k);
+    if (k < s->out)
+        output_lanes(pool, at, m + k, plane, bias + k, s->out - k, y + k, which + k);
+}
+
+INLINE void take_output(const Shape *s, const int pool, Tile tile, const float *dy,
+                        const uint8_t *which, float *m, float *dbias) {
+    int64_t at[16], plane = plane_of(padded(s->out)), k = 0, step = pool ? 2 : 1;
+    const float *end = dy + s->images * (s->height / step) * (s->width / step) * s->out;
+    targets(s, tile, pool, at);
+    for (; k + LANES <= s->out; k += LANES)
+        output_lanes_adjoint(pool, at, dy + k, end, which + k, LANES, m + k, plane, dbias + k);
+    if (k < s->out)
+        output_lanes_adjoint(pool, at, dy + k, end, which + k, s->out - k, m + k, plane, dbias + k);
+}
+
+/* One tile of each kind, with the flags known where it is compiled. */
+
+static void take_input_any(const Shape *s, Tile tile, const float *x, float *v) {
+    s->up ? take_input(s, 1, tile, x, v) : take_input(s, 0, tile, x, v);
+}
+
+static void give_input_any(const Shape *s, Tile tile, const float *v, float *dx) {
+    s->up ? give_input(s, 1, tile, v, dx) : give_input(s, 0, tile, v, dx);
+}
+
+static void put_output_any(const Shape *s, Tile tile, const float *m, const float *bias, float *y,
+                           uint8_t *which) {
+    s->pool ? put_output(s, 1, tile, m, bias, y, which) : put_output(s, 0, tile, m, bias, y, which);
+}
+
+static void take_output_any(const Shape *s, Tile tile, const float *dy, const uint8_t *which,
+                            float *m, float *dbias) {
+    s->pool ? take_output(s, 1, tile, dy, which, m, dbias)
+            : take_output(s, 0, tile, dy, which, m, dbias);
+}
+
+/* ---- c (rows, columns) = a b, or +=
+ *
+ * b comes in panels of PANEL columns. Those of the weights lie one after the other, so that a
+ * panel stays in the first cache; those of a block's M are the columns themselves. */
+
+typedef struct {
+    const float *a, *b;
+    float *c;
+    int64_t a_row, a_column, b_row, b_panel, c_row; /* floats from one to the next */
+    int64_t depth;
+    int add;
+} Product;
+
+INLINE void kernel(const int rows, const int vectors, const Product *p, int64_t row, int64_t column) {
+    vec sum[12][2];
+    const float *a = p->a + row * p->a_row, *b = p->b + column / PANEL * p->b_panel;
+    float *c = p->c + row * p->c_row + column;
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < vectors; j++)
+            sum[i][j] = p->add ? *(vec *)(c + i * p->c_row + j * LANES) : (vec){0};
+    for (int64_t l = 0; l < p->depth; l++) {
+        vec right[2];
+#pragma GCC unroll 2
+        for (int j = 0; j < vectors; j++) right[j] = *(const vec *)(b + j * LANES);
+#pragma GCC unroll 12
+        for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+            for (int j = 0; j < vectors; j++) sum[i][j] += a[i * p->a_row] * right[j];
+        a += p->a_column;
+        b += p->b_row;
+    }
+#pragma GCC unroll 12
+    for (int i = 0; i < rows; i++)
+#pragma GCC unroll 2
+        for (int j = 0; j < vectors; j++) *(vec *)(c + i * p->c_row + j * LANES) = sum[i][j];
+}
+
+INLINE void rows_of(const int vectors, const Product *p, int64_t rows, int64_t column) {
+    const int most = vectors == 2 ? 6 : 12;
+    int64_t row = 0;
+    for (; row + most <= rows; row += most) kernel(most, vectors, p, row, column);
+    for (; row + 4 <= rows; row += 4) kernel(4, vectors, p, row, column);
+    for (; row < rows; row++) kernel(1, vectors, p, row, column);
+}
+
+static void multiply(const Product *p, int64_t rows, int64_t columns) {
+    int64_t column = 0;
+    for (; column + PANEL <= columns; column += PANEL) rows_of(2, p, rows, column);
+    if (column < columns) rows_of(1, p, rows, column);
+}
+
+/* ---- weights, and their gradient */
+
+static int64_t panels(int64_t rows, int64_t columns) {
+    return (columns + PANEL - 1) / PANEL * PANEL * rows;
+}
+
+INLINE void weights_1d(const vec *w, vec *u) { /* u = G w */
+    vec a = (w[0] + w[2]) * (-1.f / 6), b = w[1] * (1.f / 6);
+    vec c = (w[0] + 4 * w[2]) * (1.f / 24), e = w[1] * (1.f / 12);
+    u[0] = w[0] * .25f;
+    u[1] = a - b;
+    u[2] = a + b;
+    u[3] = c + e;
+    u[4] = c - e;
+    u[5] = w[2];
+}
+
+INLINE void weights_lanes(const float *w, int64_t tap, int64_t count, float *u, int64_t plane) {
+    vec rows[3][6];
+    for (int i = 0; i < 3; i++) {
+        vec d[3];
+        for (int j = 0; j < 3; j++) d[j] = load(w + (i * 3 + j) * tap, count, w);
+        weights_1d(d, rows[i]);
+    }
+    for (int j = 0; j < 6; j++) {
+        vec d[3], t[6];
+        for (int i = 0; i < 3; i++) d[i] = rows[i][j];
+        weights_1d(d, t);
+        for (int i = 0; i < 6; i++) *(vec *)(u + (i * 6 + j) * plane) = t[i];
+    }
+}
+
+int64_t winograd_weights_size(int64_t rows, int64_t columns) { return 36 * panels(rows, columns); }
+
+/* w: (3, 3, rows, columns), taps and rows so many floats apart; u: `winograd_weights_size`. */
+void winograd_weights(int64_t rows, int64_t columns, const float *w, int64_t tap, int64_t row,
+                      float *u) {
+    int64_t plane = panels(rows, columns);
+    for (int64_t c = 0; c < columns; c += LANES) {
+        float *to = u + c / PANEL * PANEL * rows + c % PANEL;
+        for (int64_t r = 0; r < rows; r++)
+            weights_lanes(w + r * row + c, tap, columns - c, to + r * PANEL, plane);
+    }
+}
+
+/* ---- the whole convolution, part by part
+ *
+ * A part is some of the images, with gradients of the weights of its own, so that results depend
+ * on the number of parts alone. Whoever runs a `..._parts` takes the next until there is none: any
+ * number of threads may do so at once. */
+
+typedef struct {
+    Shape shape;
+    int64_t parts, next, failed; /* `failed`: parts for which there was no memory */
+    const float *x;
+    const float *u; /* `winograd_weights` of (in, out) */
+    const float *bias;
+    float *y;          /* pooled or not */
+    uint8_t *which;    /* like y, or NULL */
+    const float *dy;   /* like y */
+    const float *ut;   /* `winograd_weights` of (out, in), or NULL where dx is */
+    float *dx;         /* zeros */
+    float *du, *dbias; /* zeros: (parts, 36, in, padded out) and (parts, padded out) */
+} Job;
+
+int64_t winograd_lanes(void) { return LANES; }
+
+static void forward_part(const Job *j, int64_t first, int64_t last, float *v) {
+    const Shape *s = &j->shape;
+    int64_t in = padded(s->in), out = padded(s->out), tiles = tiles_an_image(s);
+    float *m = v + 36 * plane_of(in);
+    for (int64_t start = first * tiles; start < last * tiles; start += BLOCK) {
+        int64_t count = last * tiles - start < BLOCK ? last * tiles - start : BLOCK;
+        for (int64_t t = 0; t < count; t++)
+            take_input_any(s, tile_at(s, start + t), j->x, v + t * in);
+        for (int64_t p = 0; p < 36; p++)
+            multiply(&(Product){v + p * plane_of(in), j->u + p * panels(s->in, s->out),
+                                m + p * plane_of(out), in, 1, PANEL, PANEL * s->in, out, s->in, 0},
+                     count, out);
+        for (int64_t t = 0; t < count; t++)
+            put_output_any(s, tile_at(s, start + t), m + t * out, j->bias, j->y, j->which);
+    }
+}
+
+static void backward_part(const Job *j, int64_t first, int64_t last, float *v, float *du,
+                          float *dbias) {
+    const Shape *s = &j->shape;
+    int64_t in = padded(s->in), out = padded(s->out), tiles = tiles_an_image(s);
+    float *m = v + 36 * plane_of(in);
+    for (int64_t start = first * tiles; start < last * tiles; start += BLOCK) {
+        int64_t count = last * tiles - start < BLOCK ? last * tiles - start : BLOCK;
+        for (int64_t t = 0; t < count; t++) {
+            take_input_any(s, tile_at(s, start + t), j->x, v + t * in);
+            take_output_any(s, tile_at(s, start + t), j->dy, j->which, m + t * out, dbias);
+        }
+        for (int64_t p = 0; p < 36; p++)
+            multiply(&(Product){v + p * plane_of(in), m + p * plane_of(out), du + p * s->in * out,
+                                1, in, out, PANEL, out, count, 1},
+                     s->in, out);
+        if (!j->dx) continue;
+        for (int64_t p = 0; p < 36; p++)
+            multiply(&(Product){m + p * plane_of(out), j->ut + p * panels(s->out, s->in),
+                                v + p * plane_of(in), out, 1, PANEL, PANEL * s->out, in, s->out, 0},
+                     count, in);
+        for (int64_t t = 0; t < count; t++)
+            give_input_any(s, tile_at(s, start + t), v + t * in, j->dx);
+    }
+}
+
+static void all_parts(Job *j, int backward) {
+    const Shape *s = &j->shape;
+    int64_t in = padded(s->in), out = padded(s->out), i;
+    int64_t bytes = 36 * (plane_of(in) + plane_of(out)) * (int64_t)sizeof(float);
+    float *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    while ((i = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < j->parts) {
+        int64_t first = s->images * i / j->parts, last = s->images * (i + 1) / j->parts;
+        if (!scratch)
+            __atomic_fetch_add(&j->failed, 1, __ATOMIC_RELAXED);
+        else if (backward)
+            backward_part(j, first, last, scratch, j->du + i * 36 * s->in * out,
+                          j->dbias + i * out);
+        else
+            forward_part(j, first, last, scratch);
+    }
+    free(scratch);
+}
+
+void winograd_forward_parts(void *job) { all_parts(job, 0); }
+
+void winograd_backward_parts(void *job) { all_parts(job, 1); }
