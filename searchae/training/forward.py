@@ -6,6 +6,8 @@ where they belong, and evaluation, checkpoints and bundles know nothing of it.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -97,13 +99,14 @@ class UpsampledConvolution(nn.Module):
 
 
 class CompiledConvolution(nn.Module):
-    """A convolution, with upsampling before or max-pooling after it, by compiled kernels.
+    """A convolution with what goes along: upsampling before, max-pooling and ReLU after it.
 
     Args:
         compiled: The kernels.
         convolution: Whose weights are used; ``fits`` is true of it.
         up: Whether its input is upsampled by 2.
         pool: Whether its output is max-pooled by 2.
+        slope: Of a (leaky) ReLU that comes last; 1 for none.
     """
 
     def __init__(
@@ -113,17 +116,18 @@ class CompiledConvolution(nn.Module):
         *,
         up: bool,
         pool: bool,
+        slope: float,
     ) -> None:
         super().__init__()
         self.convolution = convolution
-        self._compiled, self._up, self._pool = compiled, up, pool
+        self._compiled, self._up, self._pool, self._slope = compiled, up, pool, slope
         self._shuffles = up and not pool and convolution.out_channels < compiled.lanes
 
     @staticmethod
     def fits(module: nn.Conv2d | nn.ConvTranspose2d, *, pool: bool) -> bool:
         """Whether the kernels know a convolution, and are faster at it.
 
-        With few input channels they mostly copy, which pays where pooling takes part.
+        With few input channels it is pooling along with it that pays.
         """
         return (
             module.kernel_size == (3, 3)
@@ -132,7 +136,7 @@ class CompiledConvolution(nn.Module):
             and module.groups == 1
             and module.padding_mode == "zeros"
             and set(module.output_padding) == {0}
-            and (module.in_channels >= 8 or (pool and module.out_channels >= 16))
+            and (module.in_channels >= 8 or pool)
         )
 
     def forward(self, images: Tensor) -> Tensor:
@@ -141,14 +145,17 @@ class CompiledConvolution(nn.Module):
         if isinstance(self.convolution, nn.ConvTranspose2d):
             weight = weight.flip(2, 3).transpose(0, 1)
         bias = self.convolution.bias
+        run = partial(self._compiled, slope=self._slope)
         if not self._shuffles:
-            return self._compiled(images, weight, bias, up=self._up, pool=self._pool)
+            return run(images, weight, bias, up=self._up, pool=self._pool)
         bias = None if bias is None else bias.repeat(4)
-        fours = self._compiled(images, _shuffled(weight), bias, up=False, pool=False)
-        # What F.pixel_shuffle does, which loses the memory format.
+        fours = run(images, _shuffled(weight), bias)
+        # What F.pixel_shuffle does, which loses the memory format. Stacking copies whole rows of
+        # both columns' outputs, forwards and backwards.
         count, _, height, width = fours.shape
-        pixels = fours.permute(0, 2, 3, 1).view(count, height, width, 2, 2, -1).transpose(2, 3)
-        return pixels.reshape(count, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+        above, below = fours.permute(0, 2, 3, 1).view(count, height, width, 2, -1).unbind(3)
+        pixels = torch.stack([above, below], 2)
+        return pixels.view(count, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
 def _shuffled(weight: Tensor) -> Tensor:
@@ -202,8 +209,12 @@ def _first_of(layers: list[nn.Module], compiled: Convolutions | None) -> tuple[n
     count = 2 if up else 1
     pool = len(layers) > count and _halves(layers[count])
     if compiled and CompiledConvolution.fits(convolution, pool=pool):
-        joined = CompiledConvolution(compiled, convolution, up=up, pool=pool)
-        return joined, count + pool
+        count += pool
+        slope = _slope(layers[count]) if len(layers) > count else None
+        joined = CompiledConvolution(
+            compiled, convolution, up=up, pool=pool, slope=1.0 if slope is None else slope
+        )
+        return joined, count + (slope is not None)
     if up and UpsampledConvolution.fits(convolution):
         return UpsampledConvolution(convolution), 2
     return layers[0], 1
@@ -211,6 +222,13 @@ def _first_of(layers: list[nn.Module], compiled: Convolutions | None) -> tuple[n
 
 def _doubles(module: nn.Module) -> bool:
     return isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor == 2
+
+
+def _slope(module: nn.Module) -> float | None:
+    """Of a ReLU or a leaky one below 0; None of anything else."""
+    if isinstance(module, nn.ReLU):
+        return 0.0
+    return module.negative_slope if isinstance(module, nn.LeakyReLU) else None
 
 
 def _halves(module: nn.Module) -> bool:

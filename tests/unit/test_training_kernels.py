@@ -124,6 +124,16 @@ def test_values_and_gradients_are_those_of_float64(
     exact = [t.detach().double().requires_grad_() for t in tensors]
     wanted = with_gradients(plain, exact, up=up, pool=pool)
     assert_near(with_gradients(compiled, tensors, up=up, pool=pool), wanted)
+    # An activation; and the images' own gradient is not wanted.
+    images, *rest = tensors
+    exact_rest = exact[1:]
+    outputs = compiled(images.detach(), *rest, up=up, pool=pool, slope=0.1)
+    wanted_outputs = F.leaky_relu(plain(exact[0].detach(), *exact_rest, up=up, pool=pool), 0.1)
+    toward = torch.linspace(-1, 1, outputs.numel()).view(outputs.shape)
+    assert_near(
+        [outputs, *torch.autograd.grad(outputs, rest, toward)],
+        [wanted_outputs, *torch.autograd.grad(wanted_outputs, exact_rest, toward.double())],
+    )
     # Channels last, and without a bias.
     tensors = [t.detach().contiguous(memory_format=torch.channels_last) for t in tensors[:2]]
     tensors = [t.requires_grad_() for t in tensors]
@@ -173,10 +183,12 @@ def test_of_equal_pixels_the_first_is_the_largest_as_in_torch(compiled: Convolut
 @pytest.mark.parametrize(
     ("more", "taken"),
     [
-        ({}, 4),  # all but the first, of 3 channels to 8
-        ({"channels": (16, 32)}, 5),
+        ({}, 5),
+        ({"activation": "leaky_relu"}, 5),
+        ({"activation": "tanh", "channels": (8, 12)}, 5),
+        # All but the first: of few channels, with no pooling right after it.
         ({"batch_norm": True}, 4),
-        ({"activation": "gelu"}, 4),  # pools after the activation
+        ({"activation": "gelu"}, 4),
         ({"downsample": "stride"}, 0),
         ({"kernel_size": 5}, 1),
     ],

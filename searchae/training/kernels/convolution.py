@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+_FEW = 8  # input channels
 _TOLERANCE = 1e-3  # relative; rounding alone stays below 1e-5
 
 
@@ -22,8 +23,9 @@ class _Job(ctypes.Structure):
     _fields_ = [
         *(
             (name, ctypes.c_int64)
-            for name in ("images", "height", "width", "in_", "out", "up", "pool")
+            for name in ("images", "height", "width", "in_", "out", "up", "pool", "direct")
         ),
+        ("slope", ctypes.c_float),
         *((name, ctypes.c_int64) for name in ("parts", "next", "failed")),
         *(
             (name, ctypes.c_void_p)
@@ -55,9 +57,16 @@ class Convolutions:
         self.lanes = int(library.winograd_lanes())
 
     def __call__(
-        self, images: Tensor, weight: Tensor, bias: Tensor | None, *, up: bool, pool: bool
+        self,
+        images: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        *,
+        up: bool = False,
+        pool: bool = False,
+        slope: float = 1.0,
     ) -> Tensor:
-        """Upsamples by 2 (nearest), convolves, and max-pools by 2, as the flags say.
+        """Upsamples by 2 (nearest), convolves, max-pools by 2, and activates, as it is told.
 
         Args:
             images: Float32 (N, C, H, W), on the CPU; channels last in memory, or it is copied so.
@@ -65,6 +74,7 @@ class Convolutions:
             bias: Float32 (K,).
             up: Whether the input is upsampled first.
             pool: Whether the output is pooled; of an odd size the last row or column is dropped.
+            slope: Of the activation below 0: 0 for ReLU, 0.01 for leaky ReLU, 1 for none.
 
         Returns:
             Float32 (N, K, H', W'), channels last.
@@ -72,7 +82,7 @@ class Convolutions:
         Raises:
             MemoryError: There is no memory for scratch.
         """
-        found: Tensor = _Convolution.apply(self, images, weight, bias, up, pool)
+        found: Tensor = _Convolution.apply(self, images, weight, bias, up, pool, slope)
         return found
 
     def padded(self, channels: int) -> int:
@@ -90,6 +100,12 @@ class Convolutions:
             rows, columns, taps.data_ptr(), taps.stride(1), taps.stride(2), u.data_ptr()
         )
         return u
+
+    def padded_taps(self, weight: Tensor) -> Tensor:
+        """Weights (K, C, 3, 3) as a direct convolution wants them: (3, 3, C, padded K)."""
+        out = weight.shape[0]
+        taps = weight.detach().permute(2, 3, 1, 0)
+        return F.pad(taps, (0, self.padded(out) - out)).contiguous()
 
     def run(self, name: str, job: _Job) -> None:
         """Runs ``winograd_<name>_parts`` in as many threads as the job has parts.
@@ -150,51 +166,69 @@ class _Convolution(torch.autograd.Function):
         bias: Tensor | None,
         up: bool,
         pool: bool,
+        slope: float,
     ) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
-        count, _, height, width = images.shape
+        count, channels, height, width = images.shape
         if up:
             height, width = 2 * height, 2 * width
         step = 2 if pool else 1
         size = (count, weight.shape[0], height // step, width // step)
         outputs = torch.empty(size, memory_format=torch.channels_last)
         which = torch.empty_like(outputs, dtype=torch.uint8) if pool else None
-        u = convolutions.transformed(weight)
+        # Few channels of the images themselves, which need no gradient.
+        direct = channels < _FEW and not up and not ctx.needs_input_grad[1]
+        u = convolutions.padded_taps(weight) if direct else convolutions.transformed(weight)
         added = torch.zeros(weight.shape[0]) if bias is None else bias.detach().contiguous()
-        job = _job(images, weight, up=up, pool=pool)
+        job = _job(images, weight, up, pool, direct, slope)
         job.u, job.bias, job.y, job.which = _at(u), _at(added), _at(outputs), _at(which)
         convolutions.run("forward", job)
-        ctx.save_for_backward(images, weight, which)
-        ctx.convolutions, ctx.up, ctx.pool, ctx.biased = convolutions, up, pool, bias is not None
+        ctx.save_for_backward(images, weight, which, None if slope == 1 else outputs)
+        ctx.convolutions, ctx.biased = convolutions, bias is not None
+        ctx.told = up, pool, direct, slope
         return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, toward: Tensor) -> Any:
-        images, weight, which = ctx.saved_tensors
+        images, weight, which, outputs = ctx.saved_tensors
         convolutions = ctx.convolutions
         out, channels = weight.shape[:2]
         toward = toward.contiguous(memory_format=torch.channels_last)
         dx = ut = None
         if ctx.needs_input_grad[1]:
-            dx = torch.zeros_like(images, memory_format=torch.channels_last)
+            dx = torch.empty_like(images, memory_format=torch.channels_last)
             ut = convolutions.transformed(weight.transpose(0, 1))
-        job = _job(images, weight, up=ctx.up, pool=ctx.pool)
+        job = _job(images, weight, *ctx.told)
         wide = convolutions.padded(out)
-        du, dbias = torch.zeros(job.parts, 36, channels, wide), torch.zeros(job.parts, wide)
-        job.dy, job.which, job.ut, job.dx = _at(toward), _at(which), _at(ut), _at(dx)
+        points = 9 if job.direct else 36
+        du, dbias = torch.zeros(job.parts, points, channels, wide), torch.zeros(job.parts, wide)
+        job.y, job.dy, job.which = _at(outputs), _at(toward), _at(which)
+        job.ut, job.dx = _at(ut), _at(dx)
         job.du, job.dbias = _at(du), _at(dbias)
         convolutions.run("backward", job)
         total = du.sum(0) if job.parts > 1 else du[0]
-        dw = _adjoint().mm(total.view(36, -1)).view(3, 3, channels, wide)[..., :out]
+        if not job.direct:
+            total = _adjoint().mm(total.view(36, -1))
+        dw = total.view(3, 3, channels, wide)[..., :out]
         db = dbias.sum(0)[:out] if ctx.biased else None
-        return None, dx, dw.permute(3, 2, 0, 1), db, None, None
+        return None, dx, dw.permute(3, 2, 0, 1), db, None, None, None
 
 
-def _job(images: Tensor, weight: Tensor, *, up: bool, pool: bool) -> _Job:
+def _job(images: Tensor, weight: Tensor, up: bool, pool: bool, direct: bool, slope: float) -> _Job:
     count, channels, height, width = images.shape
     scale = 2 if up else 1
-    shape = (count, scale * height, scale * width, channels, weight.shape[0], up, pool)
+    shape = (
+        count,
+        scale * height,
+        scale * width,
+        channels,
+        weight.shape[0],
+        up,
+        pool,
+        direct,
+        slope,
+    )
     return _Job(*shape, parts=_parts(count), x=_at(images))
 
 
@@ -229,10 +263,10 @@ def self_check(convolutions: Convolutions) -> str:
 
     def plain() -> Tensor:
         large = F.interpolate(images, scale_factor=2)
-        return F.max_pool2d(F.conv2d(large, weight, bias, padding=1), 2)
+        return F.leaky_relu(F.max_pool2d(F.conv2d(large, weight, bias, padding=1), 2), 0.1)
 
     def compiled() -> Tensor:
-        return convolutions(images, weight, bias, up=True, pool=True)
+        return convolutions(images, weight, bias, up=True, pool=True, slope=0.1)
 
     def results(run: Callable[[], Tensor]) -> list[Tensor]:
         outputs = run()

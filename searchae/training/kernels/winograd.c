@@ -9,7 +9,7 @@
  *
  * Tiles are taken a block at a time, so that V and M stay in the caches. Images are float32 NHWC.
  * With `up`, the input is upsampled by 2 (nearest) on the way in; with `pool`, only the largest of
- * each 2x2 outputs is stored, and which it was.
+ * each 2x2 outputs is stored, and which it was. A (leaky) ReLU comes last.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -35,6 +35,8 @@ typedef struct {
     int64_t images, height, width; /* of the convolution's output, before any pooling */
     int64_t in, out;               /* channels */
     int64_t up, pool;              /* flags */
+    int64_t direct;                /* a flag: few input channels, see `direct_forward` */
+    float slope;                   /* of the activation below 0: 0 for ReLU, 1 for none */
 } Shape;
 
 static int64_t padded(int64_t channels) { return (channels + LANES - 1) / LANES * LANES; }
@@ -224,7 +226,8 @@ INLINE vec larger(vec so_far, vec next, int number, ints *which) {
 }
 
 INLINE void output_lanes(const int pool, const int64_t *at, const float *m, int64_t plane,
-                         const float *bias, int64_t count, float *y, uint8_t *which) {
+                         const float *bias, float slope, int64_t count, float *y,
+                         uint8_t *which) {
     const int side = pool ? 2 : 4, step = pool ? 2 : 1;
     vec columns[4][6], t[4][4], b = load(bias, count, bias);
     for (int j = 0; j < 6; j++) {
@@ -246,20 +249,26 @@ INLINE void output_lanes(const int pool, const int64_t *at, const float *m, int6
                 value = larger(value, t[2 * i + 1][2 * j + 1], 3, &index);
                 store_bytes(which + p, index, count);
             }
-            store(y + p, value + b, count);
+            value += b;
+            store(y + p, where(value > 0, value, slope * value), count);
         }
 }
 
 /* dM of some channels of one tile; adds to the bias's gradient. */
-INLINE void output_lanes_adjoint(const int pool, const int64_t *at, const float *dy,
-                                 const float *end, const uint8_t *which, int64_t count, float *m,
-                                 int64_t plane, float *dbias) {
+INLINE void output_lanes_adjoint(const int pool, const int64_t *at, const float *y, const float *dy,
+                                 int64_t after, float slope, const uint8_t *which, int64_t count,
+                                 float *m, int64_t plane, float *dbias) {
     const int side = pool ? 2 : 4;
     vec t[4][4], rows[4][6], sum = *(vec *)dbias;
     for (int i = 0; i < side; i++)
         for (int j = 0; j < side; j++) {
             int64_t p = at[i * side + j];
-            vec value = p < 0 ? (vec){0} : load(dy + p, count, end);
+            vec value = {0};
+            if (p >= 0) {
+                value = load(dy + p, count, dy + after);
+                if (slope != 1)
+                    value = where(load(y + p, count, y + after) > 0, value, slope * value);
+            }
             sum += value;
             if (pool) {
                 ints index = p < 0 ? (ints){0} : load_bytes(which + p, count);
@@ -284,20 +293,22 @@ INLINE void put_output(const Shape *s, const int pool, Tile tile, const float *m
     int64_t at[16], plane = plane_of(padded(s->out)), k = 0;
     targets(s, tile, pool, at);
     for (; k + LANES <= s->out; k += LANES)
-        output_lanes(pool, at, m + k, plane, bias + k, LANES, y + k, which + k);
+        output_lanes(pool, at, m + k, plane, bias + k, s->slope, LANES, y + k, which + k);
     if (k < s->out)
-        output_lanes(pool, at, m + k, plane, bias + k, s->out - k, y + k, which + k);
+        output_lanes(pool, at, m + k, plane, bias + k, s->slope, s->out - k, y + k, which + k);
 }
 
-INLINE void take_output(const Shape *s, const int pool, Tile tile, const float *dy,
+INLINE void take_output(const Shape *s, const int pool, Tile tile, const float *y, const float *dy,
                         const uint8_t *which, float *m, float *dbias) {
-    int64_t at[16], plane = plane_of(padded(s->out)), k = 0, step = pool ? 2 : 1;
-    const float *end = dy + s->images * (s->height / step) * (s->width / step) * s->out;
+    int64_t at[16], plane = plane_of(padded(s->out)), step = pool ? 2 : 1;
+    int64_t size = s->images * (s->height / step) * (s->width / step) * s->out, k = 0;
     targets(s, tile, pool, at);
     for (; k + LANES <= s->out; k += LANES)
-        output_lanes_adjoint(pool, at, dy + k, end, which + k, LANES, m + k, plane, dbias + k);
+        output_lanes_adjoint(pool, at, y + k, dy + k, size - k, s->slope, which + k, LANES, m + k,
+                             plane, dbias + k);
     if (k < s->out)
-        output_lanes_adjoint(pool, at, dy + k, end, which + k, s->out - k, m + k, plane, dbias + k);
+        output_lanes_adjoint(pool, at, y + k, dy + k, size - k, s->slope, which + k, s->out - k,
+                             m + k, plane, dbias + k);
 }
 
 /* One tile of each kind, with the flags known where it is compiled. */
@@ -315,14 +326,15 @@ static void put_output_any(const Shape *s, Tile tile, const float *m, const floa
     s->pool ? put_output(s, 1, tile, m, bias, y, which) : put_output(s, 0, tile, m, bias, y, which);
 }
 
-static void take_output_any(const Shape *s, Tile tile, const float *dy, const uint8_t *which,
-                            float *m, float *dbias) {
-    s->pool ? take_output(s, 1, tile, dy, which, m, dbias)
-            : take_output(s, 0, tile, dy, which, m, dbias);
+static void take_output_any(const Shape *s, Tile tile, const float *y, const float *dy,
+                            const uint8_t *which, float *m, float *dbias) {
+    s->pool ? take_output(s, 1, tile, y, dy, which, m, dbias)
+            : take_output(s, 0, tile, y, dy, which, m, dbias);
 }
 
 /* ---- c (rows, columns) = a b, or +=
  *
+ * a's columns may come in several runs of the same length, which lie apart.
  * b comes in panels of PANEL columns. Those of the weights lie one after the other, so that a
  * panel stays in the first cache; those of a block's M are the columns themselves. */
 
@@ -332,6 +344,7 @@ typedef struct {
     int64_t a_row, a_column, b_row, b_panel, c_row; /* floats from one to the next */
     int64_t depth;
     int add;
+    int64_t runs, a_run;
 } Product;
 
 INLINE void kernel(const int rows, const int vectors, const Product *p, int64_t row, int64_t column) {
@@ -343,16 +356,19 @@ INLINE void kernel(const int rows, const int vectors, const Product *p, int64_t 
 #pragma GCC unroll 2
         for (int j = 0; j < vectors; j++)
             sum[i][j] = p->add ? *(vec *)(c + i * p->c_row + j * LANES) : (vec){0};
-    for (int64_t l = 0; l < p->depth; l++) {
-        vec right[2];
+    for (int64_t run = 0; run < p->runs; run++) {
+        const float *left = a + run * p->a_run;
+        for (int64_t l = 0; l < p->depth; l++) {
+            vec right[2];
 #pragma GCC unroll 2
-        for (int j = 0; j < vectors; j++) right[j] = *(const vec *)(b + j * LANES);
+            for (int j = 0; j < vectors; j++) right[j] = *(const vec *)(b + j * LANES);
 #pragma GCC unroll 12
-        for (int i = 0; i < rows; i++)
+            for (int i = 0; i < rows; i++)
 #pragma GCC unroll 2
-            for (int j = 0; j < vectors; j++) sum[i][j] += a[i * p->a_row] * right[j];
-        a += p->a_column;
-        b += p->b_row;
+                for (int j = 0; j < vectors; j++) sum[i][j] += left[i * p->a_row] * right[j];
+            left += p->a_column;
+            b += p->b_row;
+        }
     }
 #pragma GCC unroll 12
     for (int i = 0; i < rows; i++)
@@ -360,12 +376,29 @@ INLINE void kernel(const int rows, const int vectors, const Product *p, int64_t 
         for (int j = 0; j < vectors; j++) *(vec *)(c + i * p->c_row + j * LANES) = sum[i][j];
 }
 
+/* Rows that the inner kernel takes next: few at a time leave the processor waiting for sums, so
+ * that none is left alone where it can be avoided. */
+INLINE int64_t next_rows(int64_t left) {
+    if (left == 7 || left == 8) return 4;
+    return left < 6 ? left : 6;
+}
+
 INLINE void rows_of(const int vectors, const Product *p, int64_t rows, int64_t column) {
-    const int most = vectors == 2 ? 6 : 12;
     int64_t row = 0;
-    for (; row + most <= rows; row += most) kernel(most, vectors, p, row, column);
-    for (; row + 4 <= rows; row += 4) kernel(4, vectors, p, row, column);
-    for (; row < rows; row++) kernel(1, vectors, p, row, column);
+    if (vectors == 1)
+        for (; row + 12 <= rows; row += 12) kernel(12, vectors, p, row, column);
+    while (row < rows) {
+        int64_t take = next_rows(rows - row);
+        switch (take) {
+        case 6: kernel(6, vectors, p, row, column); break;
+        case 5: kernel(5, vectors, p, row, column); break;
+        case 4: kernel(4, vectors, p, row, column); break;
+        case 3: kernel(3, vectors, p, row, column); break;
+        case 2: kernel(2, vectors, p, row, column); break;
+        default: kernel(1, vectors, p, row, column);
+        }
+        row += take;
+    }
 }
 
 static void multiply(const Product *p, int64_t rows, int64_t columns) {
@@ -429,14 +462,14 @@ typedef struct {
     Shape shape;
     int64_t parts, next, failed; /* `failed`: parts for which there was no memory */
     const float *x;
-    const float *u; /* `winograd_weights` of (in, out) */
+    const float *u; /* `winograd_weights` of (in, out); `direct`: (9 in, padded out) */
     const float *bias;
     float *y;          /* pooled or not */
     uint8_t *which;    /* like y, or NULL */
-    const float *dy;   /* like y */
+    const float *dy;   /* like y, which is read too where there is an activation */
     const float *ut;   /* `winograd_weights` of (out, in), or NULL where dx is */
-    float *dx;         /* zeros */
-    float *du, *dbias; /* zeros: (parts, 36, in, padded out) and (parts, padded out) */
+    float *dx;         /* like x, or NULL */
+    float *du, *dbias; /* zeros: (parts, 36 or 9, in, padded out) and (parts, padded out) */
 } Job;
 
 int64_t winograd_lanes(void) { return LANES; }
@@ -451,7 +484,7 @@ static void forward_part(const Job *j, int64_t first, int64_t last, float *v) {
             take_input_any(s, tile_at(s, start + t), j->x, v + t * in);
         for (int64_t p = 0; p < 36; p++)
             multiply(&(Product){v + p * plane_of(in), j->u + p * panels(s->in, s->out),
-                                m + p * plane_of(out), in, 1, PANEL, PANEL * s->in, out, s->in, 0},
+                                m + p * plane_of(out), in, 1, PANEL, PANEL * s->in, out, s->in, 0, 1, 0},
                      count, out);
         for (int64_t t = 0; t < count; t++)
             put_output_any(s, tile_at(s, start + t), m + t * out, j->bias, j->y, j->which);
@@ -462,39 +495,137 @@ static void backward_part(const Job *j, int64_t first, int64_t last, float *v, f
                           float *dbias) {
     const Shape *s = &j->shape;
     int64_t in = padded(s->in), out = padded(s->out), tiles = tiles_an_image(s);
+    int64_t image = s->height * s->width * s->in / (s->up ? 4 : 1);
     float *m = v + 36 * plane_of(in);
     for (int64_t start = first * tiles; start < last * tiles; start += BLOCK) {
         int64_t count = last * tiles - start < BLOCK ? last * tiles - start : BLOCK;
         for (int64_t t = 0; t < count; t++) {
             take_input_any(s, tile_at(s, start + t), j->x, v + t * in);
-            take_output_any(s, tile_at(s, start + t), j->dy, j->which, m + t * out, dbias);
+            take_output_any(s, tile_at(s, start + t), j->y, j->dy, j->which, m + t * out, dbias);
         }
         for (int64_t p = 0; p < 36; p++)
             multiply(&(Product){v + p * plane_of(in), m + p * plane_of(out), du + p * s->in * out,
-                                1, in, out, PANEL, out, count, 1},
+                                1, in, out, PANEL, out, count, 1, 1, 0},
                      s->in, out);
         if (!j->dx) continue;
         for (int64_t p = 0; p < 36; p++)
             multiply(&(Product){m + p * plane_of(out), j->ut + p * panels(s->out, s->in),
-                                v + p * plane_of(in), out, 1, PANEL, PANEL * s->out, in, s->out, 0},
+                                v + p * plane_of(in), out, 1, PANEL, PANEL * s->out, in, s->out, 0, 1, 0},
                      count, in);
-        for (int64_t t = 0; t < count; t++)
+        for (int64_t t = 0; t < count; t++) {
+            if ((start + t) % tiles == 0) /* an image's first tile */
+                memset(j->dx + (start + t) / tiles * image, 0, image * sizeof(float));
             give_input_any(s, tile_at(s, start + t), v + t * in, j->dx);
+        }
+    }
+}
+
+/* ---- few input channels
+ *
+ * There the transforms cost more than they save. Convolved directly, two rows of outputs at a
+ * time, with nothing but a padded image in between. There is no dX: such are first layers. */
+
+static int64_t padded_image(const Shape *s) { return (s->height + 2) * (s->width + 2) * s->in; }
+
+/* Copies an image into a frame of zeros. */
+static void pad_image(const Shape *s, const float *x, float *framed) {
+    int64_t row = s->width * s->in, wide = row + 2 * s->in;
+    memset(framed, 0, padded_image(s) * sizeof(float));
+    for (int64_t r = 0; r < s->height; r++)
+        memcpy(framed + (r + 1) * wide + s->in, x + r * row, row * sizeof(float));
+}
+
+/* Stores one row of outputs, or one of pooled ones, of two rows of sums. */
+static void put_row(const Shape *s, const float *sums, const float *bias, float *y,
+                    uint8_t *which) {
+    int64_t out = padded(s->out), row = s->width * out, step = s->pool ? 2 : 1;
+    for (int64_t c = 0; c < s->width / step; c++)
+        for (int64_t k = 0; k < s->out; k += LANES) {
+            const float *from = sums + c * step * out + k;
+            int64_t count = s->out - k;
+            vec value = *(const vec *)from;
+            if (s->pool) {
+                ints index = {0};
+                value = larger(value, *(const vec *)(from + out), 1, &index);
+                value = larger(value, *(const vec *)(from + row), 2, &index);
+                value = larger(value, *(const vec *)(from + row + out), 3, &index);
+                store_bytes(which + c * s->out + k, index, count);
+            }
+            value += load(bias + k, count, bias);
+            store(y + c * s->out + k, where(value > 0, value, s->slope * value), count);
+        }
+}
+
+/* The opposite for gradients; adds to the bias's. */
+static void take_row(const Shape *s, const float *y, const float *dy, const uint8_t *which,
+                     float *sums, float *dbias) {
+    int64_t out = padded(s->out), row = s->width * out, step = s->pool ? 2 : 1;
+    if (s->pool) memset(sums, 0, 2 * row * sizeof(float)); /* an odd column has none */
+    for (int64_t c = 0; c < s->width / step; c++)
+        for (int64_t k = 0; k < s->out; k += LANES) {
+            float *to = sums + c * step * out + k;
+            int64_t count = s->out - k, at = c * s->out + k;
+            vec value = load(dy + at, count, dy);
+            if (s->slope != 1) value = where(load(y + at, count, y) > 0, value, s->slope * value);
+            *(vec *)(dbias + k) += value;
+            *(vec *)to = value;
+            if (s->pool) {
+                ints index = load_bytes(which + at, count);
+                *(vec *)to = where(index == 0, value, (vec){0});
+                *(vec *)(to + out) = where(index == 1, value, (vec){0});
+                *(vec *)(to + row) = where(index == 2, value, (vec){0});
+                *(vec *)(to + row + out) = where(index == 3, value, (vec){0});
+            }
+        }
+}
+
+static void direct_part(const Job *j, int64_t first, int64_t last, float *framed, float *du,
+                        float *dbias, int backward) {
+    const Shape *s = &j->shape;
+    int64_t out = padded(s->out), step = s->pool ? 2 : 1, wide = (s->width + 2) * s->in;
+    int64_t row = s->width / step * s->out, rows = s->height / step;
+    float *sums = framed + padded_image(s);
+    for (int64_t image = first; image < last; image++) {
+        pad_image(s, j->x + image * s->height * s->width * s->in, framed);
+        for (int64_t r = 0; r < rows; r++) {
+            int64_t at = (image * rows + r) * row;
+            uint8_t *which = s->pool ? j->which + at : NULL;
+            if (backward) take_row(s, j->y + at, j->dy + at, which, sums, dbias);
+            for (int64_t i = 0; i < step; i++) {
+                const float *window = framed + (r * step + i) * wide;
+                float *line = sums + i * s->width * out;
+                if (!backward) {
+                    multiply(&(Product){window, j->u, line, s->in, 1, out, PANEL, out, 3 * s->in,
+                                        0, 3, wide},
+                             s->width, out);
+                    continue;
+                }
+                for (int64_t tap = 0; tap < 3; tap++)
+                    multiply(&(Product){window + tap * wide, line, du + tap * 3 * s->in * out, 1,
+                                        s->in, out, PANEL, out, s->width, 1, 1, 0},
+                             3 * s->in, out);
+            }
+            if (!backward) put_row(s, sums, j->bias, j->y + at, which);
+        }
     }
 }
 
 static void all_parts(Job *j, int backward) {
     const Shape *s = &j->shape;
     int64_t in = padded(s->in), out = padded(s->out), i;
-    int64_t bytes = 36 * (plane_of(in) + plane_of(out)) * (int64_t)sizeof(float);
-    float *scratch = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    int64_t floats = s->direct ? padded_image(s) + 2 * s->width * out
+                               : 36 * (plane_of(in) + plane_of(out));
+    float *scratch = aligned_alloc(64, (floats * (int64_t)sizeof(float) + 63) / 64 * 64);
     while ((i = __atomic_fetch_add(&j->next, 1, __ATOMIC_RELAXED)) < j->parts) {
         int64_t first = s->images * i / j->parts, last = s->images * (i + 1) / j->parts;
+        float *du = backward ? j->du + i * (s->direct ? 9 : 36) * s->in * out : NULL;
+        float *dbias = backward ? j->dbias + i * out : NULL;
         if (!scratch)
             __atomic_fetch_add(&j->failed, 1, __ATOMIC_RELAXED);
+        else if (s->direct)
+            direct_part(j, first, last, scratch, du, dbias, backward);
         else if (backward)
-            backward_part(j, first, last, scratch, j->du + i * 36 * s->in * out,
-                          j->dbias + i * out);
+            backward_part(j, first, last, scratch, du, dbias);
         else
             forward_part(j, first, last, scratch);
     }
