@@ -1,6 +1,10 @@
 # searchae with PyTorch's CUDA build, which runs on the CPU as well.
 FROM python:3.12-slim
 
+# The compiler builds convolutions for the CPU at hand; without it PyTorch's own are used.
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
+    && rm -rf /var/lib/apt/lists/*
+
 RUN useradd --create-home --uid 1000 searchae \
     && install -d -o searchae -g searchae /data /artifacts /work
 

@@ -146,7 +146,7 @@ def print_plan(plan: Plan) -> None:
     )
     out.print(
         f"runs on    {plan.device} in {plan.precision}, {plan.workers} workers of {plan.threads} "
-        "threads"
+        f"threads, convolutions by {plan.kernels}"
     )
     out.print(f"baseline   {plan.baseline_db:.2f} dB")
     out.print(

@@ -23,6 +23,7 @@ from searchae.report import Summary, TrialRow, summarize
 from searchae.spec import Progress, StudySpec, TrialParams
 from searchae.training import Trainer, mean_image_psnr_db
 from searchae.training.device import pick_device
+from searchae.training.kernels import kernels_of
 from searchae.training.precision import Precision, pick_precision
 from searchae.worker import checkpoint_folder
 
@@ -95,6 +96,7 @@ class Plan:
         workers: How many at once.
         threads: CPU threads of each.
         precision: ``fp32`` or ``bf16``, on this machine.
+        kernels: What convolves there: ``winograd`` (compiled, where it fits) or ``torch``.
         splits: Images by split, their shape and hash.
         baseline_db: PSNR of the mean training image, in dB.
         parameters: Trainable parameters of the smallest and the largest net.
@@ -108,6 +110,7 @@ class Plan:
     workers: int
     threads: int
     precision: str
+    kernels: str
     splits: dict[str, Any]
     baseline_db: float
     parameters: tuple[int, int]
@@ -157,6 +160,7 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
         workers=crew.workers,
         threads=crew.threads,
         precision=precision,
+        kernels=kernels_of(device, precision),
         splits=data.describe(splits),
         baseline_db=baseline_db,
         parameters=(min(sizes), max(sizes)),

@@ -31,13 +31,13 @@ def load() -> ctypes.CDLL:
     """The library, from the cache, or built now (some seconds).
 
     Raises:
-        BuildError: There is no compiler, it fails, the cache cannot be written, or what is there
+        BuildError: There is no GNU compiler, it fails, the cache cannot be written, or the library
             cannot be loaded.
     """
-    compiler = _compiler()
+    compiler, version = _compiler()
     try:
         folder = cache_folder()
-        path = folder / f"winograd-{_key(compiler)}.so"
+        path = folder / f"winograd-{_key(compiler, version)}.so"
         if path.exists():
             try:
                 return ctypes.CDLL(str(path))
@@ -63,18 +63,19 @@ def cache_folder() -> Path:
         raise BuildError(str(e)) from e
 
 
-def _compiler() -> str:
-    names = [n for n in (os.environ.get("CC"), "cc", "gcc", "clang") if n]
+def _compiler() -> tuple[str, str]:
+    """The first GNU compiler and its version. Clang's code is no faster than PyTorch."""
+    names = [n for n in (os.environ.get("CC"), "gcc", "cc") if n]
     for name in names:
         path = shutil.which(name)
-        if path:
-            return path
-    raise BuildError(f"no C compiler: none of {', '.join(names)} is on the PATH")
+        version = _output([path, "--version"]) if path else ""
+        if path and "Free Software Foundation" in version:
+            return path, version
+    raise BuildError(f"no GNU C compiler: looked for {', '.join(names)}")
 
 
-def _key(compiler: str) -> str:
+def _key(compiler: str, version: str) -> str:
     """Of source, flags, compiler and CPU: a home may be shared by machines of several kinds."""
-    version = _output([compiler, "--version"])
     parts = [SOURCE.read_text(), " ".join(_FLAGS), compiler, version, platform.machine(), _cpu()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
