@@ -118,7 +118,10 @@ def tune(
     data_dir: DataDir = Path("data"),
     artifacts: Artifacts = Path("artifacts"),
     device: Device = "auto",
-    workers_per_device: Annotated[int, typer.Option(min=1, help="Workers that share a GPU.")] = 1,
+    workers_per_device: Annotated[
+        str,
+        typer.Option(metavar="N|auto", help="Workers that share a GPU; auto: measured, up to 8."),
+    ] = "1",
     threads: Annotated[
         int | None,
         typer.Option(
@@ -179,7 +182,7 @@ def tune(
         trials=trials,
         max_hours=max_hours,
         workers=workers,
-        workers_per_device=workers_per_device,
+        workers_per_device=_per_device(workers_per_device),
         threads=threads,
         precision=precision,
         device=device,
@@ -390,6 +393,15 @@ def _on_signals(action: Callable[[], None]) -> None:
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def _per_device(text: str) -> int | None:
+    """Workers that share a GPU; None where they are to be measured."""
+    if text == "auto":
+        return None
+    if not (text.isdecimal() and int(text)):
+        raise UserError(f"--workers-per-device {text}: give a number of 1 or more, or auto")
+    return int(text)
 
 
 def _launcher(name: str, request: Request, *, ray_address: str, slurm: Sequence[str]) -> Launcher:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,7 +13,18 @@ from typing import Any, Protocol
 import torch
 from sqlalchemy.engine import URL
 
-from searchae import catalog, data, fleet, models, objective, space, storage, study, study_file
+from searchae import (
+    catalog,
+    data,
+    fleet,
+    models,
+    objective,
+    probe,
+    space,
+    storage,
+    study,
+    study_file,
+)
 from searchae.data import decoded
 from searchae.errors import NoStudyError, SearchaeError, SpecError, StudyStoppedError, UserError
 from searchae.launch import Launcher, LocalLauncher
@@ -42,7 +53,7 @@ class Request:
         trials: The budget; the file's if unset.
         max_hours: The whole fleet ends its last epoch this long from now; never if unset.
         workers: How many at once; by the machine if unset.
-        workers_per_device: How many share a GPU.
+        workers_per_device: How many share a GPU; measured on this machine's if unset.
         threads: CPU threads of each worker; the cores shared out among them if unset.
         precision: ``auto``, ``fp32`` or ``bf16``; each worker sees for itself what ``auto`` is.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
@@ -60,7 +71,7 @@ class Request:
     trials: int | None = None
     max_hours: float | None = None
     workers: int | None = None
-    workers_per_device: int = 1
+    workers_per_device: int | None = 1
     threads: int | None = None
     precision: str = "auto"
     device: str = "auto"
@@ -148,7 +159,9 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
     _warm_start(request)
     splits, baseline_db = _load(spec, request, progress)
     sizes = _check_models(spec, splits)
-    crew = _plan_fleet(request, launcher or LocalLauncher())
+    launcher = launcher or LocalLauncher()
+    crew = _plan_fleet(request, launcher)
+    crew = _measured(crew, request, launcher, spec, splits, lambda _: None)
     torch.set_num_threads(crew.threads)
     step_s = _measure_step(spec, splits, device, precision)
     params = space.models(spec)[0]
@@ -194,6 +207,7 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
     connection = storage.connect(request.storage)
     splits, baseline_db = _load(spec, request, watcher.note)
     _check_models(spec, splits)
+    crew = _measured(crew, request, launcher, spec, splits, watcher.note)
     stored, created = study.open_study(
         connection,
         name,
@@ -248,14 +262,38 @@ def _plan_fleet(request: Request, launcher: Launcher) -> fleet.Fleet:
             "--storage: SQLite serves the workers of one machine; for several use "
             "postgresql://user@host/database"
         )
+    if request.workers_per_device is None and not launcher.nearby:
+        raise UserError(
+            "--workers-per-device auto: measured on this machine's GPUs only; give a number for "
+            "a cluster's"
+        )
     return fleet.plan_fleet(
         launcher,
         device=request.device,
         workers=request.workers,
-        workers_per_device=request.workers_per_device,
+        workers_per_device=request.workers_per_device or 1,
         threads=request.threads,
         precision=request.precision,
     )
+
+
+def _measured(
+    crew: fleet.Fleet,
+    request: Request,
+    launcher: Launcher,
+    spec: StudySpec,
+    splits: data.Splits,
+    note: Callable[[str], None],
+) -> fleet.Fleet:
+    """The fleet with as many workers a GPU as it bears, where nobody has said how many."""
+    if request.workers_per_device is not None or not crew.gpus:
+        return crew
+    device = pick_device(request.device)
+    precision = pick_precision(request.precision, device)
+    bears = probe.workers_per_device(
+        spec, image_shape=splits.image_shape, device=device, precision=precision, note=note
+    )
+    return _plan_fleet(replace(request, workers_per_device=bears), launcher)
 
 
 def _warm_start(request: Request) -> study.Stored | None:

@@ -331,6 +331,35 @@ def test_overrides_come_from_the_command_line_then_the_environment(command_line:
     assert json.loads(both.stdout)["spec"]["train"]["epochs"] == 4
 
 
+def test_how_it_computes_comes_from_the_environment_too(command_line: Run) -> None:
+    words = ("tune", "--study", "tiny", "--dry-run", "--json")
+    told = json.loads(command_line(*words, SEARCHAE_PRECISION="bf16").stdout)
+    assert (told["precision"], told["kernels"]) == ("bf16", "torch")
+    told = json.loads(command_line(*words, "--precision", "fp32", SEARCHAE_KERNELS="off").stdout)
+    assert (told["precision"], told["kernels"]) == ("fp32", "torch")
+    refused = command_line(*words, SEARCHAE_PRECISION="fp8")
+    assert refused.returncode == 2
+    assert "--precision fp8: use auto, fp32, bf16" in refused.stderr
+    refused = command_line(*words, "--precision", "fp32", SEARCHAE_KERNELS="fast")
+    assert refused.returncode == 2
+    assert "SEARCHAE_KERNELS=fast: use auto or off" in refused.stderr
+
+
+def test_workers_per_device_is_a_number_or_auto(command_line: Run) -> None:
+    words = ("tune", "--study", "tiny", "--dry-run")
+    for wrong in ("0", "-1", "two", "1.5"):
+        refused = command_line(*words, "--workers-per-device", wrong)
+        assert refused.returncode == 2
+        told = f"--workers-per-device {wrong}: give a number of 1 or more, or auto"
+        assert told in refused.stderr
+    # Without a GPU there is nothing to measure.
+    assert command_line(*words, "--device", "cpu", "--workers-per-device", "auto").returncode == 0
+    elsewhere = ("--launcher", "slurm", "--storage", "postgresql://nobody@localhost:1/x")
+    refused = command_line("tune", "--study", "tiny", *elsewhere, "--workers-per-device", "auto")
+    assert refused.returncode == 2
+    assert "--workers-per-device auto: measured on this machine's GPUs only" in refused.stderr
+
+
 def test_data_shows_the_splits(command_line: Run) -> None:
     found = json.loads(command_line("data", "tiny", "--json").stdout)
     assert (found["train"], found["validation"], found["test"]) == (96, 32, 16)

@@ -1,0 +1,147 @@
+"""How many workers a GPU bears: the choice, the room, and a measurement by real processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from searchae import probe
+from searchae.models import build
+from searchae.probe import CONTEXT_BYTES, Memory, ProbeError, Reading, Work, choose, has_room
+from searchae.spec import ModelParams
+from searchae.study_file import load
+from tests.unit.tiny_training import params
+
+GIB = 2**30
+TINY = Work(params(), (1, 8, 8), "cpu", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("rates", "chosen"),
+    [
+        ([100], 1),
+        ([100, 105], 1),
+        ([100, 109, 300], 1),  # what does not pay ends it
+        ([100, 190, 350, 380], 4),
+        ([100, 190, 350, 690], 8),
+        ([100, 90], 1),
+    ],
+)
+def test_more_are_chosen_as_long_as_each_doubling_pays(rates: list[float], chosen: int) -> None:
+    readings = [Reading(n, r) for n, r in zip(probe.COUNTS, rates, strict=False)]
+    assert choose(readings) == chosen
+
+
+def test_there_must_be_room_for_tensors_and_for_what_cuda_itself_takes() -> None:
+    one = Memory(reserved=2 * GIB, free=70 * GIB, total=80 * GIB)
+    assert has_room(one, 4)
+    assert not has_room(one, 24), "the last tenth stays free"
+    full = Memory(reserved=GIB, free=8 * GIB + GIB + CONTEXT_BYTES, total=80 * GIB)
+    assert has_room(full, 1)
+    assert not has_room(full, 2)
+    assert has_room(None, 100), "a CPU's memory is not counted"
+
+
+def test_real_processes_train_at_once() -> None:
+    told: list[Reading] = []
+    readings = probe.measure(TINY, counts=(1, 2), seconds=0.2, told=told.append)
+    assert [r.processes for r in readings] == [1, 2]
+    assert all(r.images_per_s > 0 for r in readings)
+    assert told == readings
+    assert not multiprocessing.active_children(), "none is left"
+
+
+@pytest.mark.parametrize(
+    ("rates", "room", "dies_at", "measured"),
+    [
+        ([100, 190, 350, 690], 9, 9, [1, 2, 4, 8]),
+        ([100, 190, 200, 400], 9, 9, [1, 2, 4]),  # the last says that it does not pay
+        ([100, 190, 350, 690], 2, 9, [1, 2, 4]),  # four more have no room
+        ([100, 190, 350, 690], 9, 4, [1, 2]),  # no memory after all
+    ],
+)
+def test_where_it_ends(
+    rates: list[float],
+    room: int,
+    dies_at: int,
+    measured: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Member:
+        memory = Memory(0, 0, 0)
+
+    hired: list[Member] = []
+
+    def hire(count: int, *_: object) -> list[Member]:
+        hired.extend(Member() for _ in range(count))
+        if len(hired) >= dies_at:
+            raise ProbeError("out of memory")
+        return hired[-count:]
+
+    def rate(crew: list[Member], _: float) -> float:
+        return rates[probe.COUNTS.index(len(crew))]
+
+    monkeypatch.setattr(probe, "_hired", hire)
+    monkeypatch.setattr(probe, "_together", rate)
+    monkeypatch.setattr(probe, "has_room", lambda memory, more: more <= room)
+    assert [r.processes for r in probe.measure(TINY)] == measured
+
+
+def test_a_net_that_cannot_be_trained_is_an_error() -> None:
+    wrong = Work(params({"downsample": "pool", "channels": (4, 8)}), (1, 7, 7), "cpu", "fp32")
+    with pytest.raises(ProbeError, match=r"ModelError: .*pool"):
+        probe.measure(wrong, counts=(1,), seconds=0.1)
+    assert not multiprocessing.active_children()
+
+
+def test_a_process_that_is_killed_is_an_error_and_not_a_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hired = probe._hired
+
+    def short_lived(*about: Any) -> list[probe._Member]:
+        crew = hired(*about)
+        crew[0]._process.kill()
+        return crew
+
+    monkeypatch.setattr(probe, "_hired", short_lived)
+    with pytest.raises(ProbeError, match="has died"):
+        probe.measure(TINY, counts=(1,), seconds=0.1)
+
+
+def test_the_largest_net_of_a_study_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(
+        '[data]\nname = "mnist"\n[model]\nlatent_dim = { low = 2, high = 64 }\n'
+        "channels = { choices = [[4, 8], [16, 32]] }\n"
+        "[train]\nlearning_rate = { low = 1e-4, high = 1e-2, log = true }\n"
+    )
+    measured: list[Work] = []
+
+    def measure(work: Work, *, told: object) -> list[Reading]:
+        measured.append(work)
+        return [Reading(1, 100.0), Reading(2, 190.0)]
+
+    monkeypatch.setattr(probe, "measure", measure)
+    notes: list[str] = []
+    found = probe.workers_per_device(
+        load(path),
+        image_shape=(1, 28, 28),
+        device=torch.device("cuda"),
+        precision="fp32",
+        note=notes.append,
+    )
+    assert found == 2
+    (work,) = measured
+    assert (work.device, work.image_shape) == ("cuda", (1, 28, 28))
+    assert build(work.params.model, image_shape=(1, 28, 28)).latent_size == 64
+    assert work.params.model == ModelParams(
+        **{**work.params.model.model_dump(), "channels": (16, 32)}
+    )
+    assert notes == ["measuring how many workers a GPU bears ..."]
