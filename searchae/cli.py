@@ -240,6 +240,7 @@ def worker(
         data_dir=data_dir,
         artifacts=artifacts,
         parent=int(os.environ.get("SEARCHAE_PARENT", "0")),
+        shares=os.environ.get("SEARCHAE_SHARES", ""),
     )
     done = use_case.Counts()
     try:

@@ -121,13 +121,23 @@ def jobs(
                 "OMP_NUM_THREADS": str(fleet.threads),
                 **{k: v for k, v in pages.HUGE.items() if k not in environment},
                 **({"SEARCHAE_PARENT": str(os.getpid())} if fleet.nearby else {}),
+                **{k: environment[k] for k in ("SEARCHAE_KERNELS",) if k in environment},
                 **_seen(gpus, i, fleet.device),
+                **_shares(fleet, gpus, i),
             },
             cpus=fleet.threads,
             gpus=fleet.gpus,
         )
         for i in range(min(fleet.workers, at_most))
     ]
+
+
+def _shares(fleet: Fleet, gpus: Sequence[str], index: int) -> dict[str, str]:
+    """What a worker does that has no memory on a GPU which it shares: the first of each stays."""
+    if not 0 < fleet.gpus < 1:
+        return {}
+    first = index < (1 if ":" in fleet.device else len(gpus))
+    return {"SEARCHAE_SHARES": "stay" if first or not gpus else "leave"}
 
 
 def _visible_gpus(environment: Mapping[str, str]) -> list[str]:

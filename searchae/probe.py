@@ -7,10 +7,13 @@ and there is memory for them.
 
 from __future__ import annotations
 
+import math
 import multiprocessing
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -22,6 +25,7 @@ from searchae import models, pages, space
 from searchae.errors import SearchaeError
 from searchae.spec import StudySpec, TrialParams
 from searchae.training import Trainer
+from searchae.training.device import CONTEXT_BYTES
 from searchae.training.precision import Precision
 
 COUNTS = (1, 2, 4, 8)
@@ -29,8 +33,6 @@ GAIN = 1.1
 """What doubling has to bring at least."""
 SHARE = 0.9
 """Of a device's memory, that may be in use."""
-CONTEXT_BYTES = 700 << 20
-"""Of a GPU's memory, that a process takes besides its tensors."""
 
 _STEPS = 20  # in an epoch of the measurement
 _WARM_UP = 2  # epochs
@@ -78,18 +80,23 @@ class Work:
         image_shape: (C, H, W) of the drawn images.
         device: ``cuda``, ``cuda:N`` or ``cpu``.
         precision: Of the steps.
+        images: A worker's, training and validation together; fewer are drawn to train on, but it
+            is so many that a worker holds on the device.
     """
 
     params: TrialParams
     image_shape: tuple[int, int, int]
     device: str
     precision: Precision
+    images: int = 0
 
 
 def workers_per_device(
     spec: StudySpec,
     *,
     image_shape: tuple[int, int, int],
+    images: int,
+    held_out: int,
     device: torch.device,
     precision: Precision,
     note: Callable[[str], None],
@@ -99,23 +106,36 @@ def workers_per_device(
     Args:
         spec: The study.
         image_shape: (C, H, W) of its images.
+        images: Training images.
+        held_out: Validation images.
         device: The one, or the first of several of a kind.
         precision: Of the steps.
-        note: Told of each measurement, for people.
+        note: Told of each measurement and of the choice, for people.
 
-    Raises:
-        ProbeError: Not even one net could be trained.
+    Returns:
+        1 where the net could not be trained on drawn images.
     """
     nets = space.models(spec)
     largest = max(
         nets, key=lambda p: models.parameter_count(models.build(p.model, image_shape=image_shape))
     )
+    batches = [p for p in spec.space if p.key == "train.batch_size"]
+    if batches:
+        most = max(int(v) for v in batches[0].choices or (batches[0].high,))
+        train = largest.train.model_copy(update={"batch_size": most})
+        largest = replace(largest, train=train)
     note("measuring how many workers a GPU bears ...")
-    readings = measure(
-        Work(largest, image_shape, str(device), precision),
-        told=lambda r: note(f"{r.processes} at once train {r.images_per_s:,.0f} images/s"),
-    )
-    return choose(readings)
+    work = Work(largest, image_shape, str(device), precision, images + held_out)
+    try:
+        readings = measure(
+            work, told=lambda r: note(f"{r.processes} at once train {r.images_per_s:,.0f} images/s")
+        )
+    except ProbeError as e:
+        note(f"not measured, so one worker a GPU: {e}")
+        return 1
+    found = choose(readings)
+    note(f"workers a GPU: {found}")
+    return found
 
 
 def choose(readings: Sequence[Reading]) -> int:
@@ -216,8 +236,12 @@ class _Member:
             raise ProbeError(value)
         return value
 
-    def end(self) -> None:
+    def close(self) -> None:
+        """Tells it to end."""
         self._line.close()
+
+    def end(self) -> None:
+        """Waits until it has."""
         self._process.join(10)
         if self._process.is_alive():
             self._process.kill()
@@ -231,18 +255,33 @@ def _hired(count: int, work: Work, ends: ExitStack) -> list[_Member]:
     for _ in range(count):
         ours, theirs = context.Pipe()
         process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        process.start()
+        with _deaf():
+            process.start()
         theirs.close()
         member = _Member(process, ours)
         ends.callback(member.end)
+        ends.callback(member.close)
         members.append(member)
     for member in members:
         member.wait_ready()
     return members
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """What is started within it leaves Ctrl-C to the process that started it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _together(crew: Sequence[_Member], seconds: float) -> float:
-    until = time.time() + seconds  # one clock for all processes of a machine
+    until = time.monotonic() + seconds  # on Linux one clock for all processes of a machine
     for member in crew:
         member.go(until)
     return sum([member.rate() for member in crew])
@@ -255,7 +294,9 @@ def _serve(line: Connection, work: Work) -> None:
             pages.keep()
             torch.set_num_threads(1)
             epochs, images = _training(work)
-            line.send(("ready", _memory(torch.device(work.device))))
+            # A worker holds all of its images, of which only some were drawn here.
+            missing = max(0, work.images - images) * math.prod(work.image_shape)
+            line.send(("ready", _memory(torch.device(work.device), missing)))
             while True:
                 line.send(("rate", _rate(epochs, images, until=line.recv())))
         except (SearchaeError, RuntimeError) as e:
@@ -265,7 +306,7 @@ def _serve(line: Connection, work: Work) -> None:
 def _training(work: Work) -> tuple[Any, int]:
     """A warm training's epochs, without end, and images of each."""
     batch_size = work.params.train.batch_size
-    count = _STEPS * batch_size
+    count = max(batch_size, min(_STEPS * batch_size, work.images or _STEPS * batch_size))
     draws = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (count, *work.image_shape), generator=draws, dtype=torch.uint8)
     # A small learning rate: drawn images let a net diverge.
@@ -287,14 +328,14 @@ def _training(work: Work) -> tuple[Any, int]:
 def _rate(epochs: Any, images: int, *, until: float) -> float:
     """Images a second over whole epochs, one at least."""
     started, done = time.perf_counter(), 0
-    while not done or time.time() < until:
+    while not done or time.monotonic() < until:
         next(epochs)
         done += images
     return done / (time.perf_counter() - started)
 
 
-def _memory(device: torch.device) -> Memory | None:
+def _memory(device: torch.device, missing: int) -> Memory | None:
     if device.type != "cuda":
         return None
     free, total = torch.cuda.mem_get_info(device)
-    return Memory(torch.cuda.max_memory_reserved(device), free, total)
+    return Memory(torch.cuda.max_memory_reserved(device) + missing, free - missing, total)

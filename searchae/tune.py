@@ -34,7 +34,7 @@ from searchae.report import Summary, TrialRow, summarize
 from searchae.spec import Progress, StudySpec, TrialParams
 from searchae.training import Trainer, mean_image_psnr_db
 from searchae.training.device import pick_device
-from searchae.training.kernels import kernels_of
+from searchae.training.kernels import check_wish, kernels_of
 from searchae.training.precision import Precision, pick_precision
 from searchae.worker import checkpoint_folder
 
@@ -201,13 +201,13 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
     if launcher.nearby:
         pick_device(request.device)
     pick_precision(request.precision, torch.device("cpu"))  # the name; workers pick for themselves
+    check_wish()
     _check_hours(request.max_hours)
     crew = _plan_fleet(request, launcher)
     source = _warm_start(request)
     connection = storage.connect(request.storage)
     splits, baseline_db = _load(spec, request, watcher.note)
     _check_models(spec, splits)
-    crew = _measured(crew, request, launcher, spec, splits, watcher.note)
     stored, created = study.open_study(
         connection,
         name,
@@ -219,7 +219,6 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
     stored.study.set_user_attr(study.SPLITS, data.describe(splits))
     if launcher.nearby:
         decoded.keep(splits, request.data_dir)
-    del splits
     ledger = Ledger(stored)
     asked, done = spec.search.trials, ledger.counts().finished
     if done > asked:
@@ -233,6 +232,8 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
     watcher.note(_opening(stored, created=created, finished=counts.finished, left=left))
     if left == 0:
         return summarize(stored, ledger)
+    crew = _measured(crew, request, launcher, spec, splits, watcher.note)
+    del splits
     jobs = fleet.jobs(
         crew,
         stored.name,
@@ -286,12 +287,18 @@ def _measured(
     note: Callable[[str], None],
 ) -> fleet.Fleet:
     """The fleet with as many workers a GPU as it bears, where nobody has said how many."""
-    if request.workers_per_device is not None or not crew.gpus:
+    if request.workers_per_device is not None or request.workers or not crew.gpus:
         return crew
     device = pick_device(request.device)
     precision = pick_precision(request.precision, device)
     bears = probe.workers_per_device(
-        spec, image_shape=splits.image_shape, device=device, precision=precision, note=note
+        spec,
+        image_shape=splits.image_shape,
+        images=len(splits.train),
+        held_out=len(splits.validation),
+        device=device,
+        precision=precision,
+        note=note,
     )
     return _plan_fleet(replace(request, workers_per_device=bears), launcher)
 

@@ -34,7 +34,7 @@ from searchae.pulse import Pulse
 from searchae.spec import TrialParams
 from searchae.study import ERROR, IMPORTED, OUTCOME, RUNTIME, WARM_START, Stored, versions
 from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer
-from searchae.training.device import pick_device
+from searchae.training.device import held_by_others, pick_device
 from searchae.training.faults import device_errors
 from searchae.training.kernels import kernels_of
 from searchae.training.precision import Precision, pick_precision
@@ -48,6 +48,14 @@ REST_S = 2.0
 """Seconds that a worker rests after the first such failure; twice that after the second."""
 POLL_S = 1.0
 """Seconds between two looks at a budget whose rest others are working on."""
+CROWDED_BYTES = 256 << 20
+"""A GPU of which others hold more has no memory because of them."""
+CROWDED_S = 600.0
+"""So long in all a worker waits for the others' memory before it takes a trial for too large."""
+
+
+class _CrowdedError(Exception):
+    """No memory, because others on the GPU have it; the trial is put back."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +69,8 @@ class Options:
         data_dir: Where data sets lie.
         artifacts: The folder that all workers of all studies share.
         parent: Leave when the process is no longer this one's child; 0 to stay.
+        shares: Of workers that share a GPU, where one has no memory while others hold some:
+            ``leave`` for good, or ``stay`` and try again later; empty where none shares it.
     """
 
     device: str = "auto"
@@ -69,6 +79,7 @@ class Options:
     data_dir: Path = Path("data")
     artifacts: Path = Path("artifacts")
     parent: int = 0
+    shares: str = ""
 
 
 @dataclass
@@ -133,11 +144,13 @@ class Worker:
         torch.set_num_threads(self.options.threads)
         self._device = pick_device(self.options.device)
         self._precision = pick_precision(self.options.precision, self._device)
+        kernels_of(self._device, self._precision)  # built now, and a wrong wish is said now
         self._images = self._load()
         self._ledger = Ledger(self.stored)
         self._pulse = Pulse(self._ledger, self.stop, parent=self.options.parent)
         self._study = self.stored.study
         self._failures = 0
+        self._waited_s, self._leaving = 0.0, False
         self._study.pruner = search.pruner(spec, self._study)
         self._imported = sum(self._study.user_attrs.get(IMPORTED, {}).values())
 
@@ -152,7 +165,7 @@ class Worker:
         return splits.train, splits.validation
 
     def _work(self) -> None:
-        while not self.stop.is_set():
+        while not (self.stop.is_set() or self._leaving):
             message = self._ledger.stopped()
             if message:
                 raise StudyStoppedError(message)
@@ -168,6 +181,8 @@ class Worker:
         """Runs a trial; leaves for good where it is this machine that fails, not the trials."""
         try:
             self._run_trial(trial_id)
+        except _CrowdedError as e:
+            self._make_room(e)
         except (ArtifactsError, DeviceError) as e:
             self._failures += 1
             if self._failures >= QUARANTINE_AFTER:
@@ -177,6 +192,17 @@ class Worker:
             self.stop.wait(self._failures * REST_S)  # so that others take it
         else:
             self._failures = 0
+
+    def _make_room(self, error: _CrowdedError) -> None:
+        """Ends this worker, or waits for the others' trials to end."""
+        if self.options.shares == "leave":
+            log.warning("%s: leaving the GPU to the others", error)
+            self._leaving = True
+            return
+        rest_s = min(60.0, max(2 * REST_S, self._waited_s))
+        log.warning("%s: trying again in %.0f s", error, rest_s)
+        self._waited_s += rest_s
+        self.stop.wait(rest_s)
 
     def _run_trial(self, trial_id: int) -> None:
         frozen = self.stored.storage.get_trial(trial_id)
@@ -251,8 +277,7 @@ class Worker:
             self._tell_bad(trial, DEAD if isinstance(e, DeadError) else DIVERGED, e)
             self.counts.diverged += 1
         except OutOfMemoryError as e:
-            self._tell_bad(trial, OUT_OF_MEMORY, e)
-            self.counts.out_of_memory += 1
+            self._no_memory(trial, e)
         except Interrupted:
             if self._pulse.lost.is_set():
                 raise LeaseLostError from None
@@ -277,6 +302,16 @@ class Worker:
             self._tell(trial, TrialState.COMPLETE, psnr_db)
             self.counts.complete += 1
             self._draw(frozen.number, params, ended)
+
+    def _no_memory(self, trial: Trial, error: OutOfMemoryError) -> None:
+        """Puts back a trial for which others left no memory; one that had it all is too large."""
+        waits = self.options.shares and self._waited_s < CROWDED_S
+        if waits and held_by_others(self._device) > CROWDED_BYTES:
+            self._ledger.release(trial._trial_id)
+            self.counts.put_back += 1
+            raise _CrowdedError(f"trial {trial.number} put back: {error}") from error
+        self._tell_bad(trial, OUT_OF_MEMORY, error)
+        self.counts.out_of_memory += 1
 
     def _draw(self, number: int, params: TrialParams, ended: Sequence[Trainer]) -> None:
         """Keeps a picture of the trial if it is among the study's best; it may do without."""

@@ -287,7 +287,7 @@ def _machines(found: Findings) -> str:
     if not counts:
         return "<p>Not recorded.</p>"
     rows = [(*place, f"{n:,}") for place, n in counts.most_common()]
-    return table((*keys, "trials"), rows, numeric={2, 8})
+    return table((*keys, "trials"), rows, numeric={2, 9})
 
 
 def _states(found: Findings) -> str:

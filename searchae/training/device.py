@@ -6,6 +6,17 @@ import torch
 
 from searchae.errors import DeviceError
 
+CONTEXT_BYTES = 700 << 20
+"""Of a GPU's memory, that a process takes besides its tensors, at most."""
+
+
+def held_by_others(device: torch.device) -> int:
+    """Bytes of a GPU's memory that other processes hold, at least; 0 on a CPU."""
+    if device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return max(0, total - free - torch.cuda.memory_reserved(device) - CONTEXT_BYTES)
+
 
 def pick_device(name: str) -> torch.device:
     """The device of that name.

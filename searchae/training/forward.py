@@ -14,7 +14,10 @@ from torch import Tensor, nn
 
 from searchae.models import Autoencoder, activations
 from searchae.training.kernels import Convolutions
+from searchae.training.kernels.convolution import tiles
 from searchae.training.precision import Precision
+
+_SMALLEST, _FEWEST_TILES = 3, 32  # pixels a side; measured
 
 
 class Forward:
@@ -101,7 +104,11 @@ class UpsampledConvolution(nn.Module):
 class CompiledConvolution(nn.Module):
     """A convolution with what goes along: upsampling before, max-pooling and ReLU after it.
 
+    Batches of few or tiny images are left to PyTorch: what is done to the weights would cost more
+    than is saved.
+
     Args:
+        layers: The same in PyTorch.
         compiled: The kernels.
         convolution: Whose weights are used; ``fits`` is true of it.
         up: Whether its input is upsampled by 2.
@@ -111,6 +118,7 @@ class CompiledConvolution(nn.Module):
 
     def __init__(
         self,
+        layers: nn.Sequential,
         compiled: Convolutions,
         convolution: nn.Conv2d | nn.ConvTranspose2d,
         *,
@@ -119,7 +127,7 @@ class CompiledConvolution(nn.Module):
         slope: float,
     ) -> None:
         super().__init__()
-        self.convolution = convolution
+        self.layers, self.convolution = layers, convolution
         self._compiled, self._up, self._pool, self._slope = compiled, up, pool, slope
         self._shuffles = up and not pool and convolution.out_channels < compiled.lanes
 
@@ -141,6 +149,12 @@ class CompiledConvolution(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Float32 (N, C, H, W) to (N, D, H', W'), channels last."""
+        scale = 2 if self._up else 1
+        count, _, height, width = images.shape
+        size = (count, scale * height, scale * width)
+        if min(size[1:]) < _SMALLEST or tiles(*size) < _FEWEST_TILES:
+            found: Tensor = self.layers(images)
+            return found
         weight = self.convolution.weight
         if isinstance(self.convolution, nn.ConvTranspose2d):
             weight = weight.flip(2, 3).transpose(0, 1)
@@ -211,10 +225,12 @@ def _first_of(layers: list[nn.Module], compiled: Convolutions | None) -> tuple[n
     if compiled and CompiledConvolution.fits(convolution, pool=pool):
         count += pool
         slope = _slope(layers[count]) if len(layers) > count else None
-        joined = CompiledConvolution(
-            compiled, convolution, up=up, pool=pool, slope=1.0 if slope is None else slope
-        )
-        return joined, count + (slope is not None)
+        count += slope is not None
+        plain = rewritten(nn.Sequential(*layers[:count]))
+        slope = 1.0 if slope is None else slope
+        return CompiledConvolution(
+            plain, compiled, convolution, up=up, pool=pool, slope=slope
+        ), count
     if up and UpsampledConvolution.fits(convolution):
         return UpsampledConvolution(convolution), 2
     return layers[0], 1

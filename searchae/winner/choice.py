@@ -65,7 +65,7 @@ class Plan:
             "device": str(self.device),
             "threads": self.threads,
             "precision": self.precision,
-            "kernels": kernels_of(self.device, self.precision),
+            "kernels": kernels_of(self.device, self.precision, self.threads),
         }
 
 

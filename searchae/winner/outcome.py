@@ -155,7 +155,7 @@ def _about(plan: Plan, runs: Sequence[Retrained], splits: data.Splits) -> dict[s
     where = {
         **machine(plan.device, threads=plan.threads),
         "precision": plan.precision,
-        "kernels": kernels_of(plan.device, plan.precision),
+        "kernels": kernels_of(plan.device, plan.precision, plan.threads),
     }
     runtime = {k: where[k] for k in ("device", "precision", "kernels", "threads", "cpu")} | here
     kept = first.history[first.epoch - 1]

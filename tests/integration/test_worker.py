@@ -11,6 +11,7 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from searchae import data, objective
+from searchae import worker as worker_module
 from searchae.data import decoded
 from searchae.errors import (
     DeadError,
@@ -45,9 +46,12 @@ def study(folder: Path) -> Callable[..., Stored]:
     return make
 
 
-def worker(stored: Stored, folder: Path, **more: Any) -> Worker:
+def worker(stored: Stored, folder: Path, *, shares: str = "", **more: Any) -> Worker:
     options = Options(
-        device="cpu", data_dir=folder / "data", artifacts=folder / f"artifacts-{stored.name}"
+        device="cpu",
+        data_dir=folder / "data",
+        artifacts=folder / f"artifacts-{stored.name}",
+        shares=shares,
     )
     return Worker(stored, options, **more)
 
@@ -103,6 +107,40 @@ def test_a_trial_without_a_result_is_a_bad_one_that_the_sampler_learns_from(
     assert str(error) in first.user_attrs["searchae:error"]
     assert len(rest) == 5, "it counts towards the budget"
     assert counts.diverged + counts.out_of_memory == 1
+
+
+def test_without_memory_beside_others_a_worker_leaves_or_waits_for_them(
+    study: Callable[..., Stored], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored, full = study(), OutOfMemoryError("2 GiB wanted")
+    monkeypatch.setattr(worker_module, "held_by_others", lambda device: 2**30)
+    monkeypatch.setattr(worker_module, "REST_S", 0.01)
+    leaving = worker(stored, folder, shares="leave", train=failing_once(full)).run()
+    assert (leaving.complete, leaving.put_back, leaving.out_of_memory) == (0, 1, 0)
+    assert [t.state.name for t in trials(stored)] == ["WAITING"]
+    staying = worker(stored, folder, shares="stay", train=failing_once(full)).run()
+    assert (staying.complete, staying.put_back, staying.out_of_memory) == (6, 1, 0)
+    assert [t.state.name for t in trials(stored)] == ["COMPLETE"] * 6
+    assert all("searchae:outcome" not in t.user_attrs for t in trials(stored))
+
+
+@pytest.mark.parametrize(
+    ("shares", "others", "longest_s"),
+    [("", 2**30, 1e9), ("stay", 2**20, 1e9), ("stay", 2**30, 0.0)],
+)
+def test_a_trial_that_had_the_memory_or_all_the_time_is_too_large(
+    shares: str,
+    others: int,
+    longest_s: float,
+    study: Callable[..., Stored],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_module, "held_by_others", lambda device: others)
+    monkeypatch.setattr(worker_module, "CROWDED_S", longest_s)
+    train = failing_once(OutOfMemoryError("96 GiB wanted"))
+    counts = worker(study(), folder, shares=shares, train=train).run()
+    assert (counts.out_of_memory, counts.put_back) == (1, 0)
 
 
 def test_an_exploding_training_is_found_to_diverge(

@@ -73,6 +73,23 @@ def test_with_gpus_each_worker_sees_its_own() -> None:
     assert all(j.argv[j.argv.index("--device") + 1] == "cuda" for j in found)
 
 
+def test_of_workers_that_share_a_gpu_the_first_stays_when_memory_is_short() -> None:
+    def told(fleet: Fleet, **environment: str) -> list[str | None]:
+        return [j.environment.get("SEARCHAE_SHARES") for j in started(fleet, **environment)]
+
+    two = {"CUDA_VISIBLE_DEVICES": "0,1"}
+    assert told(planned(Machine(gpus=2), workers_per_device=2), **two) == [
+        *["stay"] * 2,
+        *["leave"] * 2,
+    ]
+    one = planned(Machine(gpus=2), device="cuda:1", workers_per_device=3)
+    assert told(one, **two) == ["stay", "leave", "leave"]
+    assert told(planned(Machine(gpus=2)), **two) == [None, None]
+    assert told(planned(Machine(cpus=3))) == [None] * 3
+    cluster = planned(Machine(cpus=64, gpus=2, nearby=False), workers_per_device=2)
+    assert told(cluster) == ["stay"] * 4, "nobody knows which is the first there"
+
+
 def test_gpus_hidden_from_the_user_stay_hidden() -> None:
     fleet = planned(Machine(gpus=2), workers=3)
     assert seen(started(fleet, CUDA_VISIBLE_DEVICES="5,GPU-7f")) == ["5", "GPU-7f", "5"]

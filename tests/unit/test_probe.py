@@ -121,6 +121,7 @@ def test_the_largest_net_of_a_study_is_measured(
         '[data]\nname = "mnist"\n[model]\nlatent_dim = { low = 2, high = 64 }\n'
         "channels = { choices = [[4, 8], [16, 32]] }\n"
         "[train]\nlearning_rate = { low = 1e-4, high = 1e-2, log = true }\n"
+        "batch_size = { choices = [64, 256] }\n"
     )
     measured: list[Work] = []
 
@@ -133,6 +134,8 @@ def test_the_largest_net_of_a_study_is_measured(
     found = probe.workers_per_device(
         load(path),
         image_shape=(1, 28, 28),
+        images=900,
+        held_out=100,
         device=torch.device("cuda"),
         precision="fp32",
         note=notes.append,
@@ -144,4 +147,27 @@ def test_the_largest_net_of_a_study_is_measured(
     assert work.params.model == ModelParams(
         **{**work.params.model.model_dump(), "channels": (16, 32)}
     )
-    assert notes == ["measuring how many workers a GPU bears ..."]
+    assert work.images == 1000
+    assert work.params.train.batch_size == 256
+    assert notes == ["measuring how many workers a GPU bears ...", "workers a GPU: 2"]
+
+
+def test_a_net_that_drawn_images_do_not_suit_gets_a_gpu_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def measure(work: Work, *, told: object) -> list[Reading]:
+        raise ProbeError("DeadError: the net is dead")
+
+    monkeypatch.setattr(probe, "measure", measure)
+    path = tmp_path / "study.toml"
+    path.write_text('[data]\nname = "mnist"\n')
+    notes: list[str] = []
+    about = {"image_shape": (1, 28, 28), "images": 900, "held_out": 100, "precision": "fp32"}
+    found = probe.workers_per_device(
+        load(path),
+        device=torch.device("cuda"),
+        note=notes.append,
+        **about,  # type: ignore[arg-type]
+    )
+    assert found == 1
+    assert "not measured, so one worker a GPU: DeadError: the net is dead" in notes

@@ -200,7 +200,7 @@ def test_a_whole_net_is_the_model_s_own(more: dict[str, object], taken: int) -> 
     run = Forward(net, "fp32", compiled)
     joined = [m for m in [*run._encoder, *run._body] if isinstance(m, CompiledConvolution)]
     assert len(joined) == taken
-    images = torch.rand(6, 3, 12, 12)
+    images = torch.rand(40, 3, 12, 12)
     latents, outputs = run(images)
     exact = build_model(model_params, image_shape=(3, 12, 12)).double()
     exact.load_state_dict(net.state_dict())
@@ -238,7 +238,7 @@ def test_upsampling_joins_with_few_outputs_and_with_many(out: int, kind: type[nn
     stack = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), kind(8, out, 3, padding=1))
     (joined,) = rewritten(stack, kernels.chosen(CPU, "fp32"))
     assert isinstance(joined, CompiledConvolution)
-    images = drawn(2, 8, 5, 6)
+    images = drawn(8, 8, 5, 6)
     exact = [t.detach().double().requires_grad_() for t in (images, *stack.parameters())]
     own = nn.functional.interpolate(exact[0], scale_factor=2)
     function = F.conv2d if kind is nn.Conv2d else F.conv_transpose2d
@@ -250,6 +250,17 @@ def test_upsampling_joins_with_few_outputs_and_with_many(out: int, kind: type[nn
         [outputs, *torch.autograd.grad((outputs * toward).sum(), [images, *stack.parameters()])],
         [wanted, *torch.autograd.grad((wanted * toward).sum(), exact)],
     )
+
+
+@pytest.mark.parametrize("size", [(1, 8, 8), (64, 2, 2)])
+def test_few_or_tiny_images_are_left_to_torch(
+    size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.MaxPool2d(2), nn.LeakyReLU())
+    (joined,) = rewritten(stack, kernels.chosen(CPU, "fp32"))
+    monkeypatch.setattr(Convolutions, "__call__", None)
+    images = drawn(size[0], 16, *size[1:]).detach()
+    assert torch.equal(joined(images), stack(images))
 
 
 def test_pooling_of_other_kinds_is_not_joined() -> None:
@@ -333,11 +344,15 @@ def test_a_spoilt_library_is_built_again(
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "searchae"
-    folder.mkdir()
-    path = folder / f"winograd-{build._key(*build._compiler())}.so"
-    path.write_bytes(b"half a libr")
     assert kernels.kernels_of(CPU, "fp32") == "winograd"
-    assert "is built again" in caplog.text
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[: len(whole) // 2])  # loading it would kill the process
+    kernels._loaded.cache_clear()
+    assert kernels.kernels_of(CPU, "fp32") == "winograd"
+    assert "is damaged: it is built again" in caplog.text
+    assert [p.read_bytes() for p in folder.iterdir()] == [whole]
 
 
 def test_several_workers_that_build_at_once(tmp_path: Path) -> None:
@@ -352,7 +367,7 @@ def test_several_workers_that_build_at_once(tmp_path: Path) -> None:
     ]
     assert [w.communicate()[0].decode().strip() for w in workers] == ["winograd"] * 3
     (left,) = (tmp_path / "searchae").iterdir()
-    assert re.fullmatch(r"winograd-[0-9a-f]{16}\.so", left.name)
+    assert re.fullmatch(r"winograd-[0-9a-f]{16}-[0-9a-f]{16}\.so", left.name)
 
 
 def test_more_threads_need_torch_s_own(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:

@@ -16,7 +16,7 @@ from searchae.errors import UserError
 from searchae.training.kernels.build import BuildError, load
 from searchae.training.kernels.convolution import Convolutions, can_use_threads, self_check
 
-__all__ = ["CHOICES", "Convolutions", "chosen", "kernels_of"]
+__all__ = ["CHOICES", "Convolutions", "check_wish", "chosen", "kernels_of"]
 
 log = logging.getLogger(__name__)
 
@@ -24,30 +24,40 @@ VARIABLE = "SEARCHAE_KERNELS"
 CHOICES = ("auto", "off")
 
 
-def chosen(device: torch.device, precision: str) -> Convolutions | None:
+def check_wish() -> str:
+    """What the environment asks for: one of ``CHOICES``.
+
+    Raises:
+        UserError: ``SEARCHAE_KERNELS`` is something else.
+    """
+    wish = os.environ.get(VARIABLE) or "auto"
+    if wish not in CHOICES:
+        raise UserError(f"{VARIABLE}={wish}: use {' or '.join(CHOICES)}")
+    return wish
+
+
+def chosen(device: torch.device, precision: str, threads: int | None = None) -> Convolutions | None:
     """The compiled convolutions, if steps of that kind are to use them.
 
     Args:
         device: That trains: only a CPU has them.
         precision: Of the steps: only ``fp32`` has them; AMX's units, where bf16 is used, are
             faster still.
+        threads: Of torch; unset: those that it has now.
 
     Raises:
-        UserError: ``SEARCHAE_KERNELS`` is neither ``auto`` nor ``off``.
+        UserError: See ``check_wish``.
     """
-    wish = os.environ.get(VARIABLE) or "auto"
-    if wish not in CHOICES:
-        raise UserError(f"{VARIABLE}={wish}: use {' or '.join(CHOICES)}")
-    if wish == "off" or device.type != "cpu" or precision != "fp32":
+    if check_wish() == "off" or device.type != "cpu" or precision != "fp32":
         return None
-    if torch.get_num_threads() > 1 and not can_use_threads():
+    if (threads or torch.get_num_threads()) > 1 and not can_use_threads():
         return None
     return _loaded()
 
 
-def kernels_of(device: torch.device, precision: str) -> str:
-    """What computes such steps, for the record: ``winograd`` or ``torch``."""
-    return "torch" if chosen(device, precision) is None else "winograd"
+def kernels_of(device: torch.device, precision: str, threads: int | None = None) -> str:
+    """What computes such steps, for the record: ``winograd`` or ``torch``; see ``chosen``."""
+    return "torch" if chosen(device, precision, threads) is None else "winograd"
 
 
 @cache
@@ -55,7 +65,7 @@ def _loaded() -> Convolutions | None:
     """Built and tried once in a process; None, with a word in the log, where that fails."""
     try:
         found = Convolutions(load())
-    except BuildError as e:
+    except (BuildError, AttributeError) as e:  # the second: a library without the functions
         log.info("no compiled convolutions (%s): PyTorch's own are used", e)
         return None
     fault = self_check(found)

@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -37,15 +38,13 @@ def load() -> ctypes.CDLL:
     compiler, version = _compiler()
     try:
         folder = cache_folder()
-        path = folder / f"winograd-{_key(compiler, version)}.so"
-        if path.exists():
-            try:
+        key = _key(compiler, version)
+        for path in folder.glob(f"winograd-{key}-*.so"):
+            if path.stem.endswith(f"-{_sha256(path)}"):  # a damaged one could kill the process
                 return ctypes.CDLL(str(path))
-            except OSError as e:
-                log.warning("%s is built again: %s", path, e)
+            log.warning("%s is damaged: it is built again", path)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _build(compiler, path)
-        return ctypes.CDLL(str(path))
+        return ctypes.CDLL(str(_built(compiler, folder, key)))
     except OSError as e:
         raise BuildError(str(e)) from e
 
@@ -68,8 +67,14 @@ def _compiler() -> tuple[str, str]:
     names = [n for n in (os.environ.get("CC"), "gcc", "cc") if n]
     for name in names:
         path = shutil.which(name)
-        version = _output([path, "--version"]) if path else ""
-        if path and "Free Software Foundation" in version:
+        if path is None:
+            continue
+        try:
+            version = _output([path, "--version"])
+        except BuildError as e:
+            log.info("%s is passed over: %s", name, e)
+            continue
+        if "Free Software Foundation" in version:
             return path, version
     raise BuildError(f"no GNU C compiler: looked for {', '.join(names)}")
 
@@ -90,13 +95,22 @@ def _cpu() -> str:
     return "\n".join(sorted({line for line in lines if line.startswith(told)}))
 
 
-def _build(compiler: str, path: Path) -> None:
+def _built(compiler: str, folder: Path, key: str) -> Path:
     """Compiles aside and puts the result in place whole: several workers may be at it."""
-    with tempfile.TemporaryDirectory(dir=path.parent) as aside:
-        made = Path(aside) / path.name
-        command = [compiler, *_FLAGS, "-march=native", "-o", str(made), str(SOURCE)]
-        _output(command)
-        made.replace(path)
+    with tempfile.TemporaryDirectory(dir=folder) as aside:
+        draft = Path(aside) / "draft.so"
+        _output([compiler, *_FLAGS, "-march=native", "-o", str(draft), str(SOURCE)])
+        path = folder / f"winograd-{key}-{_sha256(draft)}.so"
+        # Not over one that is there: others may have mapped it. A damaged one is in nobody's use.
+        if path.exists() and _sha256(path) != _sha256(draft):
+            path.unlink()
+        with suppress(FileExistsError):
+            os.link(draft, path)
+    return path
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def _output(command: list[str]) -> str:
