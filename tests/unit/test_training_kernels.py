@@ -210,7 +210,7 @@ def test_a_whole_net_is_the_model_s_own(more: dict[str, object], taken: int) -> 
     found = torch.autograd.grad((outputs * toward).sum(), weights)
     own = torch.autograd.grad((exact.decoder(wanted) * toward).sum(), list(exact.parameters()))
     for mine, theirs in zip(found, own, strict=True):
-        torch.testing.assert_close(mine.double(), theirs, rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-3, atol=2e-4)
 
 
 @pytest.mark.parametrize(
