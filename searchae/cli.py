@@ -198,8 +198,11 @@ def tune(
         plan = use_case.plan(request, terminal.note, runs_on)
         _print(as_json, lambda: terminal.plan_document(plan), lambda: terminal.print_plan(plan))
         return
+    stop = use_case.Stop()
+    # The second time it does not wait.
+    _on_signals(lambda: stop.set() if stop.heard and not stop.is_set() else _interrupt())
     with live.Progress() as watcher:
-        summary = use_case.tune(request, watcher, runs_on)
+        summary = use_case.tune(request, watcher, runs_on, stop)
     _print(as_json, summary.document, lambda: terminal.print_summary(summary))
 
 

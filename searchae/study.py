@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -192,7 +193,10 @@ def check_same(stored: Stored, *, spec: StudySpec, data_hash: str) -> None:
 def versions() -> dict[str, str]:
     """What a result depends on besides the spec: the versions of the parts, and Python's."""
     names = ("searchae", "torch", "torchvision", "optuna", "numpy")
-    return {"python": platform.python_version(), **{n: version(n) for n in names}}
+    return {"python": platform.python_version(), **{n: _version(n) for n in names}}
+
+
+_version = cache(version)  # it reads files: some 10 ms for these, in each trial
 
 
 def _make_room(storage: ResilientStorage, name: str) -> bool:

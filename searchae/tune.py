@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import time
+import threading
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -182,13 +183,32 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
     )
 
 
-def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -> Summary:
+class Stop(threading.Event):
+    """A wish to stop that waits for a moment at which nothing is held.
+
+    An exception in the middle of a database call leaves a transaction open, which this process
+    itself would then wait for.
+
+    Attributes:
+        heard: Whether somebody looks at it now; if not, the caller has to interrupt by himself.
+    """
+
+    heard = False
+
+
+def tune(
+    request: Request,
+    watcher: Watcher,
+    launcher: Launcher | None = None,
+    stop: Stop | None = None,
+) -> Summary:
     """Runs a search until its budget is spent, or finishes one that was interrupted.
 
     Args:
         request: What to search.
         watcher: Told what goes on.
         launcher: Where workers run; on this machine if unset.
+        stop: Set from a signal handler, ends the search as an interrupt does, while ``heard``.
 
     Raises:
         UserError: Something in the request is wrong; nothing was started.
@@ -196,7 +216,7 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
         SearchaeError: The workers died.
         KeyboardInterrupt: Passed on, after every trial has been put back.
     """
-    launcher = launcher or LocalLauncher()
+    launcher, stop = launcher or LocalLauncher(), stop or Stop()
     name, spec = resolve(request)
     if launcher.nearby:
         pick_device(request.device)
@@ -245,11 +265,14 @@ def tune(request: Request, watcher: Watcher, launcher: Launcher | None = None) -
     )
     supervisor = Supervisor(launcher, jobs)
     try:
-        _follow(stored, ledger, supervisor, watcher)
-    except KeyboardInterrupt:
+        stop.heard = True
+        _follow(stored, ledger, supervisor, watcher, stop)
+    except KeyboardInterrupt as e:
+        traceback.clear_frames(e.__traceback__)  # which may hold a transaction
         watcher.note("stopping: trials are put back ...")
         raise
     finally:
+        stop.heard = False
         launcher.stop(wait_s=30)
         ledger.reap(trust_silence=False)
         objective.sweep(checkpoint_folder(request.artifacts, stored.name), stored.study)
@@ -379,8 +402,10 @@ def _opening(stored: study.Stored, *, created: bool, finished: int, left: int) -
     return f"study {stored.name!r} in {where}: {finished} trials are done, {left} to run"
 
 
-def _follow(stored: study.Stored, ledger: Ledger, supervisor: Supervisor, watcher: Watcher) -> None:
-    """Watches the study until no worker is left."""
+def _follow(
+    stored: study.Stored, ledger: Ledger, supervisor: Supervisor, watcher: Watcher, stop: Stop
+) -> None:
+    """Watches the study until no worker is left, or raises KeyboardInterrupt on a wish to stop."""
     seen = {row.number for row in _ended(summarize(stored, ledger))}
     supervisor.start()
     alive = True
@@ -394,8 +419,8 @@ def _follow(stored: study.Stored, ledger: Ledger, supervisor: Supervisor, watche
         watcher.progress(now)
         if now.counts.finished >= now.counts.budget and not supervisor.launcher.nearby:
             break  # those left wait for a node, or to hear that all is done
-        if alive:
-            time.sleep(FOLLOW_S)
+        if alive and stop.wait(FOLLOW_S):
+            raise KeyboardInterrupt
     message = ledger.stopped()
     if message:
         raise StudyStoppedError(message)

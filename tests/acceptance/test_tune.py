@@ -200,6 +200,41 @@ def test_killed_workers_and_the_same_command_again_end_exact(
     ), "a trial that went on reports each epoch once"
 
 
+def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
+    folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An exception there leaves a transaction open, for which putting back would wait for ever."""
+    from searchae import tune as use_case
+    from tests.fake_launcher import FakeLauncher
+
+    class Quiet:
+        def note(self, text: str) -> None: ...
+        def trial(self, row: Any, *, best_db: float | None) -> None: ...
+        def progress(self, summary: Any) -> None: ...
+
+    looks: list[bool] = []
+    ended: list[int] = []
+    stop = use_case.Stop()
+    look = use_case.summarize
+
+    def summarize(stored: Any, ledger: Any) -> Any:
+        looks.append(stop.heard)
+        if len(looks) == 3:
+            stop.set()  # as the handler does
+        found = look(stored, ledger)
+        ended.append(len(looks))
+        return found
+
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(use_case, "summarize", summarize)
+    request = use_case.Request(study="tiny", storage=url, device="cpu", workers=1)
+    with pytest.raises(KeyboardInterrupt):
+        use_case.tune(request, Quiet(), FakeLauncher(), stop)
+    assert looks[2] is True
+    assert ended[-1] == len(looks) == 3
+    assert not stop.heard
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_nothing_running(
     slow_folder: Path, tmp_path: Path, request: pytest.FixtureRequest, number: int
@@ -331,7 +366,7 @@ def test_overrides_come_from_the_command_line_then_the_environment(command_line:
     assert json.loads(both.stdout)["spec"]["train"]["epochs"] == 4
 
 
-def test_how_it_computes_comes_from_the_environment_too(command_line: Run) -> None:
+def test_how_it_computes_comes_from_the_environment_too(command_line: Run, folder: Path) -> None:
     words = ("tune", "--study", "tiny", "--dry-run", "--json")
     told = json.loads(command_line(*words, SEARCHAE_PRECISION="bf16").stdout)
     assert (told["precision"], told["kernels"]) == ("bf16", "torch")
@@ -340,9 +375,12 @@ def test_how_it_computes_comes_from_the_environment_too(command_line: Run) -> No
     refused = command_line(*words, SEARCHAE_PRECISION="fp8")
     assert refused.returncode == 2
     assert "--precision fp8: use auto, fp32, bf16" in refused.stderr
-    refused = command_line(*words, "--precision", "fp32", SEARCHAE_KERNELS="fast")
-    assert refused.returncode == 2
-    assert "SEARCHAE_KERNELS=fast: use auto or off" in refused.stderr
+    for dry in (("--dry-run",), ()):
+        words = ("tune", "--study", "tiny", "--precision", "fp32", *dry)
+        refused = command_line(*words, SEARCHAE_KERNELS="fast")
+        assert refused.returncode == 2
+        assert "SEARCHAE_KERNELS=fast: use auto or off" in refused.stderr
+    assert not (folder / "searchae.db").exists(), "no trial is spent on a wrong word"
 
 
 def test_workers_per_device_is_a_number_or_auto(command_line: Run) -> None:

@@ -355,6 +355,16 @@ def test_a_spoilt_library_is_built_again(
     assert [p.read_bytes() for p in folder.iterdir()] == [whole]
 
 
+def test_a_built_library_needs_no_compiler(
+    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert kernels.kernels_of(CPU, "fp32") == "winograd"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    kernels._loaded.cache_clear()
+    assert kernels.kernels_of(CPU, "fp32") == "winograd"
+
+
 def test_several_workers_that_build_at_once(tmp_path: Path) -> None:
     code = (
         "import torch; from searchae.training.kernels import kernels_of; "

@@ -66,7 +66,7 @@ def _loaded() -> Convolutions | None:
     try:
         found = Convolutions(load())
     except (BuildError, AttributeError) as e:  # the second: a library without the functions
-        log.info("no compiled convolutions (%s): PyTorch's own are used", e)
+        log.warning("no compiled convolutions (%s): PyTorch's own are used, half as fast", e)
         return None
     fault = self_check(found)
     if fault:

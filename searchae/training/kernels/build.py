@@ -35,14 +35,13 @@ def load() -> ctypes.CDLL:
         BuildError: There is no GNU compiler, it fails, the cache cannot be written, or the library
             cannot be loaded.
     """
-    compiler, version = _compiler()
     try:
-        folder = cache_folder()
-        key = _key(compiler, version)
+        folder, key = cache_folder(), _key()
         for path in folder.glob(f"winograd-{key}-*.so"):
             if path.stem.endswith(f"-{_sha256(path)}"):  # a damaged one could kill the process
                 return ctypes.CDLL(str(path))
             log.warning("%s is damaged: it is built again", path)
+        compiler = _compiler()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return ctypes.CDLL(str(_built(compiler, folder, key)))
     except OSError as e:
@@ -62,8 +61,8 @@ def cache_folder() -> Path:
         raise BuildError(str(e)) from e
 
 
-def _compiler() -> tuple[str, str]:
-    """The first GNU compiler and its version. Clang's code is no faster than PyTorch."""
+def _compiler() -> str:
+    """The first GNU compiler. Clang's code is no faster than PyTorch."""
     names = [n for n in (os.environ.get("CC"), "gcc", "cc") if n]
     for name in names:
         path = shutil.which(name)
@@ -75,13 +74,13 @@ def _compiler() -> tuple[str, str]:
             log.info("%s is passed over: %s", name, e)
             continue
         if "Free Software Foundation" in version:
-            return path, version
+            return path
     raise BuildError(f"no GNU C compiler: looked for {', '.join(names)}")
 
 
-def _key(compiler: str, version: str) -> str:
-    """Of source, flags, compiler and CPU: a home may be shared by machines of several kinds."""
-    parts = [SOURCE.read_text(), " ".join(_FLAGS), compiler, version, platform.machine(), _cpu()]
+def _key() -> str:
+    """Of source, flags and CPU: a home may be shared by machines of several kinds."""
+    parts = [SOURCE.read_text(), " ".join(_FLAGS), platform.machine(), _cpu()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
