@@ -119,11 +119,8 @@ def workers_per_device(
     largest = max(
         nets, key=lambda p: models.parameter_count(models.build(p.model, image_shape=image_shape))
     )
-    batches = [p for p in spec.space if p.key == "train.batch_size"]
-    if batches:
-        most = max(int(v) for v in batches[0].choices or (batches[0].high,))
-        train = largest.train.model_copy(update={"batch_size": most})
-        largest = replace(largest, train=train)
+    most = {"batch_size": max(space.batch_sizes(spec, nets))}
+    largest = replace(largest, train=largest.train.model_copy(update=most))
     note("measuring how many workers a GPU bears ...")
     work = Work(largest, image_shape, str(device), precision, images + held_out)
     try:
@@ -260,8 +257,9 @@ def _hired(count: int, work: Work, ends: ExitStack) -> list[_Member]:
         theirs.close()
         member = _Member(process, ours)
         ends.callback(member.end)
-        ends.callback(member.close)
         members.append(member)
+    for member in members:
+        ends.callback(member.close)  # called first: they end side by side
     for member in members:
         member.wait_ready()
     return members

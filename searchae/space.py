@@ -96,6 +96,14 @@ def models(spec: StudySpec, *, limit: int = 64) -> list[TrialParams]:
     ]
 
 
+def batch_sizes(spec: StudySpec, nets: Sequence[TrialParams]) -> list[int]:
+    """Every batch size that a study may train with, of a range its upper end; see ``models``."""
+    searched = [p for p in spec.space if p.key == "train.batch_size"]
+    if searched:
+        return [int(v) for v in searched[0].choices or (searched[0].high,)]
+    return [p.train.batch_size for p in nets[:1]]
+
+
 def _parents_first(spec: StudySpec) -> list[Parameter]:
     return sorted(spec.space, key=lambda p: p.key in CONDITIONS)
 

@@ -32,7 +32,7 @@ from searchae.launch import Launcher, LocalLauncher
 from searchae.launch.supervisor import Supervisor
 from searchae.ledger import Ledger
 from searchae.report import Summary, TrialRow, summarize
-from searchae.spec import Progress, StudySpec, TrialParams
+from searchae.spec import Progress, StudySpec
 from searchae.training import Trainer, mean_image_psnr_db
 from searchae.training.device import pick_device
 from searchae.training.kernels import check_wish, kernels_of
@@ -361,19 +361,12 @@ def _check_models(spec: StudySpec, splits: data.Splits) -> list[int]:
         models.parameter_count(models.build(p.model, image_shape=splits.image_shape))
         for p in everything
     ]
-    largest = max(_batch_sizes(spec, everything))
+    largest = max(space.batch_sizes(spec, everything))
     if largest > len(splits.train):
         raise SpecError(
             f"train.batch_size: {largest} exceeds the {len(splits.train)} training images"
         )
     return sizes
-
-
-def _batch_sizes(spec: StudySpec, everything: Sequence[TrialParams]) -> list[int]:
-    searched = [p for p in spec.space if p.key == "train.batch_size"]
-    if searched:
-        return [int(v) for v in searched[0].choices or (searched[0].high,)]
-    return [p.train.batch_size for p in everything[:1]]
 
 
 def _measure_step(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from searchae.models import Autoencoder, activations
 from searchae.training.kernels import Convolutions
-from searchae.training.kernels.convolution import tiles
+from searchae.training.kernels.convolution import FEW, tiles
 from searchae.training.precision import Precision
 
 _SMALLEST, _FEWEST_TILES = 3, 32  # pixels a side; measured
@@ -144,7 +144,7 @@ class CompiledConvolution(nn.Module):
             and module.groups == 1
             and module.padding_mode == "zeros"
             and set(module.output_padding) == {0}
-            and (module.in_channels >= 8 or pool)
+            and (module.in_channels >= FEW or pool)
         )
 
     def forward(self, images: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_FEW = 8  # input channels
+FEW = 8
+"""Fewer input channels are convolved directly, if their gradient is not wanted."""
 _TILES_A_PART = 64
 _TOLERANCE = 1e-3  # relative; rounding alone stays below 1e-5
 
@@ -184,7 +185,7 @@ class _Convolution(torch.autograd.Function):
         outputs = torch.empty(size, memory_format=torch.channels_last)
         which = torch.empty_like(outputs, dtype=torch.uint8) if pool else None
         # Few channels of the images themselves, which need no gradient.
-        direct = channels < _FEW and not up and not ctx.needs_input_grad[1]
+        direct = channels < FEW and not up and not ctx.needs_input_grad[1]
         u = convolutions.padded_taps(weight) if direct else convolutions.transformed(weight)
         added = torch.zeros(weight.shape[0]) if bias is None else bias.detach().contiguous()
         job = _job(images, weight, up, pool, direct, slope)
