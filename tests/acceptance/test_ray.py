@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import optuna
 import pytest
 
 from tests.ray_cluster import RayCluster
+from tests.seen import finished, states
 
 TRIALS = 30
 
@@ -37,19 +37,6 @@ def wait_for(search: subprocess.Popen[str], condition: Callable[[], object]) -> 
         assert search.poll() is None, search.communicate()[1]
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.2)
-
-
-def states(url: str) -> list[str]:
-    """How each trial stands; none before there is a study."""
-    try:
-        study = optuna.load_study(study_name="tiny", storage=url)
-    except KeyError:
-        return []
-    return [t.state.name for t in study.get_trials(deepcopy=False)]
-
-
-def finished(url: str) -> int:
-    return sum(state in ("COMPLETE", "PRUNED") for state in states(url))
 
 
 def test_a_cluster_that_loses_a_node_ends_with_the_exact_budget(
@@ -92,8 +79,9 @@ def test_a_cluster_that_loses_a_node_ends_with_the_exact_budget(
     finally:
         search.kill()
     assert search.returncode == 0, err
-    assert sorted(set(states(postgres_url))) in (["COMPLETE"], ["COMPLETE", "PRUNED"])
-    assert len(states(postgres_url)) == finished(postgres_url) == TRIALS
+    found = states(postgres_url)
+    assert found.keys() <= {"COMPLETE", "PRUNED"}
+    assert found.total() == TRIALS
     told = json.loads(out)
     assert told["trials"]["complete"] + told["trials"]["pruned"] == TRIALS
     assert told["trials"]["running"] == told["trials"]["waiting"] == 0

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import optuna
 import pytest
 
 from searchae.ledger import Ledger
 from searchae.storage import connect
 from searchae.study import load_study
 from tests.conftest import make_folder, smooth_images
+from tests.seen import finished, states, trials
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -53,20 +53,6 @@ def told(searched: tuple[Path, dict[str, Any]], folder: Path) -> dict[str, Any]:
     """Puts a copy of that search into this test's folder; returns what it printed."""
     shutil.copytree(searched[0], folder, dirs_exist_ok=True)
     return searched[1]
-
-
-def trials(url: str, name: str = "tiny") -> list[optuna.trial.FrozenTrial]:
-    return optuna.load_study(study_name=name, storage=url).get_trials(deepcopy=False)
-
-
-def states(url: str) -> dict[str, int]:
-    found = [t.state.name for t in trials(url)]
-    return {state: found.count(state) for state in set(found)}
-
-
-def finished(url: str) -> int:
-    found = states(url)
-    return found.get("COMPLETE", 0) + found.get("PRUNED", 0)
 
 
 def start(folder: Path, *words: str, url: str) -> subprocess.Popen[str]:
@@ -180,7 +166,7 @@ def test_killed_workers_and_the_same_command_again_end_exact(
     url = database
     words = ("tune", "--study", "tiny", "--trials", "24", "--workers", "3")
     first = start(slow_folder, *words, url=url)
-    wait_for(lambda: _study_is_there(url) and finished(url) >= 3)
+    wait_for(lambda: finished(url) >= 3)
     victims = worker_pids(first)[:2]
     assert len(victims) == 2
     first.kill()
@@ -243,7 +229,7 @@ def test_a_signal_leaves_nothing_running(
     url = f"sqlite:///{tmp_path}/s.db" if on_sqlite else request.getfixturevalue("postgres_url")
     words = ("tune", "--study", "tiny", "--trials", "20", "--workers", "2")
     running = start(slow_folder, *words, url=url)
-    wait_for(lambda: _study_is_there(url) and finished(url) >= 1)
+    wait_for(lambda: finished(url) >= 1)
     running.send_signal(number)
     _, progress = running.communicate(timeout=60)
     assert running.returncode == 130, progress
@@ -258,7 +244,7 @@ def test_a_killed_worker_is_replaced(slow_folder: Path, url: str) -> None:
     running = start(
         slow_folder, "tune", "--study", "tiny", "--trials", "8", "--workers", "1", url=url
     )
-    wait_for(lambda: _study_is_there(url) and finished(url) >= 1)
+    wait_for(lambda: finished(url) >= 1)
     os.kill(worker_pids(running)[0], signal.SIGKILL)
     _, progress = running.communicate(timeout=120)
     assert running.returncode == 0, progress
@@ -418,13 +404,6 @@ def test_no_secret_shows_in_a_worker_s_arguments(slow_folder: Path, postgres_url
     assert not any("hunter" in log.read_text() for log in logs)
 
 
-def _study_is_there(url: str) -> bool:
-    try:
-        return "tiny" in optuna.get_all_study_names(url)
-    except Exception:  # its tables are being made
-        return False
-
-
 def test_hours_end_the_whole_fleet_and_another_run_goes_on(
     searchae: Run, folder: Path, database: str
 ) -> None:
@@ -443,12 +422,7 @@ def test_hours_end_the_whole_fleet_and_another_run_goes_on(
     words = ("tune", "-s", "tiny", "--workers", "2")
     joined = start("worker", "-s", "tiny", "--wait")
     tune = start(*words, "--trials", "2000", "--max-hours", "1", "--json")
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        with contextlib.suppress(Exception):
-            if len([t for t in trials(database) if t.state.is_finished()]) >= 3:
-                break
-        time.sleep(0.2)
+    wait_for(lambda: finished(database) >= 3)
     ledger = Ledger(load_study(connect(database), "tiny"))
     assert 3500 < (ledger.seconds_left() or 0) < 3600
     ledger.set_time_limit(0)
@@ -456,14 +430,14 @@ def test_hours_end_the_whole_fleet_and_another_run_goes_on(
     assert tune.returncode == 0, err
     assert "the time is up" in err
     told = json.loads(out)
-    finished = told["trials"]["complete"] + told["trials"]["pruned"]
+    done = told["trials"]["complete"] + told["trials"]["pruned"]
     assert told["seconds_left"] < 0
-    assert 3 <= finished < 2000
+    assert 3 <= done < 2000
     assert told["trials"]["running"] <= 1, "of the worker that joined"
     _, err = joined.communicate(timeout=30)
     assert joined.returncode == 0, err
     begun = len(trials(database))
-    assert finished <= begun <= finished + 3, "each worker had one trial under way"
+    assert done <= begun <= done + 3, "each worker had one trial under way"
     again = searchae(*words, "--trials", str(begun), "--storage", database)
     assert again.returncode == 0, again.stderr
     assert f"{begun} of {begun}" in again.stdout
