@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import optuna
 import torch
 
-from searchae.errors import ArtifactsError
+from searchae.errors import ArtifactsError, DivergedError
 from searchae.spec import TrialParams
 from searchae.training import CheckpointError, EpochResult, Interrupted, Trainer, checkpoint
 from searchae.training.precision import Precision
@@ -105,15 +105,19 @@ class Behind:
     """Writes checkpoints while the training goes on, one at a time. Use it in a ``with`` block.
 
     The next epoch does not wait for the disk. A worker that is killed before the file is there
-    loses that epoch too: it is trained again.
+    loses that epoch too: it is trained again. A trial that has ended is not waited for either,
+    where the thread is the caller's, who will clear its checkpoints away in the same thread; one
+    that others go on with is.
 
     Args:
         checkpoints: Where they go.
+        thread: With one worker; one of its own, until the end of the block, if unset.
     """
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: Checkpoints, thread: ThreadPoolExecutor | None = None) -> None:
         self._checkpoints = checkpoints
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._own = None if thread else ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._thread = thread or self._own
         self._writing: Future[None] | None = None
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
@@ -128,6 +132,7 @@ class Behind:
             OSError: The same.
         """
         self.wait()
+        assert self._thread is not None
         self._writing = self._thread.submit(self._checkpoints.save, state, epoch)
 
     def wait(self) -> None:
@@ -138,11 +143,23 @@ class Behind:
     def __enter__(self) -> Behind:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        self._thread.shutdown()
-        failed = self._writing and self._writing.exception()
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if self._writing is not None:
+            self._writing.add_done_callback(self._say_if_failed)
+        if self._own is not None:
+            self._own.shutdown()
+        elif self._writing is not None and not _has_ended(kind):
+            self._writing.exception()  # waits
+
+    def _say_if_failed(self, writing: Future[None]) -> None:
+        failed = writing.exception()
         if failed:
             log.warning("trial %d: no checkpoint: %s", self._checkpoints.number, failed)
+
+
+def _has_ended(kind: type[BaseException] | None) -> bool:
+    """Whether a trial whose training ended so is nobody's to go on with."""
+    return kind is None or issubclass(kind, PrunedError | DivergedError)
 
 
 _CHECKPOINT = re.compile(r"\.?(\d+)-\d+[-.].*")
@@ -178,6 +195,7 @@ def run(
     leave: Callable[[], bool],
     stop: Callable[[], bool],
     on_end: Callable[[Trainer], None] = lambda trainer: None,
+    thread: ThreadPoolExecutor | None = None,
 ) -> float:
     """Trains one trial, from its last checkpoint if it has one.
 
@@ -195,6 +213,7 @@ def run(
         stop: Asked between steps; True ends the training with ``training.Interrupted``.
         on_end: Called with the trainer, its model and history, once its training is over: it has
             come to its end, or the pruner gave it up.
+        thread: Writes checkpoints: see ``Behind``.
 
     Returns:
         The validation PSNR after the last epoch, in dB.
@@ -218,7 +237,7 @@ def run(
     for result in trainer.history:
         if result.epoch not in reported:
             trial.report(result.psnr_db, result.epoch)
-    with Behind(checkpoints) as behind:
+    with Behind(checkpoints, thread) as behind:
         for result in trainer.epochs():
             behind.save(trainer.state(), result.epoch)
             if result.epoch not in reported:

@@ -8,6 +8,7 @@ import os
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,6 +137,7 @@ class Worker:
             with self._pulse.beating():
                 self._work()
         finally:
+            self._writer.shutdown()
             self._ledger.leave()
         return self.counts
 
@@ -149,6 +151,7 @@ class Worker:
         self._ledger = Ledger(self.stored)
         self._pulse = Pulse(self._ledger, self.stop, parent=self.options.parent)
         self._study = self.stored.study
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._failures = 0
         self._waited_s, self._leaving = 0.0, False
         self._study.pruner = search.pruner(spec, self._study)
@@ -220,7 +223,8 @@ class Worker:
                 self.counts.taken_away += 1
                 log.info("trial %d: taken over by another worker", frozen.number)
             else:
-                self._checkpoints(frozen.number).clear()
+                # After what is still being written.
+                self._writer.submit(self._clear, frozen.number)
                 ended = self.stored.storage.get_trial(trial_id)
                 value = "-" if not ended.values else f"{ended.values[0]:.2f} dB"
                 log.info("trial %d: %s, %s", ended.number, ended.state.name.lower(), value)
@@ -268,6 +272,7 @@ class Worker:
                 leave=lambda: self.stop.is_set() or self._pulse.time_up,
                 stop=lambda: self.stop.is_set() or self._pulse.lost.is_set(),
                 on_end=on_end,
+                thread=self._writer,
             )
         except objective.PrunedError:
             self._tell(trial, TrialState.PRUNED)
@@ -386,6 +391,13 @@ class Worker:
             "cpu": torch.backends.cpu.get_cpu_capability(),
             **versions(),
         }
+
+    def _clear(self, number: int) -> None:
+        """Removes the checkpoints of a trial that has ended; those left are swept by ``tune``."""
+        try:
+            self._checkpoints(number).clear()
+        except OSError as e:
+            log.warning("trial %d: its checkpoints are left: %s", number, e)
 
     def _checkpoints(self, number: int) -> objective.Checkpoints:
         folder = checkpoint_folder(self.options.artifacts, self.stored.name)

@@ -17,13 +17,32 @@ from searchae.models import Autoencoder, activations
 from searchae.spec import TrialParams
 from searchae.training.images import ResidentImages
 
-_LOOK = 16
+_LOOK = 4
 _BATCH = 250
 
 
 def can_be_told(params: TrialParams) -> bool:
     """Whether a silent layer stays so: noise on the input or a batch norm can wake it again."""
     return not (params.train.noise_std or params.model.batch_norm)
+
+
+def least_constant_mse(images: Tensor) -> float:
+    """The least mean squared error of an output that is the same for every image.
+
+    That is the mean over pixels and channels of their variance over the images: the best such
+    output is the mean image.
+
+    Args:
+        images: uint8 (N, C, H, W), on any device.
+
+    Returns:
+        On the [0, 1] scale.
+    """
+    parts = torch.split(images, 1000)
+    sums = torch.stack([p.sum(0, dtype=torch.int64) for p in parts]).sum(0).double()
+    squares = torch.stack([p.int().square().sum(0, dtype=torch.int64) for p in parts]).sum(0)
+    count = len(images)
+    return float((squares.double() / count - (sums / count).square()).mean()) / 255**2
 
 
 @torch.no_grad()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -14,6 +15,9 @@ from searchae.models import Autoencoder
 from searchae.training.images import check_images, gaussian, noisy, to_unit_float
 from searchae.training.penalties import near_zero, penalised_weights
 from searchae.training.seeds import generator
+
+Pass = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Images (N, C, H, W) in a model's own range to its latents (N, latent_size) and its images."""
 
 MAX_PSNR_DB = 100.0
 """PSNR of an exact reconstruction, whose true value is infinite and would spoil any mean."""
@@ -111,6 +115,7 @@ def evaluate(
     batch_size: int = 1000,
     with_ssim: bool = False,
     sparsity_of: Literal["latent", "weights"] = "latent",
+    forward: Pass | None = None,
 ) -> Metrics:
     """Measures a model, in evaluation mode and without gradients, against clean images.
 
@@ -122,12 +127,19 @@ def evaluate(
         batch_size: Images at a time.
         with_ssim: Also measure SSIM.
         sparsity_of: What ``sparsity`` counts.
+        forward: Another way through the same model; its own if unset.
 
     Raises:
         DataError: ``images`` are not such a tensor.
     """
     found = evaluate_images(
-        model, images, noise_std=noise_std, seed=seed, batch_size=batch_size, with_ssim=with_ssim
+        model,
+        images,
+        noise_std=noise_std,
+        seed=seed,
+        batch_size=batch_size,
+        with_ssim=with_ssim,
+        forward=forward,
     )
     sparsity = found.sparsity
     if sparsity_of == "weights":
@@ -151,6 +163,7 @@ def evaluate_images(
     seed: int = 0,
     batch_size: int = 1000,
     with_ssim: bool = False,
+    forward: Pass | None = None,
 ) -> PerImage:
     """Measures a model on each image; see ``evaluate``.
 
@@ -159,6 +172,7 @@ def evaluate_images(
     """
     check_images(images, split="evaluated")
     draws = generator(seed, "evaluation noise")
+    through = partial(_through, model, forward)
     mses, similarities, zeros = [], [], []
     with _evaluating(model), torch.inference_mode():
         for part in torch.split(images, batch_size):
@@ -167,8 +181,7 @@ def evaluate_images(
             if noise_std:
                 noise = gaussian(tuple(part.shape), noise_std, draws)
                 inputs = noisy(targets, noise.to(targets.device))
-            latents = model.encode(inputs)
-            reconstruction = model.decode(latents)
+            latents, reconstruction = through(inputs)
             mses.append(_mse_per_image(reconstruction, targets))
             zeros.append(near_zero([latents]))
             if with_ssim:
@@ -199,6 +212,15 @@ def mean_image_psnr_db(train: Tensor, images: Tensor) -> float:
     mean = to_unit_float(train.sum(0, dtype=torch.int64).div(len(train)))
     parts = [psnr_per_image(mean[None], to_unit_float(part)) for part in torch.split(images, 1000)]
     return float(torch.cat(parts).double().mean())
+
+
+def _through(model: Autoencoder, forward: Pass | None, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Latents and reconstructions of images in [0, 1]."""
+    if forward is None:
+        latents = model.encode(inputs)
+        return latents, model.decode(latents)
+    latents, own = forward(model.to_own_range(inputs))
+    return latents, model.to_unit_range(own).clamp(0, 1)
 
 
 def _mse_per_image(reconstruction: Tensor, target: Tensor) -> Tensor:

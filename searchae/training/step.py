@@ -48,6 +48,9 @@ class EagerStep:
         params: Loss, penalty and clip.
         precision: Of the forward and the backward pass; see ``Forward``.
         compiled: Convolutions for it, if any.
+
+    Attributes:
+        forward: The model's forward pass, as it trains.
     """
 
     def __init__(
@@ -61,7 +64,7 @@ class EagerStep:
         compiled: Convolutions | None = None,
     ) -> None:
         self._model = model
-        self._forward = Forward(model, precision, compiled)
+        self.forward = Forward(model, precision, compiled)
         self._optimizer = optimizer
         self._images = images
         self._params = params
@@ -82,7 +85,7 @@ class EagerStep:
         images = self._images.batch(indices)
         targets = model.to_own_range(images)
         inputs = targets if noise is None else model.to_own_range(noisy(images, noise))
-        latents, reconstructions = self._forward(inputs)
+        latents, reconstructions = self.forward(inputs)
         mse = F.mse_loss(reconstructions, targets)
         loss = mse
         if params.l1:

@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -17,13 +17,13 @@ from searchae.errors import DeadError, DivergedError, ModelError, SearchaeError
 from searchae.models import Autoencoder, build
 from searchae.spec import TrialParams
 from searchae.training import kernels, seeds
-from searchae.training.alive import can_be_told, silent
+from searchae.training.alive import can_be_told, least_constant_mse, silent
 from searchae.training.checkpoint import CheckpointError
 from searchae.training.epoch import EpochResult
 from searchae.training.faults import device_errors
 from searchae.training.graph import GraphStep, cuda_graph
 from searchae.training.images import ResidentImages, check_images, gaussian, wants_channels_last
-from searchae.training.metrics import Metrics, evaluate
+from searchae.training.metrics import Metrics, Pass, evaluate
 from searchae.training.optimizers import optimizer
 from searchae.training.penalties import clip_, penalised_weights
 from searchae.training.plateau import Plateau
@@ -101,15 +101,17 @@ class Trainer:
             self._images = ResidentImages.on(device, train, channels_last=last)
             self._validation = validation.to(device, memory_format=layout)
             self._optimizer = optimizer(params.train, self.model.parameters(), device=device)
+            # They want channels last too.
+            compiled = kernels.chosen(device, precision) if last else None
             eager = EagerStep(
                 self.model,
                 self._optimizer,
                 images=self._images,
                 params=params.train,
                 precision=precision,
-                # They want channels last too.
-                compiled=kernels.chosen(device, precision) if last else None,
+                compiled=compiled,
             )
+            self._quick = eager.forward if compiled is not None else None
             self._step: Step = eager
             if device.type == "cuda":
                 batch_size = min(params.train.batch_size, len(train))
@@ -184,7 +186,7 @@ class Trainer:
         self._whole = False
         with device_errors(f"epoch {number}"):
             train_mse = self._train(number)
-            metrics = self._evaluate()
+            metrics = self._evaluate(number)
         result = EpochResult(
             epoch=number,
             train_mse=train_mse,
@@ -195,7 +197,7 @@ class Trainer:
             seconds=time.perf_counter() - started,
         )
         self._check_finite(result)
-        self._check_alive(number)
+        self._check_alive(result)
         self.history.append(result)
         self._whole = True
         return result
@@ -230,7 +232,14 @@ class Trainer:
             return None
         return gaussian((images, *self.model.image_shape), std, draws).to(self._device)
 
-    def _evaluate(self) -> Metrics:
+    def _evaluate(self, epoch: int) -> Metrics:
+        """Compiled kernels measure on the way; the last epoch is the plain model's own."""
+        if self._quick is None or epoch >= self._params.train.epochs:
+            return self._measure(None)
+        metrics = self._measure(self._quick)
+        return self._measure(None) if self._plateau(metrics.psnr_db).reached else metrics
+
+    def _measure(self, forward: Pass | None) -> Metrics:
         return evaluate(
             self.model,
             self._validation,
@@ -238,14 +247,15 @@ class Trainer:
             seed=self._seed,
             batch_size=_EVALUATION_BATCH,
             sparsity_of=self._params.train.l1_target,
+            forward=forward,
         )
 
-    def _plateau(self) -> Plateau:
+    def _plateau(self, *further_db: float) -> Plateau:
         train = self._params.train
         rule = Plateau(patience=train.patience, min_delta_db=train.min_delta_db)
+        psnrs_db = [*(result.psnr_db for result in self.history), *further_db]
         # An epoch on clean input says nothing of whether the denoising has stabilised.
-        counted = self.history[train.noise_from_epoch - 1 :]
-        return rule.after_all(result.psnr_db for result in counted)
+        return rule.after_all(psnrs_db[train.noise_from_epoch - 1 :])
 
     def _check_finite(self, result: EpochResult) -> None:
         for name in ("train_mse", "psnr_db"):
@@ -254,23 +264,33 @@ class Trainer:
                 raise self._diverged(f"{name} is {value} after epoch {result.epoch}")
         # An infinite weight can hide behind a ReLU.
         tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
+        # A sum is finite only if all that it adds is, and is there in a fraction of the time.
+        if torch.stack([t.sum() for t in tensors]).isfinite().all():
+            return
         if not torch.stack([t.isfinite().all() for t in tensors]).all():
             raise self._diverged(f"a weight is not finite after epoch {result.epoch}")
 
-    def _check_alive(self, epoch: int) -> None:
+    def _check_alive(self, result: EpochResult) -> None:
         if not can_be_told(self._params):
             return
-        before = self._silent
-        with device_errors(f"epoch {epoch}"):
+        before, self._silent = self._silent, ""
+        if result.val_mse < self._constant_mse:
+            return  # so it does not give the same for every image
+        with device_errors(f"epoch {result.epoch}"):
             self._silent = silent(self.model, self._images)
         if self._silent and self._silent == before:
             raise DeadError(
-                f"the net is dead in epoch {epoch}: a layer gives the same for every image, with "
-                "no gradient that could change it (activation = "
+                f"the net is dead in epoch {result.epoch}: a layer gives the same for every "
+                "image, with no gradient that could change it (activation = "
                 f"{self._params.model.activation}, learning_rate = "
                 f"{self._params.train.learning_rate}): lower the learning rate, or choose another "
                 "activation"
             )
+
+    @cached_property
+    def _constant_mse(self) -> float:
+        """No output that is the same for every validation image comes below this; rounded down."""
+        return 0.9999 * least_constant_mse(self._validation)
 
     def _diverged(self, what: str) -> DivergedError:
         return DivergedError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Container
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -159,6 +161,7 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
         on_epoch: Callable[[EpochResult], None] = lambda result: None,
         leave: Callable[[], bool] = lambda: False,
         stop: Callable[[], bool] = lambda: False,
+        thread: ThreadPoolExecutor | None = None,
     ) -> float:
         return objective.run(
             trial,
@@ -171,6 +174,7 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
             on_epoch=on_epoch,
             leave=leave,
             stop=stop,
+            thread=thread,
         )
 
     return once
@@ -279,6 +283,61 @@ def test_the_training_does_not_wait_for_the_disk(
     monkeypatch.setattr(Checkpoints, "save", slow)
     run(trial, stop=stop)
     assert kept(checkpoints) == [4, 3]
+
+
+def test_a_trial_that_has_ended_does_not_wait_for_the_disk(
+    run: Run, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told to the same thread afterwards is done after it: the clearing away."""
+    ended, save = threading.Event(), Checkpoints.save
+
+    def slow(self: Checkpoints, state: dict[str, Any], epoch: int) -> None:
+        assert epoch < EPOCHS or ended.wait(30)
+        save(self, state, epoch)
+
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    with ThreadPoolExecutor(1) as thread:
+        run(FakeTrial(), thread=thread)
+        ended.set()
+        thread.submit(checkpoints.clear)
+    assert kept(checkpoints) == []
+
+
+def test_what_others_go_on_with_is_waited_for(
+    run: Run, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = Checkpoints.save
+
+    def slow(self: Checkpoints, state: dict[str, Any], epoch: int) -> None:
+        time.sleep(0.3)
+        save(self, state, epoch)
+
+    monkeypatch.setattr(Checkpoints, "save", slow)
+    trial = FakeTrial()
+    with ThreadPoolExecutor(1) as thread:
+        with pytest.raises(Interrupted):
+            run(trial, stop=lambda: bool(trial.reports), thread=thread)
+        assert kept(checkpoints) == [1]
+
+
+def test_a_last_checkpoint_that_fails_is_said_and_costs_nothing(
+    run: Run,
+    checkpoints: Checkpoints,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    save = Checkpoints.save
+
+    def failing(self: Checkpoints, state: dict[str, Any], epoch: int) -> None:
+        if epoch == EPOCHS:
+            raise OSError("no space left")
+        save(self, state, epoch)
+
+    monkeypatch.setattr(Checkpoints, "save", failing)
+    trial = FakeTrial()
+    with ThreadPoolExecutor(1) as thread:
+        assert run(trial, thread=thread) == trial.reports[EPOCHS]
+    assert "trial 7: no checkpoint: no space left" in caplog.text
 
 
 def test_a_checkpoint_that_could_not_be_written_ends_the_training(

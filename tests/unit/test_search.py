@@ -7,7 +7,9 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.pruners import HyperbandPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.search_space.group_decomposed import _GroupDecomposedSearchSpace
 from optuna.trial import TrialState, create_trial
 
 from searchae import search, space
@@ -71,6 +73,36 @@ def test_a_trial_s_proposal_hangs_on_seed_and_number_only(name: str, after: int)
 )
 def test_a_sampler_is_known_by_its_name(name: str, kind: type[BaseSampler]) -> None:
     assert isinstance(search.sampler(read(sampler=name), number=0), kind)
+
+
+def test_what_is_found_with_less_work_is_what_optuna_itself_finds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also where a parameter hangs on another, and a study begins with fewer parameters."""
+    spec = read(pruner="hyperband")
+    lean = proposal(spec, number=30, after=30)
+    monkeypatch.setattr(search, "_Groups", _GroupDecomposedSearchSpace)
+    assert proposal(spec, number=30, after=30) == lean
+    assert "l1_weight" in study_with(spec, 30).best_params.keys() | lean.keys()
+
+
+def test_brackets_are_optuna_s_own() -> None:
+    spec = read(pruner="hyperband")
+    study = optuna.create_study(direction="maximize", study_name="shared")
+    ours = search.pruner(spec, study)
+    plain = HyperbandPruner(
+        min_resource=spec.search.min_epochs,
+        max_resource=spec.epochs,
+        reduction_factor=spec.search.reduction_factor,
+    )
+    found = []
+    for number in range(50):
+        trial = create_trial(state=TrialState.RUNNING)
+        trial.number = number
+        plain.prune(study, trial)
+        found.append([p._get_bracket_id(study, trial) for p in (ours, ours, plain)])
+    assert all(len(set(one)) == 1 for one in found)
+    assert len({one[0] for one in found}) > 1
 
 
 def simulate(spec: StudySpec, qualities_db: list[float]) -> optuna.Study:

@@ -9,8 +9,8 @@ import torch
 
 from searchae.errors import DeadError
 from searchae.training import Trainer
-from searchae.training.alive import silent
-from tests.unit.tiny_training import TRAIN, params, trainer
+from searchae.training.alive import least_constant_mse, silent
+from tests.unit.tiny_training import TRAIN, VALIDATION, params, trainer
 
 
 def silenced(**train: Any) -> Trainer:
@@ -92,3 +92,26 @@ def test_one_image_that_still_passes_a_gradient_is_enough() -> None:
     with torch.no_grad():
         run.model.encoder[1].bias.fill_(-65.0)
     assert silent(run.model, run._images)
+
+
+def test_no_constant_output_is_better_than_the_mean_image() -> None:
+    images = VALIDATION.double() / 255
+    bound = least_constant_mse(VALIDATION)
+    assert bound == pytest.approx(float((images - images.mean(0)).square().mean()), rel=1e-12)
+    other = images.mean(0) + 0.01
+    assert float((images - other).square().mean()) > bound
+
+
+def test_a_net_that_beats_every_constant_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    looked: list[float] = []
+
+    def noted(*_: object) -> str:
+        looked.append(run.history[-1].val_mse if run.history else 1.0)
+        return ""
+
+    monkeypatch.setattr("searchae.training.trainer.silent", noted)
+    run = trainer(params({"activation": "tanh"}, epochs=12))
+    results = list(run.epochs())
+    beating = [r for r in results if r.val_mse < 0.9999 * least_constant_mse(VALIDATION)]
+    assert beating, "it has learned"
+    assert len(looked) == len(results) - len(beating)

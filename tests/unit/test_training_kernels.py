@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from searchae.training import kernels
 from searchae.training.forward import CompiledConvolution, Forward, UpsampledConvolution, rewritten
 from searchae.training.kernels import build, convolution
 from searchae.training.kernels.convolution import Convolutions
+from searchae.training.metrics import Metrics, evaluate
 from tests.unit.tiny_training import params, trainer
 
 CPU = torch.device("cpu")
@@ -286,6 +288,31 @@ def test_a_training_is_near_torch_s_and_resumes_to_the_bit(
     assert by_torch != whole, "the kernels took part"
     assert by_torch[0] == pytest.approx(whole[0], abs=0.01)
     assert by_torch == pytest.approx(whole, abs=0.3)
+
+
+@pytest.mark.parametrize("more", [{}, {"patience": 2, "min_delta_db": 50.0}])
+def test_a_trial_s_own_value_is_the_plain_model_s(
+    more: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the way the kernels measure; they are as good as exact."""
+    passes: list[bool] = []
+    plain_evaluate = evaluate
+
+    def noted(*args: Any, **rest: Any) -> Metrics:
+        passes.append(rest["forward"] is not None)
+        return plain_evaluate(*args, **rest)
+
+    monkeypatch.setattr("searchae.training.trainer.evaluate", noted)
+    run = trainer(params(POOL, epochs=5, **more))
+    for result in run.epochs():
+        exact = plain_evaluate(run.model, run._validation, batch_size=250)
+        assert result.psnr_db == pytest.approx(exact.psnr_db, abs=1e-4)
+        assert result.sparsity == pytest.approx(exact.sparsity, abs=0.02)
+    assert run.history[-1].psnr_db == exact.psnr_db, "to the bit"
+    epochs = len(run.history)
+    assert epochs == (3 if more else 5)
+    # Only measuring says that a plateau is reached.
+    assert passes == [*[True] * (epochs - 1), *([True] if more else []), False]
 
 
 # -- whether there are any
