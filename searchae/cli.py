@@ -47,7 +47,7 @@ from searchae.errors import SearchaeError, UserError
 
 if TYPE_CHECKING:
     from searchae.launch import Launcher
-    from searchae.tune import Request
+    from searchae.request import Request
 
 _GO_ON = "interrupted; run the same command again to go on"
 
@@ -172,10 +172,9 @@ def tune(
     Run the same command again after a crash: what is finished stays, what is missing is run.
     """
     _quiet_optuna()
-    from searchae import live, terminal
-    from searchae import tune as use_case
+    from searchae.request import Request, started_ahead
 
-    request = use_case.Request(
+    request = Request(
         study=study,
         name=name,
         storage=storage,
@@ -194,10 +193,25 @@ def tune(
     )
     runs_on = _launcher(launcher, request, ray_address=ray_address, slurm=slurm or ())
     if dry_run:
-        pages.keep()  # as a worker does, whose step is measured here
-        plan = use_case.plan(request, terminal.note, runs_on)
-        _print(as_json, lambda: terminal.plan_document(plan), lambda: terminal.print_plan(plan))
+        _show_plan(request, runs_on, as_json=as_json)
         return
+    with started_ahead(request, runs_on):
+        _search(request, runs_on, as_json=as_json)
+
+
+def _show_plan(request: Request, runs_on: Launcher, *, as_json: bool) -> None:
+    from searchae import terminal
+    from searchae import tune as use_case
+
+    pages.keep()  # as a worker does, whose step is measured here
+    plan = use_case.plan(request, terminal.note, runs_on)
+    _print(as_json, lambda: terminal.plan_document(plan), lambda: terminal.print_plan(plan))
+
+
+def _search(request: Request, runs_on: Launcher, *, as_json: bool) -> None:
+    from searchae import live, terminal
+    from searchae import tune as use_case
+
     stop = use_case.Stop()
     # The second time it does not wait.
     _on_signals(lambda: stop.set() if stop.heard and not stop.is_set() else _interrupt())
@@ -231,8 +245,10 @@ def worker(
     logging.getLogger("searchae").setLevel(min(logging.INFO, logging.getLogger("searchae").level))
     from searchae import terminal
     from searchae import worker as use_case
+    from searchae.launch import held
     from searchae.training import Interrupted
 
+    held.wait()
     stop = threading.Event()
     # The second time it does not wait for the trial to be put back.
     _on_signals(lambda: _interrupt() if stop.is_set() else stop.set())

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
+import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from sqlalchemy.engine import URL
 
 from searchae import (
-    catalog,
     data,
     fleet,
     models,
@@ -24,7 +22,6 @@ from searchae import (
     space,
     storage,
     study,
-    study_file,
 )
 from searchae.data import decoded
 from searchae.errors import NoStudyError, SearchaeError, SpecError, StudyStoppedError, UserError
@@ -32,6 +29,7 @@ from searchae.launch import Launcher, LocalLauncher
 from searchae.launch.supervisor import Supervisor
 from searchae.ledger import Ledger
 from searchae.report import Summary, TrialRow, summarize
+from searchae.request import Request, jobs, resolve, sized_fleet
 from searchae.spec import Progress, StudySpec
 from searchae.training import Trainer, mean_image_psnr_db
 from searchae.training.device import pick_device
@@ -41,47 +39,8 @@ from searchae.worker import checkpoint_folder
 
 FOLLOW_S = 0.5
 """Seconds between two looks at the study while it is followed."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """What the user asked for.
-
-    Attributes:
-        study: Name or path of a study file.
-        name: The study's name in the storage; the file's name if empty.
-        storage: Database URL.
-        trials: The budget; the file's if unset.
-        max_hours: The whole fleet ends its last epoch this long from now; never if unset.
-        workers: How many at once; by the machine if unset.
-        workers_per_device: How many share a GPU; measured on this machine's if unset.
-        threads: CPU threads of each worker; the cores shared out among them if unset.
-        precision: ``auto``, ``fp32`` or ``bf16``; each worker sees for itself what ``auto`` is.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: The file's if unset.
-        data_dir: Where data sets lie.
-        artifacts: Where checkpoints and logs go.
-        overrides: ``section.key=value`` texts.
-        warm_start: Name of a study whose trials a new one starts from.
-        environment: Variables that may override the file.
-    """
-
-    study: str
-    name: str = ""
-    storage: str = "sqlite:///searchae.db"
-    trials: int | None = None
-    max_hours: float | None = None
-    workers: int | None = None
-    workers_per_device: int | None = 1
-    threads: int | None = None
-    precision: str = "auto"
-    device: str = "auto"
-    seed: int | None = None
-    data_dir: Path = Path("data")
-    artifacts: Path = Path("artifacts")
-    overrides: Sequence[str] = ()
-    warm_start: str = ""
-    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+LEAVE_S = 3.0
+"""Seconds that workers have to leave by themselves once the budget is spent."""
 
 
 class Watcher(Protocol):
@@ -130,23 +89,6 @@ class Plan:
     epoch_s: float
 
 
-def resolve(request: Request) -> tuple[str, StudySpec]:
-    """The study's name and its spec, with every override in place.
-
-    Raises:
-        SpecError: The study file is missing or wrong.
-    """
-    path = catalog.find(request.study)
-    changes = {"search.trials": request.trials, "seed": request.seed}
-    spec = study_file.load(
-        path,
-        overrides=request.overrides,
-        environment=request.environment,
-        changes={k: v for k, v in changes.items() if v is not None},
-    )
-    return request.name or path.stem, spec
-
-
 def plan(request: Request, progress: Progress, launcher: Launcher | None = None) -> Plan:
     """Checks everything that a search needs, measures a step on this machine, trains nothing.
 
@@ -161,7 +103,7 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
     splits, baseline_db = _load(spec, request, progress)
     sizes = _check_models(spec, splits)
     launcher = launcher or LocalLauncher()
-    crew = _plan_fleet(request, launcher)
+    crew = sized_fleet(request, launcher)
     crew = _measured(crew, request, launcher, spec, splits, lambda _: None)
     torch.set_num_threads(crew.threads)
     step_s = _measure_step(spec, splits, device, precision)
@@ -223,7 +165,7 @@ def tune(
     pick_precision(request.precision, torch.device("cpu"))  # the name; workers pick for themselves
     check_wish()
     _check_hours(request.max_hours)
-    crew = _plan_fleet(request, launcher)
+    crew = sized_fleet(request, launcher)
     source = _warm_start(request)
     connection = storage.connect(request.storage)
     splits, baseline_db = _load(spec, request, watcher.note)
@@ -254,16 +196,7 @@ def tune(
         return summarize(stored, ledger)
     crew = _measured(crew, request, launcher, spec, splits, watcher.note)
     del splits
-    jobs = fleet.jobs(
-        crew,
-        stored.name,
-        storage=_whole_url(stored.storage.engine.url),
-        data_dir=request.data_dir,
-        artifacts=request.artifacts,
-        at_most=left,
-        environment=os.environ,
-    )
-    supervisor = Supervisor(launcher, jobs)
+    supervisor = Supervisor(launcher, jobs(crew, request, stored.name, at_most=left))
     try:
         stop.heard = True
         _follow(stored, ledger, supervisor, watcher, stop)
@@ -277,28 +210,6 @@ def tune(
         ledger.reap(trust_silence=False)
         objective.sweep(checkpoint_folder(request.artifacts, stored.name), stored.study)
     return summarize(stored, ledger)
-
-
-def _plan_fleet(request: Request, launcher: Launcher) -> fleet.Fleet:
-    has = launcher.resources()
-    if storage.is_sqlite(request.storage) and (has is None or has.machines > 1):
-        raise UserError(
-            "--storage: SQLite serves the workers of one machine; for several use "
-            "postgresql://user@host/database"
-        )
-    if request.workers_per_device is None and not launcher.nearby:
-        raise UserError(
-            "--workers-per-device auto: measured on this machine's GPUs only; give a number for "
-            "a cluster's"
-        )
-    return fleet.plan_fleet(
-        launcher,
-        device=request.device,
-        workers=request.workers,
-        workers_per_device=request.workers_per_device or 1,
-        threads=request.threads,
-        precision=request.precision,
-    )
 
 
 def _measured(
@@ -323,7 +234,7 @@ def _measured(
         precision=precision,
         note=note,
     )
-    return _plan_fleet(replace(request, workers_per_device=bears), launcher)
+    return sized_fleet(replace(request, workers_per_device=bears), launcher)
 
 
 def _warm_start(request: Request) -> study.Stored | None:
@@ -339,13 +250,6 @@ def _warm_start(request: Request) -> study.Stored | None:
 def _check_hours(hours: float | None) -> None:
     if hours is not None and not (math.isfinite(hours) and hours > 0):
         raise UserError(f"--max-hours {hours:g}: give a number of hours above 0, 0.5 for half one")
-
-
-def _whole_url(url: URL) -> str:
-    """A database's URL, password and all, that means the same in any working folder."""
-    if storage.is_sqlite(url):
-        url = url.set(database=os.path.abspath(str(url.database)))
-    return url.render_as_string(hide_password=False)
 
 
 def _load(spec: StudySpec, request: Request, progress: Progress) -> tuple[data.Splits, float]:
@@ -410,8 +314,12 @@ def _follow(
                 seen.add(row.number)
                 watcher.trial(row, best_db=_worth_a_mark(now))
         watcher.progress(now)
-        if now.counts.finished >= now.counts.budget and not supervisor.launcher.nearby:
-            break  # those left wait for a node, or to hear that all is done
+        if now.counts.finished >= now.counts.budget:
+            # Those left wait for a node, or hear within a second that all is done.
+            deadline = time.monotonic() + LEAVE_S * supervisor.launcher.nearby
+            while supervisor.poll() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            break
         if alive and stop.wait(FOLLOW_S):
             raise KeyboardInterrupt
     message = ledger.stopped()

@@ -221,6 +221,46 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
     assert not stop.heard
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
+    kind: str, folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from searchae import tune as use_case
+    from searchae.launch import Job, LocalLauncher
+    from searchae.request import Request, started_ahead
+
+    spawned: list[str] = []
+
+    class Counting(LocalLauncher):
+        def _spawn(self, job: Job, *rest: Any, **more: Any) -> Any:
+            spawned.append(job.name)
+            return super()._spawn(job, *rest, **more)
+
+    class Quiet:
+        def note(self, text: str) -> None: ...
+        def trial(self, row: Any, *, best_db: float | None) -> None: ...
+        def progress(self, summary: Any) -> None: ...
+
+    monkeypatch.chdir(folder)
+    sqlite = "sqlite:///elsewhere.db"
+    storage = sqlite if kind == "sqlite" else request.getfixturevalue("postgres_url")
+    asked, launcher = Request(study="tiny", storage=storage, trials=2, workers=2), Counting()
+    with started_ahead(asked, launcher):
+        assert spawned == ["worker-0", "worker-1"]
+        done = use_case.tune(asked, Quiet(), launcher)
+    assert done.counts.finished == 2
+    assert spawned == ["worker-0", "worker-1"], "no other was started"
+
+
+def test_a_search_that_cannot_start_leaves_no_worker(slow_folder: Path, url: str) -> None:
+    (slow_folder / "data" / "tiny.npz").write_bytes(b"no images")
+    running = start(slow_folder, "tune", "--study", "tiny", "--workers", "2", url=url)
+    wait_for(lambda: worker_pids(running) or running.poll() is not None)
+    told = running.communicate(timeout=60)[1]
+    assert running.returncode == 2, told
+    assert worker_pids(running) == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_leaves_nothing_running(
     slow_folder: Path, tmp_path: Path, request: pytest.FixtureRequest, number: int

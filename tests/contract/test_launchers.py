@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -222,9 +224,15 @@ class TestFakeLauncher(LauncherContract):
         return lambda name: Job(name, ("run",), Path("unused.log"))
 
 
+AHEAD = (
+    "import os; from searchae.launch import held; held.wait(); "
+    "print(os.getpid(), os.fstat(0).st_rdev, flush=True); raise SystemExit(3)"
+)
+
+
 class TestLocalLauncher(ProcessContract):
     @pytest.fixture
-    def launcher(self) -> Iterator[Launcher]:
+    def launcher(self) -> Iterator[LocalLauncher]:
         launcher = LocalLauncher()
         yield launcher
         launcher.stop(wait_s=0)
@@ -238,3 +246,63 @@ class TestLocalLauncher(ProcessContract):
         leads, stdin = started.log.read_text().split()
         assert leads == "True"
         assert int(stdin) == os.stat(os.devnull).st_rdev, "nor does it read from it"
+
+    def test_a_prepared_job_begins_when_it_is_started(
+        self, launcher: LocalLauncher, job: Callable[..., Job]
+    ) -> None:
+        wanted, spare = job(AHEAD, name="wanted"), job(AHEAD, name="spare")
+        launcher.prepare([wanted, spare])
+        prepared = {name: process for name, (_, process) in launcher._ahead.items()}
+        assert launcher.alive() == 0
+        assert not wanted.log.exists()
+        launcher.start([wanted])
+        (ended,) = ends(launcher)
+        assert (ended.job, ended.code) == (wanted, 3)
+        pid, stdin = wanted.log.read_text().split()
+        assert int(pid) == prepared["wanted"].pid
+        assert int(stdin) == os.stat(os.devnull).st_rdev
+        assert prepared["spare"].poll() == -signal.SIGKILL, "nobody wants it"
+        assert not spare.log.exists()
+
+    def test_what_was_prepared_otherwise_or_has_died_is_started_anew(
+        self, launcher: LocalLauncher, job: Callable[..., Job]
+    ) -> None:
+        killed, other = job(AHEAD, name="killed"), job(AHEAD, name="other")
+        launcher.prepare([killed, other])
+        prepared = {name: process for name, (_, process) in launcher._ahead.items()}
+        prepared["killed"].kill()
+        prepared["killed"].wait()
+        changed = replace(other, environment={**other.environment, "CHANGED": "1"})
+        launcher.start([killed, changed])
+        assert sorted((e.job.name, e.code) for e in ends(launcher, 2)) == [
+            ("killed", 3),
+            ("other", 3),
+        ]
+        for name, started in (("killed", killed), ("other", changed)):
+            assert int(started.log.read_text().split()[0]) != prepared[name].pid
+        assert prepared["other"].poll() == -signal.SIGKILL
+
+    def test_stopping_ends_what_was_prepared(
+        self, launcher: LocalLauncher, job: Callable[..., Job]
+    ) -> None:
+        launcher.prepare([job(AHEAD)])
+        ((_, process),) = launcher._ahead.values()
+        launcher.stop(wait_s=0)
+        assert process.poll() == -signal.SIGKILL
+
+    def test_a_prepared_job_leaves_when_whoever_prepared_it_is_killed(self, tmp_path: Path) -> None:
+        program = (
+            "import os, sys, signal\n"
+            "from pathlib import Path\n"
+            "from searchae.launch import Job, LocalLauncher\n"
+            "launcher = LocalLauncher()\n"
+            f"launcher.prepare([Job('one', (sys.executable, '-c', {AHEAD!r}), Path('log'))])\n"
+            "print(launcher._ahead['one'][1].pid, flush=True)\n"
+            "os.kill(os.getpid(), signal.SIGKILL)\n"
+        )
+        killed = subprocess.run(
+            [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, check=False
+        )
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        wait_for(lambda: not Path(f"/proc/{int(killed.stdout)}/exe").exists())
+        assert not (tmp_path / "log").exists()

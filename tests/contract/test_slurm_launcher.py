@@ -17,6 +17,7 @@ from searchae.launch import Exit, Job, slurm
 from searchae.launch.slurm import SlurmLauncher
 from searchae.launch.slurm_queue import Queue
 from searchae.report import Summary, TrialRow
+from searchae.request import Request
 from tests.contract import test_launchers as contract
 from tests.contract.test_launchers import SECRET, ends, wait_for
 from tests.slurm_cluster import SlurmCluster
@@ -264,7 +265,7 @@ class RequeueOne:
 def test_a_search_keeps_its_exact_budget_when_a_worker_is_requeued(
     cluster: SlurmCluster, folder: Path, postgres_url: str, launcher: SlurmLauncher
 ) -> None:
-    request = tune.Request(
+    request = Request(
         study=str(folder / "studies" / "tiny.toml"),
         storage=postgres_url,
         trials=TRIALS,
