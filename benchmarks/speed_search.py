@@ -218,7 +218,7 @@ def _program(name: str, settings: Settings) -> list[str]:
 
 def search(options: Options) -> str:
     """The part ``search``."""
-    trials, epochs = options.size(16, 4), options.size(5, 2)
+    trials, epochs = options.size(24, 4), options.size(6, 2)
     pixels, source = images(options, "cifar10", options.size(2000, 400))
     sides = ["searchae", "Optuna", "Ray Tune"]
     missing = _why_no_ray()
@@ -233,12 +233,16 @@ def search(options: Options) -> str:
     target = min(run["best_db"] for runs in found.values() for run in runs) - 0.3
     until = f"seconds until a trial has ended with {target:.2f} dB"
     ours = [run["seconds"] for run in found["searchae"]]
+    our_rate = [run["images_per_s"] for run in found["searchae"]]
     rows = [
         {
             "side": name,
             "seconds": spread([run["seconds"] for run in runs], 1),
             "times searchae's": f"{median(ratios([r['seconds'] for r in runs], ours)):.2f}",
             "images/s": spread([run["images_per_s"] for run in runs]),
+            "searchae's images/s by its": spread(
+                ratios(our_rate, [run["images_per_s"] for run in runs]), 2
+            ),
             "epochs run": spread([run["epochs"] for run in runs]),
             "best PSNR, dB": spread([run["best_db"] for run in runs], 2),
             until: spread([_reached(run, target) for run in runs], 1),
