@@ -38,7 +38,7 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from searchae import data, search, space, study_file
+from searchae import data, space, study_file
 from searchae.ledger import Ledger
 from searchae.objective import PrunedError
 from searchae.storage import ResilientStorage, connect
@@ -179,8 +179,18 @@ def optuna_worker(url: str, folder: Path, options: argparse.Namespace) -> Meter:
     meter.wrap(cached, storage_methods(cached))
     spec = study_file.from_document(document(options), source="load")
     study = optuna.load_study(study_name=NAME, storage=storage)
-    study.pruner = search.pruner(spec, study)
-    study.sampler = search.sampler(spec, number=os.getpid())
+    study.pruner = optuna.pruners.HyperbandPruner(
+        min_resource=spec.search.min_epochs,
+        max_resource=spec.epochs,
+        reduction_factor=spec.search.reduction_factor,
+    )
+    study.sampler = optuna.samplers.TPESampler(
+        seed=os.getpid(),
+        n_startup_trials=spec.search.startup_trials,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
+    )
 
     def objective(trial: optuna.Trial) -> float:
         options.entered(meter)

@@ -268,7 +268,7 @@ def _watch(clock: Clock) -> None:
 def overhead(options: Options) -> str:
     """The part ``overhead``."""
     count = _images_of_a_second(options)
-    trials, epochs = options.size(9, 3), options.size(12, 2)
+    trials, epochs = options.size(9, 3), options.size(20, 2)
 
     def side(held: int) -> Callable[[int], dict[str, Any]]:
         def run(_: int) -> dict[str, Any]:
@@ -294,8 +294,9 @@ def overhead(options: Options) -> str:
     ]
     text = (
         "A worker's time outside training and evaluation, from its second claim to its end: "
-        f"{trials - 1} trials of up to {epochs} epochs, one worker of one thread on SQLite. What a "
-        "worker does once, in its first trial, stands apart: it reads the whole study."
+        f"{trials - 1} trials of up to {epochs} epochs (as in studies/pool-conv.toml), one worker "
+        "of one thread on SQLite. What a worker does once, in its first trial, stands apart: it "
+        "reads the whole study."
     )
     return f"{text}\n\n{table(rows)}"
 

@@ -7,9 +7,10 @@ themselves that the trial must not have ended; all else is left to Optuna.
 While a worker holds a trial (``holding``), it knows that trial's own attributes, and
 ``get_all_trials`` gives what samplers and pruners ask for: ended trials whole, and of the others
 the state, the parameters and the system attributes (a rung's values), but not each report. Only
-what is new is read, however many trials are waiting or running: the rows of parameters and
+what is new is read, however many trials have ended, wait or run: the rows of trials, parameters and
 attributes are numbered. They are numbered before they are committed, so the last ones are looked
-at again; one that comes later still is seen when its trial ends.
+at again; a parameter or attribute that comes later still is seen when its trial ends. (Trials are
+numbered under the study's lock, one after the other.)
 
 This relies on Optuna's schema ``tables.SCHEMA``; ``LeanStorage`` refuses any other.
 """
@@ -45,6 +46,10 @@ from searchae.tables import params, put, studies, study_attributes, system_attri
 
 LOOKED_AT_AGAIN = 200
 """Rows; far more than are written while a statement of another worker is being committed."""
+
+
+MANY = 5000
+"""Unfinished trials; more are not named one by one in a statement."""
 
 
 @dataclass
@@ -234,19 +239,27 @@ class LeanStorage(_CachedStorage):
             self._marks[study_id] = self._last_rows()  # before what they are the marks of
             self._remember(study_id, self._fetch(tables.of_study(study_id)))
             return
-        marks = self._marks[study_id]
+        marks, before = self._marks[study_id], study.unfinished_trial_ids
+        many = len(before) > MANY
+        asked = {
+            "study": study_id,
+            "trial": marks.trial - LOOKED_AT_AGAIN,
+            "param": marks.param - LOOKED_AT_AGAIN,
+            "attribute": marks.attribute - LOOKED_AT_AGAIN,
+            **({} if many else {"unfinished": sorted(before)}),
+        }
         with self._begin() as connection:
-            again = {"param": marks.param - LOOKED_AT_AGAIN}
-            again["attribute"] = marks.attribute - LOOKED_AT_AGAIN
-            asked = {"study": study_id, "trial": marks.trial, **again}
-            rows = connection.execute(tables.news(), asked).all()
+            rows = connection.execute(tables.news(many=many), asked).all()
         states: dict[int, TrialState] = {}
         for row in rows:
             if row.kind == "state":
                 states |= dict.fromkeys(map(int, row.text.split(",")), TrialState[row.name])
-        new = {i for i in states if i > marks.trial}
-        ended = study.unfinished_trial_ids - states.keys()
-        for trial_id in study.unfinished_trial_ids & states.keys():
+        marks.trial = max([marks.trial, *states])
+        known = self._trial_id_to_study_id_and_number
+        unseen = {i for i, state in states.items() if state in tables.UNFINISHED} - before
+        new = unseen | (states.keys() - known.keys())
+        ended = {i for i in before if states.get(i) not in tables.UNFINISHED}
+        for trial_id in before - ended:
             self._cached(trial_id).state = states[trial_id]
         for row in rows:
             if row.trial_id in study.unfinished_trial_ids:

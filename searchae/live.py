@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from searchae.words import assignments, duration
+from searchae.words import assignments, counted, duration
 
 if TYPE_CHECKING:
     from searchae.ledger import WorkerRow
@@ -143,11 +143,9 @@ def standing_line(summary: Summary) -> str:
     """The same in one line."""
     best = summary.best
     found = f", best {best.psnr_db:.2f} dB (trial {best.number})" if best else ""
-    return f"{summary.study}: {_progress(summary)}{found}, {_count(summary.workers)}"
-
-
-def _count(workers: Sequence[WorkerRow]) -> str:
-    return "1 worker" if len(workers) == 1 else f"{len(workers)} workers"
+    return (
+        f"{summary.study}: {_progress(summary)}{found}, {counted(len(summary.workers), 'worker')}"
+    )
 
 
 def _progress(summary: Summary) -> str:

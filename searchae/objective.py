@@ -115,9 +115,8 @@ class Behind:
     """
 
     def __init__(self, checkpoints: Checkpoints, thread: ThreadPoolExecutor | None = None) -> None:
-        self._checkpoints = checkpoints
-        self._own = None if thread else ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._thread = thread or self._own
+        self._checkpoints, self._is_own = checkpoints, thread is None
+        self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
@@ -132,7 +131,6 @@ class Behind:
             OSError: The same.
         """
         self.wait()
-        assert self._thread is not None
         self._writing = self._thread.submit(self._checkpoints.save, state, epoch)
 
     def wait(self) -> None:
@@ -146,13 +144,16 @@ class Behind:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self._writing is not None:
             self._writing.add_done_callback(self._say_if_failed)
-        if self._own is not None:
-            self._own.shutdown()
-        elif self._writing is not None and not _has_ended(kind):
-            self._writing.exception()  # waits
+        if self._is_own:
+            self._thread.shutdown()
+        elif self._writing is not None:
+            if _has_ended(kind):
+                self._writing.cancel()  # if it has not begun: nobody will read it
+            else:
+                self._writing.exception()  # waits
 
     def _say_if_failed(self, writing: Future[None]) -> None:
-        failed = writing.exception()
+        failed = None if writing.cancelled() else writing.exception()
         if failed:
             log.warning("trial %d: no checkpoint: %s", self._checkpoints.number, failed)
 

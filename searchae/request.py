@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -120,21 +120,24 @@ def jobs(crew: fleet.Fleet, request: Request, study: str, *, at_most: int) -> li
 def started_ahead(request: Request, launcher: Launcher) -> Iterator[None]:
     """Within the block, the workers that will be wanted import torch while the caller does.
 
-    Only on a machine without a GPU, where it is clear what they will be told; those that turn out
-    not to be wanted are ended.
+    Only workers on a CPU, of which it is clear what they will be told; those that turn out not to
+    be wanted are ended.
 
     Raises:
         UserError: The study file is missing or wrong, or the workers cannot be had so.
     """
-    clear = request.device in ("auto", "cpu") and not any(map(os.path.exists, _GPU_FILES))
-    if not (clear and isinstance(launcher, LocalLauncher)):
+    no_gpu = not any(map(os.path.exists, _GPU_FILES))
+    on_cpu = request.device == "cpu" or (request.device == "auto" and no_gpu)
+    if not (on_cpu and isinstance(launcher, LocalLauncher)):
         yield
         return
     name, spec = resolve(request)
     crew = sized_fleet(request, LocalLauncher(gpus=0))
     cores = len(os.sched_getaffinity(0))
-    launcher.prepare(jobs(crew, request, name, at_most=min(cores, spec.search.trials)))
+    wanted = jobs(crew, request, name, at_most=min(cores, spec.search.trials))
     try:
+        with suppress(OSError):  # no process to be had now: they are started when they are wanted
+            launcher.prepare(wanted)
         yield
     finally:
         launcher.discard()

@@ -8,7 +8,11 @@ two workers draw the same numbers.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterable
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -27,13 +31,17 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.spec import Parameter, StudySpec, Value
 
+Remembered = dict[tuple[str, ...], dict[int, "tuple[float, ...] | None"]]
+"""What TPE has read of ended trials: names of parameters -> number -> their values, if any."""
 
-def sampler(spec: StudySpec, *, number: int) -> BaseSampler:
+
+def sampler(spec: StudySpec, *, number: int, remembered: Remembered | None = None) -> BaseSampler:
     """The study's sampler for one trial.
 
     Args:
         spec: The study.
         number: The trial's.
+        remembered: Kept from trial to trial of one study, spares reading ended ones again.
     """
     seed = zlib.crc32(f"{spec.seed}/{number}".encode())
     startup = spec.search.startup_trials
@@ -43,11 +51,48 @@ def sampler(spec: StudySpec, *, number: int) -> BaseSampler:
         return GPSampler(seed=seed, n_startup_trials=startup, deterministic_objective=False)
     # Conditional parameters split the space into groups; running trials count as bad ones, so
     # that workers do not all try the same place.
-    made = TPESampler(
-        seed=seed, n_startup_trials=startup, multivariate=True, group=True, constant_liar=True
+    made = _TPE(
+        {} if remembered is None else remembered,
+        seed=seed,
+        n_startup_trials=startup,
+        multivariate=True,
+        group=True,
+        constant_liar=True,
     )
     made._group_decomposed_search_space = _Groups(include_pruned=True)
     return made
+
+
+class _TPE(TPESampler):
+    """Optuna's own, which reads every trial anew each time; ended trials stay as they are."""
+
+    def __init__(self, remembered: Remembered, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._remembered = remembered
+
+    def _get_internal_repr(
+        self,
+        trials: list[FrozenTrial],
+        search_space: dict[str, BaseDistribution],
+        study: optuna.Study,
+    ) -> dict[str, npt.NDArray[Any]]:
+        known = self._remembered.setdefault(tuple(search_space), {})
+        found = []
+        for trial in trials:
+            number = trial.number
+            if number in known:
+                values = known[number]
+            else:
+                one = super()._get_internal_repr([trial], search_space, study).values()
+                values = tuple(v.item() for v in one) if all(v.size for v in one) else None
+                if trial.state.is_finished():
+                    known[number] = values
+            if values is not None:
+                found.append(values)
+        columns: Iterable[tuple[float, ...]] = (
+            zip(*found, strict=True) if found else [()] * len(search_space)
+        )
+        return {n: np.asarray(c) for n, c in zip(search_space, columns, strict=True)}
 
 
 class _Groups(_GroupDecomposedSearchSpace):
@@ -58,7 +103,7 @@ class _Groups(_GroupDecomposedSearchSpace):
     """
 
     def calculate(self, study: optuna.Study, use_cache: bool = False) -> _SearchSpaceGroup:
-        """As Optuna's own, of a study that has one objective."""
+        """As Optuna's own; of complete and pruned trials."""
         states = (TrialState.COMPLETE, TrialState.PRUNED)
         group, seen = _SearchSpaceGroup(), set()
         for trial in study._get_trials(deepcopy=False, states=states, use_cache=use_cache):

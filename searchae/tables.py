@@ -153,11 +153,24 @@ def contents(which: Collection[int] | sa.Select[Any]) -> sa.CompoundSelect[Any]:
 
 
 @cache
-def news() -> sa.CompoundSelect[Any]:
-    """Ids by state of trials new or unfinished; parameters and system attributes after a mark."""
+def news(*, many: bool) -> sa.CompoundSelect[Any]:
+    """What is new since some marks: states of trials, parameters and system attributes.
+
+    Its parameters are the ``study``, the marks ``trial``, ``param`` and ``attribute``, and
+    ``unfinished``: the trials before the mark that may still be so. Looking for those needs no
+    look at all the others, which are the most by far.
+
+    Args:
+        many: Whether there are so many of these that all unfinished trials are asked for instead;
+            ``unfinished`` is not wanted then.
+    """
     null = sa.cast(sa.null(), sa.Integer)
-    mine = sa.select(trials.c.trial_id).where(trials.c.study_id == sa.bindparam("study"))
     (param_id,), (attribute_id,) = params.primary_key, system_attributes.primary_key
+    unfinished: sa.ColumnElement[bool] = (
+        trials.c.state.in_(UNFINISHED)
+        if many
+        else trials.c.trial_id.in_(sa.bindparam("unfinished", expanding=True))
+    )
     states = (
         sa.select(
             sa.literal("state").label("kind"),
@@ -168,15 +181,22 @@ def news() -> sa.CompoundSelect[Any]:
             sa.func.aggregate_strings(sa.cast(trials.c.trial_id, sa.Text), ",").label("text"),
         )
         .where(trials.c.study_id == sa.bindparam("study"))
-        .where((trials.c.trial_id > sa.bindparam("trial")) | trials.c.state.in_(UNFINISHED))
+        .where((trials.c.trial_id > sa.bindparam("trial")) | unfinished)
         .group_by(trials.c.state)
     )
     return sa.union_all(
         states,
-        _PARAMS.where(param_id > sa.bindparam("param"), params.c.trial_id.in_(mine)),
+        _PARAMS.where(param_id > sa.bindparam("param"), _is_of_study(params)),
         _ATTRIBUTES.where(
-            attribute_id > sa.bindparam("attribute"), system_attributes.c.trial_id.in_(mine)
+            attribute_id > sa.bindparam("attribute"), _is_of_study(system_attributes)
         ),
+    )
+
+
+def _is_of_study(table: sa.Table) -> sa.ColumnElement[bool]:
+    # Not ``IN (all trials of the study)``, which would be looked through first.
+    return sa.exists().where(
+        trials.c.trial_id == table.c.trial_id, trials.c.study_id == sa.bindparam("study")
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from searchae.words import assignments, duration, value
+from searchae.words import assignments, counted, duration, value
 
 if TYPE_CHECKING:
     from searchae.report import Summary, TrialRow
@@ -145,8 +145,8 @@ def print_plan(plan: Plan) -> None:
         f"search     {search.trials} trials, {search.sampler}, {search.pruner}, seed {spec.seed}"
     )
     out.print(
-        f"runs on    {plan.device} in {plan.precision}, {plan.workers} workers of {plan.threads} "
-        f"threads, convolutions by {plan.kernels}"
+        f"runs on    {plan.device} in {plan.precision}, {counted(plan.workers, 'worker')} of "
+        f"{counted(plan.threads, 'thread')}, convolutions by {plan.kernels}"
     )
     out.print(f"baseline   {plan.baseline_db:.2f} dB")
     out.print(

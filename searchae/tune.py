@@ -34,7 +34,7 @@ from searchae.spec import Progress, StudySpec
 from searchae.training import Trainer, mean_image_psnr_db
 from searchae.training.device import pick_device
 from searchae.training.kernels import check_wish, kernels_of
-from searchae.training.precision import Precision, pick_precision
+from searchae.training.precision import Precision, pick_precision, why_slow
 from searchae.worker import checkpoint_folder
 
 FOLLOW_S = 0.5
@@ -104,6 +104,7 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
     sizes = _check_models(spec, splits)
     launcher = launcher or LocalLauncher()
     crew = sized_fleet(request, launcher)
+    _advise(request, crew, progress)
     crew = _measured(crew, request, launcher, spec, splits, lambda _: None)
     torch.set_num_threads(crew.threads)
     step_s = _measure_step(spec, splits, device, precision)
@@ -166,6 +167,7 @@ def tune(
     check_wish()
     _check_hours(request.max_hours)
     crew = sized_fleet(request, launcher)
+    _advise(request, crew, watcher.note)
     source = _warm_start(request)
     connection = storage.connect(request.storage)
     splits, baseline_db = _load(spec, request, watcher.note)
@@ -235,6 +237,18 @@ def _measured(
         note=note,
     )
     return sized_fleet(replace(request, workers_per_device=bears), launcher)
+
+
+def _advise(request: Request, crew: fleet.Fleet, note: Callable[[str], None]) -> None:
+    """Says what is allowed, but helps nobody."""
+    if crew.gpus:
+        return
+    if request.workers_per_device != 1:
+        note("--workers-per-device: no GPU is used, so that it changes nothing; see --workers")
+    cpu = torch.device("cpu")
+    slow = why_slow(pick_precision(request.precision, cpu), cpu)
+    if slow and crew.nearby:
+        note(slow)
 
 
 def _warm_start(request: Request) -> study.Stored | None:
@@ -314,10 +328,11 @@ def _follow(
                 seen.add(row.number)
                 watcher.trial(row, best_db=_worth_a_mark(now))
         watcher.progress(now)
-        if now.counts.finished >= now.counts.budget:
+        nearby = supervisor.launcher.nearby
+        if now.counts.finished >= now.counts.budget and not (nearby and now.counts.running):
             # Those left wait for a node, or hear within a second that all is done.
-            deadline = time.monotonic() + LEAVE_S * supervisor.launcher.nearby
-            while supervisor.poll() and time.monotonic() < deadline:
+            deadline = time.monotonic() + LEAVE_S * nearby
+            while supervisor.launcher.alive() and time.monotonic() < deadline:
                 time.sleep(0.05)
             break
         if alive and stop.wait(FOLLOW_S):

@@ -24,3 +24,8 @@ def value(v: Any) -> str:
 def assignments(params: Mapping[str, Any]) -> str:
     """``activation=relu learning_rate=0.00123``."""
     return " ".join(f"{name}={value(v)}" for name, v in params.items())
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -137,8 +137,8 @@ class Worker:
             with self._pulse.beating():
                 self._work()
         finally:
-            self._writer.shutdown()
             self._ledger.leave()
+            self._writer.shutdown()
         return self.counts
 
     def _prepare(self) -> None:
@@ -155,6 +155,7 @@ class Worker:
         self._failures = 0
         self._waited_s, self._leaving = 0.0, False
         self._study.pruner = search.pruner(spec, self._study)
+        self._remembered: search.Remembered = {}
         self._imported = sum(self._study.user_attrs.get(IMPORTED, {}).values())
 
     def _load(self) -> tuple[Tensor, Tensor]:
@@ -231,7 +232,9 @@ class Worker:
 
     def _ask(self, trial_id: int, number: int) -> Trial:
         """Optuna's handle on a claimed trial; samples its joint parameters."""
-        self._study.sampler = search.sampler(self.stored.spec, number=number)
+        self._study.sampler = search.sampler(
+            self.stored.spec, number=number, remembered=self._remembered
+        )
         self._study._thread_local.cached_all_trials = None  # what the last trial was sampled from
         first = space.first(self.stored.spec, number - self._imported)
         if first:

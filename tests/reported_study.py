@@ -72,7 +72,15 @@ def make_trial(
         params["l1_weight"] = 10 ** draw.uniform(-6, -2)
     came_to = psnr_db(rate) if value is None else value
     attributes: dict[str, Any] = {
-        RUNTIME: {"worker": "w1", "host": host, "device": "cpu", "threads": 1, "torch": "2.15"}
+        RUNTIME: {
+            "worker": "w1",
+            "host": host,
+            "device": "cpu",
+            "precision": "fp32",
+            "kernels": "winograd",
+            "threads": 1,
+            "torch": "2.15",
+        }
     }
     if outcome:
         attributes |= {OUTCOME: outcome, ERROR: error}

@@ -70,6 +70,11 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     assert loaded_after("import searchae.cli") == set()
 
 
+def test_workers_are_started_ahead_of_torch() -> None:
+    assert "torch" in HEAVY
+    assert "torch" not in loaded_after("import searchae.request")
+
+
 @pytest.mark.parametrize("words", [["--help"], ["tune", "--help"], ["--version"]])
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     """As ``python -m searchae`` runs it."""

@@ -19,6 +19,7 @@ from searchae.bundle.model import BATCH
 from searchae.data.disk import atomic_file
 from searchae.data.npz import as_images
 from searchae.errors import BundleError, DataError
+from searchae.words import counted
 
 Images = npt.NDArray[np.uint8]
 _NPZ = ".npz"
@@ -243,7 +244,7 @@ def _check_size(shape: Sequence[int], config: BundleConfig, *, where: str) -> No
 
 def _size(shape: Sequence[int]) -> str:
     channels, height, width = shape
-    return f"{width}x{height} pixels with {channels} channel{'s' if channels > 1 else ''}"
+    return f"{width}x{height} pixels with {counted(channels, 'channel')}"
 
 
 def _parts(images: Images) -> list[Images]:

@@ -11,9 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-_HELD = "SEARCHAE_HELD"
-ENVIRONMENT = {_HELD: "1"}
-"""With this a worker waits before it begins."""
+VARIABLE = "SEARCHAE_HELD"
+"""A worker that has it in its environment waits before it begins."""
 
 
 def wait() -> None:
@@ -22,7 +21,7 @@ def wait() -> None:
     Raises:
         SystemExit: It is not wanted.
     """
-    if not os.environ.pop(_HELD, ""):
+    if not os.environ.pop(VARIABLE, ""):
         return
     log = sys.stdin.buffer.readline().rstrip(b"\n")
     if not log:
@@ -39,15 +38,18 @@ def let_go(process: subprocess.Popen[bytes], *, log: Path) -> bool:
     """Lets a process begin that waits, or will.
 
     Args:
-        process: Started with ``ENVIRONMENT`` and a pipe as its standard input.
+        process: Started with ``VARIABLE`` and a pipe as its standard input.
         log: What its output is appended to.
 
     Returns:
-        Whether it lives.
+        Whether it lives, and has been told.
     """
     assert process.stdin is not None
+    name = os.fsencode(log)
+    if b"\n" in name:
+        return False
     try:
-        process.stdin.write(os.fsencode(log) + b"\n")
+        process.stdin.write(name + b"\n")
         process.stdin.close()
     except BrokenPipeError:
         return False

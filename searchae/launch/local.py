@@ -59,10 +59,8 @@ class LocalLauncher:
 
     def _start(self, job: Job) -> None:
         job.log.parent.mkdir(parents=True, exist_ok=True)
-        process = self._let_go(job)
-        if process is None:
-            with job.log.open("ab") as log:
-                process = self._spawn(job, log)
+        with job.log.open("ab") as log:
+            process = self._let_go(job) or self._spawn(job, log)
         self._running[job.name] = (job, process, time.monotonic())
 
     def _let_go(self, job: Job) -> subprocess.Popen[bytes] | None:
@@ -77,9 +75,11 @@ class LocalLauncher:
     def _spawn(
         self, job: Job, log: IO[bytes] | int, *, ahead: bool = False
     ) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, **job.environment}
+        environment.pop(held.VARIABLE, None)
         return subprocess.Popen(
             job.argv,
-            env={**os.environ, **job.environment, **(held.ENVIRONMENT if ahead else {})},
+            env={**environment, **({held.VARIABLE: "1"} if ahead else {})},
             stdin=subprocess.PIPE if ahead else subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -101,6 +101,8 @@ def _columns(spec: StudySpec) -> dict[str, type]:
         "ended": str,
         "host": str,
         "device": str,
+        "precision": str,
+        "kernels": str,
         **dict.fromkeys(LAST, float),
         **{f"params_{p.name}": _kind(p.choices, integer=p.integer) for p in spec.space},
     }
@@ -141,8 +143,7 @@ def _row(spec: StudySpec, run: Run) -> dict[str, Any]:
         "seconds": row.seconds,
         "started": _utc(run.started),
         "ended": _utc(run.ended),
-        "host": run.runtime.get("host"),
-        "device": run.runtime.get("device"),
+        **{name: run.runtime.get(name) for name in ("host", "device", "precision", "kernels")},
         **{name: run.history[name][-1] if run.history else None for name in LAST},
         **params,
     }

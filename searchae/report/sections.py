@@ -16,7 +16,7 @@ from searchae.report import figures, parameters
 from searchae.report.findings import Findings, Run
 from searchae.report.markup import NONE, Section, plot, table
 from searchae.report.toml import toml
-from searchae.words import duration, value
+from searchae.words import counted, duration, value
 
 TABLE_ROWS, ERROR_CHARACTERS = 10, 200
 ENOUGH_FOR_IMPORTANCES = 50
@@ -40,7 +40,7 @@ def headline(found: Findings) -> Section:
         ("trials", f"{c.finished:,} of {c.budget:,}", _states(found)),
         ("epochs saved", share, f"{s.epochs_run:,} run, {s.epochs_full:,} without pruning"),
         ("wall time", duration(s.wall_s), f"{duration(_trial_s(found))} in trials"),
-        ("ran on", _count(len(hosts), "machine"), _count(len(workers), "worker") + " in all"),
+        ("ran on", counted(len(hosts), "machine"), counted(len(workers), "worker") + " in all"),
     ]
     cells = "".join(
         f"<div><dt>{escape(k)}</dt><dd>{escape(v)}<small>{escape(more)}</small></dd></div>"
@@ -82,7 +82,7 @@ def best_trials(found: Findings) -> Section:
     plots = (figures.losses(found), figures.sparsity(found))
     body = f'<div class="grid wide">{"".join(map(plot, plots))}</div>'
     body += "<h3>Originals and reconstructions</h3>" + _pictures(found)
-    body += f"<h3>The best {_count(min(TABLE_ROWS, len(found.best)), 'trial')}</h3>"
+    body += f"<h3>The best {counted(min(TABLE_ROWS, len(found.best)), 'trial')}</h3>"
     body += _best_table(found)
     return Section("best", "The best trials", body, plots)
 
@@ -303,10 +303,6 @@ def _states(found: Findings) -> str:
 
 def _trial_s(found: Findings) -> float:
     return sum(r.row.seconds or 0.0 for r in found.runs)
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}" + ("" if n == 1 else "s")
 
 
 def _command(command: str, study: str) -> str:

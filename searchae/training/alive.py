@@ -38,7 +38,7 @@ def least_constant_mse(images: Tensor) -> float:
     Returns:
         On the [0, 1] scale.
     """
-    parts = torch.split(images, 1000)
+    parts = torch.split(images, _BATCH)
     sums = torch.stack([p.sum(0, dtype=torch.int64) for p in parts]).sum(0).double()
     squares = torch.stack([p.int().square().sum(0, dtype=torch.int64) for p in parts]).sum(0)
     count = len(images)

@@ -1,7 +1,7 @@
 """A model's forward pass in training: the same mathematics as the model's own, in less work.
 
 The model itself stays as it was built. What is here shares its weights, so that gradients land
-where they belong, and evaluation, checkpoints and bundles know nothing of it.
+where they belong, and checkpoints, bundles and a trial's last evaluation know nothing of it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _SMALLEST, _FEWEST_TILES = 3, 32  # pixels a side; measured
 
 
 class Forward:
-    """Runs an autoencoder for training.
+    """Runs an autoencoder, in the mode that it is in.
 
     Args:
-        model: In training mode; its modules and weights are shared, not copied.
+        model: Its modules and weights are shared, not copied.
         precision: Of convolutions and matrix products; weights and results are float32 in any.
         compiled: Convolutions that are used where they fit; None for PyTorch's alone. The model
             is float32 then, on the CPU.

@@ -41,6 +41,16 @@ def pick_precision(name: str, device: torch.device) -> Precision:
     return "bf16" if name == "bf16" else "fp32"
 
 
+def why_slow(precision: Precision, device: torch.device) -> str:
+    """What speaks against a precision on a device; empty if nothing does."""
+    if precision == "bf16" and device.type == "cpu" and not _has_amx():
+        return (
+            "--precision bf16: this CPU has no units for it (AMX), so that a step takes about ten "
+            "times as long as in fp32; leave the option out"
+        )
+    return ""
+
+
 def _has_amx() -> bool:
     try:
         text = _CPUINFO.read_text()

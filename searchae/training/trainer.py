@@ -274,9 +274,9 @@ class Trainer:
         if not can_be_told(self._params):
             return
         before, self._silent = self._silent, ""
-        if result.val_mse < self._constant_mse:
-            return  # so it does not give the same for every image
         with device_errors(f"epoch {result.epoch}"):
+            if result.val_mse < self._constant_mse:
+                return  # so it does not give the same for every validation image
             self._silent = silent(self.model, self._images)
         if self._silent and self._silent == before:
             raise DeadError(

@@ -229,6 +229,8 @@ def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
     from searchae.launch import Job, LocalLauncher
     from searchae.request import Request, started_ahead
 
+    monkeypatch.setattr("searchae.request._GPU_FILES", ())
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     spawned: list[str] = []
 
     class Counting(LocalLauncher):
@@ -295,7 +297,8 @@ def test_no_worker_is_left_when_tune_is_killed(slow_folder: Path, url: str) -> N
     running = start(
         slow_folder, "tune", "--study", "tiny", "--trials", "50", "--workers", "2", url=url
     )
-    wait_for(lambda: len(worker_pids(running)) == 2)
+    wait_for(lambda: finished(url) >= 1)
+    assert len(worker_pids(running)) == 2
     running.kill()
     running.communicate()
     wait_for(lambda: not worker_pids(running), seconds=30)
@@ -390,6 +393,18 @@ def test_overrides_come_from_the_command_line_then_the_environment(command_line:
     assert json.loads(command_line(*words, **variable).stdout)["spec"]["train"]["epochs"] == 9
     both = command_line(*words, "--set", "train.epochs=4", **variable)
     assert json.loads(both.stdout)["spec"]["train"]["epochs"] == 4
+
+
+def test_what_helps_nobody_is_said(command_line: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("tune", "--study", "tiny", "--dry-run", "--device", "cpu")
+    monkeypatch.setattr("searchae.training.precision._has_amx", lambda: False)
+    told = command_line(*words, "--precision", "bf16", "--workers-per-device", "2").stderr
+    assert "--precision bf16: this CPU has no units for it (AMX)" in told
+    assert "--workers-per-device: no GPU is used" in told
+    monkeypatch.setattr("searchae.training.precision._has_amx", lambda: True)
+    told = command_line(*words, "--precision", "bf16").stderr
+    assert "AMX" not in told
+    assert "--workers-per-device" not in told
 
 
 def test_how_it_computes_comes_from_the_environment_too(command_line: Run, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -145,6 +146,38 @@ def test_a_worker_sees_what_others_write_meanwhile(
     plain.set_trial_intermediate_value(running._trial_id, 1, 2.5)
     (running,) = lean.get_all_trials(study_id, states=(TrialState.RUNNING,))
     assert running.intermediate_values == {1: 2.5}, "whoever holds no trial reads every report"
+
+
+@pytest.mark.parametrize("many", [5000, 0])
+def test_of_many_trials_only_those_that_may_have_changed_are_read(
+    many: int, lean: ResilientStorage, plain: RDBStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the others do between two looks: the same as Optuna's own reading."""
+    monkeypatch.setattr("searchae.lean.MANY", many)
+    monkeypatch.setattr("searchae.lean.LOOKED_AT_AGAIN", 3)
+    study_id = optuna.create_study(storage=plain)._study_id
+    neighbour = optuna.create_study(storage=plain)._study_id
+    draw = random.Random(0)
+    going: list[int] = []
+    with lean.working_on(lean.get_trial(lean.create_new_trial(study_id))):
+        for _ in range(40):
+            for _ in range(draw.randrange(4)):
+                plain.create_new_trial(neighbour)
+                going.append(plain.create_new_trial(study_id))
+                plain.set_trial_param(going[-1], "lr", draw.random(), SPACE["lr"])
+            for trial_id in draw.sample(going, min(len(going), draw.randrange(3))):
+                state = draw.choice([TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING])
+                if state.is_finished():
+                    going.remove(trial_id)
+                plain.set_trial_state_values(
+                    trial_id, state, [1.5] if state.name == "COMPLETE" else None
+                )
+            seen = lean.get_all_trials(study_id, deepcopy=False)
+            there = plain.get_all_trials(study_id)
+            assert [(t.number, t.state, t.params, t.values) for t in seen] == [
+                (t.number, t.state, t.params, t.values) for t in there
+            ]
+    assert len(there) > 40
 
 
 def test_a_row_committed_after_later_ones_is_seen(

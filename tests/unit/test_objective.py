@@ -289,17 +289,37 @@ def test_a_trial_that_has_ended_does_not_wait_for_the_disk(
     run: Run, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is told to the same thread afterwards is done after it: the clearing away."""
-    ended, save = threading.Event(), Checkpoints.save
+    begun, ended, save = threading.Event(), threading.Event(), Checkpoints.save
+    in_time: list[bool] = []
 
     def slow(self: Checkpoints, state: dict[str, Any], epoch: int) -> None:
-        assert epoch < EPOCHS or ended.wait(30)
+        if epoch == EPOCHS:
+            begun.set()
+            in_time.append(ended.wait(20))
         save(self, state, epoch)
+
+    def on_epoch(result: EpochResult) -> None:
+        assert result.epoch < EPOCHS or begun.wait(20)
 
     monkeypatch.setattr(Checkpoints, "save", slow)
     with ThreadPoolExecutor(1) as thread:
-        run(FakeTrial(), thread=thread)
+        run(FakeTrial(), on_epoch=on_epoch, thread=thread)
         ended.set()
         thread.submit(checkpoints.clear)
+    assert in_time == [True]
+    assert kept(checkpoints) == []
+
+
+def test_what_is_not_yet_written_of_an_ended_trial_never_is(
+    run: Run, checkpoints: Checkpoints
+) -> None:
+    """A slow disk would else have ever more to write that nobody reads."""
+    free = threading.Event()
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(free.wait, 20)
+        with pytest.raises(PrunedError):
+            run(FakeTrial(prune_after=1), thread=thread)
+        free.set()
     assert kept(checkpoints) == []
 
 
@@ -326,17 +346,21 @@ def test_a_last_checkpoint_that_fails_is_said_and_costs_nothing(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    save = Checkpoints.save
+    begun, save = threading.Event(), Checkpoints.save
 
     def failing(self: Checkpoints, state: dict[str, Any], epoch: int) -> None:
         if epoch == EPOCHS:
+            begun.set()
             raise OSError("no space left")
         save(self, state, epoch)
+
+    def on_epoch(result: EpochResult) -> None:
+        assert result.epoch < EPOCHS or begun.wait(20)
 
     monkeypatch.setattr(Checkpoints, "save", failing)
     trial = FakeTrial()
     with ThreadPoolExecutor(1) as thread:
-        assert run(trial, thread=thread) == trial.reports[EPOCHS]
+        assert run(trial, on_epoch=on_epoch, thread=thread) == trial.reports[EPOCHS]
     assert "trial 7: no checkpoint: no space left" in caplog.text
 
 

@@ -41,6 +41,7 @@ def test_a_csv_file_has_a_line_a_trial(tmp_path: Path, found: Findings) -> None:
     assert float(first["psnr_db"]) == run.psnr_db, "to the bit"
     assert json.loads(first["params_channels"]) == run.row.params["channels"]
     assert first["started"].endswith("+00:00")
+    assert (first["precision"], first["kernels"]) == ("fp32", "winograd")
     assert lines[6]["outcome"] == "diverged"
     assert lines[6]["val_mse"] == lines[7]["psnr_db"] == lines[7]["ended"] == ""
 

@@ -26,6 +26,9 @@ TRAIN = {
 MODEL = {"latent_dim": {"low": 8, "high": 64, "step": 8}}
 
 
+ENDS = (TrialState.PRUNED, TrialState.COMPLETE)
+
+
 def read(seed: int = 0, epochs: int = 9, **searched_by: Any) -> StudySpec:
     document = {
         "seed": seed,
@@ -78,12 +81,30 @@ def test_a_sampler_is_known_by_its_name(name: str, kind: type[BaseSampler]) -> N
 def test_what_is_found_with_less_work_is_what_optuna_itself_finds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Also where a parameter hangs on another, and a study begins with fewer parameters."""
+    """Also where a parameter hangs on another, trials run meanwhile, and much is remembered."""
     spec = read(pruner="hyperband")
-    lean = proposal(spec, number=30, after=30)
+
+    def proposals(remembered: search.Remembered | None) -> list[dict[str, Any]]:
+        study = study_with(spec, 30)
+        study.ask()  # and runs still
+        found = []
+        for number in range(31, 41):
+            study.sampler = search.sampler(spec, number=number, remembered=remembered)
+            trial = study.ask()
+            space.sample(spec, trial)
+            found.append(dict(trial.params))
+            study.tell(trial, number if number % 2 else None, state=ENDS[number % 2])
+        return found
+
+    kept: search.Remembered = {}
+    lean = proposals(kept)
+    assert all(set(range(30)) <= numbers.keys() for numbers in kept.values())
+    assert all(30 not in numbers for numbers in kept.values()), "it may still get a parameter"
+    assert proposals(None) == lean
+    assert {"l1_weight" in t.params for t in study_with(spec, 30).trials} == {True, False}
     monkeypatch.setattr(search, "_Groups", _GroupDecomposedSearchSpace)
-    assert proposal(spec, number=30, after=30) == lean
-    assert "l1_weight" in study_with(spec, 30).best_params.keys() | lean.keys()
+    monkeypatch.setattr(search, "_TPE", lambda _, **settings: TPESampler(**settings))
+    assert proposals(None) == lean
 
 
 def test_brackets_are_optuna_s_own() -> None:

@@ -392,6 +392,26 @@ def test_a_built_library_needs_no_compiler(
     assert kernels.kernels_of(CPU, "fp32") == "winograd"
 
 
+@pytest.mark.parametrize("kind", ["writable by others", "somebody else's"])
+def test_what_others_may_have_put_into_the_cache_is_not_run(
+    kind: str,
+    fresh: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "searchae"
+    folder.mkdir()
+    if kind == "writable by others":
+        folder.chmod(0o777)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    assert kernels.kernels_of(CPU, "fp32") == "torch"
+    assert f"{folder} belongs to somebody else, or others may write to it" in caplog.text
+    assert list(folder.iterdir()) == []
+
+
 def test_several_workers_that_build_at_once(tmp_path: Path) -> None:
     code = (
         "import torch; from searchae.training.kernels import kernels_of; "

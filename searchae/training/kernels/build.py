@@ -32,17 +32,19 @@ def load() -> ctypes.CDLL:
     """The library, from the cache, or built now (some seconds).
 
     Raises:
-        BuildError: There is no GNU compiler, it fails, the cache cannot be written, or the library
-            cannot be loaded.
+        BuildError: There is no GNU compiler, it fails, the cache cannot be written or is open to
+            others, or the library cannot be loaded.
     """
     try:
         folder, key = cache_folder(), _key()
+        _check_owner(folder)
         for path in folder.glob(f"winograd-{key}-*.so"):
             if path.stem.endswith(f"-{_sha256(path)}"):  # a damaged one could kill the process
                 return ctypes.CDLL(str(path))
             log.warning("%s is damaged: it is built again", path)
         compiler = _compiler()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _check_owner(folder)  # others may have been quicker
         return ctypes.CDLL(str(_built(compiler, folder, key)))
     except OSError as e:
         raise BuildError(str(e)) from e
@@ -59,6 +61,18 @@ def cache_folder() -> Path:
         return (Path(base) if base else Path.home() / ".cache") / "searchae"
     except RuntimeError as e:
         raise BuildError(str(e)) from e
+
+
+def _check_owner(folder: Path) -> None:
+    """What lies in the folder is run: it has to be the user's own."""
+    if not folder.exists():
+        return
+    about = folder.stat()
+    if about.st_uid != os.geteuid() or about.st_mode & 0o022:
+        raise BuildError(
+            f"{folder} belongs to somebody else, or others may write to it: nothing in it is run; "
+            "remove it, or set XDG_CACHE_HOME to a folder of your own"
+        )
 
 
 def _compiler() -> str:
