@@ -33,13 +33,16 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("artifacts/speed"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    parser.add_argument("--epochs", type=int, default=6, help="the most of a trial in search")
     parser.add_argument("--quick", action="store_true", help="small sizes: figures mean nothing")
     parser.add_argument("--append", action="store_true", help=f"add the tables to {TABLE.name}")
     given = parser.parse_args()
     unknown = set(given.parts) - set(PARTS)
     if unknown or given.rounds < 1:
         parser.error(f"no such part: {', '.join(unknown)}" if unknown else "--rounds: at least 1")
-    options = Options(given.data_dir, given.work, given.rounds, given.device, given.quick)
+    options = Options(
+        given.data_dir, given.work, given.rounds, given.device, given.quick, given.epochs
+    )
     options.work.mkdir(parents=True, exist_ok=True)
     texts = [f"## {date.today().isoformat()}, {machine(options)}\n"]
     print(texts[0], flush=True)

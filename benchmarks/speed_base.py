@@ -40,6 +40,7 @@ class Options:
         rounds: Each side is measured so often; the tables show medians.
         device: ``cpu`` or ``cuda``.
         quick: Small sizes, to see whether all of it runs.
+        epochs: The most of a trial in ``search``.
     """
 
     data_dir: Path
@@ -47,6 +48,7 @@ class Options:
     rounds: int
     device: str
     quick: bool
+    epochs: int = 6
 
     def size(self, full: T, quick: T) -> T:
         """One of the two sizes."""

@@ -218,7 +218,7 @@ def _program(name: str, settings: Settings) -> list[str]:
 
 def search(options: Options) -> str:
     """The part ``search``."""
-    trials, epochs = options.size(24, 4), options.size(6, 2)
+    trials, epochs = options.size(24, 4), options.size(options.epochs, 2)
     pixels, source = images(options, "cifar10", options.size(2000, 400))
     sides = ["searchae", "Optuna", "Ray Tune"]
     missing = _why_no_ray()
