@@ -71,6 +71,8 @@ def silent(model: Autoencoder, images: ResidentImages) -> str:
             value = layer(value)
             if not flat or not _is_constant(value, same.setdefault(i, value[:1].clone())):
                 left.discard(i)
+            if not any(j > i for j in left):
+                break  # nothing behind it is in question
         start, count = start + count, _BATCH
     return f"{min(left)}-{_checksum(layers[: min(left)])}" if left else ""
 
