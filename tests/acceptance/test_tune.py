@@ -55,6 +55,14 @@ def told(searched: tuple[Path, dict[str, Any]], folder: Path) -> dict[str, Any]:
     return searched[1]
 
 
+class Quiet:
+    """A watcher that shows nothing."""
+
+    def note(self, text: str) -> None: ...
+    def trial(self, row: Any, *, best_db: float | None) -> None: ...
+    def progress(self, summary: Any) -> None: ...
+
+
 def start(folder: Path, *words: str, url: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "searchae", *words],
@@ -193,11 +201,6 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
     from searchae import tune as use_case
     from tests.fake_launcher import FakeLauncher
 
-    class Quiet:
-        def note(self, text: str) -> None: ...
-        def trial(self, row: Any, *, best_db: float | None) -> None: ...
-        def progress(self, summary: Any) -> None: ...
-
     looks: list[bool] = []
     ended: list[int] = []
     stop = use_case.Stop()
@@ -237,11 +240,6 @@ def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
         def _spawn(self, job: Job, *rest: Any, **more: Any) -> Any:
             spawned.append(job.name)
             return super()._spawn(job, *rest, **more)
-
-    class Quiet:
-        def note(self, text: str) -> None: ...
-        def trial(self, row: Any, *, best_db: float | None) -> None: ...
-        def progress(self, summary: Any) -> None: ...
 
     monkeypatch.chdir(folder)
     sqlite = "sqlite:///elsewhere.db"

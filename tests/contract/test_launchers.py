@@ -230,6 +230,11 @@ AHEAD = (
 )
 
 
+def waiting(launcher: LocalLauncher) -> dict[str, subprocess.Popen[bytes]]:
+    """The processes that were started ahead, by their job's name."""
+    return {name: process for name, (_, process) in launcher._ahead.items()}
+
+
 class TestLocalLauncher(ProcessContract):
     @pytest.fixture
     def launcher(self) -> Iterator[LocalLauncher]:
@@ -252,7 +257,7 @@ class TestLocalLauncher(ProcessContract):
     ) -> None:
         wanted, spare = job(AHEAD, name="wanted"), job(AHEAD, name="spare")
         launcher.prepare([wanted, spare])
-        prepared = {name: process for name, (_, process) in launcher._ahead.items()}
+        prepared = waiting(launcher)
         assert launcher.alive() == 0
         assert not wanted.log.exists()
         launcher.start([wanted])
@@ -269,7 +274,7 @@ class TestLocalLauncher(ProcessContract):
     ) -> None:
         killed, other = job(AHEAD, name="killed"), job(AHEAD, name="other")
         launcher.prepare([killed, other])
-        prepared = {name: process for name, (_, process) in launcher._ahead.items()}
+        prepared = waiting(launcher)
         prepared["killed"].kill()
         prepared["killed"].wait()
         changed = replace(other, environment={**other.environment, "CHANGED": "1"})
@@ -286,7 +291,7 @@ class TestLocalLauncher(ProcessContract):
         self, launcher: LocalLauncher, job: Callable[..., Job]
     ) -> None:
         launcher.prepare([job(AHEAD)])
-        ((_, process),) = launcher._ahead.values()
+        (process,) = waiting(launcher).values()
         launcher.stop(wait_s=0)
         assert process.poll() == -signal.SIGKILL
 
