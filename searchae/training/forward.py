@@ -14,7 +14,16 @@ from torch import Tensor, nn
 
 from searchae.models import Autoencoder, activations
 from searchae.training.kernels import Convolutions
-from searchae.training.kernels.convolution import FEW, tiles
+from searchae.training.kernels.convolution import (
+    FEW,
+    NONE,
+    SIGMOID,
+    TANH,
+    Activation,
+    elu,
+    leaky_relu,
+    tiles,
+)
 from searchae.training.precision import Precision
 
 _SMALLEST, _FEWEST_TILES = 3, 32  # pixels a side; measured
@@ -102,7 +111,7 @@ class UpsampledConvolution(nn.Module):
 
 
 class CompiledConvolution(nn.Module):
-    """A convolution with what goes along: upsampling before, max-pooling and ReLU after it.
+    """A convolution with what goes along: upsampling before, max-pooling and an activation after it.
 
     Batches of few or tiny images are left to PyTorch: what is done to the weights would cost more
     than is saved.
@@ -113,7 +122,7 @@ class CompiledConvolution(nn.Module):
         convolution: Whose weights are used; ``fits`` is true of it.
         up: Whether its input is upsampled by 2.
         pool: Whether its output is max-pooled by 2.
-        slope: Of a (leaky) ReLU that comes last; 1 for none.
+        activation: What comes last.
     """
 
     def __init__(
@@ -124,11 +133,11 @@ class CompiledConvolution(nn.Module):
         *,
         up: bool,
         pool: bool,
-        slope: float,
+        activation: Activation,
     ) -> None:
         super().__init__()
         self.layers, self.convolution = layers, convolution
-        self._compiled, self._up, self._pool, self._slope = compiled, up, pool, slope
+        self._compiled, self._up, self._pool, self._activation = compiled, up, pool, activation
         self._shuffles = up and not pool and convolution.out_channels < compiled.lanes
 
     @staticmethod
@@ -159,7 +168,7 @@ class CompiledConvolution(nn.Module):
         if isinstance(self.convolution, nn.ConvTranspose2d):
             weight = weight.flip(2, 3).transpose(0, 1)
         bias = self.convolution.bias
-        run = partial(self._compiled, slope=self._slope)
+        run = partial(self._compiled, activation=self._activation)
         if not self._shuffles:
             return run(images, weight, bias, up=self._up, pool=self._pool)
         bias = None if bias is None else bias.repeat(4)
@@ -224,12 +233,11 @@ def _first_of(layers: list[nn.Module], compiled: Convolutions | None) -> tuple[n
     pool = len(layers) > count and _halves(layers[count])
     if compiled and CompiledConvolution.fits(convolution, pool=pool):
         count += pool
-        slope = _slope(layers[count]) if len(layers) > count else None
-        count += slope is not None
+        activation = _activation(layers[count]) if len(layers) > count else None
+        count += activation is not None
         plain = rewritten(nn.Sequential(*layers[:count]))
-        slope = 1.0 if slope is None else slope
         return CompiledConvolution(
-            plain, compiled, convolution, up=up, pool=pool, slope=slope
+            plain, compiled, convolution, up=up, pool=pool, activation=activation or NONE
         ), count
     if up and UpsampledConvolution.fits(convolution):
         return UpsampledConvolution(convolution), 2
@@ -240,11 +248,20 @@ def _doubles(module: nn.Module) -> bool:
     return isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor == 2
 
 
-def _slope(module: nn.Module) -> float | None:
-    """Of a ReLU or a leaky one below 0; None of anything else."""
-    if isinstance(module, nn.ReLU):
-        return 0.0
-    return module.negative_slope if isinstance(module, nn.LeakyReLU) else None
+def _activation(module: nn.Module) -> Activation | None:
+    """As the kernels know it; None of one that they do not, and of other modules."""
+    match module:
+        case nn.ReLU():
+            return leaky_relu(0.0)
+        case nn.LeakyReLU() if module.negative_slope >= 0:
+            return leaky_relu(module.negative_slope)
+        case nn.ELU() if module.alpha > 0:
+            return elu(module.alpha)
+        case nn.Tanh():
+            return TANH
+        case nn.Sigmoid():
+            return SIGMOID
+    return None
 
 
 def _halves(module: nn.Module) -> bool:

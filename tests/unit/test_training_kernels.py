@@ -27,6 +27,12 @@ from searchae.training.metrics import Metrics, evaluate
 from tests.unit.tiny_training import params, trainer
 
 CPU = torch.device("cpu")
+ACTIVATIONS = (
+    convolution.leaky_relu(0.0),
+    convolution.elu(1.0),
+    convolution.TANH,
+    convolution.SIGMOID,
+)
 POOL = {"channels": (8, 16), "latent_dim": 4, "downsample": "pool"}
 
 pytestmark = pytest.mark.skipif(not shutil.which("gcc"), reason="no GNU C compiler")
@@ -128,7 +134,8 @@ def test_values_and_gradients_are_those_of_float64(
     # An activation; and the images' own gradient is not wanted.
     images, *rest = tensors
     exact_rest = exact[1:]
-    outputs = compiled(images.detach(), *rest, up=up, pool=pool, slope=0.1)
+    activation = convolution.leaky_relu(0.1)
+    outputs = compiled(images.detach(), *rest, up=up, pool=pool, activation=activation)
     wanted_outputs = F.leaky_relu(plain(exact[0].detach(), *exact_rest, up=up, pool=pool), 0.1)
     toward = torch.linspace(-1, 1, outputs.numel()).view(outputs.shape)
     assert_near(
@@ -140,6 +147,42 @@ def test_values_and_gradients_are_those_of_float64(
     tensors = [t.requires_grad_() for t in tensors]
     wanted = with_gradients(plain, exact[:2], up=up, pool=pool)
     assert_near(with_gradients(compiled, tensors, up=up, pool=pool), wanted)
+
+
+@pytest.mark.parametrize(
+    ("activation", "plain_activation"),
+    [
+        (convolution.NONE, lambda x: x),
+        (convolution.leaky_relu(0.0), F.relu),
+        (convolution.leaky_relu(0.1), lambda x: F.leaky_relu(x, 0.1)),
+        (convolution.elu(1.0), F.elu),
+        (convolution.elu(0.3), lambda x: F.elu(x, 0.3)),
+        (convolution.TANH, torch.tanh),
+        (convolution.SIGMOID, torch.sigmoid),
+    ],
+    ids=["none", "relu", "leaky_relu", "elu", "elu-0.3", "tanh", "sigmoid"],
+)
+@pytest.mark.parametrize("direct", [False, True])
+def test_activations_are_torch_s_from_the_smallest_to_the_largest_values(
+    activation: convolution.Activation,
+    plain_activation: Callable[[Tensor], Tensor],
+    direct: bool,
+    compiled: Convolutions,
+) -> None:
+    sizes = torch.cat([torch.logspace(-12, 30, 1000), torch.linspace(0, 100, 997)])
+    # One input channel, of zeros: what is activated are the biases.
+    images = torch.zeros(1, 1, 4, 4, requires_grad=not direct)
+    bias = torch.cat([sizes, -sizes]).requires_grad_()
+    weight = torch.zeros(len(bias), 1, 3, 3, requires_grad=True)
+    outputs = compiled(images, weight, bias, activation=activation)
+    exact = bias.detach().double().requires_grad_()
+    wanted = plain_activation(exact)
+    for row in outputs[0].flatten(1).T:
+        # In float32 nothing has more digits than torch's own.
+        assert torch.allclose(row.double(), wanted, rtol=1e-6, atol=1e-37)
+    (slopes,) = torch.autograd.grad(outputs.sum(), [bias])
+    (wanted_slopes,) = torch.autograd.grad(wanted.sum(), [exact])
+    assert torch.allclose(slopes.double() / 16, wanted_slopes, rtol=1e-6, atol=1e-6)
 
 
 def test_the_same_to_the_bit_each_time(compiled: Convolutions, threads: int) -> None:
@@ -164,8 +207,9 @@ def test_no_number_stays_no_number(compiled: Convolutions) -> None:
     for row, column in ((4, 4), (4, 5), (5, 4), (5, 5)):
         spoilt = images.clone()
         spoilt[0, 3, row, column] = torch.nan
-        outputs = compiled(spoilt, weight, None, up=False, pool=True)
-        assert outputs[0, :, 2, 2].isnan().all(), "divergence is seen in the outputs"
+        for activation in (convolution.NONE, *ACTIVATIONS):
+            outputs = compiled(spoilt, weight, None, up=False, pool=True, activation=activation)
+            assert outputs[0, :, 2, 2].isnan().all(), "divergence is seen in the outputs"
 
 
 def test_of_equal_pixels_the_first_is_the_largest_as_in_torch(compiled: Convolutions) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,15 +18,35 @@ _TILES_A_PART = 64
 _TOLERANCE = 1e-3  # relative; rounding alone stays below 1e-5
 
 
+class Activation(NamedTuple):
+    """What comes last, told as ``winograd.c`` wants it; ``NONE`` to ``sigmoid`` are the choices."""
+
+    kind: int
+    below: float = 0.0
+
+
+NONE, TANH, SIGMOID = Activation(0), Activation(3), Activation(4)
+
+
+def leaky_relu(slope: float) -> Activation:
+    """``slope * x`` below 0; ReLU with a slope of 0."""
+    return Activation(1, slope)
+
+
+def elu(alpha: float) -> Activation:
+    """``alpha * (e^x - 1)`` below 0; ``alpha`` is above 0."""
+    return Activation(2, alpha)
+
+
 class _Job(ctypes.Structure):
     """``Shape`` and ``Job`` of ``winograd.c``."""
 
     _fields_ = [
         *(
             (name, ctypes.c_int64)
-            for name in ("images", "height", "width", "in_", "out", "up", "pool", "direct")
+            for name in ("images", "height", "width", "in_", "out", "up", "pool", "direct", "kind")
         ),
-        ("slope", ctypes.c_float),
+        ("below", ctypes.c_float),
         *((name, ctypes.c_int64) for name in ("parts", "next", "failed")),
         *(
             (name, ctypes.c_void_p)
@@ -65,7 +85,7 @@ class Convolutions:
         *,
         up: bool = False,
         pool: bool = False,
-        slope: float = 1.0,
+        activation: Activation = NONE,
     ) -> Tensor:
         """Upsamples by 2 (nearest), convolves, max-pools by 2, and activates, as it is told.
 
@@ -75,7 +95,7 @@ class Convolutions:
             bias: Float32 (K,).
             up: Whether the input is upsampled first.
             pool: Whether the output is pooled; of an odd size the last row or column is dropped.
-            slope: Of the activation below 0: 0 for ReLU, 0.01 for leaky ReLU, 1 for none.
+            activation: What comes last.
 
         Returns:
             Float32 (N, K, H', W'), channels last.
@@ -83,7 +103,7 @@ class Convolutions:
         Raises:
             MemoryError: There is no memory for scratch.
         """
-        found: Tensor = _Convolution.apply(self, images, weight, bias, up, pool, slope)
+        found: Tensor = _Convolution.apply(self, images, weight, bias, up, pool, activation)
         return found
 
     def padded(self, channels: int) -> int:
@@ -174,7 +194,7 @@ class _Convolution(torch.autograd.Function):
         bias: Tensor | None,
         up: bool,
         pool: bool,
-        slope: float,
+        activation: Activation,
     ) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
         count, channels, height, width = images.shape
@@ -188,12 +208,12 @@ class _Convolution(torch.autograd.Function):
         direct = channels < FEW and not up and not ctx.needs_input_grad[1]
         u = convolutions.padded_taps(weight) if direct else convolutions.transformed(weight)
         added = torch.zeros(weight.shape[0]) if bias is None else bias.detach().contiguous()
-        job = _job(images, weight, up, pool, direct, slope)
+        job = _job(images, weight, up, pool, direct, activation)
         job.u, job.bias, job.y, job.which = _at(u), _at(added), _at(outputs), _at(which)
         convolutions.run("forward", job)
-        ctx.save_for_backward(images, weight, which, None if slope == 1 else outputs)
+        ctx.save_for_backward(images, weight, which, None if activation == NONE else outputs)
         ctx.convolutions, ctx.biased = convolutions, bias is not None
-        ctx.told = up, pool, direct, slope
+        ctx.told = up, pool, direct, activation
         return outputs
 
     @staticmethod
@@ -223,12 +243,14 @@ class _Convolution(torch.autograd.Function):
         return None, dx, dw.permute(3, 2, 0, 1), db, None, None, None
 
 
-def _job(images: Tensor, weight: Tensor, up: bool, pool: bool, direct: bool, slope: float) -> _Job:
+def _job(
+    images: Tensor, weight: Tensor, up: bool, pool: bool, direct: bool, activation: Activation
+) -> _Job:
     count, channels, height, width = images.shape
     scale = 2 if up else 1
     size = (count, scale * height, scale * width)
-    about = (*size, channels, weight.shape[0], up, pool, direct)
-    return _Job(*about, slope=slope, parts=_parts(*size), x=_at(images))
+    about = (*size, channels, weight.shape[0], up, pool, direct, *activation)
+    return _Job(*about, parts=_parts(*size), x=_at(images))
 
 
 def _at(tensor: Tensor | None) -> int | None:
@@ -256,9 +278,10 @@ def self_check(convolutions: Convolutions) -> str:
     """Compares some convolutions and their gradients with torch's; what is wrong, or nothing."""
     cases = [
         # channels, up, pool, whether the images' gradient is wanted (if not, few are direct)
-        (5, True, True, True),
-        (3, False, True, False),
-        (2 * convolutions.lanes + 3, False, False, True),
+        (5, True, True, True, elu(1.0), F.elu),
+        (3, False, True, False, SIGMOID, torch.sigmoid),
+        (2 * convolutions.lanes + 3, False, False, True, TANH, torch.tanh),
+        (4, True, False, True, leaky_relu(0.1), partial(F.leaky_relu, negative_slope=0.1)),
     ]
     with torch.enable_grad():
         offs = [_off(convolutions, *case) for case in cases]
@@ -266,7 +289,15 @@ def self_check(convolutions: Convolutions) -> str:
     return "" if good else f"they differ from PyTorch's by {max(offs):.2g} of the largest value"
 
 
-def _off(run: Convolutions, channels: int, up: bool, pool: bool, first: bool) -> float:
+def _off(
+    run: Convolutions,
+    channels: int,
+    up: bool,
+    pool: bool,
+    first: bool,
+    activation: Activation,
+    plain_activation: Callable[[Tensor], Tensor],
+) -> float:
     """The largest difference, relative to the largest value; NaN where one is."""
     draws = torch.Generator().manual_seed(0)
     images = torch.randn(2, channels, 6, 5, generator=draws).requires_grad_(first)
@@ -274,8 +305,8 @@ def _off(run: Convolutions, channels: int, up: bool, pool: bool, first: bool) ->
     bias = torch.randn(20, generator=draws).requires_grad_()
     inputs = F.interpolate(images, scale_factor=2) if up else images
     plain = F.conv2d(inputs, weight, bias, padding=1)
-    plain = F.leaky_relu(F.max_pool2d(plain, 2) if pool else plain, 0.1)
-    compiled = run(images, weight, bias, up=up, pool=pool, slope=0.1)
+    plain = plain_activation(F.max_pool2d(plain, 2) if pool else plain)
+    compiled = run(images, weight, bias, up=up, pool=pool, activation=activation)
     wanted = [images, weight, bias] if first else [weight, bias]
     toward = torch.linspace(-1, 1, plain.numel()).view(plain.shape)
     mine, own = (

@@ -9,7 +9,10 @@
  *
  * Tiles are taken a block at a time, so that V and M stay in the caches. Images are float32 NHWC.
  * With `up`, the input is upsampled by 2 (nearest) on the way in; with `pool`, only the largest of
- * each 2x2 outputs is stored, and which it was. A (leaky) ReLU comes last.
+ * each 2x2 outputs is stored, and which it was. An activation comes last.
+ *
+ * Of an upsampled input, V is zero wherever a row or a column of B' is that of the point -1: each
+ * pixel is there twice, with opposite signs. 11 of the 36 products are left out then.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -31,12 +34,15 @@ typedef float vec __attribute__((vector_size(4 * LANES), aligned(4), may_alias))
 typedef int32_t ints __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 typedef uint8_t bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 
+enum { NONE, LEAKY, ELU, TANH, SIGMOID };
+
 typedef struct {
     int64_t images, height, width; /* of the convolution's output, before any pooling */
     int64_t in, out;               /* channels */
     int64_t up, pool;              /* flags */
-    int64_t direct;                /* a flag: few input channels, see `direct_forward` */
-    float slope;                   /* of the activation below 0: 0 for ReLU, 1 for none */
+    int64_t direct;                /* a flag: few input channels, see `direct_part` */
+    int64_t activation;            /* one of the above */
+    float below;                   /* 0: the slope of LEAKY, the limit of ELU with its sign turned */
 } Shape;
 
 static int64_t padded(int64_t channels) { return (channels + LANES - 1) / LANES * LANES; }
@@ -76,7 +82,64 @@ INLINE void store_bytes(uint8_t *to, ints values, int64_t count) {
     memcpy(to, &whole, count < LANES ? count : LANES);
 }
 
-/* ---- the transforms of one row or column, `step` apart */
+/* ---- activations */
+
+INLINE vec all(float value) { return (vec){0} + value; }
+
+/* e^r - 1 with x = n ln 2 + r, so that e^x is 2^n e^r: the polynomial of Cephes' expf (S. L.
+ * Moshier). x is from -87 to 88; NaN stays NaN. */
+INLINE vec exp_reduced(vec x, vec *power) {
+    const float whole = 12582912; /* 1.5 * 2^23: its last bit is worth 1 */
+    vec shifted = x * 1.44269504f + whole, n = shifted - whole;
+    vec r = x - n * 0.693359375f + n * 2.12194440e-4f, p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    *power = (vec)(((ints)shifted - (ints)all(whole) + 127) << 23); /* 2^n */
+    return p * r * r + r;
+}
+
+/* Not inlined: every vector of a tile calls it. */
+static __attribute__((noinline)) vec bent(const Shape *s, vec x) {
+    vec size = (vec)((ints)x & 0x7fffffff), power, e;
+    switch (s->activation) {
+    case ELU: /* e^x - 1 that keeps its digits near 0 */
+        e = exp_reduced(where(size > 87, all(-87), -size), &power);
+        return where(x > 0, x, s->below * (power * e + (power - 1)));
+    case TANH: /* e / (e + 2) with e = e^2|x| - 1; from 10 on it is 1 */
+        e = exp_reduced(2 * where(size > 10, all(10), size), &power);
+        e = power * e + (power - 1);
+        return (vec)((ints)(e / (e + 2)) | ((ints)x & ~0x7fffffff));
+    default: /* SIGMOID: e^-|x| does not overflow */
+        e = exp_reduced(where(size > 87, all(-87), -size), &power);
+        e = power * e + power;
+        return where(x < 0, e, all(1)) / (e + 1);
+    }
+}
+
+INLINE vec activated(const Shape *s, vec x) {
+    if (s->activation == NONE) return x;
+    if (s->activation == LEAKY) return where(x > 0, x, s->below * x);
+    return bent(s, x);
+}
+
+/* The gradient before the activation: y came of it, dy is the gradient there. */
+INLINE vec activated_adjoint(const Shape *s, vec y, vec dy) {
+    switch (s->activation) {
+    case LEAKY: return where(y > 0, dy, s->below * dy);
+    case ELU: return where(y > 0, dy, (y + s->below) * dy);
+    case TANH: return (1 - y * y) * dy;
+    case SIGMOID: return (1 - y) * y * dy;
+    default: return dy;
+    }
+}
+
+/* ---- the transforms of one row or column, `step` apart
+ *
+ * Those of an upsampled input leave out point 2, which is -1. */
+
+INLINE int absent(const int up, int point) { return up && point == 2; }
 
 INLINE void input_1d(const vec *d, vec *v) { /* v = B' d */
     vec a = d[4] - 4 * d[2], b = d[3] - 4 * d[1], c = d[4] - d[2], e = 2 * (d[3] - d[1]);
@@ -88,8 +151,9 @@ INLINE void input_1d(const vec *d, vec *v) { /* v = B' d */
     v[5] = 4 * d[1] - 5 * d[3] + d[5];
 }
 
-INLINE void input_adjoint_1d(const vec *v, vec *d) { /* d = B v */
-    vec a = v[1] + v[2], b = v[1] - v[2], c = v[3] + v[4], e = 2 * (v[3] - v[4]);
+INLINE void input_adjoint_1d(const int up, const vec *v, vec *d) { /* d = B v */
+    vec a = v[1], b = v[1], c = v[3] + v[4], e = 2 * (v[3] - v[4]);
+    if (!up) a += v[2], b -= v[2];
     d[0] = 4 * v[0];
     d[1] = 4 * (v[5] - b) - e;
     d[2] = -5 * v[0] - 4 * a - c;
@@ -98,8 +162,9 @@ INLINE void input_adjoint_1d(const vec *v, vec *d) { /* d = B v */
     d[5] = v[5];
 }
 
-INLINE void output_1d(const vec *m, vec *y) { /* y = A' m */
-    vec a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], e = m[3] - m[4];
+INLINE void output_1d(const int up, const vec *m, vec *y) { /* y = A' m */
+    vec a = m[1], b = m[1], c = m[3] + m[4], e = m[3] - m[4];
+    if (!up) a += m[2], b -= m[2];
     y[0] = m[0] + a + c;
     y[1] = b + 2 * e;
     y[2] = a + 4 * c;
@@ -161,9 +226,11 @@ INLINE void input_lanes(const int up, const int64_t *at, const float *x, const f
     }
     for (int j = 0; j < 6; j++) {
         vec d[6], t[6];
+        if (absent(up, j)) continue;
         for (int i = 0; i < 6; i++) d[i] = rows[up ? REPEATED[i] : i][j];
         input_1d(d, t);
-        for (int i = 0; i < 6; i++) *(vec *)(v + (i * 6 + j) * plane) = t[i];
+        for (int i = 0; i < 6; i++)
+            if (!absent(up, i)) *(vec *)(v + (i * 6 + j) * plane) = t[i];
     }
 }
 
@@ -174,14 +241,16 @@ INLINE void input_lanes_adjoint(const int up, const int64_t *at, const float *v,
     vec rows[6][6];
     for (int j = 0; j < 6; j++) {
         vec t[6], d[6];
-        for (int i = 0; i < 6; i++) t[i] = *(const vec *)(v + (i * 6 + j) * plane);
-        input_adjoint_1d(t, d);
+        if (absent(up, j)) continue;
+        for (int i = 0; i < 6; i++)
+            if (!absent(up, i)) t[i] = *(const vec *)(v + (i * 6 + j) * plane);
+        input_adjoint_1d(up, t, d);
         if (up) d[1] += d[2], d[2] = d[3] + d[4], d[3] = d[5];
         for (int i = 0; i < side; i++) rows[i][j] = d[i];
     }
     for (int i = 0; i < side; i++) {
         vec d[6];
-        input_adjoint_1d(rows[i], d);
+        input_adjoint_1d(up, rows[i], d);
         if (up) d[1] += d[2], d[2] = d[3] + d[4], d[3] = d[5];
         for (int j = 0; j < side; j++) {
             int64_t p = at[i * side + j];
@@ -225,18 +294,20 @@ INLINE vec larger(vec so_far, vec next, int number, ints *which) {
     return where(take, next, so_far);
 }
 
-INLINE void output_lanes(const int pool, const int64_t *at, const float *m, int64_t plane,
-                         const float *bias, float slope, int64_t count, float *y,
+INLINE void output_lanes(const Shape *s, const int up, const int pool, const int64_t *at,
+                         const float *m, int64_t plane, const float *bias, int64_t count, float *y,
                          uint8_t *which) {
     const int side = pool ? 2 : 4, step = pool ? 2 : 1;
     vec columns[4][6], t[4][4], b = load(bias, count, bias);
     for (int j = 0; j < 6; j++) {
         vec d[6], c[4];
-        for (int i = 0; i < 6; i++) d[i] = *(const vec *)(m + (i * 6 + j) * plane);
-        output_1d(d, c);
+        if (absent(up, j)) continue;
+        for (int i = 0; i < 6; i++)
+            if (!absent(up, i)) d[i] = *(const vec *)(m + (i * 6 + j) * plane);
+        output_1d(up, d, c);
         for (int i = 0; i < 4; i++) columns[i][j] = c[i];
     }
-    for (int i = 0; i < 4; i++) output_1d(columns[i], t[i]);
+    for (int i = 0; i < 4; i++) output_1d(up, columns[i], t[i]);
     for (int i = 0; i < side; i++)
         for (int j = 0; j < side; j++) {
             int64_t p = at[i * side + j];
@@ -249,15 +320,15 @@ INLINE void output_lanes(const int pool, const int64_t *at, const float *m, int6
                 value = larger(value, t[2 * i + 1][2 * j + 1], 3, &index);
                 store_bytes(which + p, index, count);
             }
-            value += b;
-            store(y + p, where(value > 0, value, slope * value), count);
+            store(y + p, activated(s, value + b), count);
         }
 }
 
 /* dM of some channels of one tile; adds to the bias's gradient. */
-INLINE void output_lanes_adjoint(const int pool, const int64_t *at, const float *y, const float *dy,
-                                 int64_t after, float slope, const uint8_t *which, int64_t count,
-                                 float *m, int64_t plane, float *dbias) {
+INLINE void output_lanes_adjoint(const Shape *s, const int up, const int pool, const int64_t *at,
+                                 const float *y, const float *dy, int64_t after,
+                                 const uint8_t *which, int64_t count, float *m, int64_t plane,
+                                 float *dbias) {
     const int side = pool ? 2 : 4;
     vec t[4][4], rows[4][6], sum = *(vec *)dbias;
     for (int i = 0; i < side; i++)
@@ -266,8 +337,8 @@ INLINE void output_lanes_adjoint(const int pool, const int64_t *at, const float 
             vec value = {0};
             if (p >= 0) {
                 value = load(dy + p, count, dy + after);
-                if (slope != 1)
-                    value = where(load(y + p, count, y + after) > 0, value, slope * value);
+                if (s->activation != NONE)
+                    value = activated_adjoint(s, load(y + p, count, y + after), value);
             }
             sum += value;
             if (pool) {
@@ -282,36 +353,46 @@ INLINE void output_lanes_adjoint(const int pool, const int64_t *at, const float 
     for (int i = 0; i < 4; i++) output_adjoint_1d(t[i], rows[i]);
     for (int j = 0; j < 6; j++) {
         vec d[4], out[6];
+        if (absent(up, j)) continue;
         for (int i = 0; i < 4; i++) d[i] = rows[i][j];
         output_adjoint_1d(d, out);
-        for (int i = 0; i < 6; i++) *(vec *)(m + (i * 6 + j) * plane) = out[i];
+        for (int i = 0; i < 6; i++)
+            if (!absent(up, i)) *(vec *)(m + (i * 6 + j) * plane) = out[i];
     }
 }
 
-INLINE void put_output(const Shape *s, const int pool, Tile tile, const float *m, const float *bias,
-                       float *y, uint8_t *which) {
+INLINE void put_output(const Shape *s, const int up, const int pool, Tile tile, const float *m,
+                       const float *bias, float *y, uint8_t *which) {
     int64_t at[16], plane = plane_of(padded(s->out)), k = 0;
     targets(s, tile, pool, at);
     for (; k + LANES <= s->out; k += LANES)
-        output_lanes(pool, at, m + k, plane, bias + k, s->slope, LANES, y + k, which + k);
+        output_lanes(s, up, pool, at, m + k, plane, bias + k, LANES, y + k, which + k);
     if (k < s->out)
-        output_lanes(pool, at, m + k, plane, bias + k, s->slope, s->out - k, y + k, which + k);
+        output_lanes(s, up, pool, at, m + k, plane, bias + k, s->out - k, y + k, which + k);
 }
 
-INLINE void take_output(const Shape *s, const int pool, Tile tile, const float *y, const float *dy,
-                        const uint8_t *which, float *m, float *dbias) {
+INLINE void take_output(const Shape *s, const int up, const int pool, Tile tile, const float *y,
+                        const float *dy, const uint8_t *which, float *m, float *dbias) {
     int64_t at[16], plane = plane_of(padded(s->out)), step = pool ? 2 : 1;
     int64_t size = s->images * (s->height / step) * (s->width / step) * s->out, k = 0;
     targets(s, tile, pool, at);
     for (; k + LANES <= s->out; k += LANES)
-        output_lanes_adjoint(pool, at, y + k, dy + k, size - k, s->slope, which + k, LANES, m + k,
+        output_lanes_adjoint(s, up, pool, at, y + k, dy + k, size - k, which + k, LANES, m + k,
                              plane, dbias + k);
     if (k < s->out)
-        output_lanes_adjoint(pool, at, y + k, dy + k, size - k, s->slope, which + k, s->out - k,
+        output_lanes_adjoint(s, up, pool, at, y + k, dy + k, size - k, which + k, s->out - k,
                              m + k, plane, dbias + k);
 }
 
 /* One tile of each kind, with the flags known where it is compiled. */
+
+#define BY_FLAGS(function, ...)                            \
+    switch (2 * !!s->up + !!s->pool) {                     \
+    case 0: return function(s, 0, 0, tile, __VA_ARGS__);   \
+    case 1: return function(s, 0, 1, tile, __VA_ARGS__);   \
+    case 2: return function(s, 1, 0, tile, __VA_ARGS__);   \
+    default: return function(s, 1, 1, tile, __VA_ARGS__);  \
+    }
 
 static void take_input_any(const Shape *s, Tile tile, const float *x, float *v) {
     s->up ? take_input(s, 1, tile, x, v) : take_input(s, 0, tile, x, v);
@@ -323,13 +404,12 @@ static void give_input_any(const Shape *s, Tile tile, const float *v, float *dx)
 
 static void put_output_any(const Shape *s, Tile tile, const float *m, const float *bias, float *y,
                            uint8_t *which) {
-    s->pool ? put_output(s, 1, tile, m, bias, y, which) : put_output(s, 0, tile, m, bias, y, which);
+    BY_FLAGS(put_output, m, bias, y, which)
 }
 
 static void take_output_any(const Shape *s, Tile tile, const float *y, const float *dy,
                             const uint8_t *which, float *m, float *dbias) {
-    s->pool ? take_output(s, 1, tile, y, dy, which, m, dbias)
-            : take_output(s, 0, tile, y, dy, which, m, dbias);
+    BY_FLAGS(take_output, y, dy, which, m, dbias)
 }
 
 /* ---- c (rows, columns) = a b, or +=
@@ -474,6 +554,11 @@ typedef struct {
 
 int64_t winograd_lanes(void) { return LANES; }
 
+/* Whether V is zero at one of the 36 points. */
+static int absent_at(const Shape *s, int64_t point) {
+    return absent(s->up != 0, point / 6) || absent(s->up != 0, point % 6);
+}
+
 static void forward_part(const Job *j, int64_t first, int64_t last, float *v) {
     const Shape *s = &j->shape;
     int64_t in = padded(s->in), out = padded(s->out), tiles = tiles_an_image(s);
@@ -482,10 +567,12 @@ static void forward_part(const Job *j, int64_t first, int64_t last, float *v) {
         int64_t count = last * tiles - start < BLOCK ? last * tiles - start : BLOCK;
         for (int64_t t = 0; t < count; t++)
             take_input_any(s, tile_at(s, start + t), j->x, v + t * in);
-        for (int64_t p = 0; p < 36; p++)
+        for (int64_t p = 0; p < 36; p++) {
+            if (absent_at(s, p)) continue;
             multiply(&(Product){v + p * plane_of(in), j->u + p * panels(s->in, s->out),
                                 m + p * plane_of(out), in, 1, PANEL, PANEL * s->in, out, s->in, 0, 1, 0},
                      count, out);
+        }
         for (int64_t t = 0; t < count; t++)
             put_output_any(s, tile_at(s, start + t), m + t * out, j->bias, j->y, j->which);
     }
@@ -503,15 +590,19 @@ static void backward_part(const Job *j, int64_t first, int64_t last, float *v, f
             take_input_any(s, tile_at(s, start + t), j->x, v + t * in);
             take_output_any(s, tile_at(s, start + t), j->y, j->dy, j->which, m + t * out, dbias);
         }
-        for (int64_t p = 0; p < 36; p++)
+        for (int64_t p = 0; p < 36; p++) {
+            if (absent_at(s, p)) continue;
             multiply(&(Product){v + p * plane_of(in), m + p * plane_of(out), du + p * s->in * out,
                                 1, in, out, PANEL, out, count, 1, 1, 0},
                      s->in, out);
+        }
         if (!j->dx) continue;
-        for (int64_t p = 0; p < 36; p++)
+        for (int64_t p = 0; p < 36; p++) {
+            if (absent_at(s, p)) continue;
             multiply(&(Product){m + p * plane_of(out), j->ut + p * panels(s->out, s->in),
                                 v + p * plane_of(in), out, 1, PANEL, PANEL * s->out, in, s->out, 0, 1, 0},
                      count, in);
+        }
         for (int64_t t = 0; t < count; t++) {
             if ((start + t) % tiles == 0) /* an image's first tile */
                 memset(j->dx + (start + t) / tiles * image, 0, image * sizeof(float));
@@ -552,7 +643,7 @@ static void put_row(const Shape *s, const float *sums, const float *bias, float 
                 store_bytes(which + c * s->out + k, index, count);
             }
             value += load(bias + k, count, bias);
-            store(y + c * s->out + k, where(value > 0, value, s->slope * value), count);
+            store(y + c * s->out + k, activated(s, value), count);
         }
 }
 
@@ -566,7 +657,8 @@ static void take_row(const Shape *s, const float *y, const float *dy, const uint
             float *to = sums + c * step * out + k;
             int64_t count = s->out - k, at = c * s->out + k;
             vec value = load(dy + at, count, dy);
-            if (s->slope != 1) value = where(load(y + at, count, y) > 0, value, s->slope * value);
+            if (s->activation != NONE)
+                value = activated_adjoint(s, load(y + at, count, y), value);
             *(vec *)(dbias + k) += value;
             *(vec *)to = value;
             if (s->pool) {
