@@ -39,6 +39,7 @@ from searchae.cli_shared import (
 from searchae.cli_shared import await_study as _await
 from searchae.cli_shared import connect_to as _connect
 from searchae.cli_shared import database_exists as _exists
+from searchae.cli_shared import importing as _importing
 from searchae.cli_shared import open_study as _open
 from searchae.cli_shared import quiet_optuna as _quiet_optuna
 from searchae.cli_shared import show as _print
@@ -171,8 +172,9 @@ def tune(
 
     Run the same command again after a crash: what is finished stays, what is missing is run.
     """
-    _quiet_optuna()
-    from searchae.request import Request, started_ahead
+    with _importing():
+        _quiet_optuna()
+        from searchae.request import Request, started_ahead
 
     request = Request(
         study=study,
@@ -200,8 +202,9 @@ def tune(
 
 
 def _show_plan(request: Request, runs_on: Launcher, *, as_json: bool) -> None:
-    from searchae import terminal
-    from searchae import tune as use_case
+    with _importing():
+        from searchae import terminal
+        from searchae import tune as use_case
 
     pages.keep()  # as a worker does, whose step is measured here
     plan = use_case.plan(request, terminal.note, runs_on)
@@ -209,8 +212,9 @@ def _show_plan(request: Request, runs_on: Launcher, *, as_json: bool) -> None:
 
 
 def _search(request: Request, runs_on: Launcher, *, as_json: bool) -> None:
-    from searchae import live, terminal
-    from searchae import tune as use_case
+    with _importing():
+        from searchae import live, terminal
+        from searchae import tune as use_case
 
     stop = use_case.Stop()
     # The second time it does not wait.
@@ -241,12 +245,13 @@ def worker(
     What to train comes from the study. SIGTERM or Ctrl-C puts the running trial back.
     """
     pages.keep()
-    _quiet_optuna()
     logging.getLogger("searchae").setLevel(min(logging.INFO, logging.getLogger("searchae").level))
-    from searchae import terminal
-    from searchae import worker as use_case
-    from searchae.launch import held
-    from searchae.training import Interrupted
+    with _importing():
+        _quiet_optuna()
+        from searchae import terminal
+        from searchae import worker as use_case
+        from searchae.launch import held
+        from searchae.training import Interrupted
 
     held.wait()
     stop = threading.Event()

@@ -17,6 +17,7 @@ from searchae.cli_shared import (
     RecordedPrecision,
     Storage,
     StoredStudy,
+    importing,
     open_study,
     quiet_optuna,
     show,
@@ -98,10 +99,11 @@ def compare(
     if top is not None and (by or out):
         raise UserError("--top: ranks trials; --by and --out belong to a comparison of choices")
     pages.keep()
-    quiet_optuna()
-    from searchae import terminal, terminal_compare
-    from searchae.compare import Compare, Rerank, Schedule
-    from searchae.training.device import pick_device
+    with importing():
+        quiet_optuna()
+        from searchae import terminal, terminal_compare
+        from searchae.compare import Compare, Rerank, Schedule
+        from searchae.training.device import pick_device
 
     stored = open_study(storage, study)
     schedule = Schedule(seeds, epochs, patience, pick_device(device), threads, precision)

@@ -16,6 +16,7 @@ from searchae.cli_shared import (
     RecordedPrecision,
     Storage,
     StoredStudy,
+    importing,
     open_study,
     quiet_optuna,
     show,
@@ -110,9 +111,10 @@ def train(
     interruption: it goes on from the last epoch.
     """
     pages.keep()
-    quiet_optuna()
-    from searchae import terminal, terminal_winner, winner
-    from searchae.study import WINNER
+    with importing():
+        quiet_optuna()
+        from searchae import terminal, terminal_winner, winner
+        from searchae.study import WINNER
 
     stored = open_study(storage, study)
     plan = winner.plan(

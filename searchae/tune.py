@@ -37,7 +37,7 @@ from searchae.training.kernels import check_wish, kernels_of
 from searchae.training.precision import Precision, pick_precision, why_slow
 from searchae.worker import checkpoint_folder
 
-FOLLOW_S = 0.5
+FOLLOW_S, END_S = 1.0, 0.2
 """Seconds between two looks at the study while it is followed."""
 LEAVE_S = 3.0
 """Seconds that workers have to leave by themselves once the budget is spent."""
@@ -335,7 +335,8 @@ def _follow(
             while supervisor.launcher.alive() and time.monotonic() < deadline:
                 time.sleep(0.05)
             break
-        if alive and stop.wait(FOLLOW_S):
+        left = now.counts.budget - now.counts.finished
+        if alive and stop.wait(FOLLOW_S if left > 1 else END_S):
             raise KeyboardInterrupt
     message = ledger.stopped()
     if message:

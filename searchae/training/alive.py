@@ -19,6 +19,7 @@ from searchae.training.images import ResidentImages
 
 _LOOK = 4
 _BATCH = 250
+_ROUNDING = 1e-5  # relative; the same input twice in a batch may come out so different
 
 
 def can_be_told(params: TrialParams) -> bool:
@@ -49,7 +50,8 @@ def least_constant_mse(images: Tensor) -> float:
 def silent(model: Autoencoder, images: ResidentImages) -> str:
     """A layer that is flat and gives the same for every image, to the last bit.
 
-    A few images tell a net that is alive, in milliseconds; only else are all of them looked at.
+    Two images that come out different tell a net that is alive, in milliseconds; else a few tell
+    which layers are, and only then are all of them looked at.
 
     Args:
         model: ``can_be_told`` of its trial.
@@ -59,6 +61,8 @@ def silent(model: Autoencoder, images: ResidentImages) -> str:
         Which layer, and a checksum of the weights before it: a net that has the same twice in a
         row, an epoch apart, is dead. Empty if there is no such layer.
     """
+    if _differ(model, images):
+        return ""
     layers = [*model.encoder, *model.decoder]
     left = {i for i, layer in enumerate(layers) if isinstance(layer, activations.MODULES)}
     same: dict[int, Tensor] = {}
@@ -75,6 +79,14 @@ def silent(model: Autoencoder, images: ResidentImages) -> str:
                 break  # nothing behind it is in question
         start, count = start + count, _BATCH
     return f"{min(left)}-{_checksum(layers[: min(left)])}" if left else ""
+
+
+def _differ(model: Autoencoder, images: ResidentImages) -> bool:
+    """Whether two images are told apart, by more than rounding, so that no layer is silent."""
+    two = torch.arange(min(2, len(images)), device=images.rows.device)
+    outputs = model.decoder(model.encoder(model.to_own_range(images.batch(two))))
+    apart = (outputs[-1] - outputs[0]).abs().max()
+    return bool(apart > _ROUNDING * outputs.abs().max())
 
 
 def _is_flat(activation: nn.Module, value: Tensor) -> bool:

@@ -111,7 +111,7 @@ class UpsampledConvolution(nn.Module):
 
 
 class CompiledConvolution(nn.Module):
-    """A convolution with what goes along: upsampling before, max-pooling and an activation after it.
+    """A convolution with what goes along: upsampling before, max-pooling and activation after it.
 
     Batches of few or tiny images are left to PyTorch: what is done to the weights would cost more
     than is saved.

@@ -10,6 +10,7 @@ import torch
 from searchae.errors import DeadError
 from searchae.training import Trainer
 from searchae.training.alive import least_constant_mse, silent
+from searchae.training.images import ResidentImages
 from tests.unit.tiny_training import TRAIN, VALIDATION, params, trainer
 
 
@@ -92,6 +93,20 @@ def test_one_image_that_still_passes_a_gradient_is_enough() -> None:
     with torch.no_grad():
         run.model.encoder[1].bias.fill_(-65.0)
     assert silent(run.model, run._images)
+
+
+def test_two_images_told_apart_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trainer(params({"activation": "relu"}))
+    taken: list[int] = []
+    batch = ResidentImages.batch
+
+    def noted(images: ResidentImages, indices: torch.Tensor) -> torch.Tensor:
+        taken.extend(indices.tolist())
+        return batch(images, indices)
+
+    monkeypatch.setattr(ResidentImages, "batch", noted)
+    assert not silent(run.model, run._images)
+    assert taken == [0, 1]
 
 
 def test_no_constant_output_is_better_than_the_mean_image() -> None:

@@ -276,7 +276,7 @@ def _adjoint() -> Tensor:
 
 def self_check(convolutions: Convolutions) -> str:
     """Compares some convolutions and their gradients with torch's; what is wrong, or nothing."""
-    cases = [
+    cases: list[tuple[int, bool, bool, bool, Activation, Callable[[Tensor], Tensor]]] = [
         # channels, up, pool, whether the images' gradient is wanted (if not, few are direct)
         (5, True, True, True, elu(1.0), F.elu),
         (3, False, True, False, SIGMOID, torch.sigmoid),
