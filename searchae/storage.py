@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -211,9 +212,12 @@ def connect(
         raise StorageError(f"{masked(url)}: {reason(e)}") from None
     _listen(rdb.engine)
     # The abstract methods are filled in below the class, which mypy does not see.
-    return ResilientStorage(  # type: ignore[abstract]
+    storage = ResilientStorage(  # type: ignore[abstract]
         LeanStorage(rdb), rdb.engine, backoff=backoff
     )
+    # At the latest when the process ends: SQLite moves all from its -wal into the file then.
+    weakref.finalize(storage, rdb.engine.dispose)
+    return storage
 
 
 def _open(url: URL) -> RDBStorage:

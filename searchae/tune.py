@@ -37,8 +37,10 @@ from searchae.training.kernels import check_wish, kernels_of
 from searchae.training.precision import Precision, pick_precision, why_slow
 from searchae.worker import checkpoint_folder
 
-FOLLOW_S, END_S = 1.0, 0.2
-"""Seconds between two looks at the study while it is followed."""
+FOLLOW_S, END_S = 1.0, 0.25
+"""Seconds between two looks at the study while it is followed; before its last trial ends."""
+LOOK_SHARE = 0.05
+"""The most of a core that looking may take, which trains too."""
 LEAVE_S = 3.0
 """Seconds that workers have to leave by themselves once the budget is spent."""
 
@@ -322,7 +324,9 @@ def _follow(
     alive = True
     while alive:
         alive = supervisor.poll()
+        started = time.monotonic()
         now = summarize(stored, ledger)
+        took_s = time.monotonic() - started
         for row in _ended(now):
             if row.number not in seen:
                 seen.add(row.number)
@@ -335,8 +339,8 @@ def _follow(
             while supervisor.launcher.alive() and time.monotonic() < deadline:
                 time.sleep(0.05)
             break
-        left = now.counts.budget - now.counts.finished
-        if alive and stop.wait(FOLLOW_S if left > 1 else END_S):
+        rest_s = FOLLOW_S if now.counts.budget - now.counts.finished > 1 else END_S
+        if alive and stop.wait(max(rest_s, took_s / LOOK_SHARE)):
             raise KeyboardInterrupt
     message = ledger.stopped()
     if message:

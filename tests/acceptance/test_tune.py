@@ -45,6 +45,7 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, 
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert not [*folder.glob("*-wal")], "the one file holds the whole study"
     return folder, json.loads(done.stdout)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from searchae.errors import DeadError
 from searchae.training import Trainer
@@ -107,6 +108,21 @@ def test_two_images_told_apart_are_enough(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(ResidentImages, "batch", noted)
     assert not silent(run.model, run._images)
     assert taken == [0, 1]
+
+
+class Rounding(nn.Module):
+    """As two rows of one product may differ in their last bit."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images * (1 + 1e-7 * torch.arange(len(images)).view(-1, 1, 1, 1))
+
+
+def test_a_difference_of_rounding_does_not_hide_a_dead_layer() -> None:
+    run = silenced()
+    run.model.decoder.append(Rounding())
+    first, second = run.model(torch.rand(2, 1, 8, 8))
+    assert not torch.equal(first, second)
+    assert silent(run.model, run._images)
 
 
 def test_no_constant_output_is_better_than_the_mean_image() -> None:

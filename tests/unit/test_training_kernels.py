@@ -178,7 +178,6 @@ def test_activations_are_torch_s_from_the_smallest_to_the_largest_values(
     exact = bias.detach().double().requires_grad_()
     wanted = plain_activation(exact)
     for row in outputs[0].flatten(1).T:
-        # In float32 nothing has more digits than torch's own.
         assert torch.allclose(row.double(), wanted, rtol=1e-6, atol=1e-37)
     (slopes,) = torch.autograd.grad(outputs.sum(), [bias])
     (wanted_slopes,) = torch.autograd.grad(wanted.sum(), [exact])
@@ -210,6 +209,8 @@ def test_no_number_stays_no_number(compiled: Convolutions) -> None:
         for activation in (convolution.NONE, *ACTIVATIONS):
             outputs = compiled(spoilt, weight, None, up=False, pool=True, activation=activation)
             assert outputs[0, :, 2, 2].isnan().all(), "divergence is seen in the outputs"
+            outputs = compiled(spoilt, weight, None, up=True, pool=False, activation=activation)
+            assert outputs[0, :, 2 * row, 2 * column].isnan().all()
 
 
 def test_of_equal_pixels_the_first_is_the_largest_as_in_torch(compiled: Convolutions) -> None:

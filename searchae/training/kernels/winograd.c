@@ -124,7 +124,8 @@ INLINE vec activated(const Shape *s, vec x) {
     return bent(s, x);
 }
 
-/* The gradient before the activation: y came of it, dy is the gradient there. */
+/* The gradient before the activation, from what came of it, y, and the gradient dy there. Far below
+ * zero, where ELU's slope is under 1e-6, y has rounded most of it away, as in torch in place. */
 INLINE vec activated_adjoint(const Shape *s, vec y, vec dy) {
     switch (s->activation) {
     case LEAKY: return where(y > 0, dy, s->below * dy);
@@ -135,7 +136,7 @@ INLINE vec activated_adjoint(const Shape *s, vec y, vec dy) {
     }
 }
 
-/* ---- the transforms of one row or column, `step` apart
+/* ---- the transforms of one row or column
  *
  * Those of an upsampled input leave out point 2, which is -1. */
 
@@ -388,10 +389,10 @@ INLINE void take_output(const Shape *s, const int up, const int pool, Tile tile,
 
 #define BY_FLAGS(function, ...)                            \
     switch (2 * !!s->up + !!s->pool) {                     \
-    case 0: return function(s, 0, 0, tile, __VA_ARGS__);   \
-    case 1: return function(s, 0, 1, tile, __VA_ARGS__);   \
-    case 2: return function(s, 1, 0, tile, __VA_ARGS__);   \
-    default: return function(s, 1, 1, tile, __VA_ARGS__);  \
+    case 0: function(s, 0, 0, tile, __VA_ARGS__); break;   \
+    case 1: function(s, 0, 1, tile, __VA_ARGS__); break;   \
+    case 2: function(s, 1, 0, tile, __VA_ARGS__); break;   \
+    default: function(s, 1, 1, tile, __VA_ARGS__);         \
     }
 
 static void take_input_any(const Shape *s, Tile tile, const float *x, float *v) {
