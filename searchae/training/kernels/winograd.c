@@ -103,19 +103,16 @@ INLINE vec exp_reduced(vec x, vec *power) {
 /* Not inlined: every vector of a tile calls it. */
 static __attribute__((noinline)) vec bent(const Shape *s, vec x) {
     vec size = (vec)((ints)x & 0x7fffffff), power, e;
-    switch (s->activation) {
-    case ELU: /* e^x - 1 that keeps its digits near 0 */
-        e = exp_reduced(where(size > 87, all(-87), -size), &power);
-        return where(x > 0, x, s->below * (power * e + (power - 1)));
-    case TANH: /* e / (e + 2) with e = e^2|x| - 1; from 10 on it is 1 */
+    if (s->activation == TANH) { /* e / (e + 2) with e = e^2|x| - 1; from 10 on it is 1 */
         e = exp_reduced(2 * where(size > 10, all(10), size), &power);
         e = power * e + (power - 1);
         return (vec)((ints)(e / (e + 2)) | ((ints)x & ~0x7fffffff));
-    default: /* SIGMOID: e^-|x| does not overflow */
-        e = exp_reduced(where(size > 87, all(-87), -size), &power);
-        e = power * e + power;
-        return where(x < 0, e, all(1)) / (e + 1);
     }
+    e = exp_reduced(where(size > 87, all(-87), -size), &power); /* e^-|x| does not overflow */
+    if (s->activation == ELU) /* e^x - 1 that keeps its digits near 0 */
+        return where(x > 0, x, s->below * (power * e + (power - 1)));
+    e = power * e + power; /* SIGMOID */
+    return where(x < 0, e, all(1)) / (e + 1);
 }
 
 INLINE vec activated(const Shape *s, vec x) {
@@ -124,15 +121,14 @@ INLINE vec activated(const Shape *s, vec x) {
     return bent(s, x);
 }
 
-/* The gradient before the activation, from what came of it, y, and the gradient dy there. Far below
+/* The gradient before an activation, from what came of it, y, and the gradient dy there. Far below
  * zero, where ELU's slope is under 1e-6, y has rounded most of it away, as in torch in place. */
 INLINE vec activated_adjoint(const Shape *s, vec y, vec dy) {
     switch (s->activation) {
     case LEAKY: return where(y > 0, dy, s->below * dy);
     case ELU: return where(y > 0, dy, (y + s->below) * dy);
     case TANH: return (1 - y * y) * dy;
-    case SIGMOID: return (1 - y) * y * dy;
-    default: return dy;
+    default: /* SIGMOID */ return (1 - y) * y * dy;
     }
 }
 
