@@ -20,37 +20,132 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import multiprocessing
 import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
 from optuna.trial import Trial, TrialState
 
-from benchmarks.defaults_table import DATA, Table, read, read_lines, train
+from benchmarks.defaults_table import DATA, TABLES, Params, Table, read, read_lines, train
 from searchae import search, space
+from searchae.spec import StudySpec
 
 DEFAULT = "hyperband /3, tpe 10"
 """The side that is shipped: the others are measured against it."""
+RAY = "Ray Tune"
 TRIALS = (12, 24, 50)
 FULL = (6, 12, 18)
 """Epochs at which searches are compared, in full trainings."""
-WORKERS = (1, 4)
+WITHIN_DB = (1.0, 0.5)
+"""How near to the table's best a trial has to end; the epochs until then are counted."""
 SEEDS = 20
+
+
+class Ours:
+    """searchae's sampler and pruner, as a worker asks them.
+
+    Args:
+        spec: The study.
+    """
+
+    def __init__(self, spec: StudySpec) -> None:
+        self._spec = spec
+        self._study = optuna.create_study(direction="maximize", study_name=f"replay-{spec.seed}")
+        self._study.pruner = search.pruner(spec, self._study)
+        self._trials: list[Trial] = []
+
+    def ask(self, worker: int) -> Params:  # workers share what is known
+        """The next trial's configuration."""
+        self._study.sampler = search.sampler(self._spec, number=len(self._trials))
+        return self._asked()
+
+    def _asked(self) -> Params:
+        self._trials.append(self._study.ask())
+        space.sample(self._spec, self._trials[-1])
+        return self._trials[-1].params
+
+    def stops(self, number: int, epoch: int, psnr_db: float) -> bool:
+        """Reports an epoch; whether the trial is pruned after it."""
+        self._trials[number].report(psnr_db, epoch)
+        return epoch < self._spec.epochs and self._trials[number].should_prune()
+
+    def end(self, number: int, epoch: int, psnr_db: float, *, pruned: bool) -> None:
+        """Tells how a trial ended."""
+        state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+        self._study.tell(self._trials[number], None if pruned else psnr_db, state=state)
+
+
+class PlainOptuna(Ours):
+    """What Optuna does by default, with a sampler in each process as in ``speed_search``."""
+
+    def __init__(self, spec: StudySpec) -> None:
+        super().__init__(spec)
+        self._study.pruner = optuna.pruners.MedianPruner()
+        self._seed = spec.seed
+        self._samplers: dict[int, optuna.samplers.TPESampler] = {}
+
+    def ask(self, worker: int) -> Params:
+        """The next trial's configuration."""
+        if worker not in self._samplers:
+            self._samplers[worker] = optuna.samplers.TPESampler(seed=100 * self._seed + worker)
+        self._study.sampler = self._samplers[worker]
+        return self._asked()
+
+
+class RayTune:
+    """Ray Tune's own searcher and scheduler without a cluster, called as its controller calls them.
+
+    Args:
+        spec: The study.
+    """
+
+    def __init__(self, spec: StudySpec) -> None:
+        from ray.tune.schedulers import ASHAScheduler, TrialScheduler
+        from ray.tune.search.optuna import OptunaSearch
+
+        found = {p.name: search.distribution(p) for p in spec.space}
+        self._searcher = OptunaSearch(found, metric="psnr_db", mode="max", seed=spec.seed)
+        self._scheduler = ASHAScheduler(max_t=spec.epochs, metric="psnr_db", mode="max")
+        self._continue = TrialScheduler.CONTINUE
+        self._trials: list[SimpleNamespace] = []
+
+    def ask(self, worker: int) -> Params:  # one searcher for all
+        """The next trial's configuration."""
+        trial = SimpleNamespace(trial_id=str(len(self._trials)))
+        self._trials.append(trial)
+        self._scheduler.on_trial_add(None, trial)
+        return dict(self._searcher.suggest(trial.trial_id))
+
+    def stops(self, number: int, epoch: int, psnr_db: float) -> bool:
+        """Reports an epoch; whether the trial is stopped after it."""
+        trial, result = self._trials[number], {"training_iteration": epoch, "psnr_db": psnr_db}
+        self._searcher.on_trial_result(trial.trial_id, result)
+        return bool(self._scheduler.on_trial_result(None, trial, result) != self._continue)
+
+    def end(self, number: int, epoch: int, psnr_db: float, *, pruned: bool) -> None:
+        """Tells how a trial ended."""
+        trial, result = self._trials[number], {"training_iteration": epoch, "psnr_db": psnr_db}
+        self._scheduler.on_trial_complete(None, trial, result)
+        self._searcher.on_trial_complete(trial.trial_id, result)
 
 
 def _tpe(pruner: str, startup: int, **more: int) -> Mapping[str, Any]:
     return {"sampler": "tpe", "pruner": pruner, "startup_trials": startup, **more}
 
 
-SIDES: dict[str, Mapping[str, Any] | None] = {
+SIDES: dict[str, Mapping[str, Any] | type[Ours] | type[RayTune]] = {
     "random search": {"sampler": "random", "pruner": "none"},
-    "Optuna's defaults": None,
+    "Optuna's defaults": PlainOptuna,
+    RAY: RayTune,
     DEFAULT: {},
     "none, tpe 10": _tpe("none", 10),
     "median, tpe 10": _tpe("median", 10),
@@ -77,18 +172,34 @@ SIDES: dict[str, Mapping[str, Any] | None] = {
     "none, gp 10": {"sampler": "gp", "pruner": "none"},
     "hyperband /3, gp 10": {"sampler": "gp", "pruner": "hyperband"},
 }
-"""Name -> ``[search]`` of a study; None is plain Optuna with what it does by default."""
+"""Name -> ``[search]`` of a study, or somebody else's searcher."""
 
-Ends = list[tuple[int, float | None, int]]
-"""A search's trials by number: epochs; final PSNR, if it has one; epochs spent when it ended, by
-all trials together."""
+
+class End(NamedTuple):
+    """How a trial ended.
+
+    Attributes:
+        epochs: It has run so many.
+        psnr_db: After its last one; the mean image's if it diverged.
+        complete: Whether it ran to its end, so that a search can name it.
+        spent: Epochs of all trials together by then.
+    """
+
+    epochs: int
+    psnr_db: float
+    complete: bool
+    spent: int
+
+
+Ends = list[End]
+"""A search's trials, by number."""
 
 
 @dataclass
 class Running:
     """A worker's trial."""
 
-    trial: Trial
+    number: int
     curve: int
     epoch: int = 0
 
@@ -105,17 +216,13 @@ class Search:
 
     def __init__(self, table: Table, side: str, *, seed: int, once: bool) -> None:
         self._table, self._once = table, once
-        self._spec = table.spec(seed=seed, search=SIDES[side] or {})
-        self._plain = SIDES[side] is None
-        self._study = optuna.create_study(direction="maximize", study_name=f"replay-{seed}")
-        if self._plain:
-            self._study.sampler = optuna.samplers.TPESampler(seed=seed)
-            self._study.pruner = optuna.pruners.MedianPruner()
-        else:
-            self._study.pruner = search.pruner(self._spec, self._study)
+        settings = SIDES[side]
+        made = settings if isinstance(settings, type) else Ours
+        self._spec = table.spec(seed=seed, search={} if isinstance(settings, type) else settings)
+        self._searcher = made(self._spec)
         self._taken: set[int] = set()
         self._spent = 0
-        self._ends: dict[int, tuple[int, float | None, int]] = {}
+        self._ends: dict[int, End] = {}
 
     def run(self, *, workers: int, trials: int, epochs: int) -> Ends:
         """Searches until so many trials have started and so many epochs are spent."""
@@ -129,21 +236,18 @@ class Search:
         while running or goes_on():
             for worker in range(workers):
                 if worker not in running and goes_on():
-                    running[worker] = self._start(started)
+                    running[worker] = self._start(started, worker)
                     started += 1
                 if worker in running and self._ended(running[worker]):
                     del running[worker]
         return [self._ends[number] for number in range(started)]
 
-    def _start(self, number: int) -> Running:
-        if not self._plain:
-            self._study.sampler = search.sampler(self._spec, number=number)
-        trial = self._study.ask()
-        space.sample(self._spec, trial)
+    def _start(self, number: int, worker: int) -> Running:
+        params = self._searcher.ask(worker)
         taken = frozenset(self._taken) if self._once else frozenset[int]()
-        curve = self._table.nearest(trial.params, without=taken)
+        curve = self._table.nearest(params, without=taken)
         self._taken.add(curve)
-        return Running(trial, curve)
+        return Running(number, curve)
 
     def _ended(self, it: Running) -> bool:
         """Trains an epoch; whether that was the trial's last."""
@@ -151,26 +255,32 @@ class Search:
         it.epoch += 1
         self._spent += 1
         if it.epoch > len(curve.psnr_db):  # it diverges in this epoch: told as a worker tells it
-            self._study.tell(it.trial, self._table.baseline_db)
-            return self._end(it, None)
+            return self._end(it, self._table.baseline_db, complete=False)
         psnr_db = curve.psnr_db[it.epoch - 1]
-        it.trial.report(psnr_db, it.epoch)
+        stops = self._searcher.stops(it.number, it.epoch, psnr_db)
         if it.epoch == self._spec.epochs:
-            self._study.tell(it.trial, psnr_db)
             return self._end(it, psnr_db)
-        if it.trial.should_prune():
-            self._study.tell(it.trial, state=TrialState.PRUNED)
-            return self._end(it, None)
-        return False
+        return stops and self._end(it, psnr_db, complete=False, pruned=True)
 
-    def _end(self, it: Running, psnr_db: float | None) -> bool:
-        self._ends[it.trial.number] = (it.epoch, psnr_db, self._spent)
+    def _end(
+        self, it: Running, psnr_db: float, *, complete: bool = True, pruned: bool = False
+    ) -> bool:
+        self._searcher.end(it.number, it.epoch, psnr_db, pruned=pruned)
+        self._ends[it.number] = End(it.epoch, psnr_db, complete, self._spent)
         return True
 
 
 def best(table: Table, ends: Ends) -> float:
     """The final PSNR of the trial that a search names; the mean image's if it has none."""
-    return max((psnr for _, psnr, _ in ends if psnr is not None), default=table.baseline_db)
+    return max((end.psnr_db for end in ends if end.complete), default=table.baseline_db)
+
+
+def until(ends: Ends, psnr_db: float) -> float:
+    """Epochs of all trials until one has ended at least so well, a pruned one too.
+
+    Infinite where the search has ended before.
+    """
+    return min((end.spent for end in ends if end.psnr_db >= psnr_db), default=math.inf)
 
 
 @dataclass(frozen=True)
@@ -182,60 +292,68 @@ class Figures:
         spent: Epochs at each of ``TRIALS``.
         saved: Share of the epochs that as many full trainings would have taken.
         at_epochs: Regret when the epochs of each of ``FULL`` are spent, dB.
+        until: Epochs until a trial has ended within each of ``WITHIN_DB`` of the table's best.
     """
 
     regret: np.ndarray
     spent: np.ndarray
     saved: np.ndarray
     at_epochs: np.ndarray
+    until: np.ndarray
 
     @classmethod
     def of(cls, table: Table, searches: Sequence[Ends]) -> Figures:
         """Reads them from searches on one table, by seed."""
         full = table.settings["epochs"]
         top = table.best_db
-        spent = np.array([[sum(e for e, _, _ in s[:n]) for n in TRIALS] for s in searches])
+        spent = np.array([[sum(end.epochs for end in s[:n]) for n in TRIALS] for s in searches])
         return cls(
             regret=np.array([[top - best(table, s[:n]) for n in TRIALS] for s in searches]),
             spent=spent,
             saved=1 - spent / (full * np.array(TRIALS)),
             at_epochs=np.array(
                 [
-                    [top - best(table, [e for e in s if e[2] <= n * full]) for n in FULL]
+                    [top - best(table, [e for e in s if e.spent <= n * full]) for n in FULL]
                     for s in searches
                 ]
             ),
+            until=np.array([[until(s, top - db) for db in WITHIN_DB] for s in searches]),
         )
+
+
+Key = tuple[str, str, int, int]
+"""Table, side, workers, seed."""
 
 
 def replay(options: argparse.Namespace) -> None:
     """Runs the searches that are missing, and prints the tables."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     tables = {name: read(options.work, name) for name in options.tables}
     path = options.work / f"replay{'-once' if options.once else ''}.jsonl"
     stamps = {(t.name, side): _stamp(t, side) for t in tables.values() for side in options.sides}
-    done: dict[tuple[str, str, int, int], Ends] = {}
+    done: dict[Key, Ends] = {}
     for row in read_lines(path):
         if stamps.get((row["table"], row["side"])) == row["stamp"]:
-            done[row["table"], row["side"], row["workers"], row["seed"]] = row["ends"]
+            key = (row["table"], row["side"], row["workers"], row["seed"])
+            done[key] = [End(*end) for end in row["ends"]]
     asked = [
         (name, side, workers, seed)
         for side in options.sides
         for name in options.tables
-        for workers in WORKERS
+        for workers in options.workers
         for seed in range(options.seeds)
     ]
     missing = [key for key in asked if key not in done]
     started = time.monotonic()
-    with path.open("a") as file:
-        for count, key in enumerate(missing, start=1):
+    context = multiprocessing.get_context("spawn")
+    with (
+        context.Pool(options.processes, _replays, (tables, options.once)) as pool,
+        path.open("a") as file,
+    ):
+        for count, (key, ends) in enumerate(pool.imap_unordered(_replayed, missing), start=1):
+            done[key] = ends
             name, side, workers, seed = key
-            table = tables[name]
-            epochs = max(FULL) * table.settings["epochs"]
-            made = Search(table, side, seed=seed, once=options.once)
-            done[key] = made.run(workers=workers, trials=max(TRIALS), epochs=epochs)
             row = {"table": name, "side": side, "workers": workers, "seed": seed}
-            row |= {"stamp": stamps[name, side], "ends": done[key]}
+            row |= {"stamp": stamps[name, side], "ends": ends}
             file.write(json.dumps(row) + "\n")
             file.flush()
             if count % 20 == 0 or count == len(missing):
@@ -247,21 +365,43 @@ def replay(options: argparse.Namespace) -> None:
         )
         for name, side, workers, _ in asked
     }
-    print("\n".join(_report(tables, figures, options.sides)))
+    print("\n".join(_report(tables, figures, options)))
+
+
+_here: dict[str, Any] = {}
+"""What a replaying process has been given once."""
+
+
+def _replays(tables: Mapping[str, Table], once: bool) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    _here.update(tables=tables, once=once)
+
+
+def _replayed(key: Key) -> tuple[Key, Ends]:
+    name, side, workers, seed = key
+    table = _here["tables"][name]
+    made = Search(table, side, seed=seed, once=_here["once"])
+    epochs = max(FULL) * table.settings["epochs"]
+    return key, made.run(workers=workers, trials=max(TRIALS), epochs=epochs)
 
 
 def _stamp(table: Table, side: str) -> int:
     """Changes with what a search depends on; one that was kept is used only if this is the same."""
-    settings = table.spec(seed=0, search=SIDES[side] or {}).search
+    settings = SIDES[side]
+    spec = table.spec(seed=0, search={} if isinstance(settings, type) else settings)
     makers = Path(search.__file__).read_text(encoding="utf-8")
-    return zlib.crc32(f"{table}{settings!r}{makers}{optuna.__version__}{side}".encode())
+    form = f"{End._fields}{optuna.__version__}{side}"
+    return zlib.crc32(f"{table}{spec.search!r}{makers}{form}".encode())
 
 
 AllFigures = Mapping[tuple[str, str, int], Figures]
 
 
-def _report(tables: Mapping[str, Table], figures: AllFigures, sides: Sequence[str]) -> list[str]:
-    lines = []
+def _report(
+    tables: Mapping[str, Table], figures: AllFigures, options: argparse.Namespace
+) -> list[str]:
+    lines: list[str] = []
+    sides: list[str] = options.sides
     for name, table in tables.items():
         curves = [c for c in table.curves if not c.diverged]
         finals = sorted((c.psnr_db[-1] for c in curves), reverse=True)
@@ -272,12 +412,13 @@ def _report(tables: Mapping[str, Table], figures: AllFigures, sides: Sequence[st
             f"{table.baseline_db:.2f}",
             "",
         ]
-        for workers in WORKERS:
+        for workers in options.workers:
             rows = {side: figures[name, side, workers] for side in sides}
             lines += [f"### {name}, {workers} worker{'s' * (workers > 1)}", "", *_table(rows), ""]
     if DEFAULT in sides:
         pooled = {side: [f for (_, s, _), f in figures.items() if s == side] for side in sides}
         lines += [f"### All of them against {DEFAULT}", "", *_against(pooled)]
+        lines += ["", "### Epochs until a trial has ended so near to the best", "", *_until(pooled)]
     return lines
 
 
@@ -319,6 +460,31 @@ def _against(pooled: Mapping[str, Sequence[Figures]]) -> Iterator[str]:
         yield f"| {' | '.join([side, *cells])} | {epochs(side) / epochs(DEFAULT):.0%} |"
 
 
+def _until(pooled: Mapping[str, Sequence[Figures]]) -> Iterator[str]:
+    """Times the default's epochs, in the geometric mean, with 95% intervals over the seeds."""
+    rng = np.random.default_rng(0)
+    columns = [f"{what} within {db} dB" for db in WITHIN_DB for what in ("epochs", "times")]
+    yield f"| side | {' | '.join(columns)} |"
+    yield "| --- " * (len(columns) + 1) + "|"
+    for side, found in pooled.items():
+        cells = []
+        for i in range(len(WITHIN_DB)):
+            # Where a search ends before, it counts as if it had found one just then.
+            epochs, base = (
+                np.stack([np.fmin(f.until[:, i], f.spent.max()) for f in of])
+                for of in (found, pooled[DEFAULT])
+            )
+            never = int(sum(np.isinf(f.until[:, i]).sum() for f in found))
+            low, middle, high = np.quantile(epochs, (0.25, 0.5, 0.75))
+            short = f", {never} never" if never else ""
+            cells.append(f"{middle:.0f} ({low:.0f}-{high:.0f}{short})")
+            more = np.log(epochs / base).mean(axis=0)
+            draws = more[rng.integers(len(more), size=(4000, len(more)))].mean(axis=1)
+            low, high = np.exp(np.quantile(draws, (0.025, 0.975)))
+            cells.append(f"{np.exp(more.mean()):.2f} ({low:.2f} to {high:.2f})")
+        yield f"| {' | '.join([side, *cells])} |"
+
+
 def main() -> None:
     """Trains, or replays."""
     options = _options()
@@ -344,15 +510,18 @@ def _options() -> argparse.Namespace:
     replaying = commands.add_parser("replay", help="search on them")
     for command in (training, replaying):
         command.add_argument("--work", type=Path, required=True, help="keeps the tables")
-        command.add_argument("--tables", nargs="+", choices=DATA, default=list(DATA))
+        command.add_argument("--tables", nargs="+", choices=TABLES, default=list(DATA))
+        command.add_argument("--processes", type=int, default=1, help="of one thread each")
     training.add_argument("--data-dir", type=Path, default=Path("data"))
     training.add_argument("--images", type=int, default=1000, help="a fifth is held out")
     training.add_argument("--epochs", type=int, default=12)
     training.add_argument("--configs", type=int, default=162)
-    training.add_argument("--processes", type=int, default=1, help="of one thread each")
     replaying.add_argument("--seeds", type=int, default=SEEDS)
-    quick = [side for side in SIDES if " gp " not in side]
-    replaying.add_argument("--sides", nargs="+", choices=SIDES, default=quick, help="all but gp's")
+    replaying.add_argument("--workers", type=int, nargs="+", default=[1, 4])
+    quick = [side for side in SIDES if " gp " not in side and side != RAY]
+    replaying.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=quick, help="all but gp's and Ray Tune's"
+    )
     replaying.add_argument("--once", action="store_true", help="no configuration twice")
     return parser.parse_args()
 

@@ -11,8 +11,10 @@ import json
 import math
 import multiprocessing
 import time
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -20,20 +22,25 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.speed_search import study_text
 from searchae import data, space, study_file
 from searchae.errors import DivergedError
-from searchae.spec import StudySpec, TrialParams
+from searchae.spec import Parameter, StudySpec, TrialParams
 from searchae.training import Trainer, mean_image_psnr_db
 
 Settings = Mapping[str, int]
 """``images``, ``epochs`` and ``configs``."""
 Params = dict[str, Any]
 
+CIFAR10 = "cifar10_10k.npz"
 DATA = {
     "mnist": ({"name": "mnist"}, 16),
-    "cifar10": ({"name": "npz", "path": "cifar10_10k.npz"}, 64),
+    "cifar10": ({"name": "npz", "path": CIFAR10}, 64),
 }
 """Name -> ``[data]`` and the size of the latent."""
+SPEED = "speed"
+"""The table of what ``benchmarks.speed search`` searches."""
+TABLES = [*DATA, SPEED]
 CHOICES = {
     "activation": ["relu", "sigmoid", "tanh"],
     "optimizer": ["adam", "rmsprop", "sgd"],
@@ -48,6 +55,10 @@ def document(
     name: str, settings: Settings, *, seed: int = 0, search: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The study file of a table's space."""
+    if name == SPEED:
+        found = tomllib.loads(study_text(CIFAR10, trials=1, epochs=settings["epochs"]))
+        found["data"]["train_images"] = settings["images"]
+        return {**found, "seed": seed, "search": dict(search or {})}
     source, latent = DATA[name]
     searched = {k: {"choices": v} for k, v in CHOICES.items()}
     ranges = {k: {"low": v[0], "high": v[1], "log": True} for k, v in RANGES.items()}
@@ -71,22 +82,26 @@ def document(
     }
 
 
-def configurations(count: int) -> list[Params]:
+def configurations(name: str, settings: Settings) -> list[Params]:
     """The configurations to train, in an order whose beginning is balanced too."""
+    spec = study_file.from_document(document(name, settings), source="benchmark")
+    ranges = {p.name: p for p in spec.space if not p.choices}
+    choices = {p.name: p.choices for p in spec.space if p.choices}
+    count = settings["configs"]
     rng = np.random.default_rng(0)
-    cells = [dict(zip(CHOICES, c, strict=True)) for c in product(*CHOICES.values())]
+    cells = [dict(zip(choices, c, strict=True)) for c in product(*choices.values())]
     parts = math.ceil(count / len(cells))
     drawn = {
-        name: (np.array([rng.permutation(parts) for _ in cells]) + rng.random((len(cells), parts)))
-        for name in RANGES
+        key: (np.array([rng.permutation(parts) for _ in cells]) + rng.random((len(cells), parts)))
+        for key in ranges
     }
     found = []
     for part in range(parts):
         for i in rng.permutation(len(cells)):
             params: Params = dict(cells[i])
-            for name, (low, high) in RANGES.items():
-                if name == "learning_rate" or "l1" in params["regularizer"]:
-                    params[name] = float(low * (high / low) ** (drawn[name][i, part] / parts))
+            for key, p in ranges.items():
+                if key == "learning_rate" or "l1" in params["regularizer"]:
+                    params[key] = float(p.low * (p.high / p.low) ** (drawn[key][i, part] / parts))
             found.append(params)
     return found[:count]
 
@@ -140,15 +155,21 @@ class Table:
             without: Configurations that may not be taken.
         """
         order = (i for i in range(len(self.curves)) if i not in without)
-        return min(order, key=lambda i: _distance(params, self.curves[i].params))
+        return min(order, key=lambda i: self._distance(params, self.curves[i].params))
 
+    def _distance(self, a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
+        far = 0.0
+        for p in self._space:
+            if p.choices:
+                far += a[p.name] != b[p.name]
+            elif p.name in a and p.name in b:
+                share = abs(math.log(a[p.name] / b[p.name])) / math.log(p.high / p.low)
+                far += APART[p.name] * share
+        return far
 
-def _distance(a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
-    far = float(sum(a[name] != b[name] for name in CHOICES))
-    for name, (low, high) in RANGES.items():
-        if name in a and name in b:
-            far += APART[name] * abs(math.log(a[name] / b[name])) / math.log(high / low)
-    return far
+    @cached_property
+    def _space(self) -> tuple[Parameter, ...]:
+        return self.spec(seed=0, search={}).space
 
 
 def read(work: Path, name: str) -> Table:
@@ -209,7 +230,7 @@ def train(
     if found[0]["settings"] != dict(settings):
         raise SystemExit(f"{path}: has {found[0]['settings']}; give these, or another --work")
     done = {row["index"] for row in found[1:]}
-    missing = [(i, p) for i, p in enumerate(configurations(settings["configs"])) if i not in done]
+    missing = [(i, p) for i, p in enumerate(configurations(name, settings)) if i not in done]
     if not missing:
         say(f"{name}: all {len(done)} configurations are trained")
         return

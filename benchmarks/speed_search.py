@@ -62,13 +62,25 @@ def make_study(folder: Path, pixels: Path, *, trials: int, epochs: int) -> Path:
 
     found = np.load(pixels)
     np.savez(folder / "images.npz", x_train=found, x_test=found[:10])  # nobody looks at x_test
+    path = folder / f"{NAME}.toml"
+    path.write_text(study_text(f"{folder.resolve()}/images.npz", trials=trials, epochs=epochs))
+    return path
+
+
+def study_text(images: str, *, trials: int, epochs: int) -> str:
+    """A study file.
+
+    Args:
+        images: An ``.npz`` file, its path.
+        trials: The budget.
+        epochs: Of a full training.
+    """
     low, high = LEARNING_RATES
     lists = {name: json.dumps(choices) for name, choices in CHOICES.items()}
-    path = folder / f"{NAME}.toml"
-    path.write_text(f"""\
+    return f"""\
 [data]
 name = "npz"
-path = "{folder.resolve()}/images.npz"
+path = "{images}"
 
 [model]
 kind = "conv"
@@ -89,8 +101,7 @@ l1_weight = {L1_WEIGHT}
 
 [search]
 trials = {trials}
-""")
-    return path
+"""
 
 
 # -- a user's programs

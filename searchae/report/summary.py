@@ -16,6 +16,7 @@ from searchae.ledger import Counts, Ledger, WorkerRow
 from searchae.spec import StudySpec
 from searchae.storage import masked
 from searchae.study import OUTCOME, RUNTIME, WARM_START, Stored
+from searchae.words import counted
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,12 @@ def summarize(stored: Stored, ledger: Ledger) -> Summary:
             *_sick(ledger),
         ),
         seconds_left=ledger.seconds_left(),
-        to_go_s=_to_go_s(counts, finished, workers=len(workers)),
+        to_go_s=_to_go_s(
+            counts,
+            finished,
+            workers=len(workers),
+            running_epochs=sum(r.epochs for r in own if r.state == "running"),
+        ),
         rows=tuple(own),
     )
 
@@ -189,14 +195,20 @@ def _wall_s(trials: Sequence[FrozenTrial]) -> float:
     return (end - min(starts)).total_seconds()
 
 
-def _to_go_s(counts: Counts, finished: Sequence[TrialRow], *, workers: int) -> float | None:
-    took = [row.seconds for row in finished[-50:] if row.seconds is not None]
+def _to_go_s(
+    counts: Counts, finished: Sequence[TrialRow], *, workers: int, running_epochs: int = 0
+) -> float | None:
+    told = [row for row in finished[-50:] if row.seconds is not None]
+    took_s, epochs = sum(row.seconds or 0.0 for row in told), sum(row.epochs for row in told)
     left = counts.budget - counts.finished
-    if left <= 0 or not took or not workers:
+    if left <= 0 or not told or not workers:
         return None
+    # The first to end are those that were pruned: what the others have run so far counts too, as
+    # in a mean of durations of some of which only the beginning is known.
+    each_s = took_s * (1 + running_epochs / max(epochs, 1)) / len(told)
     # Half of what runs is done already, on average; the last wave leaves workers idle.
     waves = -(-(left - counts.running / 2) // workers)
-    return sum(took) / len(took) * max(waves, 0.5)
+    return each_s * max(waves, 0.5)
 
 
 def _warnings(
@@ -213,8 +225,8 @@ def _warnings(
         found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
     if counts.waiting and not counts.running and not workers:
         found.append(
-            f"{counts.waiting} trials were put back and no worker is alive: the same "
-            "`searchae tune` goes on with them"
+            f"put back and no worker is alive: {counted(counts.waiting, 'trial')}; the same "
+            "`searchae tune` goes on"
         )
     if counts.finished >= counts.budget and best(rows) is None:
         found.append("no trial trained to its end: raise --trials or train fewer epochs")

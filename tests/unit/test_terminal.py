@@ -254,3 +254,6 @@ def test_the_time_to_go_follows_from_the_trials_so_far_and_the_workers_alive() -
     assert _to_go_s(counts, rows, workers=0) is None, "nobody is at work"
     assert _to_go_s(counts, [], workers=2) is None, "nothing is known yet"
     assert _to_go_s(replace(counts, complete=12), rows, workers=2) is None
+    epochs = sum(row.epochs for row in rows)
+    longer_s = _to_go_s(counts, rows, workers=2, running_epochs=epochs)
+    assert longer_s == 2 * 20.0 * 5, "the first to end are those that were pruned"
