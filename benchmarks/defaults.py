@@ -2,6 +2,7 @@
 
     python -m benchmarks.defaults train --data-dir data --work W    # once: 25 minutes
     python -m benchmarks.defaults replay --work W                   # half an hour
+    python -m benchmarks.defaults train --tables speed --images 2000 --epochs 6 --configs 144 ...
 
 ``train`` makes a table of configurations with their whole learning curves (``defaults_table``).
 ``replay`` runs searches on it: the sampler and the pruner are those that ``searchae.search`` makes
@@ -11,9 +12,11 @@ is searched is one fixed function; ``--once`` gives the second one the next near
 
 A search goes on until it has both its trials and its epochs, and each figure is read from its
 beginning. Its result is the final PSNR of the trial that ``searchae best`` would name, or the mean
-image's while there is none; the regret is what the table's best final PSNR has over it. With
-several workers, the first 12 trials of a search of 50 are not quite a search of 12: the pruner has
-seen a few reports of later ones.
+image's while there is none; the regret is what the table's best final PSNR has over it. The epochs
+until a search is near the best are those of all its trials until one has ended there, a pruned one
+too, as ``benchmarks.speed search`` reads the time to a PSNR. With several workers, the first 12
+trials of a search of 50 are not quite a search of 12: the pruner has seen a few reports of later
+ones.
 """
 
 from __future__ import annotations
@@ -39,7 +42,7 @@ from benchmarks.defaults_table import DATA, TABLES, Params, Table, read, read_li
 from searchae import search, space
 from searchae.spec import StudySpec
 
-DEFAULT = "hyperband /3, tpe 10"
+DEFAULT = "halving /2, tpe 10"
 """The side that is shipped: the others are measured against it."""
 RAY = "Ray Tune"
 TRIALS = (12, 24, 50)
@@ -138,39 +141,44 @@ class RayTune:
         self._searcher.on_trial_complete(trial.trial_id, result)
 
 
-def _tpe(pruner: str, startup: int, **more: int) -> Mapping[str, Any]:
-    return {"sampler": "tpe", "pruner": pruner, "startup_trials": startup, **more}
+def _side(pruner: str, factor: int = 2, startup: int = 10, **more: Any) -> Mapping[str, Any]:
+    return {
+        "sampler": "tpe",
+        "pruner": pruner,
+        "reduction_factor": factor,
+        "startup_trials": startup,
+        **more,
+    }
 
 
+HALVING, HYPERBAND = "successive-halving", "hyperband"
 SIDES: dict[str, Mapping[str, Any] | type[Ours] | type[RayTune]] = {
     "random search": {"sampler": "random", "pruner": "none"},
     "Optuna's defaults": PlainOptuna,
     RAY: RayTune,
     DEFAULT: {},
-    "none, tpe 10": _tpe("none", 10),
-    "median, tpe 10": _tpe("median", 10),
-    "halving /3, tpe 10": _tpe("successive-halving", 10),
-    "halving /2, tpe 10": _tpe("successive-halving", 10, reduction_factor=2),
-    "halving /4, tpe 10": _tpe("successive-halving", 10, reduction_factor=4),
-    "halving /3 from epoch 3, tpe 10": _tpe("successive-halving", 10, min_epochs=3),
-    "hyperband /2, tpe 10": _tpe("hyperband", 10, reduction_factor=2),
-    "hyperband /4, tpe 10": _tpe("hyperband", 10, reduction_factor=4),
-    "hyperband /3 from epoch 3, tpe 10": _tpe("hyperband", 10, min_epochs=3),
-    "hyperband /3, tpe 5": _tpe("hyperband", 5),
-    "hyperband /3, tpe 20": _tpe("hyperband", 20),
-    "halving /3, tpe 5": _tpe("successive-halving", 5),
-    "halving /3, tpe 20": _tpe("successive-halving", 20),
-    "halving /2, tpe 5": _tpe("successive-halving", 5, reduction_factor=2),
-    "halving /2, tpe 20": _tpe("successive-halving", 20, reduction_factor=2),
-    "halving /2 from epoch 2, tpe 10": _tpe(
-        "successive-halving", 10, reduction_factor=2, min_epochs=2
-    ),
-    "median, tpe 5": _tpe("median", 5),
-    "median, tpe 20": _tpe("median", 20),
-    "hyperband /3, random": {"sampler": "random", "pruner": "hyperband"},
-    "halving /3, random": {"sampler": "random", "pruner": "successive-halving"},
+    "none, tpe 10": _side("none"),
+    "median, tpe 10": _side("median"),
+    "halving /3, tpe 10": _side(HALVING, 3),
+    "halving /4, tpe 10": _side(HALVING, 4),
+    "halving /3 from epoch 3, tpe 10": _side(HALVING, 3, min_epochs=3),
+    "hyperband /3, tpe 10": _side(HYPERBAND, 3),
+    "hyperband /2, tpe 10": _side(HYPERBAND, 2),
+    "hyperband /4, tpe 10": _side(HYPERBAND, 4),
+    "hyperband /3 from epoch 3, tpe 10": _side(HYPERBAND, 3, min_epochs=3),
+    "hyperband /3, tpe 5": _side(HYPERBAND, 3, 5),
+    "hyperband /3, tpe 20": _side(HYPERBAND, 3, 20),
+    "halving /3, tpe 5": _side(HALVING, 3, 5),
+    "halving /3, tpe 20": _side(HALVING, 3, 20),
+    "halving /2, tpe 5": _side(HALVING, 2, 5),
+    "halving /2, tpe 20": _side(HALVING, 2, 20),
+    "halving /2 from epoch 2, tpe 10": _side(HALVING, 2, min_epochs=2),
+    "median, tpe 5": _side("median", startup=5),
+    "median, tpe 20": _side("median", startup=20),
+    "hyperband /3, random": {"sampler": "random", "pruner": HYPERBAND},
+    "halving /3, random": {"sampler": "random", "pruner": HALVING, "reduction_factor": 3},
     "none, gp 10": {"sampler": "gp", "pruner": "none"},
-    "hyperband /3, gp 10": {"sampler": "gp", "pruner": "hyperband"},
+    "hyperband /3, gp 10": {"sampler": "gp", "pruner": HYPERBAND},
 }
 """Name -> ``[search]`` of a study, or somebody else's searcher."""
 

@@ -180,12 +180,9 @@ def contains(parameter: Parameter, label: Value) -> bool:
 def why_nothing_is_pruned(spec: StudySpec) -> str:
     """The likeliest reason why many trials ended without one pruned."""
     search = spec.search
-    first_rung = search.min_epochs * (
-        search.reduction_factor if search.pruner == "successive-halving" else 1
-    )
     if search.pruner == "none":
         return 'search.pruner is "none"'
-    if spec.epochs <= first_rung:
+    if spec.epochs <= search.min_epochs:
         return (
             f"train.epochs = {spec.epochs} leaves no rung after search.min_epochs = "
             f"{search.min_epochs} at which to compare"

@@ -194,9 +194,11 @@ class SearchSpec(Frozen):
     Attributes:
         trials: The budget: trials that end COMPLETE or PRUNED.
         sampler: ``tpe``, ``random`` or ``gp``.
-        pruner: ``hyperband``, ``successive-halving``, ``median`` or ``none``.
+        pruner: ``successive-halving``, ``hyperband``, ``median`` or ``none``. The default was
+            measured: ``benchmarks/defaults.md``.
         min_epochs: No trial is pruned before it has run this many.
-        reduction_factor: Of hyperband and successive halving: one in so many goes on at a rung.
+        reduction_factor: Of successive halving and hyperband: one in so many goes on at a rung;
+            unset, 2 and 3.
         startup_trials: Trials sampled at random before the sampler learns.
         first: The trials that the search begins with, in this order: searched parameter -> value.
             A parameter that is left out is sampled.
@@ -207,9 +209,11 @@ class SearchSpec(Frozen):
 
     trials: Positive = 100
     sampler: Literal["tpe", "random", "gp"] = "tpe"
-    pruner: Literal["hyperband", "successive-halving", "median", "none"] = "hyperband"
+    pruner: Literal["successive-halving", "hyperband", "median", "none"] = "successive-halving"
     min_epochs: Positive = 1
-    reduction_factor: Annotated[int, Field(ge=2)] = 3
+    reduction_factor: int = Field(
+        default_factory=lambda before: 3 if before.get("pruner") == "hyperband" else 2, ge=2
+    )
     startup_trials: Annotated[int, Field(ge=0)] = 10
     first: tuple[dict[str, Any], ...] = ()
     heartbeat_s: float = Field(20.0, gt=0)

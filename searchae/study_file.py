@@ -261,6 +261,8 @@ class _Reader:
         for fault in error.errors():
             if fault["type"] == "too_short" and len(error.errors()) > 1:
                 continue  # what is wrong inside the list has been said
+            if fault["type"] == "default_factory_not_called":
+                continue  # what the default hangs on is wrong, and has been said
             inner = [str(p) for p in fault["loc"] if not str(p).startswith(("function", "tuple["))]
             self._fault(".".join([prefix, *inner]), _explanation(dict(fault)))
 

@@ -173,6 +173,13 @@ def test_nothing_is_pruned_before_the_least_number_of_epochs(name: str) -> None:
     assert min(pruned_at) >= 3
 
 
+def test_what_is_left_out_is_successive_halving_by_two_and_hyperband_by_three() -> None:
+    plain, hyperband = read().search, read(pruner="hyperband").search
+    assert (plain.pruner, plain.reduction_factor) == ("successive-halving", 2)
+    assert hyperband.reduction_factor == 3, "as studies have it that were made before"
+    assert read(pruner="hyperband", reduction_factor=2).search.reduction_factor == 2
+
+
 def test_without_a_pruner_every_trial_is_run_to_its_end() -> None:
     study = simulate(read(pruner="none"), qualities(0))
     assert {t.state for t in study.trials} == {TrialState.COMPLETE}
@@ -210,7 +217,8 @@ def test_a_value_is_checked_against_the_range_that_it_shall_go_into() -> None:
     ("spec", "wanted"),
     [
         (read(pruner="none"), 'search.pruner is "none"'),
-        (read(epochs=3, pruner="successive-halving", min_epochs=1), "leaves no rung"),
+        (read(epochs=3, pruner="successive-halving", min_epochs=3), "leaves no rung"),
+        (read(epochs=2, pruner="successive-halving"), "than the successive-halving pruner's cut"),
         (read(epochs=2, min_epochs=2), "train.epochs = 2 leaves no rung after search.min_epochs"),
         (read(pruner="median"), "no trial was worse than the median pruner's cut"),
     ],
