@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, Protocol
@@ -39,21 +40,58 @@ def sample(spec: StudySpec, trial: Suggests) -> TrialParams:
     return spec.resolve(values)
 
 
-def first(spec: StudySpec, index: int) -> dict[str, Value]:
-    """What ``search.first`` sets of a study's trial.
+def first(spec: StudySpec, number: int, *, imported: int = 0) -> dict[str, Value]:
+    """What is set of a trial that the search begins with: ``search.first``, or the midpoint.
 
     Args:
         spec: The study.
-        index: Which of its own trials, from 0; imported ones are not counted.
+        number: The trial's.
+        imported: How many trials before it are another study's.
 
     Returns:
         Name -> value, as Optuna stores them; empty for a trial that is sampled as a whole.
     """
+    index = number - imported
+    known = imported or spec.search.first or spec.search.sampler == "random"
+    if index == 0 and spec.search.midpoint_first and not known:
+        return midpoint(spec)
     if index >= len(spec.search.first):
         return {}
     by_name = {p.name: p for p in spec.space}
     entry = spec.search.first[index]
     return {name: stored_value(by_name[name], value) for name, value in entry.items()}
+
+
+def midpoint(spec: StudySpec) -> dict[str, Value]:
+    """The middle of a space: where people begin by hand, and seldom a bad net.
+
+    Of a range its middle, that of the logarithm where it is searched so; of choices the first, as
+    in Syne Tune (Salinas et al., 2022, AutoML-Conf, whose searches begin so by default).
+
+    Args:
+        spec: The study.
+
+    Returns:
+        Name -> value, as Optuna stores them; parameters that do not matter there are left out.
+    """
+    found: dict[str, Value] = {}
+    values: dict[str, Any] = {}
+    for parameter in _parents_first(spec):
+        if spec.is_active(parameter.key, values):
+            found[parameter.name] = _middle(parameter)
+            values[parameter.key] = parameter.value(found[parameter.name])
+    return found
+
+
+def _middle(p: Parameter) -> Value:
+    if p.choices:
+        return p.labels[0]
+    middle = math.sqrt(p.low * p.high) if p.log else (p.low + p.high) / 2
+    step = p.step or (1 if p.integer else None)
+    if step is None:
+        return middle
+    on_grid = p.low + math.floor((middle - p.low) / step) * step
+    return int(on_grid) if p.integer else on_grid
 
 
 def replay(spec: StudySpec, params: Mapping[str, Value]) -> TrialParams:

@@ -202,6 +202,8 @@ class SearchSpec(Frozen):
         startup_trials: Trials sampled at random before the sampler learns.
         first: The trials that the search begins with, in this order: searched parameter -> value.
             A parameter that is left out is sampled.
+        midpoint_first: Without such trials, begin with the middle of the space: of each range, of
+            each list of choices the first. Not in a random search, nor after a warm start.
         heartbeat_s: Seconds between a worker's signs of life.
         grace_s: Seconds without one after which a trial is given to another worker.
         max_attempts: A trial whose worker died this often is given up as failed.
@@ -212,10 +214,11 @@ class SearchSpec(Frozen):
     pruner: Literal["successive-halving", "hyperband", "median", "none"] = "successive-halving"
     min_epochs: Positive = 1
     reduction_factor: int = Field(
-        default_factory=lambda before: 3 if before.get("pruner") == "hyperband" else 2, ge=2
+        default_factory=lambda so_far: 2 if so_far["pruner"] == "successive-halving" else 3, ge=2
     )
     startup_trials: Annotated[int, Field(ge=0)] = 10
     first: tuple[dict[str, Any], ...] = ()
+    midpoint_first: bool = True
     heartbeat_s: float = Field(20.0, gt=0)
     grace_s: float = Field(300.0, gt=0)
     max_attempts: Positive = 3

@@ -180,8 +180,8 @@ def check_same(stored: Stored, *, spec: StudySpec, data_hash: str) -> None:
         lines = "\n".join(f"  {line}" for line in changes)
         raise StudyMismatchError(
             f"study {stored.name!r} was made with another spec (stored -> now):\n{lines}\n"
-            f"Give the new one another --name; --warm-start {stored.name} "
-            "lets it learn from these trials."
+            f"Give the new one another --name; --warm-start {stored.name} lets it learn from these "
+            "trials. Or go on with this one: --set KEY=VALUE with what is stored."
         )
     if stored.data_hash != data_hash:
         raise StudyMismatchError(

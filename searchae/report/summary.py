@@ -198,7 +198,7 @@ def _wall_s(trials: Sequence[FrozenTrial]) -> float:
 def _to_go_s(
     counts: Counts, finished: Sequence[TrialRow], *, workers: int, running_epochs: int = 0
 ) -> float | None:
-    told = [row for row in finished[-50:] if row.seconds is not None]
+    told = [row for row in finished if row.seconds is not None]
     took_s, epochs = sum(row.seconds or 0.0 for row in told), sum(row.epochs for row in told)
     left = counts.budget - counts.finished
     if left <= 0 or not told or not workers:

@@ -48,6 +48,53 @@ def test_given_trials_have_their_fields_types_and_the_space_s_order() -> None:
     assert space.first(spec, 1) == {}
 
 
+def searched(changes: dict[str, Any], *, sampler: str = "tpe", **search: Any) -> StudySpec:
+    document = {
+        "data": {"name": "svhn"},
+        "train": changes,
+        "search": {"sampler": sampler, **search},
+    }
+    return from_document(document, source="my.toml")
+
+
+def test_a_search_begins_with_the_middle_of_its_space() -> None:
+    begun = space.first(read(), 0)
+    assert begun.pop("learning_rate") == pytest.approx(1e-2)
+    assert begun == {
+        "activation": "relu",
+        "channels": "[8, 16]",
+        "latent_dim": 32,  # 36 is not on the grid
+        "regularizer": "clip",  # and so no l1_weight
+    }
+    assert space.first(read(), 1) == {}
+    with_l1 = read(regularizer={"choices": ["clip+l1", "clip"]})
+    assert space.first(with_l1, 0)["l1_weight"] == pytest.approx(10**-4.5)
+
+
+@pytest.mark.parametrize(
+    ("searched_range", "middle"),
+    [
+        ({"low": 3, "high": 8}, 5),
+        ({"low": 16, "high": 1024, "log": True}, 128),
+        ({"low": 1, "high": 2}, 1),
+    ],
+)
+def test_the_middle_of_whole_numbers_is_one(searched_range: dict[str, Any], middle: int) -> None:
+    found = space.first(searched({"batch_size": searched_range}), 0)["batch_size"]
+    assert (found, type(found)) == (middle, int)
+
+
+def test_the_middle_is_not_taken_where_it_would_teach_nothing_or_is_not_wanted() -> None:
+    rates = {"learning_rate": {"low": 0.1, "high": 0.3}}
+    assert space.first(searched(rates), 0) == {"learning_rate": pytest.approx(0.2)}
+    assert space.first(searched(rates, midpoint_first=False), 0) == {}
+    assert space.first(searched(rates, sampler="random"), 0) == {}, "all of it is to be random"
+    assert space.first(searched(rates), 7, imported=7) == {}, "a warm start knows more"
+    assert space.first(searched(rates, first=[{}]), 0) == {}, "what the user begins with"
+    given = searched(rates, first=[{"learning_rate": 0.15}])
+    assert space.first(given, 7, imported=7) == {"learning_rate": 0.15}
+
+
 def test_a_study_file_has_a_table_for_each(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
     path.write_text(
