@@ -317,6 +317,9 @@ def _explanation(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "missing":
         name_of_data = fault["loc"] == ("name",)
         return f"missing; one of {', '.join(get_args(Source))}" if name_of_data else "missing"
+    plain = {"bool_parsing": "true or false", "tuple_type": "a list", "dict_type": "a table"}
+    if fault["type"] in plain:
+        return f"must be {plain[fault['type']]}, not {value!r}"
     message = str(fault["msg"])
     return f"{message[0].lower()}{message[1:]}, not {value!r}"
 

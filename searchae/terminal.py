@@ -144,6 +144,8 @@ def print_plan(plan: Plan) -> None:
     out.print(
         f"search     {search.trials} trials, {search.sampler}, {search.pruner}, seed {spec.seed}"
     )
+    if plan.begins:
+        out.print(f"begins     with {assignments(plan.begins)}", markup=False)
     out.print(
         f"runs on    {plan.device} in {plan.precision}, {counted(plan.workers, 'worker')} of "
         f"{counted(plan.threads, 'thread')}, convolutions by {plan.kernels}"

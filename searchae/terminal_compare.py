@@ -32,7 +32,7 @@ def print_plan(document: dict[str, Any]) -> None:
     """What would be trained."""
     seeds = ", ".join(map(str, document["seeds"]))
     for side in document["sides"]:
-        trials = ", ".join(map(str, side["trials"])) or "none that trained to its end"
+        trials = ", ".join(map(str, side["trials"])) or "none that ended well"
         print(f"{side['parameter']:12s} {side['name']}: trials {trials}")
     seconds = document["seconds"]
     cost = "unknown" if seconds is None else f"about {duration(seconds)}, one after another"

@@ -73,6 +73,7 @@ class Plan:
         splits: Images by split, their shape and hash.
         baseline_db: PSNR of the mean training image, in dB.
         parameters: Trainable parameters of the smallest and the largest net.
+        begins: What is set of the first trial, name -> value; the rest of it is sampled.
         step_s: Seconds a training step takes, measured on one batch after a warm-up.
         epoch_s: Seconds an epoch would take at that rate, without validation.
     """
@@ -87,6 +88,7 @@ class Plan:
     splits: dict[str, Any]
     baseline_db: float
     parameters: tuple[int, int]
+    begins: dict[str, Any]
     step_s: float
     epoch_s: float
 
@@ -112,6 +114,7 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
     step_s = _measure_step(spec, splits, device, precision)
     params = space.models(spec)[0]
     steps = -(-len(splits.train) // params.train.batch_size)
+    before = 1 if request.warm_start else 0
     return Plan(
         name=name,
         spec=spec,
@@ -123,6 +126,7 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
         splits=data.describe(splits),
         baseline_db=baseline_db,
         parameters=(min(sizes), max(sizes)),
+        begins=space.readable(spec, space.first(spec, before, imported=before)),
         step_s=step_s,
         epoch_s=step_s * steps,
     )

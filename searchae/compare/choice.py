@@ -23,14 +23,18 @@ class SideChoice:
     Attributes:
         name: The choice, as text.
         finished: The study's own trials with it that ended complete or pruned.
-        eligible: Those that trained to their end and did not end badly.
-        trials: The best of these by search PSNR, the best first.
+        eligible: Those that did not end badly.
+        trials: The best of these, the best first: by search PSNR those that trained to their end,
+            then pruned ones, the furthest first. All are trained anew, so that a choice need not
+            do without a verdict since the search gave it up early.
+        pruned: How many of ``trials`` are such.
     """
 
     name: str
     finished: int
     eligible: int
     trials: tuple[int, ...]
+    pruned: int = 0
 
 
 @dataclass(frozen=True)
@@ -56,11 +60,11 @@ def choose(stored: Stored, *, by: Sequence[str] = (), best: int) -> list[Contest
 
     Raises:
         UserError: A name is none of a searched parameter with choices, or nothing is searched
-            that could be compared, or no trial has trained to its end.
+            that could be compared, or no trial has ended well.
     """
     parameters = _parameters(stored.spec, by)
     rows = _own(stored)
-    if not any(map(_is_good, rows)):
+    if not any(map(_ended_well, rows)):
         raise _nothing_yet(stored)
     return [_contest(p, rows, best) for p in parameters]
 
@@ -71,7 +75,7 @@ def chosen_top(stored: Stored, count: int) -> list[TrialRow]:
     Raises:
         UserError: There is none.
     """
-    good = [r for r in _own(stored) if _is_good(r)]
+    good = [r for r in _own(stored) if r.state == "complete" and _ended_well(r)]
     if not good:
         raise _nothing_yet(stored)
     return sorted(good, key=_rank)[:count]
@@ -110,10 +114,11 @@ def _contest(parameter: Parameter, rows: Sequence[TrialRow], best: int) -> Conte
     for choice in parameter.choices:
         name = parameter.name
         mine = [r for r in rows if name in r.params and r.params[name] == choice]
-        good = sorted(filter(_is_good, mine), key=_rank)
+        good = sorted(filter(_ended_well, mine), key=_rank)
         finished = sum(r.state in ("complete", "pruned") for r in mine)
         chosen = tuple(r.number for r in good[:best])
-        sides.append(SideChoice(_text(choice), finished, len(good), chosen))
+        pruned = sum(r.state == "pruned" for r in good[:best])
+        sides.append(SideChoice(_text(choice), finished, len(good), chosen, pruned))
     return Contest(parameter.name, tuple(sides))
 
 
@@ -122,12 +127,13 @@ def _own(stored: Stored) -> list[TrialRow]:
     return [r for r in rows if not r.imported]
 
 
-def _is_good(row: TrialRow) -> bool:
-    return row.state == "complete" and not row.outcome and row.psnr_db is not None
+def _ended_well(row: TrialRow) -> bool:
+    return row.state in ("complete", "pruned") and not row.outcome and row.psnr_db is not None
 
 
-def _rank(row: TrialRow) -> tuple[float, int]:
-    return (-(row.psnr_db or 0.0), row.number)
+def _rank(row: TrialRow) -> tuple[float, ...]:
+    missed = 0.0 if row.state == "complete" else 1 / max(row.epochs, 1)
+    return (missed, -(row.psnr_db or 0.0), row.number)
 
 
 def _text(choice: Any) -> str:

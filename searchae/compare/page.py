@@ -14,11 +14,11 @@ from searchae.report.markup import NONE, Section, plot, table
 from searchae.report.page import document
 
 HOW = (
-    "The best trials of each side by their search PSNR (validation split), trained anew over the "
-    "same seeds, none of which is the search's own, and with the same epochs; compared on the test "
-    "split, which nothing was chosen by. Intervals come from a bootstrap over images, seeds and "
-    "trials, paired by image and by seed, as wide as Student's t makes them for so few seeds and "
-    "trials."
+    "The best trials of each side by their search PSNR (validation split), those that the search "
+    "had stopped early last, trained anew over the same seeds, none of which is the search's own, "
+    "and with the same epochs; compared on the test split, which nothing was chosen by. Intervals "
+    "come from a bootstrap over images, seeds and trials, paired by image and by seed, as wide as "
+    "Student's t makes them for so few seeds and trials."
 )
 
 

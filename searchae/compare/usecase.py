@@ -93,12 +93,12 @@ class Compare:
             each = "; ".join(f"{c.parameter}: {_tried(c)}" for c in self.contests)
             raise UserError(
                 f"study {self.stored.name!r}: nothing to compare yet, since no parameter has two "
-                f"choices with a trial that trained to its end ({each}); search on"
+                f"choices with a trial that ended well ({each}); search on"
             )
         trained = self.library.train(data_dir=data_dir, tell=tell, note=note)
         contests = [c for c in self.contests if len(c.tried) > 1]
         for lone in (c for c in self.contests if len(c.tried) < 2):
-            note(f"{lone.parameter}: nothing to compare: {_tried(lone)}")
+            note(f"{lone.parameter}: nothing to compare: of trials that ended well {_tried(lone)}")
         test = self.library.splits(data_dir, note).test
         verdicts = judge(contests, trained, seeds=self.seeds, best=self.best)
         out = out or self.folder / "compare.html"
@@ -223,4 +223,4 @@ def _plans(stored: Stored, trials: Iterable[int], schedule: Schedule) -> dict[in
 
 def _tried(contest: Contest) -> str:
     names = [s.name for s in contest.tried]
-    return f"only {names[0]} was tried to its end" if names else "no choice was tried to its end"
+    return f"only {names[0]} has one" if names else "no choice has one"

@@ -36,8 +36,9 @@ class SideFigures:
     Attributes:
         name: The choice.
         finished: Trials of the search with it.
-        eligible: Those that trained to their end.
+        eligible: Those that did not end badly.
         trials: Those that stand for it.
+        pruned: How many of these the search had stopped early.
         psnr_db: Mean over trainings and images, in dB.
         psnr_std_db: Standard deviation of the trainings' means, in dB; None of one.
         ssim: Mean.
@@ -50,6 +51,7 @@ class SideFigures:
     finished: int
     eligible: int
     trials: tuple[int, ...]
+    pruned: int
     psnr_db: float
     psnr_std_db: float | None
     ssim: float
@@ -66,7 +68,7 @@ class Verdict:
         parameter: Its name.
         sides: Those that were tried, the best mean PSNR first.
         pairs: Differences of each pair, by index into ``sides``; empty with fewer than two sides.
-        untried: Choices without a trial that trained to its end.
+        untried: Choices without a trial that ended well.
         wanted: Trials a side that were asked for.
         seeds: Over which all were trained.
     """
@@ -92,10 +94,10 @@ class Verdict:
     def sentence(self) -> str:
         """The answer."""
         if not self.sides:
-            return f"{self.parameter}: no choice has a trial that trained to its end"
+            return f"{self.parameter}: no choice has a trial that ended well"
         best = self.sides[0].name
         if len(self.sides) == 1:
-            return f"{self.parameter}: only {best} was tried to its end; nothing to compare"
+            return f"{self.parameter}: only {best} has a trial that ended well; nothing to compare"
         pairs = self.against_best
         better = [p for p in pairs if p.shown]
         same = [p for p in pairs if not p.shown]
@@ -115,11 +117,16 @@ class Verdict:
     @property
     def notes(self) -> list[str]:
         """What one should know before believing it."""
-        found = [f"{self.parameter}: {name} was not tried to its end" for name in self.untried]
+        found = [f"{self.parameter}: {name} has no trial that ended well" for name in self.untried]
         for s in self.sides:
             if len(s.trials) < self.wanted:
                 few = f"{s.name} has {len(s.trials)} trial{'s' * (len(s.trials) != 1)}"
-                found.append(f"{self.parameter}: {few}, not {self.wanted}, that trained to the end")
+                found.append(f"{self.parameter}: {few}, not {self.wanted}, that ended well")
+            if s.pruned:
+                found.append(
+                    f"{self.parameter}: {s.pruned} of the {len(s.trials)} trials of {s.name} had "
+                    "been stopped early by the search; they were trained in full here"
+                )
             if s.diverged:
                 found.append(
                     f"{self.parameter}: {s.diverged} trainings of {s.name} diverged or died"
@@ -234,6 +241,7 @@ def _figures(choice: SideChoice, trained: Trained, seeds: Sequence[int]) -> Side
         finished=choice.finished,
         eligible=choice.eligible,
         trials=choice.trials,
+        pruned=choice.pruned,
         psnr_db=plain.fmean(psnrs),
         psnr_std_db=plain.stdev(psnrs) if len(psnrs) > 1 else None,
         ssim=plain.fmean(float(r.ssim.mean()) for r in records),

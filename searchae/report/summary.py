@@ -225,8 +225,8 @@ def _warnings(
         found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
     if counts.waiting and not counts.running and not workers:
         found.append(
-            f"put back and no worker is alive: {counted(counts.waiting, 'trial')}; the same "
-            "`searchae tune` goes on"
+            f"{counted(counts.waiting, 'trial')} put back, and no worker is alive: the same "
+            "`searchae tune` command as before goes on"
         )
     if counts.finished >= counts.budget and best(rows) is None:
         found.append("no trial trained to its end: raise --trials or train fewer epochs")

@@ -44,6 +44,7 @@ regularizer = { choices = ["clip", "clip+l1"] }
 l1_weight = { low = 1e-7, high = 1e-2, log = true }
 [search]
 trials = 12
+pruner = "none"
 """
 
 

@@ -355,6 +355,8 @@ def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
     assert '["relu", "tanh", "elu"]' in refused.stderr
     assert "--warm-start tiny" in refused.stderr
     words = ("--name", "wider", "--warm-start", "tiny", "--trials", "3", "--workers", "1")
+    planned = command_line("tune", "--study", "tiny", *words, "--dry-run", "--json")
+    assert json.loads(planned.stdout)["begins"] == {}, "a warm start knows more than the midpoint"
     warm = searchae("tune", "--study", "tiny", *words, "--json")
     assert warm.returncode == 0, warm.stderr
     rows = trials(url, "wider")
@@ -374,6 +376,7 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(command_line: Run, fol
         "0.0001 to 0.1 (log)",
         "parameters",
         "6 trials",
+        "begins     with activation=relu optimizer=adam learning_rate=0.00316 regularizer=clip\n",
     ):
         assert word in done.stdout
     refused = command_line("tune", "--study", "tiny", "--dry-run", "--warm-start", "nope")

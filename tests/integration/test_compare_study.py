@@ -238,12 +238,25 @@ def test_a_choice_that_no_trial_was_trained_with_is_said_to_be_untried(
     counts = [sum(t.params["optimizer"] == o for t in trials) for o in ("adam", "sgd")]
     verdict = run(contest(differing, tmp_path, by=["optimizer"], best=20, epochs=1))[0][0]
     assert sorted(len(s.trials) for s in verdict.sides) == sorted(counts)
-    assert any("not 20, that trained to the end" in note for note in verdict.notes)
+    assert any("not 20, that ended well" in note for note in verdict.notes)
     lone = finished.search(
         _new(tmp_path, "lone"), **{**ONE_IS_WORSE, "search.trials": 1, "train.epochs": 1}
     )
     with pytest.raises(UserError, match="nothing to compare yet"):
         run(contest(lone, tmp_path / "there"))
+
+
+def test_a_choice_that_the_search_always_stopped_early_has_its_verdict_too(tmp_path: Path) -> None:
+    halving = {"search.pruner": "successive-halving", "search.first": [{"optimizer": "adam"}]}
+    stored = finished.search(tmp_path, **{**ONE_IS_WORSE, **halving})
+    trials = [t for t in stored.study.trials if t.params["optimizer"] == "sgd"]
+    assert trials
+    assert {t.state.name for t in trials} == {"PRUNED"}
+    verdict = run(contest(stored, tmp_path / "artifacts", by=["optimizer"]))[0][0]
+    assert verdict.sentence.startswith("optimizer: adam beats sgd by ")
+    sgd = verdict.sides[1]
+    assert sgd.pruned == len(sgd.trials) == 2
+    assert any("2 of the 2 trials of sgd had been stopped early" in note for note in verdict.notes)
 
 
 @pytest.mark.parametrize(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from searchae.compare.choice import Contest, SideChoice
+from searchae.compare.choice import Contest, SideChoice, _contest
 from searchae.compare.figures import losses, reconstructions
 from searchae.compare.ranking import Ranking, rank
 from searchae.compare.record import Record, shown
 from searchae.compare.verdict import Verdict, judge
 from searchae.report.summary import TrialRow
+from searchae.spec import Parameter
 from searchae.training import EpochResult
 
 SEEDS = (1, 2, 3)
@@ -83,9 +85,26 @@ def test_of_several_it_is_said_which_are_beaten_and_which_are_not() -> None:
 
 def test_one_knows_what_was_not_tried_and_who_had_more_chances() -> None:
     notes = judged({"relu": 20.0, "tanh": 20.0}, finished={"relu": 30, "tanh": 6}).notes
-    assert "activation: gelu was not tried to its end" in notes
+    assert "activation: gelu has no trial that ended well" in notes
     assert any("tried relu 30 times and tanh 6 times" in n for n in notes)
     assert not any("6 times" in n for n in judged({"relu": 20.0, "tanh": 20.0}).notes)
+
+
+def test_a_choice_is_stood_for_by_whole_trials_then_by_those_that_came_furthest() -> None:
+    row = TrialRow(0, "pruned", 0.0, {"activation": "relu"}, 6, "", 1.0, False)
+    rows = [
+        replace(row, number=0, psnr_db=30.0, epochs=1),
+        replace(row, number=1, psnr_db=20.0, epochs=4),
+        replace(row, number=2, psnr_db=18.0, epochs=3, state="complete"),
+        replace(row, number=3, psnr_db=19.0, state="complete"),
+        replace(row, number=4, psnr_db=21.0, epochs=4),
+        replace(row, number=5, psnr_db=40.0, outcome="diverged", state="complete"),
+        replace(row, number=6, psnr_db=40.0, state="failed"),
+    ]
+    of = Parameter("model.activation", choices=("relu", "tanh"))
+    relu, tanh = _contest(of, rows, 4).sides
+    assert (relu.trials, relu.pruned, relu.eligible) == ((3, 2, 4, 1), 2, 5)
+    assert (tanh.trials, tanh.pruned) == ((), 0)
 
 
 def test_all_of_it_is_json() -> None:

@@ -216,7 +216,7 @@ def test_a_trial_s_seconds_are_those_of_its_epochs_not_of_the_time_it_lay_waitin
 
 def test_trials_put_back_without_a_worker_are_spoken_of(stored: Stored) -> None:
     waiting = warnings(stored, trial(TrialState.WAITING))
-    assert "put back and no worker is alive: 1 trial; the same `searchae tune` goes on" in waiting
+    assert "1 trial put back, and no worker is alive: the same `searchae tune` command" in waiting
     assert "put back" not in warnings(stored, trial(TrialState.RUNNING))
 
 
