@@ -88,11 +88,12 @@ def pages(folder: Path) -> None:
     with dashboard(folder) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=FLAGS)
         page = browser.new_page(viewport={"width": 1280, "height": 800})
-        for name, address in (
-            ("trial", f"{url}/studies/1/trials?numbers={number}"),
-            ("report", report.as_uri()),
+        for name, address, shown in (
+            ("trial", f"{url}/studies/1/trials?numbers={number}", f"Trial {number} "),
+            ("report", report.as_uri(), "PSNR by trial"),
         ):
             page.goto(address, wait_until="networkidle")
+            page.get_by_text(shown).first.wait_for(timeout=120_000)
             page.wait_for_timeout(3000)
             page.screenshot(path=HERE / f"{name}.png")
         browser.close()
