@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 
 
 def main() -> None:
@@ -10,7 +11,10 @@ def main() -> None:
     from searchae.cli import run
 
     code = run()
-    gc.freeze()  # Python would look through all of torch for garbage, most of a second, and then go
+    # Python would look through all of torch for garbage, most of a second, and then go. Where
+    # torch's compiler was loaded it has to: triton's bindings print what they have left behind.
+    if "triton" not in sys.modules:
+        gc.freeze()
     raise SystemExit(code)
 
 
