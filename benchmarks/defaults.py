@@ -194,6 +194,11 @@ SIDES: dict[str, Mapping[str, Any] | type[Ours] | type[RayTune]] = {
 """Name -> ``[search]`` of a study, or somebody else's searcher."""
 
 
+def _made_by(side: str) -> tuple[type[Ours] | type[RayTune], Mapping[str, Any]]:
+    settings = SIDES[side]
+    return (settings, {}) if isinstance(settings, type) else (Ours, settings)
+
+
 class End(NamedTuple):
     """How a trial ended.
 
@@ -235,9 +240,8 @@ class Search:
 
     def __init__(self, table: Table, side: str, *, seed: int, once: bool) -> None:
         self._table, self._once = table, once
-        settings = SIDES[side]
-        made = settings if isinstance(settings, type) else Ours
-        self._spec = table.spec(seed=seed, search={} if isinstance(settings, type) else settings)
+        made, settings = _made_by(side)
+        self._spec = table.spec(seed=seed, search=settings)
         self._searcher = made(self._spec)
         self._taken: set[int] = set()
         self._spent = 0
@@ -410,8 +414,7 @@ def _replayed(key: Key) -> tuple[Key, Ends]:
 
 def _stamp(table: Table, side: str) -> int:
     """Changes with what a search depends on; one that was kept is used only if this is the same."""
-    settings = SIDES[side]
-    spec = table.spec(seed=0, search={} if isinstance(settings, type) else settings)
+    spec = table.spec(seed=0, search=_made_by(side)[1])
     makers = [Path(str(file)).read_text(encoding="utf-8") for file in (search.__file__, __file__)]
     return zlib.crc32(f"{table}{spec.search!r}{makers}{optuna.__version__}{side}".encode())
 

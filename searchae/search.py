@@ -182,16 +182,16 @@ def why_nothing_is_pruned(spec: StudySpec) -> str:
     search = spec.search
     if search.pruner == "none":
         return 'search.pruner is "none"'
-    ways = [f"search.min_epochs below {search.min_epochs}"] * (search.min_epochs > 1)
-    if search.pruner == "median":
-        ways.append('search.pruner = "successive-halving"')
-    else:
-        ways.append(f"search.reduction_factor above {search.reduction_factor}")
     if spec.epochs <= search.min_epochs:
         return (
             f"train.epochs = {spec.epochs} leaves no rung after search.min_epochs = "
             f"{search.min_epochs} at which to compare"
         )
+    ways = [f"search.min_epochs below {search.min_epochs}"] * (search.min_epochs > 1)
+    if search.pruner == "median":
+        ways.append('search.pruner = "successive-halving"')
+    else:
+        ways.append(f"search.reduction_factor above {search.reduction_factor}")
     return (
         f"no trial was worse than the {search.pruner} pruner's cut; {' or '.join(ways)} prunes more"
     )

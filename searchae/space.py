@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any, Protocol
 
@@ -33,26 +33,30 @@ def sample(spec: StudySpec, trial: Suggests) -> TrialParams:
     A parameter that hangs on another one (``l1_weight`` on ``regularizer``) is asked for after
     it, and only where it matters.
     """
+    return spec.resolve(_chosen(spec, lambda p: _suggest(trial, p)))
+
+
+def _chosen(spec: StudySpec, choose: Callable[[Parameter], Value]) -> dict[str, Any]:
+    """Key -> value of each parameter that matters, from what is chosen as Optuna stores it."""
     values: dict[str, Any] = {}
     for parameter in _parents_first(spec):
         if spec.is_active(parameter.key, values):
-            values[parameter.key] = parameter.value(_suggest(trial, parameter))
-    return spec.resolve(values)
+            values[parameter.key] = parameter.value(choose(parameter))
+    return values
 
 
-def first(spec: StudySpec, number: int, *, imported: int = 0) -> dict[str, Value]:
+def first(spec: StudySpec, index: int, *, warm: bool = False) -> dict[str, Value]:
     """What is set of a trial that the search begins with: ``search.first``, or the midpoint.
 
     Args:
         spec: The study.
-        number: The trial's.
-        imported: How many trials before it are another study's.
+        index: Which of its own trials, from 0; imported ones are not counted.
+        warm: Whether there are imported ones.
 
     Returns:
         Name -> value, as Optuna stores them; empty for a trial that is sampled as a whole.
     """
-    index = number - imported
-    known = imported or spec.search.first or spec.search.sampler == "random"
+    known = warm or spec.search.first or spec.search.sampler == "random"
     if index == 0 and spec.search.midpoint_first and not known:
         return midpoint(spec)
     if index >= len(spec.search.first):
@@ -74,13 +78,8 @@ def midpoint(spec: StudySpec) -> dict[str, Value]:
     Returns:
         Name -> value, as Optuna stores them; parameters that do not matter there are left out.
     """
-    found: dict[str, Value] = {}
-    values: dict[str, Any] = {}
-    for parameter in _parents_first(spec):
-        if spec.is_active(parameter.key, values):
-            found[parameter.name] = _middle(parameter)
-            values[parameter.key] = parameter.value(found[parameter.name])
-    return found
+    values = _chosen(spec, _middle)
+    return {p.name: stored_value(p, values[p.key]) for p in spec.space if p.key in values}
 
 
 def _middle(p: Parameter) -> Value:

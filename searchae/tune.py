@@ -114,7 +114,6 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
     step_s = _measure_step(spec, splits, device, precision)
     params = space.models(spec)[0]
     steps = -(-len(splits.train) // params.train.batch_size)
-    before = 1 if request.warm_start else 0
     return Plan(
         name=name,
         spec=spec,
@@ -126,7 +125,7 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
         splits=data.describe(splits),
         baseline_db=baseline_db,
         parameters=(min(sizes), max(sizes)),
-        begins=space.readable(spec, space.first(spec, before, imported=before)),
+        begins=space.readable(spec, space.first(spec, 0, warm=bool(request.warm_start))),
         step_s=step_s,
         epoch_s=step_s * steps,
     )

@@ -236,7 +236,8 @@ class Worker:
             self.stored.spec, number=number, remembered=self._remembered
         )
         self._study._thread_local.cached_all_trials = None  # what the last trial was sampled from
-        first = space.first(self.stored.spec, number, imported=self._imported)
+        imported = self._imported
+        first = space.first(self.stored.spec, number - imported, warm=imported > 0)
         if first:
             self.stored.storage.set_trial_system_attr(trial_id, "fixed_params", first)
         return Trial(self._study, trial_id)

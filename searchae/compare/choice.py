@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,9 +117,10 @@ def _contest(parameter: Parameter, rows: Sequence[TrialRow], best: int) -> Conte
         mine = [r for r in rows if name in r.params and r.params[name] == choice]
         good = sorted(filter(_ended_well, mine), key=_rank)
         finished = sum(r.state in ("complete", "pruned") for r in mine)
-        chosen = tuple(r.number for r in good[:best])
-        pruned = sum(r.state == "pruned" for r in good[:best])
-        sides.append(SideChoice(_text(choice), finished, len(good), chosen, pruned))
+        chosen = good[:best]
+        pruned = sum(r.state == "pruned" for r in chosen)
+        numbers = tuple(r.number for r in chosen)
+        sides.append(SideChoice(_text(choice), finished, len(good), numbers, pruned))
     return Contest(parameter.name, tuple(sides))
 
 
@@ -132,8 +134,8 @@ def _ended_well(row: TrialRow) -> bool:
 
 
 def _rank(row: TrialRow) -> tuple[float, ...]:
-    missed = 0.0 if row.state == "complete" else 1 / max(row.epochs, 1)
-    return (missed, -(row.psnr_db or 0.0), row.number)
+    reached = math.inf if row.state == "complete" else row.epochs
+    return (-reached, -(row.psnr_db or 0.0), row.number)
 
 
 def _text(choice: Any) -> str:

@@ -89,10 +89,10 @@ def test_the_middle_is_not_taken_where_it_would_teach_nothing_or_is_not_wanted()
     assert space.first(searched(rates), 0) == {"learning_rate": pytest.approx(0.2)}
     assert space.first(searched(rates, midpoint_first=False), 0) == {}
     assert space.first(searched(rates, sampler="random"), 0) == {}, "all of it is to be random"
-    assert space.first(searched(rates), 7, imported=7) == {}, "a warm start knows more"
+    assert space.first(searched(rates), 0, warm=True) == {}, "a warm start knows more"
     assert space.first(searched(rates, first=[{}]), 0) == {}, "what the user begins with"
     given = searched(rates, first=[{"learning_rate": 0.15}])
-    assert space.first(given, 7, imported=7) == {"learning_rate": 0.15}
+    assert space.first(given, 0, warm=True) == {"learning_rate": 0.15}
 
 
 def test_a_study_file_has_a_table_for_each(tmp_path: Path) -> None:
