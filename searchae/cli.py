@@ -35,6 +35,7 @@ from searchae.cli_shared import (
     Storage,
     StoredStudy,
     Study,
+    examples,
 )
 from searchae.cli_shared import await_study as _await
 from searchae.cli_shared import connect_to as _connect
@@ -91,8 +92,11 @@ def _main(
 
 
 @app.command(
-    epilog="Examples: searchae tune -s quickstart | searchae tune -s svhn --trials 200 "
-    "--workers 4 | searchae tune -s mnist --set train.epochs=5 --dry-run"
+    epilog=examples(
+        "searchae tune -s quickstart",
+        "searchae tune -s svhn --trials 200 --workers 4",
+        "searchae tune -s mnist --set train.epochs=5 --dry-run",
+    )
 )
 def tune(
     study: Study,
@@ -224,7 +228,9 @@ def _search(request: Request, runs_on: Launcher, *, as_json: bool) -> None:
     _print(as_json, summary.document, lambda: terminal.print_summary(summary))
 
 
-@app.command(epilog="Example: SEARCHAE_STORAGE=postgresql://me@db/searchae searchae worker -s svhn")
+@app.command(
+    epilog=examples("SEARCHAE_STORAGE=postgresql://me@db/searchae searchae worker -s svhn")
+)
 def worker(
     study: StoredStudy,
     storage: Storage = DEFAULT_STORAGE,
@@ -278,7 +284,7 @@ def worker(
         raise typer.Exit(INTERRUPTED)
 
 
-@app.command(epilog="Examples: searchae status -s svhn | searchae status -s svhn --watch")
+@app.command(epilog=examples("searchae status -s svhn", "searchae status -s svhn --watch"))
 def status(
     study: StoredStudy,
     storage: Storage = DEFAULT_STORAGE,
@@ -303,7 +309,7 @@ def status(
     _print(as_json, lambda: document, lambda: terminal.print_summary(summary, workers=True))
 
 
-@app.command(epilog="Example: searchae studies --json")
+@app.command(epilog=examples("searchae studies --json"))
 def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
     """List the study files that can be named, and the studies in the storage."""
     _quiet_optuna()
@@ -316,7 +322,7 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
     _print(as_json, lambda: document, lambda: terminal.print_studies(catalog.study_files(), stored))
 
 
-@app.command(epilog="Example: searchae best -s quickstart --json")
+@app.command(epilog=examples("searchae best -s quickstart --json"))
 def best(study: StoredStudy, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
     """Show the best trial."""
     _quiet_optuna()
@@ -335,8 +341,9 @@ def best(study: StoredStudy, storage: Storage = DEFAULT_STORAGE, as_json: AsJson
 
 
 @app.command(
-    epilog="Examples: searchae data mnist | searchae data house-numbers | "
-    "searchae data ./my-study.toml"
+    epilog=examples(
+        "searchae data mnist", "searchae data house-numbers", "searchae data ./my-study.toml"
+    )
 )
 def data(
     name: Annotated[

@@ -17,6 +17,7 @@ from searchae.cli_shared import (
     RecordedPrecision,
     Storage,
     StoredStudy,
+    examples,
     importing,
     open_study,
     quiet_optuna,
@@ -31,8 +32,11 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Examples: searchae compare -s quickstart | searchae compare -s svhn --by activation "
-    "--best 5 --seeds 5 | searchae compare -s svhn --top 10 --seeds 5"
+    epilog=examples(
+        "searchae compare -s quickstart",
+        "searchae compare -s svhn --by activation --best 5 --seeds 5",
+        "searchae compare -s svhn --top 10 --seeds 5",
+    )
 )
 def compare(
     study: StoredStudy,

@@ -16,6 +16,7 @@ from searchae.cli_shared import (
     Artifacts,
     Storage,
     database_exists,
+    examples,
     quiet_optuna,
 )
 from searchae.errors import StorageError, UserError
@@ -29,9 +30,11 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Examples: searchae dashboard | "
-    "searchae dashboard --hash-password ann > login.txt | "
-    "searchae dashboard --host 0.0.0.0 --login login.txt"
+    epilog=examples(
+        "searchae dashboard",
+        "searchae dashboard --hash-password ann > login.txt",
+        "searchae dashboard --host 0.0.0.0 --login login.txt",
+    )
 )
 def dashboard(
     storage: Storage = DEFAULT_STORAGE,

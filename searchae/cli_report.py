@@ -14,6 +14,7 @@ from searchae.cli_shared import (
     AsJson,
     Storage,
     StoredStudy,
+    examples,
     open_study,
     quiet_optuna,
     show,
@@ -24,8 +25,10 @@ app = typer.Typer()
 
 
 @app.command(
-    epilog="Examples: searchae report -s quickstart --out report.html | "
-    "searchae report -s svhn --csv trials.csv --tensorboard runs"
+    epilog=examples(
+        "searchae report -s quickstart --out report.html",
+        "searchae report -s svhn --csv trials.csv --tensorboard runs",
+    )
 )
 def report(
     study: StoredStudy,

@@ -88,6 +88,12 @@ WAIT_S = 2.0
 """Seconds between two looks for a study that is awaited."""
 
 
+def examples(*commands: str) -> str:
+    """The end of a command's help: commands to try, a line each."""
+    unwrapped = "\b"  # click's mark of a paragraph whose lines are kept as they are
+    return "\n".join((unwrapped, "Examples:", *(f"  {command}" for command in commands)))
+
+
 def show(
     as_json: bool, document: Callable[[], Mapping[str, Any]], text: Callable[[], None]
 ) -> None:

@@ -16,6 +16,7 @@ from searchae.cli_shared import (
     RecordedPrecision,
     Storage,
     StoredStudy,
+    examples,
     importing,
     open_study,
     quiet_optuna,
@@ -50,8 +51,11 @@ Threads = Annotated[
 
 
 @app.command(
-    epilog="Examples: searchae train -s quickstart --out best | searchae train -s svhn --trial 17 "
-    "--epochs 200 --seeds 5 --out svhn-17 | searchae train -s quickstart --epochs search --out same"
+    epilog=examples(
+        "searchae train -s quickstart --out best",
+        "searchae train -s svhn --trial 17 --epochs 200 --seeds 5 --out svhn-17",
+        "searchae train -s quickstart --epochs search --out same",
+    )
 )
 def train(
     study: StoredStudy,
@@ -144,7 +148,7 @@ def train(
     show(as_json, lambda: metrics, lambda: terminal_winner.print_trained(metrics))
 
 
-@app.command(epilog="Examples: searchae evaluate best | searchae evaluate best --split validation")
+@app.command(epilog=examples("searchae evaluate best", "searchae evaluate best --split validation"))
 def evaluate(
     folder: Folder,
     split: Annotated[str, typer.Option(metavar="test|validation", help="Which images.")] = "test",
@@ -176,7 +180,7 @@ def evaluate(
 
 
 @app.command(
-    epilog="Examples: searchae encode best photos/ codes.npz | searchae encode best x.npz z.npz"
+    epilog=examples("searchae encode best photos/ codes.npz", "searchae encode best x.npz z.npz")
 )
 def encode(
     folder: Folder,
@@ -203,7 +207,7 @@ def encode(
 
 
 @app.command(
-    epilog="Examples: searchae decode best codes.npz back/ | searchae decode best z.npz y.npz"
+    epilog=examples("searchae decode best codes.npz back/", "searchae decode best z.npz y.npz")
 )
 def decode(
     folder: Folder,
@@ -230,7 +234,7 @@ def decode(
     show(as_json, lambda: document, lambda: terminal_winner.print_used(document))
 
 
-@app.command(epilog="Example: searchae reconstruct best photos/ photos-after/")
+@app.command(epilog=examples("searchae reconstruct best photos/ photos-after/"))
 def reconstruct(
     folder: Folder,
     given: In,
@@ -268,8 +272,9 @@ def reconstruct(
 
 
 @app.command(
-    epilog="Examples: searchae export best best.pt2 | "
-    "searchae export best encoder.onnx --part encoder"
+    epilog=examples(
+        "searchae export best best.pt2", "searchae export best encoder.onnx --part encoder"
+    )
 )
 def export(
     folder: Folder,
