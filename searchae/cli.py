@@ -331,11 +331,14 @@ def best(study: StoredStudy, storage: Storage = DEFAULT_STORAGE, as_json: AsJson
     from searchae.report import summarize
 
     stored = _open(storage, study)
-    found = summarize(stored, Ledger(stored)).best
+    summary = summarize(stored, Ledger(stored))
+    found, done, asked = summary.best, summary.counts.finished, summary.counts.budget
     if found is None:
         raise UserError(
             f"study {study!r}: no trial has trained to its end yet; see searchae status"
         )
+    if done < asked:
+        terminal.note(f"the best of {done} of {asked} trials: the search is not finished")
     document = {"number": found.number, "psnr_db": found.psnr_db, "params": found.params}
     _print(as_json, lambda: document, lambda: terminal.print_best(found, stored.spec))
 

@@ -315,6 +315,15 @@ def test_a_worker_joins_with_the_storage_alone(
     assert finished(url) == 8
 
 
+def test_the_best_of_an_unfinished_search_is_said_to_be_that(
+    command_line: Run, told: dict[str, Any], url: str
+) -> None:
+    Ledger(load_study(connect(url), "tiny")).set_budget(8)
+    done = command_line("best", "-s", "tiny", "--json")
+    assert json.loads(done.stdout) == told["best"]
+    assert "the best of 6 of 8 trials: the search is not finished" in done.stderr
+
+
 def test_a_worker_with_other_data_is_refused(
     command_line: Run, folder: Path, told: dict[str, Any]
 ) -> None:
@@ -340,7 +349,9 @@ def test_status_best_and_studies_tell_what_tune_told(
     assert studies["stored"] == ["tiny"]
     assert {"svhn", "tiny", "quickstart"} <= studies["files"].keys()
     assert studies["files"]["tiny"].endswith("studies/tiny.toml")
-    assert f"trial {best['number']}:" in command_line("best", "-s", "tiny").stdout
+    shown = command_line("best", "-s", "tiny")
+    assert f"trial {best['number']}:" in shown.stdout
+    assert not shown.stderr
     assert "6 of 6" in command_line("status", "-s", "tiny", "--watch").stdout
 
 
