@@ -294,10 +294,11 @@ def status(
     as_json: AsJson = False,
 ) -> None:
     """Show how far a study is, which workers live, and the best trial so far."""
-    _quiet_optuna()
-    from searchae import live, terminal
-    from searchae.ledger import Ledger
-    from searchae.report import summarize
+    with _importing():
+        _quiet_optuna()
+        from searchae import live, terminal
+        from searchae.ledger import Ledger
+        from searchae.report import summarize
 
     stored = _open(storage, study)
     ledger = Ledger(stored)
@@ -312,9 +313,10 @@ def status(
 @app.command(epilog=examples("searchae studies --json"))
 def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
     """List the study files that can be named, and the studies in the storage."""
-    _quiet_optuna()
-    from searchae import catalog, terminal
-    from searchae.study import study_names
+    with _importing():
+        _quiet_optuna()
+        from searchae import catalog, terminal
+        from searchae.study import study_names
 
     files = {name: str(path) for name, path in catalog.study_files().items()}
     stored = study_names(_connect(storage)) if _exists(storage) else []
@@ -325,10 +327,11 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
 @app.command(epilog=examples("searchae best -s quickstart --json"))
 def best(study: StoredStudy, storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None:
     """Show the best trial."""
-    _quiet_optuna()
-    from searchae import terminal
-    from searchae.ledger import Ledger
-    from searchae.report import summarize
+    with _importing():
+        _quiet_optuna()
+        from searchae import terminal
+        from searchae.ledger import Ledger
+        from searchae.report import summarize
 
     stored = _open(storage, study)
     summary = summarize(stored, Ledger(stored))
@@ -356,10 +359,11 @@ def data(
     as_json: AsJson = False,
 ) -> None:
     """Fetch and check a data set, and show its splits."""
-    from searchae import catalog, study_file, terminal
-    from searchae import data as use_case
-    from searchae.errors import nearest
-    from searchae.spec import SOURCES_WITHOUT_PATH
+    with _importing():
+        from searchae import catalog, study_file, terminal
+        from searchae import data as use_case
+        from searchae.errors import nearest
+        from searchae.spec import SOURCES_WITHOUT_PATH
 
     known = {*SOURCES_WITHOUT_PATH, *catalog.study_files()}
     if name in SOURCES_WITHOUT_PATH:

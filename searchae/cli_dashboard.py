@@ -17,6 +17,7 @@ from searchae.cli_shared import (
     Storage,
     database_exists,
     examples,
+    importing,
     quiet_optuna,
 )
 from searchae.errors import StorageError, UserError
@@ -79,10 +80,11 @@ def dashboard(
         return
     if allow_writes and read_only:
         raise UserError("--allow-writes and --read-only exclude each other; leave one out")
-    quiet_optuna()
-    from searchae import dashboard as use_case
-    from searchae.retry import Backoff
-    from searchae.storage import connect, masked
+    with importing():
+        quiet_optuna()
+        from searchae import dashboard as use_case
+        from searchae.retry import Backoff
+        from searchae.storage import connect, masked
 
     logins = _logins(login)
     options = use_case.Options(

@@ -15,6 +15,7 @@ from searchae.cli_shared import (
     Storage,
     StoredStudy,
     examples,
+    importing,
     open_study,
     quiet_optuna,
     show,
@@ -52,9 +53,10 @@ def report(
     """Write a study's report as one HTML file, or its trials for other tools."""
     if not (out or csv or parquet or tensorboard):
         raise UserError("nothing to write: give --out, --csv, --parquet or --tensorboard")
-    quiet_optuna()
-    from searchae.report import findings, frame, page
-    from searchae.report import tensorboard as board
+    with importing():
+        quiet_optuna()
+        from searchae.report import findings, frame, page
+        from searchae.report import tensorboard as board
 
     stored = open_study(storage, study)
     found = findings.collect(stored, artifacts=artifacts)

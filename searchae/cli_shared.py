@@ -108,13 +108,18 @@ def show(
 def importing() -> Iterator[None]:
     """Within the block Python collects no garbage: around imports that take seconds.
 
-    They leave hardly any, and looking for it takes a quarter of their time.
+    They leave hardly any, and looking for it takes a quarter of their time. Who waits at a
+    terminal sees a word meanwhile, which goes when they are done.
     """
-    enabled = gc.isenabled()
+    enabled, watched = gc.isenabled(), sys.stderr.isatty()
     gc.disable()
+    if watched:
+        print("loading ...", end="", file=sys.stderr, flush=True)
     try:
         yield
     finally:
+        if watched:
+            print("\r           \r", end="", file=sys.stderr, flush=True)
         if enabled:
             gc.enable()
 

@@ -163,8 +163,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Measure a bundle on the images that it was made with: metrics.json's figures again."""
-    from searchae import terminal, terminal_winner
-    from searchae.bundle.figures import SPLITS, evaluated
+    with importing():
+        from searchae import terminal, terminal_winner
+        from searchae.bundle.figures import SPLITS, evaluated
 
     if split not in SPLITS:
         raise UserError(f"--split {split}: {nearest(split, SPLITS)}")
@@ -193,8 +194,9 @@ def encode(
     """Turn images into latents."""
     import numpy as np
 
-    from searchae import terminal_winner
-    from searchae.bundle import images as files
+    with importing():
+        from searchae import terminal_winner
+        from searchae.bundle import images as files
 
     files.check_out(out, npz_only=True)
     bundle = _load(folder, device)
@@ -219,9 +221,10 @@ def decode(
     as_json: AsJson = False,
 ) -> None:
     """Turn latents into images: uint8, in an .npz or as PNG files."""
-    from searchae import terminal_winner
-    from searchae.bundle import images as files
-    from searchae.bundle.model import BATCH
+    with importing():
+        from searchae import terminal_winner
+        from searchae.bundle import images as files
+        from searchae.bundle.model import BATCH
 
     files.check_out(out)
     bundle = _load(folder, device)
@@ -250,9 +253,10 @@ def reconstruct(
 
     import numpy as np
 
-    from searchae import terminal_winner
-    from searchae.bundle import images as files
-    from searchae.bundle.figures import psnrs
+    with importing():
+        from searchae import terminal_winner
+        from searchae.bundle import images as files
+        from searchae.bundle.figures import psnrs
 
     files.check_out(out)
     bundle = _load(folder, device)
@@ -288,9 +292,10 @@ def export(
 
     ONNX needs the packages of searchae's extra: pip install 'searchae[onnx]'.
     """
-    from searchae import terminal_winner
-    from searchae.bundle.export import PARTS
-    from searchae.bundle.export import export as use_case
+    with importing():
+        from searchae import terminal_winner
+        from searchae.bundle.export import PARTS
+        from searchae.bundle.export import export as use_case
 
     if part not in PARTS:
         raise UserError(f"--part {part}: {nearest(part, PARTS)}")

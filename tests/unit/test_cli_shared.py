@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 
 import pytest
 
@@ -17,6 +18,24 @@ def test_imports_are_not_searched_for_garbage_and_what_runs_then_is() -> None:
     with pytest.raises(ImportError), importing():
         raise ImportError
     assert gc.isenabled()
+
+
+class _Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("stderr", [io.StringIO(), _Terminal()], ids=["file", "terminal"])
+def test_who_waits_at_a_terminal_sees_that_it_loads(
+    stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr", stderr)
+    with importing():
+        during = stderr.getvalue()
+    assert during == ("loading ..." if stderr.isatty() else "")
+    blank = stderr.getvalue().removeprefix(during)
+    assert blank.strip() == ""
+    assert len(blank.strip("\r")) == len(during)  # all of the word is wiped
 
 
 def test_a_collector_that_somebody_has_switched_off_stays_off() -> None:
