@@ -207,8 +207,8 @@ def tune(
 
 def _show_plan(request: Request, runs_on: Launcher, *, as_json: bool) -> None:
     with _importing():
+        from searchae import dry_run as use_case
         from searchae import terminal
-        from searchae import tune as use_case
 
     pages.keep()  # as a worker does, whose step is measured here
     plan = use_case.plan(request, terminal.note, runs_on)

@@ -165,7 +165,10 @@ def open_study(url: str, study: str, *, stop: threading.Event | None = None) -> 
     from searchae.study import load_study
 
     if not database_exists(url):
-        raise NoStudyError(f"{masked(url)}: there is no such database; `searchae tune` makes one")
+        raise NoStudyError(
+            f"{masked(url)}: there is no such database; `searchae tune` makes one, once it has "
+            "its images"
+        )
     return load_study(connect_to(url, stop=stop), study)
 
 

@@ -23,6 +23,7 @@ from searchae.cli_shared import (
     show,
 )
 from searchae.errors import UserError, nearest
+from searchae.words import counted
 
 if TYPE_CHECKING:
     from searchae.bundle import Bundle
@@ -136,7 +137,8 @@ def train(
     at_most = plan.params.train.epochs
     terminal.note(
         f"trial {plan.trial.number}: at most {at_most} epochs, {len(plan.seeds)} "
-        f"seed{'s' if len(plan.seeds) > 1 else ''}, on {plan.device} with {plan.threads} threads"
+        f"seed{'s' if len(plan.seeds) > 1 else ''}, on {plan.device} with "
+        f"{counted(plan.threads, 'thread')}"
     )
     better = stored.study.user_attrs.get(WINNER, {}).get("number", plan.trial.number)
     if trial == "best" and better != plan.trial.number:

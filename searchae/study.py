@@ -175,6 +175,20 @@ def check_same(stored: Stored, *, spec: StudySpec, data_hash: str) -> None:
     Raises:
         StudyMismatchError: With the differences, a line each.
     """
+    check_spec(stored, spec)
+    if stored.data_hash != data_hash:
+        raise StudyMismatchError(
+            f"study {stored.name!r} was made with data {stored.data_hash[:12]}, here it is "
+            f"{data_hash[:12]}: check --data-dir and the files' versions"
+        )
+
+
+def check_spec(stored: Stored, spec: StudySpec) -> None:
+    """The part of ``check_same`` that needs no images.
+
+    Raises:
+        StudyMismatchError: With the differences, a line each.
+    """
     changes = stored.spec.differences(spec)
     if changes:
         lines = "\n".join(f"  {line}" for line in changes)
@@ -182,11 +196,6 @@ def check_same(stored: Stored, *, spec: StudySpec, data_hash: str) -> None:
             f"study {stored.name!r} was made with another spec (stored -> now):\n{lines}\n"
             f"Give the new one another --name; --warm-start {stored.name} lets it learn from these "
             "trials. Or go on with this one: --set KEY=VALUE with what is stored."
-        )
-    if stored.data_hash != data_hash:
-        raise StudyMismatchError(
-            f"study {stored.name!r} was made with data {stored.data_hash[:12]}, here it is "
-            f"{data_hash[:12]}: check --data-dir and the files' versions"
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,9 +15,9 @@ from rich.table import Table
 from searchae.words import assignments, counted, duration, value
 
 if TYPE_CHECKING:
+    from searchae.dry_run import Plan
     from searchae.report import Summary, TrialRow
     from searchae.spec import StudySpec
-    from searchae.tune import Plan
 
 
 WORDS = {"taken_away": "taken over by another worker", "put_back": "put back for another worker"}
@@ -144,6 +145,9 @@ def print_plan(plan: Plan) -> None:
     out.print(
         f"search     {search.trials} trials, {search.sampler}, {search.pruner}, seed {spec.seed}"
     )
+    left = max(0, search.trials - plan.done)
+    if plan.done:
+        out.print(f"done       {plan.done} of them already; {left} to run")
     if plan.begins:
         out.print(f"begins     with {assignments(plan.begins)}", markup=False)
     out.print(
@@ -155,7 +159,8 @@ def print_plan(plan: Plan) -> None:
         f"time       {plan.step_s * 1e3:.1f} ms a step, about {duration(plan.epoch_s)} an epoch, "
         f"{duration(plan.epoch_s * spec.epochs)} a full training of {spec.epochs} epochs"
     )
-    whole = plan.epoch_s * spec.epochs * search.trials / plan.workers
+    rounds = math.ceil(left / plan.workers)
+    whole = plan.epoch_s * spec.epochs * rounds
     out.print(f"           at most {duration(whole)} in all, less what pruning saves")
     out.print("Nothing was trained; leave out --dry-run to start.")
 

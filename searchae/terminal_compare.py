@@ -44,13 +44,14 @@ def print_plan(document: dict[str, Any]) -> None:
 def print_verdicts(verdicts: Sequence[Verdict], html: str) -> None:
     """A table and a sentence for each parameter."""
     from searchae.compare.page import HEAD, cells
+    from searchae.compare.verdict import notes_of
 
     for verdict in verdicts:
         _print_table((verdict.parameter, *HEAD[1:]), [cells(s) for s in verdict.sides])
         print()
     for verdict in verdicts:
         print(verdict.sentence)
-    for note in [n for v in verdicts for n in v.notes]:
+    for note in notes_of(verdicts):
         print(f"note: {note}")
     print(f"plots: {html}")
 

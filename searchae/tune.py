@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
+from sqlalchemy import URL
 
 from searchae import (
     data,
@@ -31,10 +33,11 @@ from searchae.ledger import Ledger
 from searchae.report import Summary, TrialRow, summarize
 from searchae.request import Request, jobs, resolve, sized_fleet
 from searchae.spec import Progress, StudySpec
-from searchae.training import Trainer, mean_image_psnr_db
+from searchae.training import mean_image_psnr_db
 from searchae.training.device import pick_device
-from searchae.training.kernels import check_wish, kernels_of
-from searchae.training.precision import Precision, pick_precision, why_slow
+from searchae.training.kernels import check_wish
+from searchae.training.precision import pick_precision, why_slow
+from searchae.words import counted
 from searchae.worker import checkpoint_folder
 
 FOLLOW_S, END_S = 1.0, 0.25
@@ -56,79 +59,6 @@ class Watcher(Protocol):
 
     def progress(self, summary: Summary) -> None:
         """How far the study is."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a search would do: ``tune --dry-run``.
-
-    Attributes:
-        name: The study's name.
-        spec: The resolved spec.
-        device: Where it would run.
-        workers: How many at once.
-        threads: CPU threads of each.
-        precision: ``fp32`` or ``bf16``, on this machine.
-        kernels: What convolves there: ``winograd`` (compiled, where it fits) or ``torch``.
-        splits: Images by split, their shape and hash.
-        baseline_db: PSNR of the mean training image, in dB.
-        parameters: Trainable parameters of the smallest and the largest net.
-        begins: What is set of the first trial, name -> value; the rest of it is sampled.
-        step_s: Seconds a training step takes, measured on one batch after a warm-up.
-        epoch_s: Seconds an epoch would take at that rate, without validation.
-    """
-
-    name: str
-    spec: StudySpec
-    device: str
-    workers: int
-    threads: int
-    precision: str
-    kernels: str
-    splits: dict[str, Any]
-    baseline_db: float
-    parameters: tuple[int, int]
-    begins: dict[str, Any]
-    step_s: float
-    epoch_s: float
-
-
-def plan(request: Request, progress: Progress, launcher: Launcher | None = None) -> Plan:
-    """Checks everything that a search needs, measures a step on this machine, trains nothing.
-
-    Raises:
-        UserError: What ``tune`` would raise before it starts.
-    """
-    name, spec = resolve(request)
-    device = pick_device(request.device)
-    precision = pick_precision(request.precision, device)
-    _check_hours(request.max_hours)
-    _warm_start(request)
-    splits, baseline_db = _load(spec, request, progress)
-    sizes = _check_models(spec, splits)
-    launcher = launcher or LocalLauncher()
-    crew = sized_fleet(request, launcher)
-    _advise(request, crew, progress)
-    crew = _measured(crew, request, launcher, spec, splits, lambda _: None)
-    torch.set_num_threads(crew.threads)
-    step_s = _measure_step(spec, splits, device, precision)
-    params = space.models(spec)[0]
-    steps = -(-len(splits.train) // params.train.batch_size)
-    return Plan(
-        name=name,
-        spec=spec,
-        device=str(device),
-        workers=crew.workers,
-        threads=crew.threads,
-        precision=precision,
-        kernels=kernels_of(device, precision),
-        splits=data.describe(splits),
-        baseline_db=baseline_db,
-        parameters=(min(sizes), max(sizes)),
-        begins=space.readable(spec, space.first(spec, 0, warm=bool(request.warm_start))),
-        step_s=step_s,
-        epoch_s=step_s * steps,
-    )
 
 
 class Stop(threading.Event):
@@ -170,13 +100,16 @@ def tune(
         pick_device(request.device)
     pick_precision(request.precision, torch.device("cpu"))  # the name; workers pick for themselves
     check_wish()
-    _check_hours(request.max_hours)
+    check_hours(request.max_hours)
     crew = sized_fleet(request, launcher)
-    _advise(request, crew, watcher.note)
-    source = _warm_start(request)
-    connection = storage.connect(request.storage)
-    splits, baseline_db = _load(spec, request, watcher.note)
-    _check_models(spec, splits)
+    advise(request, crew, watcher.note)
+    source = warm_start(request)
+    there = stored_study(request, name)
+    if there:  # before the images, which may take minutes
+        study.check_spec(there, spec)
+    connection = there.storage if there else storage.connect(request.storage)
+    splits, baseline_db = load_images(spec, request, watcher.note)
+    check_models(spec, splits)
     stored, created = study.open_study(
         connection,
         name,
@@ -201,7 +134,7 @@ def tune(
     watcher.note(_opening(stored, created=created, finished=counts.finished, left=left))
     if left == 0:
         return summarize(stored, ledger)
-    crew = _measured(crew, request, launcher, spec, splits, watcher.note)
+    crew = measured(crew, request, launcher, spec, splits, watcher.note)
     del splits
     supervisor = Supervisor(launcher, jobs(crew, request, stored.name, at_most=left))
     try:
@@ -219,7 +152,7 @@ def tune(
     return summarize(stored, ledger)
 
 
-def _measured(
+def measured(
     crew: fleet.Fleet,
     request: Request,
     launcher: Launcher,
@@ -244,7 +177,7 @@ def _measured(
     return sized_fleet(replace(request, workers_per_device=bears), launcher)
 
 
-def _advise(request: Request, crew: fleet.Fleet, note: Callable[[str], None]) -> None:
+def advise(request: Request, crew: fleet.Fleet, note: Callable[[str], None]) -> None:
     """Says what is allowed, but helps nobody."""
     if crew.gpus:
         return
@@ -252,32 +185,67 @@ def _advise(request: Request, crew: fleet.Fleet, note: Callable[[str], None]) ->
         note("--workers-per-device: no GPU is used, so that it changes nothing; see --workers")
     cpu = torch.device("cpu")
     slow = why_slow(pick_precision(request.precision, cpu), cpu)
-    if slow and crew.nearby:
+    if not crew.nearby:
+        return
+    if slow:
         note(slow)
+    cores, wanted = len(os.sched_getaffinity(0)), crew.workers * crew.threads
+    if wanted > cores:
+        note(
+            f"{counted(crew.workers, 'worker')} of {counted(crew.threads, 'thread')} on "
+            f"{counted(cores, 'core')}: more than one a core makes each slower"
+        )
 
 
-def _warm_start(request: Request) -> study.Stored | None:
+def warm_start(request: Request) -> study.Stored | None:
+    """The study that a new one starts from, if any.
+
+    Raises:
+        NoStudyError: It is not there.
+    """
     if not request.warm_start:
         return None
     url = storage.parse_url(request.storage)
-    if storage.is_sqlite(url) and not Path(str(url.database)).exists():
+    if not _has_database(url):
         where = storage.masked(url)
         raise NoStudyError(f"study {request.warm_start!r} is not in {where}, which is not there")
     return study.load_study(storage.connect(url), request.warm_start)
 
 
-def _check_hours(hours: float | None) -> None:
+def stored_study(request: Request, name: str) -> study.Stored | None:
+    """The study, if it is there already; no database is made by looking for it."""
+    url = storage.parse_url(request.storage)
+    if not _has_database(url):
+        return None
+    try:
+        return study.load_study(storage.connect(url), name)
+    except NoStudyError:
+        return None
+
+
+def _has_database(url: URL) -> bool:
+    """Whether a SQLite file is there; of other databases only connecting shows it."""
+    return not storage.is_sqlite(url) or Path(str(url.database)).exists()
+
+
+def check_hours(hours: float | None) -> None:
+    """Refuses a time limit that is none.
+
+    Raises:
+        UserError: It is not a number above 0.
+    """
     if hours is not None and not (math.isfinite(hours) and hours > 0):
         raise UserError(f"--max-hours {hours:g}: give a number of hours above 0, 0.5 for half one")
 
 
-def _load(spec: StudySpec, request: Request, progress: Progress) -> tuple[data.Splits, float]:
+def load_images(spec: StudySpec, request: Request, progress: Progress) -> tuple[data.Splits, float]:
+    """The images, and the PSNR of the mean training image on the validation split, in dB."""
     objective.check_artifacts(request.artifacts)
     splits = data.load(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=progress)
     return splits, mean_image_psnr_db(splits.train, splits.validation)
 
 
-def _check_models(spec: StudySpec, splits: data.Splits) -> list[int]:
+def check_models(spec: StudySpec, splits: data.Splits) -> list[int]:
     """Builds every net of the space once; returns their trainable parameters."""
     everything = space.models(spec)
     sizes = [
@@ -290,23 +258,6 @@ def _check_models(spec: StudySpec, splits: data.Splits) -> list[int]:
             f"train.batch_size: {largest} exceeds the {len(splits.train)} training images"
         )
     return sizes
-
-
-def _measure_step(
-    spec: StudySpec, splits: data.Splits, device: torch.device, precision: Precision
-) -> float:
-    """Seconds of one training step, from eight of them after a warm-up."""
-    first = space.models(spec)[0]
-    steps = min(8, max(1, len(splits.train) // first.train.batch_size))
-    trainer = Trainer(
-        replace(first, train=first.train.model_copy(update={"epochs": 2, "patience": 0})),
-        train=splits.train[: steps * first.train.batch_size],
-        validation=splits.validation[:1],
-        seed=spec.seed,
-        device=device,
-        precision=precision,
-    )
-    return list(trainer.epochs())[-1].seconds / steps
 
 
 def _opening(stored: study.Stored, *, created: bool, finished: int, left: int) -> str:

@@ -72,9 +72,10 @@ def read_config(folder: Path) -> BundleConfig:
     try:
         document = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
+        there = folder.exists()
+        fault = f"is no bundle: there is no {CONFIG} in it" if there else "there is no such folder"
         raise BundleError(
-            f"{folder}: is no bundle: there is no {CONFIG} in it; "
-            "`searchae train --study NAME --out DIR` writes one"
+            f"{folder}: {fault}; `searchae train --study NAME --out DIR` writes one"
         ) from None
     except OSError as e:
         raise BundleError(f"{path}: cannot be read: {e.strerror or e}") from e

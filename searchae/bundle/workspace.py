@@ -74,14 +74,16 @@ def _check(folder: Path, identity: Mapping[str, Any]) -> None:
         raise UserError(f"--out {folder}: is a file; give a folder")
     unfinished = folder / HIDDEN / IDENTITY
     if unfinished.exists():
-        _same(folder, _read(unfinished), identity, what="an unfinished training")
+        _same(folder, _read(unfinished), identity, what="another unfinished training")
     elif (folder / CONFIG).exists():
         try:
             found = read_config(folder)
         except BundleError as e:
             raise UserError(f"--out {folder}: holds something else: {e}") from e
-        bundle = {"study": found.study, "trial": found.trial, "data_hash": found.data_hash}
-        _same(folder, bundle, {k: identity[k] for k in bundle}, what="the bundle")
+        bundle = found.model_dump(mode="json", include=set(identity))
+        _same(
+            folder, bundle, {k: identity[k] for k in bundle}, what="the bundle of another training"
+        )
     elif folder.is_dir() and any(p.name != HIDDEN for p in folder.iterdir()):
         raise UserError(f"--out {folder}: holds something that is no bundle; give a new folder")
 
@@ -95,7 +97,7 @@ def _same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, 
     ]
     if lines:
         raise UserError(
-            f"--out {folder}: holds {what} of something else (there -> now):\n"
+            f"--out {folder}: holds {what} (there -> now):\n"
             + "\n".join(lines)
             + "\nGive another folder, or remove this one."
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from searchae.compare import figures
 from searchae.compare.figures import Bytes
-from searchae.compare.verdict import SideFigures, Trained, Verdict
+from searchae.compare.verdict import SideFigures, Trained, Verdict, notes_of
 from searchae.data.disk import atomic_file
 from searchae.report.markup import NONE, Section, plot, table
 from searchae.report.page import document
@@ -53,7 +53,7 @@ def write(
 
 def _answers(verdicts: Sequence[Verdict], how_long: str) -> Section:
     said = "".join(f"<p>{_bold(v.sentence)}.</p>" for v in verdicts)
-    notes = "".join(f'<p class="note">{escape(n)}.</p>' for v in verdicts for n in v.notes)
+    notes = "".join(f'<p class="note">{escape(n)}.</p>' for n in notes_of(verdicts))
     body = f'<div class="say">{said}</div>{notes}<p class="note">{escape(HOW)}</p>'
     return Section("result", "", body + f'<p class="note">{escape(how_long)}</p>')
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics as plain
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -133,8 +133,8 @@ class Verdict:
                 )
         if len(self.sides) > 1 and (self.wanted < ENOUGH or len(self.seeds) < ENOUGH):
             found.append(
-                f"{self.parameter}: of so few trials and seeds intervals are wide; give --best and "
-                f"--seeds {ENOUGH} or more"
+                f"{self.parameter}: with so few trials and seeds intervals are wide; "
+                f"--best {ENOUGH} --seeds {ENOUGH} or more narrow them"
             )
         if len(self.sides) > 1 and all(len(s.trials) == 1 for s in self.sides):
             found.append(
@@ -249,3 +249,11 @@ def _figures(choice: SideChoice, trained: Trained, seeds: Sequence[int]) -> Side
         sparsity=plain.fmean(r.sparsity for r in records),
         diverged=sum(r.ended in BAD_ENDS for r in records),
     )
+
+
+def notes_of(verdicts: Iterable[Verdict]) -> list[str]:
+    """Their notes; what is to be said of several parameters is said once."""
+    parameters: dict[str, list[str]] = {}
+    for parameter, _, text in (n.partition(": ") for v in verdicts for n in v.notes):
+        parameters.setdefault(text, []).append(parameter)
+    return [f"{', '.join(names)}: {text}" for text, names in parameters.items()]

@@ -75,8 +75,9 @@ def find(path: str, *, data_dir: Path, key: str) -> Path:
     for place in places:
         if place.exists():
             return place
-    tried = " nor at ".join(str(p) for p in dict.fromkeys(places))
-    raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}")
+    tried = " nor at ".join(str(p.absolute()) for p in dict.fromkeys(places))
+    hint = "" if given.is_absolute() else "; --data-dir or SEARCHAE_DATA_DIR says where it lies"
+    raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}{hint}")
 
 
 @contextmanager

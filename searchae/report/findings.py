@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,7 +24,7 @@ from searchae.spec import StudySpec
 from searchae.study import ERROR, OUTCOME, RUNTIME, SPLITS, VERSIONS, WARM_START, Stored
 
 MOST_PICTURES = 5
-FEWEST_FOR_IMPORTANCES, TOP_SHARE, FEWEST_TOP = 10, 0.1, 5
+FEWEST_FOR_IMPORTANCES, TOP_SHARE, FEWEST_TOP = 10, 0.1, 12
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class Importances:
     Attributes:
         shares: Parameter -> share, the largest first; they add up to 1. Empty if not known.
         top: How many of the best trials were set against all.
-        trials: How many completed trials there were.
+        trials: How many trials had ended.
         missing: Why there are none, if so.
     """
 
@@ -192,32 +193,47 @@ def best_so_far(runs: Sequence[Run]) -> list[float | None]:
 def importances(trials: Sequence[FrozenTrial]) -> Importances:
     """What sets the best trials apart, by PED-ANOVA, which knows conditional parameters.
 
-    The best tenth is set against all completed trials, but no fewer than five: with two or three
-    it would be chance.
+    The best tenth is set against all trials, but no fewer than twelve or half of them: where a
+    handful lie in a range is chance. Pruned trials are among them, with the PSNR that they had come to: of those trained
+    to their end alone, a choice that the pruner always stopped would seem not to matter.
     """
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
-    count = len(complete)
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    ended = [_as_complete(t) for t in trials if t.state in states and _came_to(t) is not None]
+    count = len(ended)
     if count < FEWEST_FOR_IMPORTANCES:
         return Importances(
             {},
             trials=count,
-            missing=f"{count} trials trained to their end; importances take at least "
+            missing=f"{count} trials have ended; importances take at least "
             f"{FEWEST_FOR_IMPORTANCES}",
         )
-    if len({t.values[0] for t in complete}) == 1:
+    if len({t.values[0] for t in ended}) == 1:
         return Importances({}, trials=count, missing="all trials came to the same PSNR")
-    if not any(t.params for t in complete):
+    if not any(t.params for t in ended):
         return Importances({}, trials=count, missing="nothing was searched")
-    top = max(TOP_SHARE, FEWEST_TOP / count)
+    top = max(TOP_SHARE, min(0.5, FEWEST_TOP / count))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         shares = get_param_importances(
-            _in_memory(complete), evaluator=PedAnovaImportanceEvaluator(target_quantile=top)
+            _in_memory(ended), evaluator=PedAnovaImportanceEvaluator(target_quantile=top)
         )
     ordered = sorted(shares.items(), key=lambda item: -item[1])
     return Importances(
         {name: float(share) for name, share in ordered}, top=math.ceil(top * count), trials=count
     )
+
+
+def _as_complete(trial: FrozenTrial) -> FrozenTrial:
+    """The trial as one that Optuna's importances look at."""
+    ended = copy.copy(trial)
+    ended.state, ended.value = TrialState.COMPLETE, _came_to(trial)
+    return ended
+
+
+def _came_to(trial: FrozenTrial) -> float | None:
+    """The PSNR in dB that a trial ended with; None if it told none."""
+    reported = trial.intermediate_values
+    return trial.value if trial.values or not reported else reported[max(reported)]
 
 
 def _in_memory(trials: Sequence[FrozenTrial]) -> optuna.Study:

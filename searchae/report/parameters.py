@@ -53,9 +53,9 @@ def importances(found: Findings) -> Plot:
     figure.update_yaxes(showgrid=False, automargin=True)
     figure.update_layout(bargap=0.45)
     note = (
-        f"What sets the best {known.top} of {known.trials} completed trials apart from all of "
-        "them, by PED-ANOVA; the shares add up to 100 %. An importance says that a parameter "
-        "matters, not which value is best."
+        f"What sets the best {known.top} of {known.trials} trials apart from all of them, by "
+        "PED-ANOVA; pruned ones count with the PSNR that they had come to. The shares add up to "
+        "100 %. An importance says that a parameter matters, not which value is best."
     )
     if known.trials < 50:
         note += f" From {known.trials} trials this is a rough guide."

@@ -223,6 +223,15 @@ def rewritten(stack: nn.Sequential, compiled: Convolutions | None = None) -> nn.
     return nn.Sequential(*modules)
 
 
+def uses_compiled(model: Autoencoder, compiled: Convolutions) -> bool:
+    """Whether compiled convolutions fit any layer of a net."""
+    return any(
+        isinstance(module, CompiledConvolution)
+        for stack in (model.encoder, model.decoder)
+        for module in rewritten(stack, compiled)
+    )
+
+
 def _first_of(layers: list[nn.Module], compiled: Convolutions | None) -> tuple[nn.Module, int]:
     """What runs the first layers, and how many they are."""
     up = _doubles(layers[0])

@@ -111,7 +111,7 @@ def test_train_prints_what_metrics_json_holds(home: Path, command_line: Run) -> 
         (["evaluate", "data"], "data: is no bundle"),
         (["evaluate", "data", "--split", "tests"], "--split tests: did you mean"),
         (["encode", "data", "data/tiny.npz", "codes.txt"], "codes.txt: latents go into an .npz"),
-        (["encode", "none", "data/tiny.npz", "codes.npz"], "none: is no bundle"),
+        (["encode", "none", "data/tiny.npz", "codes.npz"], "none: there is no such folder"),
         (["decode", "data", "data/tiny.npz", "data"], "data: holds something already"),
         (["export", "data", "x.onnx", "--part", "coder"], "--part coder: did you mean"),
     ],

@@ -365,6 +365,9 @@ def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
     assert '["relu", "tanh"]' in refused.stderr
     assert '["relu", "tanh", "elu"]' in refused.stderr
     assert "--warm-start tiny" in refused.stderr
+    dry = command_line("tune", "--study", "tiny", "--dry-run")
+    assert (dry.returncode, dry.stdout) == (2, "")
+    assert dry.stderr == refused.stderr
     words = ("--name", "wider", "--warm-start", "tiny", "--trials", "3", "--workers", "1")
     planned = command_line("tune", "--study", "tiny", *words, "--dry-run", "--json")
     assert json.loads(planned.stdout)["begins"] == {}, "a warm start knows more than the midpoint"
@@ -398,6 +401,32 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(command_line: Run, fol
     assert document["spec"]["train"]["epochs"] == 3
     assert document["step_s"] > 0
     assert document["parameters"][0] == document["parameters"][1] > 0
+
+
+def test_a_dry_run_counts_what_is_done(
+    command_line: Run, told: dict[str, Any], database: str
+) -> None:
+    words = ("tune", "--study", "tiny", "--trials", "9", "--dry-run")
+    assert "done       6 of them already; 3 to run\n" in command_line(*words).stdout
+    document = json.loads(command_line(*words, "--json").stdout)
+    assert document["done"] == 6
+    assert document["begins"] == {}, "it has begun"
+
+
+def test_a_dry_run_of_more_workers_than_cores_or_trials(command_line: Run) -> None:
+    words = ("tune", "--study", "tiny", "--device", "cpu", "--threads", "1", "--dry-run")
+    done = command_line(*words, "--workers", "1000")
+    assert "1000 workers of 1 thread on" in done.stderr
+    assert "on" not in command_line(*words, "--workers", "1").stderr
+    time = done.stdout.partition("time  ")[2]
+    full = time.partition(" an epoch, ")[2].partition(" a full training")[0]
+    assert f"at most {full} in all" in time, "it takes no less than one training"
+
+
+def test_a_dry_run_measures_a_step_at_any_learning_rate(command_line: Run) -> None:
+    words = ("tune", "--study", "tiny", "--set", "train.learning_rate=1e9", "--dry-run")
+    done = command_line(*words)
+    assert done.returncode == 0, done.stderr
 
 
 def test_overrides_come_from_the_command_line_then_the_environment(command_line: Run) -> None:

@@ -300,9 +300,12 @@ def test_a_folder_with_something_else_is_left_alone(
     with pytest.raises(UserError, match=f"holds the bundle .*\n  trial: {best} -> {other}"):
         train(plan(stored, trial=str(other)), home, tmp_path / "bundle")
     assert sorted(p.name for p in tmp_path.rglob("*") if p.name.startswith(".")) == []
-    told = train(plan(stored), home, tmp_path / "bundle")
-    assert searchae.load(tmp_path / "bundle").config.train.epochs == 3, "its own is replaced"
-    assert told["training"]["epochs"] == 3
+    with pytest.raises(UserError, match=r"(?s)another training.*train\.epochs: 5 -> 3"):
+        train(plan(stored), home, tmp_path / "bundle")
+    told = train(plan(stored, epochs="5", patience=0), home, tmp_path / "bundle")
+    was = undisturbed[1]
+    assert told["psnr_db"] == was["psnr_db"], "its own is made again, to the bit"
+    assert told["training"] == was["training"]
 
 
 def test_other_images_than_the_study_s_are_refused(

@@ -14,7 +14,7 @@ from searchae.compare.choice import Contest, SideChoice, _contest
 from searchae.compare.figures import losses, reconstructions
 from searchae.compare.ranking import Ranking, rank
 from searchae.compare.record import Record, shown
-from searchae.compare.verdict import Verdict, judge
+from searchae.compare.verdict import Verdict, judge, notes_of
 from searchae.report.summary import TrialRow
 from searchae.spec import Parameter
 from searchae.training import EpochResult
@@ -88,6 +88,17 @@ def test_one_knows_what_was_not_tried_and_who_had_more_chances() -> None:
     assert "activation: gelu has no trial that ended well" in notes
     assert any("tried relu 30 times and tanh 6 times" in n for n in notes)
     assert not any("6 times" in n for n in judged({"relu": 20.0, "tanh": 20.0}).notes)
+
+
+def test_what_holds_of_several_parameters_is_said_once() -> None:
+    few, again = (replace(judged({"relu": 20.0, "tanh": 20.0}), wanted=1) for _ in range(2))
+    again = replace(again, parameter="optimizer", untried=())
+    notes = notes_of([few, again])
+    assert len([n for n in notes if "intervals are wide" in n]) == 1
+    assert any(n.startswith("activation, optimizer: with so few trials") for n in notes)
+    assert "activation: gelu has no trial that ended well" in notes
+    told = [text for v in (few, again) for text in (n.partition(": ")[2] for n in v.notes)]
+    assert {n.partition(": ")[2] for n in notes} == set(told), "nothing is left out"
 
 
 def test_a_choice_is_stood_for_by_whole_trials_then_by_those_that_came_furthest() -> None:

@@ -39,6 +39,12 @@ def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
     assert find("~/x", data_dir=Path("no"), key="k") == tmp_path / "x"
     with pytest.raises(DataError, match=r"^k: '/no/y' was not found: nothing is at /no/y$"):
         find("/no/y", data_dir=tmp_path, key="k")
+    monkeypatch.chdir(tmp_path)
+    wanted = (
+        f"at {tmp_path}/y.npz nor at {tmp_path}/data/y.npz; --data-dir or SEARCHAE_DATA_DIR says"
+    )
+    with pytest.raises(DataError, match=wanted):
+        find("y.npz", data_dir=Path("data"), key="k")
 
 
 def test_an_atomic_file_appears_only_when_whole(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from searchae.report import figures, parameters
 from searchae.report.drawing import Plot, log_axis
 from searchae.report.findings import Findings, collect
 from searchae.study import Stored
-from tests.reported_study import BASELINE_DB, DOCUMENT, EPOCHS, add, make_study
+from tests.reported_study import BASELINE_DB, DOCUMENT, EPOCHS, add, make_study, make_trial
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +106,29 @@ def test_what_matters_is_found_to_be_important(found: Findings) -> None:
     assert set(shares) == {p.name for p in found.spec.space}
     plot = parameters.importances(found)
     assert list(plot.figure.data[0].y)[-1] == "learning_rate", "the first stands on top"
-    assert "best 5 of 21" in plot.note
+    assert "best 12 of 31" in plot.note
 
 
-@pytest.mark.parametrize(("trials", "reason"), [(0, "0 trials"), (9, "6 trials trained")])
+def test_a_choice_that_the_pruner_always_stopped_is_found_to_matter(tmp_path: Path) -> None:
+    stored = make_study(tmp_path)
+    draw = random.Random(0)
+    for number in range(24):
+        stopped = number % 2 == 1
+        trial = make_trial(
+            stored.spec,
+            draw,
+            TrialState.PRUNED if stopped else TrialState.COMPLETE,
+            epochs=1 if stopped else EPOCHS,
+            value=BASELINE_DB + draw.random() + (0 if stopped else 8),
+        )
+        trial.params["activation"] = "tanh" if stopped else "relu"
+        stored.study.add_trial(trial)
+    shares = collect(stored, artifacts=tmp_path).importances.shares
+    assert next(iter(shares)) == "activation"
+    assert shares["activation"] > 0.5
+
+
+@pytest.mark.parametrize(("trials", "reason"), [(0, "0 trials"), (9, "9 trials have ended")])
 def test_too_few_trials_for_importances_are_told(tmp_path: Path, trials: int, reason: str) -> None:
     found = collect(make_study(tmp_path, trials), artifacts=tmp_path)
     plot = parameters.importances(found)
@@ -231,12 +251,15 @@ def test_text_that_looks_like_html_is_text_in_a_figure(tmp_path: Path) -> None:
         (1e-5, 1e-1, ["1e-05", "0.0001", "0.001", "0.01", "0.1"]),
         (1e-7, 1e-2, ["1e-07", "1e-05", "0.001"]),
         (0.003, 0.04, ["0.005", "0.01", "0.02"]),
+        (0.021, 0.045, ["0.025", "0.03", "0.035", "0.04", "0.045"]),
+        (0.003, 0.0032, ["0.003", "0.0031", "0.0032"]),
+        (0.0311, 0.0311, ["0.0311"]),
     ],
 )
 def test_ticks_of_a_logarithmic_axis_are_numbers_that_people_write(
     low: float, high: float, ticks: list[str]
 ) -> None:
-    axis = log_axis(low, high, steps=(1, 2, 5) if low == 0.003 else (1,))
+    axis = log_axis(low, high, steps=(1, 2, 5) if high in (0.04, 0.045) else (1,))
     inside = [
         text
         for value, text in zip(axis["tickvals"], axis["ticktext"], strict=True)

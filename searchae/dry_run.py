@@ -1,0 +1,145 @@
+"""What a search would do: everything checked, a step measured, nothing trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from searchae import data, models, space, study
+from searchae.launch import Launcher, LocalLauncher
+from searchae.ledger import Ledger
+from searchae.request import Request, resolve, sized_fleet
+from searchae.spec import Progress, StudySpec
+from searchae.training import Trainer
+from searchae.training.device import pick_device
+from searchae.training.forward import uses_compiled
+from searchae.training.kernels import chosen
+from searchae.training.precision import Precision, pick_precision
+from searchae.tune import (
+    advise,
+    check_hours,
+    check_models,
+    load_images,
+    measured,
+    stored_study,
+    warm_start,
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search would do: ``tune --dry-run``.
+
+    Attributes:
+        name: The study's name.
+        spec: The resolved spec.
+        device: Where it would run.
+        workers: How many at once.
+        threads: CPU threads of each.
+        precision: ``fp32`` or ``bf16``, on this machine.
+        kernels: What convolves there: ``winograd`` (compiled, where it fits) or ``torch``.
+        splits: Images by split, their shape and hash.
+        baseline_db: PSNR of the mean training image, in dB.
+        parameters: Trainable parameters of the smallest and the largest net.
+        done: Trials of the study that are finished already.
+        begins: What is set of the first trial, name -> value; the rest of it is sampled. Nothing
+            is of a study that has begun.
+        step_s: Seconds a training step takes, measured on one batch after a warm-up.
+        epoch_s: Seconds an epoch would take at that rate, without validation.
+    """
+
+    name: str
+    spec: StudySpec
+    device: str
+    workers: int
+    threads: int
+    precision: str
+    kernels: str
+    splits: dict[str, Any]
+    baseline_db: float
+    parameters: tuple[int, int]
+    done: int
+    begins: dict[str, Any]
+    step_s: float
+    epoch_s: float
+
+
+def plan(request: Request, progress: Progress, launcher: Launcher | None = None) -> Plan:
+    """Checks everything that a search needs, measures a step on this machine, trains nothing.
+
+    Raises:
+        SearchaeError: What ``tune`` would raise before it starts.
+    """
+    name, spec = resolve(request)
+    device = pick_device(request.device)
+    precision = pick_precision(request.precision, device)
+    check_hours(request.max_hours)
+    warm_start(request)
+    stored = stored_study(request, name)
+    if stored:
+        study.check_spec(stored, spec)
+    splits, baseline_db = load_images(spec, request, progress)
+    if stored:
+        study.check_same(stored, spec=spec, data_hash=splits.hash)
+    sizes = check_models(spec, splits)
+    launcher = launcher or LocalLauncher()
+    crew = sized_fleet(request, launcher)
+    advise(request, crew, progress)
+    crew = measured(crew, request, launcher, spec, splits, lambda _: None)
+    torch.set_num_threads(crew.threads)
+    step_s = _measure_step(spec, splits, device, precision)
+    params = space.models(spec)[0]
+    steps = -(-len(splits.train) // params.train.batch_size)
+    return Plan(
+        name=name,
+        spec=spec,
+        device=str(device),
+        workers=crew.workers,
+        threads=crew.threads,
+        precision=precision,
+        kernels=_kernels(spec, splits, device, precision),
+        splits=data.describe(splits),
+        baseline_db=baseline_db,
+        parameters=(min(sizes), max(sizes)),
+        done=Ledger(stored).counts().finished if stored else 0,
+        begins={}
+        if stored
+        else space.readable(spec, space.first(spec, 0, warm=bool(request.warm_start))),
+        step_s=step_s,
+        epoch_s=step_s * steps,
+    )
+
+
+def _kernels(
+    spec: StudySpec, splits: data.Splits, device: torch.device, precision: Precision
+) -> str:
+    """What convolves in the study's nets: compiled kernels that fit none of them do not count."""
+    compiled = chosen(device, precision)
+    shape = splits.image_shape
+    if compiled and any(
+        uses_compiled(models.build(p.model, image_shape=shape), compiled)
+        for p in space.models(spec)
+    ):
+        return "winograd"
+    return "torch"
+
+
+def _measure_step(
+    spec: StudySpec, splits: data.Splits, device: torch.device, precision: Precision
+) -> float:
+    """Seconds of one training step, from eight of them after a warm-up."""
+    first = space.models(spec)[0]
+    # A step takes as long at any rate, and at this one nothing diverges.
+    harmless = {"epochs": 2, "patience": 0, "learning_rate": 1e-6}
+    steps = min(8, max(1, len(splits.train) // first.train.batch_size))
+    trainer = Trainer(
+        replace(first, train=first.train.model_copy(update=harmless)),
+        train=splits.train[: steps * first.train.batch_size],
+        validation=splits.validation[:1],
+        seed=spec.seed,
+        device=device,
+        precision=precision,
+    )
+    return list(trainer.epochs())[-1].seconds / steps
