@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import copy
+import json
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -194,8 +194,9 @@ def importances(trials: Sequence[FrozenTrial]) -> Importances:
     """What sets the best trials apart, by PED-ANOVA, which knows conditional parameters.
 
     The best tenth is set against all trials, but no fewer than twelve or half of them: where a
-    handful lie in a range is chance. Pruned trials are among them, with the PSNR that they had come to: of those trained
-    to their end alone, a choice that the pruner always stopped would seem not to matter.
+    handful lie in a range is chance. Pruned trials are among them, with the PSNR that they had
+    come to: of those trained to their end alone, a choice that the pruner always stopped would
+    seem not to matter.
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     ended = [_as_complete(t) for t in trials if t.state in states and _came_to(t) is not None]
