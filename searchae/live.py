@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import textwrap
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -25,6 +26,8 @@ WATCH_S = 2.0
 """Seconds between two looks of ``status --watch``."""
 QUIET_S = 60.0
 """Seconds after which plain output says again how far it is."""
+INDENT = 11
+"""Columns before the state of a trial in its line."""
 MOST_WORKERS = 16
 """Workers that the panel has a line for."""
 
@@ -79,8 +82,16 @@ class Progress:
         self._console.print(text, markup=False)
 
     def trial(self, row: TrialRow, *, best_db: float | None) -> None:
-        """One line for a trial that has ended."""
-        self._console.print(trial_line(row, best_db=best_db), markup=False)
+        """One line for a trial that has ended; more on a terminal that is too narrow for it."""
+        line = trial_line(row, best_db=best_db)
+        if self._console.is_terminal:
+            line = textwrap.fill(
+                line,
+                self._console.width,
+                subsequent_indent=" " * INDENT,
+                break_on_hyphens=False,
+            )
+        self._console.print(line, markup=False)
         self._said_at = self._clock()
 
     def progress(self, summary: Summary) -> None:

@@ -105,6 +105,21 @@ def test_a_trial_in_one_line() -> None:
     )
 
 
+@pytest.mark.parametrize("columns", [40, 60, 200])
+def test_on_a_narrow_terminal_a_trial_s_line_is_broken_between_words(
+    columns: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, to rich
+    monkeypatch.setenv("COLUMNS", str(columns))
+    live.Progress().trial(ROW, best_db=None)
+    lines = capsys.readouterr().err.splitlines()
+    assert max(map(len, lines)) <= columns
+    whole = live.trial_line(ROW, best_db=None)
+    assert " ".join(lines).split() == whole.split(), "no word is cut"
+    assert all(line.startswith(" " * live.INDENT) for line in lines[1:])
+    assert (len(lines) == 1) == (columns > len(whole))
+
+
 def test_the_best_is_marked_and_only_it() -> None:
     best_db = ROW.psnr_db
     assert live.trial_line(ROW, best_db=best_db).endswith("  <- best")
