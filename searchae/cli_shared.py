@@ -111,7 +111,9 @@ def importing() -> Iterator[None]:
     They leave hardly any, and looking for it takes a quarter of their time. Who waits at a
     terminal sees a word meanwhile, which goes when they are done.
     """
-    enabled, watched = gc.isenabled(), sys.stderr.isatty()
+    enabled, stderr = gc.isenabled(), sys.stderr
+    # A process may have been started without one.
+    watched = stderr is not None and not stderr.closed and stderr.isatty()
     gc.disable()
     if watched:
         print("loading ...", end="", file=sys.stderr, flush=True)
@@ -165,10 +167,7 @@ def open_study(url: str, study: str, *, stop: threading.Event | None = None) -> 
     from searchae.study import load_study
 
     if not database_exists(url):
-        raise NoStudyError(
-            f"{masked(url)}: there is no such database; `searchae tune` makes one, once it has "
-            "its images"
-        )
+        raise NoStudyError(f"{masked(url)}: there is no such database; `searchae tune` makes one")
     return load_study(connect_to(url, stop=stop), study)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from searchae import data, models, space, study
+from searchae import data, fleet, models, space, storage, study
 from searchae.launch import Launcher, LocalLauncher
 from searchae.ledger import Ledger
 from searchae.request import Request, resolve, sized_fleet
@@ -21,9 +22,10 @@ from searchae.tune import (
     advise,
     check_hours,
     check_models,
+    crowding,
+    has_database,
     load_images,
     measured,
-    stored_study,
     warm_start,
 )
 
@@ -48,6 +50,7 @@ class Plan:
             is of a study that has begun.
         step_s: Seconds a training step takes, measured on one batch after a warm-up.
         epoch_s: Seconds an epoch would take at that rate, without validation.
+        at_most_s: Seconds that the trials to run would take at it if none were pruned.
     """
 
     name: str
@@ -64,6 +67,7 @@ class Plan:
     begins: dict[str, Any]
     step_s: float
     epoch_s: float
+    at_most_s: float
 
 
 def plan(request: Request, progress: Progress, launcher: Launcher | None = None) -> Plan:
@@ -76,18 +80,25 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
     device = pick_device(request.device)
     precision = pick_precision(request.precision, device)
     check_hours(request.max_hours)
-    warm_start(request)
-    stored = stored_study(request, name)
+    source = warm_start(request)
+    stored = _stored(request, name)
     if stored:
         study.check_spec(stored, spec)
     splits, baseline_db = load_images(spec, request, progress)
     if stored:
         study.check_same(stored, spec=spec, data_hash=splits.hash)
+    if source:
+        study.check_warm_start(source, data_hash=splits.hash)
+    counts = Ledger(stored).counts() if stored else None
+    done = counts.finished if counts else 0
+    left = max(0, spec.search.trials - done)
     sizes = check_models(spec, splits)
     launcher = launcher or LocalLauncher()
     crew = sized_fleet(request, launcher)
     advise(request, crew, progress)
     crew = measured(crew, request, launcher, spec, splits, lambda _: None)
+    if crowded := crowding(crew, left=left):
+        progress(crowded)
     torch.set_num_threads(crew.threads)
     step_s = _measure_step(spec, splits, device, precision)
     params = space.models(spec)[0]
@@ -103,13 +114,27 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
         splits=data.describe(splits),
         baseline_db=baseline_db,
         parameters=(min(sizes), max(sizes)),
-        done=Ledger(stored).counts().finished if stored else 0,
+        done=done,
         begins={}
-        if stored
+        if counts and (done or counts.running or counts.waiting)
         else space.readable(spec, space.first(spec, 0, warm=bool(request.warm_start))),
         step_s=step_s,
         epoch_s=step_s * steps,
+        at_most_s=step_s * steps * spec.epochs * math.ceil(left / _at_once(crew)),
     )
+
+
+def _stored(request: Request, name: str) -> study.Stored | None:
+    """The study, if it is there already; no SQLite file is made by looking for it."""
+    url = storage.parse_url(request.storage)
+    return study.find_study(storage.connect(url), name) if has_database(url) else None
+
+
+def _at_once(crew: fleet.Fleet) -> int:
+    """Trials that train at the same time, each at the speed of one alone."""
+    if crew.gpus or not crew.nearby:
+        return crew.workers
+    return max(1, min(crew.workers, fleet.cores() // crew.threads))
 
 
 def _kernels(

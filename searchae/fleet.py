@@ -16,6 +16,11 @@ MOST_DEFAULT_WORKERS = 4
 """A sequential sampler learns less from more at once; ask for more with --workers."""
 
 
+def cores() -> int:
+    """Processors that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
 @dataclass(frozen=True)
 class Fleet:
     """The workers of one search.

@@ -114,6 +114,19 @@ def load_study(storage: ResilientStorage, name: str) -> Stored:
     )
 
 
+def find_study(storage: ResilientStorage, name: str) -> Stored | None:
+    """A study if it is there; None where ``open_study`` would make it.
+
+    Raises:
+        StorageError: There is one that searchae did not make.
+    """
+    try:
+        study_id = storage.get_study_id_from_name(name)
+    except KeyError:
+        return None
+    return None if _cut_short(storage, study_id) else load_study(storage, name)
+
+
 def open_study(
     storage: ResilientStorage,
     name: str,
@@ -139,11 +152,8 @@ def open_study(
     Raises:
         StudyMismatchError: It was made with another spec or other data; the difference is shown.
     """
-    if warm_start is not None and warm_start.data_hash != data_hash:
-        raise StudyMismatchError(
-            f"--warm-start {warm_start.name}: its trials were measured on other images "
-            f"({warm_start.data_hash[:12]}, here {data_hash[:12]}); their PSNRs do not compare"
-        )
+    if warm_start is not None:
+        check_warm_start(warm_start, data_hash=data_hash)
 
     def make() -> bool:
         with exclusive(storage.engine, 0) as still_held:
@@ -167,6 +177,19 @@ def open_study(
         stored.study.set_user_attr(SPEC, spec.document())
         stored = load_study(storage, name)
     return stored, created
+
+
+def check_warm_start(source: Stored, *, data_hash: str) -> None:
+    """Refuses trials that were measured on other images.
+
+    Raises:
+        StudyMismatchError: They were.
+    """
+    if source.data_hash != data_hash:
+        raise StudyMismatchError(
+            f"--warm-start {source.name}: its trials were measured on other images "
+            f"({source.data_hash[:12]}, here {data_hash[:12]}); their PSNRs do not compare"
+        )
 
 
 def check_same(stored: Stored, *, spec: StudySpec, data_hash: str) -> None:
@@ -214,12 +237,18 @@ def _make_room(storage: ResilientStorage, name: str) -> bool:
         study_id = storage.get_study_id_from_name(name)
     except KeyError:
         return True
+    if not _cut_short(storage, study_id):
+        return False
+    storage.delete_study(study_id)
+    return True
+
+
+def _cut_short(storage: ResilientStorage, study_id: int) -> bool:
+    """Whether a study was not made to the end; its spec comes last."""
     attributes = storage.get_study_user_attrs(study_id)
-    cut_short = DATA_HASH in attributes and SPEC not in attributes
-    empty = not attributes and storage.get_n_trials(study_id) == 0
-    if cut_short or empty:
-        storage.delete_study(study_id)
-    return cut_short or empty
+    if not attributes:
+        return bool(storage.get_n_trials(study_id) == 0)
+    return DATA_HASH in attributes and SPEC not in attributes
 
 
 def _import_trials(

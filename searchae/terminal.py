@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -145,9 +144,9 @@ def print_plan(plan: Plan) -> None:
     out.print(
         f"search     {search.trials} trials, {search.sampler}, {search.pruner}, seed {spec.seed}"
     )
-    left = max(0, search.trials - plan.done)
     if plan.done:
-        out.print(f"done       {plan.done} of them already; {left} to run")
+        left = max(0, search.trials - plan.done)
+        out.print(f"done       {counted(plan.done, 'trial')} already, {left} to run")
     if plan.begins:
         out.print(f"begins     with {assignments(plan.begins)}", markup=False)
     out.print(
@@ -159,9 +158,7 @@ def print_plan(plan: Plan) -> None:
         f"time       {plan.step_s * 1e3:.1f} ms a step, about {duration(plan.epoch_s)} an epoch, "
         f"{duration(plan.epoch_s * spec.epochs)} a full training of {spec.epochs} epochs"
     )
-    rounds = math.ceil(left / plan.workers)
-    whole = plan.epoch_s * spec.epochs * rounds
-    out.print(f"           at most {duration(whole)} in all, less what pruning saves")
+    out.print(f"           at most {duration(plan.at_most_s)} in all, less what pruning saves")
     out.print("Nothing was trained; leave out --dry-run to start.")
 
 

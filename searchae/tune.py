@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import threading
 import time
 import traceback
@@ -104,10 +103,9 @@ def tune(
     crew = sized_fleet(request, launcher)
     advise(request, crew, watcher.note)
     source = warm_start(request)
-    there = stored_study(request, name)
-    if there:  # before the images, which may take minutes
-        study.check_spec(there, spec)
-    connection = there.storage if there else storage.connect(request.storage)
+    connection = storage.connect(request.storage)
+    if there := study.find_study(connection, name):
+        study.check_spec(there, spec)  # before the images, which may take minutes
     splits, baseline_db = load_images(spec, request, watcher.note)
     check_models(spec, splits)
     stored, created = study.open_study(
@@ -135,6 +133,8 @@ def tune(
     if left == 0:
         return summarize(stored, ledger)
     crew = measured(crew, request, launcher, spec, splits, watcher.note)
+    if crowded := crowding(crew, left=left):
+        watcher.note(crowded)
     del splits
     supervisor = Supervisor(launcher, jobs(crew, request, stored.name, at_most=left))
     try:
@@ -185,16 +185,24 @@ def advise(request: Request, crew: fleet.Fleet, note: Callable[[str], None]) -> 
         note("--workers-per-device: no GPU is used, so that it changes nothing; see --workers")
     cpu = torch.device("cpu")
     slow = why_slow(pick_precision(request.precision, cpu), cpu)
-    if not crew.nearby:
-        return
-    if slow:
+    if slow and crew.nearby:
         note(slow)
-    cores, wanted = len(os.sched_getaffinity(0)), crew.workers * crew.threads
-    if wanted > cores:
-        note(
-            f"{counted(crew.workers, 'worker')} of {counted(crew.threads, 'thread')} on "
-            f"{counted(cores, 'core')}: more than one a core makes each slower"
-        )
+
+
+def crowding(crew: fleet.Fleet, *, left: int) -> str:
+    """What is to be said of more threads than this machine has cores; empty if there are not.
+
+    Args:
+        crew: Whose workers.
+        left: Trials to run: there are no more workers than that.
+    """
+    workers, cores = min(crew.workers, left), fleet.cores()
+    if crew.gpus or not crew.nearby or workers * crew.threads <= cores:
+        return ""
+    return (
+        f"{counted(workers, 'worker')} of {counted(crew.threads, 'thread')} on "
+        f"{counted(cores, 'core')}: more threads than cores make each worker slower"
+    )
 
 
 def warm_start(request: Request) -> study.Stored | None:
@@ -206,24 +214,13 @@ def warm_start(request: Request) -> study.Stored | None:
     if not request.warm_start:
         return None
     url = storage.parse_url(request.storage)
-    if not _has_database(url):
+    if not has_database(url):
         where = storage.masked(url)
         raise NoStudyError(f"study {request.warm_start!r} is not in {where}, which is not there")
     return study.load_study(storage.connect(url), request.warm_start)
 
 
-def stored_study(request: Request, name: str) -> study.Stored | None:
-    """The study, if it is there already; no database is made by looking for it."""
-    url = storage.parse_url(request.storage)
-    if not _has_database(url):
-        return None
-    try:
-        return study.load_study(storage.connect(url), name)
-    except NoStudyError:
-        return None
-
-
-def _has_database(url: URL) -> bool:
+def has_database(url: URL) -> bool:
     """Whether a SQLite file is there; of other databases only connecting shows it."""
     return not storage.is_sqlite(url) or Path(str(url.database)).exists()
 

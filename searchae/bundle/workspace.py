@@ -13,7 +13,7 @@ from typing import IO, Any
 from searchae.bundle.config import CONFIG, read_config, write_json
 from searchae.errors import BundleError, UserError
 
-HIDDEN, IDENTITY = ".checkpoint", "training.json"
+HIDDEN, IDENTITY, METRICS = ".checkpoint", "training.json", "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -30,18 +30,19 @@ class Workspace:
     _lock: IO[bytes]
 
     @classmethod
-    def open(cls, folder: Path, identity: Mapping[str, Any]) -> Workspace:
+    def open(cls, folder: Path, identity: Mapping[str, Any], *, seeds: int = 1) -> Workspace:
         """Takes a folder for a training.
 
         Args:
             folder: New, empty, or with what the same training left: checkpoints, or a bundle.
             identity: What makes it the same, as JSON can hold it.
+            seeds: How many trainings it is; of a bundle over more nothing may be lost.
 
         Raises:
             UserError: It holds something else, or another process is at work in it.
         """
         hidden = folder / HIDDEN
-        _check(folder, identity)
+        _check(folder, identity, seeds)
         try:
             (hidden / "epochs").mkdir(parents=True, exist_ok=True)
             lock = (hidden / "lock").open("ab")
@@ -69,23 +70,41 @@ class Workspace:
         self._lock.close()
 
 
-def _check(folder: Path, identity: Mapping[str, Any]) -> None:
+def _check(folder: Path, identity: Mapping[str, Any], seeds: int) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: is a file; give a folder")
     unfinished = folder / HIDDEN / IDENTITY
     if unfinished.exists():
         _same(folder, _read(unfinished), identity, what="another unfinished training")
-    elif (folder / CONFIG).exists():
-        try:
-            found = read_config(folder)
-        except BundleError as e:
-            raise UserError(f"--out {folder}: holds something else: {e}") from e
-        bundle = found.model_dump(mode="json", include=set(identity))
-        _same(
-            folder, bundle, {k: identity[k] for k in bundle}, what="the bundle of another training"
-        )
-    elif folder.is_dir() and any(p.name != HIDDEN for p in folder.iterdir()):
+    if (folder / CONFIG).exists():
+        _check_bundle(folder, identity, seeds)
+    elif (
+        not unfinished.exists()
+        and folder.is_dir()
+        and any(p.name != HIDDEN for p in folder.iterdir())
+    ):
         raise UserError(f"--out {folder}: holds something that is no bundle; give a new folder")
+
+
+def _check_bundle(folder: Path, identity: Mapping[str, Any], seeds: int) -> None:
+    """Only the training that a bundle comes of may make it again, over no fewer seeds."""
+    try:
+        config = read_config(folder)
+    except BundleError as e:
+        raise UserError(f"--out {folder}: holds something else: {e}") from e
+    bundle = config.model_dump(mode="json", include=set(identity))
+    metrics = _read(folder / METRICS) if (folder / METRICS).exists() else {}
+    kernels = metrics.get("machine", {}).get("kernels")
+    if kernels:
+        bundle["kernels"] = kernels
+    wanted = {k: identity[k] for k in bundle}
+    _same(folder, bundle, wanted, what="the bundle of another training")
+    had = metrics.get("seeds", {}).get("count", 0)
+    if had > seeds:
+        raise UserError(
+            f"--out {folder}: holds a bundle over {had} seeds, here are {seeds}: give --seeds "
+            f"{had} or more, or another folder"
+        )
 
 
 def _same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str) -> None:

@@ -132,9 +132,14 @@ class Verdict:
                     f"{self.parameter}: {s.diverged} trainings of {s.name} diverged or died"
                 )
         if len(self.sides) > 1 and (self.wanted < ENOUGH or len(self.seeds) < ENOUGH):
+            short = [
+                f"--{option} {ENOUGH}"
+                for option, given in (("best", self.wanted), ("seeds", len(self.seeds)))
+                if given < ENOUGH
+            ]
             found.append(
-                f"{self.parameter}: with so few trials and seeds intervals are wide; "
-                f"--best {ENOUGH} --seeds {ENOUGH} or more narrow them"
+                f"{self.parameter}: from so few trainings intervals are wide; {' '.join(short)} or "
+                "more makes them narrower"
             )
         if len(self.sides) > 1 and all(len(s.trials) == 1 for s in self.sides):
             found.append(

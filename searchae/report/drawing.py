@@ -162,11 +162,13 @@ def log_axis(low: float, high: float, *, steps: Sequence[int] = (1,)) -> dict[st
         low: Above 0.
         high: The same.
         steps: Ticks in each decade; where there are many decades, the first one only. Where
-            fewer than two of them lie in the range, ticks are at even distances instead.
+            fewer than two of them lie in the range there are more.
     """
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     decades = range(first, last + 1, 1 if last - first <= 4 else 2)
     ticks = [s * 10.0**d for d in decades for s in (steps if last - first <= 2 else steps[:1])]
+    if sum(low <= t <= high for t in ticks) < 2:
+        ticks = [s * 10.0**d for d in decades for s in (1, 2, 5)]
     if sum(low <= t <= high for t in ticks) < 2:
         ticks = _even(low, high)
     room = 0.04 * max(math.log10(high / low), 0.1)
@@ -179,12 +181,12 @@ def log_axis(low: float, high: float, *, steps: Sequence[int] = (1,)) -> dict[st
 
 
 def _even(low: float, high: float) -> list[float]:
-    """Three to six round numbers at even distances in a range; its one number, if it is one."""
-    if not high > low:
+    """Three to six round numbers at even distances; of a range too narrow for them, its start."""
+    if high < low * 1.0001:
         return [low]
     decade = 10.0 ** math.floor(math.log10(high - low))
-    for step in (decade / s for s in (1, 2, 5, 10)):
+    for step in (decade * s for s in (5, 2, 1, 0.5, 0.2, 0.1)):
         ticks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
         if len(ticks) >= 3:
-            break
-    return ticks
+            return ticks
+    return [low]

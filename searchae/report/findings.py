@@ -22,6 +22,7 @@ from searchae.ledger import Ledger
 from searchae.report.summary import Summary, TrialRow, summarize, trial_row
 from searchae.spec import StudySpec
 from searchae.study import ERROR, OUTCOME, RUNTIME, SPLITS, VERSIONS, WARM_START, Stored
+from searchae.words import counted
 
 MOST_PICTURES = 5
 FEWEST_FOR_IMPORTANCES, TOP_SHARE, FEWEST_TOP = 10, 0.1, 12
@@ -205,23 +206,32 @@ def importances(trials: Sequence[FrozenTrial]) -> Importances:
         return Importances(
             {},
             trials=count,
-            missing=f"{count} trials have ended; importances take at least "
+            missing=f"{counted(count, 'trial')} ended; importances take at least "
             f"{FEWEST_FOR_IMPORTANCES}",
         )
     if len({t.values[0] for t in ended}) == 1:
         return Importances({}, trials=count, missing="all trials came to the same PSNR")
     if not any(t.params for t in ended):
         return Importances({}, trials=count, missing="nothing was searched")
-    top = max(TOP_SHARE, min(0.5, FEWEST_TOP / count))
+    top = _top([t.values[0] for t in ended])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         shares = get_param_importances(
-            _in_memory(ended), evaluator=PedAnovaImportanceEvaluator(target_quantile=top)
+            _in_memory(ended),
+            evaluator=PedAnovaImportanceEvaluator(target_quantile=(top - 0.5) / count),
         )
     ordered = sorted(shares.items(), key=lambda item: -item[1])
-    return Importances(
-        {name: float(share) for name, share in ordered}, top=math.ceil(top * count), trials=count
-    )
+    return Importances({name: float(share) for name, share in ordered}, top=top, trials=count)
+
+
+def _top(values: Sequence[float]) -> int:
+    """How many trials are the best; fewer than all, since they do not all have one value."""
+    count = len(values)
+    cut = max(math.ceil(TOP_SHARE * count), min(FEWEST_TOP, count // 2))
+    lowest = sorted(values, reverse=True)[cut - 1]
+    top = sum(v >= lowest for v in values)
+    # Those that ended badly share one value, and may be more than half.
+    return top if top < count else sum(v > lowest for v in values)
 
 
 def _as_complete(trial: FrozenTrial) -> FrozenTrial:
@@ -232,9 +242,11 @@ def _as_complete(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _came_to(trial: FrozenTrial) -> float | None:
-    """The PSNR in dB that a trial ended with; None if it told none."""
-    reported = trial.intermediate_values
-    return trial.value if trial.values or not reported else reported[max(reported)]
+    """The PSNR in dB that a trial ended with; None if it told no number."""
+    if trial.values:
+        return float(trial.values[0])
+    told = [v for _, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)]
+    return told[-1] if told else None
 
 
 def _in_memory(trials: Sequence[FrozenTrial]) -> optuna.Study:

@@ -74,7 +74,8 @@ def train(
     data.require(splits, stored.data_hash)
     if not plan.as_searched:
         splits = data.load(plan.data, data_dir=data_dir, seed=stored.spec.seed, progress=note)
-    with Workspace.open(out, plan.identity(splits.hash)) as workspace:
+    identity = plan.identity(splits.hash)
+    with Workspace.open(out, identity, seeds=len(plan.seeds)) as workspace:
         runs = []
         for seed in plan.seeds:
             checkpoints = Checkpoints(workspace.checkpoints, seed)

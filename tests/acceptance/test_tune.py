@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
 
 from searchae.ledger import Ledger
@@ -369,6 +370,10 @@ def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
     assert (dry.returncode, dry.stdout) == (2, "")
     assert dry.stderr == refused.stderr
     words = ("--name", "wider", "--warm-start", "tiny", "--trials", "3", "--workers", "1")
+    for dry in ((), ("--dry-run",)):
+        refused = command_line("tune", "--study", "tiny", *words, "--seed", "9", *dry)
+        assert refused.returncode == 2
+        assert "--warm-start tiny: its trials were measured on other images" in refused.stderr
     planned = command_line("tune", "--study", "tiny", *words, "--dry-run", "--json")
     assert json.loads(planned.stdout)["begins"] == {}, "a warm start knows more than the midpoint"
     warm = searchae("tune", "--study", "tiny", *words, "--json")
@@ -407,20 +412,36 @@ def test_a_dry_run_counts_what_is_done(
     command_line: Run, told: dict[str, Any], database: str
 ) -> None:
     words = ("tune", "--study", "tiny", "--trials", "9", "--dry-run")
-    assert "done       6 of them already; 3 to run\n" in command_line(*words).stdout
+    assert "done       6 trials already, 3 to run\n" in command_line(*words).stdout
     document = json.loads(command_line(*words, "--json").stdout)
     assert document["done"] == 6
     assert document["begins"] == {}, "it has begun"
 
 
 def test_a_dry_run_of_more_workers_than_cores_or_trials(command_line: Run) -> None:
-    words = ("tune", "--study", "tiny", "--device", "cpu", "--threads", "1", "--dry-run")
-    done = command_line(*words, "--workers", "1000")
-    assert "1000 workers of 1 thread on" in done.stderr
-    assert "on" not in command_line(*words, "--workers", "1").stderr
-    time = done.stdout.partition("time  ")[2]
-    full = time.partition(" an epoch, ")[2].partition(" a full training")[0]
-    assert f"at most {full} in all" in time, "it takes no less than one training"
+    words = ("tune", "--study", "tiny", "--device", "cpu", "--threads", "1", "--dry-run", "--json")
+    cores = len(os.sched_getaffinity(0))
+    many = str(100 * cores)
+    done = command_line(*words, "--workers", many, "--trials", many)
+    assert f"{many} workers of 1 thread on" in done.stderr
+    plan = json.loads(done.stdout)
+    assert plan["at_most_s"] == pytest.approx(
+        100 * plan["epoch_s"] * plan["spec"]["train"]["epochs"]
+    )
+    done = command_line(*words, "--workers", many, "--trials", "1")
+    assert "slower" not in done.stderr, "there are no more workers than trials"
+    plan = json.loads(done.stdout)
+    assert plan["at_most_s"] == pytest.approx(plan["epoch_s"] * plan["spec"]["train"]["epochs"])
+
+
+def test_a_study_whose_making_was_cut_off_is_made_again(command_line: Run, url: str) -> None:
+    optuna.create_study(study_name="tiny", storage=connect(url), direction="maximize")
+    dry = command_line("tune", "--study", "tiny", "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert "begins     with activation=relu" in dry.stdout
+    done = command_line("tune", "--study", "tiny", "--trials", "1", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    assert finished(url) == 1
 
 
 def test_a_dry_run_measures_a_step_at_any_learning_rate(command_line: Run) -> None:
@@ -455,6 +476,11 @@ def test_how_it_computes_comes_from_the_environment_too(command_line: Run, folde
     assert (told["precision"], told["kernels"]) == ("bf16", "torch")
     told = json.loads(command_line(*words, "--precision", "fp32", SEARCHAE_KERNELS="off").stdout)
     assert (told["precision"], told["kernels"]) == ("fp32", "torch")
+    words = (*words, "--precision", "fp32", "--device", "cpu")
+    assert json.loads(command_line(*words).stdout)["kernels"] == "torch", "they fit no strided net"
+    told = json.loads(command_line(*words, "--set", "model.downsample=pool").stdout)
+    assert told["kernels"] == "winograd"
+    words = ("tune", "--study", "tiny", "--dry-run", "--json")
     refused = command_line(*words, SEARCHAE_PRECISION="fp8")
     assert refused.returncode == 2
     assert "--precision fp8: use auto, fp32, bf16" in refused.stderr

@@ -302,8 +302,23 @@ def test_a_folder_with_something_else_is_left_alone(
     assert sorted(p.name for p in tmp_path.rglob("*") if p.name.startswith(".")) == []
     with pytest.raises(UserError, match=r"(?s)another training.*train\.epochs: 5 -> 3"):
         train(plan(stored), home, tmp_path / "bundle")
-    told = train(plan(stored, epochs="5", patience=0), home, tmp_path / "bundle")
-    was = undisturbed[1]
+    same = {"epochs": "5", "patience": 0}
+    with pytest.raises(UserError, match=r"over 3 seeds, here are 1: give --seeds 3 or more"):
+        train(plan(stored, **same), home, tmp_path / "bundle")
+    metrics = tmp_path / "bundle" / "metrics.json"
+    was = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps({**was, "machine": {**was["machine"], "kernels": "others"}}))
+    with pytest.raises(UserError, match=r"another training.*\n  kernels: "):
+        train(plan(stored, seeds=3, **same), home, tmp_path / "bundle")
+    metrics.write_text(json.dumps(was))
+    hidden = tmp_path / "bundle" / ".checkpoint"
+    hidden.mkdir()
+    shorter = plan(stored, seeds=3)
+    (hidden / "training.json").write_text(json.dumps(shorter.identity(stored.data_hash)))
+    with pytest.raises(UserError, match="holds the bundle of another training"):
+        train(shorter, home, tmp_path / "bundle")
+    shutil.rmtree(hidden)
+    told = train(plan(stored, seeds=3, **same), home, tmp_path / "bundle")
     assert told["psnr_db"] == was["psnr_db"], "its own is made again, to the bit"
     assert told["training"] == was["training"]
 

@@ -25,6 +25,15 @@ class _Terminal(io.StringIO):
         return True
 
 
+def test_imports_need_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    for stderr in (None, closed):
+        monkeypatch.setattr("sys.stderr", stderr)
+        with importing():
+            pass
+
+
 @pytest.mark.parametrize("stderr", [io.StringIO(), _Terminal()], ids=["file", "terminal"])
 def test_who_waits_at_a_terminal_sees_that_it_loads(
     stderr: io.StringIO, monkeypatch: pytest.MonkeyPatch

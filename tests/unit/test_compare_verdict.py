@@ -95,7 +95,7 @@ def test_what_holds_of_several_parameters_is_said_once() -> None:
     again = replace(again, parameter="optimizer", untried=())
     notes = notes_of([few, again])
     assert len([n for n in notes if "intervals are wide" in n]) == 1
-    assert any(n.startswith("activation, optimizer: with so few trials") for n in notes)
+    assert any(n.startswith("activation, optimizer: from so few trainings") for n in notes)
     assert "activation: gelu has no trial that ended well" in notes
     told = [text for v in (few, again) for text in (n.partition(": ")[2] for n in v.notes)]
     assert {n.partition(": ")[2] for n in notes} == set(told), "nothing is left out"

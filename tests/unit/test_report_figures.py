@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -128,7 +129,19 @@ def test_a_choice_that_the_pruner_always_stopped_is_found_to_matter(tmp_path: Pa
     assert shares["activation"] > 0.5
 
 
-@pytest.mark.parametrize(("trials", "reason"), [(0, "0 trials"), (9, "9 trials have ended")])
+@pytest.mark.filterwarnings("error:Target and region")
+def test_where_most_trials_ended_badly_the_best_are_the_others(tmp_path: Path) -> None:
+    stored = make_study(tmp_path)
+    for number in range(24):
+        bad = {"outcome": "dead", "error": "constant"} if number < 14 else {}
+        add(stored, value=BASELINE_DB + number, **bad)
+    found = collect(stored, artifacts=tmp_path).importances
+    assert (found.top, found.trials) == (10, 24)
+    assert sum(found.shares.values()) == pytest.approx(1)
+    assert len(set(found.shares.values())) > 1
+
+
+@pytest.mark.parametrize(("trials", "reason"), [(0, "0 trials"), (9, "9 trials ended")])
 def test_too_few_trials_for_importances_are_told(tmp_path: Path, trials: int, reason: str) -> None:
     found = collect(make_study(tmp_path, trials), artifacts=tmp_path)
     plot = parameters.importances(found)
@@ -254,6 +267,10 @@ def test_text_that_looks_like_html_is_text_in_a_figure(tmp_path: Path) -> None:
         (0.021, 0.045, ["0.025", "0.03", "0.035", "0.04", "0.045"]),
         (0.003, 0.0032, ["0.003", "0.0031", "0.0032"]),
         (0.0311, 0.0311, ["0.0311"]),
+        (1e-310, 2e-310, ["1e-310", "2e-310"]),
+        (0.0311, math.nextafter(0.0311, 1), ["0.0311"]),
+        (1_000_000, 1_000_005, ["1e+06"]),
+        (2, 99, ["2", "5", "10", "20", "50"]),
     ],
 )
 def test_ticks_of_a_logarithmic_axis_are_numbers_that_people_write(
@@ -266,3 +283,16 @@ def test_ticks_of_a_logarithmic_axis_are_numbers_that_people_write(
         if low * 0.999 <= value <= high * 1.001
     ]
     assert inside == ticks
+
+
+@pytest.mark.parametrize("low", [0.01001, 0.2, 0.95, 3.0, 6e-5])
+@pytest.mark.parametrize("times", [1.001, 1.05, 1.3, 2.0, 4.7, 9.9, 40.0])
+def test_a_logarithmic_axis_has_some_ticks_but_not_many(low: float, times: float) -> None:
+    axis = log_axis(low, low * times, steps=(1, 2, 5))
+    inside = [
+        text
+        for value, text in zip(axis["tickvals"], axis["ticktext"], strict=True)
+        if low <= value <= low * times
+    ]
+    assert 2 <= len(inside) <= 6
+    assert len(set(inside)) == len(inside)

@@ -20,7 +20,13 @@ from searchae.errors import UserError
 from searchae.models import build as build_model
 from searchae.spec import ModelParams
 from searchae.training import kernels
-from searchae.training.forward import CompiledConvolution, Forward, UpsampledConvolution, rewritten
+from searchae.training.forward import (
+    CompiledConvolution,
+    Forward,
+    UpsampledConvolution,
+    rewritten,
+    uses_compiled,
+)
 from searchae.training.kernels import build, convolution
 from searchae.training.kernels.convolution import Convolutions
 from searchae.training.metrics import Metrics, evaluate
@@ -247,6 +253,8 @@ def test_a_whole_net_is_the_model_s_own(more: dict[str, object], taken: int) -> 
     run = Forward(net, "fp32", compiled)
     joined = [m for m in [*run._encoder, *run._body] if isinstance(m, CompiledConvolution)]
     assert len(joined) == taken
+    assert compiled is not None
+    assert uses_compiled(net, compiled) == bool(taken)
     images = torch.rand(40, 3, 12, 12)
     latents, outputs = run(images)
     exact = build_model(model_params, image_shape=(3, 12, 12)).double()
