@@ -13,6 +13,11 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+# Optuna would import it at the first connection, for which other processes may wait.
+import alembic.command
+import alembic.config
+import alembic.migration
+import alembic.script  # noqa: F401
 import optuna
 import sqlalchemy as sa
 from optuna.storages import BaseStorage, RDBStorage

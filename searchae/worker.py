@@ -47,8 +47,9 @@ QUARANTINE_AFTER = 3
 """A worker leaves after so many failures in a row of its disk or device."""
 REST_S = 2.0
 """Seconds that a worker rests after the first such failure; twice that after the second."""
-POLL_S = 1.0
-"""Seconds between two looks at a budget whose rest others are working on."""
+POLL_S, POLL_NEARBY_S = 1.0, 0.25
+"""Seconds between two looks at a budget whose rest others are working on; of workers on the
+machine of their `tune`, which are few, and which it waits for in the end."""
 CROWDED_BYTES = 256 << 20
 """A GPU of which others hold more has no memory because of them."""
 CROWDED_S = 600.0
@@ -175,7 +176,7 @@ class Worker:
                 raise StudyStoppedError(message)
             claimed = self._ledger.claim(trust_silence=self._pulse.steady)
             if claimed is Nothing.WAIT:
-                self.stop.wait(POLL_S)
+                self.stop.wait(POLL_NEARBY_S if self.options.parent else POLL_S)
             elif isinstance(claimed, Nothing):
                 return
             else:
