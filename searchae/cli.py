@@ -201,8 +201,8 @@ def tune(
     if dry_run:
         _show_plan(request, runs_on, as_json=as_json)
         return
-    with started_ahead(request, runs_on):
-        _search(request, runs_on, as_json=as_json)
+    with started_ahead(request, runs_on) as imported:
+        _search(request, runs_on, imported, as_json=as_json)
 
 
 def _show_plan(request: Request, runs_on: Launcher, *, as_json: bool) -> None:
@@ -215,11 +215,14 @@ def _show_plan(request: Request, runs_on: Launcher, *, as_json: bool) -> None:
     _print(as_json, lambda: terminal.plan_document(plan), lambda: terminal.print_plan(plan))
 
 
-def _search(request: Request, runs_on: Launcher, *, as_json: bool) -> None:
+def _search(
+    request: Request, runs_on: Launcher, imported: Callable[[], None], *, as_json: bool
+) -> None:
     with _importing():
         from searchae import live, terminal
         from searchae import tune as use_case
 
+    imported()
     stop = use_case.Stop()
     # The second time it does not wait.
     _on_signals(lambda: stop.set() if stop.heard and not stop.is_set() else _interrupt())

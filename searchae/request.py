@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -117,11 +117,15 @@ def jobs(crew: fleet.Fleet, request: Request, study: str, *, at_most: int) -> li
 
 
 @contextmanager
-def started_ahead(request: Request, launcher: Launcher) -> Iterator[None]:
+def started_ahead(request: Request, launcher: Launcher) -> Iterator[Callable[[], None]]:
     """Within the block, the workers that will be wanted import torch while the caller does.
 
     Only workers on a CPU, of which it is clear what they will be told; those that turn out not to
-    be wanted are ended.
+    be wanted are ended. The caller has a core to itself: until it says that it has imported, one
+    worker fewer is started than there are cores.
+
+    Yields:
+        To be called when the caller has imported.
 
     Raises:
         UserError: The study file is missing or wrong, or the workers cannot be had so.
@@ -129,16 +133,20 @@ def started_ahead(request: Request, launcher: Launcher) -> Iterator[None]:
     no_gpu = not any(map(os.path.exists, _GPU_FILES))
     on_cpu = request.device == "cpu" or (request.device == "auto" and no_gpu)
     if not (on_cpu and isinstance(launcher, LocalLauncher)):
-        yield
+        yield lambda: None
         return
     name, spec = resolve(request)
     crew = sized_fleet(request, LocalLauncher(gpus=0))
     cores = len(os.sched_getaffinity(0))
     wanted = jobs(crew, request, name, at_most=min(cores, spec.search.trials))
-    try:
+
+    def prepare(some: Sequence[Job]) -> None:
         with suppress(OSError):  # no process to be had now: they are started when they are wanted
-            launcher.prepare(wanted)
-        yield
+            launcher.prepare(some)
+
+    try:
+        prepare(wanted[: cores - 1])
+        yield lambda: prepare(wanted[cores - 1 :])
     finally:
         launcher.discard()
 

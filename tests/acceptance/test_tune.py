@@ -247,7 +247,9 @@ def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
     sqlite = "sqlite:///elsewhere.db"
     storage = sqlite if kind == "sqlite" else request.getfixturevalue("postgres_url")
     asked, launcher = Request(study="tiny", storage=storage, trials=2, workers=2), Counting()
-    with started_ahead(asked, launcher):
+    with started_ahead(asked, launcher) as imported:
+        assert spawned == ["worker-0"], "a core is left to the one who asks"
+        imported()
         assert spawned == ["worker-0", "worker-1"]
         done = use_case.tune(asked, Quiet(), launcher)
     assert done.counts.finished == 2
