@@ -34,6 +34,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
     parser.add_argument("--epochs", type=int, default=6, help="the most of a trial in search")
+    parser.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        choices=speed_search.SIDES[1:],
+        help="a side that search leaves out; repeatable",
+    )
     parser.add_argument("--quick", action="store_true", help="small sizes: figures mean nothing")
     parser.add_argument("--append", action="store_true", help=f"add the tables to {TABLE.name}")
     given = parser.parse_args()
@@ -41,7 +48,13 @@ def main() -> None:
     if unknown or given.rounds < 1:
         parser.error(f"no such part: {', '.join(unknown)}" if unknown else "--rounds: at least 1")
     options = Options(
-        given.data_dir, given.work, given.rounds, given.device, given.quick, given.epochs
+        data_dir=given.data_dir,
+        work=given.work,
+        rounds=given.rounds,
+        device=given.device,
+        quick=given.quick,
+        epochs=given.epochs,
+        without=given.without,
     )
     options.work.mkdir(parents=True, exist_ok=True)
     texts = [f"## {date.today().isoformat()}, {machine(options)}\n"]

@@ -41,6 +41,7 @@ class Options:
         device: ``cpu`` or ``cuda``.
         quick: Small sizes, to see whether all of it runs.
         epochs: The most of a trial in ``search``.
+        without: Sides that ``search`` leaves out.
     """
 
     data_dir: Path
@@ -49,6 +50,7 @@ class Options:
     device: str
     quick: bool
     epochs: int = 6
+    without: Sequence[str] = ()
 
     def size(self, full: T, quick: T) -> T:
         """One of the two sizes."""

@@ -36,6 +36,7 @@ from benchmarks.speed_base import (
 )
 
 NAME = "speed"
+SIDES = ("searchae", "Optuna", "Ray Tune")
 WORKERS = 2
 CHOICES = {
     "activation": ["relu", "leaky_relu", "elu", "tanh"],
@@ -231,8 +232,8 @@ def search(options: Options) -> str:
     """The part ``search``."""
     trials, epochs = options.size(24, 4), options.size(options.epochs, 2)
     pixels, source = images(options, "cifar10", options.size(2000, 400))
-    sides = ["searchae", "Optuna", "Ray Tune"]
-    missing = _why_no_ray()
+    sides = [side for side in SIDES if side not in options.without]
+    missing = _why_no_ray() if "Ray Tune" in sides else ""
     if missing:
         say(missing)
         sides.remove("Ray Tune")
