@@ -137,7 +137,7 @@ def started_ahead(request: Request, launcher: Launcher) -> Iterator[Callable[[],
         return
     name, spec = resolve(request)
     crew = sized_fleet(request, LocalLauncher(gpus=0))
-    cores = len(os.sched_getaffinity(0))
+    cores = fleet.cores()
     wanted = jobs(crew, request, name, at_most=min(cores, spec.search.trials))
 
     def prepare(some: Sequence[Job]) -> None:
