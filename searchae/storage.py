@@ -13,17 +13,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-# Optuna would import it at the first connection, for which other processes may wait.
-import alembic.command
-import alembic.config
-import alembic.migration
-import alembic.script  # noqa: F401
 import optuna
 import sqlalchemy as sa
 from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import NullPool
 
@@ -230,7 +225,12 @@ def _open(url: URL) -> RDBStorage:
     template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
     # Many workers may start at once on an empty database: one makes the tables.
     with _alone(url):
-        return RDBStorage(template, engine_kwargs=_engine_arguments(url))
+        try:
+            return RDBStorage(template, engine_kwargs=_engine_arguments(url))
+        except IntegrityError:
+            # A program that knows nothing of our lock, Optuna's dashboard say, has just marked the
+            # new tables with their version, which is done once.
+            return RDBStorage(template, engine_kwargs=_engine_arguments(url))
 
 
 @contextmanager

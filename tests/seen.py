@@ -8,6 +8,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.pool import NullPool
 
 
@@ -25,6 +26,8 @@ def trials(url: str, name: str = "tiny") -> list[FrozenTrial]:
         )
         study = optuna.load_study(study_name=name, storage=storage)
     except (KeyError, StorageInternalError):  # no study yet, or no tables
+        return []
+    except IntegrityError:  # Optuna marks tables with their version, and somebody else just did
         return []
     return study.get_trials(deepcopy=False)
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+import alembic.command
 import pytest
 from optuna.testing.pytest_storages import StorageTestCase
+from sqlalchemy.exc import IntegrityError
 
 from searchae.storage import ResilientStorage, connect
 
@@ -16,3 +19,20 @@ class TestResilientStorage(StorageTestCase):
         storage = connect(database)
         yield storage
         storage.engine.dispose()
+
+
+def test_another_program_may_mark_the_new_tables_in_the_same_moment(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamp, stamped = alembic.command.stamp, []
+
+    def stamp_twice(*words: Any, **more: Any) -> None:
+        stamp(*words, **more)  # the other one's
+        if not stamped:
+            stamped.append(words)
+            raise IntegrityError("INSERT INTO alembic_version", {}, Exception("UNIQUE"))
+
+    monkeypatch.setattr(alembic.command, "stamp", stamp_twice)
+    storage = connect(database)
+    assert stamped
+    assert storage.get_all_studies() == []
