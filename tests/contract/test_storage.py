@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import alembic.command
 import pytest
+from alembic.migration import MigrationContext
 from optuna.testing.pytest_storages import StorageTestCase
 from sqlalchemy.exc import IntegrityError
 
@@ -24,15 +24,15 @@ class TestResilientStorage(StorageTestCase):
 def test_another_program_may_mark_the_new_tables_in_the_same_moment(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stamp, stamped = alembic.command.stamp, []
+    stamp, refused = MigrationContext.stamp, []
 
-    def stamp_twice(*words: Any, **more: Any) -> None:
-        stamp(*words, **more)  # the other one's
-        if not stamped:
-            stamped.append(words)
+    def late(*words: Any) -> None:
+        if not refused:
+            refused.append(words)
             raise IntegrityError("INSERT INTO alembic_version", {}, Exception("UNIQUE"))
+        stamp(*words)
 
-    monkeypatch.setattr(alembic.command, "stamp", stamp_twice)
+    monkeypatch.setattr(MigrationContext, "stamp", late)
     storage = connect(database)
-    assert stamped
+    assert refused
     assert storage.get_all_studies() == []
