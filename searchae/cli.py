@@ -39,7 +39,6 @@ from searchae.cli_shared import (
 )
 from searchae.cli_shared import await_study as _await
 from searchae.cli_shared import connect_to as _connect
-from searchae.cli_shared import database_exists as _exists
 from searchae.cli_shared import importing as _importing
 from searchae.cli_shared import open_study as _open
 from searchae.cli_shared import quiet_optuna as _quiet_optuna
@@ -319,10 +318,11 @@ def studies(storage: Storage = DEFAULT_STORAGE, as_json: AsJson = False) -> None
     with _importing():
         _quiet_optuna()
         from searchae import catalog, terminal
+        from searchae.storage import exists
         from searchae.study import study_names
 
     files = {name: str(path) for name, path in catalog.study_files().items()}
-    stored = study_names(_connect(storage)) if _exists(storage) else []
+    stored = study_names(_connect(storage)) if exists(storage) else []
     document = {"files": files, "stored": stored}
     _print(as_json, lambda: document, lambda: terminal.print_studies(catalog.study_files(), stored))
 

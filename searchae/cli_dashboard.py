@@ -15,7 +15,6 @@ from searchae.cli_shared import (
     INTERRUPTED,
     Artifacts,
     Storage,
-    database_exists,
     examples,
     importing,
     quiet_optuna,
@@ -84,7 +83,7 @@ def dashboard(
         quiet_optuna()
         from searchae import dashboard as use_case
         from searchae.retry import Backoff
-        from searchae.storage import connect, masked
+        from searchae.storage import connect, exists, masked
 
     logins = _logins(login)
     options = use_case.Options(
@@ -95,7 +94,7 @@ def dashboard(
         writes=allow_writes or (logins is None and not read_only),
     )
     use_case.check(options)
-    if not database_exists(storage):
+    if not exists(storage):
         raise StorageError(
             f"{masked(storage)}: there is no such database; `searchae tune` makes one"
         )

@@ -116,12 +116,12 @@ def importing() -> Iterator[None]:
     watched = stderr is not None and not stderr.closed and stderr.isatty()
     gc.disable()
     if watched:
-        print("loading ...", end="", file=sys.stderr, flush=True)
+        print("loading ...", end="", file=stderr, flush=True)
     try:
         yield
     finally:
         if watched:
-            print("\r           \r", end="", file=sys.stderr, flush=True)
+            print("\r           \r", end="", file=stderr, flush=True)
         if enabled:
             gc.enable()
 
@@ -163,10 +163,10 @@ def open_study(url: str, study: str, *, stop: threading.Event | None = None) -> 
         NoStudyError: It is not there.
     """
     from searchae.errors import NoStudyError
-    from searchae.storage import masked
+    from searchae.storage import exists, masked
     from searchae.study import load_study
 
-    if not database_exists(url):
+    if not exists(url):
         raise NoStudyError(f"{masked(url)}: there is no such database; `searchae tune` makes one")
     return load_study(connect_to(url, stop=stop), study)
 
@@ -190,11 +190,3 @@ def await_study(url: str, study: str, *, stop: threading.Event) -> Stored:
             told = True
             stop.wait(WAIT_S)
     raise Interrupted("stopped before the study was there")
-
-
-def database_exists(url: str) -> bool:
-    """Whether a SQLite file is there; of other databases only connecting shows it."""
-    from searchae.storage import parse_url
-
-    parsed = parse_url(url)
-    return parsed.get_backend_name() != "sqlite" or Path(str(parsed.database)).exists()

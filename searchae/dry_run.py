@@ -23,7 +23,6 @@ from searchae.tune import (
     check_hours,
     check_models,
     crowding,
-    has_database,
     load_images,
     measured,
     warm_start,
@@ -127,7 +126,7 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
 def _stored(request: Request, name: str) -> study.Stored | None:
     """The study, if it is there already; no SQLite file is made by looking for it."""
     url = storage.parse_url(request.storage)
-    return study.find_study(storage.connect(url), name) if has_database(url) else None
+    return study.find_study(storage.connect(url), name) if storage.exists(url) else None
 
 
 def _at_once(crew: fleet.Fleet) -> int:

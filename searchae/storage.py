@@ -220,6 +220,12 @@ def connect(
     return storage
 
 
+def exists(url: URL | str) -> bool:
+    """Whether a SQLite file is there; of other databases only connecting shows it."""
+    url = parse_url(url) if isinstance(url, str) else url
+    return not is_sqlite(url) or Path(str(url.database)).exists()
+
+
 def _open(url: URL) -> RDBStorage:
     # Optuna formats the URL as a template: a brace in a password must be doubled.
     template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")

@@ -8,11 +8,9 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol
 
 import torch
-from sqlalchemy import URL
 
 from searchae import (
     data,
@@ -214,15 +212,10 @@ def warm_start(request: Request) -> study.Stored | None:
     if not request.warm_start:
         return None
     url = storage.parse_url(request.storage)
-    if not has_database(url):
+    if not storage.exists(url):
         where = storage.masked(url)
         raise NoStudyError(f"study {request.warm_start!r} is not in {where}, which is not there")
     return study.load_study(storage.connect(url), request.warm_start)
-
-
-def has_database(url: URL) -> bool:
-    """Whether a SQLite file is there; of other databases only connecting shows it."""
-    return not storage.is_sqlite(url) or Path(str(url.database)).exists()
 
 
 def check_hours(hours: float | None) -> None:

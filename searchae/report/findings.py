@@ -200,7 +200,7 @@ def importances(trials: Sequence[FrozenTrial]) -> Importances:
     seem not to matter.
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED)
-    ended = [_as_complete(t) for t in trials if t.state in states and _came_to(t) is not None]
+    ended = [c for c in (_as_complete(t) for t in trials if t.state in states) if c.values]
     count = len(ended)
     if count < FEWEST_FOR_IMPORTANCES:
         return Importances(
@@ -235,7 +235,7 @@ def _top(values: Sequence[float]) -> int:
 
 
 def _as_complete(trial: FrozenTrial) -> FrozenTrial:
-    """The trial as one that Optuna's importances look at."""
+    """The trial as one that Optuna's importances look at; without a value if it told none."""
     ended = copy.copy(trial)
     ended.state, ended.value = TrialState.COMPLETE, _came_to(trial)
     return ended
