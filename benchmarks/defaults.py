@@ -42,7 +42,7 @@ import optuna
 from optuna.trial import Trial, TrialState
 
 from benchmarks.defaults_table import DATA, TABLES, Params, Table, read, read_lines, train
-from searchae import search, space
+from searchae import lean_search, search, space
 from searchae.spec import StudySpec
 
 DEFAULT = "halving /2, tpe 10"
@@ -415,7 +415,8 @@ def _replayed(key: Key) -> tuple[Key, Ends]:
 def _stamp(table: Table, side: str) -> int:
     """Changes with what a search depends on; one that was kept is used only if this is the same."""
     spec = table.spec(seed=0, search=_made_by(side)[1])
-    makers = [Path(str(file)).read_text(encoding="utf-8") for file in (search.__file__, __file__)]
+    files = (search.__file__, lean_search.__file__, __file__)
+    makers = [Path(str(file)).read_text(encoding="utf-8") for file in files]
     return zlib.crc32(f"{table}{spec.search!r}{makers}{optuna.__version__}{side}".encode())
 
 

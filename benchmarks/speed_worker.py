@@ -25,7 +25,7 @@ Measure = Callable[[], dict[str, Any]]
 
 
 def prepared(
-    options: Options, *, count: int, trials: int, epochs: int, held: int = 0
+    options: Options, *, count: int, trials: int, epochs: int, held: int = 0, pruned_at: int = 0
 ) -> dict[str, Any]:
     """Makes a study on SQLite; returns a worker's settings.
 
@@ -35,8 +35,10 @@ def prepared(
         trials: To be run.
         epochs: Of a full training.
         held: Finished trials that the study already holds.
+        pruned_at: A rung at which these leave every other trial behind; 0 for none.
     """
     from searchae import data, study_file
+    from searchae.data import decoded
     from searchae.ledger import Ledger
     from searchae.storage import connect
     from searchae.study import open_study
@@ -46,13 +48,14 @@ def prepared(
     folder = Path(tempfile.mkdtemp(prefix="worker-", dir=options.work)).resolve()
     spec = study_file.load(make_study(folder, pixels, trials=trials, epochs=epochs))
     splits = data.load(spec.data, data_dir=folder, seed=spec.seed)
+    assert decoded.keep(splits, folder), "as `tune` does"
     url = f"sqlite:///{folder}/search.db"
     storage = connect(url)
     baseline_db = mean_image_psnr_db(splits.train, splits.validation)
     stored, _ = open_study(storage, NAME, spec=spec, data_hash=splits.hash, baseline_db=baseline_db)
     Ledger(stored).set_budget(held + trials)
     if held:
-        _insert_finished(stored, held)
+        _insert_finished(stored, held, pruned_at or epochs + 1)
     storage.engine.dispose()
     return {
         "url": url,
@@ -62,10 +65,11 @@ def prepared(
     }
 
 
-def _insert_finished(stored: Any, held: int) -> None:
-    """Adds finished trials as rows like searchae's own.
+def _insert_finished(stored: Any, held: int, best_from: int) -> None:
+    """Adds finished trials as rows like searchae's own, with the rungs of successive halving.
 
-    Their PSNRs are low, so that no trial that is measured is pruned for being worse.
+    Their PSNRs are worse than those of all trials that are measured until the epoch
+    ``best_from``, and better from then on.
     """
     import optuna
     import sqlalchemy as sa
@@ -77,12 +81,17 @@ def _insert_finished(stored: Any, held: int) -> None:
 
     described = {p.name: search.distribution(p) for p in stored.spec.space}
     draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    now, epochs = tables.utc_now(), stored.spec.epochs
+    now, epochs, by = tables.utc_now(), stored.spec.epochs, stored.spec.search.reduction_factor
+    assert stored.spec.search.pruner == "successive-halving", "it has other rungs"
+    rungs = [by**rung for rung in range(epochs) if by**rung <= epochs]
     history = json.dumps({name: [0.05] * epochs for name in COLUMNS})
     rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for i in range(held):
         trial = {"trial_id": i + 1}
-        last = 5.0 + 3 * i / held
+        psnrs_db = {
+            epoch: 3 * i / held - 1 / epoch + (99.0 if epoch >= best_from else 5.0)
+            for epoch in range(1, epochs + 1)
+        }
         times = {"datetime_start": now, "datetime_complete": now}
         about = {"study_id": stored.id, "number": i, "state": TrialState.COMPLETE}
         rows[tables.trials].append({**trial, **times, **about})
@@ -93,10 +102,13 @@ def _insert_finished(stored: Any, held: int) -> None:
                 "distribution_json": distribution_to_json(described[name]),
             }
             rows[tables.params].append(trial | cells)
-        for epoch in range(1, epochs + 1):
-            value = {"intermediate_value": last - 1 / epoch, "intermediate_value_type": "FINITE"}
+        for epoch, psnr_db in psnrs_db.items():
+            value = {"intermediate_value": psnr_db, "intermediate_value_type": "FINITE"}
             rows[tables.reports].append({**trial, "step": epoch, **value})
-        value = {"objective": 0, "value": last - 1 / epochs, "value_type": "FINITE"}
+        for rung, epoch in enumerate(rungs):
+            value = {"key": f"completed_rung_{rung}", "value_json": json.dumps(psnrs_db[epoch])}
+            rows[tables.system_attributes].append(trial | value)
+        value = {"objective": 0, "value": psnrs_db[epochs], "value_type": "FINITE"}
         rows[tables.values].append(trial | value)
         rows[tables.user_attributes].append({**trial, "key": HISTORY, "value_json": history})
     with stored.storage.engine.begin() as connection:
@@ -133,6 +145,7 @@ def worker(settings: Mapping[str, Any]) -> Measure:
             "first_s": first_s,
             "epoch_s": sum(later_s) / len(later_s),
             "share": 1 - sum(later_s) / wall_s,
+            "share_at_1_s": 1 / (1 + len(later_s) / (wall_s - sum(later_s))),
             "ms_a_trial": 1000 * (wall_s - sum(later_s)) / (len(own) - 1),
             "epochs": len(later_s),
         }
@@ -268,25 +281,35 @@ def _watch(clock: Clock) -> None:
 def overhead(options: Options) -> str:
     """The part ``overhead``."""
     count = _images_of_a_second(options)
-    trials, epochs = options.size(9, 3), options.size(20, 2)
+    trials, epochs, rung = options.size(9, 3), options.size(20, 4), options.size(4, 2)
 
-    def side(held: int) -> Callable[[int], dict[str, Any]]:
+    def side(held: int, pruned_at: int) -> Callable[[int], dict[str, Any]]:
         def run(_: int) -> dict[str, Any]:
-            size = {"count": count, "trials": trials, "epochs": epochs, "held": held}
-            settings = prepared(options, **size)
+            size = {"count": count, "trials": trials, "epochs": epochs}
+            settings = prepared(options, **size, held=held, pruned_at=pruned_at)
             (found,) = together([("speed_worker:worker", settings)], threads=1)
             return found
 
         return run
 
-    holds = [0, *options.size((100, 10_000), (100, 1000))]
-    found = interleaved(options, {f"{n:,}": side(n) for n in holds}, what="overhead, trials held")
+    sizes = {
+        f"{held:,} trials, {f'pruned at {pruned_at}' if pruned_at else 'to the end'}": (
+            held,
+            pruned_at,
+        )
+        for pruned_at in (0, rung)
+        for held in options.size((100, 10_000), (100, 1000))
+    }
+    sides = {name: side(*size) for name, size in sizes.items()}
+    found = interleaved(options, sides, what="overhead, trials held")
     rows = [
         {
-            "finished trials in the study": name,
+            "finished trials in the study": f"{sizes[name][0]:,}",
+            "epochs a trial": sizes[name][1] or epochs,
             "epochs run": spread([r["epochs"] for r in runs]),
             "seconds an epoch": spread([r["epoch_s"] for r in runs], 2),
             "share of the worker's time": spread([100 * r["share"] for r in runs], 1) + " %",
+            "at 1 s an epoch": spread([100 * r["share_at_1_s"] for r in runs], 1) + " %",
             "ms a trial": spread([r["ms_a_trial"] for r in runs]),
             "once, in the first trial, s": spread([r["first_s"] for r in runs], 2),
         }
@@ -294,9 +317,10 @@ def overhead(options: Options) -> str:
     ]
     text = (
         "A worker's time outside training and evaluation, from its second claim to its end: "
-        f"{trials - 1} trials of up to {epochs} epochs (as in studies/pool-conv.toml), one worker "
-        "of one thread on SQLite. What a worker does once, in its first trial, stands apart: it "
-        "reads the whole study."
+        f"{trials - 1} trials of at most {epochs} epochs, one worker of one thread on SQLite. The "
+        "finished trials are worse than all of them, or so from a rung of the pruner, successive "
+        f"halving, on better: then it ends each there, after {rung} epochs. What a worker does "
+        "once, in its first trial, stands apart: it reads the whole study."
     )
     return f"{text}\n\n{table(rows)}"
 
@@ -304,7 +328,7 @@ def overhead(options: Options) -> str:
 def _images_of_a_second(options: Options) -> int:
     """So many images make an epoch of about a second; at most 10,000."""
     pixels, _ = images(options, "cifar10", 2000)
-    settings = {"net": "pool-conv", "images": str(pixels), "device": options.device, "seconds": 1}
+    settings = {"net": "pool-conv", "images": str(pixels), "device": options.device, "seconds": 5}
     (found,) = together([("speed_sides:searchae", settings)], threads=1)
     return int(min(10_000, options.size(1.0, 0.3) * found["images_per_s"] / 0.9))
 

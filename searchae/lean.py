@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 import json
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -83,6 +83,7 @@ class LeanStorage(_CachedStorage):
         self._has_looked = False
         self._marks: dict[int, _Marks] = {}
         self._ids: dict[str, int] = {}
+        self._in_order: dict[int, list[FrozenTrial]] = {}
 
     def __getstate__(self) -> dict[Any, Any]:
         state = super().__getstate__()
@@ -224,6 +225,37 @@ class LeanStorage(_CachedStorage):
             self._ids[study_name] = super().get_study_id_from_name(study_name)
         return self._ids[study_name]
 
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        # As Optuna's own, which sorts them at each call.
+        self._read_trials_from_remote_storage(study_id)
+        with self._lock:
+            if study_id not in self._in_order:
+                by_number = sorted(self._studies[study_id].trials.items())
+                self._in_order[study_id] = [trial for _, trial in by_number]
+            every = self._in_order[study_id]
+            found = every[:] if states is None else [t for t in every if t.state in states]
+            return copy.deepcopy(found) if deepcopy else found
+
+    def delete_study(self, study_id: int) -> None:
+        super().delete_study(study_id)
+        self._in_order.pop(study_id, None)
+
+    def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
+        super()._add_trials_to_cache(study_id, trials)
+        every = self._in_order.get(study_id, [])
+        for trial in trials:
+            if trial.number < len(every):
+                every[trial.number] = trial
+            elif trial.number == len(every) > 0:
+                every.append(trial)
+            else:
+                self._in_order.pop(study_id, None)
+
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         if self._mine is None:
             super()._read_trials_from_remote_storage(study_id)
@@ -237,7 +269,7 @@ class LeanStorage(_CachedStorage):
         study = self._studies.setdefault(study_id, _StudyInfo())
         if study_id not in self._marks:
             self._marks[study_id] = self._last_rows()  # before what they are the marks of
-            self._remember(study_id, self._fetch(tables.of_study(study_id)))
+            self._remember(study_id, self._fetch(study_id, of_study=True))
             return
         marks, before = self._marks[study_id], study.unfinished_trial_ids
         many = len(before) > MANY
@@ -269,7 +301,7 @@ class LeanStorage(_CachedStorage):
             elif row.kind == "attribute":
                 marks.attribute = max(marks.attribute, row.id)
         if new or ended:
-            self._remember(study_id, self._fetch(new | ended))
+            self._remember(study_id, self._fetch(list(new | ended)))
 
     def _remember(self, study_id: int, found: list[FrozenTrial]) -> None:
         study, marks = self._studies[study_id], self._marks[study_id]
@@ -291,12 +323,14 @@ class LeanStorage(_CachedStorage):
             param, attribute = connection.execute(query).one()
         return _Marks(trial=0, param=param or 0, attribute=attribute or 0)
 
-    def _fetch(self, which: Collection[int] | sa.Select[Any]) -> list[FrozenTrial]:
-        """Trials as they are in the database, in their order."""
-        query = sa.select(trials).where(trials.c.trial_id.in_(which)).order_by(trials.c.trial_id)
+    def _fetch(self, which: list[int] | int, *, of_study: bool = False) -> list[FrozenTrial]:
+        """Trials as they are in the database, in their order: see ``tables.whole``."""
+        own, contents = tables.whole(of_study=of_study)
         with self._begin() as connection:
-            found = {row.trial_id: tables.frozen(row) for row in connection.execute(query)}
-            rows = connection.execute(tables.contents(which)).all() if found else []
+            found = {
+                r.trial_id: tables.frozen(r) for r in connection.execute(own, {"which": which})
+            }
+            rows = connection.execute(contents, {"which": which}).all() if found else []
         for row in sorted(rows, key=lambda r: r.id):
             if row.trial_id in found:
                 tables.add(found[row.trial_id], row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -75,7 +76,7 @@ def _canvas(rows: Mapping[str, Tensor], psnrs_db: Sequence[float], *, title: str
         2 * MARGIN_PX + 2 * LABEL_PX + bands * band_px,
     )
     canvas = Image.new("RGB", size, _PAPER)
-    pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
+    pen, font = ImageDraw.Draw(canvas), _font()
     pen.text((MARGIN_PX, MARGIN_PX), title, fill=_INK, font=font)
     for i, psnr_db in enumerate(psnrs_db):
         band, column = divmod(i, columns)
@@ -89,6 +90,11 @@ def _canvas(rows: Mapping[str, Tensor], psnrs_db: Sequence[float], *, title: str
             y += height + GUTTER_PX
         pen.text((x + width // 2, y), f"{psnr_db:.1f} dB", fill=_INK, font=font, anchor="ma")
     return canvas
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(13)
 
 
 def _tile(image: Tensor, scale: int) -> Tile:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Any
@@ -147,9 +147,21 @@ _CONTENTS = (
 )
 
 
-def contents(which: Collection[int] | sa.Select[Any]) -> sa.CompoundSelect[Any]:
-    """Everything that hangs on some trials."""
-    return sa.union_all(*(part.where(table.c.trial_id.in_(which)) for table, part in _CONTENTS))
+@cache
+def whole(*, of_study: bool) -> tuple[sa.Select[Any], sa.CompoundSelect[Any]]:
+    """Trials in their order, and everything that hangs on them.
+
+    Made once: to make the statements costs more than a trial's few rows.
+
+    Args:
+        of_study: Whether their parameter ``which`` is a study's id; else it is the trials' own.
+    """
+    ids: Any = sa.bindparam("which", expanding=True)
+    if of_study:
+        ids = sa.select(trials.c.trial_id).where(trials.c.study_id == sa.bindparam("which"))
+    parts = (part.where(table.c.trial_id.in_(ids)) for table, part in _CONTENTS)
+    own = sa.select(trials).where(trials.c.trial_id.in_(ids)).order_by(trials.c.trial_id)
+    return own, sa.union_all(*parts)
 
 
 @cache
@@ -158,7 +170,8 @@ def news(*, many: bool) -> sa.CompoundSelect[Any]:
 
     Its parameters are the ``study``, the marks ``trial``, ``param`` and ``attribute``, and
     ``unfinished``: the trials before the mark that may still be so. Looking for those needs no
-    look at all the others, which are the most by far.
+    look at all the others, which are the most by far, and only theirs are the parameters and
+    attributes that anybody adds to; a trial that is not known yet is read whole.
 
     Args:
         many: Whether there are so many of these that all unfinished trials are asked for instead;
@@ -166,11 +179,12 @@ def news(*, many: bool) -> sa.CompoundSelect[Any]:
     """
     null = sa.cast(sa.null(), sa.Integer)
     (param_id,), (attribute_id,) = params.primary_key, system_attributes.primary_key
-    unfinished: sa.ColumnElement[bool] = (
-        trials.c.state.in_(UNFINISHED)
-        if many
-        else trials.c.trial_id.in_(sa.bindparam("unfinished", expanding=True))
-    )
+    named: Any = sa.bindparam("unfinished", expanding=True)
+    unfinished = trials.c.state.in_(UNFINISHED) if many else trials.c.trial_id.in_(named)
+
+    def of_them(table: sa.Table) -> sa.ColumnElement[bool]:
+        return _is_of_study(table) if many else table.c.trial_id.in_(named)
+
     states = (
         sa.select(
             sa.literal("state").label("kind"),
@@ -186,10 +200,8 @@ def news(*, many: bool) -> sa.CompoundSelect[Any]:
     )
     return sa.union_all(
         states,
-        _PARAMS.where(param_id > sa.bindparam("param"), _is_of_study(params)),
-        _ATTRIBUTES.where(
-            attribute_id > sa.bindparam("attribute"), _is_of_study(system_attributes)
-        ),
+        _PARAMS.where(param_id > sa.bindparam("param"), of_them(params)),
+        _ATTRIBUTES.where(attribute_id > sa.bindparam("attribute"), of_them(system_attributes)),
     )
 
 

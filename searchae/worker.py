@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ from searchae.errors import (
     StudyStoppedError,
 )
 from searchae.history import HISTORY, compact
+from searchae.lean_search import Memory, Progress
 from searchae.ledger import Ledger, Nothing
 from searchae.pulse import Pulse
 from searchae.spec import TrialParams
@@ -50,6 +52,8 @@ REST_S = 2.0
 POLL_S, POLL_NEARBY_S = 1.0, 0.25
 """Seconds between two looks at a budget whose rest others are working on; of workers on the
 machine of their `tune`, which are few, and which it waits for in the end."""
+TURN_S = 0.0005
+"""Python's own is ten times as long, and a trial's thread waits for several a report."""
 CROWDED_BYTES = 256 << 20
 """A GPU of which others hold more has no memory because of them."""
 CROWDED_S = 600.0
@@ -145,6 +149,8 @@ class Worker:
     def _prepare(self) -> None:
         spec = self.stored.spec
         torch.set_num_threads(self.options.threads)
+        # While a checkpoint is written, the trial's thread waits so long at most for its turn.
+        sys.setswitchinterval(TURN_S)
         self._device = pick_device(self.options.device)
         self._precision = pick_precision(self.options.precision, self._device)
         kernels_of(self._device, self._precision)  # built now, and a wrong wish is said now
@@ -156,7 +162,8 @@ class Worker:
         self._failures = 0
         self._waited_s, self._leaving = 0.0, False
         self._study.pruner = search.pruner(spec, self._study)
-        self._remembered: search.Remembered = {}
+        self._memory = Memory()
+        self._progress, self._psnrs_db = Progress(), dict[int, float]()
         self._imported = sum(self._study.user_attrs.get(IMPORTED, {}).values())
 
     def _load(self) -> tuple[Tensor, Tensor]:
@@ -233,9 +240,7 @@ class Worker:
 
     def _ask(self, trial_id: int, number: int) -> Trial:
         """Optuna's handle on a claimed trial; samples its joint parameters."""
-        self._study.sampler = search.sampler(
-            self.stored.spec, number=number, remembered=self._remembered
-        )
+        self._study.sampler = search.sampler(self.stored.spec, number=number, memory=self._memory)
         self._study._thread_local.cached_all_trials = None  # what the last trial was sampled from
         imported = self._imported
         first = space.first(self.stored.spec, number - imported, warm=imported > 0)
@@ -326,12 +331,12 @@ class Worker:
     def _draw(self, number: int, params: TrialParams, ended: Sequence[Trainer]) -> None:
         """Keeps a picture of the trial if it is among the study's best; it may do without."""
         folder = gallery.folder(self.options.artifacts, self.stored.name)
-        complete = self._study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        own = (t for t in complete if not {OUTCOME, WARM_START} & t.user_attrs.keys())
-        psnrs_db = {t.number: t.values[0] for t in own if t.values}
+        psnrs_db = self._results()
         best = gallery.best(psnrs_db)
+        if number not in best:
+            return
         try:
-            for trainer in ended if number in best else ():
+            for trainer in ended:
                 with device_errors("drawing reconstructions"):
                     picture = pictures.draw(
                         trainer.model,
@@ -344,6 +349,16 @@ class Worker:
             gallery.keep_best(folder, psnrs_db)
         except (OSError, DeviceError, OutOfMemoryError) as e:
             log.warning("trial %d: no picture: %s", number, e)
+
+    def _results(self) -> dict[int, float]:
+        """Number -> PSNR in dB of the study's own trials that have a result."""
+        trials = self._study.get_trials(deepcopy=False)
+        ended, _ = self._progress.read(trials)
+        for trial in (trials[number] for number in ended):
+            own = trial.state == TrialState.COMPLETE and trial.values
+            if own and not {OUTCOME, WARM_START} & trial.user_attrs.keys():
+                self._psnrs_db[trial.number] = trial.values[0]
+        return self._psnrs_db
 
     def _tell(self, trial: Trial, state: TrialState, value: float | None = None) -> None:
         """Ends a trial, or finds that somebody else has; one that is pruned has its last report."""

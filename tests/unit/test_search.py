@@ -7,12 +7,12 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.pruners import HyperbandPruner
+from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
-from optuna.search_space.group_decomposed import _GroupDecomposedSearchSpace
 from optuna.trial import TrialState, create_trial
 
 from searchae import search, space
+from searchae.lean_search import Memory
 from searchae.spec import Parameter, StudySpec
 from searchae.study_file import from_document
 
@@ -78,33 +78,103 @@ def test_a_sampler_is_known_by_its_name(name: str, kind: type[BaseSampler]) -> N
     assert isinstance(search.sampler(read(sampler=name), number=0), kind)
 
 
+def plain_tpe(_: Memory, **settings: Any) -> TPESampler:
+    return TPESampler(multivariate=True, group=True, constant_liar=True, **settings)
+
+
 def test_what_is_found_with_less_work_is_what_optuna_itself_finds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also where a parameter hangs on another, trials run meanwhile, and much is remembered."""
     spec = read(pruner="hyperband")
 
-    def proposals(remembered: search.Remembered | None) -> list[dict[str, Any]]:
+    def proposals(memory: Memory | None) -> list[dict[str, Any]]:
         study = study_with(spec, 30)
         study.ask()  # and runs still
         found = []
         for number in range(31, 41):
-            study.sampler = search.sampler(spec, number=number, remembered=remembered)
+            study.sampler = search.sampler(spec, number=number, memory=memory)
             trial = study.ask()
             space.sample(spec, trial)
             found.append(dict(trial.params))
             study.tell(trial, number if number % 2 else None, state=ENDS[number % 2])
         return found
 
-    kept: search.Remembered = {}
+    kept = Memory()
     lean = proposals(kept)
-    assert all(set(range(30)) <= numbers.keys() for numbers in kept.values())
-    assert all(30 not in numbers for numbers in kept.values()), "it may still get a parameter"
+    assert {number for _, number in kept.order} == {*range(30), *range(31, 40)}
+    assert len(kept.tables) > 1
     assert proposals(None) == lean
     assert {"l1_weight" in t.params for t in study_with(spec, 30).trials} == {True, False}
-    monkeypatch.setattr(search, "_Groups", _GroupDecomposedSearchSpace)
-    monkeypatch.setattr(search, "_TPE", lambda _, **settings: TPESampler(**settings))
+    monkeypatch.setattr(search, "TPE", plain_tpe)
     assert proposals(None) == lean
+
+
+@pytest.mark.parametrize("complete", [0, 1, 12])
+def test_tpe_takes_the_same_trials_for_the_best_however_few_are_complete(
+    complete: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pruned ones too, those that came further first; among equals the first."""
+    spec = read()
+
+    def proposals() -> list[dict[str, Any]]:
+        study = optuna.create_study(direction="maximize")
+        for number in range(40):
+            study.sampler = search.sampler(read(sampler="random"), number=number)
+            trial = study.ask()
+            space.sample(spec, trial)
+            for epoch in range(1, 1 + number % 4):
+                trial.report(float(number % 3), epoch)
+            ended = TrialState.COMPLETE if number < complete else TrialState.PRUNED
+            study.tell(trial, number % 5 if number < complete else None, state=ended)
+        found = []
+        for number in range(40, 46):
+            study.sampler = search.sampler(spec, number=number)
+            trial = study.ask()
+            space.sample(spec, trial)
+            found.append(dict(trial.params))
+        return found
+
+    lean = proposals()
+    monkeypatch.setattr(search, "TPE", plain_tpe)
+    assert proposals() == lean
+
+
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize("seed", range(3))
+def test_halving_is_optuna_s_own(seed: int, factor: int) -> None:
+    """Of many workers at once, with equal values, trials that diverge, fail or are put back."""
+    spec = read(epochs=16, pruner="successive-halving", reduction_factor=factor)
+    own = optuna.create_study(direction="maximize")
+    plain = optuna.create_study(direction="maximize")
+    own.pruner = search.pruner(spec, own)
+    plain.pruner = SuccessiveHalvingPruner(
+        min_resource=spec.search.min_epochs, reduction_factor=factor
+    )
+    draw = random.Random(seed)
+    running: list[tuple[Any, Any, int]] = []
+    decisions = []
+    for _ in range(400):
+        if len(running) < 4:
+            running.append((own.ask(), plain.ask(), 1))
+        mine, theirs, epoch = running.pop(draw.randrange(len(running)))
+        psnr_db = draw.choice([float("nan"), *(float(n) for n in range(12))])
+        if epoch > 1 and draw.random() < 0.05:
+            for study, trial in ((own, mine), (plain, theirs)):
+                study.tell(trial, state=TrialState.FAIL)
+            continue
+        for trial in (mine, theirs):
+            trial.report(psnr_db, epoch)
+        decisions.append((mine.should_prune(), theirs.should_prune()))
+        pruned = decisions[-1][1]
+        if pruned or epoch == spec.epochs:
+            for study, trial in ((own, mine), (plain, theirs)):
+                study.tell(trial, None if pruned else psnr_db, state=ENDS[not pruned])
+        else:
+            running.append((mine, theirs, epoch + draw.choice([1, 1, 3])))
+    assert [a for a, _ in decisions] == [b for _, b in decisions]
+    assert {a for a, _ in decisions} == {True, False}
+    assert [t.system_attrs for t in own.trials] == [t.system_attrs for t in plain.trials]
 
 
 def test_brackets_are_optuna_s_own() -> None:
