@@ -82,8 +82,9 @@ def _insert_finished(stored: Any, held: int, best_from: int) -> None:
     described = {p.name: search.distribution(p) for p in stored.spec.space}
     draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     now, epochs, by = tables.utc_now(), stored.spec.epochs, stored.spec.search.reduction_factor
-    assert stored.spec.search.pruner == "successive-halving", "it has other rungs"
-    rungs = [by**rung for rung in range(epochs) if by**rung <= epochs]
+    search = stored.spec.search
+    assert (search.pruner, search.min_epochs) == ("successive-halving", 1), "it has other rungs"
+    rungs = [by**rung for rung in range(epochs) if by**rung < epochs]
     history = json.dumps({name: [0.05] * epochs for name in COLUMNS})
     rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for i in range(held):

@@ -228,6 +228,14 @@ def _search(
     with live.Progress() as watcher:
         summary = use_case.tune(request, watcher, runs_on, stop)
     _print(as_json, summary.document, lambda: terminal.print_summary(summary))
+    if summary.best is not None and summary.counts.finished >= summary.counts.budget:
+        places = (
+            ("--storage", request.storage, DEFAULT_STORAGE, "SEARCHAE_STORAGE"),
+            ("--data-dir", str(request.data_dir), "data", "SEARCHAE_DATA_DIR"),
+            ("--artifacts", str(request.artifacts), "artifacts", "SEARCHAE_ARTIFACTS"),
+        )
+        given = [o for o, own, usual, name in places if own not in (usual, os.environ.get(name))]
+        terminal.note_next(summary.study, options=given)
 
 
 @app.command(

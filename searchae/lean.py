@@ -48,8 +48,12 @@ LOOKED_AT_AGAIN = 200
 """Rows; far more than are written while a statement of another worker is being committed."""
 
 
-MANY = 5000
-"""Unfinished trials; more are not named one by one in a statement."""
+MANY = 100
+"""Unfinished trials. Of fewer, each look reads all parameters and attributes; of more, the new ones
+and the last ``LOOKED_AT_AGAIN``."""
+NAMED = 1000
+"""Trials that one statement names, five times; of more the whole study is read. SQLite takes 32,766
+variables."""
 
 
 @dataclass
@@ -243,18 +247,21 @@ class LeanStorage(_CachedStorage):
 
     def delete_study(self, study_id: int) -> None:
         super().delete_study(study_id)
-        self._in_order.pop(study_id, None)
+        with self._lock:  # SQLite may give the id to another study
+            self._in_order.pop(study_id, None)
+            self._marks.pop(study_id, None)
 
     def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
         super()._add_trials_to_cache(study_id, trials)
         every = self._in_order.get(study_id, [])
         for trial in trials:
-            if trial.number < len(every):
+            if trial.number < len(every) and every[trial.number].number == trial.number:
                 every[trial.number] = trial
-            elif trial.number == len(every) > 0:
+            elif trial.number == len(every) > 0 and every[-1].number == trial.number - 1:
                 every.append(trial)
             else:
                 self._in_order.pop(study_id, None)
+                return
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
         if self._mine is None:
@@ -268,18 +275,19 @@ class LeanStorage(_CachedStorage):
         """Brings the cache up to date with what is new; everything, the first time."""
         study = self._studies.setdefault(study_id, _StudyInfo())
         if study_id not in self._marks:
-            self._marks[study_id] = self._last_rows()  # before what they are the marks of
-            self._remember(study_id, self._fetch(study_id, of_study=True))
+            marks = self._last_rows()  # before what they are the marks of
+            found = self._fetch(study_id, of_study=True)
+            self._marks[study_id] = marks
+            self._remember(study_id, found)
             return
         marks, before = self._marks[study_id], study.unfinished_trial_ids
         many = len(before) > MANY
-        asked = {
-            "study": study_id,
-            "trial": marks.trial - LOOKED_AT_AGAIN,
-            "param": marks.param - LOOKED_AT_AGAIN,
-            "attribute": marks.attribute - LOOKED_AT_AGAIN,
-            **({} if many else {"unfinished": sorted(before)}),
-        }
+        asked: dict[str, Any] = {"study": study_id, "trial": marks.trial - LOOKED_AT_AGAIN}
+        if many:
+            asked["param"] = marks.param - LOOKED_AT_AGAIN
+            asked["attribute"] = marks.attribute - LOOKED_AT_AGAIN
+        else:
+            asked["unfinished"] = sorted(before)
         with self._begin() as connection:
             rows = connection.execute(tables.news(many=many), asked).all()
         states: dict[int, TrialState] = {}
@@ -300,8 +308,11 @@ class LeanStorage(_CachedStorage):
                 marks.param = max(marks.param, row.id)
             elif row.kind == "attribute":
                 marks.attribute = max(marks.attribute, row.id)
-        if new or ended:
-            self._remember(study_id, self._fetch(list(new | ended)))
+        changed = list(new | ended)
+        if len(changed) > NAMED:
+            self._remember(study_id, self._fetch(study_id, of_study=True))
+        elif changed:
+            self._remember(study_id, self._fetch(changed))
 
     def _remember(self, study_id: int, found: list[FrozenTrial]) -> None:
         study, marks = self._studies[study_id], self._marks[study_id]

@@ -67,7 +67,7 @@ class Memory:
         for number in ended:
             trial = trials[number]
             if trial.state == TrialState.COMPLETE:
-                score: tuple[float, ...] = (0.0, -(trial.value or 0.0))
+                score: tuple[float, ...] = (0.0, *(-value for value in trial.values or ()))
             elif trial.state == TrialState.PRUNED:
                 score = (1.0, *_get_pruned_trial_score(trial, study))
             else:
@@ -106,7 +106,7 @@ class Table:
                 self._has[number] = True
         self._grow(len(trials), self._rows.shape[1])
         rows, has = self._rows[: len(trials)], self._has[: len(trials)].copy()
-        self._has[unfinished] = False  # they may be put back, and get another parameter
+        self._has[unfinished] = False  # read anew the next time: they may fail, or wait
         return rows, has
 
     def _grow(self, trials: int, parameters: int) -> None:
@@ -168,7 +168,8 @@ class TPE(TPESampler):
     def _estimator(
         self, search_space: dict[str, BaseDistribution], rows: npt.NDArray[np.float64]
     ) -> Any:
-        columns = dict(zip(search_space, rows.T, strict=False))  # none were read yet
+        # Without a trial that has them there are no columns yet.
+        columns = dict(zip(search_space, rows.T, strict=False))
         return self._parzen_estimator_cls(
             {name: columns.get(name, np.empty(0)) for name in search_space},
             search_space,

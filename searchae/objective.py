@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import tempfile
+import threading
 from collections.abc import Callable, Container
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -101,13 +102,18 @@ class Checkpoints:
         return sorted(((int(m[1]), m[2], p) for m, p in matches if m), reverse=True)
 
 
+HELD_S = 1.0
+"""So long at most a checkpoint waits for the report of its epoch: the database may be away."""
+
+
 class Behind:
     """Writes checkpoints while the training goes on, one at a time. Use it in a ``with`` block.
 
     The next epoch does not wait for the disk. A worker that is killed before the file is there
     loses that epoch too: it is trained again. A trial that has ended is not waited for either,
     where the thread is the caller's, who will clear its checkpoints away in the same thread; one
-    that others go on with is.
+    that others go on with is. A checkpoint is begun when ``begin`` says that the trial goes on, so
+    that most trials end without a last one that nobody reads.
 
     Args:
         checkpoints: Where they go.
@@ -118,9 +124,10 @@ class Behind:
         self._checkpoints, self._is_own = checkpoints, thread is None
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
+        self._begun, self._has_ended = threading.Event(), False
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
-        """Begins to write; first waits for the one before.
+        """Gets ready to write; first waits for the one before.
 
         Args:
             state: Nobody else's: it is read later.
@@ -131,12 +138,23 @@ class Behind:
             OSError: The same.
         """
         self.wait()
-        self._writing = self._thread.submit(self._checkpoints.save, state, epoch)
+        self._begun = threading.Event()
+        self._writing = self._thread.submit(self._write, state, epoch, self._begun)
+
+    def begin(self) -> None:
+        """Begins to write what is ready."""
+        self._begun.set()
 
     def wait(self) -> None:
         """Returns once everything is on the disk; raises as ``save`` does."""
+        self.begin()
         if self._writing is not None:
             self._writing.result()
+
+    def _write(self, state: dict[str, Any], epoch: int, begun: threading.Event) -> None:
+        begun.wait(HELD_S)
+        if not self._has_ended:
+            self._checkpoints.save(state, epoch)
 
     def __enter__(self) -> Behind:
         return self
@@ -144,17 +162,15 @@ class Behind:
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self._writing is not None:
             self._writing.add_done_callback(self._say_if_failed)
+        self._has_ended = _has_ended(kind) and not self._is_own  # if not begun, it never is
+        self.begin()
         if self._is_own:
             self._thread.shutdown()
-        elif self._writing is not None:
-            if _has_ended(kind):
-                self._writing.cancel()  # if it has not begun: nobody will read it
-            else:
-                self._writing.exception()  # waits
+        elif self._writing is not None and not self._has_ended:
+            self._writing.exception()  # waits
 
     def _say_if_failed(self, writing: Future[None]) -> None:
-        failed = None if writing.cancelled() else writing.exception()
-        if failed:
+        if failed := writing.exception():
             log.warning("trial %d: no checkpoint: %s", self._checkpoints.number, failed)
 
 
@@ -252,6 +268,7 @@ def run(
             if trial.should_prune():
                 on_end(trainer)
                 raise PrunedError
+            behind.begin()
     on_end(trainer)
     return trainer.history[-1].psnr_db
 

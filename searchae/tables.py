@@ -168,13 +168,14 @@ def whole(*, of_study: bool) -> tuple[sa.Select[Any], sa.CompoundSelect[Any]]:
 def news(*, many: bool) -> sa.CompoundSelect[Any]:
     """What is new since some marks: states of trials, parameters and system attributes.
 
-    Its parameters are the ``study``, the marks ``trial``, ``param`` and ``attribute``, and
-    ``unfinished``: the trials before the mark that may still be so. Looking for those needs no
-    look at all the others, which are the most by far, and only theirs are the parameters and
-    attributes that anybody adds to; a trial that is not known yet is read whole.
+    Its parameters are the ``study``, the mark ``trial``, and ``unfinished``: the trials before the
+    mark that may still be so. Looking for those needs no look at all the others, which are the
+    most by far, and only to theirs are parameters and attributes added; a trial that is not known
+    yet is read whole.
 
     Args:
-        many: Whether there are so many of these that all unfinished trials are asked for instead;
+        many: Whether there are so many of these that all unfinished trials are asked for instead,
+            and only parameters and attributes above the marks ``param`` and ``attribute``;
             ``unfinished`` is not wanted then.
     """
     null = sa.cast(sa.null(), sa.Integer)
@@ -182,8 +183,10 @@ def news(*, many: bool) -> sa.CompoundSelect[Any]:
     named: Any = sa.bindparam("unfinished", expanding=True)
     unfinished = trials.c.state.in_(UNFINISHED) if many else trials.c.trial_id.in_(named)
 
-    def of_them(table: sa.Table) -> sa.ColumnElement[bool]:
-        return _is_of_study(table) if many else table.c.trial_id.in_(named)
+    def of_them(table: sa.Table, key: sa.Column[int], mark: str) -> sa.ColumnElement[bool]:
+        if not many:
+            return table.c.trial_id.in_(named)
+        return sa.and_(key > sa.bindparam(mark), _is_of_study(table))
 
     states = (
         sa.select(
@@ -200,8 +203,8 @@ def news(*, many: bool) -> sa.CompoundSelect[Any]:
     )
     return sa.union_all(
         states,
-        _PARAMS.where(param_id > sa.bindparam("param"), of_them(params)),
-        _ATTRIBUTES.where(attribute_id > sa.bindparam("attribute"), of_them(system_attributes)),
+        _PARAMS.where(of_them(params, param_id, "param")),
+        _ATTRIBUTES.where(of_them(system_attributes, attribute_id, "attribute")),
     )
 
 

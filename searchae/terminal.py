@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -68,6 +69,17 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         _print_workers(out, summary)
     for warning in summary.warnings:
         out.print(f"warning    {warning}", markup=False)
+
+
+def note_next(study: str, *, options: Sequence[str]) -> None:
+    """What most people do with a finished search; it needs the same ``options``."""
+    name = shlex.quote(study)
+    note(f"next: searchae report -s {name} --out report.html   what decides, in one page")
+    note(
+        f"      searchae train -s {name} --out best           the best trial, trained on and tested"
+    )
+    if options:
+        note(f"      with the same {' and '.join(options)}")
 
 
 def _print_workers(out: Console, summary: Summary) -> None:

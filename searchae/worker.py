@@ -53,7 +53,8 @@ POLL_S, POLL_NEARBY_S = 1.0, 0.25
 """Seconds between two looks at a budget whose rest others are working on; of workers on the
 machine of their `tune`, which are few, and which it waits for in the end."""
 TURN_S = 0.0005
-"""Python's own is ten times as long, and a trial's thread waits for several a report."""
+"""After so long a thread that writes a checkpoint leaves Python to the trial's; Python's own is ten
+times that, and a report waits for several."""
 CROWDED_BYTES = 256 << 20
 """A GPU of which others hold more has no memory because of them."""
 CROWDED_S = 600.0
@@ -138,10 +139,13 @@ class Worker:
             "joined study %r: %d of %d trials are done",
             *(self.stored.name, counts.finished, counts.budget),
         )
+        turn_s = sys.getswitchinterval()
+        sys.setswitchinterval(TURN_S)
         try:
             with self._pulse.beating():
                 self._work()
         finally:
+            sys.setswitchinterval(turn_s)
             self._ledger.leave()
             self._writer.shutdown()
         return self.counts
@@ -149,8 +153,6 @@ class Worker:
     def _prepare(self) -> None:
         spec = self.stored.spec
         torch.set_num_threads(self.options.threads)
-        # While a checkpoint is written, the trial's thread waits so long at most for its turn.
-        sys.setswitchinterval(TURN_S)
         self._device = pick_device(self.options.device)
         self._precision = pick_precision(self.options.precision, self._device)
         kernels_of(self._device, self._precision)  # built now, and a wrong wish is said now
@@ -333,10 +335,8 @@ class Worker:
         folder = gallery.folder(self.options.artifacts, self.stored.name)
         psnrs_db = self._results()
         best = gallery.best(psnrs_db)
-        if number not in best:
-            return
         try:
-            for trainer in ended:
+            for trainer in ended if number in best else ():
                 with device_errors("drawing reconstructions"):
                     picture = pictures.draw(
                         trainer.model,
@@ -355,8 +355,8 @@ class Worker:
         trials = self._study.get_trials(deepcopy=False)
         ended, _ = self._progress.read(trials)
         for trial in (trials[number] for number in ended):
-            own = trial.state == TrialState.COMPLETE and trial.values
-            if own and not {OUTCOME, WARM_START} & trial.user_attrs.keys():
+            is_complete = trial.state == TrialState.COMPLETE and trial.values
+            if is_complete and not {OUTCOME, WARM_START} & trial.user_attrs.keys():
                 self._psnrs_db[trial.number] = trial.values[0]
         return self._psnrs_db
 

@@ -131,13 +131,17 @@ def test_a_search_runs_its_budget_and_says_what_it_found(searchae: Run, database
 
 
 def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
-    searchae: Run, command_line: Run, told: dict[str, Any], url: str
+    searchae: Run, command_line: Run, told: dict[str, Any], folder: Path, url: str
 ) -> None:
     words = ("tune", "--study", "tiny", "--workers", "1", "--json")
     again = command_line(*words)
     assert again.returncode == 0, again.stderr
     assert "nothing to run" in again.stderr
     assert len(trials(url)) == 6
+    (told_next,) = [line for line in again.stderr.splitlines() if line.startswith("next: ")]
+    reported = command_line(*told_next.removeprefix("next: searchae ").split("   ")[0].split())
+    assert reported.returncode == 0, reported.stderr
+    assert (folder / "report.html").is_file()
     fewer = command_line(*words, "--trials", "4")
     assert fewer.returncode == 0, fewer.stderr
     assert "6 trials are done, more than the 4 asked for" in fewer.stderr

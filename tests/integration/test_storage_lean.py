@@ -155,6 +155,7 @@ def test_of_many_trials_only_those_that_may_have_changed_are_read(
     """Whatever the others do between two looks: the same as Optuna's own reading."""
     monkeypatch.setattr("searchae.lean.MANY", many)
     monkeypatch.setattr("searchae.lean.LOOKED_AT_AGAIN", 3)
+    monkeypatch.setattr("searchae.lean.NAMED", 2)
     study_id = optuna.create_study(storage=plain)._study_id
     neighbour = optuna.create_study(storage=plain)._study_id
     draw = random.Random(0)
@@ -166,6 +167,8 @@ def test_of_many_trials_only_those_that_may_have_changed_are_read(
                 going.append(plain.create_new_trial(study_id))
                 plain.set_trial_param(going[-1], "lr", draw.random(), SPACE["lr"])
             for trial_id in draw.sample(going, min(len(going), draw.randrange(3))):
+                plain.set_trial_system_attr(trial_id, f"completed_rung_{draw.randrange(3)}", 1.5)
+                plain.set_trial_param(trial_id, "width", 24.0, SPACE["width"])
                 state = draw.choice([TrialState.COMPLETE, TrialState.FAIL, TrialState.WAITING])
                 if state.is_finished():
                     going.remove(trial_id)
@@ -174,8 +177,8 @@ def test_of_many_trials_only_those_that_may_have_changed_are_read(
                 )
             seen = lean.get_all_trials(study_id, deepcopy=False)
             there = plain.get_all_trials(study_id)
-            assert [(t.number, t.state, t.params, t.values) for t in seen] == [
-                (t.number, t.state, t.params, t.values) for t in there
+            assert [(t.number, t.state, t.params, t.values, t.system_attrs) for t in seen] == [
+                (t.number, t.state, t.params, t.values, t.system_attrs) for t in there
             ]
     assert len(there) > 40
 
@@ -409,10 +412,16 @@ def test_a_connection_that_died_in_a_pause_is_replaced_without_a_word(
     assert caplog.records == []
 
 
-def test_a_study_deleted_and_made_again_is_found(lean: ResilientStorage) -> None:
+def test_a_study_deleted_and_made_again_is_found(
+    lean: ResilientStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("searchae.lean.LOOKED_AT_AGAIN", 0)
     first = optuna.create_study(study_name="s", storage=lean)
-    with lean.working_on(lean.get_trial(lean.create_new_trial(first._study_id))):
+    for _ in range(3):
+        last = lean.create_new_trial(first._study_id)
+    with lean.working_on(lean.get_trial(last)):
         assert lean.get_study_id_from_name("s") == first._study_id
+        assert len(lean.get_all_trials(first._study_id)) == 3
     lean.delete_study(first._study_id)
     again = optuna.create_study(study_name="s", storage=lean)
     mine = lean.get_trial(lean.create_new_trial(again._study_id))

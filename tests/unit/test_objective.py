@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -321,6 +322,41 @@ def test_what_is_not_yet_written_of_an_ended_trial_never_is(
             run(FakeTrial(prune_after=1), thread=thread)
         free.set()
     assert kept(checkpoints) == []
+
+
+@pytest.mark.parametrize("prune_after", [2, None])
+def test_the_last_epoch_of_a_trial_that_has_ended_is_never_written(
+    run: Run, monkeypatch: pytest.MonkeyPatch, prune_after: int | None
+) -> None:
+    save, written = Checkpoints.save, []
+
+    def noted(self: Checkpoints, state: dict[str, Any], epoch: int) -> None:
+        written.append(epoch)
+        save(self, state, epoch)
+
+    monkeypatch.setattr(Checkpoints, "save", noted)
+    ended = pytest.raises(PrunedError) if prune_after else contextlib.nullcontext()
+    with ThreadPoolExecutor(1) as thread, ended:
+        run(FakeTrial(prune_after), thread=thread)
+    assert written == list(range(1, prune_after or EPOCHS))
+
+
+def test_a_report_that_waits_for_the_database_holds_up_no_checkpoint(
+    run: Run, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Waiting(FakeTrial):
+        def report(self, value: float, step: int) -> None:
+            until = time.monotonic() + 20
+            while kept(checkpoints)[:1] != [step]:
+                assert time.monotonic() < until, "not kept while the database is away"
+                time.sleep(0.05)
+            super().report(value, step)
+
+    monkeypatch.setattr(objective, "HELD_S", 0.05)
+    trial = Waiting()
+    with ThreadPoolExecutor(1) as thread:
+        run(trial, thread=thread)
+    assert sorted(trial.reports) == [1, 2, 3, 4]
 
 
 def test_what_others_go_on_with_is_waited_for(
