@@ -229,13 +229,12 @@ def _search(
         summary = use_case.tune(request, watcher, runs_on, stop)
     _print(as_json, summary.document, lambda: terminal.print_summary(summary))
     if summary.best is not None and summary.counts.finished >= summary.counts.budget:
-        places = (
-            ("--storage", request.storage, DEFAULT_STORAGE, "SEARCHAE_STORAGE"),
-            ("--data-dir", str(request.data_dir), "data", "SEARCHAE_DATA_DIR"),
-            ("--artifacts", str(request.artifacts), "artifacts", "SEARCHAE_ARTIFACTS"),
+        used = (
+            ("--storage", summary.storage, DEFAULT_STORAGE),
+            ("--data-dir", str(request.data_dir), "data"),
+            ("--artifacts", str(request.artifacts), "artifacts"),
         )
-        given = [o for o, own, usual, name in places if own not in (usual, os.environ.get(name))]
-        terminal.note_next(summary.study, options=given)
+        terminal.note_next(summary.study, {o: own for o, own, usual in used if own != usual})
 
 
 @app.command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass, replace
 from typing import Any
@@ -83,7 +84,11 @@ def plan(request: Request, progress: Progress, launcher: Launcher | None = None)
     stored = _stored(request, name)
     if stored:
         study.check_spec(stored, spec)
+    is_new = not request.artifacts.exists()
     splits, baseline_db = load_images(spec, request, progress)
+    if is_new:  # made to see whether it can be; somebody else may use it by now
+        with contextlib.suppress(OSError):
+            request.artifacts.rmdir()
     if stored:
         study.check_same(stored, spec=spec, data_hash=splits.hash)
     if source:

@@ -71,15 +71,23 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         out.print(f"warning    {warning}", markup=False)
 
 
-def note_next(study: str, *, options: Sequence[str]) -> None:
-    """What most people do with a finished search; it needs the same ``options``."""
-    name = shlex.quote(study)
-    note(f"next: searchae report -s {name} --out report.html   what decides, in one page")
-    note(
-        f"      searchae train -s {name} --out best           the best trial, trained on and tested"
-    )
-    if options:
-        note(f"      with the same {' and '.join(options)}")
+def note_next(study: str, places: Mapping[str, str]) -> None:
+    """What most people do with a finished search.
+
+    Args:
+        study: Its name.
+        places: Options that say where things are, if not where they usually are.
+    """
+    report = _command("report", study, places, "--storage", "--artifacts", out="report.html")
+    train = _command("train", study, places, "--storage", "--data-dir", out="best")
+    width = max(len(report), len(train))
+    note(f"next: {report:{width}}   what decides, in one page")
+    note(f"      {train:{width}}   the best trial trained anew, for longer, and tested")
+
+
+def _command(name: str, study: str, places: Mapping[str, str], *knows: str, out: str) -> str:
+    where = (word for option in knows if option in places for word in (option, places[option]))
+    return shlex.join(["searchae", name, "-s", study, *where, "--out", out])
 
 
 def _print_workers(out: Console, summary: Summary) -> None:

@@ -26,7 +26,7 @@ from searchae.data import decoded
 from searchae.errors import NoStudyError, SearchaeError, SpecError, StudyStoppedError, UserError
 from searchae.launch import Launcher, LocalLauncher
 from searchae.launch.supervisor import Supervisor
-from searchae.ledger import Ledger
+from searchae.ledger import Counts, Ledger
 from searchae.report import Summary, TrialRow, summarize
 from searchae.request import Request, jobs, resolve, sized_fleet
 from searchae.spec import Progress, StudySpec
@@ -127,7 +127,7 @@ def tune(
     ledger.reap(trust_silence=False)
     counts = ledger.counts()
     left = max(0, counts.budget - counts.finished)
-    watcher.note(_opening(stored, created=created, finished=counts.finished, left=left))
+    watcher.note(_opening(stored, counts, created=created))
     if left == 0:
         return summarize(stored, ledger)
     crew = measured(crew, request, launcher, spec, splits, watcher.note)
@@ -250,13 +250,17 @@ def check_models(spec: StudySpec, splits: data.Splits) -> list[int]:
     return sizes
 
 
-def _opening(stored: study.Stored, *, created: bool, finished: int, left: int) -> str:
+def _opening(stored: study.Stored, counts: Counts, *, created: bool) -> str:
     where = storage.masked(stored.storage.engine.url)
+    finished = counts.finished
+    left = max(0, counts.budget - finished)
     if created:
         return f"study {stored.name!r} created in {where}: {left} trials to run"
     if left == 0:
         return f"study {stored.name!r} in {where}: all {finished} trials are done; nothing to run"
-    return f"study {stored.name!r} in {where}: {finished} trials are done, {left} to run"
+    begun = counts.waiting + counts.running
+    further = f", {begun} of them begun already" if begun else ""
+    return f"study {stored.name!r} in {where}: {finished} trials are done, {left} to run{further}"
 
 
 def _follow(

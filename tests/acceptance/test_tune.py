@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -138,10 +139,17 @@ def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
     assert again.returncode == 0, again.stderr
     assert "nothing to run" in again.stderr
     assert len(trials(url)) == 6
-    (told_next,) = [line for line in again.stderr.splitlines() if line.startswith("next: ")]
-    reported = command_line(*told_next.removeprefix("next: searchae ").split("   ")[0].split())
-    assert reported.returncode == 0, reported.stderr
+    elsewhere = command_line(*words, "--artifacts", "else where", "--data-dir", f"{folder}/data")
+    assert elsewhere.returncode == 0, elsewhere.stderr
+    report, train = elsewhere.stderr.splitlines()[-2:]
+    assert "--artifacts 'else where'" in report
+    shown = command_line(*shlex.split(report.removeprefix("next: searchae ").split("   ")[0]))
+    assert shown.returncode == 0, shown.stderr
     assert (folder / "report.html").is_file()
+    best = shlex.split(train.removeprefix("      searchae ").split("   ")[0])
+    trained = command_line(*best, "--epochs", "1")
+    assert trained.returncode == 0, trained.stderr
+    assert (folder / "best").is_dir()
     fewer = command_line(*words, "--trials", "4")
     assert fewer.returncode == 0, fewer.stderr
     assert "6 trials are done, more than the 4 asked for" in fewer.stderr
