@@ -200,6 +200,7 @@ def test_killed_workers_and_the_same_command_again_end_exact(
     again = start(slow_folder, *words, url=url)
     _, progress = again.communicate(timeout=200)
     assert again.returncode == 0, progress
+    assert " of them begun already" in progress
     assert states(url).get("RUNNING", 0) == 0
     assert finished(url) == len(trials(url)) == 24
     assert all(
@@ -416,6 +417,7 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(command_line: Run, fol
     assert refused.returncode == 2
     assert "study 'nope' is not in sqlite:///searchae.db" in refused.stderr
     assert not (folder / "searchae.db").exists()
+    assert not (folder / "artifacts").exists()
     document = json.loads(command_line("tune", "--study", "tiny", "--dry-run", "--json").stdout)
     assert document["spec"]["train"]["epochs"] == 3
     assert document["step_s"] > 0
