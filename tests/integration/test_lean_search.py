@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,24 +17,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from searchae import search, space
 from searchae.lean_search import Memory
 from searchae.spec import StudySpec
-from searchae.storage import ResilientStorage, connect
+from searchae.storage import ResilientStorage
 from searchae.study_file import from_document
 
 EPOCHS = 8
-
-
-@pytest.fixture
-def lean(database: str) -> Iterator[ResilientStorage]:
-    made = connect(database)
-    yield made
-    made.engine.dispose()
-
-
-@pytest.fixture
-def plain(lean: ResilientStorage, database: str) -> Iterator[RDBStorage]:
-    made = RDBStorage(database)
-    yield made
-    made.engine.dispose()
 
 
 @pytest.fixture(scope="module")

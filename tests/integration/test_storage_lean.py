@@ -38,21 +38,6 @@ SPACE = {
 REPORTS = 20
 
 
-@pytest.fixture
-def lean(database: str) -> Iterator[ResilientStorage]:
-    made = connect(database)
-    yield made
-    made.engine.dispose()
-
-
-@pytest.fixture
-def plain(lean: ResilientStorage, database: str) -> Iterator[RDBStorage]:
-    """Optuna's own storage on the same database, without its cache."""
-    made = RDBStorage(database)
-    yield made
-    made.engine.dispose()
-
-
 def a_trial(on: Any, study_id: int, *, end: TrialState | None = TrialState.COMPLETE) -> int:
     """Everything that can be written about a trial."""
     trial_id: int = on.create_new_trial(study_id)
