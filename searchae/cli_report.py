@@ -57,6 +57,7 @@ def report(
         quiet_optuna()
         from searchae.report import findings, frame, page
         from searchae.report import tensorboard as board
+        from searchae.terminal import note
 
     stored = open_study(storage, study)
     found = findings.collect(stored, artifacts=artifacts)
@@ -76,6 +77,11 @@ def report(
     write("--csv", csv, "trials", lambda p: frame.write_csv(p, found.spec, found.runs))
     write("--parquet", parquet, "trials", lambda p: frame.write_parquet(p, found.spec, found.runs))
     write("--tensorboard", tensorboard, "scalars", lambda p: board.write(p, found.runs))
+
+    if out and found.best and not found.pictures:
+        note(
+            f"no pictures in it: {artifacts} holds none of {study}; --artifacts says where they lie"
+        )
 
     def say() -> None:
         for w in written:

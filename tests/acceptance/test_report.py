@@ -77,6 +77,14 @@ def test_it_writes_what_it_is_asked_for_and_says_so(report: Run, tmp_path: Path)
     assert lines[1].startswith(f"trials   {tmp_path}/t.csv  (")
 
 
+def test_a_report_without_pictures_says_so(report: Run, tmp_path: Path) -> None:
+    words = ("--out", f"{tmp_path}/r.html")
+    assert "no pictures" not in report(*words).stderr
+    done = report(*words, "--artifacts", f"{tmp_path}/elsewhere")
+    assert done.returncode == 0, done.stderr
+    assert f"no pictures in it: {tmp_path}/elsewhere holds none of s;" in done.stderr
+
+
 def test_the_figures_data_are_printed_as_json(report: Run, tmp_path: Path) -> None:
     done = report("--csv", f"{tmp_path}/t.csv", "--json")
     document = json.loads(done.stdout)
