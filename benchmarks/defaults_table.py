@@ -23,10 +23,12 @@ import numpy as np
 import torch
 
 from benchmarks.speed_search import study_text
-from searchae import data, space, study_file
+from searchae import data
+from searchae.config import loader, space
+from searchae.config.schema import Parameter, StudySpec, TrialParams
 from searchae.errors import DivergedError
-from searchae.spec import Parameter, StudySpec, TrialParams
-from searchae.training import Trainer, mean_image_psnr_db
+from searchae.training.metrics import mean_image_psnr_db
+from searchae.training.trainer import Trainer
 
 Settings = Mapping[str, int]
 """``images``, ``epochs`` and ``configs``."""
@@ -84,7 +86,7 @@ def document(
 
 def configurations(name: str, settings: Settings) -> list[Params]:
     """The configurations to train, in an order whose beginning is balanced too."""
-    spec = study_file.from_document(document(name, settings), source="benchmark")
+    spec = loader.spec_from_document(document(name, settings), source="benchmark")
     ranges = {p.name: p for p in spec.space if not p.choices}
     choices = {p.name: p.choices for p in spec.space if p.choices}
     count = settings["configs"]
@@ -145,7 +147,7 @@ class Table:
     def spec(self, *, seed: int, search: Mapping[str, Any]) -> StudySpec:
         """A study of the table's space."""
         found = document(self.name, self.settings, seed=seed, search=search)
-        return study_file.from_document(found, source="benchmark")
+        return loader.spec_from_document(found, source="benchmark")
 
     def nearest(self, params: Mapping[str, Any], *, without: frozenset[int]) -> int:
         """The configuration that stands for a suggested one.
@@ -250,8 +252,8 @@ def train(
 
 
 def _splits(name: str, settings: Settings, data_dir: Path) -> data.Splits:
-    spec = study_file.from_document(document(name, settings), source="benchmark")
-    return data.load(spec.data, data_dir=data_dir, seed=spec.seed)
+    spec = loader.spec_from_document(document(name, settings), source="benchmark")
+    return data.load_splits(spec.data, data_dir=data_dir, seed=spec.seed)
 
 
 _here: dict[str, Any] = {}
@@ -260,13 +262,13 @@ _here: dict[str, Any] = {}
 
 def _begin(name: str, settings: Settings, data_dir: Path) -> None:
     torch.set_num_threads(1)
-    _here["spec"] = study_file.from_document(document(name, settings), source="benchmark")
+    _here["spec"] = loader.spec_from_document(document(name, settings), source="benchmark")
     _here["splits"] = _splits(name, settings, data_dir)
 
 
 def _trained(task: tuple[int, Params]) -> dict[str, Any]:
     index, values = task
-    params: TrialParams = space.replay(_here["spec"], values)
+    params: TrialParams = space.params_of_trial(_here["spec"], values)
     splits: data.Splits = _here["splits"]
     trainer = Trainer(
         params,

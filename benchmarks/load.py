@@ -38,12 +38,14 @@ import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 
-from searchae import data, space, study_file
-from searchae.ledger import Ledger
-from searchae.objective import PrunedError
-from searchae.storage import ResilientStorage, connect
-from searchae.study import load_study, open_study
-from searchae.worker import Options, Worker
+from searchae import data
+from searchae.config import loader, space
+from searchae.storage.connection import connect
+from searchae.storage.resilient import ResilientStorage
+from searchae.study.coordination import Coordinator
+from searchae.study.stored import load_study, open_study
+from searchae.training.trial_checkpoints import PrunedError
+from searchae.worker.loop import Worker, WorkerOptions
 
 NAME = "load"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -165,7 +167,7 @@ def searchae_worker(url: str, folder: Path, options: argparse.Namespace) -> Mete
 
     storage = connect(url, patient=True)
     meter.listen(storage.engine)
-    settings = Options(device="cpu", data_dir=folder, artifacts=folder / "artifacts")
+    settings = WorkerOptions(device="cpu", data_dir=folder, artifacts=folder / "artifacts")
     Worker(load_study(storage, NAME), settings, train=train).run()
     return meter
 
@@ -177,7 +179,7 @@ def optuna_worker(url: str, folder: Path, options: argparse.Namespace) -> Meter:
     meter.listen(storage.engine)
     cached = type(optuna.storages.get_storage(storage))
     meter.wrap(cached, storage_methods(cached))
-    spec = study_file.from_document(document(options), source="load")
+    spec = loader.spec_from_document(document(options), source="load")
     study = optuna.load_study(study_name=NAME, storage=storage)
     study.pruner = optuna.pruners.HyperbandPruner(
         min_resource=spec.search.min_epochs,
@@ -194,7 +196,7 @@ def optuna_worker(url: str, folder: Path, options: argparse.Namespace) -> Meter:
 
     def objective(trial: optuna.Trial) -> float:
         options.entered(meter)
-        params = space.sample(spec, trial)
+        params = space.sample_params(spec, trial)
         for epoch in range(1, options.reports + 1):
             time.sleep(options.epoch_s)
             trial.report(psnr(params, epoch), epoch)
@@ -220,10 +222,10 @@ def prepare(side: str, url: str, folder: Path, options: argparse.Namespace) -> N
         optuna.create_study(study_name=NAME, storage=storage, direction="maximize")
     else:
         storage = connect(url)
-        spec = study_file.from_document(document(options), source="load")
-        splits = data.load(spec.data, data_dir=folder, seed=spec.seed)
+        spec = loader.spec_from_document(document(options), source="load")
+        splits = data.load_splits(spec.data, data_dir=folder, seed=spec.seed)
         stored, _ = open_study(storage, NAME, spec=spec, data_hash=splits.hash, baseline_db=0.0)
-        Ledger(stored).set_budget(options.trials)
+        Coordinator(stored).set_budget(options.trials)
     storage.engine.dispose()
 
 

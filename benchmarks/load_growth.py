@@ -33,7 +33,9 @@ from benchmarks.load import (
     server_of,
     table,
 )
-from searchae import search, space, study_file, tables
+from searchae.config import loader, space
+from searchae.search import factory
+from searchae.storage import tables
 
 MEASURED = 10
 """Trials, after one that warms up: a new worker reads the whole study once."""
@@ -43,8 +45,8 @@ ENDED = 30
 
 def seed(url: str, options: argparse.Namespace, others: int, state: TrialState) -> None:
     """Adds trials that have ended, and the others, as rows like Optuna's own."""
-    spec = study_file.from_document(document(options), source="load")
-    described = {p.name: search.distribution(p) for p in spec.space}
+    spec = loader.spec_from_document(document(options), source="load")
+    described = {p.name: factory.to_distribution(p) for p in spec.space}
     draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trials, params, reports, fixed = [], [], [], []
     now = {"study_id": 1, "datetime_start": tables.utc_now()}
@@ -61,7 +63,7 @@ def seed(url: str, options: argparse.Namespace, others: int, state: TrialState) 
             cells = {"param_name": name, "distribution_json": distribution_to_json(it)}
             params.append({"trial_id": i + 1, "param_value": it.to_internal_repr(value)} | cells)
         for epoch in range(1, options.reports // (1 if has_ended else 2) + 1):
-            value = psnr(space.replay(spec, drawn), epoch)
+            value = psnr(space.params_of_trial(spec, drawn), epoch)
             cells = {"step": epoch, "intermediate_value": value}
             reports.append({"trial_id": i + 1, "intermediate_value_type": "FINITE"} | cells)
     last = [{"trial_id": i + 1, "objective": 0, "value": 20.0 + i / 9} for i in range(ENDED)]

@@ -15,9 +15,9 @@ import torch
 
 import searchae
 from searchae import data
-from searchae.training import psnr_per_image
 from searchae.training.images import gaussian, noisy, to_unit_float
-from searchae.training.seeds import generator
+from searchae.training.metrics import psnr_per_image
+from searchae.training.seeds import named_generator
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,9 @@ class Run:
 
         bundle = searchae.load(self.bundle)
         config = bundle.config
-        splits = data.load(config.data, data_dir=self.data_dir, seed=config.split_seed)
+        splits = data.load_splits(config.data, data_dir=self.data_dir, seed=config.split_seed)
         targets = to_unit_float(splits.test[:count])
-        draws = generator(config.seed, "evaluation noise")
+        draws = named_generator(config.seed, "evaluation noise")
         noise = gaussian(tuple(targets.shape), config.train.noise_std, draws)
         with torch.inference_mode():
             found = bundle.model(noisy(targets, noise))
@@ -176,7 +176,7 @@ class Comparison:
 
 def mnist_as_csv(data_dir: Path, say: Callable[[str], None]) -> None:
     """Writes MNIST as it is passed around in CSV form: a label (here 0), then 784 pixels."""
-    from searchae.spec import DataSpec
+    from searchae.config.schema import DataSpec
 
     files = {"train": data_dir / "mnist_train.csv", "test": data_dir / "mnist_test.csv"}
     if all(path.exists() for path in files.values()):

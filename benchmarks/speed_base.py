@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from searchae import pages
+from searchae import malloc
 
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")
@@ -155,7 +155,7 @@ def _start(job: Job, threads: int | None) -> subprocess.Popen[str]:
     words = [sys.executable, "-m", "benchmarks.speed_base", job[0], json.dumps(job[1])]
     return subprocess.Popen(
         words,
-        env={**environment(threads), **(pages.HUGE if _is_ours(job[0]) else {})},
+        env={**environment(threads), **(malloc.HUGE_PAGES_ENVIRONMENT if _is_ours(job[0]) else {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -178,7 +178,7 @@ def _is_ours(function: str) -> bool:
 def _child() -> None:
     out, sys.stdout = sys.stdout, sys.stderr  # whatever else is printed is no answer
     if _is_ours(sys.argv[1]):
-        pages.keep()
+        malloc.configure_malloc()
     module, _, name = sys.argv[1].partition(":")
     function = getattr(importlib.import_module(f"benchmarks.{module}"), name)
     measure = function(json.loads(sys.argv[2]))

@@ -347,9 +347,10 @@ def _split(study: Path, folder: Path, seed: int) -> dict[str, tuple[Path, int]]:
     """Writes the split that searchae makes as files for the others; with how many are in each."""
     import numpy as np
 
-    from searchae import data, study_file
+    from searchae import data
+    from searchae.config import loader
 
-    splits = data.load(study_file.load(study).data, data_dir=folder, seed=seed)
+    splits = data.load_splits(loader.load_study_file(study).data, data_dir=folder, seed=seed)
     files = {}
     for name, tensor in (("images", splits.train), ("validation", splits.validation)):
         files[name] = (folder / f"{name}.npy", len(tensor))

@@ -26,7 +26,7 @@ from benchmarks.speed_user import (
 )
 
 if TYPE_CHECKING:  # the process of the user's loop holds nothing of searchae
-    from searchae.training import Trainer
+    from searchae.training.trainer import Trainer
 
 Measure = Callable[[], dict[str, float]]
 _FOREVER = 1_000_000
@@ -43,9 +43,9 @@ def trainer(
     net: str, pixels: Pixels, validation: Pixels, *, seed: int, device: str, epochs: int
 ) -> Trainer:
     """A trainer as the worker of a search makes it."""
-    from searchae.spec import ModelParams, TrainParams, TrialParams
-    from searchae.training import Trainer
+    from searchae.config.schema import ModelParams, TrainParams, TrialParams
     from searchae.training.precision import pick_precision
+    from searchae.training.trainer import Trainer
 
     train = TrainParams(
         epochs=epochs, batch_size=BATCH, optimizer="adam", learning_rate=1e-3, clip=0.5

@@ -37,23 +37,24 @@ def prepared(
         held: Finished trials that the study already holds.
         pruned_at: A rung at which these leave every other trial behind; 0 for none.
     """
-    from searchae import data, study_file
-    from searchae.data import decoded
-    from searchae.ledger import Ledger
-    from searchae.storage import connect
-    from searchae.study import open_study
-    from searchae.training import mean_image_psnr_db
+    from searchae import data
+    from searchae.config import loader
+    from searchae.data import decoded_cache
+    from searchae.storage.connection import connect
+    from searchae.study.coordination import Coordinator
+    from searchae.study.stored import open_study
+    from searchae.training.metrics import mean_image_psnr_db
 
     pixels, _ = images(options, "cifar10", count)
     folder = Path(tempfile.mkdtemp(prefix="worker-", dir=options.work)).resolve()
-    spec = study_file.load(make_study(folder, pixels, trials=trials, epochs=epochs))
-    splits = data.load(spec.data, data_dir=folder, seed=spec.seed)
-    assert decoded.keep(splits, folder), "as `tune` does"
+    spec = loader.load_study_file(make_study(folder, pixels, trials=trials, epochs=epochs))
+    splits = data.load_splits(spec.data, data_dir=folder, seed=spec.seed)
+    assert decoded_cache.keep_decoded(splits, folder), "as `tune` does"
     url = f"sqlite:///{folder}/search.db"
     storage = connect(url)
     baseline_db = mean_image_psnr_db(splits.train, splits.validation)
     stored, _ = open_study(storage, NAME, spec=spec, data_hash=splits.hash, baseline_db=baseline_db)
-    Ledger(stored).set_budget(held + trials)
+    Coordinator(stored).set_budget(held + trials)
     if held:
         _insert_finished(stored, held, pruned_at or epochs + 1)
     storage.engine.dispose()
@@ -76,16 +77,19 @@ def _insert_finished(stored: Any, held: int, best_from: int) -> None:
     from optuna.distributions import distribution_to_json
     from optuna.trial import TrialState
 
-    from searchae import search, tables
-    from searchae.history import COLUMNS, HISTORY
+    from searchae.search import factory
+    from searchae.storage import tables
+    from searchae.study.history import HISTORY, HISTORY_COLUMNS
 
-    described = {p.name: search.distribution(p) for p in stored.spec.space}
+    described = {p.name: factory.to_distribution(p) for p in stored.spec.space}
     draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     now, epochs, by = tables.utc_now(), stored.spec.epochs, stored.spec.search.reduction_factor
     search = stored.spec.search
-    assert (search.pruner, search.min_epochs) == ("successive-halving", 1), "it has other rungs"
+    assert (factory.make_pruner, search.min_epochs) == ("successive-halving", 1), (
+        "it has other rungs"
+    )
     rungs = [by**rung for rung in range(epochs) if by**rung < epochs]
-    history = json.dumps({name: [0.05] * epochs for name in COLUMNS})
+    history = json.dumps({name: [0.05] * epochs for name in HISTORY_COLUMNS})
     rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
     for i in range(held):
         trial = {"trial_id": i + 1}
@@ -122,23 +126,23 @@ def _insert_finished(stored: Any, held: int, best_from: int) -> None:
 
 def worker(settings: Mapping[str, Any]) -> Measure:
     """A worker until the budget is spent, from its first claim to its end."""
-    from searchae.history import columns
-    from searchae.ledger import Ledger
+    from searchae.study.coordination import Coordinator
+    from searchae.study.history import history_columns
 
     made = _made(settings, threading.Event())
     claimed_at: list[float] = []
-    claim = Ledger.claim
+    claim = Coordinator.claim
 
-    def noted(ledger: Ledger, **rest: Any) -> Any:
+    def noted(ledger: Coordinator, **rest: Any) -> Any:
         claimed_at.append(time.perf_counter())
         return claim(ledger, **rest)
 
     def measure() -> dict[str, Any]:
-        Ledger.claim = noted  # type: ignore[method-assign]
+        Coordinator.claim = noted  # type: ignore[method-assign]
         made.run()
         ended_at = time.perf_counter()
         own = made.stored.study.get_trials(deepcopy=False)[settings["held"] :]
-        epochs_s = [columns(t.user_attrs)["seconds"] for t in own]
+        epochs_s = [history_columns(t.user_attrs)["seconds"] for t in own]
         first_s = claimed_at[1] - claimed_at[0] - sum(epochs_s[0])
         later_s = [s for seconds in epochs_s[1:] for s in seconds]
         wall_s = ended_at - claimed_at[1]
@@ -160,10 +164,9 @@ def _made(settings: Mapping[str, Any], stop: threading.Event) -> Any:
 
     import optuna
 
-    from searchae.storage import connect
-    from searchae.study import load_study
-    from searchae.worker import Options as WorkerOptions
-    from searchae.worker import Worker
+    from searchae.storage.connection import connect
+    from searchae.study.stored import load_study
+    from searchae.worker.loop import Worker, WorkerOptions
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -242,26 +245,30 @@ def _watch(clock: Clock) -> None:
     """Imports a worker, and wraps what it calls."""
     import optuna
 
-    from searchae import data, gallery, objective, pictures, search, space, worker
-    from searchae.ledger import Ledger
-    from searchae.storage import ResilientStorage
-    from searchae.training import Trainer, trainer
+    from searchae import data
+    from searchae.config import space
+    from searchae.search import factory
+    from searchae.storage.resilient import ResilientStorage
+    from searchae.study import gallery
+    from searchae.study.coordination import Coordinator
+    from searchae.training import reconstructions, trainer, trial_checkpoints
+    from searchae.training.trainer import Trainer
 
     assert worker.data is data  # it calls them through their modules, where they are wrapped
     clock.wrap("data", data, "load")
     clock.wrap("building nets", Trainer, "__init__")
     clock.wrap("evaluation", trainer, "evaluate")
     clock.wrap("checkpoints", Trainer, "state", "restore")
-    clock.wrap("checkpoints", objective.Checkpoints, "save", "latest", "clear")
-    clock.wrap("pictures", pictures, "draw")
+    clock.wrap("checkpoints", trial_checkpoints.Checkpoints, "save", "latest", "clear")
+    clock.wrap("pictures", reconstructions, "draw")
     clock.wrap("pictures", gallery, "save", "keep_best")
     clock.wrap("sampling and pruning", space, "sample")
-    clock.wrap("sampling and pruning", search, "sampler")
+    clock.wrap("sampling and pruning", factory, "sampler")
     clock.wrap("sampling and pruning", optuna.Trial, "should_prune")
     base = optuna.storages.BaseStorage
     calls = [n for n in dir(base) if not n.startswith("_") and callable(getattr(base, n))]
     clock.wrap("storage", ResilientStorage, *calls, "retried")
-    clock.wrap("storage", Ledger, "claim", "finish", "join", "leave", "stopped", "counts")
+    clock.wrap("storage", Coordinator, "claim", "finish", "join", "leave", "stopped", "counts")
     epochs = Trainer.epochs
 
     def timed(self: Trainer) -> Iterator[Any]:

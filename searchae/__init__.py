@@ -32,6 +32,6 @@ def load(folder: str | Path, *, device: str = "cpu") -> Bundle:
     Raises:
         errors.BundleError: The folder is no bundle, or one that is damaged or was altered.
     """
-    from searchae.bundle import load as read
+    from searchae import bundle
 
-    return read(folder, device=device)
+    return bundle.load_bundle(folder, device=device)

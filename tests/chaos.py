@@ -29,12 +29,13 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 
-from searchae import data, study_file
-from searchae.ledger import Ledger
-from searchae.objective import PrunedError
-from searchae.storage import connect
-from searchae.study import load_study, open_study
-from searchae.worker import Options, Worker
+from searchae import data
+from searchae.config import loader
+from searchae.storage.connection import connect
+from searchae.study.coordination import Coordinator
+from searchae.study.stored import load_study, open_study
+from searchae.training.trial_checkpoints import PrunedError
+from searchae.worker.loop import Worker, WorkerOptions
 from tests.postgres_server import PostgresServer
 
 GRACE_S = 2.5
@@ -61,7 +62,7 @@ def pretend(trial: Any, params: Any, **rest: Any) -> float:
     for epoch in range(1, 5):
         time.sleep(random.uniform(0.02, 0.12))
         if rest["stop"]():
-            from searchae.training import Interrupted
+            from searchae.training.trainer import Interrupted
 
             raise Interrupted("stopped")
         if epoch not in rest["reported"]:
@@ -84,7 +85,7 @@ def spawn(url: str, folder: Path) -> int:
         return pid
     code = 1
     try:
-        options = Options(device="cpu", data_dir=folder, artifacts=folder / "artifacts")
+        options = WorkerOptions(device="cpu", data_dir=folder, artifacts=folder / "artifacts")
         Worker(load_study(connect(url, patient=True), "chaos"), options, train=pretend).run()
         code = 0
     except BaseException:
@@ -195,11 +196,11 @@ def run(url: str, options: argparse.Namespace, server: PostgresServer | None) ->
     folder = Path(tempfile.mkdtemp())
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
     np.savez(folder / "chaos.npz", x_train=images, x_test=images)
-    spec = study_file.from_document(DOCUMENT, source="chaos")
-    splits = data.load(spec.data, data_dir=folder, seed=spec.seed)
+    spec = loader.spec_from_document(DOCUMENT, source="chaos")
+    splits = data.load_splits(spec.data, data_dir=folder, seed=spec.seed)
     storage = connect(url)
     stored, _ = open_study(storage, "chaos", spec=spec, data_hash=splits.hash, baseline_db=0.0)
-    Ledger(stored).set_budget(options.trials)
+    Coordinator(stored).set_budget(options.trials)
     storage.engine.dispose()
 
     started = time.monotonic()
@@ -214,7 +215,7 @@ def run(url: str, options: argparse.Namespace, server: PostgresServer | None) ->
         send(pid, signal.SIGKILL)
 
     stored = load_study(connect(url), "chaos")
-    counts = Ledger(stored).counts()
+    counts = Coordinator(stored).counts()
     trials = stored.study.get_trials(deepcopy=False)
     complete = [t for t in trials if t.state.name == "COMPLETE"]
     return {

@@ -140,7 +140,7 @@ def command_line(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """The same in this process, for commands that start no worker: saves seconds of imports."""
-    from searchae import cli
+    from searchae.cli import app
 
     monkeypatch.chdir(folder)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -150,7 +150,7 @@ def command_line(
         with monkeypatch.context() as patch:
             for name, value in environment.items():
                 patch.setenv(name, str(value))
-            code = cli.run(words)
+            code = app.run(words)
         said = capsys.readouterr()
         return subprocess.CompletedProcess(words, code, said.out, said.err)
 

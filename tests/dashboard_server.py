@@ -21,10 +21,11 @@ from optuna.trial import TrialState, create_trial
 from optuna_dashboard import save_note
 from PIL import Image
 
-from searchae import gallery, search
-from searchae.storage import connect
-from searchae.study import open_study
-from searchae.study_file import from_document
+from searchae.config.loader import spec_from_document
+from searchae.search import factory
+from searchae.storage.connection import connect
+from searchae.study import gallery
+from searchae.study.stored import open_study
 
 STUDY = "looked-at"
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -44,7 +45,7 @@ def make_study(
     url: str, artifacts: Path, name: str = STUDY, trials: int = 8, *, note: str = "A **note**."
 ) -> Made:
     """Adds trials that nobody trained, and an HTML page that somebody uploaded to the last."""
-    spec = from_document(
+    spec = spec_from_document(
         {"data": {"name": "svhn"}, "train": {"epochs": 5, "learning_rate": RATE}}, source="test"
     )
     storage = connect(url)
@@ -56,14 +57,14 @@ def make_study(
                 state=TrialState.PRUNED if number % 4 == 3 else TrialState.COMPLETE,
                 value=20.0 + number % 7,
                 params={"learning_rate": 1e-3 * (number % 50 + 1)},
-                distributions={"learning_rate": search.distribution(parameter)},
+                distributions={"learning_rate": factory.to_distribution(parameter)},
                 intermediate_values={k: 15.0 + k + number % 7 for k in range(1, 6)},
             )
         )
     if note:
         save_note(stored.study, note)
     # Optuna takes no file for a trial that has ended.
-    running = stored.study.ask({"learning_rate": search.distribution(parameter)})
+    running = stored.study.ask({"learning_rate": factory.to_distribution(parameter)})
     (artifacts / "pictures").mkdir(parents=True, exist_ok=True)
     page = artifacts / "page.html"
     page.write_text(SCRIPT)
@@ -160,9 +161,9 @@ def running(
 
 def draw_picture(artifacts: Path, name: str, number: int, psnr_db: float) -> bytes:
     """A picture of a trial, as its worker keeps it; the file's bytes."""
-    folder = gallery.folder(artifacts, name)
-    gallery.save(folder, number, Image.new("RGB", (320, 90), "teal"), psnr_db=psnr_db)
-    return gallery.path(folder, number).read_bytes()
+    folder = gallery.gallery_folder(artifacts, name)
+    gallery.save_picture(folder, number, Image.new("RGB", (320, 90), "teal"), psnr_db=psnr_db)
+    return gallery.picture_path(folder, number).read_bytes()
 
 
 def routes() -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from searchae.launch import Exit, Job, Resources
+from searchae.launch.base import Exit, Job, Resources
 
 
 class FakeLauncher:

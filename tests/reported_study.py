@@ -10,12 +10,13 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from searchae import search
-from searchae.history import COLUMNS, HISTORY
-from searchae.spec import StudySpec
-from searchae.storage import connect
-from searchae.study import ERROR, OUTCOME, RUNTIME, SPLITS, Stored, open_study
-from searchae.study_file import from_document
+from searchae.config.loader import spec_from_document
+from searchae.config.schema import StudySpec
+from searchae.search import factory
+from searchae.storage.connection import connect
+from searchae.study.attributes import ERROR, OUTCOME, RUNTIME, SPLITS
+from searchae.study.history import HISTORY, HISTORY_COLUMNS
+from searchae.study.stored import StoredStudy, open_study
 
 BASELINE_DB, EPOCHS = 14.0, 9
 START = datetime(2026, 1, 1, 12)
@@ -45,7 +46,7 @@ def psnr_db(learning_rate: float) -> float:
 
 def history_of(epochs: int, best_db: float) -> dict[str, list[float]]:
     mse = [10 ** (-(best_db - (epochs - e) * 0.5) / 10) for e in range(1, epochs + 1)]
-    columns = dict.fromkeys(COLUMNS, [0.25] * epochs)
+    columns = dict.fromkeys(HISTORY_COLUMNS, [0.25] * epochs)
     return {**columns, "train_mse": [1.2 * m for m in mse], "val_mse": mse}
 
 
@@ -91,7 +92,7 @@ def make_trial(
         state=state,
         value=came_to if state == TrialState.COMPLETE else None,
         params=params,
-        distributions={p.name: search.distribution(p) for p in spec.space if p.name in params},
+        distributions={p.name: factory.to_distribution(p) for p in spec.space if p.name in params},
         intermediate_values={e: came_to - (epochs - e) * 0.5 for e in range(1, epochs + 1)},
         user_attrs=attributes,
     )
@@ -103,9 +104,9 @@ def make_trial(
 
 def make_study(
     folder: Path, trials: int = 0, *, name: str = "s", document: dict[str, Any] | None = None
-) -> Stored:
+) -> StoredStudy:
     """A study in a file of its own, with that many trials, a third of them pruned."""
-    spec = from_document(document or DOCUMENT, source="test")
+    spec = spec_from_document(document or DOCUMENT, source="test")
     storage = connect(f"sqlite:///{folder}/searchae.db")
     stored, _ = open_study(storage, name, spec=spec, data_hash="0" * 64, baseline_db=BASELINE_DB)
     splits = {"train": 900, "validation": 100, "test": 50, "image_shape": [3, 32, 32]}
@@ -124,7 +125,7 @@ def make_study(
     return stored
 
 
-def add(stored: Stored, *args: Any, **more: Any) -> None:
+def add(stored: StoredStudy, *args: Any, **more: Any) -> None:
     """Adds one trial; see ``make_trial``."""
     seed = len(stored.study.get_trials(deepcopy=False))
     stored.study.add_trial(make_trial(stored.spec, random.Random(seed), *args, **more))

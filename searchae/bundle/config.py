@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from searchae.data.disk import atomic_file
+from searchae.config import DataSpec, ModelParams, Positive, Section, TrainParams
 from searchae.errors import BundleError
-from searchae.spec import DataSpec, Frozen, ModelParams, Positive, TrainParams
+from searchae.files import atomic_file
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -18,7 +18,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-class BundleConfig(Frozen):
+class BundleConfig(Section):
     """Everything that is needed to build the net again and to measure it on the same images.
 
     Attributes:

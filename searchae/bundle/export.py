@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from searchae.bundle.model import Bundle
-from searchae.data.disk import atomic_file
 from searchae.errors import BundleError, SearchaeError
+from searchae.files import atomic_file
 
 Part = Literal["autoencoder", "encoder", "decoder"]
 PARTS: tuple[Part, ...] = ("autoencoder", "encoder", "decoder")
@@ -62,7 +62,7 @@ _OUTPUTS: dict[Part, list[str]] = {
 }
 
 
-def export(bundle: Bundle, out: Path, *, part: Part = "autoencoder") -> dict[str, Any]:
+def export_bundle(bundle: Bundle, out: Path, *, part: Part = "autoencoder") -> dict[str, Any]:
     """Writes a bundle's net in another form, once it has been seen to give the same.
 
     The batch size is free. A ``.pt2`` is read with ``torch.export.load(FILE).module()``.

@@ -16,10 +16,10 @@ from PIL import Image, ImageOps
 
 from searchae.bundle.config import BundleConfig
 from searchae.bundle.model import BATCH
-from searchae.data.disk import atomic_file
-from searchae.data.npz import as_images
+from searchae.data import as_images
 from searchae.errors import BundleError, DataError
-from searchae.words import counted
+from searchae.files import atomic_file
+from searchae.formatting import format_count
 
 Images = npt.NDArray[np.uint8]
 _NPZ = ".npz"
@@ -96,7 +96,7 @@ def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its own keywords come last
 
 
-def check_out(path: Path, *, npz_only: bool = False) -> None:
+def check_output(path: Path, *, npz_only: bool = False) -> None:
     """Makes sure, before any work is done, that something can be written there.
 
     Raises:
@@ -244,7 +244,7 @@ def _check_size(shape: Sequence[int], config: BundleConfig, *, where: str) -> No
 
 def _size(shape: Sequence[int]) -> str:
     channels, height, width = shape
-    return f"{width}x{height} pixels with {counted(channels, 'channel')}"
+    return f"{width}x{height} pixels with {format_count(channels, 'channel')}"
 
 
 def _parts(images: Images) -> list[Images]:

@@ -17,11 +17,10 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from searchae.bundle.config import CONFIG, WEIGHTS, BundleConfig, read_config, write_config
-from searchae.data.disk import atomic_file
 from searchae.errors import BundleError, ModelError
-from searchae.models import Autoencoder, build
-from searchae.training.images import to_unit_float, wants_channels_last
-from searchae.training.penalties import penalised_weights
+from searchae.files import atomic_file
+from searchae.models import Autoencoder, build_model
+from searchae.training import penalised_weights, to_unit_float, wants_channels_last
 
 BATCH = 250
 """Images at a time: as the trainer validates, so that figures are the same to the bit."""
@@ -193,7 +192,7 @@ def from_weights(
     """
     try:
         with torch.device("meta"):  # takes no memory, whatever the configuration asks for
-            model = build(config.model, image_shape=config.image_shape)
+            model = build_model(config.model, image_shape=config.image_shape)
     except ModelError as e:
         raise BundleError(f"{CONFIG}: the net cannot be built: {e}") from e
     _check_names(model.state_dict(), weights)
@@ -209,7 +208,7 @@ def from_weights(
     return Bundle(config, model)
 
 
-def write(folder: Path, config: BundleConfig, weights: Mapping[str, Tensor]) -> None:
+def write_bundle(folder: Path, config: BundleConfig, weights: Mapping[str, Tensor]) -> None:
     """Writes a bundle's net and its configuration.
 
     Args:
@@ -228,7 +227,7 @@ def write(folder: Path, config: BundleConfig, weights: Mapping[str, Tensor]) -> 
     write_config(folder, config.model_copy(update={"weights_sha256": sha256}))
 
 
-def load(folder: str | Path, *, device: str | torch.device = "cpu") -> Bundle:
+def load_bundle(folder: str | Path, *, device: str | torch.device = "cpu") -> Bundle:
     """Reads a bundle that ``searchae train`` wrote.
 
     Args:

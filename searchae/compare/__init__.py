@@ -1,12 +1,19 @@
-"""What a search answers: which choice of a parameter wins, and which trial, over seeds.
+"""Which choice of a parameter wins, and which trial, over new seeds on the test split."""
 
-The best trials of each side are chosen by their search PSNR on the validation split, trained
-anew over the same new seeds, and compared on the test split. ``choice`` says what is trained,
-``trainings`` trains it, ``record`` keeps it, ``statistics`` decides what is shown, ``verdict``
-says it, ``ranking`` ranks a study's best again, ``figures`` and ``page`` draw; ``usecase`` ties
-them together.
-"""
+from searchae.compare.page import HEAD, cells
+from searchae.compare.ranking import Ranking
+from searchae.compare.run import Comparison, Reranking, TrainingSchedule
+from searchae.compare.trainings import PlannedTraining
+from searchae.compare.verdict import Verdict, notes_of
 
-from searchae.compare.usecase import Compare, Rerank, Schedule
-
-__all__ = ["Compare", "Rerank", "Schedule"]
+__all__ = [
+    "Comparison",
+    "HEAD",
+    "PlannedTraining",
+    "Ranking",
+    "Reranking",
+    "TrainingSchedule",
+    "Verdict",
+    "cells",
+    "notes_of",
+]

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from searchae.compare import figures
-from searchae.compare.figures import Bytes
+from searchae.compare import plots
+from searchae.compare.plots import Bytes
 from searchae.compare.verdict import SideFigures, Trained, Verdict, notes_of
-from searchae.data.disk import atomic_file
-from searchae.report.markup import NONE, Section, plot, table
-from searchae.report.page import document
+from searchae.files import atomic_file
+from searchae.report import NONE, Section, document, plot, table
 
 HOW = (
     "The best trials of each side by their search PSNR (validation split), those that the search "
@@ -22,7 +21,7 @@ HOW = (
 )
 
 
-def write(
+def write_comparison(
     path: Path,
     verdicts: Sequence[Verdict],
     trained: Trained,
@@ -69,13 +68,13 @@ def _parameter(verdict: Verdict, trained: Trained, originals: Bytes) -> Section:
     )
     if len(verdict.sides) < 2:
         return Section(verdict.parameter, verdict.parameter, body)
-    plots = (
-        figures.trainings(verdict, trained),
-        figures.intervals(verdict),
-        figures.losses(verdict, trained),
+    figures = (
+        plots.trainings_plot(verdict, trained),
+        plots.intervals_plot(verdict),
+        plots.losses_plot(verdict, trained),
     )
-    body += f'<div class="grid wide">{plot(plots[0])}{plot(plots[1])}</div>{plot(plots[2])}'
-    picture = figures.reconstructions(verdict, trained, originals)
+    body += f'<div class="grid wide">{plot(figures[0])}{plot(figures[1])}</div>{plot(figures[2])}'
+    picture = plots.reconstructions_plot(verdict, trained, originals)
     shown = ", ".join(f"{s.name}: trial {s.trials[0]}" for s in verdict.sides)
     body += (
         "<h3>The same test images</h3>"
@@ -84,7 +83,7 @@ def _parameter(verdict: Verdict, trained: Trained, originals: Bytes) -> Section:
         '<figure class="picture"><div class="scroll"><img alt="Originals, and their '
         f'reconstructions by each side" src="data:image/png;base64,{picture}"></div></figure>'
     )
-    return Section(verdict.parameter, verdict.parameter, body, plots)
+    return Section(verdict.parameter, verdict.parameter, body, figures)
 
 
 HEAD = ("", "PSNR, dB", "deviation", "SSIM", "MSE", "near zero", "searched", "trials")

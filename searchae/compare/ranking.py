@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from searchae.compare.record import Record
-from searchae.report.summary import TrialRow
+from searchae.compare.kept_training import TrainingRecord
+from searchae.study import TrialRow
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Ranking:
 
 def rank(
     rows: Sequence[TrialRow],
-    trained: Mapping[tuple[int, int], Record],
+    trained: Mapping[tuple[int, int], TrainingRecord],
     *,
     seeds: tuple[int, ...],
     baseline_db: float,

@@ -15,17 +15,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from searchae import data, winner
-from searchae.compare.record import Record, RecordError, read, shown, write
+from searchae.compare.kept_training import (
+    RecordError,
+    TrainingRecord,
+    read_record,
+    shown,
+    write_record,
+)
+from searchae.config import ProgressCallback
+from searchae.data import Splits, load_splits, require_same_data
 from searchae.errors import ArtifactsError, DivergedError
-from searchae.models import build
-from searchae.objective import Checkpoints, check_artifacts
-from searchae.report.summary import trial_row
-from searchae.spec import Progress
-from searchae.study import Stored, versions
-from searchae.training import evaluate_images, psnr_per_image, ssim
-from searchae.training.images import gaussian, noisy, to_unit_float, wants_channels_last
-from searchae.training.seeds import generator
+from searchae.models import build_model
+from searchae.retrain import BAD_ENDS, Retraining, RetrainPlan, retrain_once
+from searchae.study import StoredStudy, package_versions, trial_row
+from searchae.training import (
+    Checkpoints,
+    check_artifact_folder,
+    evaluate_images,
+    gaussian,
+    named_generator,
+    noisy,
+    psnr_per_image,
+    ssim,
+    to_unit_float,
+    wants_channels_last,
+)
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +48,7 @@ _VERSIONS = ("searchae", "torch", "numpy")
 
 
 @dataclass(frozen=True)
-class Work:
+class PlannedTraining:
     """How far the trainings are.
 
     Attributes:
@@ -53,7 +67,7 @@ class Work:
     seconds_left: float | None
 
 
-class Library:
+class TrainingStore:
     """Trainings of a study's trials over seeds, kept in the artifact folder.
 
     A training is known by what decides its result: trial, parameters, seed, epochs, data,
@@ -61,7 +75,11 @@ class Library:
     """
 
     def __init__(
-        self, stored: Stored, plans: Mapping[int, winner.Plan], seeds: Sequence[int], folder: Path
+        self,
+        stored: StoredStudy,
+        plans: Mapping[int, RetrainPlan],
+        seeds: Sequence[int],
+        folder: Path,
     ) -> None:
         """Names what is wanted; nothing is read or trained yet.
 
@@ -87,8 +105,8 @@ class Library:
         return sum(each[trial] or 0.0 for trial, _ in keys)
 
     def train(
-        self, *, data_dir: Path, tell: Callable[[Work], None], note: Progress
-    ) -> dict[tuple[int, int], Record]:
+        self, *, data_dir: Path, tell: Callable[[PlannedTraining], None], note: ProgressCallback
+    ) -> dict[tuple[int, int], TrainingRecord]:
         """Trains what is missing.
 
         Args:
@@ -107,24 +125,24 @@ class Library:
         kept = {key: self._kept(*key) for key in self.wanted}
         missing = [key for key, record in kept.items() if record is None]
         if missing:
-            check_artifacts(self._folder)
+            check_artifact_folder(self._folder)
             splits = self.splits(data_dir, note)
             estimate, started = self.seconds(missing), time.monotonic()
             for done, (trial, seed) in enumerate(missing):
                 left = self._left(missing, done, estimate, time.monotonic() - started)
-                tell(Work(done + 1, len(missing), trial, seed, left))
+                tell(PlannedTraining(done + 1, len(missing), trial, seed, left))
                 kept[trial, seed] = self._train(trial, seed, splits, note)
         return {key: record for key, record in kept.items() if record is not None}
 
-    def splits(self, data_dir: Path, note: Progress) -> data.Splits:
+    def splits(self, data_dir: Path, note: ProgressCallback) -> Splits:
         """The study's images, made sure to be the same.
 
         Raises:
             DataError: They are not.
         """
         spec = self._stored.spec
-        splits = data.load(spec.data, data_dir=data_dir, seed=spec.seed, progress=note)
-        data.require(splits, self._stored.data_hash)
+        splits = load_splits(spec.data, data_dir=data_dir, seed=spec.seed, progress=note)
+        require_same_data(splits, self._stored.data_hash)
         return splits
 
     def _left(
@@ -145,35 +163,37 @@ class Library:
             return None
         return row.seconds / row.epochs * plan.params.train.epochs
 
-    def _train(self, number: int, seed: int, splits: data.Splits, note: Progress) -> Record:
+    def _train(
+        self, number: int, seed: int, splits: Splits, note: ProgressCallback
+    ) -> TrainingRecord:
         plan = self._plans[number]
         torch.set_num_threads(plan.threads)
         path = self._path(number, seed)
         draft = self._folder / "checkpoints" / path.stem
         checkpoints = Checkpoints(draft, seed)
         try:
-            run = winner.retrain(
+            run = retrain_once(
                 plan, seed, splits, checkpoints=checkpoints, on_epoch=lambda *_: None
             )
         except DivergedError as e:
             note(f"trial {number}, {e}; it counts as the mean training image, as in the search")
             record = _of_nothing(number, seed, splits)
         else:
-            verb = winner.BAD_ENDS.get(run.ended)
+            verb = BAD_ENDS.get(run.ended)
             if verb:
                 note(f"trial {number}, seed {seed} {verb}; its best epoch, {run.epoch}, is kept")
             record = _measured(plan, run, splits)
         try:
-            write(path, record, self._identity(number, seed))
+            write_record(path, record, self._identity(number, seed))
         except OSError as e:
             raise ArtifactsError(f"{path}: cannot be written: {e.strerror or e}") from e
         shutil.rmtree(draft, ignore_errors=True)
         return record
 
-    def _kept(self, number: int, seed: int) -> Record | None:
+    def _kept(self, number: int, seed: int) -> TrainingRecord | None:
         path = self._path(number, seed)
         try:
-            return read(path, self._identity(number, seed)) if path.exists() else None
+            return read_record(path, self._identity(number, seed)) if path.exists() else None
         except RecordError as e:
             log.warning("%s is trained again: %s", path, e)
             return None
@@ -184,7 +204,7 @@ class Library:
         return self._folder / f"{number:06d}-{seed}-{digest}.npz"
 
     def _identity(self, number: int, seed: int) -> dict[str, Any]:
-        here = versions()
+        here = package_versions()
         return {
             **self._plans[number].identity(),
             "seed": seed,
@@ -192,10 +212,10 @@ class Library:
         }
 
 
-def _measured(plan: winner.Plan, run: winner.Retrained, splits: data.Splits) -> Record:
+def _measured(plan: RetrainPlan, run: Retraining, splits: Splits) -> TrainingRecord:
     """A training on the test split, as a bundle of it would be measured."""
     with torch.device("meta"):
-        model = build(plan.params.model, image_shape=splits.image_shape)
+        model = build_model(plan.params.model, image_shape=splits.image_shape)
     model.load_state_dict({k: v.detach().clone() for k, v in run.weights.items()}, assign=True)
     layout = torch.channels_last if wants_channels_last(model) else torch.contiguous_format
     model.eval()
@@ -212,12 +232,12 @@ def _measured(plan: winner.Plan, run: winner.Retrained, splits: data.Splits) -> 
     clean = to_unit_float(splits.test[shown(len(splits.test))])
     inputs = clean
     if noise_std:
-        draws = generator(run.seed, "picture noise")
+        draws = named_generator(run.seed, "picture noise")
         inputs = noisy(clean, gaussian(tuple(clean.shape), noise_std, draws))
     with torch.inference_mode():
         back = model.decode(model.encode(inputs.to(plan.device, memory_format=layout))).cpu()
     assert found.ssim is not None
-    return Record(
+    return TrainingRecord(
         trial=plan.trial.number,
         seed=run.seed,
         epoch=run.epoch,
@@ -231,12 +251,12 @@ def _measured(plan: winner.Plan, run: winner.Retrained, splits: data.Splits) -> 
     )
 
 
-def _of_nothing(number: int, seed: int, splits: data.Splits) -> Record:
+def _of_nothing(number: int, seed: int, splits: Splits) -> TrainingRecord:
     """What diverged in its first epoch learned nothing: the mean training image for every image."""
     mean = to_unit_float(splits.train.sum(0, dtype=torch.int64).div(len(splits.train)))[None]
     parts = [to_unit_float(p) for p in torch.split(splits.test, _BATCH)]
     pairs = [(mean.expand_as(p), p) for p in parts]
-    return Record(
+    return TrainingRecord(
         trial=number,
         seed=seed,
         epoch=0,

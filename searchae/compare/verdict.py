@@ -9,18 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from searchae.compare.choice import Contest, SideChoice
-from searchae.compare.record import Record
-from searchae.compare.statistics import (
-    RESAMPLES,
-    Difference,
-    Side,
-    differences,
-    resample_images,
-)
-from searchae.winner import BAD_ENDS
+from searchae.compare.kept_training import TrainingRecord
+from searchae.compare.sides import Contest, SideChoice
+from searchae.compare.statistics import RESAMPLES, Difference, Side, differences, resample_images
+from searchae.retrain import BAD_ENDS
 
-Trained = Mapping[tuple[int, int], Record]
+Trained = Mapping[tuple[int, int], TrainingRecord]
 RNG_SEED = 20_070_601
 """Of the bootstrap: the same trainings give the same interval."""
 ENOUGH = 3

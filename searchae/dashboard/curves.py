@@ -10,8 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from searchae.report.drawing import BAD, BEST, COMPLETE, GREY, PRUNED
-from searchae.report.findings import Run
+from searchae.report import BAD, BEST, COMPLETE, GREY, PRUNED, Run
 
 WIDTH, HEIGHT = 420, 270
 """Of one panel, in pixels."""
@@ -30,7 +29,7 @@ class _Line:
     dash: str = ""
 
 
-def draw(run: Run, *, best: Run | None, baseline_db: float) -> str:
+def draw_curves(run: Run, *, best: Run | None, baseline_db: float) -> str:
     """A trial's curves, one panel or two.
 
     Args:

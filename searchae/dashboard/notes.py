@@ -11,9 +11,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from searchae.report.summary import Summary, TrialRow
-from searchae.study import ERROR, WARM_START, Stored
-from searchae.words import duration, value
+from searchae.formatting import format_duration, format_value
+from searchae.study import ERROR, WARM_START, StoredStudy, Summary, TrialRow
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~!#$])")
 """What means something within a line; nothing that is escaped begins one."""
@@ -21,7 +20,7 @@ _LONGEST_ERROR = 300
 
 
 def trial_note(
-    stored: Stored, row: TrialRow, attributes: Mapping[str, Any], pictures: Mapping[str, str]
+    stored: StoredStudy, row: TrialRow, attributes: Mapping[str, Any], pictures: Mapping[str, str]
 ) -> str:
     """What a trial's page says of it.
 
@@ -75,7 +74,7 @@ def study_note(summary: Summary, picture: str = "") -> str:
         + (f": {states}" if states else ""),
         "epochs": f"{summary.epochs_run:,} run, **{summary.epochs_saved:,} saved**{saved} by "
         "pruning and plateaus",
-        "time": f"{duration(summary.wall_s)} since the first trial began",
+        "time": f"{format_duration(summary.wall_s)} since the first trial began",
     }
     if summary.outcomes:
         bad = (f"{n:,} {escaped(outcome)}" for outcome, n in summary.outcomes.items())
@@ -111,7 +110,7 @@ def fenced(text: str) -> str:
     return f"{fence}\n{text}\n{fence}"
 
 
-def _what_came_of_it(stored: Stored, row: TrialRow) -> str:
+def _what_came_of_it(stored: StoredStudy, row: TrialRow) -> str:
     spec, psnr = stored.spec, "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB"
     epochs = f"epoch {row.epochs} of {spec.epochs}"
     if row.outcome:
@@ -137,7 +136,7 @@ def _gain(psnr_db: float, baseline_db: float) -> str:
 
 
 def _parameters(row: TrialRow) -> str:
-    return ", ".join(f"{escaped(k)} **{escaped(value(v))}**" for k, v in row.params.items())
+    return ", ".join(f"{escaped(k)} **{escaped(format_value(v))}**" for k, v in row.params.items())
 
 
 def _command(command: str, study: str, options: str = "") -> str:

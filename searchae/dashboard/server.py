@@ -24,13 +24,12 @@ import waitress
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from searchae.dashboard.detail import StudyDetail, call
-from searchae.dashboard.drawn import Drawn, pictures
-from searchae.dashboard.guard import Guard, RefusedError, is_local, refuse
+from searchae.dashboard.access import Guard, RefusedError, is_local, refuse
 from searchae.dashboard.logins import Logins
-from searchae.dashboard.reading import QuickStorage
+from searchae.dashboard.overlay import Overlay, picture_store
+from searchae.dashboard.trial_details import StudyDetail, call
 from searchae.errors import SearchaeError, UserError
-from searchae.storage import ResilientStorage
+from searchae.storage import ReaderStorage, ResilientStorage
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +40,7 @@ _LARGEST_READ, _LARGEST_UPLOAD = 2**20, 128 * 2**20
 
 
 @dataclass(frozen=True)
-class Options:
+class ServerOptions:
     """How the dashboard is served.
 
     Attributes:
@@ -59,7 +58,7 @@ class Options:
     writes: bool = False
 
 
-def application(storage: ResilientStorage, options: Options) -> WSGIApplication:
+def application(storage: ResilientStorage, options: ServerOptions) -> WSGIApplication:
     """The whole of what is served.
 
     Args:
@@ -67,16 +66,16 @@ def application(storage: ResilientStorage, options: Options) -> WSGIApplication:
         options: See ``Options``.
     """
     # The abstract methods are filled in below its parent, which mypy does not see.
-    quick = QuickStorage(storage)  # type: ignore[abstract]
-    drawn = Drawn(quick, options.artifacts)
+    quick = ReaderStorage(storage)  # type: ignore[abstract]
+    drawn = Overlay(quick, options.artifacts)
     detail = StudyDetail(_dashboard(quick, options.artifacts / PICTURES), quick, drawn)
     threading.Thread(target=_read_ahead, args=(quick, detail), daemon=True).start()
-    shown = pictures(detail, drawn)
+    shown = picture_store(detail, drawn)
     return Guard(_outages_told(_bodies(shown), quick), options.logins, options.writes)
 
 
 def serve(
-    storage: ResilientStorage, options: Options, announce: Callable[[str], object]
+    storage: ResilientStorage, options: ServerOptions, announce: Callable[[str], object]
 ) -> signal.Signals:
     """Serves until Ctrl-C or SIGTERM.
 
@@ -121,7 +120,7 @@ def serve(
     return ended[0]
 
 
-def check(options: Options) -> None:
+def check(options: ServerOptions) -> None:
     """Refuses to show studies to a network without a login.
 
     Raises:
@@ -156,7 +155,7 @@ class _Pictures(FileSystemArtifactStore):
         super().write(artifact_id, content_body)
 
 
-def _dashboard(storage: QuickStorage, pictures: Path) -> WSGIApplication:
+def _dashboard(storage: ReaderStorage, pictures: Path) -> WSGIApplication:
     app: WSGIApplication = optuna_dashboard.wsgi(storage, artifact_store=_Pictures(pictures))
     return app
 
@@ -177,7 +176,7 @@ def _bodies(inner: WSGIApplication) -> WSGIApplication:
     return app
 
 
-def _outages_told(inner: WSGIApplication, storage: QuickStorage) -> WSGIApplication:
+def _outages_told(inner: WSGIApplication, storage: ReaderStorage) -> WSGIApplication:
     """Optuna's dashboard calls every failure its own; one of the database's is a 503."""
 
     def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
@@ -205,7 +204,7 @@ def _outages_told(inner: WSGIApplication, storage: QuickStorage) -> WSGIApplicat
     return app
 
 
-def _read_ahead(storage: QuickStorage, detail: StudyDetail) -> None:
+def _read_ahead(storage: ReaderStorage, detail: StudyDetail) -> None:
     """Reads the studies, newest first, so that the first visitor need not wait for it."""
     try:
         for study in sorted(storage.get_all_studies(), key=lambda s: -s._study_id)[:20]:
@@ -214,7 +213,7 @@ def _read_ahead(storage: QuickStorage, detail: StudyDetail) -> None:
         log.debug("reading ahead ended: %s", e)
 
 
-def _cannot_listen(options: Options, error: Exception) -> UserError:
+def _cannot_listen(options: ServerOptions, error: Exception) -> UserError:
     where = f"--host {options.host} --port {options.port}"
     if not isinstance(error, OSError):
         return UserError(f"{where}: {error}")

@@ -1,9 +1,15 @@
-"""Images as uint8 tensors (N, C, H, W) in fixed, hashed splits; one file a source.
+"""Images as uint8 tensors (N, C, H, W) in fixed, hashed splits; one file a source."""
 
-``load`` is the way in: ``sources`` says which function reads which source into ``raw`` images,
-``splits`` draws the splits. A new source is a function and a line in ``sources``.
-"""
+from searchae.data.decoded_cache import find_decoded, keep_decoded
+from searchae.data.npz import as_images
+from searchae.data.splits import Splits, describe_splits, load_splits, require_same_data
 
-from searchae.data.splits import Splits, describe, load, require
-
-__all__ = ["Splits", "describe", "load", "require"]
+__all__ = [
+    "Splits",
+    "as_images",
+    "describe_splits",
+    "find_decoded",
+    "keep_decoded",
+    "load_splits",
+    "require_same_data",
+]

@@ -13,16 +13,16 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from searchae.data.disk import disk_errors, find
-from searchae.data.raw import Images, RawImages
+from searchae.config import DataSpec, ProgressCallback
+from searchae.data.disk import disk_errors, find_data_file
+from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
-from searchae.spec import DataSpec, Progress
 
 _BLOCK_BYTES = 4 << 20
 _ZERO, _COMMA, _NEWLINE = b"0,\n"
 
 
-def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawImages:
+def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) -> RawImages:
     """Reads rows of a label and H * W grey values from 0 to 255, or of the values alone.
 
     Images are square. A header row is skipped; a name that ends in ``.gz`` is decompressed.
@@ -34,14 +34,14 @@ def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawIm
     Raises:
         DataError: With the file, the line's number and what was found there.
     """
-    train = find(spec.path or "", data_dir=data_dir, key="data.path")
+    train = find_data_file(spec.path or "", data_dir=data_dir, key="data.path")
     if spec.test_path is None:
         return RawImages(read(train, progress=progress))
-    test = find(spec.test_path, data_dir=data_dir, key="data.test_path")
+    test = find_data_file(spec.test_path, data_dir=data_dir, key="data.test_path")
     return RawImages(read(train, progress=progress), read(test, progress=progress))
 
 
-def read(path: Path, *, progress: Progress) -> Images:
+def read(path: Path, *, progress: ProgressCallback) -> Images:
     """Reads one file; see ``load``."""
     progress(f"csv: reading {path}")
     table = None

@@ -5,15 +5,13 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
-import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from searchae.config import ProgressCallback
 from searchae.errors import DataError
-from searchae.spec import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ def disk_fault(action: str, path: Path, error: OSError) -> DataError:
     return DataError(f"{action} {path}: {reason}")
 
 
-def find(path: str, *, data_dir: Path, key: str) -> Path:
+def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
     """Finds a file or folder that a study names.
 
     Args:
@@ -81,7 +79,9 @@ def find(path: str, *, data_dir: Path, key: str) -> Path:
 
 
 @contextmanager
-def only_one(name: str, *, data_dir: Path, progress: Progress) -> Iterator[bool]:
+def exclusive_preparation(
+    name: str, *, data_dir: Path, progress: ProgressCallback
+) -> Iterator[bool]:
     """Lets one process (and one thread) at a time into the block, on this data folder.
 
     Args:
@@ -105,7 +105,7 @@ def only_one(name: str, *, data_dir: Path, progress: Progress) -> Iterator[bool]
         yield held
 
 
-def _locked(lock: IO[bytes], *, name: str, progress: Progress) -> bool:
+def _locked(lock: IO[bytes], *, name: str, progress: ProgressCallback) -> bool:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -118,29 +118,3 @@ def _locked(lock: IO[bytes], *, name: str, progress: Progress) -> bool:
         logger.warning("%s: this file system has no locks (%s)", lock.name, e.strerror)
         return False
     return True
-
-
-@contextmanager
-def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a file that appears under its name only once it is whole and on the disk.
-
-    Raises:
-        OSError: As ``open`` and ``write`` do; nothing is left behind then.
-    """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def remove_unfinished(path: Path) -> None:
-    """Removes what killed processes left of an ``atomic_file``; only while nobody writes it."""
-    for stale in path.parent.glob(f".{path.name}.*.part"):
-        stale.unlink(missing_ok=True)

@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps
 
-from searchae.data.disk import disk_errors, find
-from searchae.data.raw import Images, RawImages
+from searchae.config import DataSpec, ProgressCallback
+from searchae.data.disk import disk_errors, find_data_file
+from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
-from searchae.spec import DataSpec, Progress
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 _CHUNK = 512
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
-def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawImages:
+def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) -> RawImages:
     """Reads every image below ``spec.path``, in the order of the relative paths.
 
     An image is turned as its EXIF orientation says, made RGB (or grey), resized until its shorter
@@ -35,10 +35,10 @@ def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawIm
     Raises:
         DataError: A folder is missing or has no image; an image cannot be read (it is named).
     """
-    train = find(spec.path or "", data_dir=data_dir, key="data.path").resolve()
+    train = find_data_file(spec.path or "", data_dir=data_dir, key="data.path").resolve()
     if spec.test_path is None:
         return RawImages(_read(_files(train), spec, train, progress=progress))
-    test = find(spec.test_path, data_dir=data_dir, key="data.test_path").resolve()
+    test = find_data_file(spec.test_path, data_dir=data_dir, key="data.test_path").resolve()
     if train.is_relative_to(test):
         raise DataError(
             f"data.test_path: {test} holds the training images too ({train}): "
@@ -64,7 +64,7 @@ def _is_image(path: Path) -> bool:
     return path.suffix.lower() in _SUFFIXES and path.is_file()
 
 
-def _read(files: list[Path], spec: DataSpec, folder: Path, *, progress: Progress) -> Images:
+def _read(files: list[Path], spec: DataSpec, folder: Path, *, progress: ProgressCallback) -> Images:
     if not files:
         raise DataError(f"{folder}: there is no PNG or JPEG image in it, nor below it")
     progress(f"folder: reading {len(files):,} images from {folder}")

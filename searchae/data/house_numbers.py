@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 
-from searchae.data import digits
-from searchae.data.disk import atomic_file, disk_errors, only_one, remove_unfinished
-from searchae.data.raw import Images, RawImages
-from searchae.spec import DataSpec, Progress
+from searchae.config import DataSpec, ProgressCallback
+from searchae.data import drawn_digits
+from searchae.data.disk import disk_errors, exclusive_preparation
+from searchae.data.raw_images import Images, RawImages
+from searchae.files import atomic_file, remove_unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ _STREAMS = {"train": 0, "test": 1}
 _DIGEST_BYTES = 32
 
 
-def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawImages:
+def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) -> RawImages:
     """Draws the images, or reads them from ``data_dir/house-numbers`` where they were kept.
 
     Args:
@@ -69,22 +70,24 @@ def generate(split: str, count: int, *, seed: int) -> Images:
     Returns:
         uint8 of shape (count, 3, 32, 32), RGB.
     """
-    images = np.empty((count, 3, digits.SIDE_PX, digits.SIDE_PX), np.uint8)
+    images = np.empty((count, 3, drawn_digits.SIDE_PX, drawn_digits.SIDE_PX), np.uint8)
     for batch, start in enumerate(range(0, count, _BATCH)):
         entropy = [VERSION, seed, _STREAMS[split], batch]
         rng = np.random.Generator(np.random.PCG64(np.random.SeedSequence(entropy)))
-        images[start : start + _BATCH] = digits.draw(rng, _BATCH)[: count - start]
+        images[start : start + _BATCH] = drawn_digits.draw_digits(rng, _BATCH)[: count - start]
     return images
 
 
-def _kept(split: str, count: int, *, data_dir: Path, seed: int, progress: Progress) -> Images:
+def _kept(
+    split: str, count: int, *, data_dir: Path, seed: int, progress: ProgressCallback
+) -> Images:
     """Reads a split from the cache; draws and caches it where it is missing or damaged."""
-    shape = (count, 3, digits.SIDE_PX, digits.SIDE_PX)
+    shape = (count, 3, drawn_digits.SIDE_PX, drawn_digits.SIDE_PX)
     path = data_dir / "house-numbers" / f"v{VERSION}-seed{seed}-{split}{count}.npy"
     cached = _read(path, shape)
     if cached is not None:
         return cached
-    with only_one("house-numbers", data_dir=data_dir, progress=progress) as alone:
+    with exclusive_preparation("house-numbers", data_dir=data_dir, progress=progress) as alone:
         cached = _read(path, shape)
         if cached is not None:
             return cached

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from searchae.data.disk import atomic_file, disk_errors
-from searchae.data.fetching import Download, damaged, fetch, not_published
-from searchae.data.raw import Images, RawImages
-from searchae.spec import DataSpec, Progress
+from searchae.config import DataSpec, ProgressCallback
+from searchae.data.disk import disk_errors
+from searchae.data.download import Download, damaged, fetch, not_published
+from searchae.data.raw_images import Images, RawImages
+from searchae.files import atomic_file
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _HEADER_BYTES = 16
 _MAGIC = 0x00000803
 
 
-def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawImages:
+def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) -> RawImages:
     """MNIST: 60,000 and 10,000 images of 1 x 28 x 28.
 
     Of its four files only the images' two are needed, decompressed or as ``.gz``.

@@ -11,17 +11,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from searchae.data.disk import disk_errors, find
-from searchae.data.raw import Images, RawImages
+from searchae.config import DataSpec, ProgressCallback
+from searchae.data.disk import disk_errors, find_data_file
+from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
-from searchae.spec import DataSpec, Progress
 
 _CHUNK = 4096
 _FAULTS = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError)
 _WANTED = "x_train (and x_test), or images"
 
 
-def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawImages:
+def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) -> RawImages:
     """Reads ``x_train`` and, where there is one, ``x_test``; or ``images`` alone.
 
     Arrays are uint8, or float in [0, 1] (then rounded to 256 levels), of shape (N, H, W),
@@ -35,7 +35,7 @@ def load(spec: DataSpec, data_dir: Path, seed: int, progress: Progress) -> RawIm
             "data.test_path: an npz source reads one file; "
             f"remove {spec.test_path!r}, and put the test images under x_test"
         )
-    path = find(spec.path or "", data_dir=data_dir, key="data.path")
+    path = find_data_file(spec.path or "", data_dir=data_dir, key="data.path")
     progress(f"npz: reading {path}")
     with disk_errors("cannot read", path):
         arrays = _read(path)

@@ -6,19 +6,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
-from searchae.data import csv_file, folder, house_numbers, hub, mnist, npz
-from searchae.data.raw import RawImages
-from searchae.spec import DataSpec, Progress
+from searchae.config import DataSpec, ProgressCallback
+from searchae.data import csv_file, folder, house_numbers, mnist, npz, torchvision_sets
+from searchae.data.raw_images import RawImages
 
-Source = Callable[[DataSpec, Path, int, Progress], RawImages]
+Source = Callable[[DataSpec, Path, int, ProgressCallback], RawImages]
 """Called with the spec, the data folder, the seed, and whom to tell what goes on. Raises DataError
 and nothing else; must give the same images for the same spec and seed, on every machine."""
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {
-        "svhn": hub.load_svhn,
+        "svhn": torchvision_sets.load_svhn,
         "mnist": mnist.load,
-        "cifar10": hub.load_cifar10,
+        "cifar10": torchvision_sets.load_cifar10,
         "house-numbers": house_numbers.load,
         "npz": npz.load,
         "csv": csv_file.load,

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from searchae.data.raw import RawImages
+from searchae.config import DataSpec, ProgressCallback
+from searchae.data.raw_images import RawImages
 from searchae.data.sources import SOURCES
 from searchae.errors import DataError
-from searchae.spec import DataSpec, Progress
 
 SET_ASIDE = 0.1
 """Share of the images that becomes the test split where a source has none."""
@@ -42,7 +42,9 @@ class Splits:
         return channels, height, width
 
 
-def load(spec: DataSpec, *, data_dir: Path, seed: int, progress: Progress | None = None) -> Splits:
+def load_splits(
+    spec: DataSpec, *, data_dir: Path, seed: int, progress: ProgressCallback | None = None
+) -> Splits:
     """Reads a data set (fetching or drawing it where it must be) and splits it.
 
     In this order, each choice from the seed alone: a tenth is set aside as the test split where
@@ -85,7 +87,7 @@ def split(raw: RawImages, spec: DataSpec, *, seed: int) -> Splits:
     return Splits(train, validation, test, _hash(train, validation, test))
 
 
-def describe(splits: Splits) -> dict[str, Any]:
+def describe_splits(splits: Splits) -> dict[str, Any]:
     """What a data set consists of, as JSON can hold it.
 
     Returns:
@@ -101,7 +103,7 @@ def describe(splits: Splits) -> dict[str, Any]:
     }
 
 
-def require(splits: Splits, expected_hash: str) -> None:
+def require_same_data(splits: Splits, expected_hash: str) -> None:
     """Makes sure that this machine has the data that a study was made with.
 
     Raises:

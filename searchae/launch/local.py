@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
-from searchae.launch import held
+from searchae.launch import prestart
 from searchae.launch.base import Exit, Job, Resources
 
 
@@ -67,7 +67,7 @@ class LocalLauncher:
         prepared, process = self._ahead.pop(job.name, (None, None))
         if process is None:
             return None
-        if prepared == job and held.let_go(process, log=job.log):
+        if prepared == job and prestart.run_held_worker(process, log=job.log):
             return process
         _end(process)
         return None
@@ -76,10 +76,10 @@ class LocalLauncher:
         self, job: Job, log: IO[bytes] | int, *, ahead: bool = False
     ) -> subprocess.Popen[bytes]:
         environment = {**os.environ, **job.environment}
-        environment.pop(held.VARIABLE, None)
+        environment.pop(prestart.PRESTART_VARIABLE, None)
         return subprocess.Popen(
             job.argv,
-            env={**environment, **({held.VARIABLE: "1"} if ahead else {})},
+            env={**environment, **({prestart.PRESTART_VARIABLE: "1"} if ahead else {})},
             stdin=subprocess.PIPE if ahead else subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,

@@ -1,10 +1,12 @@
-"""Autoencoders with ``encode`` and ``decode``, built from ``ModelParams``.
+"""Autoencoders with ``encode`` and ``decode``, built from ``ModelParams``."""
 
-``plan`` works out every layer and size without torch; ``conv`` and ``dense`` turn that into
-modules; ``autoencoder`` joins an encoder and a decoder; ``builder`` is the way in.
-"""
-
+from searchae.models.activations import ACTIVATION_MODULES
 from searchae.models.autoencoder import Autoencoder
-from searchae.models.builder import build, parameter_count
+from searchae.models.builder import build_model, parameter_count
 
-__all__ = ["Autoencoder", "build", "parameter_count"]
+__all__ = [
+    "ACTIVATION_MODULES",
+    "Autoencoder",
+    "build_model",
+    "parameter_count",
+]

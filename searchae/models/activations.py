@@ -20,7 +20,7 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "silu": nn.SiLU,
 }
 
-MODULES = tuple(type(make()) for make in _ACTIVATIONS.values())
+ACTIVATION_MODULES = tuple(type(make()) for make in _ACTIVATIONS.values())
 """Their classes, to know them by in a net."""
 
 

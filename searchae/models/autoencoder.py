@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from searchae.models.plan import Shape
+from searchae.models.layout import Shape
 
 
 class Autoencoder(nn.Module):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
+from searchae.config import ModelParams
 from searchae.errors import ModelError
 from searchae.models import conv, dense
 from searchae.models.autoencoder import Autoencoder
-from searchae.models.plan import Shape, plan
-from searchae.spec import ModelParams
+from searchae.models.layout import Shape, conv_layout
 
 
-def build(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
+def build_model(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
     """Builds an autoencoder, initialised as torch does it, from the global random state.
 
     Args:
@@ -31,7 +31,7 @@ def build(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
             image_shape=image_shape,
             latent_size=params.latent_dim,
         )
-    layout = plan(params, image_shape=image_shape)
+    layout = conv_layout(params, image_shape=image_shape)
     return _join(
         params,
         encoder=conv.encoder(params, plan=layout, image_shape=image_shape),

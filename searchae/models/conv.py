@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from searchae.config import ModelParams
 from searchae.models.activations import MONOTONE, activation
-from searchae.models.plan import Conv, Plan, Shape
-from searchae.spec import ModelParams
+from searchae.models.layout import ConvLayer, ConvLayout, Shape
 
 
-def encoder(params: ModelParams, *, plan: Plan, image_shape: Shape) -> nn.Sequential:
+def encoder(params: ModelParams, *, plan: ConvLayout, image_shape: Shape) -> nn.Sequential:
     """Images (N, C, H, W) to latents (N, latent size).
 
     Without a bottleneck the last feature map is the latent, so that it has the latent's
@@ -32,7 +32,7 @@ def encoder(params: ModelParams, *, plan: Plan, image_shape: Shape) -> nn.Sequen
     return nn.Sequential(*convolutions, *down, *activation(on_latent))
 
 
-def decoder(params: ModelParams, *, plan: Plan) -> nn.Sequential:
+def decoder(params: ModelParams, *, plan: ConvLayout) -> nn.Sequential:
     """Latents (N, latent size) to images (N, C, H, W); no norm in the last layer."""
     up: list[nn.Module] = []
     if params.bottleneck == "dense":
@@ -51,13 +51,13 @@ def decoder(params: ModelParams, *, plan: Plan) -> nn.Sequential:
     )
 
 
-def latent_size(params: ModelParams, *, plan: Plan) -> int:
+def latent_size(params: ModelParams, *, plan: ConvLayout) -> int:
     """Numbers in the latent of one image."""
     return math.prod(plan.features) if params.bottleneck == "none" else params.latent_dim
 
 
 def _stack(
-    layers: Sequence[Conv], params: ModelParams, *, channels: int, last: str
+    layers: Sequence[ConvLayer], params: ModelParams, *, channels: int, last: str
 ) -> list[nn.Module]:
     """Hidden layers one after the other; ``last`` names the last one's activation."""
     modules: list[nn.Module] = []
@@ -69,7 +69,7 @@ def _stack(
     return modules
 
 
-def _block(layer: Conv, *, channels: int, name: str, norm: bool) -> list[nn.Module]:
+def _block(layer: ConvLayer, *, channels: int, name: str, norm: bool) -> list[nn.Module]:
     """One convolution, its norm, activation ``name``, pooling and upsampling."""
     convolution = nn.ConvTranspose2d if layer.transpose else nn.Conv2d
     modules: list[nn.Module] = [

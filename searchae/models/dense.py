@@ -7,9 +7,9 @@ from itertools import pairwise
 
 from torch import nn
 
+from searchae.config import ModelParams
 from searchae.models.activations import activation
-from searchae.models.plan import Shape
-from searchae.spec import ModelParams
+from searchae.models.layout import Shape
 
 
 def encoder(params: ModelParams, *, image_shape: Shape) -> nn.Sequential:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from searchae.formatting import format_value
 from searchae.report.findings import Findings, Run
-from searchae.words import value
 
 COMPLETE, PRUNED, BAD, BEST = "#3b8bd1", "#c9781a", "#d8572a", "#1a9a72"
 """Apart for colour-blind eyes too; each state also has a marker of its own."""
@@ -39,7 +39,7 @@ class Plot:
     height_px: int = 380
 
 
-def blank(*, x: str, y: str) -> Any:
+def blank_figure(*, x: str, y: str) -> Any:
     """An empty figure with named axes."""
     from plotly import graph_objects
 
@@ -127,7 +127,7 @@ def add_baseline(figure: Any, found: Findings, xs: Iterable[float]) -> None:
 
 def hover(run: Run) -> str:
     """What a trial says of itself when it is pointed at."""
-    lines = (escaped(f"{name} {value(v)}") for name, v in run.row.params.items())
+    lines = (escaped(f"{name} {format_value(v)}") for name, v in run.row.params.items())
     return "<br>".join([hover_short(run), *lines])
 
 

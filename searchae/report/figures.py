@@ -15,7 +15,7 @@ from searchae.report.drawing import (
     add_baseline,
     add_by_state,
     add_star,
-    blank,
+    blank_figure,
     hover_short,
     left_out,
     log_axis,
@@ -29,13 +29,13 @@ MOST_CURVES, MOST_POINTS = 200, 2000
 TOP = 5
 
 
-def history(found: Findings) -> Plot:
+def history_plot(found: Findings) -> Plot:
     """PSNR of each trial by number, and the best so far."""
     name, title = "history", "PSNR by trial"
     shown = thinned([r for r in found.runs if math.isfinite(r.psnr_db)], MOST_POINTS)
     if not shown:
         return Plot(name, title, "No trial has ended an epoch yet.")
-    figure = blank(x="trial", y="validation PSNR, dB")
+    figure = blank_figure(x="trial", y="validation PSNR, dB")
     steps = list(zip(found.runs, best_so_far(found.runs), strict=True))
     known = [(r.row.number, best) for r, best in steps if best is not None]
     figure.add_scatter(
@@ -57,7 +57,7 @@ def history(found: Findings) -> Plot:
     return Plot(name, title, note, figure, 420)
 
 
-def curves(found: Findings) -> Plot:
+def curves_plot(found: Findings) -> Plot:
     """PSNR by epoch of all trials."""
     name, title = "curves", "PSNR by epoch"
     with_reports = [r for r in found.runs if r.reports]
@@ -67,7 +67,7 @@ def curves(found: Findings) -> Plot:
     others = [r for r in with_reports if r.row.number not in top]
     shown = [r for r in with_reports if r.row.number in top]
     shown += thinned(others, MOST_CURVES - len(shown))
-    figure = blank(x="epoch", y="validation PSNR, dB")
+    figure = blank_figure(x="epoch", y="validation PSNR, dB")
     crowd = min(0.7, max(0.35, 25 / len(shown)))
     pruned = [r for r in shown if r.row.state == "pruned"]
     whole = [r for r in shown if r.row.state != "pruned"]
@@ -98,13 +98,13 @@ def curves(found: Findings) -> Plot:
     return Plot(name, title, note, figure, 420)
 
 
-def losses(found: Findings) -> Plot:
+def losses_plot(found: Findings) -> Plot:
     """Training and validation loss of the best trials."""
     name, title = "losses", "Loss by epoch"
     runs = [r for r in found.best[:TOP] if r.history]
     if not runs:
         return Plot(name, title, "Not recorded for this study's best trials.")
-    figure = blank(x="epoch", y="mean squared error")
+    figure = blank_figure(x="epoch", y="mean squared error")
     for run, colour in zip(runs, RANKS, strict=False):
         epochs = list(range(1, len(run.history["val_mse"]) + 1))
         for column, dash in (("val_mse", "solid"), ("train_mse", "dot")):
@@ -126,13 +126,13 @@ def losses(found: Findings) -> Plot:
     return Plot(name, title, note, figure)
 
 
-def sparsity(found: Findings) -> Plot:
+def sparsity_plot(found: Findings) -> Plot:
     """Share of latents near zero of the best trials."""
     name, title = "sparsity", "Sparsity by epoch"
     runs = [r for r in found.best[:TOP] if r.history]
     if not runs:
         return Plot(name, title, "Not recorded for this study's best trials.")
-    figure = blank(x="epoch", y="share near zero")
+    figure = blank_figure(x="epoch", y="share near zero")
     for run, colour in zip(runs, RANKS, strict=False):
         values = list(run.history["sparsity"])
         figure.add_scatter(

@@ -17,12 +17,25 @@ import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
-from searchae import gallery, history
-from searchae.ledger import Ledger
-from searchae.report.summary import Summary, TrialRow, summarize, trial_row
-from searchae.spec import StudySpec
-from searchae.study import ERROR, OUTCOME, RUNTIME, SPLITS, VERSIONS, WARM_START, Stored
-from searchae.words import counted
+from searchae.config import StudySpec
+from searchae.formatting import format_count
+from searchae.study import (
+    ERROR,
+    OUTCOME,
+    RUNTIME,
+    SPLITS,
+    VERSIONS,
+    WARM_START,
+    Coordinator,
+    StoredStudy,
+    Summary,
+    TrialRow,
+    gallery_folder,
+    history_columns,
+    read_picture,
+    summarize,
+    trial_row,
+)
 
 MOST_PICTURES = 5
 FEWEST_FOR_IMPORTANCES, TOP_SHARE, FEWEST_TOP = 10, 0.1, 12
@@ -132,7 +145,7 @@ class Findings:
         }
 
 
-def collect(stored: Stored, *, artifacts: Path | None) -> Findings:
+def collect_findings(stored: StoredStudy, *, artifacts: Path | None) -> Findings:
     """Reads a study as it stands now.
 
     Args:
@@ -145,7 +158,7 @@ def collect(stored: Stored, *, artifacts: Path | None) -> Findings:
     runs = tuple(run_of(stored.spec, t) for t in own)
     ranked = sorted((r for r in runs if r.is_good), key=lambda r: (-r.psnr_db, r.row.number))
     return Findings(
-        summary=summarize(stored, Ledger(stored)),
+        summary=summarize(stored, Coordinator(stored)),
         spec=stored.spec,
         runs=runs,
         best=tuple(ranked),
@@ -153,7 +166,7 @@ def collect(stored: Stored, *, artifacts: Path | None) -> Findings:
         splits=attributes.get(SPLITS, {}),
         data_hash=stored.data_hash,
         versions=attributes.get(VERSIONS, {}),
-        pictures=_pictures(gallery.folder(artifacts, stored.name), ranked) if artifacts else {},
+        pictures=_pictures(gallery_folder(artifacts, stored.name), ranked) if artifacts else {},
         taken_at=datetime.now().astimezone(),
         comparison=_comparison(comparison_file(artifacts, stored.name), stored)
         if artifacts
@@ -166,7 +179,7 @@ def comparison_file(artifacts: Path, study: str) -> Path:
     return artifacts / study / "compare" / "comparison.json"
 
 
-def _comparison(file: Path, stored: Stored) -> dict[str, Any] | None:
+def _comparison(file: Path, stored: StoredStudy) -> dict[str, Any] | None:
     """One of other images, or of a study of that name that is gone, is none."""
     try:
         found: dict[str, Any] = json.loads(file.read_text())
@@ -175,12 +188,12 @@ def _comparison(file: Path, stored: Stored) -> dict[str, Any] | None:
     return found if found.get("data_hash") == stored.data_hash else None
 
 
-def runs_of(stored: Stored) -> tuple[Run, ...]:
+def runs_of(stored: StoredStudy) -> tuple[Run, ...]:
     """A study's own trials as they stand now, in order."""
     return tuple(run_of(stored.spec, t) for t in _own(stored))
 
 
-def _own(stored: Stored) -> list[FrozenTrial]:
+def _own(stored: StoredStudy) -> list[FrozenTrial]:
     trials = stored.study.get_trials(deepcopy=False)
     return [t for t in trials if WARM_START not in t.user_attrs]
 
@@ -206,7 +219,7 @@ def importances(trials: Sequence[FrozenTrial]) -> Importances:
         return Importances(
             {},
             trials=count,
-            missing=f"{counted(count, 'trial')} ended; importances take at least "
+            missing=f"{format_count(count, 'trial')} ended; importances take at least "
             f"{FEWEST_FOR_IMPORTANCES}",
         )
     if len({t.values[0] for t in ended}) == 1:
@@ -269,7 +282,7 @@ def run_of(spec: StudySpec, trial: FrozenTrial) -> Run:
     return Run(
         row=trial_row(spec, trial),
         reports={epoch: value for epoch, value in reports if math.isfinite(value)},
-        history=history.columns(attributes),
+        history=history_columns(attributes),
         runtime=runtime if isinstance(runtime, dict) else {},
         error=str(attributes.get(ERROR, "")) if OUTCOME in attributes else "",
         started=trial.datetime_start,
@@ -279,7 +292,7 @@ def run_of(spec: StudySpec, trial: FrozenTrial) -> Run:
 
 def _pictures(folder: Path, ranked: Sequence[Run]) -> dict[int, bytes]:
     found = {
-        r.row.number: gallery.read(folder, r.row.number, psnr_db=r.psnr_db)
+        r.row.number: read_picture(folder, r.row.number, psnr_db=r.psnr_db)
         for r in ranked[:MOST_PICTURES]
     }
     return {number: png for number, png in found.items() if png is not None}

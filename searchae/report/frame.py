@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from searchae.data.disk import atomic_file
+from searchae.config import StudySpec
 from searchae.errors import NoStudyError, UserError
+from searchae.files import atomic_file
 from searchae.report.findings import Run, runs_of
-from searchae.spec import StudySpec
-from searchae.storage import connect, masked, parse_url
+from searchae.storage import connect, masked_url, parse_url
 from searchae.study import load_study
 
 LAST = ("train_mse", "val_mse", "psnr_of_mse_db", "sparsity")
@@ -37,7 +37,7 @@ def trials(study: str, storage: str = "sqlite:///searchae.db") -> list[dict[str,
     url = parse_url(storage)
     # Connecting would make the file.
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
-        raise NoStudyError(f"{masked(storage)}: there is no such database")
+        raise NoStudyError(f"{masked_url(storage)}: there is no such database")
     stored = load_study(connect(storage), study)
     return rows(stored.spec, runs_of(stored))
 

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from searchae.data.disk import atomic_file
+from searchae.files import atomic_file
 from searchae.report.findings import Findings
 from searchae.report.markup import Section
 from searchae.report.sections import SECTIONS
@@ -19,7 +19,7 @@ _POLICY = (
 """For the browser: whatever the page holds, it may not ask anybody for anything."""
 
 
-def page(
+def report_page(
     found: Findings, sections: Sequence[Callable[[Findings], Section | None]] = SECTIONS
 ) -> str:
     """The report.
@@ -85,13 +85,13 @@ def document(parts: Sequence[Section], *, heading: str, brand: str) -> str:
 """
 
 
-def write(path: Path, found: Findings) -> None:
+def write_report(path: Path, found: Findings) -> None:
     """Writes the report, whole or not at all.
 
     Raises:
         OSError: The file cannot be written.
     """
-    content = page(found).encode()
+    content = report_page(found).encode()
     with atomic_file(path) as file:
         file.write(content)
 

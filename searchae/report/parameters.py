@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from searchae.config import Parameter
 from searchae.report.drawing import (
     BEST,
     COMPLETE,
@@ -14,7 +15,7 @@ from searchae.report.drawing import (
     Plot,
     add_by_state,
     add_star,
-    blank,
+    blank_figure,
     escaped,
     hover,
     left_out,
@@ -22,20 +23,19 @@ from searchae.report.drawing import (
     thinned,
 )
 from searchae.report.findings import Findings, Run
-from searchae.spec import Parameter
 
 MOST_LINES, MOST_POINTS = 200, 1000
 NOT_SAMPLED = -0.14
 """Where a trial without a value crosses a parameter's row, which goes from 0 to 1."""
 
 
-def importances(found: Findings) -> Plot:
+def importances_plot(found: Findings) -> Plot:
     """The share of each parameter in what sets the best trials apart."""
     name, title = "importances", "Parameter importances"
     known = found.importances
     if not known.shares:
         return Plot(name, title, f"Not shown: {known.missing}.")
-    figure = blank(x="share", y="")
+    figure = blank_figure(x="share", y="")
     names = list(known.shares)[::-1]
     figure.add_bar(
         x=[known.shares[n] for n in names],
@@ -62,7 +62,7 @@ def importances(found: Findings) -> Plot:
     return Plot(name, title, note, figure, 90 + 34 * len(names))
 
 
-def parallel(found: Findings) -> Plot:
+def parallel_plot(found: Findings) -> Plot:
     """Completed trials as lines through their parameters, one row a parameter.
 
     Drawn as plain lines: plotly's own parallel coordinates need WebGL and a wide screen.
@@ -75,7 +75,7 @@ def parallel(found: Findings) -> Plot:
     shown = best[: MOST_LINES // 2] + thinned(best[MOST_LINES // 2 :], MOST_LINES // 2)
     low, high = shown[-1].psnr_db, shown[0].psnr_db
     rows = [*(p.name for p in space), "psnr_db"]
-    figure = blank(x="", y="")
+    figure = blank_figure(x="", y="")
     tenth, half = max(1, math.ceil(len(best) / 10)), math.ceil(len(best) / 2)
     ranked = {r.row.number: i for i, r in enumerate(best)}
     groups = (
@@ -106,7 +106,7 @@ def parallel(found: Findings) -> Plot:
     return Plot(name, title, note, figure, 50 + 78 * len(rows))
 
 
-def slices(found: Findings) -> list[Plot]:
+def slice_plots(found: Findings) -> list[Plot]:
     """PSNR by the value of each parameter."""
     plots = []
     shown = thinned([r for r in found.runs if math.isfinite(r.psnr_db)], MOST_POINTS)
@@ -122,7 +122,7 @@ def slices(found: Findings) -> list[Plot]:
 
 
 def _slice(found: Findings, p: Parameter, runs: Sequence[Run], psnrs: Sequence[float]) -> Plot:
-    figure = blank(x="", y="PSNR, dB")
+    figure = blank_figure(x="", y="PSNR, dB")
 
     def x(run: Run) -> float:
         value = run.row.params[p.name]

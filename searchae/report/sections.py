@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 
+from searchae.formatting import format_count, format_duration, format_value
 from searchae.report import figures, parameters
 from searchae.report.findings import Findings, Run
 from searchae.report.markup import NONE, Section, plot, table
 from searchae.report.toml import toml
-from searchae.words import counted, duration, value
 
 TABLE_ROWS, ERROR_CHARACTERS = 10, 200
 ENOUGH_FOR_IMPORTANCES = 50
@@ -39,8 +39,12 @@ def headline(found: Findings) -> Section:
         ),
         ("trials", f"{c.finished:,} of {c.budget:,}", _states(found)),
         ("epochs saved", share, f"{s.epochs_run:,} run, {s.epochs_full:,} without pruning"),
-        ("wall time", duration(s.wall_s), f"{duration(_trial_s(found))} in trials"),
-        ("ran on", counted(len(hosts), "machine"), counted(len(workers), "worker") + " in all"),
+        ("wall time", format_duration(s.wall_s), f"{format_duration(_trial_s(found))} in trials"),
+        (
+            "ran on",
+            format_count(len(hosts), "machine"),
+            format_count(len(workers), "worker") + " in all",
+        ),
     ]
     cells = "".join(
         f"<div><dt>{escape(k)}</dt><dd>{escape(v)}<small>{escape(more)}</small></dd></div>"
@@ -58,14 +62,14 @@ def headline(found: Findings) -> Section:
 
 def optimization(found: Findings) -> Section:
     """How the search went."""
-    plots = (figures.history(found), figures.curves(found))
+    plots = (figures.history_plot(found), figures.curves_plot(found))
     return Section("search", "The search", "".join(map(plot, plots)), plots)
 
 
 def space(found: Findings) -> Section:
     """What the parameters have to do with it."""
-    plots = (parameters.importances(found), parameters.parallel(found))
-    slices = parameters.slices(found)
+    plots = (parameters.importances_plot(found), parameters.parallel_plot(found))
+    slices = parameters.slice_plots(found)
     body = "".join(map(plot, plots))
     if slices:
         body += (
@@ -79,10 +83,10 @@ def space(found: Findings) -> Section:
 
 def best_trials(found: Findings) -> Section:
     """Loss, sparsity, reconstructions and parameters of the best trials."""
-    plots = (figures.losses(found), figures.sparsity(found))
+    plots = (figures.losses_plot(found), figures.sparsity_plot(found))
     body = f'<div class="grid wide">{"".join(map(plot, plots))}</div>'
     body += "<h3>Originals and reconstructions</h3>" + _pictures(found)
-    body += f"<h3>The best {counted(min(TABLE_ROWS, len(found.best)), 'trial')}</h3>"
+    body += f"<h3>The best {format_count(min(TABLE_ROWS, len(found.best)), 'trial')}</h3>"
     body += _best_table(found)
     return Section("best", "The best trials", body, plots)
 
@@ -198,7 +202,7 @@ def _sentences(found: Findings) -> str:
         return "<p><b>Found:</b> nothing yet; no trial has trained to its end.</p>"
     best, c = found.best[0], found.summary.counts
     gain = best.psnr_db - found.summary.baseline_db
-    chosen = ", ".join(f"{k} <b>{escape(value(v))}</b>" for k, v in best.row.params.items())
+    chosen = ", ".join(f"{k} <b>{escape(format_value(v))}</b>" for k, v in best.row.params.items())
     text = (
         f"<p><b>Found:</b> trial {best.row.number} reached {best.psnr_db:.2f} dB, "
         f"{abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} answering every image with the "
@@ -258,8 +262,8 @@ def _best_row(found: Findings, run: Run, names: Sequence[str]) -> tuple[str, ...
         _gain(run, found),
         sparse,
         str(row.epochs),
-        NONE if row.seconds is None else duration(row.seconds),
-        *(value(row.params[n]) if n in row.params else NONE for n in names),
+        NONE if row.seconds is None else format_duration(row.seconds),
+        *(format_value(row.params[n]) if n in row.params else NONE for n in names),
     )
 
 

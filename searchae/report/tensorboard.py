@@ -12,7 +12,7 @@ from searchae.report.findings import Run
 SCALARS = ("train_mse", "val_mse", "sparsity")
 
 
-def write(folder: Path, runs: Sequence[Run]) -> int:
+def write_tensorboard(folder: Path, runs: Sequence[Run]) -> int:
     """Writes a run a trial; what an earlier call wrote about it is replaced.
 
     Args:

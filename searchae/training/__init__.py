@@ -4,28 +4,68 @@
 """
 
 from searchae.training.checkpoint import CheckpointError
+from searchae.training.device import CONTEXT_BYTES, held_by_others, pick_device
+from searchae.training.device_faults import device_errors
 from searchae.training.epoch import EpochResult
+from searchae.training.fused_forward import uses_compiled
+from searchae.training.images import gaussian, noisy, to_unit_float, wants_channels_last
+from searchae.training.kernels import check_wish, chosen_kernels, kernels_of
 from searchae.training.metrics import (
     Metrics,
-    PerImage,
     evaluate,
     evaluate_images,
     mean_image_psnr_db,
     psnr_per_image,
     ssim,
 )
+from searchae.training.precision import Precision, pick_precision, why_slow
+from searchae.training.reconstructions import draw_reconstructions
+from searchae.training.regularizers import near_zero, penalised_weights
+from searchae.training.seeds import named_generator
 from searchae.training.trainer import Interrupted, Trainer
+from searchae.training.trial_checkpoints import (
+    BackgroundCheckpoints,
+    Checkpoints,
+    PrunedError,
+    check_artifact_folder,
+    checkpoint_folder,
+    remove_old_checkpoints,
+)
 
 __all__ = [
+    "BackgroundCheckpoints",
+    "CONTEXT_BYTES",
     "CheckpointError",
+    "Checkpoints",
     "EpochResult",
     "Interrupted",
     "Metrics",
-    "PerImage",
+    "Precision",
+    "PrunedError",
     "Trainer",
+    "check_artifact_folder",
+    "check_wish",
+    "checkpoint_folder",
+    "chosen_kernels",
+    "device_errors",
+    "draw_reconstructions",
     "evaluate",
     "evaluate_images",
+    "gaussian",
+    "held_by_others",
+    "kernels_of",
     "mean_image_psnr_db",
+    "named_generator",
+    "near_zero",
+    "noisy",
+    "penalised_weights",
+    "pick_device",
+    "pick_precision",
     "psnr_per_image",
+    "remove_old_checkpoints",
     "ssim",
+    "to_unit_float",
+    "uses_compiled",
+    "wants_channels_last",
+    "why_slow",
 ]

@@ -22,7 +22,7 @@ class CheckpointError(SearchaeError):
     """A checkpoint is missing, damaged or another training's: start that trial over."""
 
 
-def save(path: Path, state: Mapping[str, Any]) -> str:
+def save_checkpoint(path: Path, state: Mapping[str, Any]) -> str:
     """Writes a state so that a reader finds the old file or the new one, even after a crash.
 
     Args:
@@ -53,7 +53,7 @@ def save(path: Path, state: Mapping[str, Any]) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def load(path: Path, sha256: str) -> dict[str, Any]:
+def load_checkpoint(path: Path, sha256: str) -> dict[str, Any]:
     """Reads a state back, with its tensors on the CPU.
 
     Args:

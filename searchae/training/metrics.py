@@ -13,8 +13,8 @@ from torch import Tensor
 
 from searchae.models import Autoencoder
 from searchae.training.images import check_images, gaussian, noisy, to_unit_float
-from searchae.training.penalties import near_zero, penalised_weights
-from searchae.training.seeds import generator
+from searchae.training.regularizers import near_zero, penalised_weights
+from searchae.training.seeds import named_generator
 
 Pass = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (N, C, H, W) in a model's own range to its latents (N, latent_size) and its images."""
@@ -171,7 +171,7 @@ def evaluate_images(
         DataError: ``images`` are not such a tensor.
     """
     check_images(images, split="evaluated")
-    draws = generator(seed, "evaluation noise")
+    draws = named_generator(seed, "evaluation noise")
     through = partial(_through, model, forward)
     mses, similarities, zeros = [], [], []
     with _evaluating(model), torch.inference_mode():

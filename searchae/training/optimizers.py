@@ -15,7 +15,7 @@ from torch.optim.adam import adam
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
-from searchae.spec import TrainParams
+from searchae.config import TrainParams
 
 _FUSED = frozenset({"cpu", "cuda"})
 
@@ -68,7 +68,7 @@ class Optimizer:
                 mine.copy_(given)
 
 
-def optimizer(
+def make_optimizer(
     params: TrainParams, weights: Iterable[nn.Parameter], *, device: torch.device
 ) -> Optimizer:
     """The optimizer of a trial; ``weights`` lie on ``device``.

@@ -13,20 +13,20 @@ from contextlib import contextmanager
 import torch
 
 
-def derive(seed: int, purpose: str, *, epoch: int = 0) -> int:
+def derive_seed(seed: int, purpose: str, *, epoch: int = 0) -> int:
     """A seed from 0 to 2**63 - 1 that differs for each seed, purpose and epoch."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{epoch}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def generator(seed: int, purpose: str, *, epoch: int = 0) -> torch.Generator:
+def named_generator(seed: int, purpose: str, *, epoch: int = 0) -> torch.Generator:
     """A CPU generator at the start of that stream."""
-    return torch.Generator().manual_seed(derive(seed, purpose, epoch=epoch))
+    return torch.Generator().manual_seed(derive_seed(seed, purpose, epoch=epoch))
 
 
 @contextmanager
-def initialisation(seed: int) -> Iterator[None]:
+def seeded_initialisation(seed: int) -> Iterator[None]:
     """Within it torch's global CPU generator is at (seed, "init"); afterwards as before."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, "init"))
+        torch.default_generator.manual_seed(derive_seed(seed, "init"))
         yield

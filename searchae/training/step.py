@@ -11,14 +11,14 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor
 
+from searchae.config import TrainParams
 from searchae.models import Autoencoder
-from searchae.spec import TrainParams
-from searchae.training.forward import Forward
+from searchae.training.fused_forward import Forward
 from searchae.training.images import ResidentImages, noisy
-from searchae.training.kernels import Convolutions
+from searchae.training.kernels.convolution import Convolutions
 from searchae.training.optimizers import Optimizer
-from searchae.training.penalties import clip_, l1_penalty, penalised_weights
 from searchae.training.precision import Precision
+from searchae.training.regularizers import clip_, l1_penalty, penalised_weights
 
 
 class Step(Protocol):

@@ -13,21 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from searchae.config import TrialParams
 from searchae.errors import DeadError, DivergedError, ModelError, SearchaeError
-from searchae.models import Autoencoder, build
-from searchae.spec import TrialParams
+from searchae.models import Autoencoder, build_model
 from searchae.training import kernels, seeds
-from searchae.training.alive import can_be_told, least_constant_mse, silent
 from searchae.training.checkpoint import CheckpointError
+from searchae.training.cuda_graph import RecordedStep, cuda_graph
+from searchae.training.dead_units import can_be_judged, is_dead, least_constant_mse
+from searchae.training.device_faults import device_errors
+from searchae.training.early_stopping import Plateau
 from searchae.training.epoch import EpochResult
-from searchae.training.faults import device_errors
-from searchae.training.graph import GraphStep, cuda_graph
 from searchae.training.images import ResidentImages, check_images, gaussian, wants_channels_last
 from searchae.training.metrics import Metrics, Pass, evaluate
-from searchae.training.optimizers import optimizer
-from searchae.training.penalties import clip_, penalised_weights
-from searchae.training.plateau import Plateau
+from searchae.training.optimizers import make_optimizer
 from searchae.training.precision import Precision
+from searchae.training.regularizers import clip_, penalised_weights
 from searchae.training.step import EagerStep, Step
 
 logger = logging.getLogger(__name__)
@@ -100,9 +100,9 @@ class Trainer:
             self.model.to(memory_format=layout)
             self._images = ResidentImages.on(device, train, channels_last=last)
             self._validation = validation.to(device, memory_format=layout)
-            self._optimizer = optimizer(params.train, self.model.parameters(), device=device)
+            self._optimizer = make_optimizer(params.train, self.model.parameters(), device=device)
             # They want channels last too.
-            compiled = kernels.chosen(device, precision) if last else None
+            compiled = kernels.chosen_kernels(device, precision) if last else None
             eager = EagerStep(
                 self.model,
                 self._optimizer,
@@ -116,7 +116,7 @@ class Trainer:
             if device.type == "cuda":
                 batch_size = min(params.train.batch_size, len(train))
                 record = partial(cuda_graph, device=device)
-                self._step = GraphStep(eager, batch_size=batch_size, record=record)
+                self._step = RecordedStep(eager, batch_size=batch_size, record=record)
 
     def epochs(self) -> Iterator[EpochResult]:
         """Trains, one epoch at a time, from where the history ends.
@@ -175,8 +175,8 @@ class Trainer:
 
     def _build(self, train: Tensor) -> Autoencoder:
         channels, height, width = train.shape[1:]
-        with seeds.initialisation(self._seed):
-            model = build(self._params.model, image_shape=(channels, height, width))
+        with seeds.seeded_initialisation(self._seed):
+            model = build_model(self._params.model, image_shape=(channels, height, width))
         if self._params.train.clips:
             clip_(penalised_weights(model), self._params.train.clip)
         return model.to(self._device)
@@ -205,7 +205,7 @@ class Trainer:
     def _train(self, epoch: int) -> float:
         """One pass over the training images; the mean squared error on the [0, 1] scale."""
         self.model.train()
-        noise = seeds.generator(self._seed, "noise", epoch=epoch)
+        noise = seeds.named_generator(self._seed, "noise", epoch=epoch)
         total = torch.zeros((), device=self._device)
         seen = 0
         for i, indices in enumerate(self._batches(epoch)):
@@ -220,7 +220,7 @@ class Trainer:
         return float(total) / seen / (4 if self.model.symmetric else 1)
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
-        order = seeds.generator(self._seed, "order", epoch=epoch)
+        order = seeds.named_generator(self._seed, "order", epoch=epoch)
         indices = torch.randperm(len(self._images), generator=order).to(self._device)
         batches = torch.split(indices, self._params.train.batch_size)
         alone = self._params.model.batch_norm and len(batches[-1]) == 1
@@ -271,13 +271,13 @@ class Trainer:
             raise self._diverged(f"a weight is not finite after epoch {result.epoch}")
 
     def _check_alive(self, result: EpochResult) -> None:
-        if not can_be_told(self._params):
+        if not can_be_judged(self._params):
             return
         before, self._silent = self._silent, ""
         with device_errors(f"epoch {result.epoch}"):
             if result.val_mse < self._constant_mse:
                 return  # so it does not give the same for every validation image
-            self._silent = silent(self.model, self._images)
+            self._silent = is_dead(self.model, self._images)
         if self._silent and self._silent == before:
             raise DeadError(
                 f"the net is dead in epoch {result.epoch}: a layer gives the same for every "

@@ -21,8 +21,8 @@ import optuna
 import pytest
 import sqlalchemy as sa
 
-from searchae import cli
-from searchae.storage import connect
+from searchae.cli import app
+from searchae.storage.connection import connect
 from tests.conftest import smooth_images
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -48,7 +48,7 @@ def refused(
         monkeypatch.delenv(name)
 
     def run(*words: str) -> str:
-        code = cli.run(words)
+        code = app.run(words)
         out, err = capsys.readouterr()
         assert code == 2, err
         assert out == "", "results go to stdout, and there is none"

@@ -12,9 +12,10 @@ import optuna
 import pytest
 import torch
 
-from searchae import catalog, data
-from searchae.study_file import load
-from searchae.training import Trainer
+from searchae import data
+from searchae.config import catalog
+from searchae.config.loader import load_study_file
+from searchae.training.trainer import Trainer
 
 PUBLISHED = {
     "train.learning_rate": 1e-3,
@@ -53,8 +54,8 @@ pruner = "none"
 def test_gap_conv_learns_mnist_as_published(real_data: Path, tmp_path: Path) -> None:
     """Adam at 1e-3, batches of 32, 10 epochs on 10,000 images: validation MSE below 0.02."""
     shutil.copytree(real_data / "MNIST", tmp_path / "MNIST")
-    spec = load(catalog.find("gap-conv"), environment={}, changes=PUBLISHED)
-    splits = data.load(spec.data, data_dir=tmp_path, seed=spec.seed)
+    spec = load_study_file(catalog.find_study_file("gap-conv"), environment={}, changes=PUBLISHED)
+    splits = data.load_splits(spec.data, data_dir=tmp_path, seed=spec.seed)
     assert len(splits.train) + len(splits.validation) == 10_000
     trainer = Trainer(
         spec.resolve({}),

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, Page
 
-from searchae import gallery
-from searchae.report.findings import collect
+from searchae.report.findings import collect_findings
+from searchae.study import gallery
 from tests.reported_study import add, make_study
 
 Run = Callable[..., Any]
@@ -52,10 +52,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     stored = make_study(folder, 30)
     add(stored, outcome="diverged", error="<script>document.title = 'taken over'</script>")
-    for run in collect(stored, artifacts=folder).best[:5]:
+    for run in collect_findings(stored, artifacts=folder).best[:5]:
         picture = Image.new("RGB", (950, 280), (90, 120, 150))
-        place = gallery.folder(folder / "artifacts", "s")
-        gallery.save(place, run.row.number, picture, psnr_db=run.psnr_db)
+        place = gallery.gallery_folder(folder / "artifacts", "s")
+        gallery.save_picture(place, run.row.number, picture, psnr_db=run.psnr_db)
     return folder
 
 
@@ -123,11 +123,11 @@ def test_an_unknown_study_is_named_with_those_there_are(report: Run, tmp_path: P
 @pytest.fixture(scope="module")
 def file(made: Path) -> Path:
     from searchae.report import page
-    from searchae.storage import connect
-    from searchae.study import load_study
+    from searchae.storage.connection import connect
+    from searchae.study.stored import load_study
 
     stored = load_study(connect(f"sqlite:///{made}/searchae.db"), "s")
-    page.write(made / "r.html", collect(stored, artifacts=made / "artifacts"))
+    page.write_report(made / "r.html", collect_findings(stored, artifacts=made / "artifacts"))
     return made / "r.html"
 
 

@@ -19,9 +19,9 @@ import numpy as np
 import optuna
 import pytest
 
-from searchae.ledger import Ledger
-from searchae.storage import connect
-from searchae.study import load_study
+from searchae.storage.connection import connect
+from searchae.study.coordination import Coordinator
+from searchae.study.stored import load_study
 from tests.conftest import make_folder, smooth_images
 from tests.seen import finished, states, trials
 
@@ -213,13 +213,15 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
     folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exception there leaves a transaction open, for which putting back would wait for ever."""
-    from searchae import tune as use_case
+    from searchae.launch import request
+    from searchae.study import summary
+    from searchae.tune import run as use_case
     from tests.fake_launcher import FakeLauncher
 
     looks: list[bool] = []
     ended: list[int] = []
-    stop = use_case.Stop()
-    look = use_case.summarize
+    stop = use_case.StopRequest()
+    look = summary.summarize
 
     def summarize(stored: Any, ledger: Any) -> Any:
         looks.append(stop.heard)
@@ -231,7 +233,7 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(use_case, "summarize", summarize)
-    request = use_case.Request(study="tiny", storage=url, device="cpu", workers=1)
+    request = request.Request(study="tiny", storage=url, device="cpu", workers=1)
     with pytest.raises(KeyboardInterrupt):
         use_case.tune(request, Quiet(), FakeLauncher(), stop)
     assert looks[2] is True
@@ -243,11 +245,13 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
 def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
     kind: str, folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from searchae import tune as use_case
-    from searchae.launch import Job, LocalLauncher
-    from searchae.request import Request, started_ahead
+    from searchae.launch import request
+    from searchae.launch.base import Job
+    from searchae.launch.local import LocalLauncher
+    from searchae.launch.request import Request, prestarted_workers
+    from searchae.tune import run as use_case
 
-    monkeypatch.setattr("searchae.request._GPU_FILES", ())
+    monkeypatch.setattr("searchae.launch.request._GPU_FILES", ())
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     spawned: list[str] = []
 
@@ -260,7 +264,7 @@ def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
     sqlite = "sqlite:///elsewhere.db"
     storage = sqlite if kind == "sqlite" else request.getfixturevalue("postgres_url")
     asked, launcher = Request(study="tiny", storage=storage, trials=2, workers=2), Counting()
-    with started_ahead(asked, launcher) as imported:
+    with prestarted_workers(asked, launcher) as imported:
         assert spawned == ["worker-0"], "a core is left to the one who asks"
         imported()
         assert spawned == ["worker-0", "worker-1"]
@@ -323,7 +327,7 @@ def test_a_worker_joins_with_the_storage_alone(
     searchae: Run, folder: Path, told: dict[str, Any], url: str
 ) -> None:
     (folder / "studies" / "tiny.toml").unlink()
-    Ledger(load_study(connect(url), "tiny")).set_budget(8)
+    Coordinator(load_study(connect(url), "tiny")).set_budget(8)
     done = searchae("worker", "--study", "tiny", "--json")
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
@@ -334,7 +338,7 @@ def test_a_worker_joins_with_the_storage_alone(
 def test_the_best_of_an_unfinished_search_is_said_to_be_that(
     command_line: Run, told: dict[str, Any], url: str
 ) -> None:
-    Ledger(load_study(connect(url), "tiny")).set_budget(8)
+    Coordinator(load_study(connect(url), "tiny")).set_budget(8)
     done = command_line("best", "-s", "tiny", "--json")
     assert json.loads(done.stdout) == told["best"]
     assert "the best of 6 of 8 trials: the search is not finished" in done.stderr
@@ -562,7 +566,7 @@ def test_hours_end_the_whole_fleet_and_another_run_goes_on(
     joined = start("worker", "-s", "tiny", "--wait")
     tune = start(*words, "--trials", "2000", "--max-hours", "1", "--json")
     wait_for(lambda: finished(database) >= 3)
-    ledger = Ledger(load_study(connect(database), "tiny"))
+    ledger = Coordinator(load_study(connect(database), "tiny"))
     assert 3500 < (ledger.seconds_left() or 0) < 3600
     ledger.set_time_limit(0)
     out, err = tune.communicate(timeout=60)

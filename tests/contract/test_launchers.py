@@ -14,7 +14,8 @@ from typing import ClassVar
 
 import pytest
 
-from searchae.launch import Exit, Job, Launcher, LocalLauncher
+from searchae.launch.base import Exit, Job, Launcher
+from searchae.launch.local import LocalLauncher
 from tests.fake_launcher import FakeLauncher
 
 SECRET = "hunter2"

@@ -15,7 +15,7 @@ from typing import ClassVar
 import pytest
 
 from searchae.errors import SearchaeError, UserError
-from searchae.launch import Job
+from searchae.launch.base import Job
 from searchae.launch.ray import RayLauncher
 from tests.contract import test_launchers
 from tests.contract.test_launchers import SECRET, ends, wait_for

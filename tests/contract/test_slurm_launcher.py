@@ -11,13 +11,14 @@ from typing import ClassVar
 
 import pytest
 
-from searchae import tune
 from searchae.errors import UserError
-from searchae.launch import Exit, Job, slurm
+from searchae.launch import slurm
+from searchae.launch.base import Exit, Job
+from searchae.launch.request import Request
 from searchae.launch.slurm import SlurmLauncher
 from searchae.launch.slurm_queue import Queue
-from searchae.report import Summary, TrialRow
-from searchae.request import Request
+from searchae.study.summary import Summary, TrialRow
+from searchae.tune import run
 from tests.contract import test_launchers as contract
 from tests.contract.test_launchers import SECRET, ends, wait_for
 from tests.slurm_cluster import SlurmCluster
@@ -278,7 +279,7 @@ def test_a_search_keeps_its_exact_budget_when_a_worker_is_requeued(
         environment={},
     )
     watcher = RequeueOne(cluster)
-    summary = tune.tune(request, watcher, launcher)
+    summary = run.tune(request, watcher, launcher)
     assert watcher.left_then > 2, "it was requeued in the middle"
     states = [row.state for row in summary.rows]
     assert states == ["complete"] * TRIALS

@@ -10,7 +10,8 @@ from alembic.migration import MigrationContext
 from optuna.testing.pytest_storages import StorageTestCase
 from sqlalchemy.exc import IntegrityError
 
-from searchae.storage import ResilientStorage, connect
+from searchae.storage.connection import connect
+from searchae.storage.resilient import ResilientStorage
 
 
 class TestResilientStorage(StorageTestCase):

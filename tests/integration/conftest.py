@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 from optuna.storages import RDBStorage
 
-from searchae.storage import ResilientStorage, connect
+from searchae.storage.connection import connect
+from searchae.storage.resilient import ResilientStorage
 
 
 @pytest.fixture

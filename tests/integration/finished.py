@@ -8,19 +8,19 @@ import numpy as np
 import torch
 
 from searchae import data
-from searchae.storage import connect
-from searchae.study import Stored, open_study
-from searchae.study_file import load
-from searchae.training import mean_image_psnr_db
-from searchae.worker import Options, Worker
+from searchae.config.loader import load_study_file
+from searchae.storage.connection import connect
+from searchae.study.stored import StoredStudy, open_study
+from searchae.training.metrics import mean_image_psnr_db
+from searchae.worker.loop import Worker, WorkerOptions
 from tests.conftest import make_folder
 
 
-def search(at: Path, **changes: object) -> Stored:
+def search(at: Path, **changes: object) -> StoredStudy:
     """Searches the tiny study in a new user's folder; its database is ``searchae.db`` there."""
     folder = make_folder(at)
-    spec = load(folder / "studies" / "tiny.toml", environment={}, changes=changes)
-    splits = data.load(spec.data, data_dir=folder / "data", seed=spec.seed)
+    spec = load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=changes)
+    splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
     stored, _ = open_study(
         connect(f"sqlite:///{folder / 'searchae.db'}"),
         "tiny",
@@ -29,7 +29,7 @@ def search(at: Path, **changes: object) -> Stored:
         baseline_db=mean_image_psnr_db(splits.train, splits.validation),
     )
     before = torch.get_num_threads()
-    options = Options(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
+    options = WorkerOptions(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
     try:
         Worker(stored, options).run()
     finally:

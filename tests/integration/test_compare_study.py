@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from searchae import winner
-from searchae.compare import Compare, Rerank, Schedule
-from searchae.compare.trainings import Work
+from searchae import retrain
+from searchae.compare.run import Comparison, Reranking, TrainingSchedule
+from searchae.compare.trainings import PlannedTraining
 from searchae.compare.verdict import Verdict
 from searchae.errors import UserError
-from searchae.study import WINNER, Stored, load_study
+from searchae.study.attributes import WINNER
+from searchae.study.stored import StoredStudy, load_study
 from tests.integration import finished
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
@@ -50,31 +51,33 @@ BOTH = ["l1_target", "optimizer"]
 
 
 @pytest.fixture(scope="module")
-def same(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+def same(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     return finished.search(tmp_path_factory.mktemp("same"), **CHANGES_NOTHING)
 
 
 @pytest.fixture(scope="module")
-def differing(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+def differing(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     return finished.search(tmp_path_factory.mktemp("differing"), **ONE_IS_WORSE)
 
 
-def home(stored: Stored) -> Path:
+def home(stored: StoredStudy) -> Path:
     return Path(str(stored.storage.engine.url.database)).parent
 
 
-def schedule(**changes: Any) -> Schedule:
+def schedule(**changes: Any) -> TrainingSchedule:
     given = {"seeds": 2, "epochs": None, "patience": None, "device": CPU, "threads": None}
-    return Schedule(**{**given, **changes})
+    return TrainingSchedule(**{**given, **changes})
 
 
-def contest(stored: Stored, at: Path, **changes: Any) -> Compare:
+def contest(stored: StoredStudy, at: Path, **changes: Any) -> Comparison:
     how = schedule(**{k: changes.pop(k) for k in ("seeds", "epochs") if k in changes})
-    return Compare(stored, how, **{"best": 2, "artifacts": at, **changes})
+    return Comparison(stored, how, **{"best": 2, "artifacts": at, **changes})
 
 
-def run(made: Compare, out: Path | None = None, **told: Any) -> tuple[list[Verdict], list[Work]]:
-    works: list[Work] = []
+def run(
+    made: Comparison, out: Path | None = None, **told: Any
+) -> tuple[list[Verdict], list[PlannedTraining]]:
+    works: list[PlannedTraining] = []
     given = {"tell": works.append, "note": lambda text: None, **told}
     verdicts, _ = made.run(data_dir=home(made.stored) / "data", out=out, **given)
     return verdicts, works
@@ -82,14 +85,16 @@ def run(made: Compare, out: Path | None = None, **told: Any) -> tuple[list[Verdi
 
 @pytest.fixture(scope="module")
 def judged(
-    differing: Stored, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[Verdict], list[Work]]:
+    differing: StoredStudy, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[Verdict], list[PlannedTraining]]:
     """Both parameters of the study where one choice is worse."""
     at = tmp_path_factory.mktemp("judged")
     return at, *run(contest(differing, at, by=BOTH))
 
 
-def test_a_parameter_that_changes_nothing_shows_no_difference(same: Stored, tmp_path: Path) -> None:
+def test_a_parameter_that_changes_nothing_shows_no_difference(
+    same: StoredStudy, tmp_path: Path
+) -> None:
     verdict = run(contest(same, tmp_path, by=["l1_target"]))[0][0]
     assert not verdict.shown
     assert verdict.sentence.startswith("l1_target: no difference shown between")
@@ -107,7 +112,7 @@ def test_nor_where_its_trials_differ_in_other_things(tmp_path: Path) -> None:
 
 
 def test_a_choice_that_is_truly_worse_loses(
-    judged: tuple[Path, list[Verdict], list[Work]],
+    judged: tuple[Path, list[Verdict], list[PlannedTraining]],
 ) -> None:
     _, verdicts, _ = judged
     by_name = {v.parameter: v for v in verdicts}
@@ -123,7 +128,7 @@ def test_a_choice_that_is_truly_worse_loses(
 
 
 def test_the_best_of_each_side_stand_for_it(
-    differing: Stored, judged: tuple[Path, list[Verdict], list[Work]]
+    differing: StoredStudy, judged: tuple[Path, list[Verdict], list[PlannedTraining]]
 ) -> None:
     trials = differing.study.get_trials(deepcopy=False)
     for verdict in judged[1]:
@@ -135,7 +140,7 @@ def test_the_best_of_each_side_stand_for_it(
 
 
 def test_each_training_is_done_once_and_on_seeds_that_the_search_did_not_use(
-    differing: Stored, judged: tuple[Path, list[Verdict], list[Work]]
+    differing: StoredStudy, judged: tuple[Path, list[Verdict], list[PlannedTraining]]
 ) -> None:
     _, verdicts, works = judged
     assert differing.spec.seed == 0
@@ -149,12 +154,16 @@ def test_each_training_is_done_once_and_on_seeds_that_the_search_did_not_use(
 
 
 def test_the_test_split_figures_are_those_of_a_bundle_of_the_same_training(
-    differing: Stored, judged: tuple[Path, list[Verdict], list[Work]], tmp_path: Path
+    differing: StoredStudy,
+    judged: tuple[Path, list[Verdict], list[PlannedTraining]],
+    tmp_path: Path,
 ) -> None:
     at, verdicts, _ = judged
     trial = verdicts[0].sides[0].trials[0]
-    plan = winner.plan(differing, trial=str(trial), epochs="search", seeds=3, device=CPU)
-    told = winner.train(
+    plan = retrain.plan_retraining(
+        differing, trial=str(trial), epochs="search", seeds=3, device=CPU
+    )
+    told = retrain.train_bundle(
         plan,
         out=tmp_path / "bundle",
         data_dir=home(differing) / "data",
@@ -170,7 +179,7 @@ def test_the_test_split_figures_are_those_of_a_bundle_of_the_same_training(
 
 
 def test_the_second_time_nothing_is_trained_and_the_same_is_said(
-    differing: Stored, judged: tuple[Path, list[Verdict], list[Work]]
+    differing: StoredStudy, judged: tuple[Path, list[Verdict], list[PlannedTraining]]
 ) -> None:
     at, verdicts, _ = judged
     again, works = run(contest(differing, at, by=BOTH))
@@ -180,8 +189,8 @@ def test_the_second_time_nothing_is_trained_and_the_same_is_said(
     assert [c["sentence"] for c in kept["comparisons"]] == [v.sentence for v in verdicts]
 
 
-def test_an_interrupted_comparison_goes_on(differing: Stored, tmp_path: Path) -> None:
-    def interrupt(work: Work) -> None:
+def test_an_interrupted_comparison_goes_on(differing: StoredStudy, tmp_path: Path) -> None:
+    def interrupt(work: PlannedTraining) -> None:
         if work.number == 3:
             raise KeyboardInterrupt
 
@@ -195,7 +204,9 @@ def test_an_interrupted_comparison_goes_on(differing: Stored, tmp_path: Path) ->
 
 
 def test_a_damaged_training_is_done_again(
-    differing: Stored, judged: tuple[Path, list[Verdict], list[Work]], tmp_path: Path
+    differing: StoredStudy,
+    judged: tuple[Path, list[Verdict], list[PlannedTraining]],
+    tmp_path: Path,
 ) -> None:
     shutil.copytree(judged[0], tmp_path / "copy")
     torn, cut, other = sorted((tmp_path / "copy" / "tiny" / "compare").glob("*.npz"))[:3]
@@ -210,7 +221,7 @@ def test_a_damaged_training_is_done_again(
 
 
 def test_another_schedule_is_another_training(
-    differing: Stored, judged: tuple[Path, list[Verdict], list[Work]]
+    differing: StoredStudy, judged: tuple[Path, list[Verdict], list[PlannedTraining]]
 ) -> None:
     made = contest(differing, judged[0], by=BOTH, epochs=1)
     assert made.library.missing() == made.library.wanted
@@ -218,7 +229,9 @@ def test_another_schedule_is_another_training(
 
 
 def test_the_page_shows_curves_intervals_and_pictures(
-    differing: Stored, judged: tuple[Path, list[Verdict], list[Work]], tmp_path: Path
+    differing: StoredStudy,
+    judged: tuple[Path, list[Verdict], list[PlannedTraining]],
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "new" / "page.html"
     run(contest(differing, judged[0], by=BOTH), out)
@@ -232,7 +245,7 @@ def test_the_page_shows_curves_intervals_and_pictures(
 
 
 def test_a_choice_that_no_trial_was_trained_with_is_said_to_be_untried(
-    differing: Stored, tmp_path: Path
+    differing: StoredStudy, tmp_path: Path
 ) -> None:
     trials = differing.study.get_trials(deepcopy=False)
     counts = [sum(t.params["optimizer"] == o for t in trials) for o in ("adam", "sgd")]
@@ -268,7 +281,7 @@ def test_a_choice_that_the_search_always_stopped_early_has_its_verdict_too(tmp_p
     ],
 )
 def test_a_parameter_without_choices_has_no_sides(
-    differing: Stored, tmp_path: Path, by: list[str], said: str
+    differing: StoredStudy, tmp_path: Path, by: list[str], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
         contest(differing, tmp_path, by=by)
@@ -286,10 +299,10 @@ def test_a_range_has_no_sides(tmp_path: Path) -> None:
 
 
 def test_the_best_are_ranked_again_by_their_mean_over_new_seeds(
-    differing: Stored, tmp_path: Path
+    differing: StoredStudy, tmp_path: Path
 ) -> None:
-    made = Rerank(differing, schedule(seeds=3), top=4, artifacts=tmp_path)
-    works: list[Work] = []
+    made = Reranking(differing, schedule(seeds=3), top=4, artifacts=tmp_path)
+    works: list[PlannedTraining] = []
     where = home(differing) / "data"
     found, document = made.run(data_dir=where, tell=works.append, note=lambda text: None)
     assert len(works) == 4 * 3
@@ -309,7 +322,7 @@ def test_the_best_are_ranked_again_by_their_mean_over_new_seeds(
     stored = load_study(differing.storage, "tiny")
     left = stored.study.user_attrs[WINNER]
     assert left == {"number": found.winner.number, "seeds": [1, 2, 3], "mean_db": left["mean_db"]}
-    assert winner.find(stored, "winner").number == found.winner.number
+    assert retrain.find_trial(stored, "winner").number == found.winner.number
 
 
 def _new(at: Path, name: str) -> Path:

@@ -23,12 +23,13 @@ from optuna_dashboard import save_note
 from optuna_dashboard._note import save_note_with_version
 
 from searchae.dashboard import server
-from searchae.dashboard.detail import BEST_CURVES, MOST_CURVES, StudyDetail, call
-from searchae.dashboard.drawn import Drawn
-from searchae.dashboard.reading import QuickStorage
-from searchae.dashboard.server import Options, application
-from searchae.retry import Backoff
-from searchae.storage import ResilientStorage, connect
+from searchae.dashboard.overlay import Overlay
+from searchae.dashboard.server import ServerOptions, application
+from searchae.dashboard.trial_details import BEST_CURVES, MOST_CURVES, StudyDetail, call
+from searchae.storage.backoff import Backoff
+from searchae.storage.connection import connect
+from searchae.storage.reader import ReaderStorage
+from searchae.storage.resilient import ResilientStorage
 from tests.dashboard_server import draw_picture, make_study
 
 SPACE = {
@@ -47,8 +48,8 @@ def storage(database: str) -> Iterator[ResilientStorage]:
     storage.engine.dispose()
 
 
-def quick(storage: ResilientStorage) -> QuickStorage:
-    return QuickStorage(storage)  # type: ignore[abstract]
+def quick(storage: ResilientStorage) -> ReaderStorage:
+    return ReaderStorage(storage)  # type: ignore[abstract]
 
 
 def get(app: Any, path: str, query: str = "", method: str = "GET", **more: Any) -> Any:
@@ -126,7 +127,7 @@ def test_a_study_is_told_as_optuna_s_dashboard_tells_it(
 ) -> None:
     study = everything(storage, tmp_path)
     inner = optuna_dashboard.wsgi(quick(storage), artifact_store=FileSystemArtifactStore(tmp_path))
-    detail = StudyDetail(inner, quick(storage), Drawn(quick(storage), tmp_path))
+    detail = StudyDetail(inner, quick(storage), Overlay(quick(storage), tmp_path))
     path = f"/api/studies/{study._study_id}"
     for query in ("", "after=0", "after=3", "after=8", "after=99", "after=-1", "after=x"):
         theirs, ours = get(inner, path, query), get(detail, path, query)
@@ -154,7 +155,7 @@ def test_studies_are_read_as_optuna_reads_them(storage: ResilientStorage, tmp_pa
 
 def test_what_changes_is_told_anew(storage: ResilientStorage, tmp_path: Path) -> None:
     study = everything(storage, tmp_path)
-    drawn = Drawn(quick(storage), tmp_path)
+    drawn = Overlay(quick(storage), tmp_path)
     detail = StudyDetail(optuna_dashboard.wsgi(quick(storage)), quick(storage), drawn)
 
     def told() -> dict[int, Any]:
@@ -211,7 +212,7 @@ def test_a_large_study_s_curves_are_those_of_its_best(
         study.add_trial(create_trial(value=20.0 + number % 7, intermediate_values=curve))
     study.ask().report(1.0, 1)
     looking = quick(storage)
-    detail = StudyDetail(optuna_dashboard.wsgi(looking), looking, Drawn(looking, tmp_path))
+    detail = StudyDetail(optuna_dashboard.wsgi(looking), looking, Overlay(looking, tmp_path))
     told = json.loads(get(detail, f"/api/studies/{study._study_id}")[2])
     assert told["has_intermediate_values"] is False, "a browser would draw each"
     assert all(len(t["intermediate_values"]) == 5 for t in told["trials"][:count])
@@ -234,7 +235,7 @@ def test_notes_and_pictures_are_added_without_being_stored(database: str, tmp_pa
     png = draw_picture(tmp_path, "told", 6, 26.0)
     draw_picture(tmp_path, "told", 5, 99.0)  # of an older study of that name
     storage = connect(database)
-    app = application(storage, Options("127.0.0.1", 0, tmp_path))
+    app = application(storage, ServerOptions("127.0.0.1", 0, tmp_path))
     path = f"/api/studies/{made.study_id}"
     study = json.loads(get(app, path)[2])
     assert study["note"]["version"] == 0, "a person's first note is saved as version 1"
@@ -268,7 +269,7 @@ def test_notes_and_pictures_are_added_without_being_stored(database: str, tmp_pa
 @sqlite_only
 def test_a_person_s_note_stands_until_it_is_emptied(database: str, tmp_path: Path) -> None:
     made = make_study(database, tmp_path, "told", note="")
-    app = application(connect(database), Options("127.0.0.1", 0, tmp_path, writes=True))
+    app = application(connect(database), ServerOptions("127.0.0.1", 0, tmp_path, writes=True))
     path = f"/api/studies/{made.study_id}"
 
     def said() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -296,7 +297,7 @@ def test_a_person_s_note_stands_until_it_is_emptied(database: str, tmp_path: Pat
 @sqlite_only
 def test_answers_are_compressed_for_who_can_read_it(database: str, tmp_path: Path) -> None:
     made = make_study(database, tmp_path)
-    app = application(connect(database), Options("127.0.0.1", 0, tmp_path))
+    app = application(connect(database), ServerOptions("127.0.0.1", 0, tmp_path))
     path = f"/api/studies/{made.study_id}"
     plain, packed = get(app, path), get(app, path, HTTP_ACCEPT_ENCODING="gzip, br")
     assert dict(packed[1])["Content-Encoding"] == "gzip"
@@ -309,7 +310,7 @@ def test_an_outage_is_told_and_ends(
     storage: ResilientStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = everything(storage, tmp_path)
-    app = application(storage, Options("127.0.0.1", 0, tmp_path))
+    app = application(storage, ServerOptions("127.0.0.1", 0, tmp_path))
     path = f"/api/studies/{study._study_id}"
     assert get(app, path)[0] == "200 OK"
 

@@ -9,11 +9,12 @@ import pytest
 from optuna.trial import FrozenTrial
 
 from searchae import data
-from searchae.storage import connect
-from searchae.study import IMPORTED, Stored, open_study
-from searchae.study_file import load
-from searchae.training import Interrupted
-from searchae.worker import Options, Worker
+from searchae.config.loader import load_study_file
+from searchae.storage.connection import connect
+from searchae.study.attributes import IMPORTED
+from searchae.study.stored import StoredStudy, open_study
+from searchae.training.trainer import Interrupted
+from searchae.worker.loop import Worker, WorkerOptions
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -23,21 +24,21 @@ FIRST = [
 ]
 
 
-def made(folder: Path, name: str, *, first: Any = FIRST, **more: Any) -> Stored:
+def made(folder: Path, name: str, *, first: Any = FIRST, **more: Any) -> StoredStudy:
     changes = {"search.first": first, "search.trials": 4, "search.pruner": "none"}
-    spec = load(folder / "studies" / "tiny.toml", environment={}, changes=changes)
-    splits = data.load(spec.data, data_dir=folder / "data", seed=spec.seed)
+    spec = load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=changes)
+    splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
     storage = connect(f"sqlite:///{folder / 'searchae.db'}")
     given = {"spec": spec, "data_hash": splits.hash, "baseline_db": 11.5, **more}
     return open_study(storage, name, **given)[0]
 
 
-def at_work(stored: Stored, folder: Path, **more: Any) -> Worker:
-    options = Options(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
+def at_work(stored: StoredStudy, folder: Path, **more: Any) -> Worker:
+    options = WorkerOptions(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
     return Worker(stored, options, **more)
 
 
-def trials(stored: Stored) -> list[FrozenTrial]:
+def trials(stored: StoredStudy) -> list[FrozenTrial]:
     return stored.study.get_trials(deepcopy=False)
 
 

@@ -14,11 +14,12 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from searchae import search, space
-from searchae.lean_search import Memory
-from searchae.spec import StudySpec
-from searchae.storage import ResilientStorage
-from searchae.study_file import from_document
+from searchae.config import space
+from searchae.config.loader import spec_from_document
+from searchae.config.schema import StudySpec
+from searchae.search import factory
+from searchae.search.incremental import TrialHistory
+from searchae.storage.resilient import ResilientStorage
 
 EPOCHS = 8
 
@@ -38,10 +39,10 @@ def spec() -> StudySpec:
         },
         "search": {"startup_trials": 4},
     }
-    return from_document(document, source="test")
+    return spec_from_document(document, source="test")
 
 
-def plain_tpe(_: Memory, **settings: Any) -> TPESampler:
+def plain_tpe(_: TrialHistory, **settings: Any) -> TPESampler:
     return TPESampler(multivariate=True, group=True, constant_liar=True, **settings)
 
 
@@ -69,10 +70,10 @@ def test_whatever_the_others_do_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They end, fail, are put back and gone on with; some trials are another study's."""
-    monkeypatch.setattr("searchae.lean.MANY", many)
+    monkeypatch.setattr("searchae.storage.batched.MANY", many)
     draw = random.Random(many)
     theirs = optuna.create_study(storage=plain, study_name="compared", direction="maximize")
-    described = {p.name: search.distribution(p) for p in spec.space}
+    described = {p.name: factory.to_distribution(p) for p in spec.space}
     for value in range(3):
         names = ["learning_rate", "latent_dim"][: 1 + value % 2]
         some = {n: described[n] for n in names}
@@ -80,7 +81,7 @@ def test_whatever_the_others_do_meanwhile(
         params = {n: values[n] for n in names}
         theirs.add_trial(create_trial(params=params, distributions=some, value=float(value)))
     mine = optuna.load_study(storage=lean, study_name="compared")
-    memory, halving = Memory(), search.pruner(spec, mine)
+    memory, halving = TrialHistory(), factory.make_pruner(spec, mine)
     optuna_s = SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
     going: list[int] = []
     proposals, decisions, states = 0, set[bool](), set[TrialState]()
@@ -101,19 +102,19 @@ def test_whatever_the_others_do_meanwhile(
         states |= {t.state for t in plain.get_all_trials(theirs._study_id)}
         trial_id = plain.create_new_trial(theirs._study_id)
         trial = lean.get_trial(trial_id)
-        ours = search.sampler(spec, number=trial.number, memory=memory)
+        ours = factory.make_sampler(spec, number=trial.number, memory=memory)
         with monkeypatch.context() as patch:
-            patch.setattr(search, "TPE", plain_tpe)
-            expected = proposed(theirs, search.sampler(spec, number=trial.number), trial)
+            patch.setattr(factory, "TPE", plain_tpe)
+            expected = proposed(theirs, factory.make_sampler(spec, number=trial.number), trial)
         with lean.working_on(trial):
             with lean.together():
                 found = proposed(mine, ours, trial)
             assert found == expected
             proposals += bool(found)
-            mine.sampler = search.sampler(spec, number=trial.number, memory=memory)
+            mine.sampler = factory.make_sampler(spec, number=trial.number, memory=memory)
             mine._thread_local.cached_all_trials = None
             with lean.together():
-                space.sample(spec, Trial(mine, trial_id))
+                space.sample_params(spec, Trial(mine, trial_id))
             state = TrialState.COMPLETE
             for epoch in range(1, draw.choice([2, EPOCHS, EPOCHS])):
                 psnr_db = float(draw.randrange(6))

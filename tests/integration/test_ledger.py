@@ -14,11 +14,13 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from searchae.identity import Identity
-from searchae.ledger import Ledger, Nothing
-from searchae.storage import ResilientStorage, connect
-from searchae.study import Stored, open_study
-from searchae.study_file import from_document
+from searchae.config.loader import spec_from_document
+from searchae.storage.connection import connect
+from searchae.storage.resilient import ResilientStorage
+from searchae.study.claims import NoTrial
+from searchae.study.coordination import Coordinator
+from searchae.study.process import ProcessIdentity
+from searchae.study.stored import StoredStudy, open_study
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def storage(database: str) -> ResilientStorage:
     return connect(database)
 
 
-def make(storage: ResilientStorage, *, budget: int = 3, grace_s: float = 0.6) -> Stored:
+def make(storage: ResilientStorage, *, budget: int = 3, grace_s: float = 0.6) -> StoredStudy:
     document = {
         "data": {"name": "svhn"},
         "train": {"learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}},
@@ -37,22 +39,22 @@ def make(storage: ResilientStorage, *, budget: int = 3, grace_s: float = 0.6) ->
             "max_attempts": 2,
         },
     }
-    spec = from_document(document, source="test")
+    spec = spec_from_document(document, source="test")
     return open_study(storage, "s", spec=spec, data_hash="0" * 64, baseline_db=10.0)[0]
 
 
-def worker(stored: Stored, name: str, *, process: str = "1:elsewhere") -> Ledger:
+def worker(stored: StoredStudy, name: str, *, process: str = "1:elsewhere") -> Coordinator:
     """A ledger as a worker on another machine has it."""
-    return Ledger(
-        stored, Identity(worker=name, host="far", pid=1, place="far away", process=process)
+    return Coordinator(
+        stored, ProcessIdentity(worker=name, host="far", pid=1, place="far away", process=process)
     )
 
 
-def finish(stored: Stored, trial_id: int, value: float = 1.0) -> None:
+def finish(stored: StoredStudy, trial_id: int, value: float = 1.0) -> None:
     stored.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [value])
 
 
-def states(stored: Stored) -> list[str]:
+def states(stored: StoredStudy) -> list[str]:
     return [t.state.name for t in stored.study.get_trials(deepcopy=False)]
 
 
@@ -64,11 +66,11 @@ def test_hands_out_the_budget_then_waits_then_is_done(storage: ResilientStorage)
     assert isinstance(second, int)
     assert first != second
     third = worker(stored, "third")
-    assert third.claim() is Nothing.WAIT
+    assert third.claim() is NoTrial.WAIT
     finish(stored, first)
-    assert third.claim() is Nothing.WAIT
+    assert third.claim() is NoTrial.WAIT
     finish(stored, second)
-    assert third.claim() is Nothing.DONE
+    assert third.claim() is NoTrial.DONE
     assert states(stored) == ["COMPLETE", "COMPLETE"]
 
 
@@ -76,10 +78,10 @@ def test_a_larger_budget_goes_on_where_the_smaller_ended(storage: ResilientStora
     stored = make(storage, budget=1)
     ledger = worker(stored, "one")
     finish(stored, _claimed(ledger))
-    assert ledger.claim() is Nothing.DONE
+    assert ledger.claim() is NoTrial.DONE
     ledger.set_budget(2)
     finish(stored, _claimed(ledger))
-    assert ledger.claim() is Nothing.DONE
+    assert ledger.claim() is NoTrial.DONE
 
 
 def test_a_claim_whose_answer_was_lost_is_answered_with_the_same_trial(
@@ -156,10 +158,10 @@ def test_a_beating_worker_keeps_its_trial(storage: ResilientStorage) -> None:
 def test_a_process_seen_to_be_gone_is_not_waited_for(storage: ResilientStorage) -> None:
     stored = make(storage, grace_s=60)
     child = subprocess.Popen(["sleep", "60"])
-    me = Identity.of_this_process()
+    me = ProcessIdentity.of_this_process()
     started = Path(f"/proc/{child.pid}/stat").read_text().rpartition(")")[2].split()[19]
-    dying = Ledger(
-        stored, Identity("dying", me.host, child.pid, me.place, f"{child.pid}:{started}")
+    dying = Coordinator(
+        stored, ProcessIdentity("dying", me.host, child.pid, me.place, f"{child.pid}:{started}")
     )
     first = _claimed(dying)
     heir = worker(stored, "heir")
@@ -181,13 +183,13 @@ def test_a_claimer_that_died_inside_the_lock_leaves_nothing_running(
     def die() -> None:
         raise DiedError
 
-    victim = Ledger(stored, Identity("v", "far", 1, "far away", "1:1"), created=die)
+    victim = Coordinator(stored, ProcessIdentity("v", "far", 1, "far away", "1:1"), created=die)
     with pytest.raises(DiedError):
         victim.claim()
     assert states(stored) == [], "a claim is there whole or not at all"
     heir = worker(stored, "heir")
     finish(stored, _claimed(heir))
-    assert heir.claim() is Nothing.DONE
+    assert heir.claim() is NoTrial.DONE
     assert states(stored) == ["COMPLETE"]
 
 
@@ -200,7 +202,7 @@ def test_a_trial_that_kills_its_workers_is_given_up_and_not_counted(
         time.sleep(0.4)
     ledger = worker(stored, "third")
     finish(stored, _claimed(ledger))
-    assert ledger.claim() is Nothing.DONE
+    assert ledger.claim() is NoTrial.DONE
     assert states(stored) == ["FAIL", "COMPLETE"]
     assert stored.study.trials[0].user_attrs["searchae:outcome"] == "lost"
 
@@ -253,11 +255,11 @@ def test_a_lock_session_that_was_cut_off_takes_no_trial_too_many(postgres_url: s
                     ).all()
                 )
 
-    ledger = Ledger(stored, Identity("v", "far", 1, "far away", "1:1"), created=cut)
+    ledger = Coordinator(stored, ProcessIdentity("v", "far", 1, "far away", "1:1"), created=cut)
     first = _claimed(ledger)
     assert len(cuts) == 1
     finish(stored, first)
-    assert ledger.claim() is Nothing.DONE
+    assert ledger.claim() is NoTrial.DONE
     assert states(stored) == ["COMPLETE"]
 
 
@@ -319,7 +321,7 @@ def chaos(*where: str, **options: float) -> dict[str, Any]:
     return outcome
 
 
-def _claimed(ledger: Ledger) -> int:
+def _claimed(ledger: Coordinator) -> int:
     claimed = ledger.claim()
     assert isinstance(claimed, int), claimed
     return claimed
@@ -335,7 +337,7 @@ def test_after_the_time_limit_nobody_claims_and_without_one_they_do_again(
     assert 3590 < ledger.seconds_left() <= 3600
     assert isinstance(ledger.claim(), int)
     ledger.set_time_limit(-1)
-    assert worker(stored, "two").claim() is Nothing.TIME_UP
+    assert worker(stored, "two").claim() is NoTrial.TIME_UP
     ledger.set_time_limit(None)
     assert isinstance(worker(stored, "two").claim(), int)
 
@@ -345,4 +347,4 @@ def test_a_spent_budget_is_done_also_after_the_time_limit(storage: ResilientStor
     ledger = worker(stored, "one")
     finish(stored, ledger.claim())
     ledger.set_time_limit(-1)
-    assert ledger.claim() is Nothing.DONE
+    assert ledger.claim() is NoTrial.DONE

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from searchae import data, study_file
-from searchae.ledger import Ledger
-from searchae.storage import connect
-from searchae.study import Stored, open_study
+from searchae import data
+from searchae.config import loader
+from searchae.storage.connection import connect
+from searchae.study.coordination import Coordinator
+from searchae.study.stored import StoredStudy, open_study
 from tests.postgres_server import PostgresServer
 
 GRACE_S = 3.0
@@ -92,7 +93,7 @@ def server(network: Network) -> Iterator[PostgresServer]:
         yield server
 
 
-def make_study(url: str, folder: Path, budget: int) -> Stored:
+def make_study(url: str, folder: Path, budget: int) -> StoredStudy:
     changes = {
         "search.pruner": "none",
         "search.trials": budget,
@@ -100,12 +101,12 @@ def make_study(url: str, folder: Path, budget: int) -> Stored:
         "search.grace_s": GRACE_S,
         "train.epochs": 12,
     }
-    spec = study_file.load(folder / "studies" / "tiny.toml", environment={}, changes=changes)
-    splits = data.load(spec.data, data_dir=folder / "data", seed=spec.seed)
+    spec = loader.load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=changes)
+    splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
     return open_study(connect(url), "tiny", spec=spec, data_hash=splits.hash, baseline_db=10.0)[0]
 
 
-def hosts_at_work(stored: Stored) -> dict[int, str]:
+def hosts_at_work(stored: StoredStudy) -> dict[int, str]:
     """Unfinished trials, and the host that each is trained on."""
     return {
         t.number: t.user_attrs["searchae:runtime"]["host"]
@@ -123,7 +124,9 @@ def wait_until(condition: Callable[[], object], workers: Iterable[subprocess.Pop
         time.sleep(0.05)
 
 
-def cut_off(stored: Stored, network: Network, workers: dict[str, subprocess.Popen[str]]) -> int:
+def cut_off(
+    stored: StoredStudy, network: Network, workers: dict[str, subprocess.Popen[str]]
+) -> int:
     """Cuts host1 off in the middle of a trial; the trial's number."""
     while True:
         wait_until(lambda: "host1" in hosts_at_work(stored).values(), workers.values())
@@ -140,7 +143,7 @@ def test_a_link_cut_for_longer_than_the_grace_loses_and_doubles_nothing(
 ) -> None:
     budget = 40
     stored = make_study(server.url(), folder, budget)
-    ledger = Ledger(stored)
+    ledger = Coordinator(stored)
     workers = {}
     for host in ("host1", "host2"):
         network.add(host)

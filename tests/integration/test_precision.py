@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from searchae import data, objective, winner
-from searchae.compare import Rerank, Schedule
-from searchae.storage import connect
-from searchae.study import RUNTIME, Stored, open_study
-from searchae.study_file import load
-from searchae.worker import Options, Worker
+from searchae import data, retrain
+from searchae.compare.run import Reranking, TrainingSchedule
+from searchae.config.loader import load_study_file
+from searchae.storage.connection import connect
+from searchae.study.attributes import RUNTIME
+from searchae.study.stored import StoredStudy, open_study
+from searchae.worker import objective
+from searchae.worker.loop import Worker, WorkerOptions
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -22,19 +24,21 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def study(folder: Path) -> Callable[..., Stored]:
-    def make(name: str, **changes: Any) -> Stored:
+def study(folder: Path) -> Callable[..., StoredStudy]:
+    def make(name: str, **changes: Any) -> StoredStudy:
         fixed = {"search.pruner": "none", "search.sampler": "random", "search.trials": 1}
-        spec = load(folder / "studies" / "tiny.toml", environment={}, changes={**fixed, **changes})
-        splits = data.load(spec.data, data_dir=folder / "data", seed=spec.seed)
+        spec = load_study_file(
+            folder / "studies" / "tiny.toml", environment={}, changes={**fixed, **changes}
+        )
+        splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
         storage = connect(f"sqlite:///{folder / name}.db")
         return open_study(storage, name, spec=spec, data_hash=splits.hash, baseline_db=11.5)[0]
 
     return make
 
 
-def worker(stored: Stored, folder: Path, precision: str, **more: Any) -> Worker:
-    options = Options(
+def worker(stored: StoredStudy, folder: Path, precision: str, **more: Any) -> Worker:
+    options = WorkerOptions(
         device="cpu",
         precision=precision,
         data_dir=folder / "data",
@@ -43,17 +47,17 @@ def worker(stored: Stored, folder: Path, precision: str, **more: Any) -> Worker:
     return Worker(stored, options, **more)
 
 
-def precisions(stored: Stored) -> list[str]:
+def precisions(stored: StoredStudy) -> list[str]:
     trials = stored.study.get_trials(deepcopy=False)
     return [t.user_attrs[RUNTIME]["precision"] for t in trials]
 
 
-def curve(stored: Stored) -> dict[int, float]:
+def curve(stored: StoredStudy) -> dict[int, float]:
     return stored.study.get_trials(deepcopy=False)[0].intermediate_values
 
 
 def test_a_trial_keeps_the_precision_that_it_was_begun_with(
-    study: Callable[..., Stored], folder: Path
+    study: Callable[..., StoredStudy], folder: Path
 ) -> None:
     whole, torn, plain = (study(name) for name in ("whole", "torn", "plain"))
     worker(whole, folder, "bf16").run()
@@ -63,7 +67,7 @@ def test_a_trial_keeps_the_precision_that_it_was_begun_with(
 
     def one_epoch(*args: Any, **rest: Any) -> float:
         first.stop.set()
-        return objective.run(*args, **{**rest, "stop": lambda: False})
+        return objective.run_trial(*args, **{**rest, "stop": lambda: False})
 
     first.train = one_epoch
     first.run()
@@ -74,17 +78,19 @@ def test_a_trial_keeps_the_precision_that_it_was_begun_with(
     assert curve(torn) != curve(plain)
 
 
-def test_a_retraining_has_the_trial_s_precision(study: Callable[..., Stored], folder: Path) -> None:
+def test_a_retraining_has_the_trial_s_precision(
+    study: Callable[..., StoredStudy], folder: Path
+) -> None:
     stored = study("searched")
     worker(stored, folder, "bf16").run()
-    assert winner.plan(stored, device=CPU).precision == "bf16"
-    assert winner.plan(stored, device=CPU, precision="fp32").precision == "fp32"
-    own, other = (winner.plan(stored, device=CPU, precision=p) for p in (None, "fp32"))
+    assert retrain.plan_retraining(stored, device=CPU).precision == "bf16"
+    assert retrain.plan_retraining(stored, device=CPU, precision="fp32").precision == "fp32"
+    own, other = (retrain.plan_retraining(stored, device=CPU, precision=p) for p in (None, "fp32"))
     assert own.identity() != other.identity(), "one does not go on where the other ended"
 
 
 def test_trials_of_unlike_machines_are_compared_in_float32(
-    study: Callable[..., Stored], folder: Path
+    study: Callable[..., StoredStudy], folder: Path
 ) -> None:
     stored = study("mixed", **{"search.trials": 8, "train.epochs": 1})
     half = worker(stored, folder, "bf16")
@@ -92,7 +98,7 @@ def test_trials_of_unlike_machines_are_compared_in_float32(
     def four(*args: Any, **rest: Any) -> float:
         if len(precisions(stored)) == 4:
             half.stop.set()
-        return objective.run(*args, **{**rest, "stop": lambda: False, "leave": lambda: False})
+        return objective.run_trial(*args, **{**rest, "stop": lambda: False, "leave": lambda: False})
 
     half.train = four
     half.run()
@@ -100,8 +106,8 @@ def test_trials_of_unlike_machines_are_compared_in_float32(
     assert sorted(precisions(stored)) == ["bf16"] * 4 + ["fp32"] * 4
 
     def compared(precision: str | None) -> set[str]:
-        schedule = Schedule(2, None, None, CPU, None, precision)
-        found = Rerank(stored, schedule, top=8, artifacts=folder / "compared")
+        schedule = TrainingSchedule(2, None, None, CPU, None, precision)
+        found = Reranking(stored, schedule, top=8, artifacts=folder / "compared")
         return {plan.precision for plan in found.library._plans.values()}
 
     assert compared(None) == {"fp32"}

@@ -20,15 +20,17 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from searchae import data, storage, tables
+from searchae import data
+from searchae.config.loader import load_study_file
 from searchae.errors import StorageError
-from searchae.identity import Identity
-from searchae.ledger import Ledger
-from searchae.objective import PrunedError
-from searchae.storage import ResilientStorage, connect
-from searchae.study import Stored, load_study, open_study
-from searchae.study_file import load
-from searchae.worker import Options, Worker
+from searchae.storage import connection, tables
+from searchae.storage.connection import connect
+from searchae.storage.resilient import ResilientStorage
+from searchae.study.coordination import Coordinator
+from searchae.study.process import ProcessIdentity
+from searchae.study.stored import StoredStudy, load_study, open_study
+from searchae.training.trial_checkpoints import PrunedError
+from searchae.worker.loop import Worker, WorkerOptions
 
 SPACE = {
     "lr": FloatDistribution(1e-5, 1e-1, log=True),
@@ -138,9 +140,9 @@ def test_of_many_trials_only_those_that_may_have_changed_are_read(
     many: int, lean: ResilientStorage, plain: RDBStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the others do between two looks: the same as Optuna's own reading."""
-    monkeypatch.setattr("searchae.lean.MANY", many)
-    monkeypatch.setattr("searchae.lean.LOOKED_AT_AGAIN", 3)
-    monkeypatch.setattr("searchae.lean.NAMED", 2)
+    monkeypatch.setattr("searchae.storage.batched.MANY", many)
+    monkeypatch.setattr("searchae.storage.batched.LOOKED_AT_AGAIN", 3)
+    monkeypatch.setattr("searchae.storage.batched.NAMED", 2)
     study_id = optuna.create_study(storage=plain)._study_id
     neighbour = optuna.create_study(storage=plain)._study_id
     draw = random.Random(0)
@@ -243,7 +245,7 @@ def test_what_is_sampled_is_written_together_or_not_at_all(
 # -- a worker
 
 
-def open_tiny(on: ResilientStorage, folder: Path, **changes: Any) -> Stored:
+def open_tiny(on: ResilientStorage, folder: Path, **changes: Any) -> StoredStudy:
     keys = {
         "search.pruner": "hyperband",
         "search.min_epochs": 1,
@@ -252,12 +254,12 @@ def open_tiny(on: ResilientStorage, folder: Path, **changes: Any) -> Stored:
         "search.grace_s": 600.0,
         **changes,
     }
-    spec = load(folder / "studies" / "tiny.toml", environment={}, changes=keys)
-    splits = data.load(spec.data, data_dir=folder / "data", seed=spec.seed)
+    spec = load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=keys)
+    splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
     return open_study(on, "tiny", spec=spec, data_hash=splits.hash, baseline_db=1.0)[0]
 
 
-def statements_by_trial(stored: Stored, folder: Path, trials: int) -> list[tuple[int, int]]:
+def statements_by_trial(stored: StoredStudy, folder: Path, trials: int) -> list[tuple[int, int]]:
     """Reports and statements of each trial of a worker, the first left out: it reads it all."""
     seen: list[tuple[int, int]] = []
     stop = threading.Event()
@@ -274,7 +276,7 @@ def statements_by_trial(stored: Stored, folder: Path, trials: int) -> list[tuple
                 raise PrunedError
         return float(REPORTS + trial.number)
 
-    options = Options(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
+    options = WorkerOptions(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
     with counted(stored.storage.engine) as made:
         Worker(stored, options, stop=stop, train=train).run()
     return [(reports, after[1] - before) for (reports, before), after in pairwise(seen[1:])]
@@ -298,7 +300,7 @@ def test_trials_that_run_or_wait_cost_no_statement_more(database: str, folder: P
     stored = open_tiny(crowded, folder, **changes)
     for i in range(60):
         # As claimed by others, who live and have sampled.
-        claimer = Ledger(stored, Identity(f"far {i}", "far", 1, "far away", "1:1"))
+        claimer = Coordinator(stored, ProcessIdentity(f"far {i}", "far", 1, "far away", "1:1"))
         trial_id = claimer.claim()
         assert isinstance(trial_id, int)
         crowded.set_trial_param(trial_id, "learning_rate", 1e-3, _learning_rate(stored))
@@ -310,11 +312,11 @@ def test_trials_that_run_or_wait_cost_no_statement_more(database: str, folder: P
     assert [s for _, s in many] == pytest.approx([s for _, s in few], abs=2)
 
 
-def _learning_rate(stored: Stored) -> FloatDistribution:
-    from searchae import search
+def _learning_rate(stored: StoredStudy) -> FloatDistribution:
+    from searchae.search import factory
 
     (found,) = (p for p in stored.spec.space if p.name == "learning_rate")
-    made = search.distribution(found)
+    made = factory.to_distribution(found)
     assert isinstance(made, FloatDistribution)
     return made
 
@@ -323,7 +325,7 @@ def test_a_trial_put_back_meanwhile_is_not_ended_and_keeps_its_lease(
     lean: ResilientStorage, folder: Path
 ) -> None:
     stored = open_tiny(lean, folder)
-    ledger = Ledger(stored)
+    ledger = Coordinator(stored)
     trial_id = ledger.claim()
     assert isinstance(trial_id, int)
     lean.set_trial_state_values(trial_id, TrialState.WAITING)
@@ -337,7 +339,7 @@ def test_a_trial_is_ended_once_and_told_again_without_harm(
     lean: ResilientStorage, plain: RDBStorage, folder: Path
 ) -> None:
     stored = open_tiny(lean, folder)
-    ledger = Ledger(stored)
+    ledger = Coordinator(stored)
     trial_id = ledger.claim()
     assert isinstance(trial_id, int)
     assert ledger.finish(trial_id, TrialState.COMPLETE, 12.25)
@@ -376,7 +378,7 @@ def test_a_connection_that_idles_is_given_back(
     made.get_all_studies()
     made.rest()
     assert len(sessions(postgres_url)) == 1, "not before it has idled for a while"
-    monkeypatch.setattr(storage, "IDLE_S", -1.0)
+    monkeypatch.setattr(connection, "IDLE_S", -1.0)
     made.rest()
     assert sessions(postgres_url) == []
     assert made.get_all_studies() == []
@@ -391,7 +393,7 @@ def test_a_connection_that_died_in_a_pause_is_replaced_without_a_word(
     admin = sa.create_engine(postgres_url, poolclass=sa.pool.NullPool)
     with admin.connect() as connection:
         connection.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": session})
-    monkeypatch.setattr(storage, "PING_AFTER_S", -1.0)
+    monkeypatch.setattr(connection, "PING_AFTER_S", -1.0)
     with caplog.at_level(logging.WARNING):
         assert made.get_all_studies() == []
     assert caplog.records == []
@@ -400,7 +402,7 @@ def test_a_connection_that_died_in_a_pause_is_replaced_without_a_word(
 def test_a_study_deleted_and_made_again_is_found(
     lean: ResilientStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("searchae.lean.LOOKED_AT_AGAIN", 0)
+    monkeypatch.setattr("searchae.storage.batched.LOOKED_AT_AGAIN", 0)
     first = optuna.create_study(study_name="s", storage=lean)
     for _ in range(3):
         last = lean.create_new_trial(first._study_id)

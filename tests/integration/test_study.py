@@ -12,12 +12,14 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from searchae import search, space
+from searchae.config import space
+from searchae.config.loader import spec_from_document
+from searchae.config.schema import StudySpec
 from searchae.errors import NoStudyError, StorageError, StudyMismatchError
-from searchae.ledger import Ledger
-from searchae.spec import StudySpec
-from searchae.storage import ResilientStorage, connect
-from searchae.study import (
+from searchae.search import factory
+from searchae.storage.connection import connect
+from searchae.storage.resilient import ResilientStorage
+from searchae.study.attributes import (
     BASELINE_DB,
     DATA_HASH,
     IMPORTED,
@@ -25,12 +27,9 @@ from searchae.study import (
     SPEC,
     VERSIONS,
     WARM_START,
-    Stored,
-    load_study,
-    open_study,
-    study_names,
 )
-from searchae.study_file import from_document
+from searchae.study.coordination import Coordinator
+from searchae.study.stored import StoredStudy, load_study, open_study, study_names
 
 HASH = "a" * 64
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -58,15 +57,15 @@ def read(search: dict[str, Any] | None = None, **train: Any) -> StudySpec:
         "train": {"epochs": 4, "learning_rate": RATE, "optimizer": OPTIMIZER, **train},
         "search": {"sampler": "random", **(search or {})},
     }
-    return from_document(document, source="test")
+    return spec_from_document(document, source="test")
 
 
-def make(storage: ResilientStorage, name: str = "s", **arguments: Any) -> tuple[Stored, bool]:
+def make(storage: ResilientStorage, name: str = "s", **arguments: Any) -> tuple[StoredStudy, bool]:
     given = {"spec": read(), "data_hash": HASH, "baseline_db": 10.5, **arguments}
     return open_study(storage, name, **given)
 
 
-def add(stored: Stored, psnr_db: float, **params: Any) -> None:
+def add(stored: StoredStudy, psnr_db: float, **params: Any) -> None:
     """Adds a complete trial."""
     by_name = {p.name: p for p in stored.spec.space}
     attributes = params.pop("user_attrs", {})
@@ -76,7 +75,7 @@ def add(stored: Stored, psnr_db: float, **params: Any) -> None:
             state=state,
             value=psnr_db if state == TrialState.COMPLETE else None,
             params=params,
-            distributions={n: search.distribution(by_name[n]) for n in params},
+            distributions={n: factory.to_distribution(by_name[n]) for n in params},
             intermediate_values={1: psnr_db},
             user_attrs=attributes,
         )
@@ -215,7 +214,7 @@ def test_a_creation_cut_off_anywhere_is_made_again(
 
 
 def imported(
-    storage: ResilientStorage, source: Stored, spec: StudySpec
+    storage: ResilientStorage, source: StoredStudy, spec: StudySpec
 ) -> list[optuna.trial.FrozenTrial]:
     stored, created = make(storage, "new", spec=spec, warm_start=source)
     assert created
@@ -223,11 +222,13 @@ def imported(
 
 
 @pytest.fixture
-def source(storage: ResilientStorage) -> Stored:
+def source(storage: ResilientStorage) -> StoredStudy:
     return make(storage, "source")[0]
 
 
-def test_imported_trials_teach_and_do_not_count(storage: ResilientStorage, source: Stored) -> None:
+def test_imported_trials_teach_and_do_not_count(
+    storage: ResilientStorage, source: StoredStudy
+) -> None:
     add(source, 20.0, learning_rate=0.01, optimizer="adam")
     add(source, 12.0, learning_rate=0.05, optimizer="sgd", state=TrialState.PRUNED)
     add(source, 1.0, learning_rate=0.05, optimizer="sgd", state=TrialState.FAIL)
@@ -238,13 +239,13 @@ def test_imported_trials_teach_and_do_not_count(storage: ResilientStorage, sourc
     assert (first.params, first.values) == ({"learning_rate": 0.01, "optimizer": "adam"}, [20.0])
     assert first.intermediate_values == {1: 20.0}
     assert first.user_attrs == {WARM_START: "source #0"}
-    counts = Ledger(load_study(storage, "new")).counts()
+    counts = Coordinator(load_study(storage, "new")).counts()
     assert (counts.complete, counts.pruned, counts.budget) == (0, 0, 3)
 
 
 @sqlite_only
 def test_only_trials_that_fit_the_new_space_are_taken(
-    storage: ResilientStorage, source: Stored
+    storage: ResilientStorage, source: StoredStudy
 ) -> None:
     add(source, 20.0, learning_rate=0.01, optimizer="adam")
     add(source, 21.0, learning_rate=0.09, optimizer="adam")
@@ -252,7 +253,7 @@ def test_only_trials_that_fit_the_new_space_are_taken(
     narrower = read(learning_rate={"low": 1e-3, "high": 2e-2}, optimizer="adam")
     (trial,) = imported(storage, source, narrower)
     assert trial.params == {"learning_rate": 0.01}
-    assert space.replay(narrower, trial.params) == space.replay(
+    assert space.params_of_trial(narrower, trial.params) == space.params_of_trial(
         source.spec, {"learning_rate": 0.01, "optimizer": "adam"}
     )
 
@@ -267,7 +268,7 @@ def test_a_fixed_value_becomes_one_of_a_range(storage: ResilientStorage) -> None
 
 @sqlite_only
 def test_trials_that_were_trained_otherwise_are_not_taken(
-    storage: ResilientStorage, source: Stored
+    storage: ResilientStorage, source: StoredStudy
 ) -> None:
     add(source, 20.0, learning_rate=0.01, optimizer="adam")
     assert imported(storage, source, read(batch_size=64)) == []
@@ -287,14 +288,16 @@ def test_a_parameter_that_does_not_act_is_not_imported(storage: ResilientStorage
 
 @sqlite_only
 def test_a_warm_start_from_other_images_is_refused(
-    storage: ResilientStorage, source: Stored
+    storage: ResilientStorage, source: StoredStudy
 ) -> None:
     with pytest.raises(StudyMismatchError, match=r"--warm-start source: .* other images"):
         make(storage, "new", data_hash="b" * 64, warm_start=source)
     assert study_names(storage) == ["source"]
 
 
-def test_a_warm_start_is_made_at_the_start_only(storage: ResilientStorage, source: Stored) -> None:
+def test_a_warm_start_is_made_at_the_start_only(
+    storage: ResilientStorage, source: StoredStudy
+) -> None:
     add(source, 20.0, learning_rate=0.01, optimizer="adam")
     make(storage, "new", warm_start=source)
     stored, created = make(storage, "new", warm_start=source)

@@ -14,11 +14,12 @@ import pytest
 import torch
 
 import searchae
-from searchae import data, winner
-from searchae.bundle.figures import evaluated
+from searchae import data, retrain
+from searchae.bundle.evaluation import evaluate_bundle
 from searchae.errors import DataError, DivergedError, UserError
-from searchae.study import Stored
-from searchae.training import EpochResult, mean_image_psnr_db
+from searchae.study.stored import StoredStudy
+from searchae.training.epoch import EpochResult
+from searchae.training.metrics import mean_image_psnr_db
 from tests.integration import finished
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
@@ -27,30 +28,30 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     return finished.search(tmp_path_factory.mktemp("searched"))
 
 
 @pytest.fixture(scope="module")
-def home(stored: Stored) -> Path:
+def home(stored: StoredStudy) -> Path:
     return Path(str(stored.storage.engine.url.database)).parent
 
 
-def plan(stored: Stored, **changes: Any) -> winner.Plan:
-    return winner.plan(stored, **{"epochs": "search", "device": CPU, **changes})
+def plan(stored: StoredStudy, **changes: Any) -> retrain.RetrainPlan:
+    return retrain.plan_retraining(stored, **{"epochs": "search", "device": CPU, **changes})
 
 
-def train(plan: winner.Plan, home: Path, out: Path, **more: Any) -> dict[str, Any]:
+def train(plan: retrain.RetrainPlan, home: Path, out: Path, **more: Any) -> dict[str, Any]:
     def silent(*_: Any) -> None:
         pass
 
     told = {"on_epoch": silent, "note": silent, **more}
-    return winner.train(plan, out=out, data_dir=home / "data", **told)
+    return retrain.train_bundle(plan, out=out, data_dir=home / "data", **told)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(
-    stored: Stored, home: Path, tmp_path_factory: pytest.TempPathFactory
+    stored: StoredStudy, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     """The best trial, five epochs, three seeds."""
     out = tmp_path_factory.mktemp("undisturbed") / "bundle"
@@ -58,7 +59,7 @@ def undisturbed(
 
 
 def test_every_trial_of_the_search_comes_back_to_the_bit(
-    stored: Stored, home: Path, tmp_path: Path
+    stored: StoredStudy, home: Path, tmp_path: Path
 ) -> None:
     trials = stored.study.get_trials(deepcopy=False)
     assert {t.state.name for t in trials} == {"COMPLETE", "PRUNED"}
@@ -76,7 +77,7 @@ def test_every_trial_of_the_search_comes_back_to_the_bit(
 
 
 def test_a_longer_training_passes_through_the_search_s_numbers(
-    stored: Stored, undisturbed: tuple[Path, dict[str, Any]]
+    stored: StoredStudy, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
     told = undisturbed[1]
     assert (told["training"]["epochs"], told["training"]["ended"]) == (5, "epochs")
@@ -87,15 +88,15 @@ def test_a_longer_training_passes_through_the_search_s_numbers(
     )
 
 
-def test_a_difference_is_said_with_what_differs_in_the_runtime(stored: Stored) -> None:
-    trial = winner.find(stored, "best")
+def test_a_difference_is_said_with_what_differs_in_the_runtime(stored: StoredStudy) -> None:
+    trial = retrain.find_trial(stored, "best")
     runtime = {**trial.user_attrs["searchae:runtime"], "threads": 7, "torch": "2.8.0"}
     history = [
         EpochResult(e, 0.1, 0.1, value + 0.25 * (e == 2), value, 0.0, 1.0)
         for e, value in sorted(trial.intermediate_values.items())
     ]
     there = trial.user_attrs["searchae:runtime"]["torch"]
-    told = winner.reproduction(trial, history[:2], runtime=runtime)
+    told = retrain.reproduction(trial, history[:2], runtime=runtime)
     assert told is not None
     assert (told["to_the_bit"], told["epoch"]) == (False, 2)
     assert told["difference_db"] == pytest.approx(0.25)
@@ -112,11 +113,11 @@ def test_the_weights_kept_are_those_of_the_best_validation_epoch(
     psnrs = [float(row["psnr_db"]) for row in rows]
     assert len(psnrs) == 5
     assert told["epoch"] == 1 + psnrs.index(max(psnrs))
-    again = evaluated(out, split="validation", data_dir=home / "data")
+    again = evaluate_bundle(out, split="validation", data_dir=home / "data")
     assert again["psnr_db"] == max(psnrs) == told["validation"]["psnr_db"], "to the bit"
 
 
-def unbounded(made: winner.Plan, *, learning_rate: float) -> winner.Plan:
+def unbounded(made: retrain.RetrainPlan, *, learning_rate: float) -> retrain.RetrainPlan:
     """The same with a net and an optimizer that run away."""
     train = {"optimizer": "sgd", "learning_rate": learning_rate, "regularizer": "none"}
     net = {"output": "none", "activation": "relu"}
@@ -129,19 +130,19 @@ def unbounded(made: winner.Plan, *, learning_rate: float) -> winner.Plan:
 
 
 def test_an_earlier_epoch_is_kept_where_it_was_the_best(
-    stored: Stored, home: Path, tmp_path: Path
+    stored: StoredStudy, home: Path, tmp_path: Path
 ) -> None:
     made = unbounded(plan(stored, epochs="10", patience=0), learning_rate=3.0)
     told = train(made, home, tmp_path / "bundle")
     assert told["training"]["epochs"] == 10
     assert told["epoch"] < 10, "this one rises, then falls by several dB"
-    again = evaluated(tmp_path / "bundle", split="validation", data_dir=home / "data")
+    again = evaluate_bundle(tmp_path / "bundle", split="validation", data_dir=home / "data")
     assert again["psnr_db"] == told["validation"]["psnr_db"]
     assert not told["search"]["to_the_bit"]
 
 
 def test_a_denoiser_is_measured_under_the_noise_that_it_was_validated_under(
-    stored: Stored, home: Path, tmp_path: Path
+    stored: StoredStudy, home: Path, tmp_path: Path
 ) -> None:
     made = plan(stored, epochs="3", patience=0)
     params = replace(
@@ -152,10 +153,10 @@ def test_a_denoiser_is_measured_under_the_noise_that_it_was_validated_under(
         ),
     )
     told = train(replace(made, params=params), home, tmp_path / "bundle")
-    noisy = evaluated(tmp_path / "bundle", split="validation", data_dir=home / "data")
+    noisy = evaluate_bundle(tmp_path / "bundle", split="validation", data_dir=home / "data")
     assert noisy["psnr_db"] == told["validation"]["psnr_db"], "to the bit"
     model = searchae.load(tmp_path / "bundle")
-    splits = data.load(stored.spec.data, data_dir=home / "data", seed=stored.spec.seed)
+    splits = data.load_splits(stored.spec.data, data_dir=home / "data", seed=stored.spec.seed)
     images = splits.validation / 255
     error = (model.reconstruct(images) - images).square().mean((1, 2, 3))
     clean = float((-10 * error.log10()).mean())
@@ -170,7 +171,7 @@ def test_a_denoiser_is_measured_under_the_noise_that_it_was_validated_under(
     ],
 )
 def test_of_a_training_that_goes_wrong_late_the_best_epoch_is_kept(
-    stored: Stored, home: Path, tmp_path: Path, changes: dict[str, Any], ended: str, verb: str
+    stored: StoredStudy, home: Path, tmp_path: Path, changes: dict[str, Any], ended: str, verb: str
 ) -> None:
     notes: list[str] = []
     made = unbounded(plan(stored, epochs="40", patience=0), learning_rate=10.0)
@@ -186,7 +187,7 @@ def test_evaluating_a_bundle_gives_its_metrics_to_the_bit(
 ) -> None:
     out, told = undisturbed
     written = json.loads((out / "metrics.json").read_text())
-    again = evaluated(out, split="test", data_dir=home / "data")
+    again = evaluate_bundle(out, split="test", data_dir=home / "data")
     assert {k: v for k, v in again.items() if k != "bundle"} == {
         k: written[k] for k in again if k != "bundle"
     }
@@ -194,10 +195,10 @@ def test_evaluating_a_bundle_gives_its_metrics_to_the_bit(
 
 
 def test_figures_are_those_of_the_test_split(
-    stored: Stored, home: Path, undisturbed: tuple[Path, dict[str, Any]]
+    stored: StoredStudy, home: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
     out, told = undisturbed
-    splits = data.load(stored.spec.data, data_dir=home / "data", seed=stored.spec.seed)
+    splits = data.load_splits(stored.spec.data, data_dir=home / "data", seed=stored.spec.seed)
     images = splits.test.numpy() / np.float32(255)
     error = ((searchae.load(out).reconstruct(images) - images) ** 2).mean((1, 2, 3))
     assert told["images"] == len(images) == 16
@@ -209,7 +210,7 @@ def test_figures_are_those_of_the_test_split(
 
 
 def test_seeds_change_the_net_but_not_the_splits(
-    stored: Stored, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+    stored: StoredStudy, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
     seeds = undisturbed[1]["seeds"]
     rows = seeds["rows"]
@@ -235,7 +236,7 @@ def test_the_bundle_holds_what_it_names(undisturbed: tuple[Path, dict[str, Any]]
 
 
 def test_an_interrupted_training_goes_on_to_the_same_bits(
-    stored: Stored, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+    stored: StoredStudy, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
     made, out = plan(stored, epochs="5", patience=0, seeds=3), tmp_path / "bundle"
 
@@ -264,7 +265,7 @@ def without_seconds(bundle: Path) -> dict[str, Any]:
 
 
 def test_more_seeds_may_be_asked_for_after_an_interruption_but_nothing_else_changed(
-    stored: Stored, home: Path, tmp_path: Path
+    stored: StoredStudy, home: Path, tmp_path: Path
 ) -> None:
     def interrupt(_seed: int, _result: EpochResult) -> None:
         raise KeyboardInterrupt
@@ -277,7 +278,9 @@ def test_more_seeds_may_be_asked_for_after_an_interruption_but_nothing_else_chan
     assert [row["epochs"] for row in told["seeds"]["rows"]] == [2, 2]
 
 
-def test_two_trainings_do_not_share_a_folder(stored: Stored, home: Path, tmp_path: Path) -> None:
+def test_two_trainings_do_not_share_a_folder(
+    stored: StoredStudy, home: Path, tmp_path: Path
+) -> None:
     def second(_seed: int, _result: EpochResult) -> None:
         train(plan(stored), home, tmp_path)
 
@@ -286,7 +289,7 @@ def test_two_trainings_do_not_share_a_folder(stored: Stored, home: Path, tmp_pat
 
 
 def test_a_folder_with_something_else_is_left_alone(
-    stored: Stored, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+    stored: StoredStudy, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("1")
@@ -295,7 +298,7 @@ def test_a_folder_with_something_else_is_left_alone(
     with pytest.raises(UserError, match="is a file"):
         train(plan(stored), home, tmp_path / "thesis" / "chapter.tex")
     shutil.copytree(undisturbed[0], tmp_path / "bundle")
-    best = winner.find(stored, "best").number
+    best = retrain.find_trial(stored, "best").number
     other = next(t.number for t in stored.study.get_trials(deepcopy=False) if t.number != best)
     with pytest.raises(UserError, match=f"holds the bundle .*\n  trial: {best} -> {other}"):
         train(plan(stored, trial=str(other)), home, tmp_path / "bundle")
@@ -324,14 +327,14 @@ def test_a_folder_with_something_else_is_left_alone(
 
 
 def test_other_images_than_the_study_s_are_refused(
-    stored: Stored, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
+    stored: StoredStudy, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
     shutil.copytree(home / "data", tmp_path / "data")
     finished.other_images(tmp_path)
     with pytest.raises(DataError, match="differs from what the study was made with"):
         train(plan(stored), tmp_path, tmp_path / "bundle")
     with pytest.raises(DataError, match="differs from what the study was made with"):
-        evaluated(undisturbed[0], split="test", data_dir=tmp_path / "data")
+        evaluate_bundle(undisturbed[0], split="test", data_dir=tmp_path / "data")
 
 
 def test_the_winner_of_a_part_is_trained_on_all_images(tmp_path: Path) -> None:
@@ -343,7 +346,7 @@ def test_the_winner_of_a_part_is_trained_on_all_images(tmp_path: Path) -> None:
     assert told["search"] is None, "on other images nothing is reproduced"
     assert part["data_hash"] == stored.data_hash
     assert told["data_hash"] != stored.data_hash
-    again = evaluated(tmp_path / "whole", split="test", data_dir=tmp_path / "data")
+    again = evaluate_bundle(tmp_path / "whole", split="test", data_dir=tmp_path / "data")
     assert (again["psnr_db"], again["data_hash"]) == (told["psnr_db"], told["data_hash"])
     assert (
         train(plan(stored, train_images="all"), tmp_path, tmp_path / "whole")["psnr_db"]
@@ -357,12 +360,13 @@ def test_the_winner_of_a_part_is_trained_on_all_images(tmp_path: Path) -> None:
 
 
 def test_less_may_be_held_out_than_in_the_search(
-    stored: Stored, home: Path, tmp_path: Path
+    stored: StoredStudy, home: Path, tmp_path: Path
 ) -> None:
     told = train(plan(stored, validation=0.125), home, tmp_path / "bundle")
     assert told["training"]["images"] == 112, "of 128; in the search it was a quarter"
     assert (
-        evaluated(tmp_path / "bundle", split="validation", data_dir=home / "data")["images"] == 16
+        evaluate_bundle(tmp_path / "bundle", split="validation", data_dir=home / "data")["images"]
+        == 16
     )
 
 
@@ -374,7 +378,7 @@ def test_a_denoiser_is_not_retrained_without_its_noise(tmp_path: Path) -> None:
 
 
 def test_a_training_that_diverges_at_once_says_which_seed(
-    stored: Stored, home: Path, tmp_path: Path
+    stored: StoredStudy, home: Path, tmp_path: Path
 ) -> None:
     made = unbounded(plan(stored, epochs="2"), learning_rate=1e30)
     with pytest.raises(DivergedError, match=r"^seed 0: training diverged"):
@@ -392,7 +396,7 @@ def test_a_training_that_diverges_at_once_says_which_seed(
     ],
 )
 def test_how_long_is_trained(
-    stored: Stored, changes: dict[str, Any], epochs: int, patience: int
+    stored: StoredStudy, changes: dict[str, Any], epochs: int, patience: int
 ) -> None:
     made = plan(stored, **changes)
     assert (made.params.train.epochs, made.params.train.patience) == (epochs, patience)
@@ -414,7 +418,7 @@ def test_how_long_is_trained(
     ],
 )
 def test_what_cannot_be_retrained_is_refused(
-    stored: Stored, changes: dict[str, Any], said: str
+    stored: StoredStudy, changes: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
         plan(stored, **changes)

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial
 
-from searchae import data, objective
-from searchae import worker as worker_module
-from searchae.data import decoded
+from searchae import data
+from searchae.config.loader import load_study_file
+from searchae.data import decoded_cache
 from searchae.errors import (
     DeadError,
     DeviceError,
@@ -20,12 +20,13 @@ from searchae.errors import (
     OutOfMemoryError,
     StudyStoppedError,
 )
-from searchae.ledger import Ledger
-from searchae.storage import connect
-from searchae.study import Stored, open_study
-from searchae.study_file import load
-from searchae.training import EpochResult
-from searchae.worker import Options, Worker
+from searchae.storage.connection import connect
+from searchae.study.coordination import Coordinator
+from searchae.study.stored import StoredStudy, open_study
+from searchae.training.epoch import EpochResult
+from searchae.worker import loop as worker_module
+from searchae.worker import objective
+from searchae.worker.loop import Worker, WorkerOptions
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -33,11 +34,11 @@ BASELINE_DB = 11.5
 
 
 @pytest.fixture
-def study(folder: Path) -> Callable[..., Stored]:
-    def make(name: str = "tiny", **changes: Any) -> Stored:
+def study(folder: Path) -> Callable[..., StoredStudy]:
+    def make(name: str = "tiny", **changes: Any) -> StoredStudy:
         keys = {"search.pruner": "none", **{k.replace("__", "."): v for k, v in changes.items()}}
-        spec = load(folder / "studies" / "tiny.toml", environment={}, changes=keys)
-        splits = data.load(spec.data, data_dir=folder / "data", seed=spec.seed)
+        spec = load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=keys)
+        splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
         storage = connect(f"sqlite:///{folder / name}.db")
         return open_study(storage, name, spec=spec, data_hash=splits.hash, baseline_db=BASELINE_DB)[
             0
@@ -46,8 +47,8 @@ def study(folder: Path) -> Callable[..., Stored]:
     return make
 
 
-def worker(stored: Stored, folder: Path, *, shares: str = "", **more: Any) -> Worker:
-    options = Options(
+def worker(stored: StoredStudy, folder: Path, *, shares: str = "", **more: Any) -> Worker:
+    options = WorkerOptions(
         device="cpu",
         data_dir=folder / "data",
         artifacts=folder / f"artifacts-{stored.name}",
@@ -56,7 +57,7 @@ def worker(stored: Stored, folder: Path, *, shares: str = "", **more: Any) -> Wo
     return Worker(stored, options, **more)
 
 
-def trials(stored: Stored) -> list[FrozenTrial]:
+def trials(stored: StoredStudy) -> list[FrozenTrial]:
     return stored.study.get_trials(deepcopy=False)
 
 
@@ -68,13 +69,13 @@ def failing_once(error: Exception) -> Callable[..., float]:
         if not met:
             met.append(error)
             raise error
-        return objective.run(trial, params, **rest)
+        return objective.run_trial(trial, params, **rest)
 
     return train
 
 
 def test_a_bug_stops_the_study_for_every_worker_and_shows_its_traceback(
-    study: Callable[..., Stored], folder: Path
+    study: Callable[..., StoredStudy], folder: Path
 ) -> None:
     stored = study()
     with pytest.raises(StudyStoppedError, match="ZeroDivisionError: one over none"):
@@ -84,7 +85,7 @@ def test_a_bug_stops_the_study_for_every_worker_and_shows_its_traceback(
     with pytest.raises(StudyStoppedError, match="one over none"):
         worker(stored, folder).run()
     assert len(trials(stored)) == 1, "nobody goes on burning the budget"
-    Ledger(stored).clear_stop()
+    Coordinator(stored).clear_stop()
     assert worker(stored, folder).run().complete == 6
 
 
@@ -97,7 +98,7 @@ def test_a_bug_stops_the_study_for_every_worker_and_shows_its_traceback(
     ],
 )
 def test_a_trial_without_a_result_is_a_bad_one_that_the_sampler_learns_from(
-    study: Callable[..., Stored], folder: Path, error: Exception, outcome: str
+    study: Callable[..., StoredStudy], folder: Path, error: Exception, outcome: str
 ) -> None:
     stored = study()
     counts = worker(stored, folder, train=failing_once(error)).run()
@@ -110,7 +111,7 @@ def test_a_trial_without_a_result_is_a_bad_one_that_the_sampler_learns_from(
 
 
 def test_without_memory_beside_others_a_worker_leaves_or_waits_for_them(
-    study: Callable[..., Stored], folder: Path, monkeypatch: pytest.MonkeyPatch
+    study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored, full = study(), OutOfMemoryError("2 GiB wanted")
     monkeypatch.setattr(worker_module, "held_by_others", lambda device: 2**30)
@@ -132,7 +133,7 @@ def test_a_trial_that_had_the_memory_or_all_the_time_is_too_large(
     shares: str,
     others: int,
     longest_s: float,
-    study: Callable[..., Stored],
+    study: Callable[..., StoredStudy],
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -144,7 +145,7 @@ def test_a_trial_that_had_the_memory_or_all_the_time_is_too_large(
 
 
 def test_an_exploding_training_is_found_to_diverge(
-    study: Callable[..., Stored], folder: Path
+    study: Callable[..., StoredStudy], folder: Path
 ) -> None:
     stored = study(
         train__learning_rate=1e6,
@@ -176,13 +177,13 @@ def killed_after(epochs: int) -> Callable[..., float]:
                 killed.append(True)
                 raise KilledError
 
-        return objective.run(trial, params, on_epoch=on_epoch, **rest)
+        return objective.run_trial(trial, params, on_epoch=on_epoch, **rest)
 
     return train
 
 
 def test_a_trial_cut_off_after_an_epoch_goes_on_with_the_next_to_the_same_bit(
-    study: Callable[..., Stored], folder: Path
+    study: Callable[..., StoredStudy], folder: Path
 ) -> None:
     undisturbed = study("undisturbed", search__trials=3)
     worker(undisturbed, folder).run()
@@ -200,7 +201,7 @@ def test_a_trial_cut_off_after_an_epoch_goes_on_with_the_next_to_the_same_bit(
             first_epochs.append((trial.number, result.epoch))
             told(result)
 
-        return objective.run(trial, params, on_epoch=on_epoch, **rest)
+        return objective.run_trial(trial, params, on_epoch=on_epoch, **rest)
 
     # A process that dies is seen to be gone; this one lives on.
     with stored.storage.engine.begin() as connection:
@@ -216,7 +217,7 @@ def test_a_trial_cut_off_after_an_epoch_goes_on_with_the_next_to_the_same_bit(
     assert left == [], "checkpoints of ended trials are removed"
 
 
-def test_a_stop_puts_the_trial_back(study: Callable[..., Stored], folder: Path) -> None:
+def test_a_stop_puts_the_trial_back(study: Callable[..., StoredStudy], folder: Path) -> None:
     stored, stop = study(), threading.Event()
 
     def train(trial: Any, params: Any, **rest: Any) -> float:
@@ -226,7 +227,7 @@ def test_a_stop_puts_the_trial_back(study: Callable[..., Stored], folder: Path) 
             stop.set()
             told(result)
 
-        return objective.run(trial, params, on_epoch=on_epoch, **rest)
+        return objective.run_trial(trial, params, on_epoch=on_epoch, **rest)
 
     counts = worker(stored, folder, stop=stop, train=train).run()
     assert counts.put_back == 1
@@ -236,13 +237,13 @@ def test_a_stop_puts_the_trial_back(study: Callable[..., Stored], folder: Path) 
 
 
 def test_a_worker_whose_trial_was_taken_away_ends_it_quietly(
-    study: Callable[..., Stored], folder: Path
+    study: Callable[..., StoredStudy], folder: Path
 ) -> None:
     stored = study(search__trials=2, train__epochs=2)
     taken = []
 
     def train(trial: Any, params: Any, **rest: Any) -> float:
-        value = objective.run(trial, params, **rest)
+        value = objective.run_trial(trial, params, **rest)
         if not taken:
             taken.append(trial.number)
             with stored.storage.engine.begin() as connection:
@@ -263,9 +264,9 @@ def _complete() -> Any:
 
 
 def test_a_machine_that_keeps_failing_is_quarantined_and_its_trials_go_elsewhere(
-    study: Callable[..., Stored], folder: Path, monkeypatch: pytest.MonkeyPatch
+    study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("searchae.worker.REST_S", 0.01)
+    monkeypatch.setattr("searchae.worker.loop.REST_S", 0.01)
     stored, tried = study(), []
 
     def broken(trial: Any, params: Any, **rest: Any) -> float:
@@ -276,23 +277,23 @@ def test_a_machine_that_keeps_failing_is_quarantined_and_its_trials_go_elsewhere
         worker(stored, folder, train=broken).run()
     assert len(tried) == 3
     assert [t.state.name for t in trials(stored)] == ["WAITING"], "put back, and not charged"
-    assert "launch failure" in Ledger(stored).quarantined()[0]
+    assert "launch failure" in Coordinator(stored).quarantined()[0]
     assert worker(stored, folder).run().complete == 6
-    Ledger(stored).clear_stop()
-    assert Ledger(stored).quarantined() == []
+    Coordinator(stored).clear_stop()
+    assert Coordinator(stored).quarantined() == []
 
 
 def test_failures_that_do_not_follow_one_another_are_forgiven(
-    study: Callable[..., Stored], folder: Path, monkeypatch: pytest.MonkeyPatch
+    study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("searchae.worker.REST_S", 0.01)
+    monkeypatch.setattr("searchae.worker.loop.REST_S", 0.01)
     stored, calls = study(), []
 
     def flaky(trial: Any, params: Any, **rest: Any) -> float:
         calls.append(trial.number)
         if len(calls) % 3:
             raise OSError(28, "No space left on device")
-        return objective.run(trial, params, **rest)
+        return objective.run_trial(trial, params, **rest)
 
     assert worker(stored, folder, train=flaky).run().complete == 6
     assert len(calls) == 18
@@ -300,10 +301,10 @@ def test_failures_that_do_not_follow_one_another_are_forgiven(
 
 
 def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
-    study: Callable[..., Stored], folder: Path
+    study: Callable[..., StoredStudy], folder: Path
 ) -> None:
     stored = study(train__epochs=200, search__heartbeat_s=0.2)
-    ledger = Ledger(stored)
+    ledger = Coordinator(stored)
     ledger.set_time_limit(2.0)
     counts = worker(stored, folder).run()
     assert ledger.seconds_left() < 0
@@ -325,7 +326,7 @@ def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
             told(result)
 
         leave = rest.pop("leave")
-        return objective.run(
+        return objective.run_trial(
             trial, params, on_epoch=on_epoch, leave=lambda: again.is_set() or leave(), **rest
         )
 
@@ -338,13 +339,13 @@ def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
 
 
 def test_a_worker_maps_the_images_that_the_search_has_decoded(
-    study: Callable[..., Stored], folder: Path
+    study: Callable[..., StoredStudy], folder: Path
 ) -> None:
     """The source is not read again; the results are the same to the bit."""
     read, mapped = study("read"), study("mapped")
     worker(read, folder).run()
-    splits = data.load(mapped.spec.data, data_dir=folder / "data", seed=mapped.spec.seed)
-    decoded.keep(splits, folder / "data")
+    splits = data.load_splits(mapped.spec.data, data_dir=folder / "data", seed=mapped.spec.seed)
+    decoded_cache.keep_decoded(splits, folder / "data")
     (folder / "data" / "tiny.npz").unlink()
     worker(mapped, folder).run()
     values = [[t.intermediate_values for t in trials(s)] for s in (read, mapped)]

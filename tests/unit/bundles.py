@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from searchae import bundle
-from searchae.models import build
-from searchae.spec import DataSpec, ModelParams, TrainParams
-from searchae.training.penalties import clip_, penalised_weights
+from searchae.config.schema import DataSpec, ModelParams, TrainParams
+from searchae.models.builder import build_model
+from searchae.training.regularizers import clip_, penalised_weights
 
 
 def config(**changes: Any) -> bundle.BundleConfig:
@@ -39,7 +39,7 @@ def config(**changes: Any) -> bundle.BundleConfig:
 def weights(of: bundle.BundleConfig) -> dict[str, torch.Tensor]:
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        model = build(of.model, image_shape=of.image_shape)
+        model = build_model(of.model, image_shape=of.image_shape)
     clip_(penalised_weights(model), of.train.clip)
     return dict(model.state_dict())
 
@@ -47,7 +47,7 @@ def weights(of: bundle.BundleConfig) -> dict[str, torch.Tensor]:
 def write(folder: Path, **changes: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     made = config(**changes)
-    bundle.write(folder, made, weights(made))
+    bundle.write_bundle(folder, made, weights(made))
     return folder
 
 

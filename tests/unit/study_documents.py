@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from searchae.spec import Activation, Optimizer, Regularizer
+from searchae.config.schema import Activation, Optimizer, Regularizer
 
 _widths = st.lists(st.integers(1, 64), min_size=1, max_size=3)
 _factor = st.floats(1e-6, 10, allow_subnormal=False)

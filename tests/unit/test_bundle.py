@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import searchae
-from searchae.bundle import Bundle
-from searchae.bundle.figures import compression, latent_statistics
-from searchae.bundle.pictures import principal_plane
+from searchae.bundle.evaluation import compression, latent_statistics
+from searchae.bundle.model import Bundle
+from searchae.bundle.plots import principal_plane
 from searchae.errors import BundleError
-from searchae.models import build
+from searchae.models.builder import build_model
 from tests.unit import bundles
 
 
@@ -35,7 +35,7 @@ def model(folder: Path) -> Bundle:
 
 def test_it_gives_what_the_net_gives(model: Bundle) -> None:
     images = bundles.images(20)
-    net = build(model.config.model, image_shape=(3, 16, 16)).eval()
+    net = build_model(model.config.model, image_shape=(3, 16, 16)).eval()
     net.load_state_dict(bundles.weights(model.config))
     with torch.inference_mode():
         expected = net.encode(torch.from_numpy(images) / 255)
@@ -258,7 +258,7 @@ def test_weights_outside_the_clip_are_not_written(tmp_path: Path) -> None:
 
 
 def test_batch_norms_come_back_with_their_running_means(tmp_path: Path) -> None:
-    from searchae.spec import ModelParams
+    from searchae.config.schema import ModelParams
 
     net = ModelParams(channels=(4, 8), latent_dim=8, batch_norm=True)
     config = bundles.config(model=net)

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 
 import searchae
-from searchae.bundle import Bundle, images, pictures
-from searchae.bundle.export import Part, export
+from searchae.bundle import images, plots
+from searchae.bundle.export import Part, export_bundle
+from searchae.bundle.model import Bundle
+from searchae.config.schema import DataSpec, TrainParams
 from searchae.errors import BundleError, DataError
-from searchae.spec import DataSpec, TrainParams
 from tests.unit import bundles
 
 
@@ -136,7 +137,7 @@ def test_images_go_back_to_files_of_their_names(tmp_path: Path) -> None:
     assert found == ("a.png", "b/c.jpg.png", "b/d.PNG")
     np.testing.assert_array_equal(got, given)
     with pytest.raises(DataError, match="holds something already"):
-        images.check_out(tmp_path / "out")
+        images.check_output(tmp_path / "out")
 
 
 def test_without_names_images_are_numbered_and_grey_stays_grey(tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_levels_are_rounded() -> None:
 
 def test_the_picture_shows_originals_above_reconstructions(tmp_path: Path, model: Bundle) -> None:
     given = bundles.images(16)
-    pictures.reconstructions(
+    plots.reconstructions_picture(
         tmp_path / "r.png", model, torch.from_numpy(given), title="tiny, trial 3"
     )
     canvas = np.asarray(Image.open(tmp_path / "r.png"))
@@ -184,9 +185,9 @@ def test_the_picture_shows_originals_above_reconstructions(tmp_path: Path, model
 
 def test_the_picture_of_a_denoiser_shows_the_noisy_input_too(tmp_path: Path, model: Bundle) -> None:
     given = torch.from_numpy(bundles.images(3))
-    pictures.reconstructions(tmp_path / "clean.png", model, given, title="")
+    plots.reconstructions_picture(tmp_path / "clean.png", model, given, title="")
     noisy = searchae.load(bundles.write(tmp_path / "n", train=TrainParams(noise_std=0.2)))
-    pictures.reconstructions(tmp_path / "noisy.png", noisy, given, title="")
+    plots.reconstructions_picture(tmp_path / "noisy.png", noisy, given, title="")
     heights = [Image.open(tmp_path / f"{n}.png").height for n in ("clean", "noisy")]
     assert heights[1] - heights[0] == 96 + 6
 
@@ -202,7 +203,7 @@ def test_an_export_gives_what_the_bundle_gives_for_any_batch(
     if suffix == ".onnx":
         pytest.importorskip("onnxscript")
     out = tmp_path / f"net{suffix}"
-    told = export(model, out, part=part)
+    told = export_bundle(model, out, part=part)
     assert told["max_difference"] <= 1e-5
     assert [p.name for p in tmp_path.iterdir()] == [out.name], "one file, nothing beside it"
     pixels = torch.from_numpy(bundles.images(11)) / 255
@@ -229,9 +230,9 @@ def test_without_the_packages_of_onnx_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BundleError, match=r"needs .*onnxruntime: pip install 'searchae\[onnx\]'"):
-        export(model, tmp_path / "net.onnx")
+        export_bundle(model, tmp_path / "net.onnx")
 
 
 def test_an_export_to_something_else_is_refused(tmp_path: Path, model: Bundle) -> None:
     with pytest.raises(BundleError, match=r"ends in .pt2 or .onnx"):
-        export(model, tmp_path / "net.pth")
+        export_bundle(model, tmp_path / "net.pth")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from searchae import catalog
+from searchae.config import catalog
 from searchae.errors import SpecError
 
 
@@ -20,27 +20,29 @@ def here(tmp_path: Path) -> Path:
 
 
 def test_a_study_packed_with_searchae_is_found_from_anywhere(tmp_path: Path) -> None:
-    found = catalog.find("quickstart", tmp_path)
+    found = catalog.find_study_file("quickstart", tmp_path)
     assert found.is_file()
     assert found.parent == catalog.packed_folder()
 
 
 def test_a_file_in_studies_here_comes_before_the_packed_one(here: Path) -> None:
-    assert catalog.find("svhn", here) == here / "studies" / "svhn.toml"
-    assert catalog.find("mnist", here).parent == catalog.packed_folder()
+    assert catalog.find_study_file("svhn", here) == here / "studies" / "svhn.toml"
+    assert catalog.find_study_file("mnist", here).parent == catalog.packed_folder()
 
 
 def test_a_path_is_taken_as_it_is(here: Path) -> None:
-    assert catalog.find("other.toml", here) == here / "other.toml"
-    assert catalog.find("studies/mine.toml", here).samefile(here / "studies" / "mine.toml")
-    assert catalog.find(str(here / "other.toml")) == here / "other.toml"
+    assert catalog.find_study_file("other.toml", here) == here / "other.toml"
+    assert catalog.find_study_file("studies/mine.toml", here).samefile(
+        here / "studies" / "mine.toml"
+    )
+    assert catalog.find_study_file(str(here / "other.toml")) == here / "other.toml"
 
 
 def test_the_current_folder_is_where_names_start(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(here)
-    assert catalog.find("mine").samefile(here / "studies" / "mine.toml")
+    assert catalog.find_study_file("mine").samefile(here / "studies" / "mine.toml")
 
 
 def test_all_that_can_be_named_are_listed_by_name(here: Path) -> None:
@@ -52,7 +54,7 @@ def test_all_that_can_be_named_are_listed_by_name(here: Path) -> None:
 
 def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(here: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        catalog.find("quikstart", here)
+        catalog.find_study_file("quikstart", here)
     message = str(caught.value)
     assert "'quikstart'" in message
     assert "did you mean 'quickstart'?" in message
@@ -62,4 +64,4 @@ def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(here: Path) -> Non
 @pytest.mark.parametrize("path", ["absent.toml", "studies/absent", "studies"])
 def test_what_is_no_file_is_refused(here: Path, path: str) -> None:
     with pytest.raises(SpecError, match=path):
-        catalog.find(path, here)
+        catalog.find_study_file(path, here)

@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
-from searchae.cli import app
+from searchae.cli.app import app
 
 group = typer.main.get_command(app)
 assert isinstance(group, TyperGroup)

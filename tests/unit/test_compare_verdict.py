@@ -10,27 +10,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchae.compare.choice import Contest, SideChoice, _contest
-from searchae.compare.figures import losses, reconstructions
+from searchae.compare.kept_training import TrainingRecord, shown
+from searchae.compare.plots import losses_plot, reconstructions_plot
 from searchae.compare.ranking import Ranking, rank
-from searchae.compare.record import Record, shown
+from searchae.compare.sides import Contest, SideChoice, _contest
 from searchae.compare.verdict import Verdict, judge, notes_of
-from searchae.report.summary import TrialRow
-from searchae.spec import Parameter
-from searchae.training import EpochResult
+from searchae.config.schema import Parameter
+from searchae.study.summary import TrialRow
+from searchae.training.epoch import EpochResult
 
 SEEDS = (1, 2, 3)
 IMAGES = 40
 
 
-def record(trial: int, seed: int, psnr_db: float, *, epochs: int = 3, ended: str = "") -> Record:
+def record(
+    trial: int, seed: int, psnr_db: float, *, epochs: int = 3, ended: str = ""
+) -> TrainingRecord:
     draw = np.random.default_rng(100 * trial + seed)
     images = psnr_db + np.linspace(-3, 3, IMAGES) + 0.01 * draw.normal(size=IMAGES)
     history = [
         EpochResult(e, 0.1, 0.1 / e, psnr_db - 3 + e, psnr_db, 0.1, 1.0)
         for e in range(1, epochs + 1)
     ]
-    return Record(
+    return TrainingRecord(
         trial=trial,
         seed=seed,
         epoch=epochs,
@@ -133,13 +135,13 @@ def test_a_curve_that_ended_early_keeps_its_last_value_in_the_mean() -> None:
         "activation", (SideChoice("relu", 1, 1, (0,)), SideChoice("tanh", 1, 1, (1,)))
     )
     verdict = judge([contest], trained, seeds=SEEDS, best=1)[0]
-    figure = losses(verdict, trained).figure
+    figure = losses_plot(verdict, trained).figure
     by_name = {t.name: list(t.y) for t in figure.data if t.name}
     assert by_name["relu"] == pytest.approx([0.1, 0.05, 0.1 / 3, 0.025])
     assert by_name["tanh"] == pytest.approx([0.1, 0.05])
     both = Contest("activation", (SideChoice("relu", 2, 2, (0, 1)), SideChoice("tanh", 1, 1, (1,))))
     verdict = judge([both], trained, seeds=SEEDS, best=2)[0]
-    by_name = {t.name: list(t.y) for t in losses(verdict, trained).figure.data if t.name}
+    by_name = {t.name: list(t.y) for t in losses_plot(verdict, trained).figure.data if t.name}
     assert by_name["relu"] == pytest.approx([0.1, 0.05, (0.1 / 3 + 0.05) / 2, (0.025 + 0.05) / 2])
 
 
@@ -152,7 +154,7 @@ def test_the_picture_has_a_row_for_the_originals_and_each_side() -> None:
     )
     verdict = judge([contest], trained, seeds=SEEDS, best=1)[0]
     originals = np.full((8, 1, 4, 4), 50, dtype=np.uint8)
-    png = base64.b64decode(reconstructions(verdict, trained, originals))
+    png = base64.b64decode(reconstructions_plot(verdict, trained, originals))
     levels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
     column = levels[:, levels.shape[1] // 2 - 80]
     rows = [int(v) for v in column if v in (50, 100, 200)]
@@ -210,7 +212,7 @@ def test_the_test_split_has_no_part_in_the_rank() -> None:
     trained = {}
     for n, s in [(n, s) for n in (0, 1) for s in SEEDS]:
         made = record(n, s, 25.0 - n)
-        trained[n, s] = Record(**{**vars(made), "psnr_db": np.full(IMAGES, 10.0 + n)})
+        trained[n, s] = TrainingRecord(**{**vars(made), "psnr_db": np.full(IMAGES, 10.0 + n)})
     found = rank(rows, trained, seeds=SEEDS, baseline_db=10.0, same_schedule=True)
     assert found.winner.number == 0
     assert found.test["psnr_db"] == 10.0

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from searchae.config.loader import spec_from_document
 from searchae.dashboard import curves, notes
-from searchae.history import COLUMNS
 from searchae.report.findings import Run
-from searchae.report.summary import TrialRow
-from searchae.study import ERROR, WARM_START, Stored
-from searchae.study_file import from_document
+from searchae.study.attributes import ERROR, WARM_START
+from searchae.study.history import HISTORY_COLUMNS
+from searchae.study.stored import StoredStudy
+from searchae.study.summary import TrialRow
 
 
 def row(**changes: Any) -> TrialRow:
@@ -34,9 +35,9 @@ def row(**changes: Any) -> TrialRow:
 
 
 def note(row: TrialRow, attributes: dict[str, Any] | None = None, *, name: str = "s") -> str:
-    spec = from_document({"data": {"name": "svhn"}, "train": {"epochs": 5}}, source="test")
+    spec = spec_from_document({"data": {"name": "svhn"}, "train": {"epochs": 5}}, source="test")
     study = SimpleNamespace(study_name=name, _study_id=1)
-    stored = Stored(study, None, spec, "a" * 64, 14.75)  # type: ignore[arg-type]
+    stored = StoredStudy(study, None, spec, "a" * 64, 14.75)  # type: ignore[arg-type]
     return notes.trial_note(stored, row, attributes or {}, {})
 
 
@@ -98,7 +99,7 @@ def test_a_fence_is_longer_than_any_within() -> None:
     assert "\n````\nsearchae train --study 'a```b' " in note(row(), name="a```b")
 
 
-HISTORY = dict.fromkeys(COLUMNS, (0.05, 0.03, 0.02))
+HISTORY = dict.fromkeys(HISTORY_COLUMNS, (0.05, 0.03, 0.02))
 REPORTS = {1: 15.0, 2: 18.5, 3: 19.0}
 
 
@@ -108,9 +109,9 @@ def labels(svg: str) -> list[str]:
 
 def test_curves_show_the_trial_the_best_and_the_baseline() -> None:
     best = run(row(number=9), {1: 16.0, 2: 20.0, 3: 22.0, 4: 22.5}, HISTORY)
-    shown = labels(curves.draw(run(row(), REPORTS, HISTORY), best=best, baseline_db=14.0))
+    shown = labels(curves.draw_curves(run(row(), REPORTS, HISTORY), best=best, baseline_db=14.0))
     assert {"trial 4", "best: trial 9", "baseline", "validation", "training (dotted)"} <= {*shown}
-    itself = labels(curves.draw(best, best=best, baseline_db=14.0))
+    itself = labels(curves.draw_curves(best, best=best, baseline_db=14.0))
     assert "trial 9" in itself
     assert "best: trial 9" not in itself
 
@@ -120,14 +121,14 @@ def test_curves_show_the_trial_the_best_and_the_baseline() -> None:
     [
         run(row(psnr_db=None, epochs=0), {}),
         run(row(), {1: 14.0}),
-        run(row(), {1: 14.0, 2: 14.0}, dict.fromkeys(COLUMNS, (0.05, 0.05))),
-        run(row(), {1: -300.0, 50: 20.0}, dict.fromkeys(COLUMNS, (1e30, 0.0, 1e-09))),
-        run(row(), REPORTS, dict.fromkeys(COLUMNS, (0.0, 0.0, 0.0))),
+        run(row(), {1: 14.0, 2: 14.0}, dict.fromkeys(HISTORY_COLUMNS, (0.05, 0.05))),
+        run(row(), {1: -300.0, 50: 20.0}, dict.fromkeys(HISTORY_COLUMNS, (1e30, 0.0, 1e-09))),
+        run(row(), REPORTS, dict.fromkeys(HISTORY_COLUMNS, (0.0, 0.0, 0.0))),
     ],
     ids=["nothing", "one epoch", "level", "far apart", "all zero"],
 )
 def test_curves_stay_within_the_picture(run_: Run) -> None:
-    svg = curves.draw(run_, best=None, baseline_db=14.0)
+    svg = curves.draw_curves(run_, best=None, baseline_db=14.0)
     panels = 2 if run_.history else 1
     root = ET.fromstring(svg)
     assert root.get("width") == str(panels * curves.WIDTH)

@@ -13,10 +13,10 @@ import pytest
 from data_server import NOWHERE, Server, md5, names, put, serve
 from torchvision.datasets import CIFAR10
 
-from searchae.data import hub
-from searchae.data.raw import RawImages
+from searchae.config.schema import DataSpec
+from searchae.data import torchvision_sets
+from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
-from searchae.spec import DataSpec
 
 __all__ = ["serve"]
 
@@ -44,7 +44,7 @@ def publish_cifar10(monkeypatch: pytest.MonkeyPatch, *, url: str = NOWHERE) -> d
 
 
 def cifar10(folder: Path) -> RawImages:
-    return hub.load_cifar10(DataSpec(name="cifar10"), folder, 0, print)
+    return torchvision_sets.load_cifar10(DataSpec(name="cifar10"), folder, 0, print)
 
 
 def check_cifar10(raw: RawImages) -> None:

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from searchae.config.schema import DataSpec
 from searchae.data import csv_file
 from searchae.data.csv_file import load, read
 from searchae.errors import DataError
-from searchae.spec import DataSpec
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 9), np.uint8)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from searchae.data import disk
-from searchae.data.disk import atomic_file, disk_errors, find, is_disk_error, only_one
+from searchae.data.disk import disk_errors, exclusive_preparation, find_data_file, is_disk_error
 from searchae.errors import DataError
+from searchae.files import atomic_file
 
 
 def silent(message: str) -> None: ...
@@ -26,8 +27,8 @@ def test_a_relative_path_is_looked_for_here_then_in_the_data_folder(
         (folder / "both").touch()
     (data / "one").touch()
     monkeypatch.chdir(here)
-    assert find("both", data_dir=data, key="k") == here / "both"
-    assert find("one", data_dir=data, key="k") == data / "one"
+    assert find_data_file("both", data_dir=data, key="k") == here / "both"
+    assert find_data_file("one", data_dir=data, key="k") == data / "one"
 
 
 def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
@@ -35,16 +36,16 @@ def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "x").touch()
-    assert find(str(tmp_path / "x"), data_dir=Path("no"), key="k") == tmp_path / "x"
-    assert find("~/x", data_dir=Path("no"), key="k") == tmp_path / "x"
+    assert find_data_file(str(tmp_path / "x"), data_dir=Path("no"), key="k") == tmp_path / "x"
+    assert find_data_file("~/x", data_dir=Path("no"), key="k") == tmp_path / "x"
     with pytest.raises(DataError, match=r"^k: '/no/y' was not found: nothing is at /no/y$"):
-        find("/no/y", data_dir=tmp_path, key="k")
+        find_data_file("/no/y", data_dir=tmp_path, key="k")
     monkeypatch.chdir(tmp_path)
     wanted = (
         f"at {tmp_path}/y.npz nor at {tmp_path}/data/y.npz; --data-dir or SEARCHAE_DATA_DIR says"
     )
     with pytest.raises(DataError, match=wanted):
-        find("y.npz", data_dir=Path("data"), key="k")
+        find_data_file("y.npz", data_dir=Path("data"), key="k")
 
 
 def test_an_atomic_file_appears_only_when_whole(tmp_path: Path) -> None:
@@ -99,7 +100,7 @@ def test_one_at_a_time_is_let_in_and_the_other_is_told(tmp_path: Path) -> None:
     said: list[str] = []
 
     def enter() -> None:
-        with only_one("x", data_dir=tmp_path / "d", progress=said.append) as held:
+        with exclusive_preparation("x", data_dir=tmp_path / "d", progress=said.append) as held:
             overlaps.append(not (held and inside.acquire(blocking=False)))
             time.sleep(0.05)
             inside.release()
@@ -122,7 +123,7 @@ def test_a_file_system_without_locks_is_worked_on_with_a_warning(
     monkeypatch.setattr(disk.fcntl, "flock", no_locks)
     with (
         caplog.at_level(logging.WARNING),
-        only_one("x", data_dir=tmp_path, progress=silent) as held,
+        exclusive_preparation("x", data_dir=tmp_path, progress=silent) as held,
     ):
         assert not held
     assert "has no locks" in caplog.text
@@ -132,6 +133,6 @@ def test_a_file_system_without_locks_is_worked_on_with_a_warning(
 def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path, below: str) -> None:
     (tmp_path / "file").touch()
     folder = tmp_path / "file" / below
-    entered = only_one("x", data_dir=folder, progress=silent)
+    entered = exclusive_preparation("x", data_dir=folder, progress=silent)
     with pytest.raises(DataError, match=r"cannot write to the data folder .*not a folder"):
         entered.__enter__()

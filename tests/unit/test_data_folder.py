@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from searchae.config.schema import DataSpec
 from searchae.data.folder import load
-from searchae.data.raw import RawImages
+from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
-from searchae.spec import DataSpec
 
 
 def silent(message: str) -> None: ...

@@ -7,10 +7,11 @@ import numpy as np
 import PIL
 import pytest
 
-from searchae.data import house_numbers, load
+from searchae.config.schema import DataSpec
+from searchae.data import house_numbers
 from searchae.data.house_numbers import generate
+from searchae.data.splits import load_splits
 from searchae.errors import DataError
-from searchae.spec import DataSpec
 
 
 def spec(train: int, test: int) -> DataSpec:
@@ -136,7 +137,7 @@ def test_unset_sizes_are_the_defaults(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_whole_way_to_splits(tmp_path: Path) -> None:
-    splits = load(spec(40, 10), data_dir=tmp_path / "new" / "folder", seed=0)
+    splits = load_splits(spec(40, 10), data_dir=tmp_path / "new" / "folder", seed=0)
     assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [36, 4, 10]
 
 

@@ -16,10 +16,10 @@ import scipy.io
 from data_server import NOWHERE, Server, md5, names, put, serve
 from torchvision.datasets import MNIST, SVHN
 
-from searchae.data import hub, mnist
-from searchae.data.raw import RawImages
+from searchae.config.schema import DataSpec
+from searchae.data import mnist, torchvision_sets
+from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
-from searchae.spec import DataSpec
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 12), np.uint8)
 
@@ -46,7 +46,7 @@ def publish_svhn(
 
 def svhn(folder: Path, said: list[str] | None = None) -> RawImages:
     tell = print if said is None else said.append
-    return hub.load_svhn(DataSpec(name="svhn"), folder, 0, tell)
+    return torchvision_sets.load_svhn(DataSpec(name="svhn"), folder, 0, tell)
 
 
 def check_svhn(raw: RawImages) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from searchae.config.schema import DataSpec
 from searchae.data import mnist
-from searchae.data.raw import RawImages
+from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
-from searchae.spec import DataSpec
 
 TRAIN, TEST = "train-images-idx3-ubyte", "t10k-images-idx3-ubyte"
 IMAGES = {

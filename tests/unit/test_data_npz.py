@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from searchae.config.schema import DataSpec
 from searchae.data.npz import load
-from searchae.data.raw import RawImages
+from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
-from searchae.spec import DataSpec
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (6, 5, 7), np.uint8)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from searchae.data import load
-from searchae.spec import DataSpec
+from searchae.config.schema import DataSpec
+from searchae.data.splits import load_splits
 
 FOLDER = os.environ.get("SEARCHAE_TEST_DATA")
 
@@ -25,7 +25,7 @@ def test_the_published_mnist_is_read_from_its_archives(real: Path, tmp_path: Pat
     raw.mkdir(parents=True)
     for archive in (real / "MNIST" / "raw").glob("*-images-*.gz"):
         (raw / archive.name).symlink_to(archive)
-    splits = load(DataSpec(name="mnist"), data_dir=tmp_path, seed=0)
+    splits = load_splits(DataSpec(name="mnist"), data_dir=tmp_path, seed=0)
     assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [54000, 6000, 10000]
     assert splits.image_shape == (1, 28, 28)
     # The mean grey of MNIST's training images, as is well known, is 0.1307.
@@ -35,7 +35,7 @@ def test_the_published_mnist_is_read_from_its_archives(real: Path, tmp_path: Pat
 
 
 def test_cifar_images_in_kerass_layout_are_read(real: Path) -> None:
-    splits = load(DataSpec(name="npz", path="cifar10_10k.npz"), data_dir=real, seed=0)
+    splits = load_splits(DataSpec(name="npz", path="cifar10_10k.npz"), data_dir=real, seed=0)
     assert [len(s) for s in (splits.train, splits.validation, splits.test)] == [9000, 1000, 2000]
     assert splits.image_shape == (3, 32, 32)
     # CIFAR-10's channels have the means 0.491, 0.482 and 0.447.

@@ -10,12 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searchae.data import Splits, describe, load, require
-from searchae.data.raw import RawImages
+from searchae.config.schema import DataSpec, Source
+from searchae.data.raw_images import RawImages
 from searchae.data.sources import SOURCES
-from searchae.data.splits import split
+from searchae.data.splits import Splits, describe_splits, load_splits, require_same_data, split
 from searchae.errors import DataError
-from searchae.spec import DataSpec, Source
 
 
 def numbered(count: int, *, first: int = 0) -> np.ndarray:
@@ -166,7 +165,7 @@ def test_raw_images_that_do_not_fit_are_refused(
 
 def test_describe_is_json_with_counts_and_hash() -> None:
     splits = split(RawImages(numbered(30), numbered(20)), spec(), seed=0)
-    assert json.loads(json.dumps(describe(splits))) == {
+    assert json.loads(json.dumps(describe_splits(splits))) == {
         "train": 27,
         "validation": 3,
         "test": 20,
@@ -179,9 +178,9 @@ def test_describe_is_json_with_counts_and_hash() -> None:
 def test_require_accepts_the_same_data_and_names_both_hashes_otherwise() -> None:
     image = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
     splits = Splits(image, image, image, hash="a" * 64)
-    require(splits, "a" * 64)
+    require_same_data(splits, "a" * 64)
     with pytest.raises(DataError, match=r"hash aaaaaaaaaaaa\).*hash bbbbbbbbbbbb\).*--data-dir"):
-        require(splits, "b" * 64)
+        require_same_data(splits, "b" * 64)
 
 
 def test_every_source_of_a_study_file_can_be_read() -> None:
@@ -190,4 +189,4 @@ def test_every_source_of_a_study_file_can_be_read() -> None:
 
 def test_load_works_without_anyone_to_tell(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", images=np.zeros((30, 8, 8), np.uint8))
-    assert load(spec(), data_dir=tmp_path, seed=0).image_shape == (1, 8, 8)
+    assert load_splits(spec(), data_dir=tmp_path, seed=0).image_shape == (1, 8, 8)

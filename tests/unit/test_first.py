@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from searchae import space
+from searchae.config import space
+from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.schema import StudySpec
 from searchae.errors import SpecError
-from searchae.spec import StudySpec
-from searchae.study_file import from_document, load
 
 MODEL = {
     "activation": {"choices": ["relu", "tanh"]},
@@ -32,7 +32,7 @@ def read(*first: dict[str, Any], **train: Any) -> StudySpec:
         "train": {**TRAIN, **train},
         "search": {"first": list(first)},
     }
-    return from_document(document, source="my.toml")
+    return spec_from_document(document, source="my.toml")
 
 
 def test_given_trials_have_their_fields_types_and_the_space_s_order() -> None:
@@ -40,12 +40,12 @@ def test_given_trials_have_their_fields_types_and_the_space_s_order() -> None:
     (entry,) = spec.search.first
     assert list(entry) == ["channels", "latent_dim", "learning_rate"]
     assert [type(v) for v in entry.values()] == [list, int, float]
-    assert space.first(spec, 0) == {
+    assert space.initial_params(spec, 0) == {
         "channels": "[16, 32]",
         "latent_dim": 16,
         "learning_rate": 1.0,
     }
-    assert space.first(spec, 1) == {}
+    assert space.initial_params(spec, 1) == {}
 
 
 def searched(changes: dict[str, Any], *, sampler: str = "tpe", **search: Any) -> StudySpec:
@@ -54,11 +54,11 @@ def searched(changes: dict[str, Any], *, sampler: str = "tpe", **search: Any) ->
         "train": changes,
         "search": {"sampler": sampler, **search},
     }
-    return from_document(document, source="my.toml")
+    return spec_from_document(document, source="my.toml")
 
 
 def test_a_search_begins_with_the_middle_of_its_space() -> None:
-    begun = space.first(read(), 0)
+    begun = space.initial_params(read(), 0)
     assert begun.pop("learning_rate") == pytest.approx(1e-2)
     assert begun == {
         "activation": "relu",
@@ -66,9 +66,9 @@ def test_a_search_begins_with_the_middle_of_its_space() -> None:
         "latent_dim": 32,  # 36 is not on the grid
         "regularizer": "clip",  # and so no l1_weight
     }
-    assert space.first(read(), 1) == {}
+    assert space.initial_params(read(), 1) == {}
     with_l1 = read(regularizer={"choices": ["clip+l1", "clip"]})
-    assert space.first(with_l1, 0)["l1_weight"] == pytest.approx(10**-4.5)
+    assert space.initial_params(with_l1, 0)["l1_weight"] == pytest.approx(10**-4.5)
 
 
 @pytest.mark.parametrize(
@@ -80,19 +80,21 @@ def test_a_search_begins_with_the_middle_of_its_space() -> None:
     ],
 )
 def test_the_middle_of_whole_numbers_is_one(searched_range: dict[str, Any], middle: int) -> None:
-    found = space.first(searched({"batch_size": searched_range}), 0)["batch_size"]
+    found = space.initial_params(searched({"batch_size": searched_range}), 0)["batch_size"]
     assert (found, type(found)) == (middle, int)
 
 
 def test_the_middle_is_not_taken_where_it_would_teach_nothing_or_is_not_wanted() -> None:
     rates = {"learning_rate": {"low": 0.1, "high": 0.3}}
-    assert space.first(searched(rates), 0) == {"learning_rate": pytest.approx(0.2)}
-    assert space.first(searched(rates, midpoint_first=False), 0) == {}
-    assert space.first(searched(rates, sampler="random"), 0) == {}, "all of it is to be random"
-    assert space.first(searched(rates), 0, warm=True) == {}, "a warm start knows more"
-    assert space.first(searched(rates, first=[{}]), 0) == {}, "what the user begins with"
+    assert space.initial_params(searched(rates), 0) == {"learning_rate": pytest.approx(0.2)}
+    assert space.initial_params(searched(rates, midpoint_first=False), 0) == {}
+    assert space.initial_params(searched(rates, sampler="random"), 0) == {}, (
+        "all of it is to be random"
+    )
+    assert space.initial_params(searched(rates), 0, warm=True) == {}, "a warm start knows more"
+    assert space.initial_params(searched(rates, first=[{}]), 0) == {}, "what the user begins with"
     given = searched(rates, first=[{"learning_rate": 0.15}])
-    assert space.first(given, 0, warm=True) == {"learning_rate": 0.15}
+    assert space.initial_params(given, 0, warm=True) == {"learning_rate": 0.15}
 
 
 def test_a_study_file_has_a_table_for_each(tmp_path: Path) -> None:
@@ -102,15 +104,15 @@ def test_a_study_file_has_a_table_for_each(tmp_path: Path) -> None:
         '[search]\ntrials = 3\n[[search.first]]\noptimizer = "sgd"\n'
         '[[search.first]]\noptimizer = "adam"\n'
     )
-    spec = load(path, environment={})
+    spec = load_study_file(path, environment={})
     assert spec.search.first == ({"optimizer": "sgd"}, {"optimizer": "adam"})
-    dropped = load(path, environment={}, overrides=["search.first=[]"])
+    dropped = load_study_file(path, environment={}, overrides=["search.first=[]"])
     assert dropped.search.first == ()
 
 
 def test_they_are_stored_with_the_study_and_decide_which_study_it_is() -> None:
     spec = read({"activation": "relu", "channels": [8, 16]})
-    assert from_document(spec.document(), source="stored") == spec
+    assert spec_from_document(spec.document(), source="stored") == spec
     (line,) = spec.differences(read())
     assert line.startswith("search.first: [{")
     assert spec.differences(read({"channels": [8, 16], "activation": "relu"})) == []

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from searchae.errors import UserError
-from searchae.fleet import Fleet, jobs, plan_fleet
-from searchae.launch import Job, Resources
+from searchae.launch.base import Job, Resources
+from searchae.launch.sizing import Fleet, plan_fleet, worker_jobs
 from tests.fake_launcher import FakeLauncher
 
 SECRET = "postgresql+psycopg://me:hunter2@db/searchae"
@@ -35,7 +35,7 @@ def planned(machine: Machine, **more: Any) -> Fleet:
 
 
 def started(fleet: Fleet, at_most: int = 100, **environment: str) -> list[Job]:
-    return jobs(
+    return worker_jobs(
         fleet,
         "svhn",
         storage=SECRET,

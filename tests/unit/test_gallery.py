@@ -10,13 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from searchae import gallery, pictures
-from searchae.history import columns, compact
-from searchae.models import Autoencoder, build
-from searchae.spec import ModelParams
-from searchae.training import EpochResult
+from searchae.config.schema import ModelParams
+from searchae.models.autoencoder import Autoencoder
+from searchae.models.builder import build_model
+from searchae.study import gallery
+from searchae.study.history import compact_history, history_columns
+from searchae.training import reconstructions
+from searchae.training.epoch import EpochResult
 
-TILE = pictures.TILE_PX + pictures.GUTTER_PX
+TILE = reconstructions.TILE_PX + reconstructions.GUTTER_PX
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +29,13 @@ def images() -> Tensor:
 
 @pytest.fixture(scope="module")
 def model() -> Autoencoder:
-    return build(ModelParams(kind="dense", hidden=(8,), latent_dim=4), image_shape=(3, 16, 16))
+    return build_model(
+        ModelParams(kind="dense", hidden=(8,), latent_dim=4), image_shape=(3, 16, 16)
+    )
 
 
 def put(folder: Path, number: int, psnr_db: float) -> None:
-    gallery.save(folder, number, Image.new("RGB", (2, 2)), psnr_db=psnr_db)
+    gallery.save_picture(folder, number, Image.new("RGB", (2, 2)), psnr_db=psnr_db)
 
 
 def kept(folder: Path) -> list[int]:
@@ -39,11 +43,11 @@ def kept(folder: Path) -> list[int]:
 
 
 def test_originals_stand_above_in_their_own_pixels(model: Autoencoder, images: Tensor) -> None:
-    picture = pictures.draw(model, images, noise_std=0.0, seed=0, title="t")
+    picture = reconstructions.draw_reconstructions(model, images, noise_std=0.0, seed=0, title="t")
     assert picture.width > 8 * TILE
     pixels = np.asarray(picture)
-    x = pictures.MARGIN_PX + pictures.NAMES_PX
-    y = pictures.MARGIN_PX + 2 * pictures.LABEL_PX
+    x = reconstructions.MARGIN_PX + reconstructions.NAMES_PX
+    y = reconstructions.MARGIN_PX + 2 * reconstructions.LABEL_PX
     first = pixels[y : y + 96, x : x + 96]
     expected = images[0].permute(1, 2, 0).numpy().repeat(6, axis=0).repeat(6, axis=1)
     assert (first == expected).all()
@@ -52,45 +56,53 @@ def test_originals_stand_above_in_their_own_pixels(model: Autoencoder, images: T
 
 
 def test_a_net_that_removes_noise_is_shown_what_it_got(model: Autoencoder, images: Tensor) -> None:
-    plain = pictures.draw(model, images, noise_std=0.0, seed=0, title="t")
-    noisy = pictures.draw(model, images, noise_std=0.3, seed=0, title="t")
+    plain = reconstructions.draw_reconstructions(model, images, noise_std=0.0, seed=0, title="t")
+    noisy = reconstructions.draw_reconstructions(model, images, noise_std=0.3, seed=0, title="t")
     assert noisy.height == plain.height + TILE
-    again = pictures.draw(model, images, noise_std=0.3, seed=0, title="t")
+    again = reconstructions.draw_reconstructions(model, images, noise_std=0.3, seed=0, title="t")
     assert (np.asarray(noisy) == np.asarray(again)).all(), "from the seed alone"
 
 
 def test_fewer_images_than_places_are_drawn_as_they_are(model: Autoencoder, images: Tensor) -> None:
-    assert pictures.draw(model, images[:3], noise_std=0.0, seed=0, title="t").width >= 3 * TILE
+    assert (
+        reconstructions.draw_reconstructions(
+            model, images[:3], noise_std=0.0, seed=0, title="t"
+        ).width
+        >= 3 * TILE
+    )
 
 
 def test_only_the_best_twenty_are_kept(tmp_path: Path) -> None:
     psnrs = {n: float(n % 25) for n in range(30)}
     for number, psnr_db in psnrs.items():
         put(tmp_path, number, psnr_db)
-    gallery.keep_best(tmp_path, psnrs)
-    best = sorted(psnrs, key=lambda n: (-psnrs[n], n))[: gallery.KEPT]
+    gallery.keep_best_pictures(tmp_path, psnrs)
+    best = sorted(psnrs, key=lambda n: (-psnrs[n], n))[: gallery.PICTURES_KEPT]
     assert kept(tmp_path) == sorted(best)
 
 
 def test_a_trial_that_ended_since_we_looked_is_left_alone(tmp_path: Path) -> None:
     put(tmp_path, 7, 3.0)
     put(tmp_path, 8, 1.0)
-    gallery.keep_best(tmp_path, {7: 3.0})
+    gallery.keep_best_pictures(tmp_path, {7: 3.0})
     assert kept(tmp_path) == [7, 8]
 
 
 def test_a_picture_of_an_older_study_of_the_same_name_is_removed(tmp_path: Path) -> None:
     put(tmp_path, 7, 3.0)
-    assert gallery.read(tmp_path, 7, psnr_db=3.5) is None
-    assert gallery.read(tmp_path, 7, psnr_db=3.0) == gallery.path(tmp_path, 7).read_bytes()
-    gallery.keep_best(tmp_path, {7: 3.5})
+    assert gallery.read_picture(tmp_path, 7, psnr_db=3.5) is None
+    assert (
+        gallery.read_picture(tmp_path, 7, psnr_db=3.0)
+        == gallery.picture_path(tmp_path, 7).read_bytes()
+    )
+    gallery.keep_best_pictures(tmp_path, {7: 3.5})
     assert kept(tmp_path) == []
 
 
 def test_what_is_no_picture_is_none(tmp_path: Path) -> None:
-    gallery.path(tmp_path, 1).write_bytes(b"\x89PNG\r\n\x1a\n but not really")
-    assert gallery.read(tmp_path, 1, psnr_db=3.0) is None
-    assert gallery.read(tmp_path / "missing", 1, psnr_db=3.0) is None
+    gallery.picture_path(tmp_path, 1).write_bytes(b"\x89PNG\r\n\x1a\n but not really")
+    assert gallery.read_picture(tmp_path, 1, psnr_db=3.0) is None
+    assert gallery.read_picture(tmp_path / "missing", 1, psnr_db=3.0) is None
 
 
 # -- histories
@@ -101,17 +113,17 @@ def epoch(number: int) -> EpochResult:
 
 
 def test_a_history_is_kept_with_six_digits() -> None:
-    stored = compact([epoch(1), epoch(2)])
+    stored = compact_history([epoch(1), epoch(2)])
     assert stored["train_mse"] == [0.333333, 0.333333]
     assert stored["seconds"] == [123.457, 123.457]
-    assert columns({"searchae:history": stored})["val_mse"] == (0.1, 0.1)
+    assert history_columns({"searchae:history": stored})["val_mse"] == (0.1, 0.1)
 
 
 @pytest.mark.parametrize(
     "broken",
-    [None, "text", {}, {"train_mse": [1.0]}, {**compact([epoch(1)]), "val_mse": ["x"]},
-     {**compact([epoch(1)]), "val_mse": [0.1, 0.2]}],
+    [None, "text", {}, {"train_mse": [1.0]}, {**compact_history([epoch(1)]), "val_mse": ["x"]},
+     {**compact_history([epoch(1)]), "val_mse": [0.1, 0.2]}],
 )  # fmt: skip
 def test_a_history_that_cannot_be_read_is_none(broken: object) -> None:
-    assert columns({"searchae:history": broken}) == {}
-    assert columns({}) == {}
+    assert history_columns({"searchae:history": broken}) == {}
+    assert history_columns({}) == {}

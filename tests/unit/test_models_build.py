@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from searchae.config.schema import Activation, Layer, ModelParams
 from searchae.errors import ModelError
-from searchae.models import Autoencoder, build, parameter_count
 from searchae.models.activations import MONOTONE
-from searchae.spec import Activation, Layer, ModelParams
+from searchae.models.autoencoder import Autoencoder
+from searchae.models.builder import build_model, parameter_count
 
 
 def model(image_shape: tuple[int, int, int] = (1, 28, 28), **params: Any) -> Autoencoder:
     torch.manual_seed(0)
-    return build(ModelParams(**params), image_shape=image_shape)
+    return build_model(ModelParams(**params), image_shape=image_shape)
 
 
 def spatial_sizes(net: nn.Sequential, value: torch.Tensor) -> list[int]:
@@ -189,9 +190,9 @@ def test_what_cannot_be_built_is_refused_with_the_key_and_a_way_out(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         # model_copy: an empty decoder passes no validation, and is never reached here.
-        build(ModelParams().model_copy(update=params), image_shape=(1, 28, 28))
+        build_model(ModelParams().model_copy(update=params), image_shape=(1, 28, 28))
 
 
 def test_an_image_shape_needs_three_positive_sizes() -> None:
     with pytest.raises(ModelError, match=r"\(channels, height, width\), not \(28, 28\)"):
-        build(ModelParams(), image_shape=(28, 28))  # type: ignore[arg-type]
+        build_model(ModelParams(), image_shape=(28, 28))  # type: ignore[arg-type]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from searchae import study_file
-from searchae.models import build, parameter_count
-from searchae.spec import StudySpec, TrialParams
+from searchae.config import loader
+from searchae.config.schema import StudySpec, TrialParams
+from searchae.models.builder import build_model, parameter_count
 
 STUDIES = Path(__file__).parents[2] / "studies"
 PUBLISHED = {"model.activation": "relu", "train.learning_rate": 1e-3, "train.regularizer": "none"}
@@ -20,7 +20,7 @@ REFERENCES = ("pool-conv", "dense", "conv-bn", "gap-conv", "same-size")
 
 
 def reference(name: str) -> StudySpec:
-    return study_file.load(STUDIES / f"{name}.toml", environment={})
+    return loader.load_study_file(STUDIES / f"{name}.toml", environment={})
 
 
 def resolved(name: str, **values: Any) -> TrialParams:
@@ -45,7 +45,7 @@ def resolved(name: str, **values: Any) -> TrialParams:
 def test_the_study_has_the_published_number_of_parameters(
     name: str, values: dict[str, Any], image_shape: tuple[int, int, int], parameters: int
 ) -> None:
-    model = build(resolved(name, **values).model, image_shape=image_shape)
+    model = build_model(resolved(name, **values).model, image_shape=image_shape)
     assert parameter_count(model) == parameters
 
 
@@ -89,7 +89,7 @@ def test_the_published_denoiser_trains_without_noise_first() -> None:
 
 @pytest.mark.parametrize("path", sorted(STUDIES.glob("*.toml")), ids=lambda p: p.stem)
 def test_every_study_says_what_it_is_and_can_be_read(path: Path) -> None:
-    study = study_file.load(path, environment={})
+    study = loader.load_study_file(path, environment={})
     assert study.description
     assert study.space
 
@@ -100,5 +100,5 @@ def test_every_study_says_what_it_is_and_can_be_read(path: Path) -> None:
 def test_our_own_studies_build_for_their_images(
     name: str, image_shape: tuple[int, int, int]
 ) -> None:
-    model = build(resolved(name).model, image_shape=image_shape)
+    model = build_model(resolved(name).model, image_shape=image_shape)
     assert parameter_count(model) > 0

@@ -17,11 +17,13 @@ import torch
 from optuna.trial import TrialState, create_trial
 from torch import Tensor
 
-from searchae import objective
+from searchae.config.schema import ModelParams, TrainParams, TrialParams
 from searchae.errors import LeaseLostError
-from searchae.objective import Checkpoints, PrunedError, sweep
-from searchae.spec import ModelParams, TrainParams, TrialParams
-from searchae.training import EpochResult, Interrupted, checkpoint
+from searchae.training import checkpoint
+from searchae.training.epoch import EpochResult
+from searchae.training.trainer import Interrupted
+from searchae.training.trial_checkpoints import Checkpoints, PrunedError, remove_old_checkpoints
+from searchae.worker import objective
 
 CPU = torch.device("cpu")
 EPOCHS = 4
@@ -164,7 +166,7 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
         stop: Callable[[], bool] = lambda: False,
         thread: ThreadPoolExecutor | None = None,
     ) -> float:
-        return objective.run(
+        return objective.run_trial(
             trial,
             trial_params or params(),
             images=images,
@@ -424,10 +426,10 @@ def test_sweeping_leaves_only_the_checkpoints_of_trials_that_go_on(tmp_path: Pat
     names = [f"{n:06d}-000003-{'a' * 64}.pt" for n in range(6)]
     for name in (*names, "000003-000004.host-7.draft", ".000001-000001.tmp", "notes.txt"):
         (tmp_path / name).touch()
-    assert sweep(tmp_path, study) == 4
+    assert remove_old_checkpoints(tmp_path, study) == 4
     left = {p.name for p in tmp_path.iterdir()}
     assert left == {"notes.txt", *(names[n] for n in (running, 2, 4, 5))}
-    assert sweep(tmp_path / "missing", study) == 0
+    assert remove_old_checkpoints(tmp_path / "missing", study) == 0
 
 
 def test_a_lost_lease_is_noticed_before_the_pruner_is_asked(run: Run) -> None:
@@ -479,4 +481,4 @@ def test_a_file_s_name_says_trial_epoch_and_content(checkpoints: Checkpoints) ->
     (file,) = checkpoints.folder.iterdir()
     number, epoch, sha256 = file.stem.split("-")
     assert (int(number), int(epoch)) == (7, 3)
-    assert checkpoint.load(file, sha256)["epoch"] == 3
+    assert checkpoint.load_checkpoint(file, sha256)["epoch"] == 3

@@ -9,15 +9,23 @@ from typing import Any
 import pytest
 import torch
 
-from searchae import probe
-from searchae.models import build
-from searchae.probe import CONTEXT_BYTES, Memory, ProbeError, Reading, Work, choose, has_room
-from searchae.spec import ModelParams
-from searchae.study_file import load
+from searchae.config.loader import load_study_file
+from searchae.config.schema import ModelParams
+from searchae.models.builder import build_model
+from searchae.training.device import CONTEXT_BYTES
+from searchae.tune import gpu_probe
+from searchae.tune.gpu_probe import (
+    GpuMemory,
+    ProbeError,
+    ProbeTask,
+    Throughput,
+    choose_workers_per_device,
+    has_room,
+)
 from tests.unit.tiny_training import params
 
 GIB = 2**30
-TINY = Work(params(), (1, 8, 8), "cpu", "fp32")
+TINY = ProbeTask(params(), (1, 8, 8), "cpu", "fp32")
 
 
 @pytest.mark.parametrize(
@@ -32,23 +40,23 @@ TINY = Work(params(), (1, 8, 8), "cpu", "fp32")
     ],
 )
 def test_more_are_chosen_as_long_as_each_doubling_pays(rates: list[float], chosen: int) -> None:
-    readings = [Reading(n, r) for n, r in zip(probe.COUNTS, rates, strict=False)]
-    assert choose(readings) == chosen
+    readings = [Throughput(n, r) for n, r in zip(gpu_probe.COUNTS, rates, strict=False)]
+    assert choose_workers_per_device(readings) == chosen
 
 
 def test_there_must_be_room_for_tensors_and_for_what_cuda_itself_takes() -> None:
-    one = Memory(reserved=2 * GIB, free=70 * GIB, total=80 * GIB)
+    one = GpuMemory(reserved=2 * GIB, free=70 * GIB, total=80 * GIB)
     assert has_room(one, 4)
     assert not has_room(one, 24), "the last tenth stays free"
-    full = Memory(reserved=GIB, free=8 * GIB + GIB + CONTEXT_BYTES, total=80 * GIB)
+    full = GpuMemory(reserved=GIB, free=8 * GIB + GIB + CONTEXT_BYTES, total=80 * GIB)
     assert has_room(full, 1)
     assert not has_room(full, 2)
     assert has_room(None, 100), "a CPU's memory is not counted"
 
 
 def test_real_processes_train_at_once() -> None:
-    told: list[Reading] = []
-    readings = probe.measure(TINY, counts=(1, 2), seconds=0.2, told=told.append)
+    told: list[Throughput] = []
+    readings = gpu_probe.measure_throughput(TINY, counts=(1, 2), seconds=0.2, told=told.append)
     assert [r.processes for r in readings] == [1, 2]
     assert all(r.images_per_s > 0 for r in readings)
     assert told == readings
@@ -72,7 +80,7 @@ def test_where_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Member:
-        memory = Memory(0, 0, 0)
+        memory = GpuMemory(0, 0, 0)
 
     hired: list[Member] = []
 
@@ -83,34 +91,34 @@ def test_where_it_ends(
         return hired[-count:]
 
     def rate(crew: list[Member], _: float) -> float:
-        return rates[probe.COUNTS.index(len(crew))]
+        return rates[gpu_probe.COUNTS.index(len(crew))]
 
-    monkeypatch.setattr(probe, "_hired", hire)
-    monkeypatch.setattr(probe, "_together", rate)
-    monkeypatch.setattr(probe, "has_room", lambda memory, more: more <= room)
-    assert [r.processes for r in probe.measure(TINY)] == measured
+    monkeypatch.setattr(gpu_probe, "_hired", hire)
+    monkeypatch.setattr(gpu_probe, "_together", rate)
+    monkeypatch.setattr(gpu_probe, "has_room", lambda memory, more: more <= room)
+    assert [r.processes for r in gpu_probe.measure_throughput(TINY)] == measured
 
 
 def test_a_net_that_cannot_be_trained_is_an_error() -> None:
-    wrong = Work(params({"downsample": "pool", "channels": (4, 8)}), (1, 7, 7), "cpu", "fp32")
+    wrong = ProbeTask(params({"downsample": "pool", "channels": (4, 8)}), (1, 7, 7), "cpu", "fp32")
     with pytest.raises(ProbeError, match=r"ModelError: .*pool"):
-        probe.measure(wrong, counts=(1,), seconds=0.1)
+        gpu_probe.measure_throughput(wrong, counts=(1,), seconds=0.1)
     assert not multiprocessing.active_children()
 
 
 def test_a_process_that_is_killed_is_an_error_and_not_a_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hired = probe._hired
+    hired = gpu_probe._hired
 
-    def short_lived(*about: Any) -> list[probe._Member]:
+    def short_lived(*about: Any) -> list[gpu_probe._Member]:
         crew = hired(*about)
         crew[0]._process.kill()
         return crew
 
-    monkeypatch.setattr(probe, "_hired", short_lived)
+    monkeypatch.setattr(gpu_probe, "_hired", short_lived)
     with pytest.raises(ProbeError, match="has died"):
-        probe.measure(TINY, counts=(1,), seconds=0.1)
+        gpu_probe.measure_throughput(TINY, counts=(1,), seconds=0.1)
 
 
 def test_the_largest_net_of_a_study_is_measured(
@@ -123,16 +131,16 @@ def test_the_largest_net_of_a_study_is_measured(
         "[train]\nlearning_rate = { low = 1e-4, high = 1e-2, log = true }\n"
         "batch_size = { choices = [64, 256] }\n"
     )
-    measured: list[Work] = []
+    measured: list[ProbeTask] = []
 
-    def measure(work: Work, *, told: object) -> list[Reading]:
+    def measure(work: ProbeTask, *, told: object) -> list[Throughput]:
         measured.append(work)
-        return [Reading(1, 100.0), Reading(2, 190.0)]
+        return [Throughput(1, 100.0), Throughput(2, 190.0)]
 
-    monkeypatch.setattr(probe, "measure", measure)
+    monkeypatch.setattr(gpu_probe, "measure", measure)
     notes: list[str] = []
-    found = probe.workers_per_device(
-        load(path),
+    found = gpu_probe.workers_per_device(
+        load_study_file(path),
         image_shape=(1, 28, 28),
         images=900,
         held_out=100,
@@ -143,7 +151,7 @@ def test_the_largest_net_of_a_study_is_measured(
     assert found == 2
     (work,) = measured
     assert (work.device, work.image_shape) == ("cuda", (1, 28, 28))
-    assert build(work.params.model, image_shape=(1, 28, 28)).latent_size == 64
+    assert build_model(work.params.model, image_shape=(1, 28, 28)).latent_size == 64
     assert work.params.model == ModelParams(
         **{**work.params.model.model_dump(), "channels": (16, 32)}
     )
@@ -155,16 +163,16 @@ def test_the_largest_net_of_a_study_is_measured(
 def test_a_net_that_drawn_images_do_not_suit_gets_a_gpu_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(work: Work, *, told: object) -> list[Reading]:
+    def measure(work: ProbeTask, *, told: object) -> list[Throughput]:
         raise ProbeError("DeadError: the net is dead")
 
-    monkeypatch.setattr(probe, "measure", measure)
+    monkeypatch.setattr(gpu_probe, "measure", measure)
     path = tmp_path / "study.toml"
     path.write_text('[data]\nname = "mnist"\n')
     notes: list[str] = []
     about = {"image_shape": (1, 28, 28), "images": 900, "held_out": 100, "precision": "fp32"}
-    found = probe.workers_per_device(
-        load(path),
+    found = gpu_probe.workers_per_device(
+        load_study_file(path),
         device=torch.device("cuda"),
         note=notes.append,
         **about,  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import references
 from benchmarks.reference_rows import ROWS, Comparison, Row
-from searchae import catalog, study_file
+from searchae.config import catalog, loader
 
 KEYS = [row.key for row in ROWS]
 
@@ -48,7 +48,9 @@ def test_every_row_s_study_can_be_read_and_begins_with_what_was_published(
 ) -> None:
     settings = {**row.source.settings(tmp_path), **row.settings, **row.search}
     words = references._settings(settings)
-    spec = study_file.load(catalog.find(row.study), environment={}, overrides=words[1::2])
+    spec = loader.load_study_file(
+        catalog.find_study_file(row.study), environment={}, overrides=words[1::2]
+    )
     assert spec.search.first[0]["activation"] == "relu"
     assert row.trials > len(spec.search.first), "it searches on"
     if isinstance(row, Row):

@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from searchae.errors import NoStudyError, UserError
 from searchae.report import frame, tensorboard
-from searchae.report.findings import Findings, collect
+from searchae.report.findings import Findings, collect_findings
 from tests.reported_study import EPOCHS, add, make_study
 
 
@@ -27,7 +27,7 @@ def found(folder: Path) -> Findings:
     stored = make_study(folder, 6)
     add(stored, outcome="diverged", error="nan", epochs=0)
     add(stored, TrialState.RUNNING, epochs=0)
-    return collect(stored, artifacts=folder)
+    return collect_findings(stored, artifacts=folder)
 
 
 def test_a_csv_file_has_a_line_a_trial(tmp_path: Path, found: Findings) -> None:
@@ -59,7 +59,7 @@ def test_a_parquet_file_holds_the_same_with_types(tmp_path: Path, found: Finding
 
 
 def test_a_study_without_trials_has_its_columns(tmp_path: Path) -> None:
-    found = collect(make_study(tmp_path), artifacts=tmp_path)
+    found = collect_findings(make_study(tmp_path), artifacts=tmp_path)
     frame.write_csv(tmp_path / "t.csv", found.spec, found.runs)
     head = (tmp_path / "t.csv").read_text()
     assert head.startswith("number,state,outcome,psnr_db,")
@@ -81,7 +81,7 @@ def test_reading_trials_makes_no_database(tmp_path: Path) -> None:
 def test_tensorboard_gets_every_epoch_and_the_parameters(tmp_path: Path, found: Findings) -> None:
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     for _ in range(2):  # the second time replaces the first
-        assert tensorboard.write(tmp_path, found.runs) == 6
+        assert tensorboard.write_tensorboard(tmp_path, found.runs) == 6
     run = found.runs[0]
     read = events.EventAccumulator(str(tmp_path / "trial-000000"))
     read.Reload()
@@ -100,7 +100,7 @@ def parquet(path: Path, found: Findings) -> None:
 
 
 def board(path: Path, found: Findings) -> None:
-    tensorboard.write(path, found.runs)
+    tensorboard.write_tensorboard(path, found.runs)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from searchae.report import figures, parameters
+from searchae.report import drawing, figures, parameters
 from searchae.report.drawing import Plot, log_axis
-from searchae.report.findings import Findings, collect
-from searchae.study import Stored
+from searchae.report.findings import Findings, collect_findings
+from searchae.study.stored import StoredStudy
 from tests.reported_study import BASELINE_DB, DOCUMENT, EPOCHS, add, make_study, make_trial
 
 
@@ -25,11 +25,11 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     folder = tmp_path_factory.mktemp("figures")
     stored = make_study(folder, 30)
     add(stored, outcome="diverged", error="the loss is nan")
-    return collect(stored, artifacts=folder)
+    return collect_findings(stored, artifacts=folder)
 
 
 def empty(folder: Path) -> Findings:
-    return collect(make_study(folder), artifacts=folder)
+    return collect_findings(make_study(folder), artifacts=folder)
 
 
 def traces(plot: Plot) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def numbers(values: Any) -> list[float]:
 
 
 def test_each_trial_stands_in_the_history_by_how_it_ended(found: Findings) -> None:
-    shown = traces(figures.history(found))
+    shown = traces(figures.history_plot(found))
     assert list(shown["pruned"].x) == list(range(2, 30, 3))
     assert len(shown["complete"].x) == 20
     assert (list(shown["ended badly"].x), list(shown["ended badly"].y)) == ([30], [BASELINE_DB])
@@ -54,7 +54,7 @@ def test_each_trial_stands_in_the_history_by_how_it_ended(found: Findings) -> No
 
 
 def test_the_best_so_far_only_rises_and_leaves_pruned_trials_out(found: Findings) -> None:
-    line = traces(figures.history(found))["best so far"]
+    line = traces(figures.history_plot(found))["best so far"]
     assert all(a <= b for a, b in itertools.pairwise(line.y))
     complete = {r.row.number: r.psnr_db for r in found.runs if r.row.state == "complete"}
     for number, best in zip(line.x, line.y, strict=True):
@@ -65,12 +65,12 @@ def test_a_pruned_trial_better_than_all_is_not_the_best_so_far(tmp_path: Path) -
     stored = make_study(tmp_path)
     add(stored, TrialState.PRUNED, value=99.0, epochs=1)
     add(stored, value=20.0)
-    shown = traces(figures.history(collect(stored, artifacts=tmp_path)))
+    shown = traces(figures.history_plot(collect_findings(stored, artifacts=tmp_path)))
     assert list(shown["best so far"].y) == [20.0]
 
 
 def test_every_curve_is_drawn_and_the_best_once_more(found: Findings) -> None:
-    shown = traces(figures.curves(found))
+    shown = traces(figures.curves_plot(found))
     assert len(numbers(shown["pruned"].x)) == 10 * 3
     assert len(numbers(shown["complete"].x)) == 21 * EPOCHS
     assert list(shown["best"].y)[:-1] == list(found.best[0].reports.values())
@@ -86,7 +86,7 @@ def test_of_a_thousand_curves_200_are_drawn_the_best_among_them_and_the_page_say
     ][:1000]
     best = sorted((r for r in many if r.is_good), key=lambda r: -r.psnr_db)
     found = replace(found, runs=tuple(many), best=tuple(best))
-    plot = figures.curves(found)
+    plot = figures.curves_plot(found)
     shown = traces(plot)
     gaps = [list(shown[k].x).count(None) for k in ("pruned", "complete")]
     assert sum(gaps) == figures.MOST_CURVES
@@ -94,7 +94,7 @@ def test_of_a_thousand_curves_200_are_drawn_the_best_among_them_and_the_page_say
     texts = set(shown["complete"].text)
     for run in best[:100]:
         assert any(f"trial {run.row.number}</b>" in t for t in texts)
-    assert parameters.parallel(found).note.endswith("Drawn: 200 of 667 trials.")
+    assert parameters.parallel_plot(found).note.endswith("Drawn: 200 of 667 trials.")
 
 
 # -- the parameters
@@ -105,7 +105,7 @@ def test_what_matters_is_found_to_be_important(found: Findings) -> None:
     assert next(iter(shares)) == "learning_rate"
     assert sum(shares.values()) == pytest.approx(1)
     assert set(shares) == {p.name for p in found.spec.space}
-    plot = parameters.importances(found)
+    plot = parameters.importances_plot(found)
     assert list(plot.figure.data[0].y)[-1] == "learning_rate", "the first stands on top"
     assert "best 12 of 31" in plot.note
 
@@ -124,7 +124,7 @@ def test_a_choice_that_the_pruner_always_stopped_is_found_to_matter(tmp_path: Pa
         )
         trial.params["activation"] = "tanh" if stopped else "relu"
         stored.study.add_trial(trial)
-    shares = collect(stored, artifacts=tmp_path).importances.shares
+    shares = collect_findings(stored, artifacts=tmp_path).importances.shares
     assert next(iter(shares)) == "activation"
     assert shares["activation"] > 0.5
 
@@ -135,7 +135,7 @@ def test_where_most_trials_ended_badly_the_best_are_the_others(tmp_path: Path) -
     for number in range(24):
         bad = {"outcome": "dead", "error": "constant"} if number < 14 else {}
         add(stored, value=BASELINE_DB + number, **bad)
-    found = collect(stored, artifacts=tmp_path).importances
+    found = collect_findings(stored, artifacts=tmp_path).importances
     assert (found.top, found.trials) == (10, 24)
     assert sum(found.shares.values()) == pytest.approx(1)
     assert len(set(found.shares.values())) > 1
@@ -143,8 +143,8 @@ def test_where_most_trials_ended_badly_the_best_are_the_others(tmp_path: Path) -
 
 @pytest.mark.parametrize(("trials", "reason"), [(0, "0 trials"), (9, "9 trials ended")])
 def test_too_few_trials_for_importances_are_told(tmp_path: Path, trials: int, reason: str) -> None:
-    found = collect(make_study(tmp_path, trials), artifacts=tmp_path)
-    plot = parameters.importances(found)
+    found = collect_findings(make_study(tmp_path, trials), artifacts=tmp_path)
+    plot = parameters.importances_plot(found)
     assert plot.figure is None
     assert reason in plot.note
 
@@ -153,13 +153,13 @@ def test_equal_results_have_no_importances(tmp_path: Path) -> None:
     stored = make_study(tmp_path)
     for _ in range(12):
         add(stored, value=20.0)
-    plot = parameters.importances(collect(stored, artifacts=tmp_path))
+    plot = parameters.importances_plot(collect_findings(stored, artifacts=tmp_path))
     assert plot.figure is None
     assert "same PSNR" in plot.note
 
 
 def test_a_line_of_the_parallel_coordinates_is_a_completed_trial(found: Findings) -> None:
-    plot = parameters.parallel(found)
+    plot = parameters.parallel_plot(found)
     lines = [t for t in plot.figure.data if t.mode == "lines"]
     assert sum(list(t.x).count(None) for t in lines) == 20
     assert {t.name for t in lines} == {"lower half", "upper half", "best tenth"}
@@ -171,7 +171,7 @@ def test_a_line_of_the_parallel_coordinates_is_a_completed_trial(found: Findings
 
 
 def test_a_trial_without_a_conditional_value_passes_beside_its_row(found: Findings) -> None:
-    plot = parameters.parallel(found)
+    plot = parameters.parallel_plot(found)
     names = [p.name for p in found.spec.space]
     row = names.index("l1_weight")
     beside = sum(
@@ -183,7 +183,7 @@ def test_a_trial_without_a_conditional_value_passes_beside_its_row(found: Findin
 
 
 def test_slices_have_the_parameter_s_own_axis(found: Findings) -> None:
-    plots = {p.title: p.figure for p in parameters.slices(found)}
+    plots = {p.title: p.figure for p in parameters.slice_plots(found)}
     assert list(plots) == [p.name for p in found.spec.space]
     assert plots["learning_rate"].layout.xaxis.type == "log"
     assert plots["batch_size"].layout.xaxis.type is None
@@ -201,7 +201,7 @@ def test_slices_have_the_parameter_s_own_axis(found: Findings) -> None:
 
 
 def test_losses_are_the_recorded_ones_of_the_best_five(found: Findings) -> None:
-    plot = figures.losses(found)
+    plot = figures.losses_plot(found)
     assert len(plot.figure.data) == 2 * figures.TOP
     first = found.best[0]
     assert list(plot.figure.data[0].y) == list(first.history["val_mse"])
@@ -212,9 +212,9 @@ def test_losses_are_the_recorded_ones_of_the_best_five(found: Findings) -> None:
 def test_a_study_without_histories_says_so(tmp_path: Path) -> None:
     stored = make_study(tmp_path)
     add(stored, outcome="diverged")
-    found = collect(stored, artifacts=tmp_path)
-    assert figures.losses(found).figure is None
-    assert "Not recorded" in figures.losses(found).note
+    found = collect_findings(stored, artifacts=tmp_path)
+    assert figures.losses_plot(found).figure is None
+    assert "Not recorded" in figures.losses_plot(found).note
 
 
 # -- all
@@ -223,18 +223,18 @@ def test_a_study_without_histories_says_so(tmp_path: Path) -> None:
 def test_an_empty_study_has_reasons_in_the_place_of_figures(tmp_path: Path) -> None:
     found = empty(tmp_path)
     makers = (
-        figures.history,
-        figures.curves,
-        figures.losses,
-        figures.sparsity,
-        parameters.importances,
-        parameters.parallel,
+        figures.history_plot,
+        figures.curves_plot,
+        figures.losses_plot,
+        figures.sparsity_plot,
+        parameters.importances_plot,
+        parameters.parallel_plot,
     )
     for make in makers:
         plot = make(found)
         assert plot.figure is None
         assert plot.note
-    assert parameters.slices(found) == []
+    assert parameters.slice_plots(found) == []
 
 
 def test_a_study_that_searches_nothing_has_a_history(tmp_path: Path) -> None:
@@ -242,20 +242,20 @@ def test_a_study_that_searches_nothing_has_a_history(tmp_path: Path) -> None:
     stored = make_study(tmp_path, document=document)
     add_fixed(stored, 20.0)
     add_fixed(stored, 21.0)
-    found = collect(stored, artifacts=tmp_path)
-    assert list(traces(figures.history(found))["complete"].y) == [20.0, 21.0]
-    assert parameters.parallel(found).figure is None
-    assert parameters.slices(found) == []
+    found = collect_findings(stored, artifacts=tmp_path)
+    assert list(traces(figures.history_plot(found))["complete"].y) == [20.0, 21.0]
+    assert parameters.parallel_plot(found).figure is None
+    assert parameters.slice_plots(found) == []
 
 
-def add_fixed(stored: Stored, value: float) -> None:
+def add_fixed(stored: StoredStudy, value: float) -> None:
     from optuna.trial import create_trial
 
     stored.study.add_trial(create_trial(value=value, intermediate_values={1: value}))
 
 
 def test_text_that_looks_like_html_is_text_in_a_figure(tmp_path: Path) -> None:
-    assert parameters.escaped("<a href='x'>&") == "&lt;a href='x'&gt;&amp;"
+    assert drawing.escaped("<a href='x'>&") == "&lt;a href='x'&gt;&amp;"
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,15 @@ import pytest
 from optuna.trial import TrialState
 from PIL import Image
 
-from searchae import gallery
+from searchae.config.loader import spec_from_document
+from searchae.formatting import format_duration
 from searchae.report import page as report
-from searchae.report.findings import Findings, collect, comparison_file
+from searchae.report.findings import Findings, collect_findings, comparison_file
 from searchae.report.markup import Section, table
 from searchae.report.sections import SECTIONS
 from searchae.report.toml import toml
-from searchae.study import Stored
-from searchae.study_file import from_document
-from searchae.words import duration
+from searchae.study import gallery
+from searchae.study.stored import StoredStudy
 from tests.reported_study import DOCUMENT, add, make_study
 
 EVIL = "<script>alert(1)</script>"
@@ -67,12 +67,12 @@ def found(folder: Path) -> Findings:
     add(stored, outcome="diverged", error="training diverged: the loss is nan")
     add(stored, outcome="diverged", error="again")
     add(stored, TrialState.FAIL, outcome="lost", error="three workers died", epochs=0)
-    return collect(stored, artifacts=folder)
+    return collect_findings(stored, artifacts=folder)
 
 
 @pytest.fixture(scope="module")
 def html(found: Findings) -> str:
-    return report.page(found)
+    return report.report_page(found)
 
 
 @pytest.fixture(scope="module")
@@ -80,8 +80,8 @@ def read(html: str) -> Reader:
     return Reader(html)
 
 
-def page_of(stored: Stored, artifacts: Path) -> Reader:
-    return Reader(report.page(collect(stored, artifacts=artifacts)))
+def page_of(stored: StoredStudy, artifacts: Path) -> Reader:
+    return Reader(report.report_page(collect_findings(stored, artifacts=artifacts)))
 
 
 # -- what it says
@@ -179,7 +179,7 @@ def test_without_pictures_the_report_says_where_they_would_be(read: Reader) -> N
 
 def test_the_study_file_in_it_makes_the_same_study(html: str, found: Findings) -> None:
     text = toml(found.spec.document())
-    assert from_document(tomllib.loads(text), source="report") == found.spec
+    assert spec_from_document(tomllib.loads(text), source="report") == found.spec
     assert "learning_rate = { low = 0.0001, high = 0.1, log = true }" in html
     odd = {"description": 'quote " back \\ line\n tab\t bell \x07 del \x7f smile \U0001f600 é'}
     assert tomllib.loads(toml(odd)) == odd
@@ -205,7 +205,7 @@ def test_a_section_can_be_added(found: Findings) -> None:
     def nothing(_: Findings) -> None:
         return None
 
-    shown = Reader(report.page(found, [*SECTIONS, comparison, nothing]))
+    shown = Reader(report.report_page(found, [*SECTIONS, comparison, nothing]))
     assert shown.text.rstrip().endswith("Which wins 33 trials The plots need JavaScript.")
     assert ("a", {"href": "#comparison"}) in shown.tags
 
@@ -215,23 +215,23 @@ def test_a_section_can_be_added(found: Findings) -> None:
 
 def test_the_pictures_of_the_best_five_are_in_it(tmp_path: Path) -> None:
     stored = make_study(tmp_path, 12)
-    best = collect(stored, artifacts=tmp_path).best
-    place = gallery.folder(tmp_path, "s")
+    best = collect_findings(stored, artifacts=tmp_path).best
+    place = gallery.gallery_folder(tmp_path, "s")
     for run in best:
         picture = Image.new("RGB", (4, 4), (run.row.number, 0, 0))
-        gallery.save(place, run.row.number, picture, psnr_db=run.psnr_db)
+        gallery.save_picture(place, run.row.number, picture, psnr_db=run.psnr_db)
     shown = page_of(stored, tmp_path)
     sources = [str(a["src"]) for tag, a in shown.tags if tag == "img"]
-    expected = [gallery.path(place, r.row.number).read_bytes() for r in best[:5]]
+    expected = [gallery.picture_path(place, r.row.number).read_bytes() for r in best[:5]]
     prefix = "data:image/png;base64,"
     assert [base64.b64decode(s.removeprefix(prefix)) for s in sources] == expected
 
 
 def test_a_picture_of_an_older_study_of_the_same_name_is_left_out(tmp_path: Path) -> None:
     stored = make_study(tmp_path, 3)
-    place = gallery.folder(tmp_path, "s")
-    gallery.save(place, 0, Image.new("RGB", (4, 4)), psnr_db=1.0)
-    assert collect(stored, artifacts=tmp_path).pictures == {}
+    place = gallery.gallery_folder(tmp_path, "s")
+    gallery.save_picture(place, 0, Image.new("RGB", (4, 4)), psnr_db=1.0)
+    assert collect_findings(stored, artifacts=tmp_path).pictures == {}
 
 
 # -- what it must not do
@@ -284,12 +284,12 @@ def test_a_table_escapes_its_cells() -> None:
     [(0.04, "0.0 s"), (59.94, "59.9 s"), (59.97, "1 min 00 s"), (3599.6, "1 h 00 min")],
 )
 def test_durations_are_rounded_before_they_are_split(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def test_a_file_is_written_whole(tmp_path: Path, found: Findings) -> None:
     target = tmp_path / "r.html"
     target.write_text("old")
-    report.write(target, found)
+    report.write_report(target, found)
     assert target.read_text(encoding="utf-8").endswith("</html>\n")
     assert list(tmp_path.iterdir()) == [target]

@@ -11,10 +11,11 @@ from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from searchae import search, space
-from searchae.lean_search import Memory
-from searchae.spec import Parameter, StudySpec
-from searchae.study_file import from_document
+from searchae.config import space
+from searchae.config.loader import spec_from_document
+from searchae.config.schema import Parameter, StudySpec
+from searchae.search import factory
+from searchae.search.incremental import TrialHistory
 
 TRAIN = {
     "epochs": 9,
@@ -37,25 +38,25 @@ def read(seed: int = 0, epochs: int = 9, **searched_by: Any) -> StudySpec:
         "train": {**TRAIN, "epochs": epochs},
         "search": {"startup_trials": 4, **searched_by},
     }
-    return from_document(document, source="test")
+    return spec_from_document(document, source="test")
 
 
 def study_with(spec: StudySpec, trials: int) -> optuna.Study:
     """A study with finished trials for a sampler to learn from, the same ones each time."""
     study = optuna.create_study(direction="maximize", study_name="fixed")
     for number in range(trials):
-        study.sampler = search.sampler(spec, number=number)
+        study.sampler = factory.make_sampler(spec, number=number)
         trial = study.ask()
-        space.sample(spec, trial)
+        space.sample_params(spec, trial)
         study.tell(trial, random.Random(number).uniform(10, 30))
     return study
 
 
 def proposal(spec: StudySpec, *, number: int, after: int = 0) -> dict[str, Any]:
     study = study_with(spec, after)
-    study.sampler = search.sampler(spec, number=number)
+    study.sampler = factory.make_sampler(spec, number=number)
     trial = study.ask()
-    space.sample(spec, trial)
+    space.sample_params(spec, trial)
     return dict(trial.params)
 
 
@@ -75,10 +76,10 @@ def test_a_trial_s_proposal_hangs_on_seed_and_number_only(name: str, after: int)
     ("name", "kind"), [("random", RandomSampler), ("tpe", TPESampler), ("gp", GPSampler)]
 )
 def test_a_sampler_is_known_by_its_name(name: str, kind: type[BaseSampler]) -> None:
-    assert isinstance(search.sampler(read(sampler=name), number=0), kind)
+    assert isinstance(factory.make_sampler(read(sampler=name), number=0), kind)
 
 
-def plain_tpe(_: Memory, **settings: Any) -> TPESampler:
+def plain_tpe(_: TrialHistory, **settings: Any) -> TPESampler:
     return TPESampler(multivariate=True, group=True, constant_liar=True, **settings)
 
 
@@ -88,25 +89,25 @@ def test_what_is_found_with_less_work_is_what_optuna_itself_finds(
     """Also where a parameter hangs on another, trials run meanwhile, and much is remembered."""
     spec = read(pruner="hyperband")
 
-    def proposals(memory: Memory | None) -> list[dict[str, Any]]:
+    def proposals(memory: TrialHistory | None) -> list[dict[str, Any]]:
         study = study_with(spec, 30)
         study.ask()  # and runs still
         found = []
         for number in range(31, 41):
-            study.sampler = search.sampler(spec, number=number, memory=memory)
+            study.sampler = factory.make_sampler(spec, number=number, memory=memory)
             trial = study.ask()
-            space.sample(spec, trial)
+            space.sample_params(spec, trial)
             found.append(dict(trial.params))
             study.tell(trial, number if number % 2 else None, state=ENDS[number % 2])
         return found
 
-    kept = Memory()
+    kept = TrialHistory()
     lean = proposals(kept)
     assert {number for _, number in kept.order} == {*range(30), *range(31, 40)}
     assert len(kept.tables) > 1
     assert proposals(None) == lean
     assert {"l1_weight" in t.params for t in study_with(spec, 30).trials} == {True, False}
-    monkeypatch.setattr(search, "TPE", plain_tpe)
+    monkeypatch.setattr(factory, "TPE", plain_tpe)
     assert proposals(None) == lean
 
 
@@ -120,23 +121,23 @@ def test_tpe_takes_the_same_trials_for_the_best_however_few_are_complete(
     def proposals() -> list[dict[str, Any]]:
         study = optuna.create_study(direction="maximize")
         for number in range(40):
-            study.sampler = search.sampler(read(sampler="random"), number=number)
+            study.sampler = factory.make_sampler(read(sampler="random"), number=number)
             trial = study.ask()
-            space.sample(spec, trial)
+            space.sample_params(spec, trial)
             for epoch in range(1, 1 + number % 4):
                 trial.report(float(number % 3), epoch)
             ended = TrialState.COMPLETE if number < complete else TrialState.PRUNED
             study.tell(trial, number % 5 if number < complete else None, state=ended)
         found = []
         for number in range(40, 46):
-            study.sampler = search.sampler(spec, number=number)
+            study.sampler = factory.make_sampler(spec, number=number)
             trial = study.ask()
-            space.sample(spec, trial)
+            space.sample_params(spec, trial)
             found.append(dict(trial.params))
         return found
 
     lean = proposals()
-    monkeypatch.setattr(search, "TPE", plain_tpe)
+    monkeypatch.setattr(factory, "TPE", plain_tpe)
     assert proposals() == lean
 
 
@@ -147,7 +148,7 @@ def test_halving_is_optuna_s_own(seed: int, factor: int) -> None:
     spec = read(epochs=16, pruner="successive-halving", reduction_factor=factor)
     own = optuna.create_study(direction="maximize")
     plain = optuna.create_study(direction="maximize")
-    own.pruner = search.pruner(spec, own)
+    own.pruner = factory.make_pruner(spec, own)
     plain.pruner = SuccessiveHalvingPruner(
         min_resource=spec.search.min_epochs, reduction_factor=factor
     )
@@ -180,7 +181,7 @@ def test_halving_is_optuna_s_own(seed: int, factor: int) -> None:
 def test_brackets_are_optuna_s_own() -> None:
     spec = read(pruner="hyperband")
     study = optuna.create_study(direction="maximize", study_name="shared")
-    ours = search.pruner(spec, study)
+    ours = factory.make_pruner(spec, study)
     plain = HyperbandPruner(
         min_resource=spec.search.min_epochs,
         max_resource=spec.epochs,
@@ -199,7 +200,7 @@ def test_brackets_are_optuna_s_own() -> None:
 def simulate(spec: StudySpec, qualities_db: list[float]) -> optuna.Study:
     """Trials one after the other whose PSNR climbs to their quality, pruned as a worker prunes."""
     study = optuna.create_study(direction="maximize", study_name="simulated")
-    study.pruner = search.pruner(spec, study)
+    study.pruner = factory.make_pruner(spec, study)
     for quality_db in qualities_db:
         trial = study.ask()
         state, psnr_db = TrialState.COMPLETE, None
@@ -251,7 +252,7 @@ def test_what_is_left_out_is_successive_halving_by_two_and_hyperband_by_three() 
         before = read(pruner=pruner).document()
         before["search"]["reduction_factor"] = 3  # as studies have it that were made before
         del before["search"]["midpoint_first"]
-        stored = from_document(before, source="stored")
+        stored = spec_from_document(before, source="stored")
         assert stored.differences(read(pruner=pruner)) == []
 
 
@@ -266,7 +267,7 @@ def test_a_new_worker_s_hyperband_puts_trials_where_the_others_do() -> None:
     trials = [create_trial(state=TrialState.RUNNING) for _ in range(20)]
     for number, trial in enumerate(trials):
         trial.number = number
-    old, new = search.pruner(spec, study), search.pruner(spec, study)
+    old, new = factory.make_pruner(spec, study), factory.make_pruner(spec, study)
     for trial in trials:
         old.prune(study, trial)
     brackets = [[p._get_bracket_id(study, t) for t in trials] for p in (old, new)]
@@ -278,14 +279,14 @@ def test_a_new_worker_s_hyperband_puts_trials_where_the_others_do() -> None:
 def test_a_value_is_checked_against_the_range_that_it_shall_go_into() -> None:
     choices = Parameter("train.optimizer", choices=("adam", "sgd"))
     numbers = Parameter("train.clip", low=0.25, high=1.0)
-    assert [search.contains(choices, v) for v in ("adam", "sgd", "rmsprop", 1)] == [
+    assert [factory.can_take(choices, v) for v in ("adam", "sgd", "rmsprop", 1)] == [
         True,
         True,
         False,
         False,
     ]
     wanted = {0.25: True, 1.0: True, 0.2499: False, 1.0001: False, "0.5": False}
-    assert {v: search.contains(numbers, v) for v in wanted} == wanted
+    assert {v: factory.can_take(numbers, v) for v in wanted} == wanted
 
 
 @pytest.mark.parametrize(
@@ -303,4 +304,4 @@ def test_a_value_is_checked_against_the_range_that_it_shall_go_into() -> None:
     ],
 )
 def test_says_why_nothing_is_pruned(spec: StudySpec, wanted: str) -> None:
-    assert wanted in search.why_nothing_is_pruned(spec)
+    assert wanted in factory.why_nothing_is_pruned(spec)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from searchae.errors import UserError
-from searchae.launch import Job
+from searchae.launch.base import Job
 from searchae.launch.slurm import ABANDONED_S, SlurmLauncher
 from searchae.launch.slurm_script import Files, environment, overriding, script
 

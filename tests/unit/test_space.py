@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_documents import documents
 
-from searchae import search, space
-from searchae.spec import StudySpec
-from searchae.study_file import from_document
+from searchae.config import space
+from searchae.config.loader import spec_from_document
+from searchae.config.schema import StudySpec
+from searchae.search import factory
 
 
 class RecordingTrial:
@@ -45,7 +46,7 @@ class RecordingTrial:
 
 
 def read(**sections: Any) -> StudySpec:
-    return from_document({"data": {"name": "svhn"}, **sections}, source="test")
+    return spec_from_document({"data": {"name": "svhn"}, **sections}, source="test")
 
 
 L1 = {"low": 1e-6, "high": 1e-3, "log": True}
@@ -55,9 +56,9 @@ MOMENTUM = {"low": 0.0, "high": 0.9}
 @settings(max_examples=150, deadline=None)
 @given(documents(), st.integers(0, 2**16))
 def test_a_trial_read_back_is_what_was_sampled(document: dict[str, Any], seed: int) -> None:
-    spec = from_document(document, source="random")
+    spec = spec_from_document(document, source="random")
     trial = RecordingTrial(seed)
-    assert space.sample(spec, trial) == space.replay(spec, trial.params)
+    assert space.sample_params(spec, trial) == space.params_of_trial(spec, trial.params)
 
 
 @pytest.mark.filterwarnings("ignore:The distribution is specified by")  # a grid that ends early
@@ -65,16 +66,16 @@ def test_a_trial_read_back_is_what_was_sampled(document: dict[str, Any], seed: i
 @given(documents())
 def test_optuna_gives_back_what_was_sampled(document: dict[str, Any]) -> None:
     """Through Optuna's own distributions, whose stored values are what a study replays from."""
-    spec = from_document(document, source="random")
+    spec = spec_from_document(document, source="random")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trial = study.ask()
-    sampled = space.sample(spec, trial)
+    sampled = space.sample_params(spec, trial)
     stored = study.trials[0]
-    assert space.replay(spec, stored.params) == sampled
+    assert space.params_of_trial(spec, stored.params) == sampled
     for p in spec.space:
         if p.name in stored.params:
-            assert stored.distributions[p.name] == search.distribution(p)
-            assert search.contains(p, stored.params[p.name])
+            assert stored.distributions[p.name] == factory.to_distribution(p)
+            assert factory.can_take(p, stored.params[p.name])
 
 
 @pytest.mark.parametrize(
@@ -84,11 +85,11 @@ def test_the_l1_weight_is_sampled_only_where_it_acts(regularizer: str, asked: bo
     choices = {"choices": ["none", "clip", "l1", "clip+l1"]}
     searched = read(train={"l1_weight": L1, "regularizer": choices})
     trial = RecordingTrial(regularizer=regularizer)
-    params = space.sample(searched, trial)
+    params = space.sample_params(searched, trial)
     assert ("l1_weight" in trial.params) is asked
     assert (params.train.l1 > 0) is asked
     fixed = RecordingTrial()
-    space.sample(read(train={"l1_weight": L1, "regularizer": regularizer}), fixed)
+    space.sample_params(read(train={"l1_weight": L1, "regularizer": regularizer}), fixed)
     assert ("l1_weight" in fixed.params) is asked
 
 
@@ -97,7 +98,7 @@ def test_the_l1_weight_is_sampled_only_where_it_acts(regularizer: str, asked: bo
 )
 def test_momentum_is_sampled_only_where_it_acts(optimizer: str, asked: bool) -> None:
     trial = RecordingTrial()
-    space.sample(read(train={"momentum": MOMENTUM, "optimizer": optimizer}), trial)
+    space.sample_params(read(train={"momentum": MOMENTUM, "optimizer": optimizer}), trial)
     assert ("momentum" in trial.params) is asked
 
 
@@ -110,15 +111,15 @@ def test_a_parameter_is_asked_for_after_the_one_it_hangs_on() -> None:
         }
     )
     trial = RecordingTrial()
-    space.sample(spec, trial)
+    space.sample_params(spec, trial)
     assert list(trial.params) == ["learning_rate", "regularizer", "l1_weight"]
 
 
 def test_lists_travel_as_text_and_come_back_as_lists() -> None:
     spec = read(model={"channels": {"choices": [[4, 8], [16]]}})
     trial = RecordingTrial(channels="[16]")
-    assert space.sample(spec, trial).model.channels == (16,)
-    assert space.readable(spec, trial.params) == {"channels": [16]}
+    assert space.sample_params(spec, trial).model.channels == (16,)
+    assert space.readable_params(spec, trial.params) == {"channels": [16]}
     (channels,) = spec.space
     assert space.stored_value(channels, [16]) == "[16]"
 
@@ -129,8 +130,8 @@ def test_readable_parameters_stand_in_the_file_s_order() -> None:
         train={"clip": {"low": 0.1, "high": 1.0}, "l1_weight": L1, "regularizer": "l1"},
     )
     stored = {"l1_weight": 1e-4, "clip": 0.5, "activation": "tanh"}
-    assert list(space.readable(spec, stored)) == ["activation", "clip", "l1_weight"]
-    assert list(space.readable(spec, {"clip": 0.5})) == ["clip"]
+    assert list(space.readable_params(spec, stored)) == ["activation", "clip", "l1_weight"]
+    assert list(space.readable_params(spec, {"clip": 0.5})) == ["clip"]
 
 
 def test_every_net_that_can_be_sampled_is_known_before_the_search() -> None:
@@ -141,7 +142,7 @@ def test_every_net_that_can_be_sampled_is_known_before_the_search() -> None:
         },
         train={"optimizer": {"choices": ["adam", "sgd"]}},
     )
-    found = [(p.model.activation, p.model.latent_dim) for p in space.models(spec)]
+    found = [(p.model.activation, p.model.latent_dim) for p in space.model_variants(spec)]
     assert sorted(found) == [("relu", 4), ("relu", 32), ("tanh", 4), ("tanh", 32)]
-    assert len(space.models(spec, limit=3)) == 3
-    assert len(space.models(read())) == 1
+    assert len(space.model_variants(spec, limit=3)) == 3
+    assert len(space.model_variants(read())) == 1

@@ -14,10 +14,12 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from searchae import storage
 from searchae.errors import StorageError
-from searchae.retry import Backoff
-from searchae.storage import connect, is_transient, masked, parse_url, reason
+from searchae.storage import connection, url
+from searchae.storage.backoff import Backoff
+from searchae.storage.connection import connect
+from searchae.storage.resilient import database_error_text, is_transient
+from searchae.storage.url import masked_url, parse_url
 
 SECRET = "hunter2"
 
@@ -62,14 +64,14 @@ def test_a_wrong_url_is_refused_without_its_password(text: str, wanted: str) -> 
     ],
 )
 def test_a_masked_url_names_the_database_and_no_password(text: str) -> None:
-    for shown in (masked(text), masked(parse_url(text))):
+    for shown in (masked_url(text), masked_url(parse_url(text))):
         assert SECRET not in shown
         assert "me" in shown
         assert "db/studies" in shown
 
 
 def test_masking_leaves_a_url_without_a_password_alone() -> None:
-    assert masked("sqlite:///a/b.db") == "sqlite:///a/b.db"
+    assert masked_url("sqlite:///a/b.db") == "sqlite:///a/b.db"
 
 
 # -- errors
@@ -138,11 +140,11 @@ def test_mistakes_in_a_query_are_not() -> None:
 
 def test_a_reason_is_one_line_of_the_driver_s_own_words() -> None:
     error = operational('connection failed:\n  FATAL: role "me" does not exist\n')
-    assert reason(error) == 'connection failed: FATAL: role "me" does not exist'
+    assert database_error_text(error) == 'connection failed: FATAL: role "me" does not exist'
     outer = optuna.exceptions.StorageInternalError("An exception is raised")
     outer.__cause__ = error
-    assert reason(outer) == reason(error)
-    assert reason(ValueError("plain")) == "plain"
+    assert database_error_text(outer) == database_error_text(error)
+    assert database_error_text(ValueError("plain")) == "plain"
 
 
 # -- opening
@@ -228,7 +230,7 @@ def test_a_password_with_braces_and_signs_arrives(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(psycopg, "connect", refuse)
     monkeypatch.setattr(psycopg.Connection, "connect", refuse)
-    monkeypatch.setattr(storage, "_alone", lambda url: open(os.devnull))  # noqa: SIM115
+    monkeypatch.setattr(connection, "_alone", lambda url: open(os.devnull))  # noqa: SIM115
     url = sa.make_url("postgresql+psycopg://me@db/x").set(password="p{schema}@/ {}%")
     with pytest.raises(StorageError, match="authentication failed"):
         connect(url)
@@ -238,7 +240,7 @@ def test_a_password_with_braces_and_signs_arrives(monkeypatch: pytest.MonkeyPatc
 def test_a_network_file_system_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(storage, "_file_system", lambda folder: "nfs4")
+    monkeypatch.setattr(url, "_file_system", lambda folder: "nfs4")
     with caplog.at_level(logging.WARNING):
         connect(f"sqlite:///{tmp_path}/s.db").engine.dispose()
     assert "network file system (nfs4)" in caplog.text
@@ -246,7 +248,7 @@ def test_a_network_file_system_is_warned_of(
 
 
 def test_the_nearest_mount_says_what_file_system_a_folder_lies_on() -> None:
-    assert storage._file_system(Path("/proc/self/fd")) == "proc"
+    assert url._file_system(Path("/proc/self/fd")) == "proc"
 
 
 def test_a_file_s_name_may_hold_braces(tmp_path: Path) -> None:

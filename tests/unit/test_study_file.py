@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from study_documents import documents
 
+from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.schema import NOT_IDENTITY, StudySpec
 from searchae.errors import SpecError
-from searchae.spec import NOT_IDENTITY, StudySpec
-from searchae.study_file import from_document, load
 
 
 def read(**sections: Any) -> StudySpec:
-    return from_document({"data": {"name": "svhn"}, **sections}, source="my.toml")
+    return spec_from_document({"data": {"name": "svhn"}, **sections}, source="my.toml")
 
 
 def parameter(spec: StudySpec, name: str) -> Any:
@@ -75,7 +75,7 @@ def file(tmp_path: Path) -> Path:
 def test_command_line_beats_override_beats_environment_beats_file_beats_default(
     file: Path,
 ) -> None:
-    spec = load(
+    spec = load_study_file(
         file,
         changes={"train.epochs": 7, "seed": 9},
         overrides=["train.epochs=6", "train.clip=0.75", "seed=8"],
@@ -109,13 +109,13 @@ def test_command_line_beats_override_beats_environment_beats_file_beats_default(
 def test_an_override_is_a_toml_value_or_a_bare_word(
     file: Path, override: str, key: str, value: object
 ) -> None:
-    spec = load(file, overrides=[override], environment={})
+    spec = load_study_file(file, overrides=[override], environment={})
     assert spec.fixed["train"][key] == value
 
 
 def test_an_override_may_be_a_range_and_a_range_a_value(file: Path) -> None:
     file.write_text(file.read_text() + "learning_rate = { low = 1e-4, high = 1e-1, log = true }\n")
-    spec = load(
+    spec = load_study_file(
         file,
         overrides=[
             "train.learning_rate=0.01",
@@ -130,7 +130,7 @@ def test_an_override_may_be_a_range_and_a_range_a_value(file: Path) -> None:
 
 def test_one_bound_of_a_range_can_be_overridden(file: Path) -> None:
     file.write_text(file.read_text() + "learning_rate = { low = 1e-4, high = 1e-1, log = true }\n")
-    spec = load(file, overrides=["train.learning_rate.high=0.5"], environment={})
+    spec = load_study_file(file, overrides=["train.learning_rate.high=0.5"], environment={})
     rate = parameter(spec, "learning_rate")
     assert (rate.low, rate.high, rate.log) == (1e-4, 0.5, True)
 
@@ -147,14 +147,14 @@ def test_one_bound_of_a_range_can_be_overridden(file: Path) -> None:
 )
 def test_a_wrong_override_is_refused(file: Path, override: str, wanted: str) -> None:
     with pytest.raises(SpecError) as caught:
-        load(file, overrides=[override], environment={})
+        load_study_file(file, overrides=[override], environment={})
     assert wanted in str(caught.value)
 
 
 def test_toml_that_cannot_be_read_is_told_with_its_line(file: Path) -> None:
     file.write_text('[data]\nname = "mnist"\n[train\nepochs = 3\n')
     with pytest.raises(SpecError, match=r"mine\.toml: not valid TOML: .*line 3"):
-        load(file, environment={})
+        load_study_file(file, environment={})
 
 
 def test_a_file_that_is_no_text_or_not_there_is_named(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_file_that_is_no_text_or_not_there_is_named(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00")
     for path in (binary, tmp_path / "absent.toml", tmp_path):
         with pytest.raises(SpecError, match="cannot be read") as caught:
-            load(path, environment={})
+            load_study_file(path, environment={})
         assert str(caught.value).startswith(f"{path}: ")
 
 
@@ -172,8 +172,8 @@ def test_a_file_that_is_no_text_or_not_there_is_named(tmp_path: Path) -> None:
 @settings(max_examples=100, deadline=None)
 @given(documents())
 def test_a_stored_document_reads_back_as_the_same_spec(document: dict[str, Any]) -> None:
-    spec = from_document(document, source="random")
-    again = from_document(json.loads(json.dumps(spec.document())), source="stored")
+    spec = spec_from_document(document, source="random")
+    again = spec_from_document(json.loads(json.dumps(spec.document())), source="stored")
     assert again == spec
     assert spec.differences(again) == []
     assert again.document() == spec.document()
@@ -184,7 +184,7 @@ def test_a_stored_document_reads_back_as_the_same_spec(document: dict[str, Any])
 def test_every_key_that_changes_results_is_a_difference(
     document: dict[str, Any], data: st.DataObject
 ) -> None:
-    spec = from_document(document, source="random")
+    spec = spec_from_document(document, source="random")
     changes = {
         "seed": (spec.seed + 1) % 2**31,
         "train.epochs": spec.epochs + 1,
@@ -196,7 +196,7 @@ def test_every_key_that_changes_results_is_a_difference(
     changed = spec.document()
     section, _, name = key.rpartition(".")
     (changed[section] if section else changed)[name] = changes[key]
-    (line,) = spec.differences(from_document(changed, source="changed"))
+    (line,) = spec.differences(spec_from_document(changed, source="changed"))
     assert line.startswith(f"{key}: ")
     assert line.endswith(f" -> {changes[key]}")
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
+from searchae.config.loader import spec_from_document
 from searchae.errors import SpecError
-from searchae.study_file import from_document
 
 
 def fault(**sections: Any) -> str:
     """The message for a study file of these sections."""
     with pytest.raises(SpecError) as caught:
-        from_document({"data": {"name": "svhn"}, **sections}, source="my.toml")
+        spec_from_document({"data": {"name": "svhn"}, **sections}, source="my.toml")
     return str(caught.value)
 
 
@@ -200,7 +200,7 @@ def test_a_fault_says_where_what_and_what_to_do(name: str) -> None:
 
 def test_a_missing_data_section_is_asked_for() -> None:
     with pytest.raises(SpecError, match=r"my\.toml: data: missing: add \[data\]"):
-        from_document({"train": {}}, source="my.toml")
+        spec_from_document({"train": {}}, source="my.toml")
 
 
 def test_all_faults_are_told_at_once_a_line_each() -> None:

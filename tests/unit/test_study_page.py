@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from searchae import models, space, spec, study_file
+from searchae import models
+from searchae.config import loader, schema, space
 
 PAGE = (Path(__file__).parents[2] / "studies" / "README.md").read_text()
-SECTIONS = {**spec.SECTIONS, "A layer": spec.Layer}
+SECTIONS = {**schema.SECTIONS, "A layer": schema.Layer}
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
@@ -28,7 +29,7 @@ def test_its_examples_are_studies_that_can_be_read(tmp_path: Path) -> None:
     ]
     whole = next(b for b in blocks if b.startswith("[data]"))
     (tmp_path / "one.toml").write_text(whole)
-    one = study_file.load(tmp_path / "one.toml", environment={})
+    one = loader.load_study_file(tmp_path / "one.toml", environment={})
     assert one.space == ()
     searched = next(b for b in blocks if b.startswith("activation = {"))
     keys = [line.split(" = ")[0] for line in searched.splitlines()]
@@ -37,10 +38,10 @@ def test_its_examples_are_studies_that_can_be_read(tmp_path: Path) -> None:
     for key, line in zip(keys, searched.splitlines(), strict=True):
         kept.insert(kept.index(f"[{sections[key]}]") + 1, line)
     (tmp_path / "two.toml").write_text("\n".join(kept))
-    two = study_file.load(tmp_path / "two.toml", environment={})
+    two = loader.load_study_file(tmp_path / "two.toml", environment={})
     assert sorted(p.name for p in two.space) == sorted(keys)
     layers = next(b for b in blocks if "encoder = [" in b)
     (tmp_path / "three.toml").write_text('[data]\nname = "svhn"\n' + layers)
-    three = study_file.load(tmp_path / "three.toml", environment={})
-    net = models.build(space.models(three)[0].model, image_shape=(3, 32, 32))
+    three = loader.load_study_file(tmp_path / "three.toml", environment={})
+    net = models.build_model(space.model_variants(three)[0].model, image_shape=(3, 32, 32))
     assert net(torch.rand(2, 3, 32, 32)).shape == (2, 3, 32, 32)

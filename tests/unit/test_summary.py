@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from searchae import search
-from searchae.history import COLUMNS, HISTORY
-from searchae.ledger import Ledger
-from searchae.report.summary import Summary, TrialRow, best, summarize, trial_row
-from searchae.spec import StudySpec
-from searchae.storage import connect
-from searchae.study import OUTCOME, WARM_START, Stored, open_study
-from searchae.study_file import from_document
+from searchae.config.loader import spec_from_document
+from searchae.config.schema import StudySpec
+from searchae.search import factory
+from searchae.storage.connection import connect
+from searchae.study.attributes import OUTCOME, WARM_START
+from searchae.study.coordination import Coordinator
+from searchae.study.history import HISTORY, HISTORY_COLUMNS
+from searchae.study.stored import StoredStudy, open_study
+from searchae.study.summary import Summary, TrialRow, best_of, summarize, trial_row
 
 START = datetime(2026, 1, 1, 12)
 
@@ -30,7 +31,7 @@ def read(trials: int = 10, **searched_by: Any) -> StudySpec:
         "train": {"epochs": 10, "optimizer": {"choices": ["adam", "sgd"]}},
         "search": {"trials": trials, **searched_by},
     }
-    return from_document(document, source="test")
+    return spec_from_document(document, source="test")
 
 
 SPEC = read()
@@ -48,7 +49,7 @@ def trial(
         state=state,
         value=psnr_db if state == TrialState.COMPLETE else None,
         params={"optimizer": "sgd", "channels": "[16]"},
-        distributions={p.name: search.distribution(p) for p in spec.space},
+        distributions={p.name: factory.to_distribution(p) for p in spec.space},
         intermediate_values={e: psnr_db - (epochs - e) for e in range(1, epochs + 1)},
         user_attrs={f"searchae:{k}": v for k, v in attributes.items()},
     )
@@ -63,15 +64,15 @@ def row(number: int, psnr_db: float | None, state: str = "complete", outcome: st
 
 
 @pytest.fixture
-def stored(tmp_path: Path) -> Stored:
+def stored(tmp_path: Path) -> StoredStudy:
     storage = connect(f"sqlite:///{tmp_path}/s.db")
     return open_study(storage, "s", spec=SPEC, data_hash="0" * 64, baseline_db=10.0)[0]
 
 
-def summary_of(stored: Stored, *trials: FrozenTrial) -> Summary:
+def summary_of(stored: StoredStudy, *trials: FrozenTrial) -> Summary:
     for made in trials:
         stored.study.add_trial(made)
-    return summarize(stored, Ledger(stored))
+    return summarize(stored, Coordinator(stored))
 
 
 # -- one trial
@@ -108,24 +109,24 @@ def test_failure_and_origin_are_told() -> None:
 
 
 def test_the_best_has_the_highest_psnr_and_came_first() -> None:
-    found = best([row(0, 20.0), row(1, 25.0), row(2, 25.0), row(3, None)])
+    found = best_of([row(0, 20.0), row(1, 25.0), row(2, 25.0), row(3, None)])
     assert found is not None
     assert found.number == 1
 
 
 def test_only_a_whole_training_can_be_the_best() -> None:
     bad = [row(0, 30.0, "pruned"), row(1, 31.0, "running"), row(2, 32.0, outcome="diverged")]
-    assert best(bad) is None
-    found = best([*bad, row(3, 1.0)])
+    assert best_of(bad) is None
+    found = best_of([*bad, row(3, 1.0)])
     assert found is not None
     assert found.number == 3
-    assert best([]) is None
+    assert best_of([]) is None
 
 
 # -- a study
 
 
-def test_an_empty_study(stored: Stored) -> None:
+def test_an_empty_study(stored: StoredStudy) -> None:
     summary = summary_of(stored)
     assert summary.best is None
     assert (summary.epochs_run, summary.epochs_full, summary.epochs_saved) == (0, 0, 0)
@@ -134,7 +135,7 @@ def test_an_empty_study(stored: Stored) -> None:
     assert (summary.study, summary.baseline_db, summary.counts.budget) == ("s", 10.0, 10)
 
 
-def test_epochs_are_counted_by_what_finished_trials_did_not_run(stored: Stored) -> None:
+def test_epochs_are_counted_by_what_finished_trials_did_not_run(stored: StoredStudy) -> None:
     summary = summary_of(
         stored,
         trial(epochs=10),
@@ -149,7 +150,7 @@ def test_epochs_are_counted_by_what_finished_trials_did_not_run(stored: Stored) 
     assert summary.epochs_saved == 30 - (10 + 6 + 3)
 
 
-def test_imported_trials_are_not_the_study_s_own(stored: Stored) -> None:
+def test_imported_trials_are_not_the_study_s_own(stored: StoredStudy) -> None:
     imported = trial(psnr_db=99.0, warm_start="other #1")
     imported.datetime_start = START - timedelta(days=1)
     summary = summary_of(stored, imported, trial(psnr_db=20.0))
@@ -158,7 +159,7 @@ def test_imported_trials_are_not_the_study_s_own(stored: Stored) -> None:
     assert summary.wall_s == 90.0
 
 
-def test_wall_time_is_from_the_first_start_to_the_last_end(stored: Stored) -> None:
+def test_wall_time_is_from_the_first_start_to_the_last_end(stored: StoredStudy) -> None:
     late = trial()
     late.datetime_start = START + timedelta(seconds=60)
     late.datetime_complete = START + timedelta(seconds=200)
@@ -167,7 +168,7 @@ def test_wall_time_is_from_the_first_start_to_the_last_end(stored: Stored) -> No
     assert running.wall_s == pytest.approx((datetime.now() - START).total_seconds(), abs=30)
 
 
-def test_bad_ends_are_counted_by_how(stored: Stored) -> None:
+def test_bad_ends_are_counted_by_how(stored: StoredStudy) -> None:
     summary = summary_of(
         stored,
         trial(outcome="diverged"),
@@ -178,7 +179,7 @@ def test_bad_ends_are_counted_by_how(stored: Stored) -> None:
     assert summary.outcomes == {"diverged": 2, "out-of-memory": 1}
 
 
-def test_the_json_object_is_the_documented_one(stored: Stored) -> None:
+def test_the_json_object_is_the_documented_one(stored: StoredStudy) -> None:
     summary = summary_of(stored, trial(psnr_db=21.0), trial(TrialState.PRUNED, epochs=4))
     document = json.loads(json.dumps(summary.document()))
     assert document == {
@@ -202,10 +203,10 @@ def test_the_json_object_is_the_documented_one(stored: Stored) -> None:
 
 
 def test_a_trial_s_seconds_are_those_of_its_epochs_not_of_the_time_it_lay_waiting(
-    stored: Stored,
+    stored: StoredStudy,
 ) -> None:
     made = trial()
-    history = {name: [1.0, 1.0] for name in COLUMNS} | {"seconds": [2.5, 4.0]}
+    history = {name: [1.0, 1.0] for name in HISTORY_COLUMNS} | {"seconds": [2.5, 4.0]}
     made.user_attrs[HISTORY] = history
     assert trial_row(SPEC, made).seconds == 6.5
     assert trial_row(SPEC, trial()).seconds == 90.0, "of an older searchae"
@@ -214,30 +215,30 @@ def test_a_trial_s_seconds_are_those_of_its_epochs_not_of_the_time_it_lay_waitin
 # -- warnings
 
 
-def test_trials_put_back_without_a_worker_are_spoken_of(stored: Stored) -> None:
+def test_trials_put_back_without_a_worker_are_spoken_of(stored: StoredStudy) -> None:
     waiting = warnings(stored, trial(TrialState.WAITING))
     assert "1 trial put back, and no worker is alive: the same `searchae tune` command" in waiting
     assert "put back" not in warnings(stored, trial(TrialState.RUNNING))
 
 
-def warnings(stored: Stored, *trials: FrozenTrial) -> str:
+def warnings(stored: StoredStudy, *trials: FrozenTrial) -> str:
     return "\n".join(summary_of(stored, *trials).warnings)
 
 
-def test_a_search_that_prunes_nothing_is_told_why(stored: Stored) -> None:
+def test_a_search_that_prunes_nothing_is_told_why(stored: StoredStudy) -> None:
     many = [trial() for _ in range(50)]
     assert "50 trials ended and none was pruned: no trial was worse" in warnings(stored, *many)
     assert "none was pruned" not in warnings(stored, trial(TrialState.PRUNED, epochs=1))
 
 
-def test_many_bad_ends_are_told(stored: Stored) -> None:
+def test_many_bad_ends_are_told(stored: StoredStudy) -> None:
     bad = [trial(outcome="diverged") for _ in range(6)]
     assert "ended badly" not in warnings(stored, *bad, *[trial() for _ in range(6)])
     told = warnings(stored, trial(outcome="diverged"))
     assert "7 of 13 trials ended badly: the ranges may reach too far" in told
 
 
-def test_a_spent_budget_without_a_whole_training_is_told(stored: Stored) -> None:
+def test_a_spent_budget_without_a_whole_training_is_told(stored: StoredStudy) -> None:
     pruned = [trial(TrialState.PRUNED, epochs=1) for _ in range(9)]
     assert warnings(stored, *pruned) == ""
     told = warnings(stored, trial(TrialState.PRUNED, epochs=1))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from searchae.launch import Job
+from searchae.launch.base import Job
 from searchae.launch.supervisor import QUICK_S, Supervisor
 from tests.fake_launcher import FakeLauncher
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from searchae import live, terminal, words
-from searchae.ledger import Counts, WorkerRow
-from searchae.report.summary import Summary, TrialRow, _to_go_s
-from searchae.study_file import from_document
+from searchae import formatting
+from searchae.cli import console, progress
+from searchae.config.loader import spec_from_document
+from searchae.study.claims import TrialCounts
+from searchae.study.coordination import WorkerInfo
+from searchae.study.summary import Summary, TrialRow, _to_go_s
 
 ROW = TrialRow(
     number=7,
@@ -28,7 +30,7 @@ ROW = TrialRow(
 SUMMARY = Summary(
     study="tiny",
     storage="postgresql+psycopg://me:***@db/s",
-    counts=Counts(budget=10, complete=4, pruned=3, failed=1, running=2, waiting=0),
+    counts=TrialCounts(budget=10, complete=4, pruned=3, failed=1, running=2, waiting=0),
     best=ROW,
     outcomes={"diverged": 2},
     baseline_db=11.0,
@@ -37,7 +39,7 @@ SUMMARY = Summary(
     epochs_saved=35,
     wall_s=754.0,
     workers=(
-        WorkerRow(
+        WorkerInfo(
             worker="far-1",
             host="far",
             pid=11,
@@ -47,7 +49,7 @@ SUMMARY = Summary(
             age_s=65.0,
             silent_s=1.4,
         ),
-        WorkerRow(
+        WorkerInfo(
             worker="far-2",
             host="far",
             pid=12,
@@ -80,7 +82,7 @@ SUMMARY = Summary(
     ],
 )
 def test_a_duration_in_the_unit_that_fits(seconds: float, text: str) -> None:
-    assert words.duration(seconds) == text
+    assert formatting.format_duration(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -94,11 +96,11 @@ def test_a_duration_in_the_unit_that_fits(seconds: float, text: str) -> None:
     ],
 )
 def test_a_range_in_words(document: dict[str, Any], text: str) -> None:
-    assert terminal._range(document) == text
+    assert console._range(document) == text
 
 
 def test_a_trial_in_one_line() -> None:
-    line = live.trial_line(ROW, best_db=25.0)
+    line = progress.trial_line(ROW, best_db=25.0)
     assert line == (
         "trial   7  complete  21.34 dB   20 epochs   3.1 s  "
         "activation=relu channels=[4, 8] learning_rate=0.00123"
@@ -111,41 +113,41 @@ def test_on_a_narrow_terminal_a_trial_s_line_is_broken_between_words(
 ) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # a terminal, to rich
     monkeypatch.setenv("COLUMNS", str(columns))
-    live.Progress().trial(ROW, best_db=None)
+    progress.ProgressDisplay().trial(ROW, best_db=None)
     lines = capsys.readouterr().err.splitlines()
     assert max(map(len, lines)) <= columns
-    whole = live.trial_line(ROW, best_db=None)
+    whole = progress.trial_line(ROW, best_db=None)
     assert " ".join(lines).split() == whole.split(), "no word is cut"
-    assert all(line.startswith(" " * live.INDENT) for line in lines[1:])
+    assert all(line.startswith(" " * progress.INDENT) for line in lines[1:])
     assert (len(lines) == 1) == (columns > len(whole))
 
 
 def test_the_best_is_marked_and_only_it() -> None:
     best_db = ROW.psnr_db
-    assert live.trial_line(ROW, best_db=best_db).endswith("  <- best")
+    assert progress.trial_line(ROW, best_db=best_db).endswith("  <- best")
     for other in (
         replace(ROW, psnr_db=20.0),
         replace(ROW, state="pruned"),
         replace(ROW, outcome="diverged"),
     ):
-        assert "best" not in live.trial_line(other, best_db=best_db)
-    assert "best" not in live.trial_line(ROW, best_db=None)
+        assert "best" not in progress.trial_line(other, best_db=best_db)
+    assert "best" not in progress.trial_line(ROW, best_db=None)
 
 
 def test_a_trial_that_ended_badly_says_how_and_needs_no_value() -> None:
     row = replace(ROW, psnr_db=None, outcome="diverged", epochs=0, seconds=None)
-    line = live.trial_line(row, best_db=None)
+    line = progress.trial_line(row, best_db=None)
     assert line.startswith("trial   7  diverged      -       0 epochs ")
 
 
 def test_columns_stand_below_each_other() -> None:
     rows = [ROW, replace(ROW, psnr_db=None), replace(ROW, state="pruned", number=123, epochs=2)]
-    places = {live.trial_line(r, best_db=None).index("epochs") for r in rows}
+    places = {progress.trial_line(r, best_db=None).index("epochs") for r in rows}
     assert len(places) == 1
 
 
 def test_a_summary_tells_everything_once(capsys: pytest.CaptureFixture[str]) -> None:
-    terminal.print_summary(SUMMARY, workers=True)
+    console.print_summary(SUMMARY, workers=True)
     captured = capsys.readouterr()
     assert captured.err == ""
     assert captured.out.splitlines() == [
@@ -164,11 +166,11 @@ def test_a_summary_tells_everything_once(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_summary_of_nothing_shows_zeros_and_no_best(capsys: pytest.CaptureFixture[str]) -> None:
-    nothing = Counts(budget=10, complete=0, pruned=0, failed=0, running=0, waiting=0)
+    nothing = TrialCounts(budget=10, complete=0, pruned=0, failed=0, running=0, waiting=0)
     empty = replace(
         SUMMARY, counts=nothing, best=None, outcomes={}, epochs_full=0, epochs_saved=0, warnings=()
     )
-    terminal.print_summary(empty)
+    console.print_summary(empty)
     out = capsys.readouterr().out
     assert "trials     0 of 10: 0 complete, 0 pruned\n" in out
     assert "best" not in out
@@ -177,8 +179,8 @@ def test_a_summary_of_nothing_shows_zeros_and_no_best(capsys: pytest.CaptureFixt
 
 
 def test_the_best_trial_a_parameter_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = from_document({"data": {"name": "svhn"}}, source="test")
-    terminal.print_best(ROW, spec)
+    spec = spec_from_document({"data": {"name": "svhn"}}, source="test")
+    console.print_best(ROW, spec)
     first, *others = capsys.readouterr().out.splitlines()
     assert first == "trial 7: 21.345 dB on the validation split, 20 epochs"
     assert [line.split(maxsplit=1) for line in others] == [
@@ -199,27 +201,27 @@ def test_studies_are_listed_also_where_a_file_cannot_be_read(
     files = {name: tmp_path / f"{name}.toml" for name in (*contents, "absent")}
     for name, content in contents.items():
         files[name].write_bytes(content)
-    terminal.print_studies(files, [])
+    console.print_studies(files, [])
     out = capsys.readouterr().out
     assert "  good           Größe" in out
     assert out.count("(cannot be read: ") == 3
     assert out.endswith("  none yet\n")
-    terminal.print_studies({}, ["one", "two"])
+    console.print_studies({}, ["one", "two"])
     assert capsys.readouterr().out.endswith("  one\n  two\n")
 
 
 def test_progress_off_a_terminal_is_plain_lines_on_stderr(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with live.Progress() as progress:
-        progress.note("fetching [svhn]")
-        progress.trial(ROW, best_db=None)
-        progress.progress(SUMMARY)
+    with progress.ProgressDisplay() as shown:
+        shown.note("fetching [svhn]")
+        shown.trial(ROW, best_db=None)
+        shown.progress(SUMMARY)
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.splitlines()[:2] == [
         "fetching [svhn]",
-        live.trial_line(ROW, best_db=None),
+        progress.trial_line(ROW, best_db=None),
     ]
     assert "\x1b" not in captured.err
 
@@ -228,15 +230,15 @@ def test_a_long_silence_off_a_terminal_is_broken_by_a_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     now = [0.0]
-    with live.Progress(clock=lambda: now[0]) as progress:
-        progress.progress(SUMMARY)
+    with progress.ProgressDisplay(clock=lambda: now[0]) as shown:
+        shown.progress(SUMMARY)
         now[0] = 59.0
-        progress.progress(SUMMARY)
+        shown.progress(SUMMARY)
         assert capsys.readouterr().err == ""
         now[0] = 61.0
-        progress.progress(SUMMARY)
+        shown.progress(SUMMARY)
         now[0] = 100.0
-        progress.progress(SUMMARY)
+        shown.progress(SUMMARY)
     assert capsys.readouterr().err.splitlines() == [
         "tiny: 7 of 10 trials, 2 running, 3 pruned, 25% of the epochs saved, "
         "best 21.34 dB (trial 7), 2 workers"
@@ -246,7 +248,7 @@ def test_a_long_silence_off_a_terminal_is_broken_by_a_line(
 def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> None:
     summary = replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0)
     paper = io.StringIO()
-    Console(width=60, file=paper).print(live.standing(summary))
+    Console(width=60, file=paper).print(progress.standing(summary))
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 60
     text = " ".join(paper.getvalue().split())
@@ -258,12 +260,12 @@ def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> 
 
 
 def test_one_line_says_how_far_it_is_and_how_long_it_takes() -> None:
-    line = live.standing_line(replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0))
+    line = progress.standing_line(replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0))
     assert "about 1 min 30 s to go, 2 h 00 min of --max-hours left, best 21.34 dB" in line
 
 
 def test_the_time_to_go_follows_from_the_trials_so_far_and_the_workers_alive() -> None:
-    counts = Counts(budget=12, complete=2, pruned=0, failed=0, running=2, waiting=0)
+    counts = TrialCounts(budget=12, complete=2, pruned=0, failed=0, running=2, waiting=0)
     rows = [replace(ROW, seconds=10.0), replace(ROW, seconds=30.0)]
     assert _to_go_s(counts, rows, workers=2) == 20.0 * 5
     assert _to_go_s(counts, rows, workers=0) is None, "nobody is at work"

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from searchae.training import CheckpointError, checkpoint
+from searchae.training import checkpoint
+from searchae.training.checkpoint import CheckpointError
 
 STATE: dict[str, Any] = {
     "epoch": 3,
@@ -22,7 +23,7 @@ STATE: dict[str, Any] = {
 
 def test_a_state_comes_back_with_values_types_and_strides(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    loaded = checkpoint.load(path, checkpoint.save(path, STATE))
+    loaded = checkpoint.load_checkpoint(path, checkpoint.save_checkpoint(path, STATE))
     assert loaded.keys() == STATE.keys()
     assert loaded["history"] == STATE["history"]
     assert loaded["optimizer"] == STATE["optimizer"]
@@ -32,16 +33,16 @@ def test_a_state_comes_back_with_values_types_and_strides(tmp_path: Path) -> Non
 
 def test_the_checksum_is_the_file_s_and_no_other_file_is_left(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    checkpoint.save(path, STATE)
-    digest = checkpoint.save(path, {"epoch": 4})
+    checkpoint.save_checkpoint(path, STATE)
+    digest = checkpoint.save_checkpoint(path, {"epoch": 4})
     assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
     assert list(tmp_path.iterdir()) == [path]
-    assert checkpoint.load(path, digest) == {"epoch": 4}
+    assert checkpoint.load_checkpoint(path, digest) == {"epoch": 4}
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.pt: cannot be read"):
-        checkpoint.load(tmp_path / "gone.pt", "00")
+        checkpoint.load_checkpoint(tmp_path / "gone.pt", "00")
 
 
 @pytest.mark.parametrize(
@@ -56,10 +57,10 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 )
 def test_damage_is_found(tmp_path: Path, damage: Any) -> None:
     path = tmp_path / "a.pt"
-    digest = checkpoint.save(path, STATE)
+    digest = checkpoint.save_checkpoint(path, STATE)
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match="damaged or replaced"):
-        checkpoint.load(path, digest)
+        checkpoint.load_checkpoint(path, digest)
 
 
 class Bomb:
@@ -74,7 +75,7 @@ def test_a_file_with_code_in_it_is_refused_and_does_not_run(
     path = tmp_path / "a.pt"
     torch.save({"x": Bomb()}, path)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        checkpoint.load(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        checkpoint.load_checkpoint(path, hashlib.sha256(path.read_bytes()).hexdigest())
     assert not Path("went-off").exists()
 
 
@@ -83,32 +84,32 @@ def test_what_torch_did_not_write_is_refused(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "a.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        checkpoint.load(path, hashlib.sha256(content).hexdigest())
+        checkpoint.load_checkpoint(path, hashlib.sha256(content).hexdigest())
 
 
 def test_a_lone_tensor_is_no_state(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save(torch.ones(2), path)
     with pytest.raises(CheckpointError, match="holds a Tensor"):
-        checkpoint.load(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        checkpoint.load_checkpoint(path, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "a.pt"
-    digest = checkpoint.save(path, STATE)
+    digest = checkpoint.save_checkpoint(path, STATE)
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(CheckpointError, match="No space left"):
-        checkpoint.save(path, {"epoch": 4})
+        checkpoint.save_checkpoint(path, {"epoch": 4})
     assert list(tmp_path.iterdir()) == [path]
-    assert checkpoint.load(path, digest)["epoch"] == 3
+    assert checkpoint.load_checkpoint(path, digest)["epoch"] == 3
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be written"):
-        checkpoint.save(tmp_path / "none" / "a.pt", STATE)
+        checkpoint.save_checkpoint(tmp_path / "none" / "a.pt", STATE)

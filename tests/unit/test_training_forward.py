@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from searchae.config.schema import ModelParams
 from searchae.errors import UserError
-from searchae.models import Autoencoder, build
-from searchae.spec import ModelParams
+from searchae.models.autoencoder import Autoencoder
+from searchae.models.builder import build_model
 from searchae.training import precision
-from searchae.training.forward import Forward, UpsampledConvolution, rewritten
+from searchae.training.fused_forward import Forward, UpsampledConvolution, fused_forward
 from searchae.training.precision import pick_precision
 from tests.unit.tiny_training import VALIDATION, params, trainer
 
@@ -22,7 +23,7 @@ POOL = {"channels": (4, 8), "latent_dim": 4, "downsample": "pool"}
 
 def model(**more: object) -> Autoencoder:
     torch.manual_seed(0)
-    return build(ModelParams(**{**POOL, **more}), image_shape=(3, 8, 8))  # type: ignore[arg-type]
+    return build_model(ModelParams(**{**POOL, **more}), image_shape=(3, 8, 8))  # type: ignore[arg-type]
 
 
 def gradients(outputs: Tensor, weights: list[Tensor]) -> list[Tensor]:
@@ -42,7 +43,7 @@ def test_upsampling_and_convolution_in_one(
         nn.Upsample(scale_factor=2, mode="nearest"), kind(3, 5, kernel, padding=kernel // 2)
     ).double()
     plain.to(memory_format=layout)
-    joined = rewritten(plain)
+    joined = fused_forward(plain)
     assert [type(m) for m in joined] == [UpsampledConvolution]
     images = torch.randn(2, 3, 6, 7, dtype=torch.float64, requires_grad=True)
     wanted = [images, *plain.parameters()]
@@ -68,7 +69,7 @@ def test_upsampling_and_convolution_in_one(
     ],
 )
 def test_other_pairs_stay_as_they_are(pair: tuple[nn.Module, nn.Module]) -> None:
-    assert list(rewritten(nn.Sequential(*pair))) == list(pair)
+    assert list(fused_forward(nn.Sequential(*pair))) == list(pair)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_a_training_in_bf16_is_near_one_in_float32_and_resumes_to_the_bit() -> N
 
 
 def test_evaluation_is_of_the_model_itself_in_float32() -> None:
-    from searchae.training import evaluate
+    from searchae.training.metrics import evaluate
 
     run = trainer(params(POOL, epochs=1), precision="bf16")
     result = next(run.epochs())

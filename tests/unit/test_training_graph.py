@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from searchae.training import Trainer
-from searchae.training.graph import GraphStep, Record, Run
+from searchae.training.cuda_graph import Record, RecordedStep, Run
+from searchae.training.trainer import Trainer
 from tests.unit.tiny_training import params, trainer
 
 
@@ -36,7 +36,7 @@ class Recorder:
 
 
 def with_graph(run: Trainer, record: Record, *, batch_size: int = 16) -> Trainer:
-    run._step = GraphStep(run._step, batch_size=batch_size, record=record)  # type: ignore[arg-type]
+    run._step = RecordedStep(run._step, batch_size=batch_size, record=record)  # type: ignore[arg-type]
     return run
 
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from searchae.models import build
-from searchae.spec import Layer, ModelParams
+from searchae.config.schema import Layer, ModelParams
+from searchae.models.builder import build_model
 from searchae.training.images import ResidentImages, gaussian, noisy, wants_channels_last
 
 IMAGES = torch.randint(0, 256, (9, 3, 4, 5), dtype=torch.uint8)
@@ -38,18 +38,18 @@ def test_noise_has_its_deviation_and_noisy_images_stay_within_their_bounds() -> 
 
 
 def test_convolutions_want_their_channels_last_but_dense_layers_have_none() -> None:
-    assert wants_channels_last(build(ModelParams(), image_shape=(3, 8, 8)))
-    assert not wants_channels_last(build(ModelParams(kind="dense"), image_shape=(3, 8, 8)))
+    assert wants_channels_last(build_model(ModelParams(), image_shape=(3, 8, 8)))
+    assert not wants_channels_last(build_model(ModelParams(kind="dense"), image_shape=(3, 8, 8)))
 
 
 def test_strided_1x1_convolutions_keep_their_channels_first() -> None:
-    assert not wants_channels_last(build(ModelParams(kernel_size=1), image_shape=(3, 8, 8)))
+    assert not wants_channels_last(build_model(ModelParams(kernel_size=1), image_shape=(3, 8, 8)))
     explicit = ModelParams(
         encoder=(Layer(channels=4, stride=2),),
         decoder=(Layer(channels=4, stride=2, kernel_size=1, padding=0), Layer(channels=3)),
         bottleneck="none",
     )
-    assert not wants_channels_last(build(explicit, image_shape=(3, 7, 7)))
+    assert not wants_channels_last(build_model(explicit, image_shape=(3, 7, 7)))
 
 
 _TRAINING = """

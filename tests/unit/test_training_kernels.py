@@ -16,15 +16,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from searchae.config.schema import ModelParams
 from searchae.errors import UserError
-from searchae.models import build as build_model
-from searchae.spec import ModelParams
+from searchae.models.builder import build_model
 from searchae.training import kernels
-from searchae.training.forward import (
+from searchae.training.fused_forward import (
     CompiledConvolution,
     Forward,
     UpsampledConvolution,
-    rewritten,
+    fused_forward,
     uses_compiled,
 )
 from searchae.training.kernels import build, convolution
@@ -246,7 +246,7 @@ def test_of_equal_pixels_the_first_is_the_largest_as_in_torch(compiled: Convolut
     ],
 )
 def test_a_whole_net_is_the_model_s_own(more: dict[str, object], taken: int) -> None:
-    compiled = kernels.chosen(CPU, "fp32")
+    compiled = kernels.chosen_kernels(CPU, "fp32")
     torch.manual_seed(0)
     model_params = ModelParams(**{**POOL, **more})  # type: ignore[arg-type]
     net = build_model(model_params, image_shape=(3, 12, 12))
@@ -285,14 +285,16 @@ def test_a_whole_net_is_the_model_s_own(more: dict[str, object], taken: int) -> 
     ],
 )
 def test_other_layers_stay_as_they_are(layers: list[nn.Module]) -> None:
-    assert list(rewritten(nn.Sequential(*layers), kernels.chosen(CPU, "fp32"))) == layers
+    assert (
+        list(fused_forward(nn.Sequential(*layers), kernels.chosen_kernels(CPU, "fp32"))) == layers
+    )
 
 
 @pytest.mark.parametrize("out", [3, 4, 8, 20])
 @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d])
 def test_upsampling_joins_with_few_outputs_and_with_many(out: int, kind: type[nn.Conv2d]) -> None:
     stack = nn.Sequential(nn.Upsample(scale_factor=2, mode="nearest"), kind(8, out, 3, padding=1))
-    (joined,) = rewritten(stack, kernels.chosen(CPU, "fp32"))
+    (joined,) = fused_forward(stack, kernels.chosen_kernels(CPU, "fp32"))
     assert isinstance(joined, CompiledConvolution)
     images = drawn(8, 8, 5, 6)
     exact = [t.detach().double().requires_grad_() for t in (images, *stack.parameters())]
@@ -313,16 +315,16 @@ def test_few_or_tiny_images_are_left_to_torch(
     size: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stack = nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.MaxPool2d(2), nn.LeakyReLU())
-    (joined,) = rewritten(stack, kernels.chosen(CPU, "fp32"))
+    (joined,) = fused_forward(stack, kernels.chosen_kernels(CPU, "fp32"))
     monkeypatch.setattr(Convolutions, "__call__", None)
     images = drawn(size[0], 16, *size[1:]).detach()
     assert torch.equal(joined(images), stack(images))
 
 
 def test_pooling_of_other_kinds_is_not_joined() -> None:
-    compiled = kernels.chosen(CPU, "fp32")
+    compiled = kernels.chosen_kernels(CPU, "fp32")
     for pool in (nn.MaxPool2d(3), nn.MaxPool2d(2, stride=1), nn.MaxPool2d(2, ceil_mode=True)):
-        found = list(rewritten(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), pool), compiled))
+        found = list(fused_forward(nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), pool), compiled))
         assert isinstance(found[0], CompiledConvolution)
         assert found[1] is pool
 
@@ -380,7 +382,7 @@ def test_who_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
     assert kernels.kernels_of(CPU, "fp32") == "torch"
     monkeypatch.setenv("SEARCHAE_KERNELS", "on")
     with pytest.raises(UserError, match="SEARCHAE_KERNELS=on: use auto or off"):
-        kernels.chosen(CPU, "fp32")
+        kernels.chosen_kernels(CPU, "fp32")
 
 
 @pytest.mark.parametrize(
@@ -416,7 +418,7 @@ def test_a_library_that_computes_something_else_is_refused(
     wrong.write_text(text.replace("y[1] = b + 2 * e;", "y[1] = b + 3 * e;"))
     monkeypatch.setattr(build, "SOURCE", wrong)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert kernels.chosen(CPU, "fp32") is None
+    assert kernels.chosen_kernels(CPU, "fp32") is None
     assert "compiled convolutions are not used: they differ from PyTorch's" in caplog.text
 
 
@@ -490,4 +492,4 @@ def test_without_kernels_upsampling_is_joined_as_before() -> None:
     stack = nn.Sequential(
         nn.Upsample(scale_factor=2, mode="nearest"), nn.Conv2d(8, 8, 3, padding=1)
     )
-    assert [type(m) for m in rewritten(stack)] == [UpsampledConvolution]
+    assert [type(m) for m in fused_forward(stack)] == [UpsampledConvolution]

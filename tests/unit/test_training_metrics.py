@@ -14,10 +14,11 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
+from searchae.config.schema import ModelParams
 from searchae.errors import DataError
-from searchae.models import Autoencoder, build
-from searchae.spec import ModelParams
-from searchae.training import evaluate, mean_image_psnr_db, psnr_per_image, ssim
+from searchae.models.autoencoder import Autoencoder
+from searchae.models.builder import build_model
+from searchae.training.metrics import evaluate, mean_image_psnr_db, psnr_per_image, ssim
 
 
 def pairs(kind: str, *, channels: int = 3, side: int = 32) -> tuple[Tensor, Tensor]:
@@ -100,7 +101,7 @@ def test_ssim_of_small_images_is_finite_and_one_for_a_copy(side: int) -> None:
 
 def net() -> Autoencoder:
     torch.manual_seed(0)
-    return build(ModelParams(channels=(4, 8), latent_dim=5), image_shape=(3, 16, 16))
+    return build_model(ModelParams(channels=(4, 8), latent_dim=5), image_shape=(3, 16, 16))
 
 
 def images(count: int = 30) -> Tensor:
@@ -139,7 +140,7 @@ def test_sparsity_counts_latents_or_weights_below_a_thousandth() -> None:
 
 def test_evaluate_leaves_the_mode_as_it_was_and_does_not_touch_batch_statistics() -> None:
     torch.manual_seed(0)
-    model = build(ModelParams(channels=(4,), batch_norm=True), image_shape=(3, 16, 16))
+    model = build_model(ModelParams(channels=(4,), batch_norm=True), image_shape=(3, 16, 16))
     before = {k: v.clone() for k, v in model.state_dict().items()}
     evaluate(model.train(), images())
     assert model.training

@@ -10,7 +10,7 @@ from tiny_training import VALIDATION, params, trainer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from searchae.errors import DivergedError
-from searchae.training import Trainer
+from searchae.training.trainer import Trainer
 
 
 @settings(max_examples=15, deadline=None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from searchae.training.plateau import Plateau
+from searchae.training.early_stopping import Plateau
 
 # Multiples of 1/64, so that sums and differences are exact.
 PSNRS = st.lists(st.integers(0, 64 * 60).map(lambda n: n / 64), max_size=30)

@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from searchae.spec import ModelParams, TrainParams, TrialParams
-from searchae.training import Trainer, mean_image_psnr_db
+from searchae.config.schema import ModelParams, TrainParams, TrialParams
+from searchae.training.metrics import mean_image_psnr_db
+from searchae.training.trainer import Trainer
 
 
 def smooth_images(seed: int, count: int) -> Tensor:

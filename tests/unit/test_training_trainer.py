@@ -15,14 +15,11 @@ from tiny_training import TRAIN, VALIDATION, params, smooth_images, trainer
 from torch import Tensor
 
 from searchae.errors import SearchaeError
-from searchae.training import (
-    CheckpointError,
-    EpochResult,
-    Interrupted,
-    Trainer,
-    checkpoint,
-    evaluate,
-)
+from searchae.training import checkpoint
+from searchae.training.checkpoint import CheckpointError
+from searchae.training.epoch import EpochResult
+from searchae.training.metrics import evaluate
+from searchae.training.trainer import Interrupted, Trainer
 
 
 def untimed(results: list[EpochResult]) -> list[EpochResult]:
@@ -86,10 +83,10 @@ def check_resuming(
         next(epochs)
         next(epochs)
         path = tmp_path / "trial.pt"
-        digest = checkpoint.save(path, killed.state())
+        digest = checkpoint.save_checkpoint(path, killed.state())
         next(epochs)  # lost with the process
         resumed = trainer(trial)
-        resumed.restore(checkpoint.load(path, digest))
+        resumed.restore(checkpoint.load_checkpoint(path, digest))
         torch.manual_seed(99)  # another process has another global random state
         list(resumed.epochs())
     finally:

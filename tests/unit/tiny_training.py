@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from searchae.spec import ModelParams, TrainParams, TrialParams
-from searchae.training import Trainer
+from searchae.config.schema import ModelParams, TrainParams, TrialParams
 from searchae.training.precision import Precision
+from searchae.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 

@@ -36,7 +36,9 @@ def check_wish() -> str:
     return wish
 
 
-def chosen(device: torch.device, precision: str, threads: int | None = None) -> Convolutions | None:
+def chosen_kernels(
+    device: torch.device, precision: str, threads: int | None = None
+) -> Convolutions | None:
     """The compiled convolutions, if steps of that kind are to use them.
 
     Args:
@@ -57,7 +59,7 @@ def chosen(device: torch.device, precision: str, threads: int | None = None) -> 
 
 def kernels_of(device: torch.device, precision: str, threads: int | None = None) -> str:
     """What computes such steps, for the record: ``winograd`` or ``torch``; see ``chosen``."""
-    return "torch" if chosen(device, precision, threads) is None else "winograd"
+    return "torch" if chosen_kernels(device, precision, threads) is None else "winograd"
 
 
 @cache

@@ -1,0 +1,199 @@
+"""What a bundle looks like: reconstructions, curves, its latent space. Opens without a network."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from searchae.bundle.evaluation import latents
+from searchae.bundle.model import BATCH, Bundle
+from searchae.files import atomic_file
+from searchae.training import EpochResult, draw_reconstructions, psnr_per_image, to_unit_float
+
+SHOWN = 16
+LATENT_IMAGES = 2000
+
+
+def reconstructions_picture(path: Path, bundle: Bundle, images: Tensor, *, title: str) -> None:
+    """Draws originals above their reconstructions, each with its PSNR, as a PNG.
+
+    A net that was trained to remove noise gets noisy images; they stand between the two.
+
+    Args:
+        path: The file.
+        bundle: The net.
+        images: uint8 (N, C, H, W), of which 16 are taken at equal distances.
+        title: A line above the picture.
+    """
+    canvas = draw_reconstructions(
+        bundle.model,
+        images,
+        noise_std=bundle.config.train.noise_std,
+        seed=bundle.config.seed,
+        title=title,
+        shown=SHOWN,
+    )
+    with atomic_file(path) as file:
+        canvas.save(file, format="PNG")
+
+
+def curves_page(
+    path: Path,
+    bundle: Bundle,
+    images: Tensor,
+    *,
+    histories: Mapping[int, Sequence[EpochResult]],
+    title: str,
+) -> None:
+    """Draws loss and PSNR by epoch for each seed, and the latent space, as one HTML file.
+
+    Args:
+        path: The file.
+        bundle: The net.
+        images: Those whose latents are drawn, uint8 (N, C, H, W); at most 2000 of them.
+        histories: Epochs of each seed.
+        title: Of the page.
+    """
+    chosen = images[torch.linspace(0, len(images) - 1, min(LATENT_IMAGES, len(images))).long()]
+    z = torch.cat(list(latents(bundle, chosen))).numpy()
+    figures = {
+        "Training": _training_figure(histories, kept=bundle.config.epoch),
+        "Latent space": _latent_figure(z, _psnrs(bundle, chosen)),
+    }
+    parts = [
+        f"<h2>{heading}</h2>\n"
+        + figure.to_html(full_html=False, include_plotlyjs=number == 0, default_height="460px")
+        for number, (heading, figure) in enumerate(figures.items())
+    ]
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        f"<title>{html.escape(title)}</title>\n"
+        "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1100px;"
+        "padding:0 1rem;color:#222;background:#fff}h1{font-size:1.4rem}h2{font-size:1.1rem}"
+        f"</style></head>\n<body><h1>{html.escape(title)}</h1>\n{''.join(parts)}\n</body></html>\n"
+    )
+    with atomic_file(path) as file:
+        file.write(page.encode())
+
+
+def _psnrs(bundle: Bundle, images: Tensor) -> npt.NDArray[np.float32]:
+    """Reconstruction PSNR of each image, in dB: float (N,)."""
+    parts = [
+        psnr_per_image(bundle.reconstruct(part), to_unit_float(part))
+        for part in torch.split(images, BATCH)
+    ]
+    found: npt.NDArray[np.float32] = torch.cat(parts).numpy()
+    return found
+
+
+def _training_figure(histories: Mapping[int, Sequence[EpochResult]], *, kept: int) -> Any:
+    from plotly.colors import qualitative
+    from plotly.subplots import make_subplots
+
+    figure = make_subplots(
+        rows=1, cols=2, subplot_titles=("Loss: mean squared error", "Validation PSNR in dB")
+    )
+    for i, (seed, history) in enumerate(histories.items()):
+        epochs = [r.epoch for r in history]
+        colour = qualitative.D3[i % len(qualitative.D3)]
+        lines: list[tuple[str, list[float], str, int]] = [
+            ("validation", [r.val_mse for r in history], "solid", 1),
+            ("training", [r.train_mse for r in history], "dot", 1),
+            ("PSNR", [r.psnr_db for r in history], "solid", 2),
+        ]
+        for name, values, dash, column in lines:
+            figure.add_scatter(
+                x=epochs,
+                y=values,
+                mode="lines",
+                line={"dash": dash, "color": colour},
+                name=f"seed {seed}: {name}",
+                showlegend=column == 1,
+                row=1,
+                col=column,
+            )
+    first = next(iter(histories.values()))
+    figure.add_scatter(
+        x=[kept],
+        y=[first[kept - 1].psnr_db],
+        mode="markers",
+        marker={"size": 9, "color": "#222"},
+        name="kept weights",
+        row=1,
+        col=2,
+    )
+    figure.update_yaxes(type="log", dtick="D2", tickformat=".2~g", row=1, col=1)
+    figure.update_xaxes(title_text="epoch")
+    figure.update_layout(template="plotly_white", margin={"t": 50})
+    return figure
+
+
+def _latent_figure(z: npt.NDArray[np.float64], psnrs_db: npt.NDArray[np.float32]) -> Any:
+    from plotly.subplots import make_subplots
+
+    plane, explained = principal_plane(z)
+    figure = make_subplots(
+        rows=1,
+        cols=2,
+        subplot_titles=(
+            f"First two principal components ({explained:.0%} of the variance)",
+            "Values of all latents",
+        ),
+        horizontal_spacing=0.16,
+    )
+    figure.add_scatter(
+        x=plane[:, 0],
+        y=plane[:, 1],
+        mode="markers",
+        marker={
+            "size": 5,
+            "color": psnrs_db,
+            "colorscale": "Viridis",
+            "colorbar": {"title": "PSNR, dB", "x": 0.42, "thickness": 12},
+        },
+        showlegend=False,
+        row=1,
+        col=1,
+    )
+    # Counted here: a million numbers would make a page of tens of megabytes.
+    counts, edges = np.histogram(z, bins=100)
+    figure.add_bar(
+        x=(edges[1:] + edges[:-1]) / 2,
+        y=counts / z.size,
+        marker={"color": "#1f77b4", "line": {"width": 0}},
+        showlegend=False,
+        row=1,
+        col=2,
+    )
+    figure.update_xaxes(title_text="component 1", row=1, col=1)
+    figure.update_yaxes(title_text="component 2", row=1, col=1)
+    figure.update_xaxes(title_text="value", row=1, col=2)
+    figure.update_yaxes(title_text="share", row=1, col=2)
+    figure.update_layout(template="plotly_white", margin={"t": 50}, bargap=0)
+    return figure
+
+
+def principal_plane(z: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
+    """Principal component analysis onto a plane.
+
+    Args:
+        z: (N, D).
+
+    Returns:
+        Coordinates (N, 2), zero where D or the spread has fewer dimensions, and the share of the
+        variance that lies in the plane.
+    """
+    centred = z - z.mean(0)
+    _, singular, directions = np.linalg.svd(centred, full_matrices=False)
+    plane = np.zeros((len(z), 2))
+    coordinates = centred @ directions[:2].T
+    plane[:, : coordinates.shape[1]] = coordinates
+    total = float((singular**2).sum())
+    return plane, float((singular[:2] ** 2).sum()) / total if total else 1.0

@@ -1,0 +1,191 @@
+"""What a person at a terminal sees: results on stdout, progress on stderr."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from searchae.formatting import format_assignments, format_count, format_duration, format_value
+
+if TYPE_CHECKING:
+    from searchae.config import StudySpec
+    from searchae.study import Summary, TrialRow
+    from searchae.tune import DryRun
+
+
+WORDS = {"taken_away": "taken over by another worker", "put_back": "put back for another worker"}
+
+
+def print_note(text: str) -> None:
+    """One line of progress."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def print_summary(summary: Summary, *, workers: bool = False) -> None:
+    """A study's standing."""
+    out = Console(highlight=False, soft_wrap=True)
+    c = summary.counts
+    out.print(f"study      {summary.study}  ({summary.storage})", markup=False)
+    extra = [f"{n} {word}" for word, n in summary.outcomes.items()]
+    shown = [
+        f"{n} {word}"
+        for word, n in (
+            ("complete", c.complete),
+            ("pruned", c.pruned),
+            ("failed", c.failed),
+            ("running", c.running),
+            ("waiting", c.waiting),
+        )
+        if n or word in ("complete", "pruned")
+    ]
+    note_bad = f"  (among them {', '.join(extra)})" if extra else ""
+    out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{note_bad}")
+    share = f" ({summary.epochs_saved / summary.epochs_full:.0%})" if summary.epochs_full else ""
+    saved = (
+        f", {summary.epochs_saved} of {summary.epochs_full} saved by pruning and plateaus{share}"
+    )
+    out.print(f"epochs     {summary.epochs_run} run{saved if summary.epochs_full else ''}")
+    out.print(f"wall time  {format_duration(summary.wall_s)}")
+    if summary.seconds_left is not None and c.finished < c.budget:
+        left = summary.seconds_left
+        text = f"{format_duration(left)} left of --max-hours" if left > 0 else "--max-hours is over"
+        out.print(f"time       {text}")
+    out.print(f"baseline   {summary.baseline_db:.2f} dB  (the mean training image for every image)")
+    if summary.best is not None and summary.best.psnr_db is not None:
+        gain = summary.best.psnr_db - summary.baseline_db
+        out.print(
+            f"best       {summary.best.psnr_db:.2f} dB, {gain:+.2f} over the baseline: "
+            f"trial {summary.best.number}, {format_assignments(summary.best.params)}",
+            markup=False,
+        )
+    if workers:
+        _print_workers(out, summary)
+    for warning in summary.warnings:
+        out.print(f"warning    {warning}", markup=False)
+
+
+def note_next(study: str, places: Mapping[str, str]) -> None:
+    """What most people do with a finished search.
+
+    Args:
+        study: Its name.
+        places: Options that say where things are, if not where they usually are.
+    """
+    report = _command("report", study, places, "--storage", "--artifacts", out="report.html")
+    train = _command("train", study, places, "--storage", "--data-dir", out="best")
+    width = max(len(report), len(train))
+    print_note(f"next: {report:{width}}   what decides, in one page")
+    print_note(f"      {train:{width}}   the best trial trained anew, for longer, and tested")
+
+
+def _command(name: str, study: str, places: Mapping[str, str], *knows: str, out: str) -> str:
+    where = (word for option in knows if option in places for word in (option, places[option]))
+    return shlex.join(["searchae", name, "-s", study, *where, "--out", out])
+
+
+def _print_workers(out: Console, summary: Summary) -> None:
+    out.print(f"workers    {len(summary.workers)} alive")
+    running = {row.worker: row for row in summary.rows if row.state == "running"}
+    for w in summary.workers:
+        row = running.get(w.worker)
+        doing = "idle" if row is None else f"trial {row.number}, epoch {row.epochs} done"
+        out.print(
+            f"  {w.host} pid {w.pid} on {w.device}: {doing}; up {format_duration(w.age_s)}, "
+            f"heard of {w.silent_s:.0f} s ago",
+            markup=False,
+        )
+
+
+def print_best(row: TrialRow, spec: StudySpec) -> None:
+    """The best trial, its parameters a line each."""
+    print(f"trial {row.number}: {row.psnr_db:.3f} dB on the validation split, {row.epochs} epochs")
+    for name, v in row.params.items():
+        print(f"  {name:18s} {format_value(v)}")
+
+
+def print_counts(counts: Mapping[str, int]) -> None:
+    """What a worker did."""
+    did = [f"{n} {WORDS.get(word, word.replace('_', ' '))}" for word, n in counts.items() if n]
+    print("this worker: " + (", ".join(did) or "no trial was left for it"))
+
+
+def print_studies(files: Mapping[str, Path], stored: Sequence[str]) -> None:
+    """Study files and stored studies."""
+    import tomllib
+
+    print("study files (searchae tune --study NAME):")
+    for name, path in files.items():
+        try:
+            description = tomllib.loads(path.read_text(encoding="utf-8")).get("description", "")
+        except (OSError, ValueError):  # ValueError: neither TOML nor UTF-8
+            description = f"(cannot be read: {path})"
+        print(f"  {name:14s} {description}")
+    print("in the storage (searchae status --study NAME):")
+    print("\n".join(f"  {name}" for name in stored) or "  none yet")
+
+
+def print_splits(document: Mapping[str, Any]) -> None:
+    """A data set's splits."""
+    for key, v in document.items():
+        print(f"{key:14s} {v}")
+
+
+def plan_document(plan: DryRun) -> dict[str, Any]:
+    """A dry run as JSON."""
+    document = asdict(plan)
+    document["spec"] = plan.spec.document()
+    document["space"] = {p.name: p.document() for p in plan.spec.space}
+    return document
+
+
+def print_plan(plan: DryRun) -> None:
+    """A dry run as text."""
+    spec = plan.spec
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(f"study      {plan.name}: {spec.description}", markup=False)
+    for key in ("train", "validation", "test"):
+        out.print(f"{key:10s} {plan.splits[key]} images")
+    out.print(f"data       {spec.data.name}, hash {plan.splits['hash'][:12]}")
+    low, high = plan.parameters
+    size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
+    out.print(f"net        {spec.fixed['model'].get('kind', 'searched')}, {size} parameters")
+    table = Table("searched", "range", box=None, pad_edge=False)
+    for p in spec.space:
+        table.add_row(p.name, _range(p.document()))
+    out.print(table if spec.space else "searched   nothing: every trial would be the same")
+    search = spec.search
+    out.print(
+        f"search     {search.trials} trials, {search.sampler}, {search.pruner}, seed {spec.seed}"
+    )
+    if plan.done:
+        left = max(0, search.trials - plan.done)
+        out.print(f"done       {format_count(plan.done, 'trial')} already, {left} to run")
+    if plan.begins:
+        out.print(f"begins     with {format_assignments(plan.begins)}", markup=False)
+    out.print(
+        f"runs on    {plan.device} in {plan.precision}, {format_count(plan.workers, 'worker')} of "
+        f"{format_count(plan.threads, 'thread')}, convolutions by {plan.kernels}"
+    )
+    out.print(f"baseline   {plan.baseline_db:.2f} dB")
+    out.print(
+        f"time       {plan.step_s * 1e3:.1f} ms a step, about {format_duration(plan.epoch_s)} an epoch, "
+        f"{format_duration(plan.epoch_s * spec.epochs)} a full training of {spec.epochs} epochs"
+    )
+    out.print(
+        f"           at most {format_duration(plan.at_most_s)} in all, less what pruning saves"
+    )
+    out.print("Nothing was trained; leave out --dry-run to start.")
+
+
+def _range(document: Mapping[str, Any]) -> str:
+    if "choices" in document:
+        return ", ".join(str(format_value(c)) for c in document["choices"])
+    scale = " (log)" if document.get("log") else ""
+    return f"{document['low']:g} to {document['high']:g}{scale}"

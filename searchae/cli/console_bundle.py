@@ -1,0 +1,123 @@
+"""What a person at a terminal sees of a winner: its trainings, its figures, its use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from searchae.training import EpochResult
+
+
+class EpochLines:
+    """Follows trainings: a bar on a terminal, a line an epoch elsewhere."""
+
+    def __init__(self, epochs: int) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
+        self._bar = Progress(
+            *columns,
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[more]}"),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._epochs = epochs
+        self._tasks: dict[int, Any] = {}
+        self._best: dict[int, float] = {}
+
+    def __enter__(self) -> EpochLines:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.stop()
+
+    def epoch(self, seed: int, result: EpochResult) -> None:
+        """One epoch of a seed."""
+        best = self._best[seed] = max(result.psnr_db, self._best.get(seed, result.psnr_db))
+        if not self._console.is_terminal:
+            self._console.print(
+                f"seed {seed}  epoch {result.epoch:3d} of {self._epochs}  "
+                f"{result.psnr_db:6.2f} dB  loss {result.train_mse:.5f}  {result.seconds:.1f} s"
+            )
+            return
+        if seed not in self._tasks:
+            self._tasks[seed] = self._bar.add_task(f"seed {seed}", total=self._epochs, more="")
+        more = f"{result.psnr_db:.2f} dB, best {best:.2f}"
+        self._bar.update(self._tasks[seed], completed=result.epoch, more=more)
+
+
+def print_export(found: Mapping[str, Any]) -> None:
+    """What was exported."""
+    print(
+        f"{found['out']}: {found['part']}, {found['bytes']:,} bytes; {_listed(found['inputs'])} -> "
+        f"{', '.join(found['outputs'])}; largest difference to the original "
+        f"{found['max_difference']:.1e}"
+    )
+
+
+def print_used(found: Mapping[str, Any]) -> None:
+    """What encode, decode or reconstruct wrote."""
+    shape = "x".join(str(n) for n in found["image_shape"])
+    psnr = f", {found['psnr_db']:.2f} dB" if "psnr_db" in found else ""
+    print(
+        f"{found['out']}: {found['images']:,} images of {shape}, latents "
+        f"{'x'.join(map(str, found['latents']))}{psnr}"
+    )
+    print(_compression(found["compression"]))
+
+
+def print_trained(metrics: Mapping[str, Any]) -> None:
+    """A training's figures, in the order in which one asks for them."""
+    validation, training = metrics["validation"], metrics["training"]
+    if metrics["search"]:
+        print(f"search      {metrics['search']['text']}")
+    print(
+        f"validation  {validation['psnr_db']:.2f} dB at epoch {metrics['epoch']} "
+        f"({training['epochs']} of at most {training['epochs_at_most']} epochs run, ended by "
+        f"{training['ended']})"
+    )
+    print_figures(metrics)
+    over = metrics["seeds"]
+    if over["count"] > 1:
+        psnr = over["psnr_db"]
+        print(
+            f"seeds       {psnr['mean']:.2f} dB, standard deviation {psnr['std']:.3f} dB, over "
+            f"{over['count']} seeds: {', '.join(format(r['psnr_db'], '.2f') for r in over['rows'])}"
+        )
+    print(f"bundle      {metrics['bundle']}: {', '.join(metrics['files'])}")
+
+
+def print_figures(found: Mapping[str, Any]) -> None:
+    """A bundle's figures."""
+    latent = found["latent"]
+    if found["psnr_db"] <= found["baseline_db"]:
+        print(
+            "warning     no better than the mean training image for every image: the net learned "
+            "nothing; choose another --trial, or search on"
+        )
+    print(
+        f"{found['split']:10s}  {found['psnr_db']:.2f} dB (baseline {found['baseline_db']:.2f}), "
+        f"SSIM {found['ssim']:.4f}, MSE {found['mse']:.6f}, PSNR of the MSE "
+        f"{found['psnr_of_mse_db']:.2f} dB; {found['images']:,} images"
+    )
+    print(
+        f"latent      mean {latent['mean']:.3f}, standard deviation {latent['std']:.3f}, "
+        f"{latent['min']:.2f} to {latent['max']:.2f}; {latent['near_zero']:.1%} near zero"
+    )
+    print(f"net         {found['parameters']:,} parameters; " + _compression(found["compression"]))
+
+
+def _compression(found: Mapping[str, Any]) -> str:
+    return (
+        f"{found['image_values']} values to {found['latent_values']}, {found['ratio']:.1f} : 1; in "
+        f"bytes {found['bytes_ratio']:.1f} : 1"
+    )
+
+
+def _listed(inputs: Mapping[str, Any]) -> str:
+    return ", ".join(f"{k} ({', '.join(map(str, v))})" for k, v in inputs.items())

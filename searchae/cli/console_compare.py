@@ -1,0 +1,90 @@
+"""What a person at a terminal sees of a comparison: its trainings, its tables, its sentences."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from searchae.formatting import format_duration, format_value
+
+if TYPE_CHECKING:
+    from searchae.compare import PlannedTraining, Ranking, Verdict
+
+
+def print_training(work: PlannedTraining) -> None:
+    """A training starts."""
+    left = "" if work.seconds_left is None else f", about {format_duration(work.seconds_left)} left"
+    print(
+        f"training {work.number} of {work.of}: trial {work.trial}, seed {work.seed}{left}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def print_plan(document: dict[str, Any]) -> None:
+    """What would be trained."""
+    seeds = ", ".join(map(str, document["seeds"]))
+    for side in document["sides"]:
+        trials = ", ".join(map(str, side["trials"])) or "none that ended well"
+        print(f"{side['parameter']:12s} {side['name']}: trials {trials}")
+    seconds = document["seconds"]
+    cost = "unknown" if seconds is None else f"about {format_duration(seconds)}, one after another"
+    print(f"{'seeds':12s} {seeds}")
+    print(f"{'trainings':12s} {document['missing']} to do of {document['trainings']}")
+    print(f"{'time':12s} {cost}")
+
+
+def print_verdicts(verdicts: Sequence[Verdict], html: str) -> None:
+    """A table and a sentence for each parameter."""
+    from searchae.compare import HEAD, cells, notes_of
+
+    for verdict in verdicts:
+        _print_table((verdict.parameter, *HEAD[1:]), [cells(s) for s in verdict.sides])
+        print()
+    for verdict in verdicts:
+        print(verdict.sentence)
+    for note in notes_of(verdicts):
+        print(f"note: {note}")
+    print(f"plots: {html}")
+
+
+def print_ranking(found: Ranking) -> None:
+    """Both ranks, the sentence, and the winner on the test split."""
+    head = ("rank", "trial", "over seeds, dB", "in the search", "rank there", "parameters")
+    rows = [
+        (
+            str(place),
+            str(r.number),
+            f"{r.mean_db:.2f} ± {r.std_db:.2f}",
+            f"{r.searched_db:.2f}",
+            str(r.searched_rank),
+            " ".join(f"{k}={format_value(v)}" for k, v in r.params.items()),
+        )
+        for place, r in enumerate(found.rows, start=1)
+    ]
+    _print_table(head, rows)
+    print()
+    print(found.sentence)
+    test = found.test
+    print(
+        f"test split: {test['psnr_db']:.2f} dB, SSIM {test['ssim']:.4f}, MSE {test['mse']:.6f}, "
+        f"{test['sparsity']:.1%} of the latents near zero"
+    )
+
+
+def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table(box=None, pad_edge=False, header_style="")
+    for i, name in enumerate(head):
+        texts = i in (0, len(head) - 1)
+        table.add_column(name, justify="left" if texts else "right", no_wrap=True)
+    for row in rows:
+        table.add_row(*row)
+    # As wide as it must be, also where the output is no terminal.
+    text = io.StringIO()
+    Console(file=text, width=max(200, 40 * len(head)), color_system=None).print(table, markup=False)
+    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))

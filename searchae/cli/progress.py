@@ -1,0 +1,204 @@
+"""A search as it goes on: a panel that moves on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import textwrap
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from searchae.formatting import format_assignments, format_count, format_duration
+
+if TYPE_CHECKING:
+    from searchae.study import Summary, TrialRow, WorkerInfo
+
+_LOGGER = logging.getLogger("searchae")
+WATCH_S = 2.0
+"""Seconds between two looks of ``status --watch``."""
+QUIET_S = 60.0
+"""Seconds after which plain output says again how far it is."""
+INDENT = 11
+"""Columns before the state of a trial in its line."""
+MOST_WORKERS = 16
+"""Workers that the panel has a line for."""
+
+
+class _Above(logging.Handler):
+    """Prints log records above the panel, which anything else would tear."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__()
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = f"{record.levelname.lower()}: {record.getMessage()}"
+        self._console.print(text, markup=False)
+
+
+class ProgressDisplay:
+    """Follows a search: a line a trial, and how far it is. Use it in a ``with`` block.
+
+    Args:
+        clock: Seconds; a port for tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._live = Live(console=self._console, transient=True, auto_refresh=False)
+        self._clock = clock
+        self._said_at = clock()
+
+    def __enter__(self) -> ProgressDisplay:
+        if self._console.is_terminal:
+            self._live.start()
+            self._handler = _Above(self._console)
+            _LOGGER.addHandler(self._handler)
+            _LOGGER.propagate = False
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._live.is_started:
+            _LOGGER.removeHandler(self._handler)
+            _LOGGER.propagate = True
+            self._live.update(Text(""), refresh=True)
+            self._live.stop()
+
+    def note(self, text: str) -> None:
+        """One line."""
+        self._console.print(text, markup=False)
+
+    def trial(self, row: TrialRow, *, best_db: float | None) -> None:
+        """One line for a trial that has ended; more on a terminal that is too narrow for it."""
+        line = trial_line(row, best_db=best_db)
+        if self._console.is_terminal:
+            line = textwrap.fill(
+                line,
+                self._console.width,
+                subsequent_indent=" " * INDENT,
+                break_on_hyphens=False,
+            )
+        self._console.print(line, markup=False)
+        self._said_at = self._clock()
+
+    def progress(self, summary: Summary) -> None:
+        """Moves the panel; elsewhere says a word after a long silence."""
+        if self._live.is_started:
+            self._live.update(standing(summary), refresh=True)
+        elif self._clock() - self._said_at >= QUIET_S:
+            self.note(standing_line(summary))
+            self._said_at = self._clock()
+
+
+def watch_search(summary: Callable[[], Summary]) -> Summary:
+    """Shows the standing until the budget is spent, or its time over and nobody at work.
+
+    Returns:
+        The last standing.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    said = ""
+    with Live(console=console, transient=True, auto_refresh=False) as live:
+        while True:
+            now = summary()
+            if console.is_terminal:
+                live.update(standing(now), refresh=True)
+            elif (line := standing_line(now)) != said:
+                console.print(line, markup=False)
+                said = line
+            if is_over(now):
+                live.update(Text(""))
+                return now
+            time.sleep(WATCH_S)
+
+
+def is_over(summary: Summary) -> bool:
+    """Whether nothing more is to be expected."""
+    left = summary.seconds_left
+    out_of_time = left is not None and left <= 0 and not summary.workers
+    return summary.counts.finished >= summary.counts.budget or out_of_time
+
+
+def standing(summary: Summary) -> RenderableType:
+    """How far a study is, as a panel of a few lines."""
+    c = summary.counts
+    head = Table.grid(padding=(0, 1))
+    bar = ProgressBar(total=max(1, c.budget), completed=c.finished, width=24)
+    head.add_row(Text(summary.study, style="bold"), bar, Text(_progress(summary)))
+    lines: list[RenderableType] = [head]
+    best = summary.best
+    if best is not None and best.psnr_db is not None:
+        gain = best.psnr_db - summary.baseline_db
+        found = f"best {best.psnr_db:.2f} dB, {gain:+.2f} over the baseline, trial {best.number}: "
+        lines.append(
+            Text(found + format_assignments(best.params), overflow="ellipsis", no_wrap=True)
+        )
+    if summary.workers:
+        lines.append(_worker_table(summary))
+    lines += [Text(f"warning: {w}") for w in summary.warnings]
+    return Group(*lines)
+
+
+def standing_line(summary: Summary) -> str:
+    """The same in one line."""
+    best = summary.best
+    found = f", best {best.psnr_db:.2f} dB (trial {best.number})" if best else ""
+    return f"{summary.study}: {_progress(summary)}{found}, {format_count(len(summary.workers), 'worker')}"
+
+
+def _progress(summary: Summary) -> str:
+    c = summary.counts
+    parts = [f"{c.finished} of {c.budget} trials", f"{c.running} running", f"{c.pruned} pruned"]
+    if c.waiting:
+        parts.append(f"{c.waiting} waiting")
+    if summary.epochs_full:
+        parts.append(f"{summary.epochs_saved / summary.epochs_full:.0%} of the epochs saved")
+    if summary.to_go_s is not None:
+        parts.append(f"about {format_duration(summary.to_go_s)} to go")
+    if summary.seconds_left is not None:
+        parts.append(f"{format_duration(max(0.0, summary.seconds_left))} of --max-hours left")
+    return ", ".join(parts)
+
+
+def _worker_table(summary: Summary) -> Table:
+    table = Table.grid(padding=(0, 2))
+    # A worker's own sign of life says it too, but only every half minute.
+    running = {row.worker: row for row in summary.rows if row.state == "running"}
+    for worker in summary.workers[:MOST_WORKERS]:
+        table.add_row("", *map(Text, _worker_cells(worker, running.get(worker.worker))))
+    more = len(summary.workers) - MOST_WORKERS
+    if more > 0:
+        table.add_row("", Text(f"and {more} more"))
+    return table
+
+
+def _worker_cells(worker: WorkerInfo, row: TrialRow | None) -> tuple[str, ...]:
+    who = f"{worker.host} {worker.pid}"
+    if row is None:
+        return who, worker.device, "idle", "", ""
+    psnr = "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB"
+    return who, worker.device, f"trial {row.number}", f"epoch {row.epochs + 1}", psnr
+
+
+def trial_line(row: TrialRow, *, best_db: float | None) -> str:
+    """A trial in one line: ``trial 7  complete  21.34 dB  20 epochs  3 s  relu adam ...``."""
+    state = row.outcome or row.state
+    value = "    -   " if row.psnr_db is None else f"{row.psnr_db:5.2f} dB"
+    epochs = f"{row.epochs:3d} epochs"
+    took = "" if row.seconds is None else f"{row.seconds:5.1f} s"
+    is_best = best_db is not None and row.psnr_db == best_db and row.state == "complete"
+    mark = "  <- best" if is_best and not row.outcome else ""
+    params = format_assignments(row.params)
+    return f"trial {row.number:3d}  {state:9s} {value}  {epochs} {took}  {params}{mark}"

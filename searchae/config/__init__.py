@@ -1,0 +1,55 @@
+"""Study files: the schema, the loader, the catalogue, and the searched space. No torch, no optuna."""
+
+from searchae.config.catalog import find_study_file, study_files
+from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.schema import (
+    SOURCES_WITHOUT_PATH,
+    DataSpec,
+    Layer,
+    ModelParams,
+    Parameter,
+    Positive,
+    ProgressCallback,
+    SearchSpec,
+    Section,
+    StudySpec,
+    TrainParams,
+    TrialParams,
+    Value,
+)
+from searchae.config.space import (
+    batch_size_variants,
+    initial_params,
+    model_variants,
+    params_of_trial,
+    readable_params,
+    sample_params,
+    stored_value,
+)
+
+__all__ = [
+    "DataSpec",
+    "Layer",
+    "ModelParams",
+    "Parameter",
+    "Positive",
+    "ProgressCallback",
+    "SOURCES_WITHOUT_PATH",
+    "SearchSpec",
+    "Section",
+    "StudySpec",
+    "TrainParams",
+    "TrialParams",
+    "Value",
+    "batch_size_variants",
+    "find_study_file",
+    "initial_params",
+    "load_study_file",
+    "model_variants",
+    "params_of_trial",
+    "readable_params",
+    "sample_params",
+    "spec_from_document",
+    "stored_value",
+    "study_files",
+]

@@ -1,0 +1,99 @@
+"""Training images that a search has decoded, kept so that its workers map them into memory.
+
+All workers of a machine then share one copy, the kernel's, and none decodes a file again. The test
+split is not kept: no worker reads it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from searchae.data.splits import Splits
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "decoded"
+KEPT = 4
+"""Studies whose images are kept; those of older ones are removed."""
+
+_PARTS = ("train", "validation")
+_SUMS = "sha256.json"
+
+
+def keep_decoded(splits: Splits, data_dir: Path) -> bool:
+    """Writes the training and validation images below the data folder, under their hash.
+
+    Returns:
+        Whether they lie there; they need not, as on a read-only disk: then each worker decodes.
+    """
+    home = data_dir / FOLDER / splits.hash
+    if home.is_dir():
+        return True
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home.parent))
+        try:
+            sums = {p: _write(draft / f"{p}.npy", getattr(splits, p)) for p in _PARTS}
+            (draft / _SUMS).write_text(json.dumps(sums))
+            draft.chmod(0o755)
+            os.rename(draft, home)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+        for old in sorted(home.parent.glob("[!.]*"), key=_age)[:-KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as e:
+        logger.info("decoded images are not kept: %s", e)
+    return home.is_dir()
+
+
+def find_decoded(hash_: str, data_dir: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Maps the images of a study into memory.
+
+    Args:
+        hash_: Of the study's images, all splits.
+        data_dir: As for ``keep``.
+
+    Returns:
+        Training and validation images, uint8 (N, C, H, W) with the channels last in memory,
+        copied where they are written to; None if they are not there, or not whole.
+    """
+    home = data_dir / FOLDER / hash_
+    try:
+        sums = json.loads((home / _SUMS).read_text())
+        found = [_read(home / f"{part}.npy", sums[part]) for part in _PARTS]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        logger.warning("decoded images in %s are of no use (%s): reading the source", home, e)
+        return None
+    return found[0], found[1]
+
+
+def _write(path: Path, images: torch.Tensor) -> str:
+    # The channels last: convolutions want them so, and then no trial makes a copy.
+    rows = images.permute(0, 2, 3, 1).contiguous().numpy()
+    np.save(path, rows)
+    return hashlib.sha256(rows.data).hexdigest()
+
+
+def _read(path: Path, sha256: str) -> torch.Tensor:
+    rows = np.load(path, mmap_mode="c")
+    if hashlib.sha256(rows.data).hexdigest() != sha256:
+        raise ValueError(f"{path.name} was changed")
+    return torch.from_numpy(rows).permute(0, 3, 1, 2)
+
+
+def _age(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:  # removed by another search meanwhile
+        return 0.0

@@ -1,0 +1,31 @@
+"""Numbers in words, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def format_duration(seconds: float) -> str:
+    """``3.1 s``, ``12 min 34 s`` or ``25 h 01 min``."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def format_value(v: Any) -> str:
+    """A parameter's value."""
+    return f"{v:.3g}" if isinstance(v, float) else str(v)
+
+
+def format_assignments(params: Mapping[str, Any]) -> str:
+    """``activation=relu learning_rate=0.00123``."""
+    return " ".join(f"{name}={format_value(v)}" for name, v in params.items())
+
+
+def format_count(number: int, noun: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,0 +1,189 @@
+"""Which trial is retrained, for how long, over which seeds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from optuna.trial import FrozenTrial, TrialState
+
+from searchae.config import DataSpec, TrainParams, TrialParams, params_of_trial
+from searchae.errors import UserError
+from searchae.study import OUTCOME, RUNTIME, WARM_START, WINNER, StoredStudy, best_of, trial_row
+from searchae.training import Precision, kernels_of, pick_precision
+
+EPOCHS, PATIENCE = 100, 10
+"""Of a retraining that is not told otherwise: epochs at least, and its plateau rule."""
+
+
+@dataclass(frozen=True)
+class RetrainPlan:
+    """What is retrained, and how.
+
+    Attributes:
+        stored: The study.
+        trial: The trial.
+        params: Its parameters, with the epochs and the plateau rule of this training.
+        data: The study's images, or more or fewer of the same.
+        seeds: One training each; the first is the study's.
+        device: Where.
+        threads: CPU threads.
+        precision: Of the training steps.
+    """
+
+    stored: StoredStudy
+    trial: FrozenTrial
+    params: TrialParams
+    data: DataSpec
+    seeds: tuple[int, ...]
+    device: torch.device
+    threads: int
+    precision: Precision
+
+    @property
+    def as_searched(self) -> bool:
+        """Whether it trains on the images that the study was made with."""
+        return self.data == self.stored.spec.data
+
+    def identity(self, data_hash: str = "") -> dict[str, Any]:
+        """What an interrupted training must have in common with one that goes on with it.
+
+        Args:
+            data_hash: Of the images that it trains on; unset: the study's.
+        """
+        return {
+            "study": self.stored.name,
+            "trial": self.trial.number,
+            "data_hash": data_hash or self.stored.data_hash,
+            "seed": self.seeds[0],
+            "model": self.params.model.model_dump(mode="json"),
+            "train": self.params.train.model_dump(mode="json"),
+            "device": str(self.device),
+            "threads": self.threads,
+            "precision": self.precision,
+            "kernels": kernels_of(self.device, self.precision, self.threads),
+        }
+
+
+def plan_retraining(
+    stored: StoredStudy,
+    *,
+    trial: str = "best",
+    epochs: str = "",
+    patience: int | None = None,
+    train_images: str = "",
+    validation: float | None = None,
+    seeds: int = 1,
+    device: torch.device,
+    threads: int | None = None,
+    precision: str | None = None,
+) -> RetrainPlan:
+    """Works out what to retrain.
+
+    Args:
+        stored: The study.
+        trial: ``best``, ``winner``, or a trial's number.
+        epochs: A number; ``search`` for the search's own epochs and plateau rule; unset: the
+            search's, and at least 100.
+        patience: Of the plateau rule; unset: the study's, or 10 if it has none; 0 for none.
+        train_images: Train on so many images, or ``all``, the share for validation included;
+            unset: on the study's.
+        validation: Share of them that is held out to choose the epoch; unset: the study's.
+        seeds: How many, counted up from the study's.
+        device: Where to train.
+        threads: CPU threads; unset: as many as the trial had in the search.
+        precision: ``auto``, ``fp32`` or ``bf16``; unset: the trial's in the search.
+
+    Raises:
+        UserError: There is no such trial, it has nothing to retrain, or a value is not valid.
+    """
+    chosen = find_trial(stored, trial)
+    params = params_of_trial(stored.spec, chosen.params)
+    params = replace(params, train=_schedule(params.train, epochs=epochs, patience=patience))
+    recorded = chosen.user_attrs.get(RUNTIME, {})
+    return RetrainPlan(
+        stored=stored,
+        trial=chosen,
+        params=params,
+        data=_images(stored.spec.data, train_images, validation),
+        seeds=tuple(range(stored.spec.seed, stored.spec.seed + seeds)),
+        device=device,
+        threads=threads or recorded.get("threads") or torch.get_num_threads(),
+        # Of before there was a choice, it was float32.
+        precision=pick_precision(precision or recorded.get("precision", "fp32"), device),
+    )
+
+
+def find_trial(stored: StoredStudy, trial: str) -> FrozenTrial:
+    """The best trial of a study, its winner over seeds, or one by its number.
+
+    Raises:
+        UserError: There is none, or nothing of it can be retrained.
+    """
+    trials = stored.study.get_trials(deepcopy=False)
+    if trial == "best":
+        row = best_of([trial_row(stored.spec, t) for t in trials if WARM_START not in t.user_attrs])
+        if row is None:
+            raise UserError(
+                f"study {stored.name!r}: no trial has trained to its end yet; see searchae status"
+            )
+        trial = str(row.number)
+    if trial == "winner":
+        kept = stored.study.user_attrs.get(WINNER)
+        if kept is None:
+            raise UserError(
+                f"--trial winner: study {stored.name!r} has none yet; `searchae compare --study "
+                f"{stored.name} --top 10` finds it"
+            )
+        trial = str(kept["number"])
+    if not trial.isdecimal() or int(trial) >= len(trials):
+        raise UserError(
+            f"--trial {trial}: give best, or a number from 0 to {len(trials) - 1}, or winner"
+            if trials
+            else f"--trial {trial}: study {stored.name!r} has no trials yet"
+        )
+    found = trials[int(trial)]
+    if found.state not in (TrialState.COMPLETE, TrialState.PRUNED):
+        state = trial_row(stored.spec, found).state
+        raise UserError(f"--trial {trial}: is {state}; give one that is complete or pruned")
+    if OUTCOME in found.user_attrs:
+        raise UserError(
+            f"--trial {trial}: ended badly ({found.user_attrs[OUTCOME]}), and would again; "
+            "give another one"
+        )
+    return found
+
+
+def _images(spec: DataSpec, train_images: str, validation: float | None) -> DataSpec:
+    if validation is not None:
+        if not 0 < validation < 1:
+            raise UserError(f"--validation {validation:g}: give a share above 0 and below 1")
+        spec = spec.model_copy(update={"validation": validation})
+    if not train_images:
+        return spec
+    if train_images != "all" and not (train_images.isdecimal() and int(train_images) > 0):
+        raise UserError(f"--train-images {train_images}: give a number above 0, or all")
+    count = None if train_images == "all" else int(train_images)
+    return spec.model_copy(update={"train_images": count})
+
+
+def _schedule(train: TrainParams, *, epochs: str, patience: int | None) -> TrainParams:
+    """``TrainParams`` with the epochs and the plateau rule of a retraining."""
+    if epochs == "search":
+        if patience is not None:
+            raise UserError("--patience: --epochs search has the search's own plateau rule")
+        return train
+    if epochs and not (epochs.isdecimal() and int(epochs) > 0):
+        raise UserError(f"--epochs {epochs}: give a number above 0, or search")
+    if train.noise_std and epochs and int(epochs) < train.noise_from_epoch:
+        raise UserError(
+            f"--epochs {epochs}: the trial's noise begins in epoch {train.noise_from_epoch}; "
+            "give at least as many"
+        )
+    return train.model_copy(
+        update={
+            "epochs": int(epochs) if epochs else max(EPOCHS, train.epochs),
+            "patience": (train.patience or PATIENCE) if patience is None else patience,
+        }
+    )

@@ -1,0 +1,77 @@
+"""How connections are made and looked after, a database each."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import URL, Engine
+
+from searchae.storage.url import is_sqlite
+
+PING_AFTER_S = 1.0
+
+
+def listen(engine: Engine) -> None:
+    if is_sqlite(engine.url):
+        _begin_immediate(engine)
+    else:
+        _ping_after_a_pause(engine)
+
+
+def _ping_after_a_pause(engine: Engine) -> None:
+    """Replaces a connection that died while nobody used it, without a ping for every call."""
+
+    def on_checkin(_connection: Any, record: Any) -> None:
+        record.info["used_at"] = time.monotonic()
+
+    def on_checkout(connection: Any, record: Any, _proxy: object) -> None:
+        if time.monotonic() - record.info.get("used_at", math.inf) < PING_AFTER_S:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as e:
+            raise sa.exc.DisconnectionError(str(e)) from e
+
+    sa.event.listen(engine, "checkin", on_checkin)
+    sa.event.listen(engine, "checkout", on_checkout)
+
+
+def _begin_immediate(engine: Engine) -> None:
+    """Makes each SQLite transaction take the write lock at its start.
+
+    SQLite ignores SELECT ... FOR UPDATE: without this, two processes that read a trial's state
+    and then write it would both succeed.
+    """
+
+    def on_connect(connection: Any, _record: object) -> None:
+        connection.isolation_level = None
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+    sa.event.listen(engine, "connect", on_connect)
+    sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+    engine.dispose()
+
+
+CONNECT: dict[str, Any] = {
+    "connect_args": {
+        "connect_timeout": 10,
+        "keepalives_idle": 30,
+        "keepalives_interval": 10,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+        "application_name": "searchae",
+        # A pooler that gives each transaction another connection knows no prepared statements.
+        "prepare_threshold": None,
+    }
+}
+
+
+def engine_arguments(url: URL) -> dict[str, Any]:
+    if is_sqlite(url):
+        return {"connect_args": {"timeout": 60}}
+    # The second one is for signs of life while the first is in use.
+    return {"pool_size": 1, "max_overflow": 1, **CONNECT}

@@ -1,0 +1,107 @@
+"""Database URLs: read, masked, and a SQLite file's folder checked."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from searchae.errors import StorageError
+
+log = logging.getLogger(__name__)
+
+
+_NETWORK_FILE_SYSTEMS = {
+    "nfs",
+    "nfs4",
+    "cifs",
+    "smb3",
+    "smbfs",
+    "lustre",
+    "glusterfs",
+    "ceph",
+    "fuse.sshfs",
+    "9p",
+    "beegfs",
+    "gpfs",
+}
+
+
+def parse_url(text: str) -> URL:
+    """Reads a database URL; a bare ``postgresql://`` gets the driver that searchae comes with.
+
+    Raises:
+        StorageError: It is no URL, or names a database that searchae does not work with.
+    """
+    try:
+        url = make_url(text)
+    except (ArgumentError, ValueError):  # ValueError: its port is no number
+        # Not chained: SQLAlchemy's message may hold the text, and with it a password.
+        file = text if text.endswith(".db") and "@" not in text else "searchae.db"
+        raise StorageError(
+            f"--storage: not a database URL; write sqlite:///{file} or "
+            "postgresql://user@host/database"
+        ) from None
+    if url.drivername in ("postgresql", "postgres"):
+        url = url.set(drivername="postgresql+psycopg")
+    if url.drivername not in ("sqlite", "postgresql+psycopg"):
+        raise StorageError(
+            f"--storage: {url.drivername} is not supported; use sqlite or postgresql"
+        )
+    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        raise StorageError("--storage: workers cannot share an in-memory SQLite; give it a file")
+    return url
+
+
+def masked_url(url: URL | str) -> str:
+    """The URL without its password, for people and logs."""
+    if isinstance(url, str):
+        url = parse_url(url)
+    secret = {k: "***" for k in url.query if k in ("password", "passfile", "sslpassword")}
+    return url.update_query_dict(secret).render_as_string(hide_password=True)
+
+
+def database_exists(url: URL | str) -> bool:
+    """Whether a SQLite file is there; of other databases only connecting shows it."""
+    url = parse_url(url) if isinstance(url, str) else url
+    return not is_sqlite(url) or Path(str(url.database)).exists()
+
+
+def is_sqlite(url: URL | str) -> bool:
+    """Whether a database is a file, which the processes of one machine can share."""
+    url = parse_url(url) if isinstance(url, str) else url
+    return url.get_backend_name() == "sqlite"
+
+
+def check_file(url: URL) -> None:
+    """Says what is wrong with a SQLite file's folder, where SQLite would not."""
+    folder = Path(str(url.database)).resolve().parent
+    if not folder.is_dir():
+        raise StorageError(f"{masked_url(url)}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise StorageError(f"{masked_url(url)}: the folder {folder} cannot be written")
+    kind = _file_system(folder)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        log.warning(
+            "%s lies on a network file system (%s), where SQLite's locks do not hold; "
+            "use PostgreSQL for several machines",
+            masked_url(url),
+            kind,
+        )
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system that a folder lies on, as /proc/mounts names it."""
+    try:
+        mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
+    except OSError:
+        return "unknown"
+    parents = {str(folder), *map(str, folder.parents)}
+    return max(
+        ((m, kind) for m, kind in mounts if m in parents),
+        default=("", "unknown"),
+        key=lambda found: len(found[0]),
+    )[1]

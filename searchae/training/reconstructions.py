@@ -1,0 +1,103 @@
+"""Originals above their reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from searchae.models import Autoencoder
+from searchae.training.images import gaussian, noisy, to_unit_float, wants_channels_last
+from searchae.training.metrics import psnr_per_image
+from searchae.training.seeds import named_generator
+
+SHOWN, COLUMNS = 8, 8
+TILE_PX, GUTTER_PX, LABEL_PX, MARGIN_PX, NAMES_PX = 96, 6, 18, 12, 110
+_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+
+Tile = npt.NDArray[np.uint8]
+
+
+def draw_reconstructions(
+    model: Autoencoder,
+    images: Tensor,
+    *,
+    noise_std: float,
+    seed: int,
+    title: str,
+    shown: int = SHOWN,
+) -> Image.Image:
+    """Draws originals above their reconstructions, each with its PSNR.
+
+    A net that is trained to remove noise gets noisy images; they stand between the two.
+
+    Args:
+        model: On any device, in any mode; it is left in evaluation mode.
+        images: uint8 (N, C, H, W), of which some are taken at equal distances.
+        noise_std: Deviation of the noise on the input, on the [0, 1] scale.
+        seed: Of the noise.
+        title: A line above the picture.
+        shown: How many images.
+    """
+    chosen = images[torch.linspace(0, len(images) - 1, min(shown, len(images))).long()].cpu()
+    clean = to_unit_float(chosen)
+    rows = {"original": clean}
+    inputs = clean
+    if noise_std:
+        noise = gaussian(tuple(clean.shape), noise_std, named_generator(seed, "picture noise"))
+        inputs = noisy(clean, noise)
+        rows["noisy"] = inputs.clamp(0, 1)
+    layout = torch.channels_last if wants_channels_last(model) else torch.contiguous_format
+    device = next(model.parameters()).device
+    model.eval()
+    with torch.inference_mode():
+        fed = inputs.to(device, memory_format=layout)
+        out = model.decode(model.encode(fed)).cpu()
+    rows["reconstruction"] = out
+    return _canvas(rows, psnr_per_image(out, clean).tolist(), title=title)
+
+
+def _canvas(rows: Mapping[str, Tensor], psnrs_db: Sequence[float], *, title: str) -> Image.Image:
+    """Bands of ``COLUMNS`` images, the rows of each one below the other."""
+    count = len(psnrs_db)
+    columns = min(COLUMNS, count)
+    scale = max(1, round(TILE_PX / next(iter(rows.values())).shape[-1]))
+    tiles = {name: [_tile(image, scale) for image in images] for name, images in rows.items()}
+    height, width = next(iter(tiles.values()))[0].shape[:2]
+    bands = -(-count // columns)
+    band_px = len(rows) * (height + GUTTER_PX) + LABEL_PX + GUTTER_PX
+    size = (
+        max(560, 2 * MARGIN_PX + NAMES_PX + columns * (width + GUTTER_PX)),
+        2 * MARGIN_PX + 2 * LABEL_PX + bands * band_px,
+    )
+    canvas = Image.new("RGB", size, _PAPER)
+    pen, font = ImageDraw.Draw(canvas), _font()
+    pen.text((MARGIN_PX, MARGIN_PX), title, fill=_INK, font=font)
+    for i, psnr_db in enumerate(psnrs_db):
+        band, column = divmod(i, columns)
+        x = MARGIN_PX + NAMES_PX + column * (width + GUTTER_PX)
+        y = MARGIN_PX + 2 * LABEL_PX + band * band_px
+        for name, images in tiles.items():
+            canvas.paste(Image.fromarray(images[i]), (x, y))
+            if column == 0:
+                at = (MARGIN_PX, y + height // 2)
+                pen.text(at, name, fill=_INK, font=font, anchor="lm")
+            y += height + GUTTER_PX
+        pen.text((x + width // 2, y), f"{psnr_db:.1f} dB", fill=_INK, font=font, anchor="ma")
+    return canvas
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(13)
+
+
+def _tile(image: Tensor, scale: int) -> Tile:
+    """One image (C, H, W) in [0, 1] as RGB pixels (H, W, 3), each pixel a square."""
+    levels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).expand(-1, -1, 3).numpy()
+    return levels.repeat(scale, axis=0).repeat(scale, axis=1)

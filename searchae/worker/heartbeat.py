@@ -1,0 +1,102 @@
+"""A worker's signs of life."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from searchae.study import Coordinator
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Heartbeat:
+    """Signs of life in a thread of their own, which no outage of the database ends.
+
+    Args:
+        ledger: Where they go.
+        stop: Set when this worker shall leave; also set here when its parent is gone.
+        parent: Leave when the process is no longer this one's child; 0 to stay.
+    """
+
+    ledger: Coordinator
+    stop: threading.Event
+    parent: int = 0
+    lost: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._end = threading.Event()
+        self._time_ends_at = math.inf
+        self._beats_in_a_row = 0
+        self._trial: tuple[int, int] | None = None
+        self.epoch: int | None = None
+        self._interval_s = self.ledger.stored.spec.search.heartbeat_s
+
+    @property
+    def steady(self) -> bool:
+        """Whether others have had the time to beat since the database was last away."""
+        return self._beats_in_a_row >= 3
+
+    @property
+    def time_up(self) -> bool:
+        """Whether the study's time limit is over, also while the database is away."""
+        return time.monotonic() >= self._time_ends_at
+
+    @contextmanager
+    def beating(self) -> Iterator[None]:
+        """Beats while the block runs."""
+        thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self._end.set()
+            thread.join(timeout=10)
+
+    @contextmanager
+    def holding(self, trial_id: int, number: int) -> Iterator[None]:
+        """Renews the lease of a trial while the block runs."""
+        self.lost.clear()
+        self.epoch, self._trial = None, (trial_id, number)
+        try:
+            yield
+        finally:
+            self._trial = None
+
+    def _run(self) -> None:
+        next_beat = 0.0
+        tick = min(1.0, self._interval_s / 2)
+        while not self._end.wait(tick):
+            self.ledger.stored.storage.rest()
+            if self.parent and os.getppid() != self.parent:
+                log.warning("the process that started this worker is gone; leaving")
+                self.stop.set()
+            next_beat -= tick
+            if next_beat <= 0:
+                self._beat()
+                next_beat = self._interval_s
+
+    def _beat(self) -> None:
+        trial = self._trial
+        trial_id, number = trial or (None, None)
+        try:
+            held = self.ledger.beat(trial_id, number=number, epoch=self.epoch)
+            left = self.ledger.seconds_left()
+        except SQLAlchemyError as e:
+            log.warning("no sign of life: the database is away (%s)", type(e).__name__)
+            self._beats_in_a_row = 0
+            return
+        self._beats_in_a_row += 1
+        self._time_ends_at = math.inf if left is None else time.monotonic() + left
+        # The trial may have ended, and its lease with it, while the beat was under way.
+        if not held and self._trial == trial:
+            self.lost.set()
