@@ -26,11 +26,11 @@ from searchae.bundle.workspace import Workspace
 
 __all__ = [
     "BATCH",
+    "PARTS",
+    "SPLITS",
     "Bundle",
     "BundleConfig",
     "Images",
-    "PARTS",
-    "SPLITS",
     "Workspace",
     "as_uint8",
     "check_output",

@@ -175,7 +175,8 @@ def print_plan(plan: DryRun) -> None:
     )
     out.print(f"baseline   {plan.baseline_db:.2f} dB")
     out.print(
-        f"time       {plan.step_s * 1e3:.1f} ms a step, about {format_duration(plan.epoch_s)} an epoch, "
+        f"time       {plan.step_s * 1e3:.1f} ms a step, "
+        f"about {format_duration(plan.epoch_s)} an epoch, "
         f"{format_duration(plan.epoch_s * spec.epochs)} a full training of {spec.epochs} epochs"
     )
     out.print(

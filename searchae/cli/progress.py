@@ -155,7 +155,8 @@ def standing_line(summary: Summary) -> str:
     """The same in one line."""
     best = summary.best
     found = f", best {best.psnr_db:.2f} dB (trial {best.number})" if best else ""
-    return f"{summary.study}: {_progress(summary)}{found}, {format_count(len(summary.workers), 'worker')}"
+    workers = format_count(len(summary.workers), "worker")
+    return f"{summary.study}: {_progress(summary)}{found}, {workers}"
 
 
 def _progress(summary: Summary) -> str:

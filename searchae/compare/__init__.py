@@ -7,8 +7,8 @@ from searchae.compare.trainings import PlannedTraining
 from searchae.compare.verdict import Verdict, notes_of
 
 __all__ = [
-    "Comparison",
     "HEAD",
+    "Comparison",
     "PlannedTraining",
     "Ranking",
     "Reranking",

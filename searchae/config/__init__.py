@@ -1,4 +1,4 @@
-"""Study files: the schema, the loader, the catalogue, and the searched space. No torch, no optuna."""
+"""Study files: schema, loader, catalogue, and the searched space. No torch, no optuna."""
 
 from searchae.config.catalog import find_study_file, study_files
 from searchae.config.loader import load_study_file, spec_from_document
@@ -28,13 +28,13 @@ from searchae.config.space import (
 )
 
 __all__ = [
+    "SOURCES_WITHOUT_PATH",
     "DataSpec",
     "Layer",
     "ModelParams",
     "Parameter",
     "Positive",
     "ProgressCallback",
-    "SOURCES_WITHOUT_PATH",
     "SearchSpec",
     "Section",
     "StudySpec",

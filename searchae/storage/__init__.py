@@ -19,10 +19,10 @@ from searchae.storage.tables import (
 from searchae.storage.url import database_exists, is_sqlite, masked_url, parse_url
 
 __all__ = [
+    "UNFINISHED",
     "Backoff",
     "ReaderStorage",
     "ResilientStorage",
-    "UNFINISHED",
     "connect",
     "database_exists",
     "exclusive_lock",

@@ -15,6 +15,7 @@ PING_AFTER_S = 1.0
 
 
 def listen(engine: Engine) -> None:
+    """Registers what each connection of an engine needs: see the two functions below."""
     if is_sqlite(engine.url):
         _begin_immediate(engine)
     else:
@@ -71,6 +72,7 @@ CONNECT: dict[str, Any] = {
 
 
 def engine_arguments(url: URL) -> dict[str, Any]:
+    """Keyword arguments of ``sqlalchemy.create_engine`` for a database."""
     if is_sqlite(url):
         return {"connect_args": {"timeout": 60}}
     # The second one is for signs of life while the first is in use.

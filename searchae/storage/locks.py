@@ -59,6 +59,7 @@ _ADVISORY_LOCK = sa.text(
 
 @contextmanager
 def file_lock(url: URL) -> Iterator[None]:
+    """Holds an exclusive lock on the file ``DATABASE.lock`` beside a SQLite database."""
     with open(f"{url.database}.lock", "a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -33,8 +33,8 @@ from searchae.training.trial_checkpoints import (
 )
 
 __all__ = [
-    "BackgroundCheckpoints",
     "CONTEXT_BYTES",
+    "BackgroundCheckpoints",
     "CheckpointError",
     "Checkpoints",
     "EpochResult",

@@ -226,7 +226,7 @@ class TestFakeLauncher(LauncherContract):
 
 
 AHEAD = (
-    "import os; from searchae.launch import held; held.wait(); "
+    "import os; from searchae.launch import wait_until_wanted; wait_until_wanted(); "
     "print(os.getpid(), os.fstat(0).st_rdev, flush=True); raise SystemExit(3)"
 )
 

@@ -113,7 +113,7 @@ def test_a_trial_that_diverged_has_neither(study: Callable[..., StoredStudy], fo
 def test_pictures_are_of_the_best_only_and_of_the_net_that_was_measured(
     study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gallery, "KEPT", 2)
+    monkeypatch.setattr(gallery, "PICTURES_KEPT", 2)
     drawn: dict[int, list[float]] = {}
 
     def train(trial: Any, params: Any, **rest: Any) -> float:

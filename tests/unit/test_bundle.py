@@ -253,7 +253,7 @@ def test_weights_outside_the_clip_are_not_written(tmp_path: Path) -> None:
     weights = bundles.weights(config)
     next(iter(weights.values())).view(-1)[0] = 0.6
     with pytest.raises(BundleError, match="outside the clip"):
-        searchae.bundle.write(tmp_path, config, weights)
+        searchae.bundle.write_bundle(tmp_path, config, weights)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -265,7 +265,7 @@ def test_batch_norms_come_back_with_their_running_means(tmp_path: Path) -> None:
     weights = bundles.weights(config)
     mean = next(n for n in weights if n.endswith("running_mean"))
     weights[mean] = torch.arange(4.0)
-    searchae.bundle.write(tmp_path, config, weights)
+    searchae.bundle.write_bundle(tmp_path, config, weights)
     loaded = searchae.load(tmp_path).model.state_dict()
     assert {n: v.tolist() for n, v in loaded.items()} == {n: v.tolist() for n, v in weights.items()}
 

@@ -107,7 +107,7 @@ def test_what_is_found_with_less_work_is_what_optuna_itself_finds(
     assert len(kept.tables) > 1
     assert proposals(None) == lean
     assert {"l1_weight" in t.params for t in study_with(spec, 30).trials} == {True, False}
-    monkeypatch.setattr(factory, "TPE", plain_tpe)
+    monkeypatch.setattr(factory, "IncrementalTPESampler", plain_tpe)
     assert proposals(None) == lean
 
 
@@ -137,7 +137,7 @@ def test_tpe_takes_the_same_trials_for_the_best_however_few_are_complete(
         return found
 
     lean = proposals()
-    monkeypatch.setattr(factory, "TPE", plain_tpe)
+    monkeypatch.setattr(factory, "IncrementalTPESampler", plain_tpe)
     assert proposals() == lean
 
 

@@ -54,7 +54,7 @@ def test_strided_1x1_convolutions_keep_their_channels_first() -> None:
 
 _TRAINING = """
 import torch
-from searchae.spec import ModelParams, TrainParams, TrialParams
+from searchae.config import ModelParams, TrainParams, TrialParams
 from searchae.training import Trainer
 torch.set_num_threads(1)
 images = torch.zeros(64, 1, 8, 8, dtype=torch.uint8)

@@ -129,7 +129,7 @@ def test_a_training_does_without_torch_s_compiler() -> None:
     """Its import takes seconds, in each worker; the classes of torch.optim bring it in."""
     code = """
 import sys, torch
-from searchae.spec import ModelParams, TrainParams, TrialParams
+from searchae.config import ModelParams, TrainParams, TrialParams
 from searchae.training import Trainer
 images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
 for name in ("adam", "sgd", "rmsprop"):

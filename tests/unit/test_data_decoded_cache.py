@@ -102,9 +102,9 @@ def test_where_they_cannot_be_written_the_search_goes_on(tmp_path: Path) -> None
 
 def test_two_at_once_leave_one_whole(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from searchae.data import decoded; "
-        "from tests.unit.test_data_decoded import splits; "
-        "assert decoded.keep(splits(), Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from searchae.data import decoded_cache; "
+        "from tests.unit.test_data_decoded_cache import splits; "
+        "assert decoded_cache.keep_decoded(splits(), Path(sys.argv[1]))"
     )
     both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
     assert [p.wait() for p in both] == [0, 0]

@@ -137,7 +137,7 @@ def test_the_largest_net_of_a_study_is_measured(
         measured.append(work)
         return [Throughput(1, 100.0), Throughput(2, 190.0)]
 
-    monkeypatch.setattr(gpu_probe, "measure", measure)
+    monkeypatch.setattr(gpu_probe, "measure_throughput", measure)
     notes: list[str] = []
     found = gpu_probe.workers_per_device(
         load_study_file(path),
@@ -166,7 +166,7 @@ def test_a_net_that_drawn_images_do_not_suit_gets_a_gpu_of_its_own(
     def measure(work: ProbeTask, *, told: object) -> list[Throughput]:
         raise ProbeError("DeadError: the net is dead")
 
-    monkeypatch.setattr(gpu_probe, "measure", measure)
+    monkeypatch.setattr(gpu_probe, "measure_throughput", measure)
     path = tmp_path / "study.toml"
     path.write_text('[data]\nname = "mnist"\n')
     notes: list[str] = []

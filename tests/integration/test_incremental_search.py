@@ -104,7 +104,7 @@ def test_whatever_the_others_do_meanwhile(
         trial = lean.get_trial(trial_id)
         ours = factory.make_sampler(spec, number=trial.number, memory=memory)
         with monkeypatch.context() as patch:
-            patch.setattr(factory, "TPE", plain_tpe)
+            patch.setattr(factory, "IncrementalTPESampler", plain_tpe)
             expected = proposed(theirs, factory.make_sampler(spec, number=trial.number), trial)
         with lean.working_on(trial):
             with lean.together():

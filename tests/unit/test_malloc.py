@@ -11,13 +11,13 @@ CODE = """
 import re, sys
 from pathlib import Path
 import torch
-from searchae import pages
+from searchae import malloc
 
 def resident_mb():
     return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
 
 if sys.argv[1] == "keep":
-    print(pages.keep())
+    print(malloc.configure_malloc())
 before = resident_mb()
 block = torch.zeros(64 << 20)
 del block

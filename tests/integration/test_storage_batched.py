@@ -23,7 +23,8 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae import data
 from searchae.config.loader import load_study_file
 from searchae.errors import StorageError
-from searchae.storage import connection, tables
+from searchae.storage import engine as storage_engine
+from searchae.storage import resilient, tables
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
 from searchae.study.coordination import Coordinator
@@ -378,7 +379,7 @@ def test_a_connection_that_idles_is_given_back(
     made.get_all_studies()
     made.rest()
     assert len(sessions(postgres_url)) == 1, "not before it has idled for a while"
-    monkeypatch.setattr(connection, "IDLE_S", -1.0)
+    monkeypatch.setattr(resilient, "IDLE_S", -1.0)
     made.rest()
     assert sessions(postgres_url) == []
     assert made.get_all_studies() == []
@@ -393,7 +394,7 @@ def test_a_connection_that_died_in_a_pause_is_replaced_without_a_word(
     admin = sa.create_engine(postgres_url, poolclass=sa.pool.NullPool)
     with admin.connect() as connection:
         connection.execute(sa.text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": session})
-    monkeypatch.setattr(connection, "PING_AFTER_S", -1.0)
+    monkeypatch.setattr(storage_engine, "PING_AFTER_S", -1.0)
     with caplog.at_level(logging.WARNING):
         assert made.get_all_studies() == []
     assert caplog.records == []
