@@ -1,6 +1,6 @@
 """Where workers run. A launcher gets an argv and an environment, never a pickled function."""
 
-from searchae.launch.base import Launcher
+from searchae.launch.base import Exit, Job, Launcher, Resources
 from searchae.launch.local import LocalLauncher
 from searchae.launch.prestart import wait_until_wanted
 from searchae.launch.ray import RayLauncher
@@ -16,11 +16,14 @@ from searchae.launch.slurm import SlurmLauncher
 from searchae.launch.supervisor import Supervisor
 
 __all__ = [
+    "Exit",
     "Fleet",
+    "Job",
     "Launcher",
     "LocalLauncher",
     "RayLauncher",
     "Request",
+    "Resources",
     "SlurmLauncher",
     "Supervisor",
     "available_cores",

@@ -213,7 +213,7 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
     folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exception there leaves a transaction open, for which putting back would wait for ever."""
-    from searchae.launch import request
+    from searchae.launch import Request
     from searchae.study import summary
     from searchae.tune import run as use_case
     from tests.fake_launcher import FakeLauncher
@@ -233,7 +233,7 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(use_case, "summarize", summarize)
-    request = request.Request(study="tiny", storage=url, device="cpu", workers=1)
+    request = Request(study="tiny", storage=url, device="cpu", workers=1)
     with pytest.raises(KeyboardInterrupt):
         use_case.tune(request, Quiet(), FakeLauncher(), stop)
     assert looks[2] is True
@@ -245,7 +245,6 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
 def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
     kind: str, folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from searchae.launch import request
     from searchae.launch.base import Job
     from searchae.launch.local import LocalLauncher
     from searchae.launch.request import Request, prestarted_workers
