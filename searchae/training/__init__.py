@@ -8,6 +8,7 @@ from searchae.training.device import CONTEXT_BYTES, held_by_others, pick_device
 from searchae.training.device_faults import device_errors
 from searchae.training.epoch import EpochResult
 from searchae.training.fused_forward import uses_compiled
+from searchae.training.generators import named_generator
 from searchae.training.images import gaussian, noisy, to_unit_float, wants_channels_last
 from searchae.training.kernels import check_wish, chosen_kernels, kernels_of
 from searchae.training.metrics import (
@@ -21,7 +22,6 @@ from searchae.training.metrics import (
 from searchae.training.precision import Precision, pick_precision, why_slow
 from searchae.training.reconstructions import draw_reconstructions
 from searchae.training.regularizers import near_zero, penalised_weights
-from searchae.training.seeds import named_generator
 from searchae.training.trainer import Interrupted, Trainer
 from searchae.training.trial_checkpoints import (
     BackgroundCheckpoints,

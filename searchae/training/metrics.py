@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from searchae.models import Autoencoder
+from searchae.training.generators import named_generator
 from searchae.training.images import check_images, gaussian, noisy, to_unit_float
 from searchae.training.regularizers import near_zero, penalised_weights
-from searchae.training.seeds import named_generator
 
 Pass = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (N, C, H, W) in a model's own range to its latents (N, latent_size) and its images."""

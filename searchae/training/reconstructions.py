@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from searchae.models import Autoencoder
+from searchae.training.generators import named_generator
 from searchae.training.images import gaussian, noisy, to_unit_float, wants_channels_last
 from searchae.training.metrics import psnr_per_image
-from searchae.training.seeds import named_generator
 
 SHOWN, COLUMNS = 8, 8
 TILE_PX, GUTTER_PX, LABEL_PX, MARGIN_PX, NAMES_PX = 96, 6, 18, 12, 110

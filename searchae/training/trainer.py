@@ -16,13 +16,14 @@ from torch import Tensor
 from searchae.config import TrialParams
 from searchae.errors import DeadError, DivergedError, ModelError, SearchaeError
 from searchae.models import Autoencoder, build_model
-from searchae.training import kernels, seeds
+from searchae.training import kernels
 from searchae.training.checkpoint import CheckpointError
 from searchae.training.cuda_graph import RecordedStep, cuda_graph
 from searchae.training.dead_units import can_be_judged, is_dead, least_constant_mse
 from searchae.training.device_faults import device_errors
 from searchae.training.early_stopping import Plateau
 from searchae.training.epoch import EpochResult
+from searchae.training.generators import named_generator, seeded_initialisation
 from searchae.training.images import ResidentImages, check_images, gaussian, wants_channels_last
 from searchae.training.metrics import Metrics, Pass, evaluate
 from searchae.training.optimizers import make_optimizer
@@ -175,7 +176,7 @@ class Trainer:
 
     def _build(self, train: Tensor) -> Autoencoder:
         channels, height, width = train.shape[1:]
-        with seeds.seeded_initialisation(self._seed):
+        with seeded_initialisation(self._seed):
             model = build_model(self._params.model, image_shape=(channels, height, width))
         if self._params.train.clips:
             clip_(penalised_weights(model), self._params.train.clip)
@@ -205,7 +206,7 @@ class Trainer:
     def _train(self, epoch: int) -> float:
         """One pass over the training images; the mean squared error on the [0, 1] scale."""
         self.model.train()
-        noise = seeds.named_generator(self._seed, "noise", epoch=epoch)
+        noise = named_generator(self._seed, "noise", epoch=epoch)
         total = torch.zeros((), device=self._device)
         seen = 0
         for i, indices in enumerate(self._batches(epoch)):
@@ -220,7 +221,7 @@ class Trainer:
         return float(total) / seen / (4 if self.model.symmetric else 1)
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
-        order = seeds.named_generator(self._seed, "order", epoch=epoch)
+        order = named_generator(self._seed, "order", epoch=epoch)
         indices = torch.randperm(len(self._images), generator=order).to(self._device)
         batches = torch.split(indices, self._params.train.batch_size)
         alone = self._params.model.batch_norm and len(batches[-1]) == 1
