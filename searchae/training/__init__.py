@@ -9,9 +9,11 @@ from searchae.training.device_faults import device_errors
 from searchae.training.epoch import EpochResult
 from searchae.training.fused_forward import uses_compiled
 from searchae.training.generators import named_generator
-from searchae.training.images import gaussian, noisy, to_unit_float, wants_channels_last
+from searchae.training.images import gaussian, noisy, to_unit_float
 from searchae.training.kernels import check_wish, chosen_kernels, kernels_of
+from searchae.training.memory_format import load_weights, memory_format, to_device
 from searchae.training.metrics import (
+    EVALUATION_BATCH,
     Metrics,
     evaluate,
     evaluate_images,
@@ -34,6 +36,7 @@ from searchae.training.trial_checkpoints import (
 
 __all__ = [
     "CONTEXT_BYTES",
+    "EVALUATION_BATCH",
     "BackgroundCheckpoints",
     "CheckpointError",
     "Checkpoints",
@@ -54,7 +57,9 @@ __all__ = [
     "gaussian",
     "held_by_others",
     "kernels_of",
+    "load_weights",
     "mean_image_psnr_db",
+    "memory_format",
     "named_generator",
     "near_zero",
     "noisy",
@@ -64,8 +69,8 @@ __all__ = [
     "psnr_per_image",
     "remove_old_checkpoints",
     "ssim",
+    "to_device",
     "to_unit_float",
     "uses_compiled",
-    "wants_channels_last",
     "why_slow",
 ]

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from searchae.config import TrialParams
 from searchae.models import ACTIVATION_MODULES, Autoencoder
 from searchae.training.images import ResidentImages
+from searchae.training.metrics import EVALUATION_BATCH
 
 _LOOK = 4
-_BATCH = 250
 _ROUNDING = 1e-5  # relative; the same input twice in a batch may come out so different
 
 
@@ -39,7 +39,7 @@ def least_constant_mse(images: Tensor) -> float:
     Returns:
         On the [0, 1] scale.
     """
-    parts = torch.split(images, _BATCH)
+    parts = torch.split(images, EVALUATION_BATCH)
     sums = torch.stack([p.sum(0, dtype=torch.int64) for p in parts]).sum(0).double()
     squares = torch.stack([p.int().square().sum(0, dtype=torch.int64) for p in parts]).sum(0)
     count = len(images)
@@ -77,7 +77,7 @@ def is_dead(model: Autoencoder, images: ResidentImages) -> str:
                 left.discard(i)
             if not any(j > i for j in left):
                 break  # nothing behind it is in question
-        start, count = start + count, _BATCH
+        start, count = start + count, EVALUATION_BATCH
     return f"{min(left)}-{_checksum(layers[: min(left)])}" if left else ""
 
 

@@ -19,6 +19,12 @@ from searchae.training.regularizers import near_zero, penalised_weights
 Pass = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (N, C, H, W) in a model's own range to its latents (N, latent_size) and its images."""
 
+EVALUATION_BATCH = 250
+"""Images that are evaluated at a time, wherever a model is: results depend on it in the last bits.
+
+On a CPU this is 1.3 to 2 times as fast as 1000, whose intermediate results do not fit the caches.
+"""
+
 MAX_PSNR_DB = 100.0
 """PSNR of an exact reconstruction, whose true value is infinite and would spoil any mean."""
 
@@ -112,7 +118,7 @@ def evaluate(
     *,
     noise_std: float = 0.0,
     seed: int = 0,
-    batch_size: int = 1000,
+    batch_size: int = EVALUATION_BATCH,
     with_ssim: bool = False,
     sparsity_of: Literal["latent", "weights"] = "latent",
     forward: Pass | None = None,
@@ -161,7 +167,7 @@ def evaluate_images(
     *,
     noise_std: float = 0.0,
     seed: int = 0,
-    batch_size: int = 1000,
+    batch_size: int = EVALUATION_BATCH,
     with_ssim: bool = False,
     forward: Pass | None = None,
 ) -> PerImage:

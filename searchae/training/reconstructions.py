@@ -13,7 +13,8 @@ from torch import Tensor
 
 from searchae.models import Autoencoder
 from searchae.training.generators import named_generator
-from searchae.training.images import gaussian, noisy, to_unit_float, wants_channels_last
+from searchae.training.images import gaussian, noisy, to_unit_float
+from searchae.training.memory_format import memory_format
 from searchae.training.metrics import psnr_per_image
 
 SHOWN, COLUMNS = 8, 8
@@ -52,11 +53,10 @@ def draw_reconstructions(
         noise = gaussian(tuple(clean.shape), noise_std, named_generator(seed, "picture noise"))
         inputs = noisy(clean, noise)
         rows["noisy"] = inputs.clamp(0, 1)
-    layout = torch.channels_last if wants_channels_last(model) else torch.contiguous_format
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
-        fed = inputs.to(device, memory_format=layout)
+        fed = inputs.to(device, memory_format=memory_format(model))
         out = model.decode(model.encode(fed)).cpu()
     rows["reconstruction"] = out
     return _canvas(rows, psnr_per_image(out, clean).tolist(), title=title)
