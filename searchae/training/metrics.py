@@ -16,7 +16,7 @@ from searchae.training.generators import named_generator
 from searchae.training.images import check_images, gaussian, noisy, to_unit_float
 from searchae.training.regularizers import near_zero, penalised_weights
 
-Pass = Callable[[Tensor], tuple[Tensor, Tensor]]
+ForwardPass = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Images (N, C, H, W) in a model's own range to its latents (N, latent_size) and its images."""
 
 EVALUATION_BATCH = 250
@@ -121,7 +121,7 @@ def evaluate(
     batch_size: int = EVALUATION_BATCH,
     with_ssim: bool = False,
     sparsity_of: Literal["latent", "weights"] = "latent",
-    forward: Pass | None = None,
+    forward: ForwardPass | None = None,
 ) -> Metrics:
     """Measures a model, in evaluation mode and without gradients, against clean images.
 
@@ -169,7 +169,7 @@ def evaluate_images(
     seed: int = 0,
     batch_size: int = EVALUATION_BATCH,
     with_ssim: bool = False,
-    forward: Pass | None = None,
+    forward: ForwardPass | None = None,
 ) -> PerImage:
     """Measures a model on each image; see ``evaluate``.
 
@@ -220,7 +220,9 @@ def mean_image_psnr_db(train: Tensor, images: Tensor) -> float:
     return float(torch.cat(parts).double().mean())
 
 
-def _through(model: Autoencoder, forward: Pass | None, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def _through(
+    model: Autoencoder, forward: ForwardPass | None, inputs: Tensor
+) -> tuple[Tensor, Tensor]:
     """Latents and reconstructions of images in [0, 1]."""
     if forward is None:
         latents = model.encode(inputs)
