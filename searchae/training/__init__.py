@@ -10,7 +10,7 @@ from searchae.training.epoch import EpochResult
 from searchae.training.fused_forward import uses_compiled
 from searchae.training.generators import named_generator
 from searchae.training.images import gaussian, noisy, to_unit_float
-from searchae.training.kernels import check_wish, chosen_kernels, kernels_of
+from searchae.training.kernels import chosen_kernels, kernels_of, kernels_setting
 from searchae.training.memory_format import load_weights, memory_format, to_device
 from searchae.training.metrics import (
     EVALUATION_BATCH,
@@ -47,7 +47,6 @@ __all__ = [
     "PrunedError",
     "Trainer",
     "check_artifact_folder",
-    "check_wish",
     "checkpoint_folder",
     "chosen_kernels",
     "device_errors",
@@ -57,6 +56,7 @@ __all__ = [
     "gaussian",
     "held_by_others",
     "kernels_of",
+    "kernels_setting",
     "load_weights",
     "mean_image_psnr_db",
     "memory_format",
