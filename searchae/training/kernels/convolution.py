@@ -126,12 +126,8 @@ class _Convolution(torch.autograd.Function):
         library.run("forward", job)
         kept = None if layers.activation == NONE else outputs
         ctx.save_for_backward(images, weight, which, kept)
-        ctx.library, ctx.has_bias, ctx.layers, ctx.direct = (
-            library,
-            bias is not None,
-            layers,
-            direct,
-        )
+        ctx.library, ctx.layers = library, layers
+        ctx.has_bias, ctx.direct = bias is not None, direct
         return outputs
 
     @staticmethod
