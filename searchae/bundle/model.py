@@ -23,8 +23,8 @@ from searchae.models import Autoencoder, build_model
 from searchae.training import (
     EVALUATION_BATCH,
     load_weights,
-    memory_format,
     penalised_weights,
+    preferred_memory_format,
     to_unit_float,
 )
 
@@ -68,7 +68,7 @@ class Bundle:
     @property
     def layout(self) -> torch.memory_format:
         """The memory format of images that the net was trained with."""
-        return memory_format(self.model)
+        return preferred_memory_format(self.model)
 
     def encode(self, images: Given) -> Given:
         """Images to latents.

@@ -11,7 +11,7 @@ from searchae.training.fused_forward import uses_compiled
 from searchae.training.generators import named_generator
 from searchae.training.images import gaussian, noisy, to_unit_float
 from searchae.training.kernels import chosen_kernels, kernels_of, kernels_setting
-from searchae.training.memory_format import load_weights, memory_format, to_device
+from searchae.training.memory_format import load_weights, preferred_memory_format, to_device
 from searchae.training.metrics import (
     EVALUATION_BATCH,
     Metrics,
@@ -59,13 +59,13 @@ __all__ = [
     "kernels_setting",
     "load_weights",
     "mean_image_psnr_db",
-    "memory_format",
     "named_generator",
     "near_zero",
     "noisy",
     "penalised_weights",
     "pick_device",
     "pick_precision",
+    "preferred_memory_format",
     "psnr_per_image",
     "remove_old_checkpoints",
     "ssim",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def memory_format(model: nn.Module) -> torch.memory_format:
+def preferred_memory_format(model: nn.Module) -> torch.memory_format:
     """Returns the memory format that a model and its input images should have.
 
     Convolutions train 1.4 times as fast on a CPU with ``torch.channels_last``. Models without
@@ -27,7 +27,7 @@ def to_device(model: nn.Module, device: torch.device) -> torch.memory_format:
     Returns:
         That format; input images should have it too.
     """
-    found = memory_format(model)
+    found = preferred_memory_format(model)
     model.to(device=device, memory_format=found)  # type: ignore[call-overload]
     return found
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from searchae.models import Autoencoder
 from searchae.training.generators import named_generator
 from searchae.training.images import gaussian, noisy, to_unit_float
-from searchae.training.memory_format import memory_format
+from searchae.training.memory_format import preferred_memory_format
 from searchae.training.metrics import psnr_per_image
 
 SHOWN, COLUMNS = 8, 8
@@ -56,7 +56,7 @@ def draw_reconstructions(
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
-        fed = inputs.to(device, memory_format=memory_format(model))
+        fed = inputs.to(device, memory_format=preferred_memory_format(model))
         out = model.decode(model.encode(fed)).cpu()
     rows["reconstruction"] = out
     return _canvas(rows, psnr_per_image(out, clean).tolist(), title=title)

@@ -11,7 +11,7 @@ import torch
 from searchae.config.schema import Layer, ModelParams
 from searchae.models.builder import build_model
 from searchae.training.images import ResidentImages, gaussian, noisy
-from searchae.training.memory_format import memory_format
+from searchae.training.memory_format import preferred_memory_format
 
 IMAGES = torch.randint(0, 256, (9, 3, 4, 5), dtype=torch.uint8)
 
@@ -40,7 +40,7 @@ def test_noise_has_its_deviation_and_noisy_images_stay_within_their_bounds() -> 
 
 def is_channels_last(params: ModelParams, side_px: int = 8) -> bool:
     model = build_model(params, image_shape=(3, side_px, side_px))
-    return memory_format(model) is torch.channels_last
+    return preferred_memory_format(model) is torch.channels_last
 
 
 def test_convolutions_have_their_channels_last_and_dense_layers_do_not() -> None:
