@@ -43,7 +43,7 @@ from optuna.trial import Trial, TrialState
 
 from benchmarks.defaults_table import DATA, TABLES, Params, Table, read, read_lines, train
 from searchae.config import space
-from searchae.config.schema import StudySpec
+from searchae.config.study_spec import StudySpec
 from searchae.search import factory, incremental
 
 DEFAULT = "halving /2, tpe 10"

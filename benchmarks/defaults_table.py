@@ -25,7 +25,9 @@ import torch
 from benchmarks.speed_search import study_text
 from searchae import data
 from searchae.config import loader, space
-from searchae.config.schema import Parameter, StudySpec, TrialParams
+from searchae.config.parameters import Parameter
+from searchae.config.schema import TrialParams
+from searchae.config.study_spec import StudySpec
 from searchae.errors import DivergedError
 from searchae.training.metrics import mean_image_psnr_db
 from searchae.training.trainer import Trainer

@@ -15,9 +15,9 @@ import torch
 
 import searchae
 from searchae import data
+from searchae.training.generators import named_generator
 from searchae.training.images import gaussian, noisy, to_unit_float
 from searchae.training.metrics import psnr_per_image
-from searchae.training.seeds import named_generator
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.config.loader import spec_from_document
-from searchae.config.schema import StudySpec
+from searchae.config.study_spec import StudySpec
 from searchae.search import factory
 from searchae.storage.connection import connect
 from searchae.study.attributes import ERROR, OUTCOME, RUNTIME, SPLITS

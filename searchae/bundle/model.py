@@ -20,9 +20,15 @@ from searchae.bundle.config import CONFIG, WEIGHTS, BundleConfig, read_config, w
 from searchae.errors import BundleError, ModelError
 from searchae.files import atomic_file
 from searchae.models import Autoencoder, build_model
-from searchae.training import penalised_weights, to_unit_float, wants_channels_last
+from searchae.training import (
+    EVALUATION_BATCH,
+    load_weights,
+    penalised_weights,
+    preferred_memory_format,
+    to_unit_float,
+)
 
-BATCH = 250
+BATCH = EVALUATION_BATCH
 """Images at a time: as the trainer validates, so that figures are the same to the bit."""
 
 FloatArray = npt.NDArray[np.float32]
@@ -62,8 +68,7 @@ class Bundle:
     @property
     def layout(self) -> torch.memory_format:
         """The memory format of images that the net was trained with."""
-        last = wants_channels_last(self.model)
-        return torch.channels_last if last else torch.contiguous_format
+        return preferred_memory_format(self.model)
 
     def encode(self, images: Given) -> Given:
         """Images to latents.
@@ -200,11 +205,8 @@ def from_weights(
         raise BundleError(
             f"{CONFIG}: latent_size is {config.latent_size}, the net's is {model.latent_size}"
         )
-    model.load_state_dict({k: v.detach().clone() for k, v in weights.items()}, assign=True)
+    load_weights(model, weights, device=device)
     _check_values(model, config)
-    model.eval()
-    layout = torch.channels_last if wants_channels_last(model) else torch.contiguous_format
-    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     return Bundle(config, model)
 
 

@@ -29,21 +29,21 @@ from searchae.models import build_model
 from searchae.retrain import BAD_ENDS, Retraining, RetrainPlan, retrain_once
 from searchae.study import StoredStudy, package_versions, trial_row
 from searchae.training import (
+    EVALUATION_BATCH,
     Checkpoints,
     check_artifact_folder,
     evaluate_images,
     gaussian,
+    load_weights,
     named_generator,
     noisy,
     psnr_per_image,
     ssim,
     to_unit_float,
-    wants_channels_last,
 )
 
 log = logging.getLogger(__name__)
 
-_BATCH = 250
 _VERSIONS = ("searchae", "torch", "numpy")
 
 
@@ -216,17 +216,13 @@ def _measured(plan: RetrainPlan, run: Retraining, splits: Splits) -> TrainingRec
     """A training on the test split, as a bundle of it would be measured."""
     with torch.device("meta"):
         model = build_model(plan.params.model, image_shape=splits.image_shape)
-    model.load_state_dict({k: v.detach().clone() for k, v in run.weights.items()}, assign=True)
-    layout = torch.channels_last if wants_channels_last(model) else torch.contiguous_format
-    model.eval()
-    model.to(device=plan.device, memory_format=layout)  # type: ignore[call-overload]
+    layout = load_weights(model, run.weights, device=plan.device)
     noise_std = plan.params.train.noise_std
     found = evaluate_images(
         model,
         splits.test.to(plan.device, memory_format=layout),
         noise_std=noise_std,
         seed=run.seed,
-        batch_size=_BATCH,
         with_ssim=True,
     )
     clean = to_unit_float(splits.test[shown(len(splits.test))])
@@ -254,7 +250,7 @@ def _measured(plan: RetrainPlan, run: Retraining, splits: Splits) -> TrainingRec
 def _of_nothing(number: int, seed: int, splits: Splits) -> TrainingRecord:
     """What diverged in its first epoch learned nothing: the mean training image for every image."""
     mean = to_unit_float(splits.train.sum(0, dtype=torch.int64).div(len(splits.train)))[None]
-    parts = [to_unit_float(p) for p in torch.split(splits.test, _BATCH)]
+    parts = [to_unit_float(p) for p in torch.split(splits.test, EVALUATION_BATCH)]
     pairs = [(mean.expand_as(p), p) for p in parts]
     return TrainingRecord(
         trial=number,

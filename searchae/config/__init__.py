@@ -1,21 +1,22 @@
-"""Study files: schema, loader, catalogue, and the searched space. No torch, no optuna."""
+"""Study files and the search space; imports neither torch nor optuna.
+
+``schema`` has the keys of a study file, ``loader`` reads one, ``space`` samples its parameters.
+"""
 
 from searchae.config.catalog import find_study_file, study_files
 from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.parameters import Parameter, Value
 from searchae.config.schema import (
     SOURCES_WITHOUT_PATH,
     DataSpec,
     Layer,
     ModelParams,
-    Parameter,
     Positive,
     ProgressCallback,
     SearchSpec,
     Section,
-    StudySpec,
     TrainParams,
     TrialParams,
-    Value,
 )
 from searchae.config.space import (
     batch_size_variants,
@@ -26,6 +27,7 @@ from searchae.config.space import (
     sample_params,
     stored_value,
 )
+from searchae.config.study_spec import StudySpec
 
 __all__ = [
     "SOURCES_WITHOUT_PATH",

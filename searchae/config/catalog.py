@@ -1,4 +1,4 @@
-"""Where study files lie: ``./studies``, those packed with searchae, or a path."""
+"""Finds study files: in ``./studies``, among those packaged with searchae, or by path."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def packed_folder() -> Path:
-    """The study files that came with searchae: inside the wheel, or beside it in a checkout."""
+    """Returns the folder of the packaged study files: in the wheel, or in a checkout's root."""
     inside = _PACKAGE / "studies"
     return inside if inside.is_dir() else _PACKAGE.parent / "studies"
 
 
 def study_files(here: Path | None = None) -> dict[str, Path]:
-    """Every study that can be named, the nearer folder first.
+    """Returns all study files that can be named; ``./studies`` hides packaged ones of its names.
 
     Args:
-        here: The folder whose ``studies/`` is looked into; the current one if unset.
+        here: The folder that contains ``studies/``; the current one if unset.
 
     Returns:
-        Name -> TOML file, by name.
+        Name -> TOML file, sorted by name.
     """
     found: dict[str, Path] = {}
     for folder in ((here or Path.cwd()) / "studies", packed_folder()):
@@ -35,11 +35,11 @@ def find_study_file(name: str, here: Path | None = None) -> Path:
     """Finds a study file by name or path.
 
     Args:
-        name: ``svhn`` (``./studies/svhn.toml``, then the packed one), or a file's path.
-        here: The folder that names and paths start from; the current one if unset.
+        name: A name such as ``svhn`` (``./studies/svhn.toml`` or the packaged file), or a path.
+        here: The folder that names and relative paths start from; the current one if unset.
 
     Raises:
-        SpecError: There is none; the valid names are listed.
+        SpecError: There is no such file; the message lists the valid names.
     """
     known = study_files(here)
     if name in known:

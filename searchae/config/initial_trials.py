@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from searchae.config.schema import CONDITIONS, Parameter, label
+from searchae.config.faults import Faults
+from searchae.config.parameters import CONDITIONS, Parameter, label
 from searchae.errors import nearest
 
-Adapt = Callable[[str, Any, Parameter], Any]
-"""Brings a value to its field's type; told where it stands. None: that is a fault, and told."""
+Convert = Callable[[str, Any, Parameter], Any]
+"""Converts a value, given its place, to its parameter's type; returns None after adding a fault."""
 
 
 class InitialTrials:
-    """Checks trials that are given, and collects their faults.
+    """Checks the trials in ``search.first`` and collects what is wrong with them.
 
     Args:
         space: The searched parameters.
         fixed: Section -> key -> value of what is not searched.
-        adapt: See ``Adapt``.
-        fault: Called with the key and what is wrong with it.
+        convert: See ``Convert``.
+        faults: Where faults are added.
     """
 
     def __init__(
@@ -27,30 +28,37 @@ class InitialTrials:
         space: Sequence[Parameter],
         fixed: Mapping[str, Mapping[str, Any]],
         *,
-        adapt: Adapt,
-        fault: Callable[[str, str], None],
+        convert: Convert,
+        faults: Faults,
     ) -> None:
         self._space = {p.name: p for p in space}
         self._fixed = {k: v for section in fixed.values() for k, v in section.items()}
-        self._adapt, self._fault = adapt, fault
+        self._convert, self._faults = convert, faults
 
     def checked(self, entries: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Any], ...]:
-        """The same with every value of its field's type, in the order of the space.
+        """Checks trials and converts their values.
 
-        A parameter that is not searched, since ``--set`` fixes it, say, may be named with the
-        value that it has; it is left out of what is returned.
+        A parameter that is not searched, for example because ``--set`` fixes it, may be named with
+        its fixed value; it is left out of the result.
+
+        Args:
+            entries: Name -> value of each trial.
+
+        Returns:
+            Name -> value of each trial, with the types of the fields and in the space's order.
         """
-        return tuple(self._entry(f"search.first[{i}]", e) for i, e in enumerate(entries))
+        return tuple(self._trial(f"search.first[{i}]", e) for i, e in enumerate(entries))
 
-    def _entry(self, where: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    def _trial(self, where: str, entry: Mapping[str, Any]) -> dict[str, Any]:
         found = {}
         for name, value in entry.items():
             if name in self._space:
                 found[name] = self._value(f"{where}.{name}", value, self._space[name])
             elif name not in self._fixed:
-                self._fault(f"{where}.{name}", f"unknown parameter; {nearest(name, self._space)}")
+                message = f"unknown parameter; {nearest(name, self._space)}"
+                self._faults.add(f"{where}.{name}", message)
             elif value != self._fixed[name]:
-                self._fault(
+                self._faults.add(
                     f"{where}.{name}",
                     f"is {value!r}, but {name} is not searched and is {self._fixed[name]!r}; "
                     "give that, or leave it out (--set search.first=[] drops all of them)",
@@ -58,21 +66,22 @@ class InitialTrials:
         for name in [n for n in found if not self._is_sampled(n, found)]:
             parent = CONDITIONS[self._space[name].key][0].rpartition(".")[2]
             at = found.get(parent, self._fixed.get(parent))
-            self._fault(f"{where}.{name}", f"is not sampled under {parent} = {at!r}; leave it out")
+            message = f"is not sampled under {parent} = {at!r}; leave it out"
+            self._faults.add(f"{where}.{name}", message)
         return {name: found[name] for name in self._space if name in found}
 
     def _value(self, key: str, value: Any, parameter: Parameter) -> Any:
         if isinstance(value, bool) and not parameter.choices:
-            self._fault(key, f"must be a number, not {value!r}")
+            self._faults.add(key, f"must be a number, not {value!r}")
             return value
-        adapted = self._adapt(key, value, parameter)
-        wrong = None if adapted is None else _outside(parameter, adapted)
+        converted = self._convert(key, value, parameter)
+        wrong = "" if converted is None else _why_outside(parameter, converted)
         if wrong:
-            self._fault(key, f"{value!r} {wrong}")
-        return adapted
+            self._faults.add(key, f"{value!r} {wrong}")
+        return converted
 
     def _is_sampled(self, name: str, found: Mapping[str, Any]) -> bool:
-        """False only where the entry itself, or a fixed value, rules the parameter out."""
+        """Whether a parameter can be sampled, given the trial's own values and the fixed ones."""
         condition = CONDITIONS.get(self._space[name].key)
         if condition is None:
             return True
@@ -80,8 +89,8 @@ class InitialTrials:
         return found.get(parent, self._fixed.get(parent, next(iter(wanted)))) in wanted
 
 
-def _outside(parameter: Parameter, value: Any) -> str:
-    """Why a searched parameter cannot take a value; empty if it can."""
+def _why_outside(parameter: Parameter, value: Any) -> str:
+    """Returns why a parameter cannot have a value; empty if it can."""
     p = parameter
     if p.choices:
         listed = ", ".join(map(str, p.labels))

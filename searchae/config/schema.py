@@ -1,17 +1,15 @@
-"""What a study is: a frozen ``StudySpec`` of data, space and search.
+"""The sections of a study file: their keys, types, defaults and bounds.
 
-A study file is data. Any value under ``[model]`` or ``[train]`` may be a range
-(``{ low = 1e-5, high = 1e-1, log = true }``) or a list of choices (``{ choices = [...] }``);
-that alone makes it a searched parameter. ``ModelParams`` and ``TrainParams`` are what remains
-once every range has been replaced by a value: what one trial is trained with.
+Any value under ``[model]`` or ``[train]`` may instead be a range
+(``{ low = 1e-5, high = 1e-1, log = true }``) or a list of choices (``{ choices = [...] }``), which
+makes it a searched parameter. ``ModelParams`` and ``TrainParams`` hold the values of one trial,
+after each range has been replaced by a value.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -23,17 +21,24 @@ Regularizer = Literal["none", "clip", "l1", "clip+l1"]
 Source = Literal["svhn", "mnist", "cifar10", "house-numbers", "npz", "csv", "folder"]
 
 SOURCES_WITHOUT_PATH = ("svhn", "mnist", "cifar10", "house-numbers")
-"""Sources that know where their images come from."""
+"""Sources that need no ``path``: they are downloaded or drawn."""
 
 Positive = Annotated[int, Field(ge=1)]
 Widths = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 def refuse_flag(value: Any, annotation: Any) -> Any:
-    """The value; pydantic would take ``true`` for 1.
+    """Refuses true and false where no bool is expected: pydantic would take them for 1 and 0.
+
+    Args:
+        value: The value.
+        annotation: The field's type.
+
+    Returns:
+        The value, unchanged.
 
     Raises:
-        PydanticCustomError: It is a flag, and the annotation is of something else.
+        PydanticCustomError: The value is a bool and the field is not.
     """
     if isinstance(value, bool) and annotation not in (bool, bool | None):
         raise PydanticCustomError("not_a_flag", "must be a number or a text")
@@ -41,30 +46,31 @@ def refuse_flag(value: Any, annotation: Any) -> Any:
 
 
 class Section(BaseModel):
-    """A section of a study file: immutable, no unknown keys, no NaN, no true for 1."""
+    """Base of all sections: immutable, without unknown keys, NaN, infinity or bools as numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @field_validator("*", mode="before")
     @classmethod
-    def _no_flag_for_a_number(cls, value: Any, info: ValidationInfo) -> Any:
+    def _refuse_flag(cls, value: Any, info: ValidationInfo) -> Any:
         return refuse_flag(value, cls.model_fields[info.field_name or ""].annotation)
 
 
 class DataSpec(Section):
-    """Which images, and how they are split. ``[data]`` in a study file.
+    """The images and how they are split: ``[data]``.
 
     Attributes:
-        name: The source.
-        path: File or folder of an ``npz``, ``csv`` or ``folder`` source; a relative one is looked
-            for here, then in the data folder.
-        test_path: The same for the test split of ``csv`` and ``folder``; without it, a tenth of
-            the images is set aside.
-        validation: Share of the training images held out for the search's objective.
-        train_images: Take this many training images (before the validation split); all if unset.
-        test_images: Take this many test images; all if unset.
-        image_size: Side in pixels that images of a ``folder`` are resized to.
-        grayscale: Read a ``folder`` as one channel.
+        name: The source of the images.
+        path: File or folder of an ``npz``, ``csv`` or ``folder`` source. A relative path is looked
+            for in the current folder, then in the data folder.
+        test_path: The same for the test split of a ``csv`` or ``folder`` source. If unset, a tenth
+            of the images becomes the test split.
+        validation: Share of the training images in the validation split, whose PSNR is the
+            search's objective; above 0 and below 1.
+        train_images: How many training images to draw, before the validation split; all if unset.
+        test_images: How many test images to draw; all if unset.
+        image_size: Side in pixels of the squares that images of a ``folder`` are resized to.
+        grayscale: Whether images of a ``folder`` are converted to one channel.
     """
 
     name: Source
@@ -78,16 +84,16 @@ class DataSpec(Section):
 
 
 class Layer(Section):
-    """One convolution of an explicit ``encoder`` or ``decoder``, in the order that it runs.
+    """One convolution of an explicit ``encoder`` or ``decoder``, with what follows it.
 
     Attributes:
         channels: Output channels.
         kernel_size: Side of the square kernel in pixels.
-        stride: Step in pixels.
-        padding: Zero padding in pixels on each side.
+        stride: Stride in pixels.
+        padding: Zero padding on each side, in pixels.
         pool: Max-pooling by this factor after the activation; 1 for none.
         upsample: Nearest-neighbour upsampling by this factor after the activation; 1 for none.
-        transpose: A transposed convolution; unset: in the decoder yes, in the encoder no.
+        transpose: Whether the convolution is transposed; if unset, it is in the decoder only.
     """
 
     channels: Positive
@@ -100,26 +106,30 @@ class Layer(Section):
 
 
 class ModelParams(Section):
-    """The net of one trial. ``[model]`` in a study file.
+    """The model of one trial: ``[model]``.
 
     Attributes:
         kind: ``conv`` or ``dense``.
-        channels: Conv: widths of the encoder; each halves the image; the decoder mirrors them.
-        kernel_size: Conv: kernel of the encoder's ``channels``, in pixels; odd.
-        downsample: Conv: how ``channels`` halve: a stride of 2, or max-pooling (then the decoder
-            upsamples by nearest neighbour).
-        encoder: Conv: explicit layers instead of ``channels``; needs ``decoder``.
-        decoder: Conv: explicit layers; the last one has the output activation and no norm.
-        bottleneck: Conv: a dense layer to ``latent_dim`` and back, global average pooling to the
-            last width (``gap``), or none (the latent is the last feature map).
-        batch_norm: Conv: batch normalisation before each hidden activation.
-        hidden: Dense: widths between the image and the latent; mirrored on the way back.
-        latent_dim: Size of the latent of a dense bottleneck.
-        activation: Between layers.
-        latent_activation: On the latent itself: ``none``, or ``same`` as ``activation``.
-        output: Activation on the reconstruction.
-        image_range: Range that images are fed in and reconstructed in: ``unit`` [0, 1] or
-            ``symmetric`` [-1, 1]. Metrics are always taken on [0, 1].
+        channels: For conv: output channels of the encoder's layers. Each layer halves the image;
+            the decoder mirrors them.
+        kernel_size: For conv: side of the kernels of ``channels``, in pixels; odd.
+        downsample: For conv: how the layers of ``channels`` halve the image: by a stride of 2, or
+            by max-pooling (the decoder then upsamples by nearest neighbour).
+        encoder: For conv: explicit layers instead of ``channels``; needs ``decoder``.
+        decoder: For conv: explicit layers; the last one has the output activation and no batch
+            normalisation.
+        bottleneck: For conv: ``dense``, linear layers to ``latent_dim`` and back; ``gap``, global
+            average pooling of the last feature map; or ``none``, where the last feature map is
+            the latent.
+        batch_norm: For conv: whether there is batch normalisation before each hidden activation.
+        hidden: For dense: widths of the encoder's hidden layers; the decoder mirrors them.
+        latent_dim: Size of the latent; it must be the last channels with ``gap``, and is not used
+            with ``none``.
+        activation: The activation of the hidden layers.
+        latent_activation: The activation of the latent: ``none``, or ``same`` as ``activation``.
+        output: The activation of the reconstruction.
+        image_range: The range of the model's inputs and outputs: ``unit`` for [0, 1] or
+            ``symmetric`` for [-1, 1]. Metrics are always computed in [0, 1].
     """
 
     kind: Literal["conv", "dense"] = "conv"
@@ -139,27 +149,27 @@ class ModelParams(Section):
 
 
 class TrainParams(Section):
-    """How one trial is trained. ``[train]`` in a study file.
+    """How one trial is trained: ``[train]``.
 
     Attributes:
-        epochs: Epochs of a full training; the pruner's largest resource. Never searched.
-        batch_size: Images a step.
+        epochs: Epochs of a full training, which is the pruner's maximum resource; never searched.
+        batch_size: Images in a training step.
         optimizer: ``adam``, ``rmsprop`` or ``sgd``.
-        learning_rate: Constant.
-        momentum: Of sgd and rmsprop.
-        weight_decay: L2 coefficient inside the optimizer.
-        regularizer: ``clip`` clamps every weight to [-clip, clip]; ``l1`` adds a penalty; both,
-            or none.
-        clip: The bound.
-        l1_weight: Factor of the mean absolute value of the target.
-        l1_target: What the L1 penalty is on: ``latent`` activations or ``weights``.
-        noise_std: Standard deviation of Gaussian noise on the input, on the [0, 1] scale of
-            images; the target stays clean (denoising).
-        noise_from_epoch: The first epoch with that noise; earlier ones train the same weights on
-            clean input. The validation split has noise in every epoch, so that epochs compare.
-        patience: Stop when the validation PSNR has not risen by ``min_delta_db`` in this many
-            epochs, those before ``noise_from_epoch`` not counted; 0 for never.
-        min_delta_db: See ``patience``; in dB.
+        learning_rate: The learning rate, constant over the training.
+        momentum: Momentum of sgd and rmsprop.
+        weight_decay: Coefficient of L2 regularization, added to the gradient.
+        regularizer: ``clip`` clamps every weight to [-clip, clip] after each step; ``l1`` adds an
+            L1 penalty to the loss; ``clip+l1`` does both.
+        clip: The bound of ``clip``.
+        l1_weight: Coefficient of the L1 penalty, which is the mean absolute value of the target.
+        l1_target: What the L1 penalty is applied to: ``latent`` activations or ``weights``.
+        noise_std: Standard deviation of Gaussian noise that is added to the input, for images in
+            [0, 1]; the target stays clean (a denoising autoencoder). 0 for none.
+        noise_from_epoch: The first epoch that trains with this noise. Validation has it in every
+            epoch, so that epochs can be compared.
+        patience: Stop when the validation PSNR has not improved by ``min_delta_db`` for this many
+            epochs, counted from ``noise_from_epoch``; 0 never stops.
+        min_delta_db: The smallest improvement that counts for ``patience``, in dB.
     """
 
     epochs: Positive = 20
@@ -179,34 +189,35 @@ class TrainParams(Section):
 
     @property
     def clips(self) -> bool:
-        """Whether weights are clamped."""
+        """Whether weights are clipped."""
         return "clip" in self.regularizer
 
     @property
     def l1(self) -> float:
-        """The L1 factor that applies: 0 without an L1 regularizer."""
+        """The coefficient of the L1 penalty; 0 without an L1 regularizer."""
         return self.l1_weight if "l1" in self.regularizer else 0.0
 
 
 class SearchSpec(Section):
-    """How the space is searched. ``[search]`` in a study file.
+    """How the space is searched: ``[search]``.
 
     Attributes:
-        trials: The budget: trials that end COMPLETE or PRUNED.
+        trials: The budget: how many trials have to end COMPLETE or PRUNED.
         sampler: ``tpe``, ``random`` or ``gp``.
         pruner: ``successive-halving``, ``hyperband``, ``median`` or ``none``. The default was
-            measured: ``benchmarks/defaults.md``.
-        min_epochs: No trial is pruned before it has run this many.
-        reduction_factor: Of successive halving and hyperband: one in so many goes on at a rung;
-            unset, 2 and 3.
-        startup_trials: Trials sampled at random before the sampler learns.
-        first: The trials that the search begins with, in this order: searched parameter -> value.
-            A parameter that is left out is sampled.
-        midpoint_first: Without such trials, begin with the middle of the space: of each range, of
-            each list of choices the first. Not in a random search, nor after a warm start.
-        heartbeat_s: Seconds between a worker's signs of life.
-        grace_s: Seconds without one after which a trial is given to another worker.
-        max_attempts: A trial whose worker died this often is given up as failed.
+            chosen by measurement: ``benchmarks/defaults.md``.
+        min_epochs: Epochs that a trial runs before it can be pruned.
+        reduction_factor: For successive halving (default 2) and hyperband (default 3): one in this
+            many trials is promoted at each rung.
+        startup_trials: Trials that are sampled at random before the sampler uses their results.
+        first: The trials that the search begins with, in this order, each as searched parameter ->
+            value. Parameters that are left out are sampled.
+        midpoint_first: Whether a search without ``first`` begins with the middle of the space: the
+            middle of each range and the first of each list of choices. Never in a random search
+            or after a warm start.
+        heartbeat_s: Seconds between two heartbeats of a worker.
+        grace_s: Seconds without a heartbeat after which a trial is given to another worker.
+        max_attempts: How many workers of a trial may die before the trial fails.
     """
 
     trials: Positive = 100
@@ -224,175 +235,35 @@ class SearchSpec(Section):
     max_attempts: Positive = 3
 
 
-Value = bool | int | float | str
-"""A value as Optuna stores it; anything richer travels as its JSON text."""
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One searched parameter: a numeric range, or choices.
-
-    Attributes:
-        key: Where it stands in the study file, such as ``train.learning_rate``.
-        low: Smallest value of a range.
-        high: Largest value of a range, inclusive.
-        log: Sample a range's logarithm.
-        step: Grid of a range; 1 for integers unless given.
-        integer: A range of whole numbers.
-        choices: The values to choose from; empty for a range.
-    """
-
-    key: str
-    low: float = 0.0
-    high: float = 0.0
-    log: bool = False
-    step: float | None = None
-    integer: bool = False
-    choices: tuple[Any, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """The last part of the key: the parameter's name in the study."""
-        return self.key.rpartition(".")[2]
-
-    @cached_property
-    def labels(self) -> tuple[Value, ...]:
-        """The choices as Optuna stores them, in order."""
-        return tuple(label(c) for c in self.choices)
-
-    def value(self, label: Value) -> Any:
-        """The value that a stored label stands for."""
-        return self.choices[self.labels.index(label)] if self.choices else label
-
-    def document(self) -> dict[str, Any]:
-        """As it is written in a study file."""
-        if self.choices:
-            return {"choices": list(self.choices)}
-        number = int if self.integer else float
-        entry: dict[str, Any] = {"low": number(self.low), "high": number(self.high)}
-        if self.log:
-            entry["log"] = True
-        if self.step is not None:
-            entry["step"] = number(self.step)
-        return entry
-
-
-CONDITIONS: dict[str, tuple[str, frozenset[str]]] = {
-    "train.l1_weight": ("train.regularizer", frozenset({"l1", "clip+l1"})),
-    "train.momentum": ("train.optimizer", frozenset({"sgd", "rmsprop"})),
-}
-"""A searched key -> the key that it hangs on, and under which values it is sampled."""
-
-NOT_IDENTITY = frozenset(
-    {"description", "data.path", "data.test_path"}
-    | {f"search.{k}" for k in ("trials", "heartbeat_s", "grace_s", "max_attempts")}
-)
-"""Keys that may change between two runs of one study: none of them changes a trial's result."""
-
 SECTIONS: dict[str, type[Section]] = {
     "data": DataSpec,
     "model": ModelParams,
     "train": TrainParams,
     "search": SearchSpec,
 }
+"""The sections of a study file by name."""
+
 SEARCHABLE = ("model", "train")
+"""The sections whose values may be searched."""
+
 NOT_SEARCHABLE = {
     "train.epochs": "the pruner compares trials at equal epochs; use train.patience",
     "train.patience": "fix it, so that trials stop by one rule",
     "train.min_delta_db": "fix it, so that trials stop by one rule",
 }
+"""Keys of these sections that may not be searched all the same -> why, and what to do."""
 
 
 @dataclass(frozen=True)
 class TrialParams:
-    """What one trial is trained with: every range replaced by a value."""
+    """The parameters of one trial."""
 
     model: ModelParams
     train: TrainParams
 
 
-@dataclass(frozen=True)
-class StudySpec:
-    """A whole study: data, space and search, checked and immutable.
-
-    Attributes:
-        description: For people.
-        seed: Decides split, initialisation, shuffling, noise and sampling.
-        data: Which images.
-        search: How to search.
-        fixed: Section -> key -> value, for what is not searched.
-        space: The searched parameters, in the file's order.
-    """
-
-    description: str
-    seed: int
-    data: DataSpec
-    search: SearchSpec
-    fixed: Mapping[str, Mapping[str, Any]]
-    space: tuple[Parameter, ...]
-
-    @property
-    def epochs(self) -> int:
-        """Epochs of a full training."""
-        return int(self.fixed["train"]["epochs"])
-
-    def is_active(self, key: str, values: Mapping[str, Any]) -> bool:
-        """Whether a searched key is sampled, given the values of earlier keys.
-
-        Args:
-            key: For example ``train.l1_weight``.
-            values: Key -> value of what has been sampled already.
-        """
-        if key not in CONDITIONS:
-            return True
-        parent, wanted = CONDITIONS[key]
-        section, _, name = parent.partition(".")
-        return values.get(parent, self.fixed[section].get(name)) in wanted
-
-    def resolve(self, values: Mapping[str, Any]) -> TrialParams:
-        """Puts values in the place of ranges.
-
-        Args:
-            values: Key -> value; an inactive key may be left out (its default applies).
-        """
-        parts: dict[str, dict[str, Any]] = {s: dict(self.fixed[s]) for s in SEARCHABLE}
-        for key, value in values.items():
-            section, _, name = key.partition(".")
-            parts[section][name] = value
-        return TrialParams(ModelParams(**parts["model"]), TrainParams(**parts["train"]))
-
-    def document(self) -> dict[str, Any]:
-        """The whole spec, defaults included, as JSON values: what the study stores."""
-        sections: dict[str, Any] = {s: jsonable(dict(self.fixed[s])) for s in SEARCHABLE}
-        for p in self.space:
-            section, _, name = p.key.partition(".")
-            sections[section][name] = jsonable(p.document())
-        return {
-            "description": self.description,
-            "seed": self.seed,
-            "data": self.data.model_dump(mode="json"),
-            **sections,
-            "search": self.search.model_dump(mode="json"),
-        }
-
-    def differences(self, other: StudySpec) -> list[str]:
-        """What in ``other`` would change results, a line each: ``key: here -> there``."""
-        here, there = _flat(self.document()), _flat(other.document())
-        keys = [k for k in {**here, **there} if k not in NOT_IDENTITY]
-        return [
-            f"{k}: {json.dumps(here.get(k))} -> {json.dumps(there.get(k))}"
-            for k in keys
-            if here.get(k) != there.get(k)
-        ]
-
-
-def label(value: Any) -> Value:
-    """A value as Optuna stores it: scalars as they are, anything richer as JSON."""
-    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
-
-
 def jsonable(value: Any) -> Any:
-    """The same value in JSON's types: models as dicts, tuples as lists."""
+    """Converts a value to JSON's types: sections to dicts, tuples to lists."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
     if isinstance(value, Mapping):
@@ -400,15 +271,5 @@ def jsonable(value: Any) -> Any:
     return [jsonable(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def _flat(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in document.items():
-        if not prefix and isinstance(value, Mapping):
-            flat |= _flat(value, f"{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 ProgressCallback = Callable[[str], None]
-"""Called with a line for the user while something long goes on."""
+"""Called with a line of text for the user when a long operation starts or proceeds."""

@@ -1,4 +1,4 @@
-"""From a spec and a trial to the values that the trial is trained with."""
+"""The search space: sampling a trial's parameters, and its first and possible values."""
 
 from __future__ import annotations
 
@@ -7,37 +7,43 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import product
 from typing import Any, Protocol
 
-from searchae.config.schema import CONDITIONS, Parameter, StudySpec, TrialParams, Value, label
+from searchae.config.parameters import CONDITIONS, Parameter, Value, label
+from searchae.config.schema import TrialParams
+from searchae.config.study_spec import StudySpec
 
 
 class SuggestingTrial(Protocol):
-    """The part of a trial that sampling needs; an Optuna trial is one."""
+    """The part of an ``optuna.Trial`` that sampling needs."""
 
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        """A number from low to high, both inclusive."""
+        """Returns a number from low to high, both inclusive."""
 
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
-        """A whole number from low to high, both inclusive."""
+        """Returns a whole number from low to high, both inclusive."""
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of the choices."""
+        """Returns one of the choices."""
 
 
 def sample_params(spec: StudySpec, trial: SuggestingTrial) -> TrialParams:
-    """Asks the trial for each active parameter, in the study file's order.
+    """Samples each active parameter, in the study file's order.
 
-    A parameter that hangs on another one (``l1_weight`` on ``regularizer``) is asked for after
-    it, and only where it matters.
+    Conditional parameters (``l1_weight`` depends on ``regularizer``) are sampled after the others,
+    and only if they are active.
+
+    Args:
+        spec: The study.
+        trial: The trial that suggests the values.
     """
     return spec.resolve(_chosen(spec, lambda p: _suggest(trial, p)))
 
 
 def _chosen(spec: StudySpec, choose: Callable[[Parameter], Value]) -> dict[str, Any]:
-    """Key -> value of each parameter that matters, from what is chosen as Optuna stores it."""
+    """Returns key -> value of each active parameter; ``choose`` returns what Optuna stores."""
     values: dict[str, Any] = {}
     for parameter in _parents_first(spec):
         if spec.is_active(parameter.key, values):
@@ -46,18 +52,18 @@ def _chosen(spec: StudySpec, choose: Callable[[Parameter], Value]) -> dict[str, 
 
 
 def initial_params(spec: StudySpec, index: int, *, warm: bool = False) -> dict[str, Value]:
-    """What is set of a trial that the search begins with: ``search.first``, or the midpoint.
+    """Returns the fixed parameters of one of the first trials: ``search.first`` or the midpoint.
 
     Args:
         spec: The study.
-        index: Which of its own trials, from 0; imported ones are not counted.
-        warm: Whether there are imported ones.
+        index: The trial's index, from 0, among those that were not imported.
+        warm: Whether trials were imported from another study (a warm start).
 
     Returns:
-        Name -> value, as Optuna stores them; empty for a trial that is sampled as a whole.
+        Name -> value as Optuna stores it; the trial's other parameters are sampled.
     """
-    known = warm or spec.search.first or spec.search.sampler == "random"
-    if index == 0 and spec.search.midpoint_first and not known:
+    no_midpoint = warm or spec.search.first or spec.search.sampler == "random"
+    if index == 0 and spec.search.midpoint_first and not no_midpoint:
         return midpoint_params(spec)
     if index >= len(spec.search.first):
         return {}
@@ -67,16 +73,17 @@ def initial_params(spec: StudySpec, index: int, *, warm: bool = False) -> dict[s
 
 
 def midpoint_params(spec: StudySpec) -> dict[str, Value]:
-    """The middle of a space: where people begin by hand, and seldom a bad net.
+    """Returns the middle of the search space.
 
-    Of a range its middle, that of the logarithm where it is searched so; of choices the first, as
-    in Syne Tune (Salinas et al., 2022, AutoML-Conf, whose searches begin so by default).
+    That is the middle of each range (of its logarithm, if that is sampled) and the first of each
+    list of choices. Searches of Syne Tune begin with it by default (D. Salinas et al., "Syne Tune:
+    a library for large scale hyperparameter tuning and reproducible research", AutoML-Conf 2022).
 
     Args:
         spec: The study.
 
     Returns:
-        Name -> value, as Optuna stores them; parameters that do not matter there are left out.
+        Name -> value of the active parameters, as Optuna stores them.
     """
     values = _chosen(spec, _middle)
     return {p.name: stored_value(p, values[p.key]) for p in spec.space if p.key in values}
@@ -94,34 +101,39 @@ def _middle(p: Parameter) -> Value:
 
 
 def params_of_trial(spec: StudySpec, params: Mapping[str, Value]) -> TrialParams:
-    """What a finished trial was trained with.
+    """Returns the parameters that a finished trial was trained with.
 
     Args:
-        spec: Its study's.
-        params: Name -> value, as Optuna stores them.
+        spec: The trial's study.
+        params: Name -> value as Optuna stores it.
     """
     by_name = {p.name: p for p in spec.space}
     return spec.resolve({by_name[n].key: by_name[n].value(v) for n, v in params.items()})
 
 
 def stored_value(parameter: Parameter, value: Any) -> Value:
-    """A value as Optuna stores it."""
+    """Returns a parameter's value as Optuna stores it."""
     return label(value) if parameter.choices else value
 
 
 def readable_params(spec: StudySpec, params: Mapping[str, Value]) -> dict[str, Any]:
-    """A trial's parameters in the study file's order, lists as lists."""
+    """Returns a trial's parameters by name, in the study file's order, decoded.
+
+    Args:
+        spec: The trial's study.
+        params: Name -> value as Optuna stores it.
+    """
     return {p.name: p.value(params[p.name]) for p in spec.space if p.name in params}
 
 
 def model_variants(spec: StudySpec, *, limit: int = 64) -> list[TrialParams]:
-    """Every net that the choices under ``[model]`` allow, to be built before a search starts.
+    """Returns parameters for every model that a study may build, to check them before a search.
 
-    Ranges of numbers stand at both of their ends.
+    These are all combinations of the choices under ``[model]``, with both ends of each range.
 
     Args:
         spec: The study.
-        limit: At most this many, the first in order.
+        limit: Return the first this many.
     """
     searched = [p for p in spec.space if p.key.startswith("model.")]
     ends = [p.choices or (p.low, p.high) for p in searched]
@@ -134,7 +146,12 @@ def model_variants(spec: StudySpec, *, limit: int = 64) -> list[TrialParams]:
 
 
 def batch_size_variants(spec: StudySpec, nets: Sequence[TrialParams]) -> list[int]:
-    """Every batch size that a study may train with, of a range its upper end; see ``models``."""
+    """Returns every batch size that a study may train with; of a range, its upper end.
+
+    Args:
+        spec: The study.
+        nets: What ``model_variants`` returned.
+    """
     searched = [p for p in spec.space if p.key == "train.batch_size"]
     if searched:
         return [int(v) for v in searched[0].choices or (searched[0].high,)]

@@ -14,6 +14,7 @@ from searchae.config import DataSpec, ProgressCallback
 from searchae.data.raw_images import RawImages
 from searchae.data.sources import SOURCES
 from searchae.errors import DataError
+from searchae.seeds import split_seed
 
 SET_ASIDE = 0.1
 """Share of the images that becomes the test split where a source has none."""
@@ -125,8 +126,7 @@ def _silent(message: str) -> None:
 
 def _permutation(count: int, *, seed: int, label: str) -> torch.Tensor:
     """A permutation that depends on seed and label only: int64 (count,)."""
-    digest = hashlib.sha256(f"{label}:{seed}".encode()).digest()
-    generator = torch.Generator(device="cpu").manual_seed(int.from_bytes(digest[:4], "big"))
+    generator = torch.Generator(device="cpu").manual_seed(split_seed(seed, label))
     return torch.randperm(count, generator=generator, device="cpu")
 
 

@@ -7,8 +7,6 @@ two workers draw the same numbers.
 
 from __future__ import annotations
 
-import zlib
-
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -27,6 +25,7 @@ from searchae.search.incremental import (
     IncrementalTPESampler,
     TrialHistory,
 )
+from searchae.seeds import sampler_seed
 
 
 def make_sampler(
@@ -39,7 +38,7 @@ def make_sampler(
         number: The trial's.
         memory: Kept from trial to trial of one study, spares reading ended ones again.
     """
-    seed = zlib.crc32(f"{spec.seed}/{number}".encode())
+    seed = sampler_seed(spec.seed, number)
     startup = spec.search.startup_trials
     if spec.search.sampler == "random":
         return RandomSampler(seed=seed)

@@ -8,9 +8,12 @@ from searchae.training.device import CONTEXT_BYTES, held_by_others, pick_device
 from searchae.training.device_faults import device_errors
 from searchae.training.epoch import EpochResult
 from searchae.training.fused_forward import uses_compiled
-from searchae.training.images import gaussian, noisy, to_unit_float, wants_channels_last
-from searchae.training.kernels import check_wish, chosen_kernels, kernels_of
+from searchae.training.generators import named_generator
+from searchae.training.images import gaussian, noisy, to_unit_float
+from searchae.training.kernels import chosen_kernels, kernels_of, kernels_setting
+from searchae.training.memory_format import load_weights, preferred_memory_format, to_device
 from searchae.training.metrics import (
+    EVALUATION_BATCH,
     Metrics,
     evaluate,
     evaluate_images,
@@ -21,7 +24,6 @@ from searchae.training.metrics import (
 from searchae.training.precision import Precision, pick_precision, why_slow
 from searchae.training.reconstructions import draw_reconstructions
 from searchae.training.regularizers import near_zero, penalised_weights
-from searchae.training.seeds import named_generator
 from searchae.training.trainer import Interrupted, Trainer
 from searchae.training.trial_checkpoints import (
     BackgroundCheckpoints,
@@ -34,6 +36,7 @@ from searchae.training.trial_checkpoints import (
 
 __all__ = [
     "CONTEXT_BYTES",
+    "EVALUATION_BATCH",
     "BackgroundCheckpoints",
     "CheckpointError",
     "Checkpoints",
@@ -44,7 +47,6 @@ __all__ = [
     "PrunedError",
     "Trainer",
     "check_artifact_folder",
-    "check_wish",
     "checkpoint_folder",
     "chosen_kernels",
     "device_errors",
@@ -54,6 +56,8 @@ __all__ = [
     "gaussian",
     "held_by_others",
     "kernels_of",
+    "kernels_setting",
+    "load_weights",
     "mean_image_psnr_db",
     "named_generator",
     "near_zero",
@@ -61,11 +65,12 @@ __all__ = [
     "penalised_weights",
     "pick_device",
     "pick_precision",
+    "preferred_memory_format",
     "psnr_per_image",
     "remove_old_checkpoints",
     "ssim",
+    "to_device",
     "to_unit_float",
     "uses_compiled",
-    "wants_channels_last",
     "why_slow",
 ]

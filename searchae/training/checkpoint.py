@@ -1,12 +1,10 @@
-"""States of a training on disk: whole or not at all, and known by their checksum."""
+"""Checkpoint files: written atomically, and verified by a checksum when they are read."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,54 +12,56 @@ from typing import Any
 import torch
 
 from searchae.errors import SearchaeError
+from searchae.files import atomic_file
 
 _ZIP = b"PK\x03\x04"
 
 
 class CheckpointError(SearchaeError):
-    """A checkpoint is missing, damaged or another training's: start that trial over."""
+    """A checkpoint cannot be written, or is missing, damaged or of another training."""
 
 
-def save_checkpoint(path: Path, state: Mapping[str, Any]) -> str:
-    """Writes a state so that a reader finds the old file or the new one, even after a crash.
+def save_checkpoint(folder: Path, state: Mapping[str, Any], *, stem: str) -> Path:
+    """Writes a state to ``folder/STEM-SHA256.pt``, atomically and durably.
 
     Args:
-        path: The file; its folder exists.
-        state: Tensors and plain values.
+        folder: An existing folder.
+        state: Tensors and plain values (numbers, texts, lists, dicts).
+        stem: The first part of the file's name.
 
     Returns:
-        The SHA-256 of the file, in hex: what ``load`` wants to see.
+        The file. ``load_checkpoint`` needs the SHA-256 in its name (64 hexadecimal digits).
 
     Raises:
-        CheckpointError: The file system refused; the old file, if any, is untouched.
+        CheckpointError: The file cannot be written; nothing is left of it.
     """
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getbuffer()
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    path = folder / f"{stem}-{hashlib.sha256(content).hexdigest()}.pt"
     try:
-        try:
-            _write_through(temporary, content)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_folder(path.parent)
+        with atomic_file(path) as file:
+            file.write(content)
     except OSError as e:
         raise CheckpointError(
             f"{path}: cannot be written: {e}; check the folder, its free space and its rights"
         ) from e
-    return hashlib.sha256(content).hexdigest()
+    return path
 
 
 def load_checkpoint(path: Path, sha256: str) -> dict[str, Any]:
-    """Reads a state back, with its tensors on the CPU.
+    """Reads a state, with its tensors on the CPU.
 
     Args:
         path: The file.
-        sha256: What ``save`` returned.
+        sha256: The expected SHA-256 of its content, in hexadecimal.
+
+    Returns:
+        The state that was given to ``save_checkpoint``.
 
     Raises:
-        CheckpointError: The file is missing, cut short or altered. Nothing of it was unpickled.
+        CheckpointError: The file is missing, truncated, altered, or no checkpoint. Pickled code
+            in it is never run.
     """
     try:
         content = path.read_bytes()
@@ -73,7 +73,7 @@ def load_checkpoint(path: Path, sha256: str) -> dict[str, Any]:
             f"{path}: damaged or replaced: {len(content)} bytes with SHA-256 {found[:12]}..., "
             f"expected {sha256[:12]}...; delete it, and the trial starts over"
         )
-    # Anything but a zip archive would go to torch's reader of old formats.
+    # torch.load reads anything but a zip archive with its reader for old formats.
     if not content.startswith(_ZIP):
         raise CheckpointError(f"{path}: is not a checkpoint of searchae: {content[:8]!r}...")
     try:
@@ -83,19 +83,3 @@ def load_checkpoint(path: Path, sha256: str) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise CheckpointError(f"{path}: holds a {type(state).__name__}, not a checkpoint")
     return state
-
-
-def _write_through(path: Path, content: memoryview) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    """The rename itself is on disk only once the folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,7 @@
-"""A step recorded once and replayed: on a GPU one launch instead of some 250.
+"""Training steps recorded in a CUDA graph and replayed: one launch instead of about 250.
 
-Small nets leave a GPU waiting for the next kernel. A CUDA graph holds all kernels of a step, so
-that the host has nothing to do between two steps but to say which images come next.
+With small nets a GPU waits for the host to launch the next kernel. A CUDA graph holds all kernels
+of a step, so that the host has only to copy the indices of the next images.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ log = logging.getLogger(__name__)
 
 Run = Callable[[], None]
 Record = Callable[[Run], Run]
-"""Takes what is to be recorded, and returns what replays it, on the same tensors."""
+"""Records a function's work and returns a function that replays it on the same tensors."""
 
-_WARM_UP = 3
-_TOLERANCE = 0.1
+_WARM_UP = 3  # runs before the recording
+_TOLERANCE = 0.1  # difference of two updates, relative to the update's size
 
 
 class RecordedStep:
-    """The eager step, replayed wherever a batch is full; see ``Step``.
+    """A ``Step`` that replays a recording of an eager step for every full batch.
 
-    Before a recording is used, one of its steps is compared with an eager one. Where it differs,
-    or cannot be made, all goes on eagerly, with a warning.
+    Before a recording is used, one of its steps is compared with an eager one. If they differ, or
+    if no recording can be made, all batches run eagerly, and a warning is logged.
 
     Args:
-        eager: What is recorded.
-        batch_size: Images in a full batch; other batches are run eagerly.
-        record: How; ``cuda_graph`` on a GPU.
+        eager: The step to record.
+        batch_size: Images in a full batch; batches of another size run eagerly.
+        record: How to record; ``cuda_graph`` on a GPU.
     """
 
     def __init__(self, eager: EagerStep, *, batch_size: int, record: Record) -> None:
@@ -44,31 +44,31 @@ class RecordedStep:
         """See ``Step``."""
         if len(indices) != self._batch_size:
             return self._eager(indices, noise=noise)
-        noisy = noise is not None
+        noisy = noise is not None  # two recordings, since noise may begin after some epochs
         if noisy not in self._recordings:
-            self._recordings[noisy] = self._recorded(indices, noise)
+            self._recordings[noisy] = self._make_recording(indices, noise)
         recording = self._recordings[noisy]
         if recording is None:
             return self._eager(indices, noise=noise)
         return recording(indices, noise)
 
-    def _recorded(self, indices: Tensor, noise: Tensor | None) -> _Recording | None:
+    def _make_recording(self, indices: Tensor, noise: Tensor | None) -> _Recording | None:
         state, weights = self._eager.tensors(), self._eager.weights()
         before, start = _copies(state), _copies(weights)
         expected = self._eager(indices, noise=noise).clone()
         wanted = _copies(weights)
-        _put(state, before)
+        _restore(state, before)
         try:
             recording = _Recording(self._eager, indices, noise)
             recording.replay = self._record(recording.run)
-            _put(state, before)  # making a recording may take steps
+            _restore(state, before)  # recording may have run steps
             found = recording(indices, noise).clone()
-            same = _alike(found, expected, start=start, wanted=wanted, got=weights)
-        except RuntimeError as e:  # a full memory too: the eager step has just fitted
-            _put(state, before)
+            same = _steps_agree(found, expected, start=start, wanted=wanted, got=weights)
+        except RuntimeError as e:  # out of memory too: the eager step did fit
+            _restore(state, before)
             log.warning("a step could not be recorded (%s): training goes on without", e)
             return None
-        _put(state, before)
+        _restore(state, before)
         if not same:
             log.warning("a recorded step differs from a plain one: training goes on without")
             return None
@@ -76,7 +76,7 @@ class RecordedStep:
 
 
 class _Recording:
-    """Inputs and result of a recorded step, which stay where they are."""
+    """A recorded step with its input and result tensors, whose addresses must not change."""
 
     def __init__(self, eager: EagerStep, indices: Tensor, noise: Tensor | None) -> None:
         self._eager = eager
@@ -86,9 +86,11 @@ class _Recording:
         self.replay: Run | None = None
 
     def run(self) -> None:
+        """Runs the step eagerly on the input tensors; this is what is recorded."""
         self._mse.copy_(self._eager(self._indices, noise=self._noise))
 
     def __call__(self, indices: Tensor, noise: Tensor | None) -> Tensor:
+        """Replays the step on new input."""
         self._indices.copy_(indices)
         if self._noise is not None and noise is not None:
             self._noise.copy_(noise)
@@ -98,12 +100,17 @@ class _Recording:
 
 
 def cuda_graph(run: Run, *, device: torch.device) -> Run:
-    """Records ``run`` in a CUDA graph, as torch's notes on CUDA graphs describe it.
+    """Records a function in a CUDA graph, as the PyTorch documentation describes it.
+
+    See "CUDA Graphs" in https://pytorch.org/docs/stable/notes/cuda.html.
 
     Args:
-        run: Reads and writes the same tensors each time and waits for nothing. It is run a few
-            times first, so that libraries choose their algorithms outside the recording.
-        device: Where those tensors are.
+        run: Reads and writes the same tensors each time and never synchronizes. It is run a few
+            times first, so that libraries choose their algorithms before the recording.
+        device: The CUDA device of those tensors.
+
+    Returns:
+        A function that replays the work of ``run``.
     """
     with torch.cuda.device(device):
         return _captured(run)
@@ -127,18 +134,25 @@ def _copies(tensors: list[Tensor]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _put(tensors: list[Tensor], values: list[Tensor]) -> None:
+def _restore(tensors: list[Tensor], values: list[Tensor]) -> None:
     for tensor, value in zip(tensors, values, strict=True):
         tensor.copy_(value)
 
 
-def _alike(
+def _steps_agree(
     found: Tensor, expected: Tensor, *, start: list[Tensor], wanted: list[Tensor], got: list[Tensor]
 ) -> bool:
-    """Whether two steps from the same weights went the same way.
+    """Whether two steps from the same weights had the same result, up to ``_TOLERANCE``.
 
-    Not to the bit: a library may choose other algorithms, and Adam's first steps turn the sign of
-    a gradient of nearly nothing into a whole step.
+    They need not be equal to the bit: libraries may choose other algorithms, and Adam's first
+    steps turn the sign of a tiny gradient into a full step.
+
+    Args:
+        found: The recorded step's loss.
+        expected: The eager step's loss.
+        start: The weights before the steps.
+        wanted: The weights after the eager step.
+        got: The weights after the recorded step.
     """
     if not torch.allclose(found, expected, rtol=1e-2):
         return False

@@ -1,4 +1,4 @@
-"""Devices by name."""
+"""The device to train on, chosen by name."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch
 from searchae.errors import DeviceError
 
 CONTEXT_BYTES = 700 << 20
-"""Of a GPU's memory, that a process takes besides its tensors, at most."""
+"""Upper bound of the GPU memory that a process takes besides its tensors, in bytes."""
 
 
 def held_by_others(device: torch.device) -> int:
-    """Bytes of a GPU's memory that other processes hold, at least; 0 on a CPU."""
+    """Returns how many bytes of a GPU's memory other processes hold, at least; 0 on a CPU."""
     if device.type != "cuda":
         return 0
     free, total = torch.cuda.mem_get_info(device)
@@ -19,10 +19,13 @@ def held_by_others(device: torch.device) -> int:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of that name.
+    """Returns the device of a name.
+
+    Args:
+        name: ``cpu``, ``cuda``, ``cuda:N``, or ``auto``: CUDA if there is any, else the CPU.
 
     Raises:
-        DeviceError: It is not on this machine.
+        DeviceError: The name is none of these, or this machine has no such device.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

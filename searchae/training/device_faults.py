@@ -1,4 +1,7 @@
-"""Out of memory and broken devices, in the many words of allocators and drivers."""
+"""Recognition of full memory and failed devices in the errors of allocators and drivers.
+
+PyTorch raises most of them as a plain ``RuntimeError``, so that only the message tells.
+"""
 
 from __future__ import annotations
 
@@ -9,44 +12,44 @@ import torch
 
 from searchae.errors import DeviceError, OutOfMemoryError
 
-_FULL = (
+_OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "not enough memory",
     "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-_BROKEN = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
-_OUR_FAULT = ("device-side assert", "invalid argument", "invalid configuration")
-"""Errors that the driver raises of code that asks for nonsense, on any device."""
+_DEVICE_FAILED = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
+_PROGRAM_ERROR = ("device-side assert", "invalid argument", "invalid configuration")
+"""CUDA errors that a bug in the program causes; another device would not help."""
 
 
 @contextmanager
 def device_errors(doing: str) -> Iterator[None]:
-    """Within it, a full or broken device raises an error of searchae's own.
+    """Converts errors of full memory and failed devices in the block to searchae's own.
 
     Args:
-        doing: What goes on, for the message.
+        doing: What the block does; the message begins with it.
 
     Raises:
-        OutOfMemoryError: The memory is full; a smaller trial may fit.
-        DeviceError: The device has failed; another one may do better.
+        OutOfMemoryError: The device's or the machine's memory is full.
+        DeviceError: The device failed.
     """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as e:
-        raise _full(doing, e) from e
+        raise _out_of_memory(doing, e) from e
     except RuntimeError as e:
         text = str(e)
-        if any(sign in text for sign in _FULL):
-            raise _full(doing, e) from e
-        broken = any(sign in text for sign in _BROKEN)
-        if not broken or any(sign in text for sign in _OUR_FAULT):
+        if any(sign in text for sign in _OUT_OF_MEMORY):
+            raise _out_of_memory(doing, e) from e
+        failed = any(sign in text for sign in _DEVICE_FAILED)
+        if not failed or any(sign in text for sign in _PROGRAM_ERROR):
             raise
         raise DeviceError(f"{doing}: the device failed ({_first_line(e)})") from e
 
 
-def _full(doing: str, error: BaseException) -> OutOfMemoryError:
+def _out_of_memory(doing: str, error: BaseException) -> OutOfMemoryError:
     return OutOfMemoryError(
         f"{doing}: out of memory ({_first_line(error)}): lower train.batch_size or the model's "
         "widths, or run fewer workers on the device"

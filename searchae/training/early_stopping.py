@@ -1,4 +1,4 @@
-"""The rule that stops a training whose validation PSNR no longer rises."""
+"""Early stopping: ends a training whose validation PSNR no longer improves."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from dataclasses import dataclass, replace
 
 @dataclass(frozen=True)
 class Plateau:
-    """Where a training stands with the rule.
+    """The early-stopping rule and its state after some epochs.
 
     Attributes:
-        patience: Epochs without an improvement that are one too many; 0 never stops.
-        min_delta_db: An improvement exceeds the last one by at least this, in dB; by anything
-            at all if 0.
-        best_db: PSNR at the last improvement. Smaller rises leave it, so that a slow rise
-            counts as soon as it adds up.
-        stale_epochs: Epochs since then.
+        patience: Stop after this many epochs without an improvement; 0 never stops.
+        min_delta_db: Smallest improvement over ``best_db``, in dB; if 0, any higher PSNR is one.
+        best_db: PSNR at the last improvement. A smaller rise does not change it, so that slow
+            rises count as an improvement once they add up.
+        stale_epochs: Epochs since the last improvement.
     """
 
     patience: int
@@ -31,13 +30,13 @@ class Plateau:
         return 0 < self.patience <= self.stale_epochs
 
     def after(self, psnr_db: float) -> Plateau:
-        """The rule's state after one more epoch; a NaN is no improvement."""
+        """Returns the state after one more epoch; NaN is no improvement."""
         if psnr_db > self.best_db and psnr_db >= self.best_db + self.min_delta_db:
             return replace(self, best_db=psnr_db, stale_epochs=0)
         return replace(self, stale_epochs=self.stale_epochs + 1)
 
     def after_all(self, psnrs_db: Iterable[float]) -> Plateau:
-        """The rule's state after several more epochs, in order."""
+        """Returns the state after several more epochs, in order."""
         plateau = self
         for psnr_db in psnrs_db:
             plateau = plateau.after(psnr_db)

@@ -1,4 +1,4 @@
-"""What one epoch came to."""
+"""The result of one epoch."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EpochResult:
-    """One epoch of training and its validation.
+    """The result of one epoch of training and the validation after it.
 
     Attributes:
-        epoch: Counted from 1.
-        train_mse: Mean squared error over the epoch's batches, on the [0, 1] scale, taken while
-            the weights changed and without clamping the reconstructions.
-        val_mse: Mean squared error on the validation split, on the [0, 1] scale.
-        psnr_db: PSNR of each validation image with peak 1, averaged over the images, in dB.
+        epoch: The epoch's number, from 1.
+        train_mse: Mean squared error over the epoch's batches, for values in [0, 1]. Each batch is
+            measured before its update, and reconstructions are not clamped.
+        val_mse: Mean squared error on the validation images, for values in [0, 1].
+        psnr_db: PSNR of each validation image, averaged over the images, in dB.
         psnr_of_mse_db: PSNR of ``val_mse``, in dB.
-        sparsity: Share of validation latents (or of weights) below 1e-3 in magnitude.
-        seconds: Wall clock of training and validation.
+        sparsity: Share of the validation images' latents (or of the weights) below 1e-3 in
+            magnitude.
+        seconds: Wall-clock time of training and validation.
     """
 
     epoch: int

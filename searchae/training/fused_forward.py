@@ -1,7 +1,7 @@
-"""A model's forward pass in training: the same mathematics as the model's own, in less work.
+"""A faster forward pass for training, mathematically equal to the model's own.
 
-The model itself stays as it was built. What is here shares its weights, so that gradients land
-where they belong, and checkpoints, bundles and a trial's last evaluation know nothing of it.
+The model is left as it was built. The modules here share its parameters, so that gradients arrive
+there; checkpoints, bundles and the last evaluation of a trial use the plain model.
 """
 
 from __future__ import annotations
@@ -13,30 +13,28 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from searchae.models import ACTIVATION_MODULES, Autoencoder
-from searchae.training.kernels.convolution import (
-    FEW,
+from searchae.training.kernels.convolution import MIN_CHANNELS, Convolutions, tiles
+from searchae.training.kernels.library import (
     NONE,
     SIGMOID,
     TANH,
     Activation,
-    Convolutions,
     elu,
     leaky_relu,
-    tiles,
 )
 from searchae.training.precision import Precision
 
-_SMALLEST, _FEWEST_TILES = 3, 32  # pixels a side; measured
+_MIN_SIDE_PX, _MIN_TILES = 3, 32  # below these PyTorch's own convolutions are faster; measured
 
 
 class Forward:
-    """Runs an autoencoder, in the mode that it is in.
+    """The forward pass of an autoencoder, in the model's current mode.
 
     Args:
-        model: Its modules and weights are shared, not copied.
-        precision: Of convolutions and matrix products; weights and results are float32 in any.
-        compiled: Convolutions that are used where they fit; None for PyTorch's alone. The model
-            is float32 then, on the CPU.
+        model: The model; its modules and parameters are shared, not copied.
+        precision: Of convolutions and matrix products; parameters and results are always float32.
+        compiled: Compiled convolutions to use where they fit, for a float32 model on the CPU;
+            None for PyTorch's own.
     """
 
     def __init__(
@@ -48,13 +46,14 @@ class Forward:
         self._body, self._head = fused_forward(body, compiled), head
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Encodes and decodes.
+        """Encodes and decodes images.
 
         Args:
             inputs: Float32 (N, C, H, W), in the model's own range.
 
         Returns:
-            Latents (N, latent_size) and reconstructions (N, C, H, W), float32.
+            Latents (N, latent_size) and reconstructions (N, C, H, W), both float32, the latter
+            in the model's own range and not clamped.
         """
         if not self._low:
             latents = self._encoder(inputs)
@@ -62,19 +61,20 @@ class Forward:
         with torch.autocast(inputs.device.type, torch.bfloat16):
             latents = self._encoder(inputs)
             last = self._body(latents)
-        # A sigmoid in bf16 has steps of 1/256 near 1: as coarse as the images themselves.
+        # Not in bf16: near 1, a sigmoid would have steps of 1/256, as coarse as 8-bit images.
         return latents.float(), self._head(last.float())
 
 
 class UpsampledConvolution(nn.Module):
-    """Nearest-neighbour upsampling by 2 and a convolution, in one transposed convolution.
+    """Nearest-neighbour upsampling by 2 and a convolution, as one transposed convolution.
 
-    Upsampling is a transposed convolution with ones(2, 2) and a stride of 2, so that the two
-    together are one with the kernel ``w * ones(2, 2)``: (k + 1)^2 / 4 products a pixel instead of
-    k^2, and no large image in between.
+    Upsampling by 2 is a transposed convolution with the kernel ones(2, 2) and stride 2. Followed
+    by a convolution with a kxk kernel w, it is a single transposed convolution with stride 2 and
+    the kernel ``w * ones(2, 2)`` (a full convolution of the two kernels). That takes (k + 1)^2 / 4
+    multiplications per output pixel instead of k^2, and the upsampled image is never stored.
 
     Args:
-        convolution: Whose weights are used; ``fits`` is true of it.
+        convolution: The convolution, whose parameters are shared; ``fits`` must be true of it.
     """
 
     def __init__(self, convolution: nn.Conv2d | nn.ConvTranspose2d) -> None:
@@ -83,7 +83,7 @@ class UpsampledConvolution(nn.Module):
 
     @staticmethod
     def fits(convolution: nn.Conv2d | nn.ConvTranspose2d) -> bool:
-        """Whether a convolution can be joined with upsampling before it, and it saves work."""
+        """Whether a convolution can be joined with upsampling before it and this saves work."""
         return (
             not isinstance(convolution.padding, str)
             and all(
@@ -97,9 +97,16 @@ class UpsampledConvolution(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float (N, C, H, W) to (N, D, 2H, 2W), for a convolution that keeps the size."""
+        """Upsamples and convolves images.
+
+        Args:
+            images: Float (N, C, H, W).
+
+        Returns:
+            Float (N, D, 2 H, 2 W), if the convolution keeps the size.
+        """
         own = self.convolution
-        assert not isinstance(own.padding, str)  # such do not fit
+        assert not isinstance(own.padding, str)  # see fits
         weight, padding = own.weight, own.padding
         if isinstance(own, nn.Conv2d):
             weight = weight.flip(2, 3).transpose(0, 1)
@@ -111,18 +118,18 @@ class UpsampledConvolution(nn.Module):
 
 
 class CompiledConvolution(nn.Module):
-    """A convolution with what goes along: upsampling before, max-pooling and activation after it.
+    """Upsampling, convolution, max-pooling and activation in one call of a compiled kernel.
 
-    Batches of few or tiny images are left to PyTorch: what is done to the weights would cost more
-    than is saved.
+    Batches of few or very small images run in PyTorch: transforming the weights would cost more
+    than the kernel saves.
 
     Args:
-        layers: The same in PyTorch.
-        compiled: The kernels.
-        convolution: Whose weights are used; ``fits`` is true of it.
-        up: Whether its input is upsampled by 2.
+        layers: The same layers in PyTorch.
+        compiled: The compiled convolutions.
+        convolution: The convolution, whose parameters are shared; ``fits`` must be true of it.
+        up: Whether its input is upsampled by 2 (nearest neighbour).
         pool: Whether its output is max-pooled by 2.
-        activation: What comes last.
+        activation: The activation, which comes last.
     """
 
     def __init__(
@@ -138,13 +145,17 @@ class CompiledConvolution(nn.Module):
         super().__init__()
         self.layers, self.convolution = layers, convolution
         self._compiled, self._up, self._pool, self._activation = compiled, up, pool, activation
-        self._shuffles = up and not pool and convolution.out_channels < compiled.lanes
+        self._merges_upsampling = up and not pool and convolution.out_channels < compiled.lanes
 
     @staticmethod
     def fits(module: nn.Conv2d | nn.ConvTranspose2d, *, pool: bool) -> bool:
-        """Whether the kernels know a convolution, and are faster at it.
+        """Whether the kernels support a convolution and are faster than PyTorch.
 
-        With few input channels it is pooling along with it that pays.
+        With few input channels they are faster only if pooling is joined too.
+
+        Args:
+            module: The convolution.
+            pool: Whether max-pooling by 2 follows it.
         """
         return (
             module.kernel_size == (3, 3)
@@ -153,15 +164,25 @@ class CompiledConvolution(nn.Module):
             and module.groups == 1
             and module.padding_mode == "zeros"
             and set(module.output_padding) == {0}
-            and (module.in_channels >= FEW or pool)
+            and (module.in_channels >= MIN_CHANNELS or pool)
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Float32 (N, C, H, W) to (N, D, H', W'), channels last."""
+        """Runs the layers.
+
+        Args:
+            images: Float32 (N, C, H, W), on the CPU.
+
+        Returns:
+            Float32 (N, D, H', W'), channels last.
+
+        Raises:
+            MemoryError: The kernel's scratch memory cannot be allocated.
+        """
         scale = 2 if self._up else 1
         count, _, height, width = images.shape
         size = (count, scale * height, scale * width)
-        if min(size[1:]) < _SMALLEST or tiles(*size) < _FEWEST_TILES:
+        if min(size[1:]) < _MIN_SIDE_PX or tiles(*size) < _MIN_TILES:
             found: Tensor = self.layers(images)
             return found
         weight = self.convolution.weight
@@ -169,29 +190,30 @@ class CompiledConvolution(nn.Module):
             weight = weight.flip(2, 3).transpose(0, 1)
         bias = self.convolution.bias
         run = partial(self._compiled, activation=self._activation)
-        if not self._shuffles:
+        if not self._merges_upsampling:
             return run(images, weight, bias, up=self._up, pool=self._pool)
         bias = None if bias is None else bias.repeat(4)
-        fours = run(images, _shuffled(weight), bias)
-        # What F.pixel_shuffle does, which loses the memory format. Stacking copies whole rows of
-        # both columns' outputs, forwards and backwards.
-        count, _, height, width = fours.shape
-        above, below = fours.permute(0, 2, 3, 1).view(count, height, width, 2, -1).unbind(3)
+        quadruple = run(images, _merged_with_upsampling(weight), bias)
+        # As F.pixel_shuffle, which does not keep the memory format. Stacking copies contiguous
+        # rows, forwards and backwards.
+        count, _, height, width = quadruple.shape
+        above, below = quadruple.permute(0, 2, 3, 1).view(count, height, width, 2, -1).unbind(3)
         pixels = torch.stack([above, below], 2)
         return pixels.view(count, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
-def _shuffled(weight: Tensor) -> Tensor:
-    """Upsampling by 2 and a 3x3 convolution as one before upsampling, with four times the outputs.
+def _merged_with_upsampling(weight: Tensor) -> Tensor:
+    """Returns the kernel of a 3x3 convolution that includes nearest-neighbour upsampling by 2.
 
-    Each of the four pixels that one becomes has outputs of its own, row by row: few outputs fill
-    a vector so.
+    The convolution with the returned kernel runs on the image before upsampling. Each of its
+    pixels becomes 2x2 pixels, whose K outputs are separate channels. Four times the channels fill
+    the CPU's vector registers where K alone would not.
 
     Args:
-        weight: Float (K, C, 3, 3).
+        weight: Float (K, C, 3, 3), the kernel on the upsampled image.
 
     Returns:
-        Float (4 K, C, 3, 3).
+        Float (4 K, C, 3, 3); the first axis is (column parity, row parity, K).
     """
     before, here, after = weight.unbind(2)
     zero = torch.zeros_like(here)
@@ -203,28 +225,27 @@ def _shuffled(weight: Tensor) -> Tensor:
     both = torch.stack(
         [torch.stack([before, here + after, zero], 4), torch.stack([zero, before + here, after], 4)]
     )
-    # (column parity, row parity, K, C, 3, 3)
     return both.transpose(0, 1).flatten(0, 2)
 
 
 def fused_forward(stack: nn.Sequential, compiled: Convolutions | None = None) -> nn.Sequential:
-    """The same layers, sharing their weights, joined where that saves work.
+    """Returns an equivalent of a stack of layers, with layers joined where that saves work.
 
     Args:
-        stack: As the model has it.
+        stack: The model's layers; their parameters are shared.
         compiled: See ``Forward``.
     """
     modules: list[nn.Module] = []
     rest = list(stack)
     while rest:
-        module, count = _first_of(rest, compiled)
+        module, count = _fused_prefix(rest, compiled)
         modules.append(module)
         rest = rest[count:]
     return nn.Sequential(*modules)
 
 
 def uses_compiled(model: Autoencoder, compiled: Convolutions) -> bool:
-    """Whether compiled convolutions fit any layer of a net."""
+    """Whether compiled convolutions would be used in any layer of a model."""
     return any(
         isinstance(module, CompiledConvolution)
         for stack in (model.encoder, model.decoder)
@@ -232,14 +253,14 @@ def uses_compiled(model: Autoencoder, compiled: Convolutions) -> bool:
     )
 
 
-def _first_of(layers: list[nn.Module], compiled: Convolutions | None) -> tuple[nn.Module, int]:
-    """What runs the first layers, and how many they are."""
-    up = _doubles(layers[0])
+def _fused_prefix(layers: list[nn.Module], compiled: Convolutions | None) -> tuple[nn.Module, int]:
+    """Returns a module that replaces the first layers, and how many it replaces."""
+    up = _upsamples_by_2(layers[0])
     convolution = layers[1] if up and len(layers) > 1 else layers[0]
     if not isinstance(convolution, nn.Conv2d | nn.ConvTranspose2d):
         return layers[0], 1
     count = 2 if up else 1
-    pool = len(layers) > count and _halves(layers[count])
+    pool = len(layers) > count and _pools_by_2(layers[count])
     if compiled and CompiledConvolution.fits(convolution, pool=pool):
         count += pool
         activation = _activation(layers[count]) if len(layers) > count else None
@@ -253,12 +274,12 @@ def _first_of(layers: list[nn.Module], compiled: Convolutions | None) -> tuple[n
     return layers[0], 1
 
 
-def _doubles(module: nn.Module) -> bool:
+def _upsamples_by_2(module: nn.Module) -> bool:
     return isinstance(module, nn.Upsample) and module.mode == "nearest" and module.scale_factor == 2
 
 
 def _activation(module: nn.Module) -> Activation | None:
-    """As the kernels know it; None of one that they do not, and of other modules."""
+    """Returns a module as an activation of the kernels; None if they have no such activation."""
     match module:
         case nn.ReLU():
             return leaky_relu(0.0)
@@ -273,7 +294,7 @@ def _activation(module: nn.Module) -> Activation | None:
     return None
 
 
-def _halves(module: nn.Module) -> bool:
+def _pools_by_2(module: nn.Module) -> bool:
     return (
         isinstance(module, nn.MaxPool2d)
         and module.kernel_size == module.stride == 2
@@ -285,7 +306,7 @@ def _halves(module: nn.Module) -> bool:
 
 
 def _split(decoder: nn.Sequential) -> tuple[nn.Sequential, nn.Sequential]:
-    """The decoder before and from its output activation, if nothing with weights follows."""
+    """Splits the decoder before its output activation, unless layers with parameters follow it."""
     modules = list(decoder)
     heads = [i for i, module in enumerate(modules) if isinstance(module, ACTIVATION_MODULES)]
     at = heads[-1] if heads else len(modules)

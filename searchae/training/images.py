@@ -1,23 +1,23 @@
-"""Training images on the device, and batches from them."""
+"""Training images on the device, batches of them, and noise."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from searchae.errors import DataError
 
 
 @dataclass(frozen=True)
 class ResidentImages:
-    """All training images, uint8, on the device that trains.
+    """All training images, on the device that trains.
 
     Attributes:
-        rows: (N, H, W, C) if ``channels_last``, else (N, C, H, W); contiguous, so that a batch
-            is gathered in whole rows (18 times as fast as indexing a strided tensor).
-        channels_last: Whether batches come out in that memory format.
+        rows: uint8, (N, H, W, C) if ``channels_last``, else (N, C, H, W). Contiguous, so that a
+            batch is gathered in whole rows (18 times as fast as indexing a strided tensor).
+        channels_last: Whether batches have that memory format.
     """
 
     rows: Tensor
@@ -25,7 +25,13 @@ class ResidentImages:
 
     @classmethod
     def on(cls, device: torch.device, images: Tensor, *, channels_last: bool) -> ResidentImages:
-        """Copies images, uint8 (N, C, H, W), to the device."""
+        """Moves images to a device.
+
+        Args:
+            device: The device to train on.
+            images: uint8 (N, C, H, W).
+            channels_last: Whether batches shall have that memory format.
+        """
         rows = images.permute(0, 2, 3, 1) if channels_last else images
         return cls(rows.to(device).contiguous(), channels_last)
 
@@ -33,47 +39,40 @@ class ResidentImages:
         return len(self.rows)
 
     def batch(self, indices: Tensor) -> Tensor:
-        """The images at ``indices``, int64 (B,), as float32 (B, C, H, W) in [0, 1]."""
+        """Returns the images at ``indices``, int64 (B,), as float32 (B, C, H, W) in [0, 1]."""
         rows = self.rows.index_select(0, indices)
         return to_unit_float(rows.permute(0, 3, 1, 2) if self.channels_last else rows)
 
 
-def wants_channels_last(model: nn.Module) -> bool:
-    """Whether a model trains faster with its channels last in memory, and safely so.
-
-    Convolutions do, by 1.4 times on a CPU. Except 1x1 ones with a stride: their weight gradient
-    overwrites foreign memory then (oneDNN issue 6035, seen in torch 2.15).
-    """
-    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
-    return bool(convolutions) and not any(
-        m.kernel_size == (1, 1) and max(m.stride) > 1 for m in convolutions
-    )
-
-
 def to_unit_float(images: Tensor) -> Tensor:
-    """uint8 images, any shape, as float32 in [0, 1]; strides are kept."""
+    """Converts uint8 images of any shape to float32 in [0, 1]; strides are kept."""
     return images.to(torch.float32).div_(255)
 
 
 def noisy(images: Tensor, noise: Tensor) -> Tensor:
-    """Images in [0, 1] plus noise, clamped to [-1, 1].
+    """Adds noise to images in [0, 1] and clamps the sum to [-1, 1].
 
-    The bounds are those of the denoising study that this follows; values below 0 are no
-    brightness, but they keep the noise on dark pixels from being one-sided.
+    The lower bound is below 0, so that noise on dark pixels is not one-sided.
     """
     return (images + noise).clamp_(-1, 1)
 
 
 def gaussian(shape: tuple[int, ...], std: float, generator: torch.Generator) -> Tensor:
-    """Normal noise, float32 of that shape on the CPU, with mean 0 and deviation ``std``."""
+    """Returns Gaussian noise with mean 0, float32, on the CPU.
+
+    Args:
+        shape: Of the result.
+        std: Standard deviation.
+        generator: A generator on the CPU.
+    """
     return torch.randn(shape, generator=generator).mul_(std)
 
 
 def check_images(images: Tensor, *, split: str) -> None:
-    """Checks for uint8 (N, C, H, W) with at least one image.
+    """Checks that images are uint8 (N, C, H, W) with at least one image.
 
     Raises:
-        DataError: Naming the split and what was found.
+        DataError: They are not; the message names the split.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
         raise DataError(

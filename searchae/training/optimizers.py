@@ -1,7 +1,10 @@
-"""The optimizers of a study file, in torch's fastest form for the device.
+"""The optimizers of a study file, in torch's fastest implementation for the device.
 
-They call torch's own update rules, the functions beneath ``torch.optim``. The classes there do
-the same, but the first of them imports torch's compiler: some 3 s in each worker.
+They call the functional update rules of ``torch.optim``. Its classes do the same, but making the
+first one imports torch's compiler, which takes about 3 s in each worker.
+
+To add one: write its update rule here, name it in ``make_optimizer``, and add the name to
+``Optimizer`` in ``config/schema.py``.
 """
 
 from __future__ import annotations
@@ -23,12 +26,17 @@ State = dict[str, list[Tensor]]
 
 
 class Rule(Protocol):
-    """One update of all weights; ``state`` are the tensors that it keeps, in place."""
+    """An update rule.
+
+    Attributes:
+        state: The tensors that it keeps from step to step and changes in place, by name; one
+            tensor for each weight.
+    """
 
     state: State
 
     def __call__(self, weights: list[Tensor], gradients: list[Tensor]) -> None:
-        """Changes the weights."""
+        """Updates the weights in place from their gradients."""
         ...
 
 
@@ -36,8 +44,8 @@ class Optimizer:
     """Updates a model's weights from their gradients.
 
     Args:
-        weights: Float32, on one device.
-        rule: How.
+        weights: The parameters, float32, all on one device.
+        rule: The update rule.
     """
 
     def __init__(self, weights: Sequence[Tensor], rule: Rule) -> None:
@@ -45,24 +53,28 @@ class Optimizer:
         self._rule = rule
 
     def clear(self) -> None:
-        """Forgets the gradients, those of a backward pass that was broken off too."""
+        """Removes the gradients, also those of an interrupted backward pass."""
         for weight in self._weights:
             weight.grad = None
 
     @torch.no_grad()
     def step(self) -> None:
-        """Updates every weight, and forgets the gradients."""
+        """Updates every weight and removes the gradients."""
         gradients = [_gradient(w) for w in self._weights]
         self._rule(self._weights, gradients)
         self.clear()
 
     def state(self) -> State:
-        """What it keeps from step to step, by name; one tensor a weight, not copied."""
+        """Returns the update rule's tensors by name, one for each weight; not copied."""
         return self._rule.state
 
     @torch.no_grad()
     def restore(self, state: Mapping[str, Sequence[Tensor]]) -> None:
-        """Takes up where ``state`` of such an optimizer left it."""
+        """Restores the state of such an optimizer.
+
+        Args:
+            state: What ``state`` returned, on any device.
+        """
         for name, own in self._rule.state.items():
             for mine, given in zip(own, state[name], strict=True):
                 mine.copy_(given)
@@ -71,10 +83,15 @@ class Optimizer:
 def make_optimizer(
     params: TrainParams, weights: Iterable[nn.Parameter], *, device: torch.device
 ) -> Optimizer:
-    """The optimizer of a trial; ``weights`` lie on ``device``.
+    """Makes the optimizer of a trial.
 
-    Weight decay is the L2 term inside the optimizer, not the decoupled one. Momentum goes to
-    sgd and rmsprop. All else is the default of ``torch.optim``.
+    Weight decay is L2 regularization (added to the gradient), not the decoupled form of AdamW.
+    ``momentum`` applies to sgd and rmsprop. Other settings are the defaults of ``torch.optim``.
+
+    Args:
+        params: Names the optimizer and its settings.
+        weights: The model's parameters, float32, on ``device``.
+        device: Decides between the fused and the foreach implementation.
     """
     tensors: list[Tensor] = list(weights)
     rules: dict[str, Callable[..., Rule]] = {"adam": _Adam, "sgd": _SGD, "rmsprop": _RMSprop}
@@ -83,6 +100,8 @@ def make_optimizer(
 
 
 class _Adam:
+    """D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015."""
+
     def __init__(self, params: TrainParams, weights: list[Tensor], *, fused: bool) -> None:
         self._params, self._fused = params, fused
         self.state: State = {
@@ -112,6 +131,8 @@ class _Adam:
 
 
 class _SGD:
+    """Stochastic gradient descent with momentum, as ``torch.optim.SGD`` has it."""
+
     def __init__(self, params: TrainParams, weights: list[Tensor], *, fused: bool) -> None:
         self._params, self._fused = params, fused
         self.state: State = {"velocity": _zeros(weights)} if params.momentum else {}
@@ -120,7 +141,7 @@ class _SGD:
         sgd(
             weights,
             gradients,
-            # torch starts with no velocity at all: without dampening the same as with zeros.
+            # torch starts without velocity; without dampening zeros give the same result.
             list(self.state.get("velocity", [None] * len(weights))),
             foreach=not self._fused,
             fused=self._fused,
@@ -134,8 +155,11 @@ class _SGD:
 
 
 class _RMSprop:
+    """G. Hinton, "Neural networks for machine learning", lecture 6e, 2012."""
+
     def __init__(self, params: TrainParams, weights: list[Tensor], *, fused: bool) -> None:
-        self._params = params  # torch has no fused one
+        del fused  # torch has no fused implementation of it
+        self._params = params
         self.state: State = {
             "square": _zeros(weights),
             "velocity": _zeros(weights) if params.momentum else [],
@@ -161,12 +185,12 @@ class _RMSprop:
 
 
 def _gradient(weight: Tensor) -> Tensor:
-    assert weight.grad is not None  # every weight of an autoencoder takes part
+    assert weight.grad is not None  # every weight of an autoencoder is used in its output
     return weight.grad
 
 
 def _zeros(weights: list[Tensor]) -> list[Tensor]:
-    """In each weight's own memory format, as the update rules want it."""
+    """Returns zeros like each weight, in its memory format, as the update rules need it."""
     return [torch.zeros_like(w, memory_format=torch.preserve_format) for w in weights]
 
 

@@ -1,4 +1,4 @@
-"""Which numbers a training step computes in."""
+"""Numerical precision of the training steps."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from searchae.errors import UserError
 
 Precision = Literal["fp32", "bf16"]
-"""Of convolutions and matrix products in a step; weights, loss and evaluation are float32 always.
+"""Of convolutions and matrix products in a step; weights, loss and evaluation are always float32.
 
-On a GPU torch computes float32 convolutions in TF32, unless it is told otherwise.
+On a GPU, torch computes float32 convolutions in TF32 by default.
 """
 
 CHOICES = ("auto", "fp32", "bf16")
@@ -21,15 +21,15 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def pick_precision(name: str, device: torch.device) -> Precision:
-    """The precision of that name.
+    """Returns the precision of a name.
 
-    ``auto`` is bf16 on a CPU with AMX tiles for it, where a step takes about half the time, and
-    fp32 elsewhere: a CPU without such units takes ten times as long, and small nets leave a GPU
-    waiting for kernels to start, of which bf16 has more.
+    ``auto`` is bf16 on a CPU with AMX units, where a step takes about half the time, and fp32
+    elsewhere. On a CPU without AMX, bf16 takes ten times as long. On a GPU, small nets are limited
+    by the launching of kernels, and bf16 needs more kernels.
 
     Args:
         name: ``auto``, ``fp32`` or ``bf16``.
-        device: That trains.
+        device: The device to train on.
 
     Raises:
         UserError: There is no such precision.
@@ -42,7 +42,7 @@ def pick_precision(name: str, device: torch.device) -> Precision:
 
 
 def why_slow(precision: Precision, device: torch.device) -> str:
-    """What speaks against a precision on a device; empty if nothing does."""
+    """Returns a warning if a precision is slow on a device; empty if it is not."""
     if precision == "bf16" and device.type == "cpu" and not _has_amx():
         return (
             "--precision bf16: this CPU has no units for it (AMX), so that a step takes about ten "

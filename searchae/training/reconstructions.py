@@ -1,4 +1,4 @@
-"""Originals above their reconstructions."""
+"""A picture of images and their reconstructions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from searchae.models import Autoencoder
-from searchae.training.images import gaussian, noisy, to_unit_float, wants_channels_last
+from searchae.training.generators import named_generator
+from searchae.training.images import gaussian, noisy, to_unit_float
+from searchae.training.memory_format import preferred_memory_format
 from searchae.training.metrics import psnr_per_image
-from searchae.training.seeds import named_generator
 
 SHOWN, COLUMNS = 8, 8
 TILE_PX, GUTTER_PX, LABEL_PX, MARGIN_PX, NAMES_PX = 96, 6, 18, 12, 110
@@ -32,17 +33,17 @@ def draw_reconstructions(
     title: str,
     shown: int = SHOWN,
 ) -> Image.Image:
-    """Draws originals above their reconstructions, each with its PSNR.
+    """Draws images above their reconstructions, each with its PSNR.
 
-    A net that is trained to remove noise gets noisy images; they stand between the two.
+    With noise, the noisy inputs are drawn between the two.
 
     Args:
-        model: On any device, in any mode; it is left in evaluation mode.
-        images: uint8 (N, C, H, W), of which some are taken at equal distances.
-        noise_std: Deviation of the noise on the input, on the [0, 1] scale.
-        seed: Of the noise.
-        title: A line above the picture.
-        shown: How many images.
+        model: On any device; it is left in evaluation mode.
+        images: uint8 (N, C, H, W); evenly spaced ones are chosen.
+        noise_std: Standard deviation of the Gaussian noise on the input, for values in [0, 1].
+        seed: The seed of the noise.
+        title: A line of text above the picture.
+        shown: How many images to draw, at most.
     """
     chosen = images[torch.linspace(0, len(images) - 1, min(shown, len(images))).long()].cpu()
     clean = to_unit_float(chosen)
@@ -52,18 +53,23 @@ def draw_reconstructions(
         noise = gaussian(tuple(clean.shape), noise_std, named_generator(seed, "picture noise"))
         inputs = noisy(clean, noise)
         rows["noisy"] = inputs.clamp(0, 1)
-    layout = torch.channels_last if wants_channels_last(model) else torch.contiguous_format
     device = next(model.parameters()).device
     model.eval()
     with torch.inference_mode():
-        fed = inputs.to(device, memory_format=layout)
+        fed = inputs.to(device, memory_format=preferred_memory_format(model))
         out = model.decode(model.encode(fed)).cpu()
     rows["reconstruction"] = out
     return _canvas(rows, psnr_per_image(out, clean).tolist(), title=title)
 
 
 def _canvas(rows: Mapping[str, Tensor], psnrs_db: Sequence[float], *, title: str) -> Image.Image:
-    """Bands of ``COLUMNS`` images, the rows of each one below the other."""
+    """Draws bands of up to ``COLUMNS`` images; each band has all rows of tiles.
+
+    Args:
+        rows: Name -> images in [0, 1], float (N, C, H, W), from top to bottom.
+        psnrs_db: PSNR of each image, in dB.
+        title: A line of text above the picture.
+    """
     count = len(psnrs_db)
     columns = min(COLUMNS, count)
     scale = max(1, round(TILE_PX / next(iter(rows.values())).shape[-1]))
@@ -98,6 +104,6 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 
 def _tile(image: Tensor, scale: int) -> Tile:
-    """One image (C, H, W) in [0, 1] as RGB pixels (H, W, 3), each pixel a square."""
+    """Converts one image (C, H, W) in [0, 1] to RGB (H, W, 3), each pixel enlarged to a square."""
     levels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).expand(-1, -1, 3).numpy()
     return levels.repeat(scale, axis=0).repeat(scale, axis=1)

@@ -1,4 +1,4 @@
-"""What holds the weights back: clipping and L1."""
+"""Regularization of the weights: clipping and the L1 penalty."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from searchae.config import TrainParams
 
 
 def penalised_weights(model: nn.Module) -> list[Tensor]:
-    """Every trainable weight and bias except the normalisation layers' scale and shift.
+    """Returns all trainable weights and biases but the scale and shift of batch normalisation.
 
-    Those two set the size of activations, not of weights: a scale starts at 1, which a clip
-    of 0.5 would halve.
+    Those two set the size of activations: a scale starts at 1, and a clip of 0.5 would halve it.
     """
     return [
         parameter
@@ -26,21 +25,21 @@ def penalised_weights(model: nn.Module) -> list[Tensor]:
 
 @torch.no_grad()
 def clip_(weights: list[Tensor], bound: float) -> None:
-    """Clamps every value to [-bound, bound]; NaN stays NaN."""
-    torch._foreach_clamp_min_(weights, -bound)
-    torch._foreach_clamp_max_(weights, bound)
+    """Clamps every value to [-bound, bound], in place; NaN stays NaN."""
+    torch._foreach_clamp_min_(weights, -bound)  # noqa: SLF001  # has no public name
+    torch._foreach_clamp_max_(weights, bound)  # noqa: SLF001
 
 
 def l1_penalty(params: TrainParams, *, latents: Tensor, weights: list[Tensor]) -> Tensor:
-    """``l1_weight`` times the mean absolute latent, or weight, as ``l1_target`` says.
+    """Returns the L1 penalty: ``l1_weight`` times the mean absolute value of ``l1_target``.
 
     Args:
-        params: With an L1 regularizer.
+        params: The parameters, with an L1 regularizer.
         latents: Float (N, latent_size).
-        weights: As ``penalised_weights`` gives them.
+        weights: What ``penalised_weights`` returned.
 
     Returns:
-        Float, no dimensions.
+        A float scalar tensor.
     """
     if params.l1_target == "latent":
         return params.l1 * latents.abs().mean()
@@ -49,5 +48,5 @@ def l1_penalty(params: TrainParams, *, latents: Tensor, weights: list[Tensor]) -
 
 
 def near_zero(values: list[Tensor]) -> Tensor:
-    """How many numbers are below 1e-3 in magnitude; int64, no dimensions."""
+    """Counts the values below 1e-3 in magnitude; returns an int64 scalar tensor."""
     return torch.stack([(v.abs() < 1e-3).sum() for v in values]).sum()

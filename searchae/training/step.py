@@ -1,7 +1,7 @@
-"""One training step: the hot path.
+"""One training step, the code that a search spends its time in.
 
-The trainer knows only ``Step``. Another variant, as ``graph`` has one, is another function of the
-same form; it may keep what it likes, if it reads nothing back to the host.
+The trainer uses the ``Step`` protocol only: ``EagerStep`` here, ``RecordedStep`` of ``cuda_graph``
+on a GPU. A step must not read anything back from the device, which would wait for it.
 """
 
 from __future__ import annotations
@@ -22,35 +22,35 @@ from searchae.training.regularizers import clip_, l1_penalty, penalised_weights
 
 
 class Step(Protocol):
-    """Gathers a batch, updates the weights, and does not wait for the device."""
+    """A training step: gathers a batch and updates the weights, without waiting for the device."""
 
     def __call__(self, indices: Tensor, *, noise: Tensor | None) -> Tensor:
         """Trains on one batch.
 
         Args:
-            indices: Which images, int64 (B,), on the device.
-            noise: Added to the input, float32 (B, C, H, W) on the [0, 1] scale; None for none.
+            indices: The images of the batch, int64 (B,), on the device.
+            noise: Added to the input images in [0, 1], float32 (B, C, H, W), on the device.
 
         Returns:
-            The mean squared error before the update, without penalties, in the model's own
-            range; float32, no dimensions, on the device, without a gradient.
+            The mean squared error before the update, without penalties, for values in the model's
+            own range: a float32 scalar tensor on the device, without a gradient.
         """
         ...
 
 
 class EagerStep:
-    """The step in PyTorch as it comes, one operation after the other.
+    """The training step in PyTorch's eager mode.
 
     Args:
-        model: Updated in place.
-        optimizer: Of its weights.
-        images: Where batches come from.
+        model: The model; updated in place.
+        optimizer: The optimizer of its weights.
+        images: The training images.
         params: Loss, penalty and clip.
         precision: Of the forward and the backward pass; see ``Forward``.
-        compiled: Convolutions for it, if any.
+        compiled: Compiled convolutions to use where they fit, if any.
 
     Attributes:
-        forward: The model's forward pass, as it trains.
+        forward: The forward pass that the step uses.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class EagerStep:
         self._weights = penalised_weights(model)
 
     def tensors(self) -> list[Tensor]:
-        """Everything that a step changes, the model's own tensors first; not copied."""
+        """Returns all tensors that a step changes, the model's own first; they are not copied."""
         kept = self._optimizer.state().values()
         return [*self._model.state_dict().values(), *(t for tensors in kept for t in tensors)]
 
     def weights(self) -> list[Tensor]:
-        """What is learned; not copied."""
+        """Returns the model's parameters, detached; they are not copied."""
         return [w.detach() for w in self._model.parameters()]
 
     def __call__(self, indices: Tensor, *, noise: Tensor | None) -> Tensor:

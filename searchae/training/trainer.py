@@ -1,58 +1,55 @@
-"""Training as a generator of epochs, which can be stopped, kept and taken up again."""
+"""The training loop, as a generator of epochs that can be stopped, saved and resumed."""
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from searchae.config import TrialParams
-from searchae.errors import DeadError, DivergedError, ModelError, SearchaeError
+from searchae.errors import ModelError, SearchaeError
 from searchae.models import Autoencoder, build_model
-from searchae.training import kernels, seeds
-from searchae.training.checkpoint import CheckpointError
+from searchae.training import kernels
 from searchae.training.cuda_graph import RecordedStep, cuda_graph
-from searchae.training.dead_units import can_be_judged, is_dead, least_constant_mse
+from searchae.training.dead_units import DeadNetDetector
 from searchae.training.device_faults import device_errors
+from searchae.training.divergence import check_finite, diverged
 from searchae.training.early_stopping import Plateau
 from searchae.training.epoch import EpochResult
-from searchae.training.images import ResidentImages, check_images, gaussian, wants_channels_last
-from searchae.training.metrics import Metrics, Pass, evaluate
+from searchae.training.generators import named_generator, seeded_initialisation
+from searchae.training.images import ResidentImages, check_images, gaussian
+from searchae.training.memory_format import to_device
+from searchae.training.metrics import ForwardPass, Metrics, evaluate
 from searchae.training.optimizers import make_optimizer
 from searchae.training.precision import Precision
 from searchae.training.regularizers import clip_, penalised_weights
 from searchae.training.step import EagerStep, Step
+from searchae.training.trainer_state import check_resumable, copy_to_cpu, state_header
 
-logger = logging.getLogger(__name__)
-
-_FORMAT = 2
-_CHECK_STEPS = 50
-_EVALUATION_BATCH = 250  # on a CPU 1.3 to 2 times as fast as 1000, which leaves its caches
-_MAY_CHANGE = frozenset({"epochs", "patience", "min_delta_db"})
+_CHECK_STEPS = 50  # steps from one check of the loss to the next
 
 
 class Interrupted(SearchaeError):  # noqa: N818  # not a fault
-    """``stop`` asked to end the training within an epoch: go on from the last checkpoint."""
+    """``stop`` ended the training within an epoch; resume it from the last checkpoint."""
 
 
 class Trainer:
     """Trains one autoencoder.
 
-    All randomness follows from the seed, so that on a CPU with a given number of threads a
-    training replays to the bit, resumed or not. A last batch that is not full is trained on like
-    the others; only under batch normalisation one of a single image is left out, since it has
-    no variance.
+    All randomness follows from the seed: on a CPU with a given number of threads, two trainings
+    give the same weights to the bit, whether or not they were interrupted and resumed. The last
+    batch of an epoch may be smaller than the others. It is left out if it has a single image and
+    the net has batch normalisation, since one image has no variance.
 
     Attributes:
-        model: The model, on the device. It is fit for use at the end of an epoch.
-        history: The results so far, one an epoch.
+        model: The model, on the device. Between two epochs it can be used.
+        history: The results so far, one for each epoch.
     """
 
     model: Autoencoder
@@ -69,21 +66,22 @@ class Trainer:
         precision: Precision = "fp32",
         stop: Callable[[], bool] | None = None,
     ) -> None:
-        """Builds the model, clips it, and puts everything on the device.
+        """Builds the model, clips its weights, and moves model and images to the device.
 
         Args:
             params: The trial.
             train: Training images, uint8 (N, C, H, W).
             validation: Validation images, uint8 (M, C, H, W).
-            seed: Decides initialisation, order and noise.
-            device: Where to train.
-            precision: Of the training steps; evaluation is in float32 always.
-            stop: Asked between two steps; when true, ``epochs`` raises ``Interrupted``.
+            seed: Decides initialisation, order of the images, and noise.
+            device: The device to train on.
+            precision: Of the training steps; evaluation is always in float32.
+            stop: Called before each step; ``epochs`` raises ``Interrupted`` once it returns true.
 
         Raises:
             ModelError: The model does not fit the images.
-            DataError: The images are not such tensors.
-            OutOfMemoryError: They do not fit on the device.
+            DataError: The images have another type or shape, or there are none.
+            OutOfMemoryError: Model and images do not fit into the device's memory.
+            DeviceError: The device failed.
         """
         check_images(train, split="training")
         check_images(validation, split="validation")
@@ -91,32 +89,18 @@ class Trainer:
         self.history = []
         self._params, self._seed, self._device = params, seed, device
         self._stop = stop or (lambda: False)
-        self._whole = True
-        self._silent = ""
+        self._is_between_epochs = True
         with device_errors("building the model"):
             self.model = self._build(train)
-            last = wants_channels_last(self.model)
-            layout = torch.channels_last if last else torch.contiguous_format
-            self.model.to(memory_format=layout)
+            layout = to_device(self.model, device)
+            last = layout is torch.channels_last
             self._images = ResidentImages.on(device, train, channels_last=last)
             self._validation = validation.to(device, memory_format=layout)
             self._optimizer = make_optimizer(params.train, self.model.parameters(), device=device)
-            # They want channels last too.
-            compiled = kernels.chosen_kernels(device, precision) if last else None
-            eager = EagerStep(
-                self.model,
-                self._optimizer,
-                images=self._images,
-                params=params.train,
-                precision=precision,
-                compiled=compiled,
-            )
-            self._quick = eager.forward if compiled is not None else None
-            self._step: Step = eager
-            if device.type == "cuda":
-                batch_size = min(params.train.batch_size, len(train))
-                record = partial(cuda_graph, device=device)
-                self._step = RecordedStep(eager, batch_size=batch_size, record=record)
+            self._step, self._compiled_forward = self._make_step(precision)
+        self._dead_net = DeadNetDetector(
+            params, model=self.model, train=self._images, validation=self._validation
+        )
 
     def epochs(self) -> Iterator[EpochResult]:
         """Trains, one epoch at a time, from where the history ends.
@@ -125,12 +109,14 @@ class Trainer:
             Each epoch's result, until ``train.epochs`` or the plateau is reached.
 
         Raises:
-            Interrupted: ``stop`` said so; the epoch is lost.
-            DivergedError: Loss, PSNR or a weight is no longer finite, or the net is dead.
+            Interrupted: ``stop`` returned true; the unfinished epoch is lost.
+            DivergedError: Loss, PSNR or a weight is NaN or infinite, or the net is dead.
             OutOfMemoryError: The device's memory is full.
+            DeviceError: The device failed.
+            SearchaeError: An epoch was interrupted before, which leaves the weights undefined.
         """
         while not self.done:
-            self._check_whole()
+            self._check_between_epochs()
             yield self._epoch(len(self.history) + 1)
 
     @property
@@ -139,51 +125,71 @@ class Trainer:
         return len(self.history) >= self._params.train.epochs or self._plateau().reached
 
     def state(self) -> dict[str, Any]:
-        """Everything needed to go on: copies on the CPU, tensors and plain values only.
+        """Returns everything needed to resume, as copies on the CPU.
+
+        Returns:
+            Tensors and plain values only.
 
         Raises:
-            SearchaeError: An epoch was broken off, so that there is no sound state.
+            SearchaeError: An epoch was interrupted, which leaves the weights undefined.
         """
-        self._check_whole()
-        # The plateau follows from the history, the epoch is its length.
+        self._check_between_epochs()
+        # The number of the epoch and the plateau follow from the history.
         return {
-            "format": _FORMAT,
-            "seed": self._seed,
-            "params": self._identity(),
-            "model": _copied(self.model.state_dict()),
-            "optimizer": _copied(self._optimizer.state()),
+            **state_header(self._params, self._seed),
+            "model": copy_to_cpu(self.model.state_dict()),
+            "optimizer": copy_to_cpu(self._optimizer.state()),
             "history": [asdict(result) for result in self.history],
-            "silent": self._silent,
+            "silent": self._dead_net.dead_layer,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes up a training where ``state`` left it.
+        """Resumes a training from a state.
 
         Args:
-            state: From ``state`` of a trainer with the same seed, parameters and images; only
-                ``epochs`` and the plateau rule may differ.
+            state: What ``state`` returned in a trainer with the same seed, parameters and images;
+                only ``epochs`` and the plateau rule may differ.
 
         Raises:
-            CheckpointError: It is of another format, seed or trial.
+            CheckpointError: It has another format, seed or parameters.
         """
-        self._check_same(state)
+        check_resumable(state, self._params, self._seed)
         self.model.load_state_dict(state["model"])
         self._optimizer.restore(state["optimizer"])
         self.history = [EpochResult(**result) for result in state["history"]]
-        self._silent = state["silent"]
-        self._whole = True
+        self._dead_net.dead_layer = state["silent"]
+        self._is_between_epochs = True
 
     def _build(self, train: Tensor) -> Autoencoder:
         channels, height, width = train.shape[1:]
-        with seeds.seeded_initialisation(self._seed):
+        with seeded_initialisation(self._seed):
             model = build_model(self._params.model, image_shape=(channels, height, width))
         if self._params.train.clips:
             clip_(penalised_weights(model), self._params.train.clip)
-        return model.to(self._device)
+        return model
+
+    def _make_step(self, precision: Precision) -> tuple[Step, ForwardPass | None]:
+        """Returns the training step, and its forward pass if that uses compiled kernels."""
+        compiled = None
+        if self._images.channels_last:  # as the kernels need it
+            compiled = kernels.chosen_kernels(self._device, precision)
+        eager = EagerStep(
+            self.model,
+            self._optimizer,
+            images=self._images,
+            params=self._params.train,
+            precision=precision,
+            compiled=compiled,
+        )
+        if self._device.type != "cuda":
+            return eager, None if compiled is None else eager.forward
+        batch_size = min(self._params.train.batch_size, len(self._images))
+        record = partial(cuda_graph, device=self._device)
+        return RecordedStep(eager, batch_size=batch_size, record=record), None
 
     def _epoch(self, number: int) -> EpochResult:
         started = time.perf_counter()
-        self._whole = False
+        self._is_between_epochs = False
         with device_errors(f"epoch {number}"):
             train_mse = self._train(number)
             metrics = self._evaluate(number)
@@ -196,16 +202,16 @@ class Trainer:
             sparsity=metrics.sparsity,
             seconds=time.perf_counter() - started,
         )
-        self._check_finite(result)
-        self._check_alive(result)
+        check_finite(self.model, result, self._params.train)
+        self._dead_net.check(result)
         self.history.append(result)
-        self._whole = True
+        self._is_between_epochs = True
         return result
 
     def _train(self, epoch: int) -> float:
-        """One pass over the training images; the mean squared error on the [0, 1] scale."""
+        """Trains on every image once; returns the mean squared error for values in [0, 1]."""
         self.model.train()
-        noise = seeds.named_generator(self._seed, "noise", epoch=epoch)
+        noise = named_generator(self._seed, "noise", epoch=epoch)
         total = torch.zeros((), device=self._device)
         seen = 0
         for i, indices in enumerate(self._batches(epoch)):
@@ -214,13 +220,16 @@ class Trainer:
             mse = self._step(indices, noise=self._noise(len(indices), noise, epoch))
             total += mse * len(indices)
             seen += len(indices)
-            # On the CPU a look at the loss costs nothing; elsewhere it would wait for the device.
+            # Only on the CPU: elsewhere reading the loss would wait for the device.
             if self._device.type == "cpu" and i % _CHECK_STEPS == 0 and not math.isfinite(mse):
-                raise self._diverged(f"the loss is {float(mse)} in epoch {epoch}, step {i + 1}")
+                loss = f"the loss is {float(mse)} in epoch {epoch}, step {i + 1}"
+                raise diverged(self._params.train, loss)
+        # In [-1, 1] squared errors are four times as large.
         return float(total) / seen / (4 if self.model.symmetric else 1)
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
-        order = seeds.named_generator(self._seed, "order", epoch=epoch)
+        """Returns the indices of each batch's images, int64, on the device."""
+        order = named_generator(self._seed, "order", epoch=epoch)
         indices = torch.randperm(len(self._images), generator=order).to(self._device)
         batches = torch.split(indices, self._params.train.batch_size)
         alone = self._params.model.batch_norm and len(batches[-1]) == 1
@@ -233,97 +242,39 @@ class Trainer:
         return gaussian((images, *self.model.image_shape), std, draws).to(self._device)
 
     def _evaluate(self, epoch: int) -> Metrics:
-        """Compiled kernels measure on the way; the last epoch is the plain model's own."""
-        if self._quick is None or epoch >= self._params.train.epochs:
+        """Measures on the validation images: with compiled kernels, but in the last epoch without.
+
+        The value of a complete training is thereby the plain model's, on every machine.
+        """
+        if self._compiled_forward is None or epoch >= self._params.train.epochs:
             return self._measure(None)
-        metrics = self._measure(self._quick)
+        metrics = self._measure(self._compiled_forward)
         return self._measure(None) if self._plateau(metrics.psnr_db).reached else metrics
 
-    def _measure(self, forward: Pass | None) -> Metrics:
+    def _measure(self, forward: ForwardPass | None) -> Metrics:
         return evaluate(
             self.model,
             self._validation,
             noise_std=self._params.train.noise_std,
             seed=self._seed,
-            batch_size=_EVALUATION_BATCH,
             sparsity_of=self._params.train.l1_target,
             forward=forward,
         )
 
     def _plateau(self, *further_db: float) -> Plateau:
+        """Returns the early-stopping rule after the history and further PSNRs, in dB."""
         train = self._params.train
         rule = Plateau(patience=train.patience, min_delta_db=train.min_delta_db)
         psnrs_db = [*(result.psnr_db for result in self.history), *further_db]
-        # An epoch on clean input says nothing of whether the denoising has stabilised.
+        # Epochs on clean input say nothing about whether denoising has stopped improving.
         return rule.after_all(psnrs_db[train.noise_from_epoch - 1 :])
 
-    def _check_finite(self, result: EpochResult) -> None:
-        for name in ("train_mse", "psnr_db"):
-            value = getattr(result, name)
-            if not math.isfinite(value):
-                raise self._diverged(f"{name} is {value} after epoch {result.epoch}")
-        # An infinite weight can hide behind a ReLU.
-        tensors = [t for t in self.model.state_dict().values() if t.is_floating_point()]
-        # A sum is finite only if all that it adds is, and is there in a fraction of the time.
-        if torch.stack([t.sum() for t in tensors]).isfinite().all():
-            return
-        if not torch.stack([t.isfinite().all() for t in tensors]).all():
-            raise self._diverged(f"a weight is not finite after epoch {result.epoch}")
-
-    def _check_alive(self, result: EpochResult) -> None:
-        if not can_be_judged(self._params):
-            return
-        before, self._silent = self._silent, ""
-        with device_errors(f"epoch {result.epoch}"):
-            if result.val_mse < self._constant_mse:
-                return  # so it does not give the same for every validation image
-            self._silent = is_dead(self.model, self._images)
-        if self._silent and self._silent == before:
-            raise DeadError(
-                f"the net is dead in epoch {result.epoch}: a layer gives the same for every "
-                "image, with no gradient that could change it (activation = "
-                f"{self._params.model.activation}, learning_rate = "
-                f"{self._params.train.learning_rate}): lower the learning rate, or choose another "
-                "activation"
-            )
-
-    @cached_property
-    def _constant_mse(self) -> float:
-        """No output that is the same for every validation image comes below this; rounded down."""
-        return 0.9999 * least_constant_mse(self._validation)
-
-    def _diverged(self, what: str) -> DivergedError:
-        return DivergedError(
-            f"training diverged: {what} (learning_rate = {self._params.train.learning_rate}, "
-            f"optimizer = {self._params.train.optimizer}): lower the learning rate, or clip"
-        )
-
-    def _check_whole(self) -> None:
-        if not self._whole:
+    def _check_between_epochs(self) -> None:
+        if not self._is_between_epochs:
             raise SearchaeError(
                 f"epoch {len(self.history) + 1} was broken off, and the weights are half-way "
                 "through it: restore the last checkpoint in a new trainer"
             )
-
-    def _identity(self) -> dict[str, Any]:
-        """The parameters that decide the weights, as plain values."""
-        return {
-            "model": self._params.model.model_dump(mode="json"),
-            "train": self._params.train.model_dump(mode="json", exclude=set(_MAY_CHANGE)),
-        }
-
-    def _check_same(self, state: Mapping[str, Any]) -> None:
-        if state.get("format") != _FORMAT:
-            raise CheckpointError(
-                f"checkpoint: format {state.get('format')!r}, expected {_FORMAT}: it is of another "
-                "version of searchae; start the trial over"
-            )
-        here = {"seed": self._seed, "params": self._identity()}
-        for key, value in here.items():
-            if state[key] != value:
-                raise CheckpointError(
-                    f"checkpoint: {key} = {state[key]!r}, but this trial has {value!r}"
-                )
 
 
 def _check_batches(params: TrialParams, *, images: int) -> None:
@@ -332,14 +283,3 @@ def _check_batches(params: TrialParams, *, images: int) -> None:
             "model.batch_norm: needs batches of at least 2 images, not "
             f"train.batch_size = {params.train.batch_size} of {images} training images"
         )
-
-
-def _copied(value: Any) -> Any:
-    """A copy that further training does not change, tensors on the CPU."""
-    if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
-    if isinstance(value, Mapping):
-        return {k: _copied(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_copied(v) for v in value]
-    return value

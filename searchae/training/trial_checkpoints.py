@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-import socket
 import tempfile
 import threading
 from collections.abc import Collection
@@ -60,9 +58,8 @@ class Checkpoints:
     def save(self, state: dict[str, Any], epoch: int) -> None:
         """Writes a checkpoint and removes all but it and the one before."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        draft = self.folder / f"{self.number:06d}-{epoch:06d}.{_process_name()}.draft"
-        sha256 = checkpoint.save_checkpoint(draft, state)
-        draft.replace(self.folder / f"{self.number:06d}-{epoch:06d}-{sha256}.pt")
+        stem = f"{self.number:06d}-{epoch:06d}"
+        checkpoint.save_checkpoint(self.folder, state, stem=stem)
         for _, _, path in self._found()[2:]:
             path.unlink(missing_ok=True)
 
@@ -187,10 +184,6 @@ def remove_old_checkpoints(folder: Path, ended: Collection[int]) -> int:
     for path in found:
         path.unlink(missing_ok=True)
     return len(found)
-
-
-def _process_name() -> str:
-    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def checkpoint_folder(artifacts: Path, study: str) -> Path:

@@ -44,8 +44,8 @@ from searchae.study import (
 )
 from searchae.training import (
     check_artifact_folder,
-    check_wish,
     checkpoint_folder,
+    kernels_setting,
     mean_image_psnr_db,
     pick_device,
     pick_precision,
@@ -113,7 +113,7 @@ def tune(
     if launcher.nearby:
         pick_device(request.device)
     pick_precision(request.precision, torch.device("cpu"))  # the name; workers pick for themselves
-    check_wish()
+    kernels_setting()
     check_hours(request.max_hours)
     crew = sized_fleet(request, launcher)
     warn_unused_options(request, crew, watcher.note)

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from searchae.config import space
 from searchae.config.loader import spec_from_document
-from searchae.config.schema import StudySpec
+from searchae.config.study_spec import StudySpec
 from searchae.search import factory
 from searchae.search.incremental import TrialHistory
 from searchae.storage.resilient import ResilientStorage

@@ -14,7 +14,7 @@ from optuna.trial import TrialState, create_trial
 
 from searchae.config import space
 from searchae.config.loader import spec_from_document
-from searchae.config.schema import StudySpec
+from searchae.config.study_spec import StudySpec
 from searchae.errors import NoStudyError, StorageError, StudyMismatchError
 from searchae.search import factory
 from searchae.storage.connection import connect

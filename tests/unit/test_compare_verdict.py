@@ -15,7 +15,7 @@ from searchae.compare.plots import losses_plot, reconstructions_plot
 from searchae.compare.ranking import Ranking, rank
 from searchae.compare.sides import Contest, SideChoice, _contest
 from searchae.compare.verdict import Verdict, judge, notes_of
-from searchae.config.schema import Parameter
+from searchae.config.parameters import Parameter
 from searchae.study.summary import TrialRow
 from searchae.training.epoch import EpochResult
 

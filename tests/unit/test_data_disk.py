@@ -12,7 +12,6 @@ import pytest
 from searchae.data import disk
 from searchae.data.disk import disk_errors, exclusive_preparation, find_data_file, is_disk_error
 from searchae.errors import DataError
-from searchae.files import atomic_file
 
 
 def silent(message: str) -> None: ...
@@ -46,30 +45,6 @@ def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
     )
     with pytest.raises(DataError, match=wanted):
         find_data_file("y.npz", data_dir=Path("data"), key="k")
-
-
-def test_an_atomic_file_appears_only_when_whole(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    with atomic_file(path) as file:
-        file.write(b"whole")
-        assert not path.exists()
-    assert path.read_bytes() == b"whole"
-    assert os.listdir(tmp_path) == ["x"]
-
-
-def test_an_interrupted_atomic_file_leaves_what_was_there(tmp_path: Path) -> None:
-    path = tmp_path / "x"
-    path.write_text("before")
-
-    def interrupt() -> None:
-        with atomic_file(path) as file:
-            file.write(b"half")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupt()
-    assert path.read_text() == "before"
-    assert os.listdir(tmp_path) == ["x"]
 
 
 @pytest.mark.parametrize(

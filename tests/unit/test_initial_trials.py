@@ -9,7 +9,7 @@ import pytest
 
 from searchae.config import space
 from searchae.config.loader import load_study_file, spec_from_document
-from searchae.config.schema import StudySpec
+from searchae.config.study_spec import StudySpec
 from searchae.errors import SpecError
 
 MODEL = {

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from searchae.config import loader
-from searchae.config.schema import StudySpec, TrialParams
+from searchae.config.schema import TrialParams
+from searchae.config.study_spec import StudySpec
 from searchae.models.builder import build_model, parameter_count
 
 STUDIES = Path(__file__).parents[2] / "studies"

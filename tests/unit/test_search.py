@@ -13,7 +13,8 @@ from optuna.trial import TrialState, create_trial
 
 from searchae.config import space
 from searchae.config.loader import spec_from_document
-from searchae.config.schema import Parameter, StudySpec
+from searchae.config.parameters import Parameter
+from searchae.config.study_spec import StudySpec
 from searchae.search import factory
 from searchae.search.incremental import TrialHistory
 

@@ -14,7 +14,7 @@ from study_documents import documents
 
 from searchae.config import space
 from searchae.config.loader import spec_from_document
-from searchae.config.schema import StudySpec
+from searchae.config.study_spec import StudySpec
 from searchae.search import factory
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from study_documents import documents
 
 from searchae.config.loader import load_study_file, spec_from_document
-from searchae.config.schema import NOT_IDENTITY, StudySpec
+from searchae.config.study_spec import NOT_IDENTITY, StudySpec
 from searchae.errors import SpecError
 
 

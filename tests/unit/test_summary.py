@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.config.loader import spec_from_document
-from searchae.config.schema import StudySpec
+from searchae.config.study_spec import StudySpec
 from searchae.search import factory
 from searchae.storage.connection import connect
 from searchae.study.attributes import OUTCOME, WARM_START

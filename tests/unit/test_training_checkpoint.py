@@ -21,9 +21,13 @@ STATE: dict[str, Any] = {
 }
 
 
+def sha256_in(path: Path) -> str:
+    return path.stem.rpartition("-")[2]
+
+
 def test_a_state_comes_back_with_values_types_and_strides(tmp_path: Path) -> None:
-    path = tmp_path / "a.pt"
-    loaded = checkpoint.load_checkpoint(path, checkpoint.save_checkpoint(path, STATE))
+    path = checkpoint.save_checkpoint(tmp_path, STATE, stem="a")
+    loaded = checkpoint.load_checkpoint(path, sha256_in(path))
     assert loaded.keys() == STATE.keys()
     assert loaded["history"] == STATE["history"]
     assert loaded["optimizer"] == STATE["optimizer"]
@@ -32,12 +36,11 @@ def test_a_state_comes_back_with_values_types_and_strides(tmp_path: Path) -> Non
 
 
 def test_the_checksum_is_the_file_s_and_no_other_file_is_left(tmp_path: Path) -> None:
-    path = tmp_path / "a.pt"
-    checkpoint.save_checkpoint(path, STATE)
-    digest = checkpoint.save_checkpoint(path, {"epoch": 4})
-    assert digest == hashlib.sha256(path.read_bytes()).hexdigest()
+    path = checkpoint.save_checkpoint(tmp_path, {"epoch": 4}, stem="a")
+    assert path.name == f"a-{hashlib.sha256(path.read_bytes()).hexdigest()}.pt"
+    assert checkpoint.save_checkpoint(tmp_path, {"epoch": 4}, stem="a") == path
     assert list(tmp_path.iterdir()) == [path]
-    assert checkpoint.load_checkpoint(path, digest) == {"epoch": 4}
+    assert checkpoint.load_checkpoint(path, sha256_in(path)) == {"epoch": 4}
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
@@ -49,18 +52,17 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
     "damage",
     [
         lambda content: content[: len(content) // 2],
-        lambda content: b"",
+        lambda _: b"",
         lambda content: content[:-1] + bytes([content[-1] ^ 1]),
         lambda content: content + b"\0",
     ],
     ids=["halved", "emptied", "one bit", "longer"],
 )
 def test_damage_is_found(tmp_path: Path, damage: Any) -> None:
-    path = tmp_path / "a.pt"
-    digest = checkpoint.save_checkpoint(path, STATE)
+    path = checkpoint.save_checkpoint(tmp_path, STATE, stem="a")
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(CheckpointError, match="damaged or replaced"):
-        checkpoint.load_checkpoint(path, digest)
+        checkpoint.load_checkpoint(path, sha256_in(path))
 
 
 class Bomb:
@@ -97,19 +99,18 @@ def test_a_lone_tensor_is_no_state(tmp_path: Path) -> None:
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = tmp_path / "a.pt"
-    digest = checkpoint.save_checkpoint(path, STATE)
+    path = checkpoint.save_checkpoint(tmp_path, STATE, stem="a")
 
-    def full(descriptor: int) -> None:
+    def full(_descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(CheckpointError, match="No space left"):
-        checkpoint.save_checkpoint(path, {"epoch": 4})
+        checkpoint.save_checkpoint(tmp_path, {"epoch": 4}, stem="a")
     assert list(tmp_path.iterdir()) == [path]
-    assert checkpoint.load_checkpoint(path, digest)["epoch"] == 3
+    assert checkpoint.load_checkpoint(path, sha256_in(path))["epoch"] == 3
 
 
 def test_a_missing_folder_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be written"):
-        checkpoint.save_checkpoint(tmp_path / "none" / "a.pt", STATE)
+        checkpoint.save_checkpoint(tmp_path / "none", STATE, stem="a")

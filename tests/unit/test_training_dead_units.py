@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from searchae.errors import DeadError
-from searchae.training.dead_units import is_dead, least_constant_mse
+from searchae.training.dead_units import find_dead_layer, least_constant_mse
 from searchae.training.images import ResidentImages
 from searchae.training.trainer import Trainer
 from tests.unit.tiny_training import TRAIN, VALIDATION, params, trainer
@@ -90,10 +90,10 @@ def test_one_image_that_still_passes_a_gradient_is_enough() -> None:
     with torch.no_grad():
         run.model.encoder[1].weight.fill_(1.0)
         run.model.encoder[1].bias.fill_(-60.0)  # of 64 pixels
-    assert not is_dead(run.model, run._images)
+    assert not find_dead_layer(run.model, run._images)
     with torch.no_grad():
         run.model.encoder[1].bias.fill_(-65.0)
-    assert is_dead(run.model, run._images)
+    assert find_dead_layer(run.model, run._images)
 
 
 def test_two_images_told_apart_are_enough(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_two_images_told_apart_are_enough(monkeypatch: pytest.MonkeyPatch) -> No
         return batch(images, indices)
 
     monkeypatch.setattr(ResidentImages, "batch", noted)
-    assert not is_dead(run.model, run._images)
+    assert not find_dead_layer(run.model, run._images)
     assert taken == [0, 1]
 
 
@@ -122,7 +122,7 @@ def test_a_difference_of_rounding_does_not_hide_a_dead_layer() -> None:
     run.model.decoder.append(Rounding())
     first, second = run.model(torch.rand(2, 1, 8, 8))
     assert not torch.equal(first, second)
-    assert is_dead(run.model, run._images)
+    assert find_dead_layer(run.model, run._images)
 
 
 def test_no_constant_output_is_better_than_the_mean_image() -> None:
@@ -140,7 +140,7 @@ def test_a_net_that_beats_every_constant_is_not_looked_at(monkeypatch: pytest.Mo
         looked.append(of)
         return ""
 
-    monkeypatch.setattr("searchae.training.trainer.is_dead", noted)
+    monkeypatch.setattr("searchae.training.dead_units.find_dead_layer", noted)
     run = trainer(params({"activation": "tanh"}, epochs=12))
     results = list(run.epochs())
     beating = [r for r in results if r.val_mse < 0.9999 * least_constant_mse(VALIDATION)]

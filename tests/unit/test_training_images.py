@@ -10,7 +10,8 @@ import torch
 
 from searchae.config.schema import Layer, ModelParams
 from searchae.models.builder import build_model
-from searchae.training.images import ResidentImages, gaussian, noisy, wants_channels_last
+from searchae.training.images import ResidentImages, gaussian, noisy
+from searchae.training.memory_format import preferred_memory_format
 
 IMAGES = torch.randint(0, 256, (9, 3, 4, 5), dtype=torch.uint8)
 
@@ -37,19 +38,24 @@ def test_noise_has_its_deviation_and_noisy_images_stay_within_their_bounds() -> 
     assert (images == 0.25).all()
 
 
-def test_convolutions_want_their_channels_last_but_dense_layers_have_none() -> None:
-    assert wants_channels_last(build_model(ModelParams(), image_shape=(3, 8, 8)))
-    assert not wants_channels_last(build_model(ModelParams(kind="dense"), image_shape=(3, 8, 8)))
+def is_channels_last(params: ModelParams, side_px: int = 8) -> bool:
+    model = build_model(params, image_shape=(3, side_px, side_px))
+    return preferred_memory_format(model) is torch.channels_last
+
+
+def test_convolutions_have_their_channels_last_and_dense_layers_do_not() -> None:
+    assert is_channels_last(ModelParams())
+    assert not is_channels_last(ModelParams(kind="dense"))
 
 
 def test_strided_1x1_convolutions_keep_their_channels_first() -> None:
-    assert not wants_channels_last(build_model(ModelParams(kernel_size=1), image_shape=(3, 8, 8)))
+    assert not is_channels_last(ModelParams(kernel_size=1))
     explicit = ModelParams(
         encoder=(Layer(channels=4, stride=2),),
         decoder=(Layer(channels=4, stride=2, kernel_size=1, padding=0), Layer(channels=3)),
         bottleneck="none",
     )
-    assert not wants_channels_last(build_model(explicit, image_shape=(3, 7, 7)))
+    assert not is_channels_last(explicit, side_px=7)
 
 
 _TRAINING = """

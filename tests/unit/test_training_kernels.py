@@ -27,17 +27,17 @@ from searchae.training.fused_forward import (
     fused_forward,
     uses_compiled,
 )
-from searchae.training.kernels import build, convolution
+from searchae.training.kernels import build, library
 from searchae.training.kernels.convolution import Convolutions
 from searchae.training.metrics import Metrics, evaluate
 from tests.unit.tiny_training import params, trainer
 
 CPU = torch.device("cpu")
 ACTIVATIONS = (
-    convolution.leaky_relu(0.0),
-    convolution.elu(1.0),
-    convolution.TANH,
-    convolution.SIGMOID,
+    library.leaky_relu(0.0),
+    library.elu(1.0),
+    library.TANH,
+    library.SIGMOID,
 )
 POOL = {"channels": (8, 16), "latent_dim": 4, "downsample": "pool"}
 
@@ -140,7 +140,7 @@ def test_values_and_gradients_are_those_of_float64(
     # An activation; and the images' own gradient is not wanted.
     images, *rest = tensors
     exact_rest = exact[1:]
-    activation = convolution.leaky_relu(0.1)
+    activation = library.leaky_relu(0.1)
     outputs = compiled(images.detach(), *rest, up=up, pool=pool, activation=activation)
     wanted_outputs = F.leaky_relu(plain(exact[0].detach(), *exact_rest, up=up, pool=pool), 0.1)
     toward = torch.linspace(-1, 1, outputs.numel()).view(outputs.shape)
@@ -158,19 +158,19 @@ def test_values_and_gradients_are_those_of_float64(
 @pytest.mark.parametrize(
     ("activation", "plain_activation"),
     [
-        (convolution.NONE, lambda x: x),
-        (convolution.leaky_relu(0.0), F.relu),
-        (convolution.leaky_relu(0.1), lambda x: F.leaky_relu(x, 0.1)),
-        (convolution.elu(1.0), F.elu),
-        (convolution.elu(0.3), lambda x: F.elu(x, 0.3)),
-        (convolution.TANH, torch.tanh),
-        (convolution.SIGMOID, torch.sigmoid),
+        (library.NONE, lambda x: x),
+        (library.leaky_relu(0.0), F.relu),
+        (library.leaky_relu(0.1), lambda x: F.leaky_relu(x, 0.1)),
+        (library.elu(1.0), F.elu),
+        (library.elu(0.3), lambda x: F.elu(x, 0.3)),
+        (library.TANH, torch.tanh),
+        (library.SIGMOID, torch.sigmoid),
     ],
     ids=["none", "relu", "leaky_relu", "elu", "elu-0.3", "tanh", "sigmoid"],
 )
 @pytest.mark.parametrize("direct", [False, True])
 def test_activations_are_torch_s_from_the_smallest_to_the_largest_values(
-    activation: convolution.Activation,
+    activation: library.Activation,
     plain_activation: Callable[[Tensor], Tensor],
     direct: bool,
     compiled: Convolutions,
@@ -212,7 +212,7 @@ def test_no_number_stays_no_number(compiled: Convolutions) -> None:
     for row, column in ((4, 4), (4, 5), (5, 4), (5, 5)):
         spoilt = images.clone()
         spoilt[0, 3, row, column] = torch.nan
-        for activation in (convolution.NONE, *ACTIVATIONS):
+        for activation in (library.NONE, *ACTIVATIONS):
             outputs = compiled(spoilt, weight, None, up=False, pool=True, activation=activation)
             assert outputs[0, :, 2, 2].isnan().all(), "divergence is seen in the outputs"
             outputs = compiled(spoilt, weight, None, up=True, pool=False, activation=activation)
@@ -484,7 +484,7 @@ def test_several_workers_that_build_at_once(tmp_path: Path) -> None:
 
 
 def test_more_threads_need_torch_s_own(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    monkeypatch.setattr(convolution, "_torch_s_threads", lambda: None)
+    monkeypatch.setattr(library, "_openmp_parallel", lambda: None)
     assert kernels.kernels_of(CPU, "fp32") == ("winograd" if threads == 1 else "torch")
 
 

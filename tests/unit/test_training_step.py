@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from searchae.config.schema import ModelParams, TrainParams, TrialParams
 from searchae.models.builder import build_model
-from searchae.training import seeds
+from searchae.training.generators import named_generator, seeded_initialisation
 from searchae.training.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def plain_optimizer(train: TrainParams, weights: list[Tensor]) -> torch.optim.Op
 def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
     """What the design says, in the plainest words."""
     train = trial.train
-    with seeds.seeded_initialisation(SEED):
+    with seeded_initialisation(SEED):
         model = build_model(trial.model, image_shape=tuple(images.shape[1:])).train()
     norms = {p for m in model.modules() if isinstance(m, _BatchNorm) for p in m.parameters()}
     weights = [p for p in model.parameters() if p not in norms]
@@ -46,9 +46,9 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
         w.data.clamp_(-train.clip, train.clip)
     optimizer = plain_optimizer(train, list(model.parameters()))
     for epoch in range(1, train.epochs + 1):
-        noise = seeds.named_generator(SEED, "noise", epoch=epoch)
+        noise = named_generator(SEED, "noise", epoch=epoch)
         order = torch.randperm(
-            len(images), generator=seeds.named_generator(SEED, "order", epoch=epoch)
+            len(images), generator=named_generator(SEED, "order", epoch=epoch)
         ).tolist()
         for start in range(0, len(images), train.batch_size):
             clean = images[order[start : start + train.batch_size]] / 255
@@ -155,10 +155,3 @@ def test_the_step_s_loss_carries_no_gradient_and_no_penalty() -> None:
     loss = run._step(torch.arange(8), noise=None)
     assert not loss.requires_grad
     torch.testing.assert_close(loss, expected)
-
-
-def test_streams_differ_by_seed_purpose_and_epoch() -> None:
-    named = [(0, "noise", 1), (0, "noise", 2), (0, "order", 1), (1, "noise", 1), (0, "noise", 11)]
-    derived = {seeds.derive_seed(seed, purpose, epoch=epoch) for seed, purpose, epoch in named}
-    assert len(derived) == len(named)
-    assert all(0 <= d < 2**63 for d in derived)

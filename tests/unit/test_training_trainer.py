@@ -82,11 +82,10 @@ def check_resuming(
         epochs = killed.epochs()
         next(epochs)
         next(epochs)
-        path = tmp_path / "trial.pt"
-        digest = checkpoint.save_checkpoint(path, killed.state())
+        path = checkpoint.save_checkpoint(tmp_path, killed.state(), stem="trial")
         next(epochs)  # lost with the process
         resumed = trainer(trial)
-        resumed.restore(checkpoint.load_checkpoint(path, digest))
+        resumed.restore(checkpoint.load_checkpoint(path, path.stem.rpartition("-")[2]))
         torch.manual_seed(99)  # another process has another global random state
         list(resumed.epochs())
     finally:

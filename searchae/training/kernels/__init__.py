@@ -1,7 +1,7 @@
-"""Compiled convolutions for a CPU: an optional part, built where there is a C compiler.
+"""Compiled convolutions for the CPU: optional, built where there is a GNU C compiler.
 
-PyTorch's own do the same wherever these do not fit, cannot be built, or are switched off with
-``SEARCHAE_KERNELS=off``. ``winograd.c`` says how they work, ``build`` how they come about.
+PyTorch's own convolutions are used wherever these do not fit, cannot be built, or are switched off
+with ``SEARCHAE_KERNELS=off``. ``winograd.c`` explains how they work, ``build`` how they are built.
 """
 
 from __future__ import annotations
@@ -14,43 +14,48 @@ import torch
 
 from searchae.errors import UserError
 from searchae.training.kernels.build import BuildError, load
-from searchae.training.kernels.convolution import Convolutions, can_use_threads, self_check
+from searchae.training.kernels.convolution import Convolutions
+from searchae.training.kernels.library import can_use_threads
+from searchae.training.kernels.self_check import self_check
 
-__all__ = ["CHOICES", "Convolutions", "check_wish", "chosen", "kernels_of"]
+__all__ = ["Convolutions", "chosen_kernels", "kernels_of", "kernels_setting"]
 
 log = logging.getLogger(__name__)
 
-VARIABLE = "SEARCHAE_KERNELS"
-CHOICES = ("auto", "off")
+_VARIABLE = "SEARCHAE_KERNELS"
+_SETTINGS = ("auto", "off")
 
 
-def check_wish() -> str:
-    """What the environment asks for: one of ``CHOICES``.
+def kernels_setting() -> str:
+    """Returns the value of the environment variable ``SEARCHAE_KERNELS``: ``auto`` or ``off``.
 
     Raises:
-        UserError: ``SEARCHAE_KERNELS`` is something else.
+        UserError: It has another value.
     """
-    wish = os.environ.get(VARIABLE) or "auto"
-    if wish not in CHOICES:
-        raise UserError(f"{VARIABLE}={wish}: use {' or '.join(CHOICES)}")
-    return wish
+    setting = os.environ.get(_VARIABLE) or "auto"
+    if setting not in _SETTINGS:
+        raise UserError(f"{_VARIABLE}={setting}: use {' or '.join(_SETTINGS)}")
+    return setting
 
 
 def chosen_kernels(
     device: torch.device, precision: str, threads: int | None = None
 ) -> Convolutions | None:
-    """The compiled convolutions, if steps of that kind are to use them.
+    """Returns the compiled convolutions if training steps of a kind are to use them.
 
     Args:
-        device: That trains: only a CPU has them.
-        precision: Of the steps: only ``fp32`` has them; AMX's units, where bf16 is used, are
-            faster still.
-        threads: Of torch; unset: those that it has now.
+        device: The device that trains; there are kernels for the CPU only.
+        precision: Of the steps; there are kernels for ``fp32`` only, since AMX units are faster
+            still where ``bf16`` is used.
+        threads: Torch's threads; those that it has now if unset.
+
+    Returns:
+        The convolutions; None if PyTorch's own are to be used.
 
     Raises:
-        UserError: See ``check_wish``.
+        UserError: ``SEARCHAE_KERNELS`` has an unknown value.
     """
-    if check_wish() == "off" or device.type != "cpu" or precision != "fp32":
+    if kernels_setting() == "off" or device.type != "cpu" or precision != "fp32":
         return None
     if (threads or torch.get_num_threads()) > 1 and not can_use_threads():
         return None
@@ -58,16 +63,25 @@ def chosen_kernels(
 
 
 def kernels_of(device: torch.device, precision: str, threads: int | None = None) -> str:
-    """What computes such steps, for the record: ``winograd`` or ``torch``; see ``chosen``."""
+    """Returns ``winograd`` or ``torch``: which convolutions such steps use.
+
+    Args:
+        device: See ``chosen_kernels``.
+        precision: See ``chosen_kernels``.
+        threads: See ``chosen_kernels``.
+
+    Raises:
+        UserError: ``SEARCHAE_KERNELS`` has an unknown value.
+    """
     return "torch" if chosen_kernels(device, precision, threads) is None else "winograd"
 
 
 @cache
 def _loaded() -> Convolutions | None:
-    """Built and tried once in a process; None, with a word in the log, where that fails."""
+    """Builds and checks the convolutions, once in a process; None if that fails."""
     try:
         found = Convolutions(load())
-    except (BuildError, AttributeError) as e:  # the second: a library without the functions
+    except (BuildError, AttributeError) as e:  # AttributeError: the library lacks a function
         log.warning("no compiled convolutions (%s): PyTorch's own are used, half as fast", e)
         return None
     fault = self_check(found)

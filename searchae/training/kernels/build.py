@@ -1,4 +1,4 @@
-"""Builds ``winograd.c`` for the CPU at hand, once a machine, and loads it."""
+"""Compiles ``winograd.c`` for this machine's CPU, once for all processes, and loads it."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("winograd.c")
 
-# No -ffast-math: it would let the compiler take NaN for impossible, and a process that loads such
-# a library may lose denormals everywhere.
+# No -ffast-math: the compiler could then assume that there are no NaNs, and loading such a library
+# may switch off denormals in the whole process.
 _FLAGS = ("-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno")
 _TIMEOUT_S = 120
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 class BuildError(Exception):
-    """There is no such library here; the message says why."""
+    """The library cannot be built or loaded on this machine; the message says why."""
 
 
 def load() -> ctypes.CDLL:
-    """The library, from the cache, or built now (some seconds).
+    """Returns the library from the cache, or compiles it first, which takes seconds.
 
     Raises:
-        BuildError: There is no GNU compiler, it fails, the cache cannot be written or is open to
-            others, or the library cannot be loaded.
+        BuildError: There is no GNU C compiler, compiling fails, the cache folder cannot be written
+            or can be written by other users, or the library cannot be loaded.
     """
     try:
         folder, key = cache_folder(), _key()
         _check_owner(folder)
         for path in folder.glob(f"winograd-{key}-*.so"):
-            if path.stem.endswith(f"-{_sha256(path)}"):  # a damaged one could kill the process
+            if path.stem.endswith(f"-{_sha256(path)}"):  # a damaged file could crash the process
                 return ctypes.CDLL(str(path))
             log.warning("%s is damaged: it is built again", path)
         compiler = _compiler()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _check_owner(folder)  # others may have been quicker
-        return ctypes.CDLL(str(_built(compiler, folder, key)))
+        _check_owner(folder)  # again: another process may have created it
+        return ctypes.CDLL(str(_compile(compiler, folder, key)))
     except OSError as e:
         raise BuildError(str(e)) from e
 
 
 def cache_folder() -> Path:
-    """Where libraries are kept: ``searchae`` in the user's cache folder.
+    """Returns the folder of compiled libraries: ``searchae`` in the user's cache folder.
 
     Raises:
-        BuildError: There is no home.
+        BuildError: The user has no home folder.
     """
     base = os.environ.get("XDG_CACHE_HOME")
     try:
@@ -64,7 +64,7 @@ def cache_folder() -> Path:
 
 
 def _check_owner(folder: Path) -> None:
-    """What lies in the folder is run: it has to be the user's own."""
+    """Checks that only the user can write to the folder, whose files are executed."""
     if not folder.exists():
         return
     about = folder.stat()
@@ -76,7 +76,7 @@ def _check_owner(folder: Path) -> None:
 
 
 def _compiler() -> str:
-    """The first GNU compiler. Clang's code is no faster than PyTorch."""
+    """Returns the first GNU compiler found. Clang's code is no faster than PyTorch's."""
     names = [n for n in (os.environ.get("CC"), "gcc", "cc") if n]
     for name in names:
         path = shutil.which(name)
@@ -93,28 +93,29 @@ def _compiler() -> str:
 
 
 def _key() -> str:
-    """Of source, flags and CPU: a home may be shared by machines of several kinds."""
+    """Returns a hash of source, flags and CPU: machines may share a home folder."""
     parts = [SOURCE.read_text(), " ".join(_FLAGS), platform.machine(), _cpu()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _cpu() -> str:
-    """What tells one kind of CPU from another."""
+    """Returns a text that identifies the kind of CPU."""
     try:
         lines = _CPUINFO.read_text().splitlines()
     except OSError:  # not Linux
         return platform.processor()
-    told = ("flags", "Features", "model name", "CPU part")
-    return "\n".join(sorted({line for line in lines if line.startswith(told)}))
+    fields = ("flags", "Features", "model name", "CPU part")
+    return "\n".join(sorted({line for line in lines if line.startswith(fields)}))
 
 
-def _built(compiler: str, folder: Path, key: str) -> Path:
-    """Compiles aside and puts the result in place whole: several workers may be at it."""
-    with tempfile.TemporaryDirectory(dir=folder) as aside:
-        draft = Path(aside) / "draft.so"
+def _compile(compiler: str, folder: Path, key: str) -> Path:
+    """Compiles in a temporary folder and links the result into place, safely with other workers."""
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        draft = Path(temporary) / "draft.so"
         _output([compiler, *_FLAGS, "-march=native", "-o", str(draft), str(SOURCE)])
         path = folder / f"winograd-{key}-{_sha256(draft)}.so"
-        # Not over one that is there: others may have mapped it. A damaged one is in nobody's use.
+        # An existing good file is kept: other processes may have mapped it. No process uses a
+        # damaged one.
         if path.exists() and _sha256(path) != _sha256(draft):
             path.unlink()
         with suppress(FileExistsError):

@@ -1,0 +1,87 @@
+"""The list of everything that is wrong with a study file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from searchae.config.schema import SECTIONS, Layer, Source
+from searchae.errors import nearest
+
+_TYPES = {"bool_parsing": "true or false", "tuple_type": "a list", "dict_type": "a table"}
+"""Pydantic's error types for a value of the wrong type -> the type in a user's words."""
+
+
+class Faults:
+    """Collects faults, so that a user sees all of them at once.
+
+    Attributes:
+        lines: The faults so far, each as ``key: message``.
+    """
+
+    lines: list[str]
+
+    def __init__(self) -> None:
+        self.lines = []
+
+    def __len__(self) -> int:
+        return len(self.lines)
+
+    def add(self, key: str, message: str) -> None:
+        """Adds a fault.
+
+        Args:
+            key: Where it is, such as ``train.learning_rate.low``.
+            message: What is wrong.
+        """
+        self.lines.append(f"{key}: {message}")
+
+    def add_unknown(self, table: Mapping[str, Any], known: Iterable[str], *, prefix: str) -> None:
+        """Adds a fault for each key of a table that is not known.
+
+        Args:
+            table: The table.
+            known: The keys that it may have.
+            prefix: What comes before the table's keys, such as ``train.``; empty at the top.
+        """
+        known = set(known)
+        for key in table:
+            if key not in known:
+                owners = [f"{s}.{key}" for s, c in SECTIONS.items() if key in c.model_fields]
+                meant = f"did you mean {' or '.join(owners)}?" if owners and not prefix else ""
+                self.add(f"{prefix}{key}", f"unknown key; {meant or nearest(key, known)}")
+
+    def add_validation_error(self, key: str, error: ValidationError) -> None:
+        """Adds the faults that pydantic found.
+
+        Args:
+            key: The key of the validated value.
+            error: Pydantic's error.
+        """
+        for fault in error.errors():
+            if fault["type"] == "too_short" and len(error.errors()) > 1:
+                continue  # a consequence of another fault inside the list
+            if fault["type"] == "default_factory_not_called":
+                continue  # a consequence of a fault in the key that the default depends on
+            inner = [str(p) for p in fault["loc"] if not str(p).startswith(("function", "tuple["))]
+            self.add(".".join([key, *inner]), _explanation(dict(fault)))
+
+
+def _explanation(fault: Mapping[str, Any]) -> str:
+    """Returns one of pydantic's faults as a message with the value and the nearest valid name."""
+    value = fault["input"]
+    if fault["type"] == "literal_error":
+        expected = fault["ctx"]["expected"].replace(" or ", ", ").split(", ")
+        valid = [name.strip("'") for name in expected]
+        return f"{value!r} is not known; {nearest(str(value), valid)}"
+    if fault["type"] == "extra_forbidden":
+        return f"unknown key; {nearest(str(fault['loc'][-1]), Layer.model_fields)}"
+    if fault["type"] == "missing":
+        is_source = fault["loc"] == ("name",)
+        return f"missing; one of {', '.join(get_args(Source))}" if is_source else "missing"
+    if fault["type"] in _TYPES:
+        return f"must be {_TYPES[fault['type']]}, not {value!r}"
+    message = str(fault["msg"])
+    return f"{message[0].lower()}{message[1:]}, not {value!r}"

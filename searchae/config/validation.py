@@ -1,0 +1,154 @@
+"""Validates a parsed study file as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from searchae.config.faults import Faults
+from searchae.config.initial_trials import InitialTrials
+from searchae.config.parameters import Parameter
+from searchae.config.ranges import RangeReader
+from searchae.config.schema import (
+    SEARCHABLE,
+    SECTIONS,
+    SOURCES_WITHOUT_PATH,
+    DataSpec,
+    ModelParams,
+    SearchSpec,
+    Section,
+    TrainParams,
+)
+from searchae.config.study_spec import StudySpec
+
+
+def validated_spec(document: Mapping[str, Any], faults: Faults) -> StudySpec | None:
+    """Validates a study file.
+
+    Args:
+        document: The parsed file.
+        faults: Where all faults are added.
+
+    Returns:
+        The study; None if there are faults.
+    """
+    return _Validator(faults).spec(document)
+
+
+class _Validator:
+    def __init__(self, faults: Faults) -> None:
+        self._faults = faults
+        self._ranges = RangeReader(faults)
+
+    def spec(self, document: Mapping[str, Any]) -> StudySpec | None:
+        self._check_top_level(document)
+        tables = {name: self._section(document, name) for name in SECTIONS}
+        space = [p for name in SEARCHABLE for p in self._take_ranges(name, tables[name])]
+        sections = {name: self._parse(name, tables[name]) for name in SECTIONS}
+        if self._faults:
+            return None
+        data, model = sections["data"], sections["model"]
+        train, search = sections["train"], sections["search"]
+        assert isinstance(data, DataSpec)
+        assert isinstance(model, ModelParams)
+        assert isinstance(train, TrainParams)
+        assert isinstance(search, SearchSpec)
+        self._check_model_and_data(data, model, space)
+        self._check_epochs(train, search, space)
+        self._check_lease(search)
+        if self._faults:
+            return None
+        fixed = _fixed({"model": model, "train": train}, space)
+        trials = InitialTrials(space, fixed, convert=self._ranges.convert, faults=self._faults)
+        search = search.model_copy(update={"first": trials.checked(search.first)})
+        if self._faults:
+            return None
+        description, seed = document.get("description", ""), document.get("seed", 0)
+        return StudySpec(description, seed, data, search, fixed, tuple(space))
+
+    def _check_top_level(self, document: Mapping[str, Any]) -> None:
+        self._faults.add_unknown(document, {"description", "seed", *SECTIONS}, prefix="")
+        description, seed = document.get("description", ""), document.get("seed", 0)
+        if not isinstance(description, str):
+            self._faults.add("description", f"must be a text, not {description!r}")
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**31:
+            self._faults.add("seed", f"must be a whole number from 0 to {2**31 - 1}, not {seed!r}")
+        if "data" not in document:
+            self._faults.add("data", 'missing: add [data] with name = "house-numbers", say')
+
+    def _section(self, document: Mapping[str, Any], name: str) -> dict[str, Any]:
+        """Returns a section's table without unknown keys."""
+        table = document.get(name, {})
+        if not isinstance(table, Mapping):
+            self._faults.add(name, f"must be a table, not {table!r}")
+            return {}
+        fields = SECTIONS[name].model_fields
+        self._faults.add_unknown(table, fields, prefix=f"{name}.")
+        return {k: v for k, v in table.items() if k in fields}
+
+    def _take_ranges(self, name: str, section: dict[str, Any]) -> list[Parameter]:
+        """Removes the ranges and choices from a section and returns them."""
+        found = []
+        for key in [k for k, v in section.items() if isinstance(v, Mapping)]:
+            parameter = self._ranges.read(f"{name}.{key}", section.pop(key))
+            if parameter is not None:
+                found.append(parameter)
+        return found
+
+    def _parse(self, name: str, section: Mapping[str, Any]) -> Section | None:
+        try:
+            return SECTIONS[name](**section)
+        except ValidationError as e:
+            self._faults.add_validation_error(name, e)
+            return None
+
+    def _check_model_and_data(
+        self, data: DataSpec, model: ModelParams, space: Sequence[Parameter]
+    ) -> None:
+        if data.name not in SOURCES_WITHOUT_PATH and data.path is None:
+            self._faults.add("data.path", f"missing: a {data.name} source needs the file or folder")
+        searched = {p.key for p in space}
+        given = {
+            side: getattr(model, side) is not None or f"model.{side}" in searched
+            for side in ("encoder", "decoder")
+        }
+        if given["encoder"] != given["decoder"]:
+            missing = "decoder" if given["encoder"] else "encoder"
+            self._faults.add(
+                f"model.{missing}", "missing: explicit layers need encoder and decoder"
+            )
+
+    def _check_epochs(
+        self, train: TrainParams, search: SearchSpec, space: Sequence[Parameter]
+    ) -> None:
+        if search.min_epochs > train.epochs:
+            self._faults.add(
+                "search.min_epochs", f"{search.min_epochs} exceeds train.epochs = {train.epochs}"
+            )
+        searched = [p.choices or (p.high,) for p in space if p.key == "train.noise_from_epoch"]
+        latest = max(searched[0]) if searched else train.noise_from_epoch
+        if latest > train.epochs:
+            self._faults.add(
+                "train.noise_from_epoch",
+                f"{latest} exceeds train.epochs = {train.epochs}: no epoch would have noise",
+            )
+
+    def _check_lease(self, search: SearchSpec) -> None:
+        if search.grace_s < 2 * search.heartbeat_s:
+            self._faults.add(
+                "search.grace_s",
+                f"{search.grace_s} must be at least twice heartbeat_s = {search.heartbeat_s}",
+            )
+
+
+def _fixed(
+    sections: Mapping[str, Section], space: Sequence[Parameter]
+) -> dict[str, dict[str, Any]]:
+    """Returns section -> key -> value of what is not searched."""
+    searched = {p.key for p in space}
+    return {
+        name: {k: v for k, v in section.model_dump().items() if f"{name}.{k}" not in searched}
+        for name, section in sections.items()
+    }
