@@ -132,6 +132,7 @@ def test_a_study_is_told_as_optuna_s_dashboard_tells_it(
     for query in ("", "after=0", "after=3", "after=8", "after=99", "after=-1", "after=x"):
         theirs, ours = get(inner, path, query), get(detail, path, query)
         assert ours[0] == theirs[0]
+        assert (ours[0] == "200 OK") == (query not in ("after=-1", "after=x"))
         assert json.loads(ours[2]) == json.loads(theirs[2]), query
         assert dict(ours[1])["Content-Length"] == str(len(ours[2]))
     assert get(detail, path, method="HEAD")[2] == b""
