@@ -25,12 +25,12 @@ from searchae.errors import SpecError
 from searchae.report import (
     Findings,
     Plot,
-    Run,
+    TrialRun,
     collect_findings,
     curves_plot,
     history_plot,
     losses_plot,
-    run_of,
+    trial_run,
 )
 from searchae.storage import ReaderStorage
 from searchae.study import (
@@ -173,7 +173,9 @@ class Overlay:
             png = psnr_db and read_picture(folder, trial.number, psnr_db=psnr_db)
             return ("image/png", png) if png else None
         svg = curves.draw_curves(
-            run_of(stored.spec, trial), best=_best(stored, trials), baseline_db=stored.baseline_db
+            trial_run(stored.spec, trial),
+            best=_best(stored, trials),
+            baseline_db=stored.baseline_db,
         )
         return "image/svg+xml", svg.encode()
 
@@ -248,10 +250,10 @@ def _psnrs_db(trials: Sequence[FrozenTrial]) -> dict[int, float]:
     return {t.number: t.values[0] for t in ended}
 
 
-def _best(stored: StoredStudy, trials: Sequence[FrozenTrial]) -> Run | None:
+def _best(stored: StoredStudy, trials: Sequence[FrozenTrial]) -> TrialRun | None:
     own = {t.number: t for t in trials if WARM_START not in t.user_attrs}
     row = best_of([trial_row(stored.spec, t) for t in own.values()])
-    return run_of(stored.spec, own[row.number]) if row else None
+    return trial_run(stored.spec, own[row.number]) if row else None
 
 
 def _are_same(one: Sequence[FrozenTrial], other: Sequence[FrozenTrial]) -> bool:
