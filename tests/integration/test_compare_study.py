@@ -16,6 +16,7 @@ from searchae.compare.run import Comparison, Reranking, TrainingSchedule
 from searchae.compare.trainings import PlannedTraining
 from searchae.compare.verdict import Verdict
 from searchae.errors import UserError
+from searchae.retrain.plan import find_trial
 from searchae.study.attributes import WINNER
 from searchae.study.stored import StoredStudy, load_study
 from tests.integration import finished
@@ -322,7 +323,7 @@ def test_the_best_are_ranked_again_by_their_mean_over_new_seeds(
     stored = load_study(differing.storage, "tiny")
     left = stored.study.user_attrs[WINNER]
     assert left == {"number": found.winner.number, "seeds": [1, 2, 3], "mean_db": left["mean_db"]}
-    assert retrain.find_trial(stored, "winner").number == found.winner.number
+    assert find_trial(stored, "winner").number == found.winner.number
 
 
 def _new(at: Path, name: str) -> Path:

@@ -17,6 +17,8 @@ import searchae
 from searchae import data, retrain
 from searchae.bundle.evaluation import evaluate_bundle
 from searchae.errors import DataError, DivergedError, UserError
+from searchae.retrain.plan import find_trial
+from searchae.retrain.training import reproduction
 from searchae.study.stored import StoredStudy
 from searchae.training.epoch import EpochResult
 from searchae.training.metrics import mean_image_psnr_db
@@ -89,14 +91,14 @@ def test_a_longer_training_passes_through_the_search_s_numbers(
 
 
 def test_a_difference_is_said_with_what_differs_in_the_runtime(stored: StoredStudy) -> None:
-    trial = retrain.find_trial(stored, "best")
+    trial = find_trial(stored, "best")
     runtime = {**trial.user_attrs["searchae:runtime"], "threads": 7, "torch": "2.8.0"}
     history = [
         EpochResult(e, 0.1, 0.1, value + 0.25 * (e == 2), value, 0.0, 1.0)
         for e, value in sorted(trial.intermediate_values.items())
     ]
     there = trial.user_attrs["searchae:runtime"]["torch"]
-    told = retrain.reproduction(trial, history[:2], runtime=runtime)
+    told = reproduction(trial, history[:2], runtime=runtime)
     assert told is not None
     assert (told["to_the_bit"], told["epoch"]) == (False, 2)
     assert told["difference_db"] == pytest.approx(0.25)
@@ -298,7 +300,7 @@ def test_a_folder_with_something_else_is_left_alone(
     with pytest.raises(UserError, match="is a file"):
         train(plan(stored), home, tmp_path / "thesis" / "chapter.tex")
     shutil.copytree(undisturbed[0], tmp_path / "bundle")
-    best = retrain.find_trial(stored, "best").number
+    best = find_trial(stored, "best").number
     other = next(t.number for t in stored.study.get_trials(deepcopy=False) if t.number != best)
     with pytest.raises(UserError, match=f"holds the bundle .*\n  trial: {best} -> {other}"):
         train(plan(stored, trial=str(other)), home, tmp_path / "bundle")
