@@ -1,54 +1,58 @@
-"""A trained autoencoder in a folder: written by ``searchae train``, used from shell and Python."""
+"""Bundles: folders with a trained autoencoder, which ``searchae train`` writes."""
 
 from searchae.bundle.config import BundleConfig, write_json
 from searchae.bundle.evaluation import (
-    SPLITS,
-    compression,
+    EVALUATION_SPLITS,
+    compression_ratios,
     evaluate_bundle,
-    machine,
+    image_psnrs_db,
+    machine_info,
     measure_bundle,
     metrics_document,
-    psnrs,
 )
-from searchae.bundle.export import PARTS, export_bundle
+from searchae.bundle.export import EXPORT_PARTS, export_bundle
 from searchae.bundle.images import (
-    Images,
+    ImageArray,
     as_uint8,
-    check_output,
+    check_output_path,
     open_images,
     read_latents,
-    write_arrays,
     write_images,
+    write_npz,
 )
-from searchae.bundle.model import BATCH, Bundle, from_weights, load_bundle, write_bundle
-from searchae.bundle.plots import curves_page, reconstructions_picture
+from searchae.bundle.model import (
+    Bundle,
+    bundle_from_weights,
+    load_bundle,
+    write_bundle,
+)
+from searchae.bundle.plots import write_curves_page, write_reconstructions_picture
 from searchae.bundle.workspace import Workspace
 
 __all__ = [
-    "BATCH",
-    "PARTS",
-    "SPLITS",
+    "EVALUATION_SPLITS",
+    "EXPORT_PARTS",
     "Bundle",
     "BundleConfig",
-    "Images",
+    "ImageArray",
     "Workspace",
     "as_uint8",
-    "check_output",
-    "compression",
-    "curves_page",
+    "bundle_from_weights",
+    "check_output_path",
+    "compression_ratios",
     "evaluate_bundle",
     "export_bundle",
-    "from_weights",
+    "image_psnrs_db",
     "load_bundle",
-    "machine",
+    "machine_info",
     "measure_bundle",
     "metrics_document",
     "open_images",
-    "psnrs",
     "read_latents",
-    "reconstructions_picture",
-    "write_arrays",
     "write_bundle",
+    "write_curves_page",
     "write_images",
     "write_json",
+    "write_npz",
+    "write_reconstructions_picture",
 ]

@@ -1,4 +1,4 @@
-"""``config.json``: what a bundle's weights are, and where they come from. No torch."""
+"""A bundle's ``config.json``: the net, its training and its data. Does not import torch."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class BundleConfig(Section):
-    """Everything that is needed to build the net again and to measure it on the same images.
+    """What is needed to build the net again and to measure it on the same images.
 
     Attributes:
-        format: Of this file; a reader refuses another one.
-        searchae: The version that wrote it.
-        study: The study that the trial is from.
-        trial: Its number.
-        params: Its searched parameters, by name.
-        data: The images that it was trained on.
-        data_hash: Of all three splits.
-        split_seed: Decided the splits: the study's seed.
-        seed: Decided initialisation, shuffling and noise of these weights.
-        epoch: The weights are those after this epoch.
+        format: Version of this file's format; readers accept only their own.
+        searchae: Version of searchae that wrote the bundle.
+        study: Name of the study.
+        trial: Number of the trial.
+        params: The trial's searched parameters, by name.
+        data: The data set.
+        data_hash: SHA-256 of the three splits.
+        split_seed: Seed of the splits: the study's seed.
+        seed: Seed of this training's initialization, shuffling and noise.
+        epoch: The epoch after which the weights were taken, from 1.
         image_shape: (C, H, W).
-        latent_size: Numbers in the latent of one image.
-        model: The net.
-        train: How it was trained; ``epochs`` and the plateau rule as they were for this training.
-        device: Where it was trained.
-        threads: CPU threads that it was trained with; figures are the same to the bit with as many.
-        precision: Of the training steps; figures are measured in float32 always.
-        weights_sha256: Of the file with the weights.
+        latent_size: Values in the latent of one image.
+        model: The net's architecture.
+        train: The training's parameters, with the epochs and patience of this training.
+        device: Device of the training.
+        threads: CPU threads of the training; with as many, measurements are identical bit by bit.
+        precision: Precision of the training steps; measurements always use float32.
+        weights_sha256: SHA-256 of the weights file.
     """
 
     format: Literal[1] = 1
@@ -63,10 +63,10 @@ class BundleConfig(Section):
 
 
 def read_config(folder: Path) -> BundleConfig:
-    """Reads and checks a bundle's ``config.json``.
+    """Reads and validates a bundle's ``config.json``.
 
     Raises:
-        BundleError: The folder is no bundle, or the file is damaged or of another format.
+        BundleError: The folder is not a bundle, or the file is damaged or has another format.
     """
     path = folder / CONFIG
     try:
@@ -81,14 +81,14 @@ def read_config(folder: Path) -> BundleConfig:
         raise BundleError(f"{path}: cannot be read: {e.strerror or e}") from e
     except (ValueError, RecursionError) as e:
         raise BundleError(f"{path}: is damaged: it is not JSON ({e}); write the bundle anew") from e
-    found = document.get("format") if isinstance(document, dict) else None
-    if found != FORMAT:
+    version = document.get("format") if isinstance(document, dict) else None
+    if version != FORMAT:
         raise BundleError(
-            f"{path}: has format {found!r}, this searchae reads {FORMAT}: "
+            f"{path}: has format {version!r}, this searchae reads {FORMAT}: "
             "it is no bundle's, or another version of searchae wrote it"
         )
     try:
-        # As JSON: in Python's own types a list is no tuple.
+        # From JSON, where pydantic accepts a list for a tuple even in strict mode.
         return BundleConfig.model_validate_json(json.dumps(document))
     except ValidationError as e:
         faults = [f"  {'.'.join(str(p) for p in f['loc'])}: {f['msg']}" for f in e.errors()]
@@ -97,12 +97,17 @@ def read_config(folder: Path) -> BundleConfig:
 
 
 def write_config(folder: Path, config: BundleConfig) -> None:
-    """Writes a bundle's ``config.json``, whole or not at all."""
+    """Writes a bundle's ``config.json`` atomically."""
     write_json(folder / CONFIG, config.model_dump(mode="json"))
 
 
 def write_json(path: Path, document: Any) -> None:
-    """Writes JSON that a person can read; NaN is refused, since it would not be JSON."""
+    """Writes an indented JSON file atomically.
+
+    Raises:
+        ValueError: The document contains NaN or infinity, which JSON does not allow.
+        OSError: The file cannot be written.
+    """
     content = json.dumps(document, indent=2, allow_nan=False).encode()
     with atomic_file(path) as file:
         file.write(content + b"\n")

@@ -1,4 +1,4 @@
-"""How good a bundle is: the figures of ``metrics.json``, the same to the bit each time."""
+"""Measurements of a bundle, as in ``metrics.json``; identical bit by bit each time."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from searchae.bundle.config import BundleConfig, read_config
-from searchae.bundle.model import BATCH, Bundle, load_bundle
+from searchae.bundle.model import Bundle, load_bundle
 from searchae.config import ProgressCallback
 from searchae.data import Splits, load_splits, require_same_data
 from searchae.models import parameter_count
 from searchae.training import (
+    EVALUATION_BATCH,
     Metrics,
     evaluate,
     mean_image_psnr_db,
@@ -28,15 +29,15 @@ from searchae.training import (
     to_unit_float,
 )
 
-Split = Literal["test", "validation"]
-SPLITS: tuple[Split, ...] = ("test", "validation")
+EvaluationSplit = Literal["test", "validation"]
+EVALUATION_SPLITS: tuple[EvaluationSplit, ...] = ("test", "validation")
 
 
 def measure_bundle(bundle: Bundle, images: Tensor) -> Metrics:
-    """Measures a bundle's net as the trainer measures it, and SSIM besides.
+    """Measures a net as the trainer does, and SSIM in addition.
 
     Args:
-        bundle: Its seed decides the noise, if it was trained to remove some.
+        bundle: The bundle. If it was trained to remove noise, its seed decides the noise.
         images: uint8 (N, C, H, W).
     """
     return evaluate(
@@ -44,17 +45,24 @@ def measure_bundle(bundle: Bundle, images: Tensor) -> Metrics:
         images.to(bundle.device, memory_format=bundle.layout),
         noise_std=bundle.config.train.noise_std,
         seed=bundle.config.seed,
-        batch_size=BATCH,
+        batch_size=EVALUATION_BATCH,
         with_ssim=True,
     )
 
 
-def metrics_document(bundle: Bundle, splits: Splits, *, split: Split = "test") -> dict[str, Any]:
-    """Everything that is measured of a bundle, as JSON can hold it.
+def metrics_document(
+    bundle: Bundle, splits: Splits, *, split: EvaluationSplit = "test"
+) -> dict[str, Any]:
+    """Returns all measurements of a bundle as a JSON document.
+
+    Args:
+        bundle: The bundle.
+        splits: The data; also the training split is needed, for the baseline.
+        split: The split to measure on.
 
     Returns:
         ``split``, ``images``, ``psnr_db``, ``psnr_of_mse_db``, ``ssim``, ``mse``, ``baseline_db``
-        (every image reconstructed as the mean training image), ``sparsity`` (share of latents
+        (PSNR with the mean training image as every reconstruction), ``sparsity`` (share of latents
         below 1e-3 in magnitude), ``weight_sparsity``, ``parameters``, ``compression``, ``latent``.
     """
     images = getattr(splits, split)
@@ -71,7 +79,7 @@ def metrics_document(bundle: Bundle, splits: Splits, *, split: Split = "test") -
         "sparsity": metrics.sparsity,
         "weight_sparsity": int(near_zero(weights)) / sum(w.numel() for w in weights),
         "parameters": parameter_count(bundle.model),
-        "compression": compression(bundle),
+        "compression": compression_ratios(bundle),
         "latent": latent_statistics(bundle, images),
     }
 
@@ -79,29 +87,32 @@ def metrics_document(bundle: Bundle, splits: Splits, *, split: Split = "test") -
 def evaluate_bundle(
     folder: Path,
     *,
-    split: Split,
+    split: EvaluationSplit,
     data_dir: Path,
     device: torch.device | None = None,
     threads: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> dict[str, Any]:
-    """Measures a bundle on the images that it was trained with; see ``figures``.
+    """Measures a bundle on a split of the data that it was trained with.
 
     Args:
-        folder: The bundle.
-        split: Which images.
-        data_dir: Where data sets lie.
-        device: Where to run; as it was trained, if unset and there is such a device.
-        threads: CPU threads; as many as it was trained with, if unset.
-        progress: Told what goes on.
+        folder: The bundle's folder.
+        split: The split to measure on.
+        data_dir: The folder of the data sets.
+        device: The device; None for the training's if available, else the CPU.
+        threads: CPU threads; None for as many as the training had.
+        progress: Called with messages about loading the data.
+
+    Returns:
+        Where the bundle comes from, and what ``metrics_document`` returns.
 
     Raises:
-        BundleError: The folder is no bundle, or a damaged one.
-        DataError: The images here are not those that it was trained with.
+        BundleError: The folder is not a bundle, or the bundle is damaged.
+        DataError: The data here differs from the training's.
     """
     config = read_config(folder)
     torch.set_num_threads(threads or config.threads)
-    bundle = load_bundle(folder, device=device or _trained_on(config))
+    bundle = load_bundle(folder, device=device or _training_device(config))
     splits = load_splits(config.data, data_dir=data_dir, seed=config.split_seed, progress=progress)
     require_same_data(splits, config.data_hash)
     return {
@@ -115,8 +126,11 @@ def evaluate_bundle(
     }
 
 
-def compression(bundle: Bundle) -> dict[str, Any]:
-    """How much smaller a latent is than its image.
+def compression_ratios(bundle: Bundle) -> dict[str, Any]:
+    """Returns how much smaller a latent is than its image.
+
+    Args:
+        bundle: The bundle.
 
     Returns:
         ``image_values``, ``latent_values`` and their ``ratio``; ``image_bytes`` (uint8),
@@ -134,17 +148,18 @@ def compression(bundle: Bundle) -> dict[str, Any]:
 
 
 def latent_statistics(bundle: Bundle, images: Tensor) -> dict[str, Any]:
-    """What the latents of clean images look like, all together and each for itself.
+    """Returns statistics of the latents of images without noise.
 
     Args:
-        bundle: The net.
+        bundle: The bundle.
         images: uint8 (N, C, H, W).
 
     Returns:
         ``mean``, ``std`` (of the population), ``min``, ``max`` and ``near_zero`` (share below 1e-3
-        in magnitude), and the same under ``per_latent`` as lists of ``latent_size`` numbers.
+        in magnitude) over all latents; ``per_latent`` has the same for each latent dimension, as
+        lists of ``latent_size`` numbers.
     """
-    # Sums in batches: the latents of a large split need not fit into memory.
+    # Summed batch by batch: the latents of a large split may not fit into memory.
     parts = [
         (
             z.sum(0),
@@ -153,7 +168,7 @@ def latent_statistics(bundle: Bundle, images: Tensor) -> dict[str, Any]:
             z.amax(0),
             (z.abs() < 1e-3).sum(0, dtype=torch.float64),
         )
-        for z in latents(bundle, images)
+        for z in latent_batches(bundle, images)
     ]
     sums, squares, lows, highs, zeros = (torch.stack(p) for p in zip(*parts, strict=True))
     n = len(images)
@@ -177,21 +192,35 @@ def latent_statistics(bundle: Bundle, images: Tensor) -> dict[str, Any]:
     }
 
 
-def latents(bundle: Bundle, images: Tensor) -> Iterator[Tensor]:
-    """The latents of uint8 images (N, C, H, W), in batches: float64 (B, latent_size), on the CPU.
+def latent_batches(bundle: Bundle, images: Tensor) -> Iterator[Tensor]:
+    """Encodes images batch by batch.
 
-    Float64 since squares and their differences are to come.
+    Args:
+        bundle: The bundle.
+        images: uint8 (N, C, H, W).
+
+    Yields:
+        Latents (B, latent_size) on the CPU, as float64 so that variances can be computed from them
+        without loss of precision.
     """
-    for part in torch.split(images, BATCH):
+    for part in torch.split(images, EVALUATION_BATCH):
         with torch.inference_mode():
             batch = to_unit_float(part.to(bundle.device, memory_format=bundle.layout))
             yield bundle.model.encode(batch).double().cpu()
 
 
-def psnrs(
+def image_psnrs_db(
     reconstruction: npt.NDArray[np.float32], images: npt.NDArray[np.uint8]
 ) -> npt.NDArray[np.float32]:
-    """PSNR of each image in dB: both (N, C, H, W), the reconstruction in [0, 1]; gives (N,)."""
+    """Returns the PSNR of each image in dB.
+
+    Args:
+        reconstruction: float32 (N, C, H, W) in [0, 1].
+        images: uint8 (N, C, H, W).
+
+    Returns:
+        float32 (N,).
+    """
     target = to_unit_float(torch.from_numpy(np.ascontiguousarray(images)))
     found: npt.NDArray[np.float32] = psnr_per_image(
         torch.from_numpy(reconstruction), target
@@ -199,8 +228,13 @@ def psnrs(
     return found
 
 
-def machine(device: torch.device, *, threads: int) -> dict[str, Any]:
-    """What a result depends on besides versions, and what its seconds were measured on."""
+def machine_info(device: torch.device, *, threads: int) -> dict[str, Any]:
+    """Returns the properties of this machine that results and timings depend on.
+
+    Args:
+        device: The device used.
+        threads: CPU threads used.
+    """
     found: dict[str, Any] = {
         "system": platform.platform(),
         "device": str(device),
@@ -212,6 +246,6 @@ def machine(device: torch.device, *, threads: int) -> dict[str, Any]:
     return found
 
 
-def _trained_on(config: BundleConfig) -> torch.device:
+def _training_device(config: BundleConfig) -> torch.device:
     cuda = config.device.startswith("cuda") and torch.cuda.is_available()
     return torch.device("cuda" if cuda else "cpu")

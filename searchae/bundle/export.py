@@ -1,4 +1,4 @@
-"""A bundle for other tools: ``torch.export`` and ONNX, checked against the original."""
+"""Export of a bundle's net to ``torch.export`` and ONNX, with a check against the original."""
 
 from __future__ import annotations
 
@@ -15,92 +15,87 @@ from searchae.bundle.model import Bundle
 from searchae.errors import BundleError, SearchaeError
 from searchae.files import atomic_file
 
-Part = Literal["autoencoder", "encoder", "decoder"]
-PARTS: tuple[Part, ...] = ("autoencoder", "encoder", "decoder")
+ExportPart = Literal["autoencoder", "encoder", "decoder"]
+EXPORT_PARTS: tuple[ExportPart, ...] = ("autoencoder", "encoder", "decoder")
 TOLERANCE = 1e-5
-"""Largest difference to the original in any output, on the [0, 1] scale of images."""
-BATCHES = (1, 2, 7)
-"""Sizes of the batches that an export is checked with."""
+"""Largest accepted difference from the original in any output, on the images' [0, 1] scale."""
+CHECKED_BATCH_SIZES = (1, 2, 7)
+"""Batch sizes that an export is checked with."""
 
 
-class Whole(nn.Module):
+class _AutoencoderModule(nn.Module):
     """Images (N, C, H, W) in [0, 1] to latents (N, latent_size) and reconstructions in [0, 1]."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
-        # Plain strides, whatever was fastest in training: the layout is the other tool's to choose.
+        # Contiguous strides: the other tool chooses its own memory layout.
         model = copy.deepcopy(bundle.model)
         self.model = model.to(memory_format=torch.contiguous_format)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Both outputs."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         latents = self.model.encode(images)
         return latents, self.model.decode(latents)
 
 
-class Encoder(Whole):
+class _EncoderModule(_AutoencoderModule):
     """Images (N, C, H, W) in [0, 1] to latents (N, latent_size)."""
 
-    def forward(self, images: Tensor) -> tuple[Tensor]:  # type: ignore[override]
-        """The latents."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         return (self.model.encode(images),)
 
 
-class Decoder(Whole):
+class _DecoderModule(_AutoencoderModule):
     """Latents (N, latent_size) to images (N, C, H, W) in [0, 1]."""
 
-    def forward(self, latents: Tensor) -> tuple[Tensor]:  # type: ignore[override]
-        """The images."""
+    def forward(self, latents: Tensor) -> tuple[Tensor, ...]:
         return (self.model.decode(latents),)
 
 
-_MODULES: dict[Part, type[Whole]] = {"autoencoder": Whole, "encoder": Encoder, "decoder": Decoder}
-_OUTPUTS: dict[Part, list[str]] = {
+_Runner = Callable[[Tensor], Any]
+"""Runs an exported net on a batch and returns its outputs."""
+
+_MODULES: dict[ExportPart, type[_AutoencoderModule]] = {
+    "autoencoder": _AutoencoderModule,
+    "encoder": _EncoderModule,
+    "decoder": _DecoderModule,
+}
+_OUTPUTS: dict[ExportPart, list[str]] = {
     "autoencoder": ["latents", "reconstruction"],
     "encoder": ["latents"],
     "decoder": ["images"],
 }
 
 
-def export_bundle(bundle: Bundle, out: Path, *, part: Part = "autoencoder") -> dict[str, Any]:
-    """Writes a bundle's net in another form, once it has been seen to give the same.
+def export_bundle(bundle: Bundle, out: Path, *, part: ExportPart = "autoencoder") -> dict[str, Any]:
+    """Exports a bundle's net, after a check that the export gives the same results.
 
-    The batch size is free. A ``.pt2`` is read with ``torch.export.load(FILE).module()``.
+    The export accepts any batch size. Load a ``.pt2`` file with
+    ``torch.export.load(FILE).module()``.
 
     Args:
-        bundle: On the CPU.
+        bundle: The bundle, on the CPU.
         out: ``FILE.pt2`` or ``FILE.onnx``.
-        part: What to export.
+        part: The part of the net to export.
 
     Returns:
-        ``out``, ``format``, ``part``, ``inputs``, ``outputs``, ``bytes``, ``max_difference``.
+        ``out``, ``format``, ``part``, ``inputs`` and ``outputs`` (names, and the inputs' shape),
+        ``bytes`` of the file, and ``max_difference`` from the original.
 
     Raises:
-        BundleError: Another ending, or a package that ONNX needs is not installed.
-        SearchaeError: The export differs from the original; nothing was written.
+        BundleError: The file has another extension, or a package that ONNX needs is missing.
+        SearchaeError: The export differs from the original; nothing is written.
     """
-    writers: dict[str, Callable[[nn.Module, Path, Part, Tensor], Callable[[Tensor], Any]]] = {
-        ".pt2": _torch_export,
-        ".onnx": _onnx,
-    }
-    if out.suffix not in writers:
+    if out.suffix not in _WRITERS:
         raise BundleError(f"{out}: name a file that ends in .pt2 or .onnx")
     if out.suffix == ".onnx":
         _require_onnx()
-    module = _MODULES[part](bundle).eval()
     shape = (bundle.latent_size,) if part == "decoder" else bundle.image_shape
-    draws = torch.Generator().manual_seed(0)
-    examples = [torch.rand(n, *shape, generator=draws) for n in BATCHES]
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / f"model{out.suffix}"
-        run = writers[out.suffix](module, draft, part, examples[1])
-        difference = max(_difference(module, run, example) for example in examples)
-        if not difference <= TOLERANCE:
-            raise SearchaeError(
-                f"{out}: the export differs from the original by {difference:.2g}, more than "
-                f"{TOLERANCE:g}; nothing was written"
-            )
-        content = draft.read_bytes()
+    content, difference = _export(bundle, part, shape, suffix=out.suffix)
+    if not difference <= TOLERANCE:
+        raise SearchaeError(
+            f"{out}: the export differs from the original by {difference:.2g}, more than "
+            f"{TOLERANCE:g}; nothing was written"
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as file:
         file.write(content)
@@ -108,53 +103,73 @@ def export_bundle(bundle: Bundle, out: Path, *, part: Part = "autoencoder") -> d
         "out": str(out),
         "format": out.suffix[1:],
         "part": part,
-        "inputs": {_input(part): ["N", *shape]},
+        "inputs": {_input_name(part): ["N", *shape]},
         "outputs": _OUTPUTS[part],
         "bytes": len(content),
         "max_difference": difference,
     }
 
 
-def _torch_export(
-    module: nn.Module, draft: Path, part: Part, example: Tensor
-) -> Callable[[Tensor], Any]:
-    dynamic = {_input(part): {0: torch.export.Dim("batch", min=1)}}
+def _export(
+    bundle: Bundle, part: ExportPart, shape: tuple[int, ...], *, suffix: str
+) -> tuple[bytes, float]:
+    """Returns the exported file's content, and its largest difference from the original."""
+    module = _MODULES[part](bundle).eval()
+    generator = torch.Generator().manual_seed(0)
+    examples = [torch.rand(n, *shape, generator=generator) for n in CHECKED_BATCH_SIZES]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / f"model{suffix}"
+        run = _WRITERS[suffix](module, file, part, examples[1])
+        difference = max(_difference(module, run, example) for example in examples)
+        return file.read_bytes(), difference
+
+
+def _write_torch_export(
+    module: nn.Module, file: Path, part: ExportPart, example: Tensor
+) -> _Runner:
+    dynamic = {_input_name(part): {0: torch.export.Dim("batch", min=1)}}
     program = torch.export.export(module, (example,), dynamic_shapes=dynamic, strict=True)
-    torch.export.save(program, draft)
-    loaded: Callable[[Tensor], Any] = torch.export.load(draft).module()
+    torch.export.save(program, file)
+    loaded: _Runner = torch.export.load(file).module()
     return loaded
 
 
-def _onnx(module: nn.Module, draft: Path, part: Part, example: Tensor) -> Callable[[Tensor], Any]:
+def _write_onnx(module: nn.Module, file: Path, part: ExportPart, example: Tensor) -> _Runner:
     import onnxruntime
 
     torch.onnx.export(
         module,
         (example,),
-        draft,
+        file,
         dynamo=True,
-        dynamic_shapes={_input(part): {0: torch.export.Dim("batch", min=1)}},
-        input_names=[_input(part)],
+        dynamic_shapes={_input_name(part): {0: torch.export.Dim("batch", min=1)}},
+        input_names=[_input_name(part)],
         output_names=_OUTPUTS[part],
         external_data=False,
         verbose=False,
     )
-    session = onnxruntime.InferenceSession(str(draft), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
 
-    def run(given: Tensor) -> list[Tensor]:
-        outputs = session.run(None, {_input(part): given.numpy()})
+    def run(batch: Tensor) -> list[Tensor]:
+        outputs = session.run(None, {_input_name(part): batch.numpy()})
         return [torch.from_numpy(o) for o in outputs]
 
     return run
 
 
-def _difference(module: nn.Module, run: Callable[[Tensor], Any], example: Tensor) -> float:
+_WRITERS: dict[str, Callable[[nn.Module, Path, ExportPart, Tensor], _Runner]] = {
+    ".pt2": _write_torch_export,
+    ".onnx": _write_onnx,
+}
+
+
+def _difference(module: nn.Module, run: _Runner, example: Tensor) -> float:
     with torch.inference_mode():
         expected, found = module(example), run(example)
     return max(float((e - f).abs().max()) for e, f in zip(expected, found, strict=True))
 
 
-def _input(part: Part) -> str:
+def _input_name(part: ExportPart) -> str:
     return "latents" if part == "decoder" else "images"
 
 

@@ -1,4 +1,7 @@
-"""A user's images: npz files and folders of PNG and JPEG, in and out, unchanged in size."""
+"""Reading and writing users' images: npz files and folders of PNG and JPEG files.
+
+Images are never resized.
+"""
 
 from __future__ import annotations
 
@@ -15,92 +18,100 @@ import numpy.typing as npt
 from PIL import Image, ImageOps
 
 from searchae.bundle.config import BundleConfig
-from searchae.bundle.model import BATCH
 from searchae.data import as_images
 from searchae.errors import BundleError, DataError
 from searchae.files import atomic_file
 from searchae.formatting import format_count
+from searchae.training import EVALUATION_BATCH
 
-Images = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[np.uint8]
 _NPZ = ".npz"
-_NAMED = ("images", "x_test", "x_train")
+_DEFAULT_ARRAYS = ("images", "x_test", "x_train")
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
-_NPZ_FAULTS = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError)
-_IMAGE_FAULTS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
+_NPZ_ERRORS = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError)
+_IMAGE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """A user's images, all of the size that a bundle takes.
+class ImageSource:
+    """Images of the size that a bundle's net takes.
 
     Attributes:
-        count: How many.
-        names: Their files below the folder, with ``/``; empty for an npz.
-        batches: uint8 (B, C, H, W), in order; reads as it goes.
+        count: How many there are.
+        names: File paths relative to the folder, with ``/``; empty for an npz.
+        batches: uint8 (B, C, H, W), in order; files are read one batch at a time.
     """
 
     count: int
     names: tuple[str, ...]
-    batches: Iterator[Images]
+    batches: Iterator[ImageArray]
 
 
-def open_images(path: Path, config: BundleConfig, *, array: str = "") -> Source:
+def open_images(path: Path, config: BundleConfig, *, array: str = "") -> ImageSource:
     """Opens an npz or a folder of PNG and JPEG files.
 
     Args:
-        path: ``.npz`` or a folder.
-        config: The bundle that they are for.
-        array: Which array of an npz; unset: ``images``, or the only one of ``x_train``, ``x_test``.
+        path: An ``.npz`` file or a folder.
+        config: Configuration of the bundle that the images are for.
+        array: Name of the array in an npz; empty for ``images``, or for ``x_train`` or ``x_test``
+            if the file has only one of them.
 
     Raises:
-        DataError: There is nothing of the kind, or it is damaged.
-        BundleError: The images are of another size than the bundle takes.
+        DataError: The file or folder is missing, damaged, or has no images.
+        BundleError: The images have another size than the bundle's net takes.
     """
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
     if path.is_dir():
         if array:
             raise DataError(f"--array {array}: {path} is a folder; only an npz has arrays")
-        files = _files(path)
+        files = _image_files(path)
         names = tuple(f.relative_to(path).as_posix() for f in files)
-        return Source(len(files), names, _read_files(files, config))
+        return ImageSource(len(files), names, _read_files(files, config))
     if path.suffix != _NPZ:
         raise DataError(f"{path}: give an .npz file, or a folder of PNG or JPEG images")
-    images = _from_npz(path, array)
+    images = _images_of_npz(path, array)
     _check_size(images.shape[1:], config, where=str(path))
-    return Source(len(images), (), iter(_parts(images)))
+    return ImageSource(len(images), (), iter(_batches(images)))
 
 
 def read_latents(path: Path) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
-    """Reads what ``encode`` wrote: latents (N, latent_size), and file names if there are any.
+    """Reads latents that ``searchae encode`` wrote.
+
+    Returns:
+        The latents (N, latent_size), and the images' file names; empty if there are none.
 
     Raises:
         DataError: The file is missing or damaged, or has no ``latents``.
     """
-    with _npz(path) as archive:
+    with _open_npz(path) as archive:
         if "latents" not in archive:
             found = ", ".join(archive) or "nothing"
             raise DataError(f"{path}: needs an array latents (N, latent size), but holds {found}")
-        latents = _array(archive, "latents", path)
-        files = _array(archive, "files", path) if "files" in archive else np.empty(0, str)
+        latents = _read_array(archive, "latents", path)
+        files = _read_array(archive, "files", path) if "files" in archive else np.empty(0, str)
     names = tuple(str(n) for n in files.ravel())
     if names and len(names) != len(latents):
         raise DataError(f"{path}: {len(names)} files, but {len(latents)} latents")
     return latents, names
 
 
-def write_arrays(path: Path, **arrays: npt.NDArray[Any]) -> None:
-    """Writes an npz, whole or not at all."""
+def write_npz(path: Path, **arrays: npt.NDArray[Any]) -> None:
+    """Writes arrays to a compressed npz file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # its own keywords come last
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stubs take other keywords
 
 
-def check_output(path: Path, *, npz_only: bool = False) -> None:
-    """Makes sure, before any work is done, that something can be written there.
+def check_output_path(path: Path, *, npz_only: bool = False) -> None:
+    """Checks that images or latents can be written to a path.
+
+    Args:
+        path: An ``.npz`` file, or a new folder for images.
+        npz_only: Whether only an ``.npz`` file is accepted, as for latents.
 
     Raises:
-        DataError: It is of another kind, or a folder that holds something.
+        DataError: The path has another type, or is a folder that is not empty.
     """
     if path.suffix == _NPZ:
         if path.is_dir():
@@ -111,35 +122,38 @@ def check_output(path: Path, *, npz_only: bool = False) -> None:
         raise DataError(f"{path}: holds something already; give a new folder, or an .npz file")
 
 
-def write_images(path: Path, batches: Iterator[Images], names: Sequence[str]) -> None:
-    """Writes images as ``images`` of an npz (N, H, W, C), or as PNG files of a folder.
+def write_images(path: Path, batches: Iterator[ImageArray], names: Sequence[str]) -> None:
+    """Writes images to an npz, as the array ``images`` (N, H, W, C), or as PNG files in a folder.
 
     Args:
-        path: ``.npz``, or a new folder.
+        path: An ``.npz`` file, or a new folder.
         batches: uint8 (B, C, H, W).
-        names: The files that they came from; numbers are used where there are none.
+        names: File names of the images; empty to number them.
+
+    Raises:
+        DataError: A file name leads out of the folder, or two are the same.
     """
-    last = (part.transpose(0, 2, 3, 1) for part in batches)
+    channels_last = (part.transpose(0, 2, 3, 1) for part in batches)
     if path.suffix == _NPZ:
         extra = {"files": np.array(names)} if names else {}
-        write_arrays(path, images=np.concatenate(list(last)), **extra)
+        write_npz(path, images=np.concatenate(list(channels_last)), **extra)
         return
     path.mkdir(parents=True, exist_ok=True)
-    targets = _targets(names)
-    for i, pixels in enumerate(image for part in last for image in part):
+    targets = _output_names(names)
+    for i, pixels in enumerate(image for part in channels_last for image in part):
         target = path / (targets[i] if targets else f"{i:06d}.png")
         target.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(target)
 
 
-def as_uint8(images: npt.NDArray[np.float32]) -> Images:
-    """Float images in [0, 1], any shape, rounded to 256 levels."""
-    levels: Images = np.rint(images * 255).astype(np.uint8)
+def as_uint8(images: npt.NDArray[np.float32]) -> ImageArray:
+    """Rounds float images in [0, 1] to 256 levels; any shape."""
+    levels: ImageArray = np.rint(images * 255).astype(np.uint8)
     return levels
 
 
-def _targets(names: Sequence[str]) -> list[str]:
-    """File names to write: never outside the folder, never twice the same."""
+def _output_names(names: Sequence[str]) -> list[str]:
+    """Returns safe PNG file names: none leads out of the folder, and all differ."""
     paths = [PurePosixPath(name) for name in names]
     if any(p.is_absolute() or ".." in p.parts or "\0" in str(p) or not p.name for p in paths):
         raise DataError(
@@ -151,29 +165,29 @@ def _targets(names: Sequence[str]) -> list[str]:
     return targets
 
 
-def _npz(path: Path) -> Any:
+def _open_npz(path: Path) -> Any:
     try:
         loaded = np.load(path, allow_pickle=False)
     except OSError as e:
         raise DataError(f"{path}: cannot be read: {e.strerror or e}") from e
-    except _NPZ_FAULTS as e:
+    except _NPZ_ERRORS as e:
         raise DataError(f"{path}: is damaged, or not an npz ({e})") from e
     if isinstance(loaded, np.ndarray):
         raise DataError(f"{path}: holds one bare array; save it with numpy.savez under a name")
     return loaded
 
 
-def _array(archive: Any, name: str, path: Path) -> npt.NDArray[Any]:
+def _read_array(archive: Any, name: str, path: Path) -> npt.NDArray[Any]:
     try:
         found: npt.NDArray[Any] = archive[name]
-    except _NPZ_FAULTS as e:
+    except _NPZ_ERRORS as e:
         raise DataError(f"{path}: {name} cannot be read ({e})") from e
     return found
 
 
-def _from_npz(path: Path, array: str) -> Images:
-    with _npz(path) as archive:
-        found = [n for n in _NAMED if n in archive]
+def _images_of_npz(path: Path, array: str) -> ImageArray:
+    with _open_npz(path) as archive:
+        found = [n for n in _DEFAULT_ARRAYS if n in archive]
         if not array:
             if "images" in found or len(found) == 1:
                 array = found[0]
@@ -184,10 +198,10 @@ def _from_npz(path: Path, array: str) -> Images:
                 f"{path}: has no array {array or 'images'}; it holds "
                 f"{', '.join(archive) or 'nothing'}: name one with --array"
             )
-        return as_images(_array(archive, array, path), where=f"{path}: {array}")
+        return as_images(_read_array(archive, array, path), where=f"{path}: {array}")
 
 
-def _files(folder: Path) -> list[Path]:
+def _image_files(folder: Path) -> list[Path]:
     found = [
         p
         for p in folder.rglob("*")
@@ -200,27 +214,27 @@ def _files(folder: Path) -> list[Path]:
     return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
 
 
-def _read_files(files: Sequence[Path], config: BundleConfig) -> Iterator[Images]:
-    for start in range(0, len(files), BATCH):
-        yield np.stack([_read_file(f, config) for f in files[start : start + BATCH]])
+def _read_files(files: Sequence[Path], config: BundleConfig) -> Iterator[ImageArray]:
+    for start in range(0, len(files), EVALUATION_BATCH):
+        yield np.stack([_read_file(f, config) for f in files[start : start + EVALUATION_BATCH]])
 
 
-def _read_file(path: Path, config: BundleConfig) -> Images:
-    """One file, uint8 (C, H, W); colours as the training read them, the size as it is."""
+def _read_file(path: Path, config: BundleConfig) -> ImageArray:
+    """Reads one file as uint8 (C, H, W), with colours converted as for training."""
     channels = config.image_shape[0]
     try:
         with Image.open(path) as opened:
             image = ImageOps.exif_transpose(opened)
             image.load()
-    except _IMAGE_FAULTS as e:
+    except _IMAGE_ERRORS as e:
         raise DataError(f"{path}: cannot be read as an image: {e}; mend it or remove it") from e
-    if image.mode.startswith("I"):  # 16-bit grey, which Pillow would clip instead of scaling
+    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip instead of scale
         levels = np.rint(np.asarray(image, np.float64) / 257).clip(0, 255)
         image = Image.fromarray(levels.astype(np.uint8))
     colour = image.mode not in ("1", "L", "LA") and not config.data.grayscale
     refused = colour and channels == 1
     if refused and (image.height, image.width) != config.image_shape[1:]:
-        channels = 3  # for the message
+        channels = 3  # so that the size error below reports the file's channels
     _check_size((channels, image.height, image.width), config, where=str(path))
     if refused:
         raise BundleError(
@@ -235,17 +249,19 @@ def _check_size(shape: Sequence[int], config: BundleConfig, *, where: str) -> No
     if tuple(shape) == config.image_shape:
         return
     channels, height, width = config.image_shape
+    mode = "RGB" if channels == 3 else "L"
     raise BundleError(
-        f"{where}: {_size(shape)}, but this bundle's net takes {_size(config.image_shape)}: resize "
-        f"and convert the images first; Pillow's ImageOps.fit(image, ({width}, {height})) and "
-        f"image.convert({'RGB' if channels == 3 else 'L'!r}) do it as the training's folder source"
+        f"{where}: {_size_text(shape)}, but this bundle's net takes "
+        f"{_size_text(config.image_shape)}: resize and convert the images first; Pillow's "
+        f"ImageOps.fit(image, ({width}, {height})) and image.convert({mode!r}) do it as the "
+        "training's folder source"
     )
 
 
-def _size(shape: Sequence[int]) -> str:
+def _size_text(shape: Sequence[int]) -> str:
     channels, height, width = shape
     return f"{width}x{height} pixels with {format_count(channels, 'channel')}"
 
 
-def _parts(images: Images) -> list[Images]:
-    return [images[i : i + BATCH] for i in range(0, len(images), BATCH)]
+def _batches(images: ImageArray) -> list[ImageArray]:
+    return [images[i : i + EVALUATION_BATCH] for i in range(0, len(images), EVALUATION_BATCH)]

@@ -1,4 +1,7 @@
-"""A bundle's net: read, checked and used; nothing pickled is ever loaded."""
+"""The trained autoencoder in a bundle: reading, checking, writing and using it.
+
+Nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
@@ -17,33 +19,35 @@ from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
 from searchae.bundle.config import CONFIG, WEIGHTS, BundleConfig, read_config, write_config
+from searchae.bundle.validation import (
+    check_images,
+    check_latents,
+    check_weight_names,
+    check_weight_values,
+    to_tensor,
+)
 from searchae.errors import BundleError, ModelError
 from searchae.files import atomic_file
 from searchae.models import Autoencoder, build_model
 from searchae.training import (
     EVALUATION_BATCH,
     load_weights,
-    penalised_weights,
     preferred_memory_format,
     to_unit_float,
 )
 
-BATCH = EVALUATION_BATCH
-"""Images at a time: as the trainer validates, so that figures are the same to the bit."""
-
-FloatArray = npt.NDArray[np.float32]
-Given = TypeVar("Given", npt.NDArray[Any], Tensor)
+ArrayT = TypeVar("ArrayT", npt.NDArray[Any], Tensor)
 
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A trained autoencoder: images to latents and back.
+    """A trained autoencoder that converts images to latents and back.
 
-    Numpy arrays give numpy arrays, torch tensors give torch tensors (on the CPU). Large arrays
-    are worked through in batches, so that the net itself needs little memory.
+    Numpy arrays give numpy arrays; torch tensors give torch tensors on the CPU. Large arrays are
+    processed in batches, so that the net needs little memory.
 
     Attributes:
-        config: What it is and where it comes from.
+        config: The bundle's configuration.
         model: The net, in evaluation mode.
     """
 
@@ -57,12 +61,12 @@ class Bundle:
 
     @property
     def latent_size(self) -> int:
-        """Numbers in the latent of one image."""
+        """How many values the latent of one image has."""
         return self.config.latent_size
 
     @property
     def device(self) -> torch.device:
-        """Where the net is."""
+        """The device of the net's weights."""
         return next(self.model.parameters()).device
 
     @property
@@ -70,8 +74,8 @@ class Bundle:
         """The memory format of images that the net was trained with."""
         return preferred_memory_format(self.model)
 
-    def encode(self, images: Given) -> Given:
-        """Images to latents.
+    def encode(self, images: ArrayT) -> ArrayT:
+        """Encodes images as latents.
 
         Args:
             images: (N, C, H, W), uint8 or float in [0, 1].
@@ -82,10 +86,11 @@ class Bundle:
         Raises:
             BundleError: They have another shape, type or range.
         """
-        return self._mapped(images, self._encoded, (self.latent_size,), checked=self._checked)
+        tensor = check_images(to_tensor(images), self.image_shape)
+        return self._map_batches(images, tensor, self._encode_batch, (self.latent_size,))
 
-    def decode(self, latents: Given) -> Given:
-        """Latents to images.
+    def decode(self, latents: ArrayT) -> ArrayT:
+        """Decodes latents to images.
 
         Args:
             latents: Float (N, latent_size), finite.
@@ -96,133 +101,121 @@ class Bundle:
         Raises:
             BundleError: They have another shape or type, or hold NaN or infinity.
         """
-        return self._mapped(latents, self._decoded, self.image_shape, checked=self._checked_latents)
+        tensor = check_latents(to_tensor(latents), self.latent_size)
+        return self._map_batches(latents, tensor, self._decode_batch, self.image_shape)
 
-    def reconstruct(self, images: Given) -> Given:
-        """Images to latents and back; see ``encode`` and ``decode``."""
+    def reconstruct(self, images: ArrayT) -> ArrayT:
+        """Encodes images and decodes the latents.
 
-        def both(part: Tensor) -> Tensor:
-            return self.model.decode(self._encoded(part))
+        Args:
+            images: (N, C, H, W), uint8 or float in [0, 1].
 
-        return self._mapped(images, both, self.image_shape, checked=self._checked)
-
-    def check_latents(self, latents: Given, *, where: str) -> None:
-        """Makes sure that ``decode`` will take latents, before any work is done.
+        Returns:
+            float32 (N, C, H, W) in [0, 1].
 
         Raises:
-            BundleError: It will not; the message begins with ``where``.
+            BundleError: They have another shape, type or range.
+        """
+        tensor = check_images(to_tensor(images), self.image_shape)
+
+        def reconstruct_batch(batch: Tensor) -> Tensor:
+            return self.model.decode(self._encode_batch(batch))
+
+        return self._map_batches(images, tensor, reconstruct_batch, self.image_shape)
+
+    def check_latents(self, latents: ArrayT, *, where: str) -> None:
+        """Checks that ``decode`` accepts latents.
+
+        Args:
+            latents: The latents.
+            where: Where they come from; the error message begins with it.
+
+        Raises:
+            BundleError: ``decode`` does not accept them.
         """
         try:
-            self._checked_latents(_tensor(latents))
+            check_latents(to_tensor(latents), self.latent_size)
         except BundleError as e:
             raise BundleError(f"{where}: {e}") from e
 
-    def _encoded(self, part: Tensor) -> Tensor:
-        part = part.to(self.device).contiguous(memory_format=self.layout)
-        images = to_unit_float(part) if part.dtype == torch.uint8 else part.to(torch.float32)
+    def _encode_batch(self, batch: Tensor) -> Tensor:
+        batch = batch.to(self.device).contiguous(memory_format=self.layout)
+        images = to_unit_float(batch) if batch.dtype == torch.uint8 else batch.to(torch.float32)
         return self.model.encode(images)
 
-    def _decoded(self, part: Tensor) -> Tensor:
-        return self.model.decode(part.to(self.device, torch.float32))
+    def _decode_batch(self, batch: Tensor) -> Tensor:
+        return self.model.decode(batch.to(self.device, torch.float32))
 
-    def _mapped(
+    def _map_batches(
         self,
-        given: Given,
+        given: ArrayT,
+        tensor: Tensor,
         function: Callable[[Tensor], Tensor],
         shape: tuple[int, ...],
-        *,
-        checked: Callable[[Tensor], Tensor],
-    ) -> Given:
-        tensor = checked(_tensor(given))
+    ) -> ArrayT:
+        """Applies a function batch by batch.
+
+        Args:
+            given: The user's array or tensor; decides the type of the result.
+            tensor: The same as a tensor.
+            function: From a batch to its result.
+            shape: Of the result for one image.
+
+        Returns:
+            float32 (N, *shape).
+        """
         out = torch.empty((len(tensor), *shape), dtype=torch.float32)
         with torch.inference_mode():
-            for start in range(0, len(tensor), BATCH):
-                part = tensor[start : start + BATCH]
-                out[start : start + len(part)] = function(part)
+            for start in range(0, len(tensor), EVALUATION_BATCH):
+                batch = tensor[start : start + EVALUATION_BATCH]
+                out[start : start + len(batch)] = function(batch)
         return out if isinstance(given, Tensor) else out.numpy()
 
-    def _checked(self, images: Tensor) -> Tensor:
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-            raise BundleError(
-                f"images have the shape {tuple(images.shape)}, but this bundle's net takes "
-                f"{_shape(self.image_shape)}{self._hint(tuple(images.shape))}"
-            )
-        if images.dtype == torch.uint8:
-            return images
-        if not images.is_floating_point():
-            raise BundleError(f"images are {images.dtype}: give uint8, or float in [0, 1]")
-        low, high = (float(v) for v in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
-        if not (low >= 0 and high <= 1):
-            raise BundleError(
-                f"images have values from {low:g} to {high:g}: floats must be in [0, 1]; divide "
-                "by 255, or give uint8"
-            )
-        return images
 
-    def _hint(self, shape: tuple[int, ...]) -> str:
-        channels, height, width = self.image_shape
-        if shape[1:] == (height, width, channels):
-            return ": move the channels first, images.transpose(0, 3, 1, 2) in numpy"
-        if shape == self.image_shape:
-            return ": for one image, give images[None]"
-        if channels == 1 and shape[1:] == (height, width):
-            return ": add the channel, images[:, None]"
-        return ": convert them first"
-
-    def _checked_latents(self, latents: Tensor) -> Tensor:
-        if latents.ndim != 2 or latents.shape[1] != self.latent_size:
-            raise BundleError(
-                f"latents have the shape {tuple(latents.shape)}, but this bundle's net takes "
-                f"(N, {self.latent_size})"
-            )
-        if not latents.is_floating_point():
-            raise BundleError(f"latents are {latents.dtype}: give floats")
-        if not bool(latents.isfinite().all()):
-            raise BundleError("latents hold NaN or infinity: encode gives neither")
-        return latents
-
-
-def from_weights(
+def bundle_from_weights(
     config: BundleConfig, weights: Mapping[str, Tensor], *, device: torch.device
 ) -> Bundle:
-    """Builds a bundle's net around weights.
+    """Builds a bundle's net with the given weights.
 
     Args:
-        config: What the weights belong to.
-        weights: By their names in the net; on any device.
-        device: Where the net shall be.
+        config: The bundle's configuration.
+        weights: Tensors by their names in the net, on any device; they are copied.
+        device: The device for the net.
 
     Raises:
-        BundleError: They are not this net's, not finite, or outside the clip.
+        BundleError: The net cannot be built, or the weights do not belong to it, are not finite,
+            or are outside the clip range.
     """
     try:
-        with torch.device("meta"):  # takes no memory, whatever the configuration asks for
+        with torch.device("meta"):  # allocates nothing, however large the net is
             model = build_model(config.model, image_shape=config.image_shape)
     except ModelError as e:
         raise BundleError(f"{CONFIG}: the net cannot be built: {e}") from e
-    _check_names(model.state_dict(), weights)
+    check_weight_names(model.state_dict(), weights)
     if model.latent_size != config.latent_size:
         raise BundleError(
             f"{CONFIG}: latent_size is {config.latent_size}, the net's is {model.latent_size}"
         )
     load_weights(model, weights, device=device)
-    _check_values(model, config)
+    check_weight_values(model, config)
     return Bundle(config, model)
 
 
 def write_bundle(folder: Path, config: BundleConfig, weights: Mapping[str, Tensor]) -> None:
-    """Writes a bundle's net and its configuration.
+    """Writes a bundle's weights and configuration.
 
     Args:
-        folder: It is there.
-        config: Its ``weights_sha256`` is filled in here.
-        weights: By their names in the net.
+        folder: An existing folder.
+        config: The configuration; its ``weights_sha256`` is computed here.
+        weights: Tensors by their names in the net.
 
     Raises:
-        BundleError: The weights are not this net's, not finite, or outside the clip.
+        BundleError: The weights do not belong to the net, are not finite, or are outside the clip
+            range.
+        OSError: A file cannot be written.
     """
     content = tensor_bytes({k: v.detach().cpu().contiguous() for k, v in weights.items()})
-    from_weights(config, weights, device=torch.device("cpu"))
+    bundle_from_weights(config, weights, device=torch.device("cpu"))
     with atomic_file(folder / WEIGHTS) as file:
         file.write(content)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -233,11 +226,11 @@ def load_bundle(folder: str | Path, *, device: str | torch.device = "cpu") -> Bu
     """Reads a bundle that ``searchae train`` wrote.
 
     Args:
-        folder: The bundle.
-        device: Where to run it, such as ``cpu`` or ``cuda``.
+        folder: The bundle's folder.
+        device: The device for the net, such as ``cpu`` or ``cuda``.
 
     Raises:
-        BundleError: The folder is no bundle, or one that is damaged or was altered.
+        BundleError: The folder is not a bundle, or the bundle is damaged or was modified.
     """
     folder = Path(folder)
     config = read_config(folder)
@@ -258,51 +251,6 @@ def load_bundle(folder: str | Path, *, device: str | torch.device = "cpu") -> Bu
     except SafetensorError as e:
         raise BundleError(f"{path}: is not a safetensors file: {e}") from e
     try:
-        return from_weights(config, weights, device=torch.device(device))
+        return bundle_from_weights(config, weights, device=torch.device(device))
     except BundleError as e:
         raise BundleError(f"{folder}: {e}") from e
-
-
-def _tensor(given: npt.NDArray[Any] | Tensor) -> Tensor:
-    if isinstance(given, Tensor):
-        return given.detach()
-    if not isinstance(given, np.ndarray) or given.dtype.kind not in "uif" or given.dtype == "f16":
-        kind = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
-        raise BundleError(f"expected an array or a tensor of numbers, not {kind}")
-    if given.dtype.kind == "u" and given.dtype != np.uint8:
-        raise BundleError(f"images are {given.dtype}: give uint8, or float in [0, 1]")
-    native = given.astype(given.dtype.newbyteorder("="), copy=False)
-    # Torch knows no negative strides, and warns of arrays that it may not write to.
-    return torch.from_numpy(np.require(native, requirements=["C", "W"]))
-
-
-def _check_names(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
-    """The same names, shapes and types, or a BundleError that names the first that differs."""
-    for name in sorted({*expected, *found}):
-        if name not in found:
-            raise BundleError(f"{WEIGHTS}: {name} is missing; {CONFIG} describes another net")
-        if name not in expected:
-            raise BundleError(f"{WEIGHTS}: {name} is not of the net that {CONFIG} describes")
-        want, have = expected[name], found[name]
-        if (want.shape, want.dtype) != (have.shape, have.dtype):
-            raise BundleError(
-                f"{WEIGHTS}: {name} is {have.dtype} {_shape(have.shape)}, but the net that "
-                f"{CONFIG} describes has {want.dtype} {_shape(want.shape)}"
-            )
-
-
-def _check_values(model: Autoencoder, config: BundleConfig) -> None:
-    for name, value in model.state_dict().items():
-        if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise BundleError(f"{WEIGHTS}: {name} holds NaN or infinity")
-    if config.train.clips:
-        largest = max(float(w.detach().abs().max()) for w in penalised_weights(model))
-        # The bound as the float32 that the weights are clamped to.
-        if largest > float(torch.tensor(config.train.clip, dtype=torch.float32)):
-            raise BundleError(
-                f"{WEIGHTS}: a weight is {largest:g}, outside the clip of {config.train.clip:g}"
-            )
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return "(" + ", ".join(["N", *map(str, shape)] if len(shape) == 3 else map(str, shape)) + ")"

@@ -1,4 +1,8 @@
-"""What a bundle looks like: reconstructions, curves, its latent space. Opens without a network."""
+"""Pictures of a bundle: reconstructions as PNG; curves and latent space as an HTML page.
+
+The page needs no network. Its figures share no code with ``report``: the two packages are
+independent of each other.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +16,36 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from searchae.bundle.evaluation import latents
-from searchae.bundle.model import BATCH, Bundle
+from searchae.bundle.evaluation import latent_batches
+from searchae.bundle.model import Bundle
 from searchae.files import atomic_file
-from searchae.training import EpochResult, draw_reconstructions, psnr_per_image, to_unit_float
+from searchae.training import (
+    EVALUATION_BATCH,
+    EpochResult,
+    draw_reconstructions,
+    psnr_per_image,
+    to_unit_float,
+)
 
-SHOWN = 16
-LATENT_IMAGES = 2000
+SHOWN_IMAGES = 16
+MAX_LATENT_IMAGES = 2000
 
 
-def reconstructions_picture(path: Path, bundle: Bundle, images: Tensor, *, title: str) -> None:
-    """Draws originals above their reconstructions, each with its PSNR, as a PNG.
+def write_reconstructions_picture(
+    path: Path, bundle: Bundle, images: Tensor, *, title: str
+) -> None:
+    """Draws images above their reconstructions, each with its PSNR, and writes a PNG.
 
-    A net that was trained to remove noise gets noisy images; they stand between the two.
+    For a net that was trained to remove noise, its noisy input is drawn between the two.
 
     Args:
         path: The file.
-        bundle: The net.
-        images: uint8 (N, C, H, W), of which 16 are taken at equal distances.
-        title: A line above the picture.
+        bundle: The bundle.
+        images: uint8 (N, C, H, W), of which 16 evenly spaced ones are drawn.
+        title: The line above the picture.
+
+    Raises:
+        OSError: The file cannot be written.
     """
     canvas = draw_reconstructions(
         bundle.model,
@@ -38,13 +53,13 @@ def reconstructions_picture(path: Path, bundle: Bundle, images: Tensor, *, title
         noise_std=bundle.config.train.noise_std,
         seed=bundle.config.seed,
         title=title,
-        shown=SHOWN,
+        shown=SHOWN_IMAGES,
     )
     with atomic_file(path) as file:
         canvas.save(file, format="PNG")
 
 
-def curves_page(
+def write_curves_page(
     path: Path,
     bundle: Bundle,
     images: Tensor,
@@ -52,20 +67,23 @@ def curves_page(
     histories: Mapping[int, Sequence[EpochResult]],
     title: str,
 ) -> None:
-    """Draws loss and PSNR by epoch for each seed, and the latent space, as one HTML file.
+    """Draws loss and PSNR by epoch for each seed, and the latent space, and writes an HTML page.
 
     Args:
         path: The file.
-        bundle: The net.
-        images: Those whose latents are drawn, uint8 (N, C, H, W); at most 2000 of them.
-        histories: Epochs of each seed.
-        title: Of the page.
+        bundle: The bundle.
+        images: uint8 (N, C, H, W), of which the latents of at most 2000 are drawn.
+        histories: The epochs' results by seed.
+        title: The page's title.
+
+    Raises:
+        OSError: The file cannot be written.
     """
-    chosen = images[torch.linspace(0, len(images) - 1, min(LATENT_IMAGES, len(images))).long()]
-    z = torch.cat(list(latents(bundle, chosen))).numpy()
+    chosen = images[torch.linspace(0, len(images) - 1, min(MAX_LATENT_IMAGES, len(images))).long()]
+    z = torch.cat(list(latent_batches(bundle, chosen))).numpy()
     figures = {
-        "Training": _training_figure(histories, kept=bundle.config.epoch),
-        "Latent space": _latent_figure(z, _psnrs(bundle, chosen)),
+        "Training": _training_figure(histories, kept_epoch=bundle.config.epoch),
+        "Latent space": _latent_figure(z, _reconstruction_psnrs_db(bundle, chosen)),
     }
     parts = [
         f"<h2>{heading}</h2>\n"
@@ -83,17 +101,17 @@ def curves_page(
         file.write(page.encode())
 
 
-def _psnrs(bundle: Bundle, images: Tensor) -> npt.NDArray[np.float32]:
-    """Reconstruction PSNR of each image, in dB: float (N,)."""
+def _reconstruction_psnrs_db(bundle: Bundle, images: Tensor) -> npt.NDArray[np.float32]:
+    """Returns the PSNR of each image's reconstruction in dB: float32 (N,)."""
     parts = [
         psnr_per_image(bundle.reconstruct(part), to_unit_float(part))
-        for part in torch.split(images, BATCH)
+        for part in torch.split(images, EVALUATION_BATCH)
     ]
     found: npt.NDArray[np.float32] = torch.cat(parts).numpy()
     return found
 
 
-def _training_figure(histories: Mapping[int, Sequence[EpochResult]], *, kept: int) -> Any:
+def _training_figure(histories: Mapping[int, Sequence[EpochResult]], *, kept_epoch: int) -> Any:
     from plotly.colors import qualitative
     from plotly.subplots import make_subplots
 
@@ -121,8 +139,8 @@ def _training_figure(histories: Mapping[int, Sequence[EpochResult]], *, kept: in
             )
     first = next(iter(histories.values()))
     figure.add_scatter(
-        x=[kept],
-        y=[first[kept - 1].psnr_db],
+        x=[kept_epoch],
+        y=[first[kept_epoch - 1].psnr_db],
         mode="markers",
         marker={"size": 9, "color": "#222"},
         name="kept weights",
@@ -162,7 +180,7 @@ def _latent_figure(z: npt.NDArray[np.float64], psnrs_db: npt.NDArray[np.float32]
         row=1,
         col=1,
     )
-    # Counted here: a million numbers would make a page of tens of megabytes.
+    # Plotly's own histogram would put all values, tens of megabytes, into the page.
     counts, edges = np.histogram(z, bins=100)
     figure.add_bar(
         x=(edges[1:] + edges[:-1]) / 2,
@@ -181,14 +199,14 @@ def _latent_figure(z: npt.NDArray[np.float64], psnrs_db: npt.NDArray[np.float32]
 
 
 def principal_plane(z: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], float]:
-    """Principal component analysis onto a plane.
+    """Projects points onto their first two principal components.
 
     Args:
         z: (N, D).
 
     Returns:
-        Coordinates (N, 2), zero where D or the spread has fewer dimensions, and the share of the
-        variance that lies in the plane.
+        Coordinates (N, 2), with zeros if there are fewer than two components; and the share of the
+        variance that they explain, from 0 to 1.
     """
     centred = z - z.mean(0)
     _, singular, directions = np.linalg.svd(centred, full_matrices=False)

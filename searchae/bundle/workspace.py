@@ -1,4 +1,4 @@
-"""The folder that a bundle is made in: whose it is, and what an interrupted training left."""
+"""The output folder of ``searchae train``: its lock, and checkpoints of an interrupted training."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import IO, Any
 from searchae.bundle.config import CONFIG, read_config, write_json
 from searchae.errors import BundleError, UserError
 
-HIDDEN, IDENTITY, METRICS = ".checkpoint", "training.json", "metrics.json"
+CHECKPOINTS_FOLDER, IDENTITY_FILE, METRICS_FILE = ".checkpoint", "training.json", "metrics.json"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A folder that one training has to itself. Use it in a ``with`` block.
+    """An output folder, locked for one training; a context manager that releases the lock.
 
     Attributes:
-        folder: Where the bundle goes.
-        checkpoints: Where its checkpoints are.
+        folder: The bundle's folder.
+        checkpoints: The folder of the training's checkpoints.
     """
 
     folder: Path
@@ -31,21 +31,23 @@ class Workspace:
 
     @classmethod
     def open(cls, folder: Path, identity: Mapping[str, Any], *, seeds: int = 1) -> Workspace:
-        """Takes a folder for a training.
+        """Opens and locks a folder for a training.
 
         Args:
-            folder: New, empty, or with what the same training left: checkpoints, or a bundle.
-            identity: What makes it the same, as JSON can hold it.
-            seeds: How many trainings it is; of a bundle over more nothing may be lost.
+            folder: A folder that is new, empty, or has checkpoints or the bundle of the same
+                training.
+            identity: What identifies the training; JSON values.
+            seeds: Number of seeds; a bundle over more seeds is not overwritten.
 
         Raises:
-            UserError: It holds something else, or another process is at work in it.
+            UserError: The folder has other contents, cannot be written, or is used by another
+                process.
         """
-        hidden = folder / HIDDEN
-        _check(folder, identity, seeds)
+        checkpoints = folder / CHECKPOINTS_FOLDER
+        _check_contents(folder, identity, seeds)
         try:
-            (hidden / "epochs").mkdir(parents=True, exist_ok=True)
-            lock = (hidden / "lock").open("ab")
+            (checkpoints / "epochs").mkdir(parents=True, exist_ok=True)
+            lock = (checkpoints / "lock").open("ab")
         except OSError as e:
             raise UserError(f"--out {folder}: cannot be written: {e.strerror or e}") from e
         try:
@@ -53,10 +55,10 @@ class Workspace:
         except BlockingIOError:
             lock.close()
             raise UserError(f"--out {folder}: another searchae train is at work in it") from None
-        except OSError:  # a file system without locks
+        except OSError:  # the file system has no locks: proceed without one
             pass
-        write_json(hidden / IDENTITY, identity)
-        return cls(folder, hidden / "epochs", lock)
+        write_json(checkpoints / IDENTITY_FILE, identity)
+        return cls(folder, checkpoints / "epochs", lock)
 
     def __enter__(self) -> Workspace:
         return self
@@ -70,35 +72,35 @@ class Workspace:
         self._lock.close()
 
 
-def _check(folder: Path, identity: Mapping[str, Any], seeds: int) -> None:
+def _check_contents(folder: Path, identity: Mapping[str, Any], seeds: int) -> None:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"--out {folder}: is a file; give a folder")
-    unfinished = folder / HIDDEN / IDENTITY
+    unfinished = folder / CHECKPOINTS_FOLDER / IDENTITY_FILE
     if unfinished.exists():
-        _same(folder, _read(unfinished), identity, what="another unfinished training")
+        _require_same(folder, _read_json(unfinished), identity, what="another unfinished training")
     if (folder / CONFIG).exists():
         _check_bundle(folder, identity, seeds)
     elif (
         not unfinished.exists()
         and folder.is_dir()
-        and any(p.name != HIDDEN for p in folder.iterdir())
+        and any(p.name != CHECKPOINTS_FOLDER for p in folder.iterdir())
     ):
         raise UserError(f"--out {folder}: holds something that is no bundle; give a new folder")
 
 
 def _check_bundle(folder: Path, identity: Mapping[str, Any], seeds: int) -> None:
-    """Only the training that a bundle comes of may make it again, over no fewer seeds."""
+    """Requires that the folder's bundle is of the same training, with no more seeds."""
     try:
         config = read_config(folder)
     except BundleError as e:
         raise UserError(f"--out {folder}: holds something else: {e}") from e
     bundle = config.model_dump(mode="json", include=set(identity))
-    metrics = _read(folder / METRICS) if (folder / METRICS).exists() else {}
+    metrics = _read_json(folder / METRICS_FILE) if (folder / METRICS_FILE).exists() else {}
     kernels = metrics.get("machine", {}).get("kernels")
     if kernels:
         bundle["kernels"] = kernels
     wanted = {k: identity[k] for k in bundle}
-    _same(folder, bundle, wanted, what="the bundle of another training")
+    _require_same(folder, bundle, wanted, what="the bundle of another training")
     had = metrics.get("seeds", {}).get("count", 0)
     if had > seeds:
         raise UserError(
@@ -107,8 +109,10 @@ def _check_bundle(folder: Path, identity: Mapping[str, Any], seeds: int) -> None
         )
 
 
-def _same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str) -> None:
-    there, here = _flat(found), _flat(wanted)
+def _require_same(
+    folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, what: str
+) -> None:
+    there, here = _flatten(found), _flatten(wanted)
     lines = [
         f"  {k}: {json.dumps(there.get(k))} -> {json.dumps(here.get(k))}"
         for k in {**there, **here}
@@ -122,7 +126,7 @@ def _same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any], *, 
         )
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         found = json.loads(path.read_bytes())
     except ValueError as e:
@@ -130,7 +134,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
+def _flatten(document: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in document.items():
         if isinstance(value, Mapping):

@@ -167,11 +167,11 @@ def evaluate(
 ) -> None:
     """Measure a bundle on the images that it was made with: metrics.json's figures again."""
     with importing():
-        from searchae.bundle import SPLITS, evaluate_bundle
+        from searchae.bundle import EVALUATION_SPLITS, evaluate_bundle
         from searchae.cli import console, console_bundle
 
-    if split not in SPLITS:
-        raise UserError(f"--split {split}: {nearest(split, SPLITS)}")
+    if split not in EVALUATION_SPLITS:
+        raise UserError(f"--split {split}: {nearest(split, EVALUATION_SPLITS)}")
     found = evaluate_bundle(
         folder,
         split=split,
@@ -199,18 +199,18 @@ def encode(
 
     with importing():
         from searchae.bundle import (
-            check_output,
+            check_output_path,
             open_images,
-            write_arrays,
+            write_npz,
         )
         from searchae.cli import console_bundle
 
-    check_output(out, npz_only=True)
+    check_output_path(out, npz_only=True)
     bundle = _load(folder, device)
     source = open_images(given, bundle.config, array=array)
     latents = np.concatenate([bundle.encode(part) for part in source.batches])
     names = {"files": np.array(source.names)} if source.names else {}
-    write_arrays(out, latents=latents, **names)
+    write_npz(out, latents=latents, **names)
     document = _used(bundle, out, images=source.count)
     show(as_json, lambda: document, lambda: console_bundle.print_used(document))
 
@@ -230,20 +230,20 @@ def decode(
     """Turn latents into images: uint8, in an .npz or as PNG files."""
     with importing():
         from searchae.bundle import (
-            BATCH,
             as_uint8,
-            check_output,
+            check_output_path,
             read_latents,
             write_images,
         )
         from searchae.cli import console_bundle
+        from searchae.training import EVALUATION_BATCH
 
-    check_output(out)
+    check_output_path(out)
     bundle = _load(folder, device)
     latents, names = read_latents(given)
     bundle.check_latents(latents, where=str(given))
-    starts = range(0, len(latents), BATCH)
-    decoded = (as_uint8(bundle.decode(latents[i : i + BATCH])) for i in starts)
+    starts = range(0, len(latents), EVALUATION_BATCH)
+    decoded = (as_uint8(bundle.decode(latents[i : i + EVALUATION_BATCH])) for i in starts)
     write_images(out, decoded, names)
     document = _used(bundle, out, images=len(latents))
     show(as_json, lambda: document, lambda: console_bundle.print_used(document))
@@ -267,24 +267,24 @@ def reconstruct(
 
     with importing():
         from searchae.bundle import (
-            Images,
+            ImageArray,
             as_uint8,
-            check_output,
+            check_output_path,
+            image_psnrs_db,
             open_images,
-            psnrs,
             write_images,
         )
         from searchae.cli import console_bundle
 
-    check_output(out)
+    check_output_path(out)
     bundle = _load(folder, device)
     source = open_images(given, bundle.config, array=array)
     psnrs_db: list[Any] = []
 
-    def parts() -> Iterator[Images]:
+    def parts() -> Iterator[ImageArray]:
         for part in source.batches:
             back = bundle.reconstruct(part)
-            psnrs_db.append(psnrs(back, part))
+            psnrs_db.append(image_psnrs_db(back, part))
             yield as_uint8(back)
 
     write_images(out, parts(), source.names)
@@ -311,12 +311,12 @@ def export(
     ONNX needs the packages of searchae's extra: pip install 'searchae[onnx]'.
     """
     with importing():
-        from searchae.bundle import PARTS
+        from searchae.bundle import EXPORT_PARTS
         from searchae.bundle import export_bundle as use_case
         from searchae.cli import console_bundle
 
-    if part not in PARTS:
-        raise UserError(f"--part {part}: {nearest(part, PARTS)}")
+    if part not in EXPORT_PARTS:
+        raise UserError(f"--part {part}: {nearest(part, EXPORT_PARTS)}")
     document = use_case(_load(folder, "cpu"), out, part=part)
     show(
         as_json,
@@ -338,7 +338,7 @@ def _device(name: str) -> Any:
 
 
 def _used(bundle: Bundle, out: Path, *, images: int) -> dict[str, Any]:
-    from searchae.bundle import compression
+    from searchae.bundle import compression_ratios
 
     return {
         "out": str(out),
@@ -346,5 +346,5 @@ def _used(bundle: Bundle, out: Path, *, images: int) -> dict[str, Any]:
         "image_shape": list(bundle.image_shape),
         "latent_size": bundle.latent_size,
         "latents": [images, bundle.latent_size],
-        "compression": compression(bundle),
+        "compression": compression_ratios(bundle),
     }

@@ -73,15 +73,15 @@ def dashboard(
     proxy with TLS in front of it for a network that is not yours alone.
     """
     if hash_password is not None:
-        from searchae.dashboard import hashed_line
+        from searchae.dashboard import login_line
 
-        print(hashed_line(hash_password, _new_password()))
+        print(login_line(hash_password, _new_password()))
         return
     if allow_writes and read_only:
         raise UserError("--allow-writes and --read-only exclude each other; leave one out")
     with importing():
         quiet_optuna()
-        from searchae.dashboard import ServerOptions, check, serve
+        from searchae.dashboard import ServerOptions, check_server_options, serve_dashboard
         from searchae.storage import Backoff, connect, database_exists, masked_url
 
     logins = _logins(login)
@@ -92,7 +92,7 @@ def dashboard(
         logins=logins,
         writes=allow_writes or (logins is None and not read_only),
     )
-    check(options)
+    check_server_options(options)
     if not database_exists(storage):
         raise StorageError(
             f"{masked_url(storage)}: there is no such database; `searchae tune` makes one"
@@ -104,7 +104,7 @@ def dashboard(
         line = f"Dashboard of {masked_url(storage)} at {url} (Ctrl-C to stop)"
         print(line, file=sys.stderr, flush=True)
 
-    if serve(opened, options, announce) == signal.SIGINT:
+    if serve_dashboard(opened, options, announce) == signal.SIGINT:
         raise typer.Exit(INTERRUPTED)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from searchae.errors import SearchaeError
 from searchae.files import atomic_file
-from searchae.retrain import BAD_ENDS
+from searchae.retrain import FAILURE_VERBS
 from searchae.training import EpochResult
 
 SHOWN = 8
@@ -61,7 +61,7 @@ class TrainingRecord:
 
     def searched_psnr_db(self, baseline_db: float) -> float:
         """What the search would have recorded: the last epoch's validation PSNR, in dB."""
-        return baseline_db if self.ended in BAD_ENDS else self.history[-1].psnr_db
+        return baseline_db if self.ended in FAILURE_VERBS else self.history[-1].psnr_db
 
 
 def shown(count: int) -> list[int]:

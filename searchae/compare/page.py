@@ -10,7 +10,7 @@ from searchae.compare import plots
 from searchae.compare.plots import Bytes
 from searchae.compare.verdict import SideFigures, Trained, Verdict, notes_of
 from searchae.files import atomic_file
-from searchae.report import NONE, Section, document, plot, table
+from searchae.report import EMPTY_CELL, HtmlSection, html_document, html_plot, html_table
 
 HOW = (
     "The best trials of each side by their search PSNR (validation split), those that the search "
@@ -45,16 +45,16 @@ def write_comparison(
     """
     sections = [_answers(verdicts, how_long)]
     sections += [_parameter(v, trained, originals) for v in verdicts]
-    content = document(sections, heading=study, brand="searchae compare").encode()
+    content = html_document(sections, heading=study, brand="searchae compare").encode()
     with atomic_file(path) as file:
         file.write(content)
 
 
-def _answers(verdicts: Sequence[Verdict], how_long: str) -> Section:
+def _answers(verdicts: Sequence[Verdict], how_long: str) -> HtmlSection:
     said = "".join(f"<p>{_bold(v.sentence)}.</p>" for v in verdicts)
     notes = "".join(f'<p class="note">{escape(n)}.</p>' for n in notes_of(verdicts))
     body = f'<div class="say">{said}</div>{notes}<p class="note">{escape(HOW)}</p>'
-    return Section("result", "", body + f'<p class="note">{escape(how_long)}</p>')
+    return HtmlSection("result", "", body + f'<p class="note">{escape(how_long)}</p>')
 
 
 def _bold(sentence: str) -> str:
@@ -62,18 +62,19 @@ def _bold(sentence: str) -> str:
     return f"<b>{escape(name)}:</b>{escape(rest)}"
 
 
-def _parameter(verdict: Verdict, trained: Trained, originals: Bytes) -> Section:
-    body = f"<p>{_bold(verdict.sentence)}.</p>" + table(
+def _parameter(verdict: Verdict, trained: Trained, originals: Bytes) -> HtmlSection:
+    body = f"<p>{_bold(verdict.sentence)}.</p>" + html_table(
         HEAD, [cells(s) for s in verdict.sides], numeric=range(1, len(HEAD) - 1)
     )
     if len(verdict.sides) < 2:
-        return Section(verdict.parameter, verdict.parameter, body)
+        return HtmlSection(verdict.parameter, verdict.parameter, body)
     figures = (
         plots.trainings_plot(verdict, trained),
         plots.intervals_plot(verdict),
         plots.losses_plot(verdict, trained),
     )
-    body += f'<div class="grid wide">{plot(figures[0])}{plot(figures[1])}</div>{plot(figures[2])}'
+    first, second, third = map(html_plot, figures)
+    body += f'<div class="grid wide">{first}{second}</div>{third}'
     picture = plots.reconstructions_plot(verdict, trained, originals)
     shown = ", ".join(f"{s.name}: trial {s.trials[0]}" for s in verdict.sides)
     body += (
@@ -83,7 +84,7 @@ def _parameter(verdict: Verdict, trained: Trained, originals: Bytes) -> Section:
         '<figure class="picture"><div class="scroll"><img alt="Originals, and their '
         f'reconstructions by each side" src="data:image/png;base64,{picture}"></div></figure>'
     )
-    return Section(verdict.parameter, verdict.parameter, body, figures)
+    return HtmlSection(verdict.parameter, verdict.parameter, body, figures)
 
 
 HEAD = ("", "PSNR, dB", "deviation", "SSIM", "MSE", "near zero", "searched", "trials")
@@ -92,7 +93,7 @@ HEAD = ("", "PSNR, dB", "deviation", "SSIM", "MSE", "near zero", "searched", "tr
 
 def cells(side: SideFigures) -> tuple[str, ...]:
     """A side as a row of that table."""
-    deviation = NONE if side.psnr_std_db is None else f"{side.psnr_std_db:.2f}"
+    deviation = EMPTY_CELL if side.psnr_std_db is None else f"{side.psnr_std_db:.2f}"
     return (
         side.name,
         f"{side.psnr_db:.2f}",

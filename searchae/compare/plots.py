@@ -11,9 +11,20 @@ import numpy.typing as npt
 
 from searchae.compare.kept_training import TrainingRecord, shown
 from searchae.compare.verdict import SideFigures, Trained, Verdict
-from searchae.report import BAD, BEST, COMPLETE, GREY, PRUNED, Plot, blank_figure, escaped, log_axis
+from searchae.report import (
+    BAD_COLOUR,
+    BEST_COLOUR,
+    COMPLETE_COLOUR,
+    GREY,
+    PRUNED_COLOUR,
+    Plot,
+    blank_figure,
+    escape_plotly_text,
+    join_curves,
+    log_axis,
+)
 
-COLOURS = (COMPLETE, PRUNED, BEST, "#b5629b", "#7b77d1", BAD, GREY)
+COLOURS = (COMPLETE_COLOUR, PRUNED_COLOUR, BEST_COLOUR, "#b5629b", "#7b77d1", BAD_COLOUR, GREY)
 """Of the sides, in order; apart from each other for colour-blind eyes too."""
 _TILE_PX, _GUTTER_PX, _LABEL_PX, _MARGIN_PX = 96, 6, 20, 12
 
@@ -39,7 +50,7 @@ def trainings_plot(verdict: Verdict, trained: Trained) -> Plot:
                 "opacity": 0.8,
                 "symbol": [symbols[side.trials.index(t) % len(symbols)] for t, _ in keys],
             },
-            text=[f"{escaped(side.name)}<br>trial {t}, seed {s}" for t, s in keys],
+            text=[f"{escape_plotly_text(side.name)}<br>trial {t}, seed {s}" for t, s in keys],
             hovertemplate="%{text}: %{x:.2f} dB<extra></extra>",
             showlegend=False,
         )
@@ -48,7 +59,7 @@ def trainings_plot(verdict: Verdict, trained: Trained) -> Plot:
             y=[-i - 0.3, -i + 0.3],
             mode="lines",
             line={"color": COLOURS[i % len(COLOURS)], "width": 3},
-            hovertemplate=f"{escaped(side.name)}: mean %{{x:.2f}} dB<extra></extra>",
+            hovertemplate=f"{escape_plotly_text(side.name)}: mean %{{x:.2f}} dB<extra></extra>",
             showlegend=False,
         )
     _name_rows(figure, [s.name for s in verdict.sides])
@@ -61,9 +72,9 @@ def intervals_plot(verdict: Verdict) -> Plot:
     name, title = f"{verdict.parameter}-intervals", "Difference, with its interval"
     best = verdict.sides[0].name
     pairs = verdict.against_best
-    figure = blank_figure(x=f"PSNR of {escaped(best)} minus that of the other, dB", y="")
+    figure = blank_figure(x=f"PSNR of {escape_plotly_text(best)} minus that of the other, dB", y="")
     for i, p in enumerate(pairs):
-        colour = BEST if p.shown else GREY
+        colour = BEST_COLOUR if p.shown else GREY
         figure.add_scatter(
             x=[p.mean_db],
             y=[-i],
@@ -101,11 +112,7 @@ def losses_plot(verdict: Verdict, trained: Trained) -> Plot:
         curves = _curves(side, verdict.seeds, trained)
         if not curves:
             continue
-        xs: list[int | None] = []
-        ys: list[float | None] = []
-        for curve in curves:  # one trace for all: a page of hundreds of traces is slow
-            xs += [*range(1, len(curve) + 1), None]
-            ys += [*curve, None]
+        xs, ys = join_curves(dict(enumerate(curve, 1)) for curve in curves)
         lowest = min(lowest, *(min(c) for c in curves))
         highest = max(highest, *(max(c) for c in curves))
         figure.add_scatter(
@@ -124,12 +131,12 @@ def losses_plot(verdict: Verdict, trained: Trained) -> Plot:
             y=mean,
             mode="lines+markers" if len(mean) < 12 else "lines",
             line={"color": colour, "width": 3},
-            name=escaped(label),
-            hovertemplate=f"{escaped(label)}: mean %{{y:.2e}}<extra></extra>",
+            name=escape_plotly_text(label),
+            hovertemplate=f"{escape_plotly_text(label)}: mean %{{y:.2e}}<extra></extra>",
         )
     if not means:
         return Plot(name, title, "No training came to the end of an epoch.")
-    figure.update_yaxes(**log_axis(max(float(lowest), 1e-12), highest, steps=(1, 2, 5)))
+    figure.update_yaxes(**log_axis(max(float(lowest), 1e-12), highest))
     longest = max(len(m) for _, _, m in means)
     figure.update_xaxes(dtick=1 if longest <= 12 else None, tickformat="d")
     note = (
@@ -205,7 +212,7 @@ def _mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
 def _name_rows(figure: object, names: Sequence[str]) -> None:
     figure.update_yaxes(  # type: ignore[attr-defined]
         tickvals=[-i for i in range(len(names))],
-        ticktext=[escaped(n) for n in names],
+        ticktext=[escape_plotly_text(n) for n in names],
         range=[-len(names) + 0.5, 0.5],
         showgrid=False,
     )

@@ -26,7 +26,7 @@ from searchae.config import ProgressCallback
 from searchae.data import Splits, load_splits, require_same_data
 from searchae.errors import ArtifactsError, DivergedError
 from searchae.models import build_model
-from searchae.retrain import BAD_ENDS, Retraining, RetrainPlan, retrain_once
+from searchae.retrain import FAILURE_VERBS, RetrainPlan, RetrainResult, retrain_once
 from searchae.study import StoredStudy, package_versions, trial_row
 from searchae.training import (
     EVALUATION_BATCH,
@@ -179,7 +179,7 @@ class TrainingStore:
             note(f"trial {number}, {e}; it counts as the mean training image, as in the search")
             record = _of_nothing(number, seed, splits)
         else:
-            verb = BAD_ENDS.get(run.ended)
+            verb = FAILURE_VERBS.get(run.ended)
             if verb:
                 note(f"trial {number}, seed {seed} {verb}; its best epoch, {run.epoch}, is kept")
             record = _measured(plan, run, splits)
@@ -212,7 +212,7 @@ class TrainingStore:
         }
 
 
-def _measured(plan: RetrainPlan, run: Retraining, splits: Splits) -> TrainingRecord:
+def _measured(plan: RetrainPlan, run: RetrainResult, splits: Splits) -> TrainingRecord:
     """A training on the test split, as a bundle of it would be measured."""
     with torch.device("meta"):
         model = build_model(plan.params.model, image_shape=splits.image_shape)

@@ -12,7 +12,7 @@ import numpy as np
 from searchae.compare.kept_training import TrainingRecord
 from searchae.compare.sides import Contest, SideChoice
 from searchae.compare.statistics import RESAMPLES, Difference, Side, differences, resample_images
-from searchae.retrain import BAD_ENDS
+from searchae.retrain import FAILURE_VERBS
 
 Trained = Mapping[tuple[int, int], TrainingRecord]
 RNG_SEED = 20_070_601
@@ -246,7 +246,7 @@ def _figures(choice: SideChoice, trained: Trained, seeds: Sequence[int]) -> Side
         ssim=plain.fmean(float(r.ssim.mean()) for r in records),
         mse=plain.fmean(float(r.mse.mean()) for r in records),
         sparsity=plain.fmean(r.sparsity for r in records),
-        diverged=sum(r.ended in BAD_ENDS for r in records),
+        diverged=sum(r.ended in FAILURE_VERBS for r in records),
     )
 
 

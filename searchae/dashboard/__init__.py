@@ -1,12 +1,12 @@
-"""Optuna's dashboard, served behind a login, read-only unless allowed, quick at 10,000 trials."""
+"""Optuna's dashboard, with logins, read-only by default, and fast for 10,000 trials."""
 
-from searchae.dashboard.logins import Logins, hashed_line
-from searchae.dashboard.server import ServerOptions, check, serve
+from searchae.dashboard.logins import Logins, login_line
+from searchae.dashboard.server import ServerOptions, check_server_options, serve_dashboard
 
 __all__ = [
     "Logins",
     "ServerOptions",
-    "check",
-    "hashed_line",
-    "serve",
+    "check_server_options",
+    "login_line",
+    "serve_dashboard",
 ]

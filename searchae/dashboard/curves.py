@@ -1,7 +1,7 @@
-"""A trial's curves as SVG: its PSNR beside the best trial's and the baseline, and its losses.
+"""A trial's PSNR and losses by epoch as an SVG image, with the best trial and the baseline.
 
-By hand, since it is drawn for every page that is looked at: no library that draws needs to be
-loaded. Nothing but numbers goes into it. Text is of a grey that is legible on light and on dark.
+The SVG is written directly, because it is drawn again for each page: a plotting library would take
+longer. It contains no text that users wrote.
 """
 
 from __future__ import annotations
@@ -10,17 +10,26 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from searchae.report import BAD, BEST, COMPLETE, GREY, PRUNED, Run
+from searchae.report import (
+    BAD_COLOUR,
+    BEST_COLOUR,
+    COMPLETE_COLOUR,
+    GREY,
+    PRUNED_COLOUR,
+    TrialRun,
+    linear_ticks,
+    log_ticks,
+)
 
 WIDTH, HEIGHT = 420, 270
-"""Of one panel, in pixels."""
+"""Size of one panel, in pixels."""
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 14, 46, 38
-_MOST_TICKS = 6
+_MAX_TICKS = 6
 
 
 @dataclass(frozen=True)
 class _Line:
-    """A curve: value by epoch, and how it is drawn."""
+    """A curve: value by epoch, and its style."""
 
     label: str
     points: Mapping[int, float]
@@ -29,34 +38,36 @@ class _Line:
     dash: str = ""
 
 
-def draw_curves(run: Run, *, best: Run | None, baseline_db: float) -> str:
-    """A trial's curves, one panel or two.
+def draw_curves(run: TrialRun, *, best: TrialRun | None, baseline_db: float) -> str:
+    """Returns an SVG image with a panel for PSNR and, if there is a history, one for losses.
 
     Args:
         run: The trial.
-        best: The study's best, for comparison.
+        best: The study's best trial; None if there is none yet.
         baseline_db: PSNR of the mean training image, in dB.
     """
     is_best = best is not None and best.row.number == run.row.number
-    colour = BEST if is_best else COMPLETE
+    colour = BEST_COLOUR if is_best else COMPLETE_COLOUR
     if not is_best and run.row.state == "pruned":
-        colour = PRUNED
+        colour = PRUNED_COLOUR
     if run.row.outcome:
-        colour = BAD
-    mine = _Line(f"trial {run.row.number}", run.reports, colour, 2.5)
+        colour = BAD_COLOUR
+    own = _Line(f"trial {run.row.number}", run.reports, colour, 2.5)
     other = best if best is not None and not is_best else None
     last = max([*run.reports, *(other.reports if other else ())], default=1)
-    lines = [mine, _Line("baseline", {1: baseline_db, last: baseline_db}, GREY, 1.5, "5 4")]
+    lines = [own, _Line("baseline", {1: baseline_db, last: baseline_db}, GREY, 1.5, "5 4")]
     if other is not None:
-        lines.append(_Line(f"best: trial {other.row.number}", other.reports, BEST, 1.5))
+        lines.append(_Line(f"best: trial {other.row.number}", other.reports, BEST_COLOUR, 1.5))
     panels = [_panel("validation PSNR, dB", lines, log=False)]
     if run.history:
         lines = [
-            _Line("validation", _by_epoch(run, "val_mse"), colour, 2.5),
-            _Line("training (dotted)", _by_epoch(run, "train_mse"), colour, 1.5, "2 3"),
+            _Line("validation", run.history_by_epoch("val_mse"), colour, 2.5),
+            _Line("training (dotted)", run.history_by_epoch("train_mse"), colour, 1.5, "2 3"),
         ]
         if other is not None and other.history:
-            lines.append(_Line("the best's validation", _by_epoch(other, "val_mse"), BEST, 1.5))
+            lines.append(
+                _Line("the best's validation", other.history_by_epoch("val_mse"), BEST_COLOUR, 1.5)
+            )
         panels.append(_panel("mean squared error", lines, log=True))
     width = WIDTH * len(panels)
     body = "".join(
@@ -69,30 +80,26 @@ def draw_curves(run: Run, *, best: Run | None, baseline_db: float) -> str:
     )
 
 
-def _by_epoch(run: Run, column: str) -> dict[int, float]:
-    return dict(enumerate(run.history[column], 1))
-
-
 def _panel(title: str, lines: Sequence[_Line], *, log: bool) -> str:
     values = [v for line in lines for v in line.points.values() if v > 0 or not log]
     last = max((e for line in lines for e in line.points), default=1)
     if not values:
         return _text(WIDTH / 2, HEIGHT / 2, "nothing to draw", "middle")
-    xs = _Axis(1, max(last, 2), _LEFT, WIDTH - _RIGHT, False)
-    room = (max(values) - min(values)) * 0.05 or 0.5
-    low, high = min(values) - room, max(values) + room
+    xs = _Axis(1, max(last, 2), _LEFT, WIDTH - _RIGHT)
+    margin = (max(values) - min(values)) * 0.05 or 0.5
+    low, high = min(values) - margin, max(values) + margin
     if log:
         low, high = min(values) / 1.08, max(values) * 1.08
-    ys = _Axis(low, high, HEIGHT - _BOTTOM, _TOP, log)
+    ys = _Axis(low, high, HEIGHT - _BOTTOM, _TOP, log=log)
     parts = [_text(_LEFT, 16, title, weight="600")]
     for tick in ys.ticks():
-        y = ys.at(tick)
+        y = ys.position(tick)
         parts.append(
             f'<path d="M{_LEFT} {y:.1f}H{WIDTH - _RIGHT}" stroke="{GREY}" stroke-opacity=".25"/>'
         )
         parts.append(_text(_LEFT - 7, y + 4, f"{tick:g}", "end"))
     parts += [
-        _text(xs.at(t), HEIGHT - _BOTTOM + 18, f"{t:g}", "middle")
+        _text(xs.position(t), HEIGHT - _BOTTOM + 18, f"{t:g}", "middle")
         for t in xs.ticks()
         if t == int(t) and t <= last
     ]
@@ -101,12 +108,14 @@ def _panel(title: str, lines: Sequence[_Line], *, log: bool) -> str:
     for line in lines:
         parts.append(_text(x, 34, line.label, colour=line.colour))
         x += 7.0 * len(line.label) + 14
-    parts += [_drawn(line, xs, ys, log=log) for line in reversed(lines)]
+    parts += [_path(line, xs, ys, log=log) for line in reversed(lines)]
     return "".join(parts)
 
 
-def _drawn(line: _Line, xs: _Axis, ys: _Axis, *, log: bool) -> str:
-    points = [(xs.at(e), ys.at(v)) for e, v in sorted(line.points.items()) if v > 0 or not log]
+def _path(line: _Line, xs: _Axis, ys: _Axis, *, log: bool) -> str:
+    points = [
+        (xs.position(e), ys.position(v)) for e, v in sorted(line.points.items()) if v > 0 or not log
+    ]
     if not points:
         return ""
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
@@ -132,16 +141,16 @@ def _text(
 
 @dataclass(frozen=True)
 class _Axis:
-    """From values to pixels."""
+    """Maps values from ``low`` to ``high`` to pixels from ``start`` to ``end``."""
 
     low: float
     high: float
     start: float
     end: float
-    log: bool
+    log: bool = False
 
-    def at(self, value: float) -> float:
-        """Where a value stands, in pixels."""
+    def position(self, value: float) -> float:
+        """Returns a value's position in pixels."""
         low, high, value = (
             (math.log(v) for v in (self.low, self.high, value))
             if self.log
@@ -150,18 +159,5 @@ class _Axis:
         return self.start + (value - low) / (high - low) * (self.end - self.start)
 
     def ticks(self) -> list[float]:
-        """Round values within, a handful."""
-        if self.log:
-            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            for steps in ((1, 2, 3, 4, 5, 6, 7, 8, 9), (1, 2, 5), (1,)):
-                ticks = [float(f"{s}e{d}") for d in decades for s in steps]
-                within = [t for t in ticks if self.low <= t <= self.high]
-                if len(within) <= _MOST_TICKS:
-                    break
-            if len(within) >= 2 or self.high / self.low > 10:
-                return within[:: math.ceil(len(within) / _MOST_TICKS)]
-        span = self.high - self.low
-        power = 10.0 ** math.floor(math.log10(span / _MOST_TICKS))
-        step = next(s * power for s in (1, 2, 5, 10) if span / (s * power) <= _MOST_TICKS)
-        first, last = math.ceil(self.low / step), math.floor(self.high / step)
-        return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
+        find = log_ticks if self.log else linear_ticks
+        return find(self.low, self.high, at_most=_MAX_TICKS)

@@ -1,4 +1,4 @@
-"""Who may look: users and hashed passwords, checked in constant time, wrong ones slowed down."""
+"""Users and their hashed passwords, with constant-time checks and a limit on wrong logins."""
 
 from __future__ import annotations
 
@@ -19,14 +19,22 @@ from searchae.errors import UserError
 
 log = logging.getLogger(__name__)
 
-# 32 MiB and a fifth of a second a guess: OWASP's advice for scrypt.
+# OWASP's recommendation for scrypt: 32 MiB and a fifth of a second for each check.
 _N, _R, _P = 2**15, 8, 3
-_FORM = "USER:scrypt$N$R$P$SALT$HASH, as `searchae dashboard --hash-password USER` prints it"
+_FORMAT = "USER:scrypt$N$R$P$SALT$HASH, as `searchae dashboard --hash-password USER` prints it"
 
 
 @dataclass(frozen=True)
-class Hash:
-    """A password's scrypt hash with what it takes to make it again."""
+class PasswordHash:
+    """A password's scrypt hash, with its parameters (RFC 7914).
+
+    Attributes:
+        n: Cost, a power of two.
+        r: Block size.
+        p: Parallelization.
+        salt: The salt.
+        digest: The hash, 32 bytes.
+    """
 
     n: int
     r: int
@@ -35,47 +43,47 @@ class Hash:
     digest: bytes
 
     @classmethod
-    def of(cls, password: str) -> Hash:
-        """Hashes a new password with a new salt."""
+    def of(cls, password: str) -> PasswordHash:
+        """Hashes a password with a new random salt."""
         salt = secrets.token_bytes(16)
         return cls(_N, _R, _P, salt, _scrypt(password, _N, _R, _P, salt))
 
     @classmethod
-    def parse(cls, text: str) -> Hash:
+    def parse(cls, text: str) -> PasswordHash:
         """Reads ``scrypt$N$R$P$SALT$HASH``.
 
         Raises:
-            ValueError: It has another form, or would take more than 256 MiB to check.
+            ValueError: The text has another format, or checking it would take over 256 MiB.
         """
         scheme, n, r, p, salt, digest = text.split("$")
-        made = cls(
+        parsed = cls(
             int(n),
             int(r),
             int(p),
             base64.b64decode(salt, validate=True),
             base64.b64decode(digest, validate=True),
         )
-        power_of_two = made.n > 1 and made.n & (made.n - 1) == 0
-        bounded = 1 <= made.r <= 32 and 1 <= made.p <= 16 and made.n * made.r <= 2**21
-        if scheme != "scrypt" or not power_of_two or not bounded or len(made.digest) != 32:
+        power_of_two = parsed.n > 1 and parsed.n & (parsed.n - 1) == 0
+        bounded = 1 <= parsed.r <= 32 and 1 <= parsed.p <= 16 and parsed.n * parsed.r <= 2**21
+        if scheme != "scrypt" or not power_of_two or not bounded or len(parsed.digest) != 32:
             raise ValueError
-        return made
+        return parsed
 
     def __str__(self) -> str:
         salt, digest = (base64.b64encode(b).decode() for b in (self.salt, self.digest))
         return f"scrypt${self.n}${self.r}${self.p}${salt}${digest}"
 
     def matches(self, password: str) -> bool:
-        """Whether this is the password's hash."""
-        made = _scrypt(password, self.n, self.r, self.p, self.salt)
-        return hmac.compare_digest(made, self.digest)
+        """Whether this is the hash of ``password``."""
+        digest = _scrypt(password, self.n, self.r, self.p, self.salt)
+        return hmac.compare_digest(digest, self.digest)
 
 
-def hashed_line(user: str, password: str) -> str:
-    """The line that lets ``user`` in.
+def login_line(user: str, password: str) -> str:
+    """Returns the line of a login file for a user: the name and the hashed password.
 
     Raises:
-        UserError: The name or the password cannot be used.
+        UserError: The name is not valid, or the password is shorter than 8 characters.
     """
     if not user or ":" in user or user != user.strip() or user.startswith("#"):
         raise UserError(
@@ -84,43 +92,44 @@ def hashed_line(user: str, password: str) -> str:
         )
     if len(password) < 8:
         raise UserError("the password is shorter than 8 characters; take a longer one")
-    return f"{user}:{Hash.of(password)}"
+    return f"{user}:{PasswordHash.of(password)}"
 
 
 class Logins:
-    """Who may log in, and how often they may be wrong.
+    """The users that may log in, with a limit on wrong logins from each address.
 
-    A login that was right once is remembered, by a keyed digest, so that a page's many requests
-    cost one hash; it also passes while its address is held up for other people's mistakes.
+    A correct login is remembered by a keyed digest, so that the many requests of one page cost
+    one scrypt hash. A remembered login is accepted even while its address is blocked because of
+    other users' mistakes.
     """
 
-    WRONG, PERIOD_S = 5, 60.0
-    """So many wrong logins in so many seconds are heard from one address."""
+    MAX_WRONG, PERIOD_S = 5, 60.0
+    """Wrong logins that are checked from one address within a period, and its seconds."""
 
     def __init__(
-        self, hashes: dict[str, Hash], *, clock: Callable[[], float] = time.monotonic
+        self, hashes: dict[str, PasswordHash], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._hashes = hashes
         self._clock = clock
-        self._nobody = Hash.of(secrets.token_urlsafe())
+        self._unknown_user = PasswordHash.of(secrets.token_urlsafe())
         self._key = secrets.token_bytes(32)
-        self._right: set[bytes] = set()
+        self._correct: set[bytes] = set()
         self._wrong: dict[str, list[float]] = {}
-        # One hash at a time: a flood of guesses takes one core and 32 MiB, not all of them.
+        # One hash at a time: a flood of guesses uses one core and 32 MiB, not every core.
         self._hashing = threading.Lock()
 
     @classmethod
     def parse(cls, text: str, *, source: str) -> Logins:
-        """Reads a line a user; empty lines and those that start with # are skipped.
+        """Parses one user per line; empty lines and lines that start with # are skipped.
 
         Args:
-            text: The lines.
-            source: Where they stand, for errors.
+            text: The lines, as ``login_line`` returns them.
+            source: Where the text comes from, for error messages.
 
         Raises:
-            UserError: A line cannot be read, or there is none. It does not repeat the line.
+            UserError: A line is not valid, or there is none. The message does not repeat the line.
         """
-        hashes: dict[str, Hash] = {}
+        hashes: dict[str, PasswordHash] = {}
         for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -128,19 +137,19 @@ class Logins:
             try:
                 if not user:
                     raise ValueError
-                hashes[user] = Hash.parse(hashed)
+                hashes[user] = PasswordHash.parse(hashed)
             except (ValueError, binascii.Error):
-                raise UserError(f"{source}, line {number}: no login; write {_FORM}") from None
+                raise UserError(f"{source}, line {number}: no login; write {_FORMAT}") from None
         if not hashes:
-            raise UserError(f"{source}: holds no login; write {_FORM}")
+            raise UserError(f"{source}: holds no login; write {_FORMAT}")
         return cls(hashes)
 
     @classmethod
     def load(cls, path: Path) -> Logins:
-        """Reads a file of logins; warns if others may read it.
+        """Reads a login file; logs a warning if other users may read it.
 
         Raises:
-            UserError: It cannot be read.
+            UserError: The file cannot be read, or is not valid.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -153,39 +162,40 @@ class Logins:
         return cls.parse(text, source=str(path))
 
     def check(self, user: str, password: str, address: str) -> bool | float:
-        """Whether a login is right.
+        """Checks a login.
 
         Args:
-            user: As typed.
-            password: As typed.
-            address: Where it comes from.
+            user: The name given.
+            password: The password given.
+            address: The client's address.
 
         Returns:
-            True or False; or, too many from this address having been wrong, unheard, the
-            seconds to wait.
+            Whether the login is correct; or the seconds to wait, without a check, if there were
+            too many wrong logins from the address.
         """
-        mark = hmac.digest(self._key, f"{user}:{password}".encode(), "sha256")
-        if mark in self._right:
+        token = hmac.digest(self._key, f"{user}:{password}".encode(), "sha256")
+        if token in self._correct:
             return True
         with self._hashing:
-            wait = self._held_up(address)
+            wait = self._blocked_for(address)
             if wait > 0:
                 return wait
             known = self._hashes.get(user)
-            # An unknown user takes as long as a known one.
-            if (known or self._nobody).matches(password) and known is not None:
-                self._right.add(mark)
+            # Hash for an unknown user too: the response time must not tell which users exist.
+            if (known or self._unknown_user).matches(password) and known is not None:
+                self._correct.add(token)
                 self._wrong.pop(address, None)
                 return True
             self._wrong.setdefault(address, []).append(self._clock())
         log.warning("a wrong login from %s", address)
         return False
 
-    def _held_up(self, address: str) -> float:
+    def _blocked_for(self, address: str) -> float:
+        """Returns for how many seconds logins from the address are not checked; 0 if they are."""
         since = self._clock() - self.PERIOD_S
         self._wrong = {a: t for a, t in self._wrong.items() if t[-1] > since}
         recent = [t for t in self._wrong.get(address, ()) if t > since]
-        return recent[-self.WRONG] - since if len(recent) >= self.WRONG else 0.0
+        return recent[-self.MAX_WRONG] - since if len(recent) >= self.MAX_WRONG else 0.0
 
 
 def _scrypt(password: str, n: int, r: int, p: int, salt: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""What searchae says of a trial and of a study, in Markdown, where no person has said anything.
+"""Notes on trials and studies, in Markdown, for trials and studies without a user's own note.
 
-The notes are not stored: they are put into what the dashboard answers. Whatever comes from outside
-(names, values, errors) is escaped, or stands in a fence that it cannot close.
+The notes are not stored; they are added to the dashboard's responses. Names, values and errors are
+escaped, or put into a code fence that they cannot close.
 """
 
 from __future__ import annotations
@@ -15,55 +15,81 @@ from searchae.formatting import format_duration, format_value
 from searchae.study import ERROR, WARM_START, StoredStudy, Summary, TrialRow
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~!#$])")
-"""What means something within a line; nothing that is escaped begins one."""
-_LONGEST_ERROR = 300
+"""Characters with a meaning within a line of Markdown."""
+_MAX_ERROR_LENGTH = 300
 
 
 def trial_note(
     stored: StoredStudy, row: TrialRow, attributes: Mapping[str, Any], pictures: Mapping[str, str]
 ) -> str:
-    """What a trial's page says of it.
+    """Returns the note on a trial: its result, parameters and pictures.
 
     Args:
-        stored: Its study.
+        stored: The trial's study.
         row: The trial.
-        attributes: Its user attributes.
-        pictures: What is seen in it -> path of a picture.
+        attributes: The trial's user attributes.
+        pictures: URL paths of pictures by their alternative text.
     """
-    parts = [_what_came_of_it(stored, row)]
+    parts = [_result(stored, row)]
     if row.outcome and (error := str(attributes.get(ERROR, "")).strip()):
-        parts.append(fenced(error[:_LONGEST_ERROR]))
+        parts.append(code_block(error[:_MAX_ERROR_LENGTH]))
     if row.imported:
-        source = escaped(str(attributes[WARM_START]))
+        source = escape_markdown(str(attributes[WARM_START]))
         parts.append(f"Taken over from {source} by --warm-start: it does not count.")
     parts += [f"![{alt}]({path})" for alt, path in pictures.items()]
     if row.params:
         parts.append(_parameters(row))
     if row.state in ("complete", "pruned") and not row.outcome:
         command = _command("train", stored.name, f"--trial {row.number} --out trial-{row.number}")
-        parts.append("Train it again, and measure it on the test split:\n\n" + fenced(command))
+        parts.append("Train it again, and measure it on the test split:\n\n" + code_block(command))
     return "\n\n".join(parts)
 
 
 def study_note(summary: Summary, picture: str = "") -> str:
-    """What a study's page says of it.
+    """Returns the note on a study: its best trial, progress, warnings and next commands.
 
     Args:
-        summary: The study.
-        picture: Path of the best trial's reconstructions, if there are any.
+        summary: The study's summary.
+        picture: URL path of the best trial's reconstructions; empty if there are none.
     """
-    best, counts, name = summary.best, summary.counts, summary.study
-    parts = ["**No trial has trained to its end yet.**"]
-    if best is not None and best.psnr_db is not None:
-        parts = [
-            f"### {best.psnr_db:.2f} dB: trial {best.number} is the best so far",
-            f"{_gain(best.psnr_db, summary.baseline_db)} the baseline of "
-            f"{summary.baseline_db:.2f} dB, which is the mean training image for every image.",
-        ]
-        if best.params:
-            parts.append(_parameters(best))
+    parts = _best_trial(summary)
     if picture:
         parts.append(f"![Originals above, the best trial's reconstructions below]({picture})")
+    lines = (f"| {k}&emsp; | {v} |" for k, v in _progress(summary).items())
+    parts.append("| | |\n|---|---|\n" + "\n".join(lines))
+    parts += [f"**Note:** {escape_markdown(w)}" for w in summary.warnings]
+    over = summary.counts.finished >= summary.counts.budget
+    parts.append(
+        "The `searchae tune` command that began this search "
+        + ("goes on with a larger `--trials`" if over else "finishes it")
+        + "."
+    )
+    if summary.best is not None:
+        commands = (
+            _command("train", summary.study, "--seeds 5 --out best"),
+            _command("compare", summary.study),
+            _command("report", summary.study, "--out report.html"),
+        )
+        what = "Retrain the best, see which choices win, write it all into one file:"
+        parts.append(what + "\n\n" + code_block("\n".join(commands)))
+    return "\n\n".join(parts)
+
+
+def _best_trial(summary: Summary) -> list[str]:
+    best = summary.best
+    if best is None or best.psnr_db is None:
+        return ["**No trial has trained to its end yet.**"]
+    parts = [
+        f"### {best.psnr_db:.2f} dB: trial {best.number} is the best so far",
+        f"{_gain(best.psnr_db, summary.baseline_db)} the baseline of "
+        f"{summary.baseline_db:.2f} dB, which is the mean training image for every image.",
+    ]
+    return [*parts, _parameters(best)] if best.params else parts
+
+
+def _progress(summary: Summary) -> dict[str, str]:
+    """Returns the rows of the table of trials, epochs and time."""
+    counts = summary.counts
     by_state = {
         s: getattr(counts, s) for s in ("complete", "pruned", "running", "waiting", "failed")
     }
@@ -77,44 +103,30 @@ def study_note(summary: Summary, picture: str = "") -> str:
         "time": f"{format_duration(summary.wall_s)} since the first trial began",
     }
     if summary.outcomes:
-        bad = (f"{n:,} {escaped(outcome)}" for outcome, n in summary.outcomes.items())
+        bad = (f"{n:,} {escape_markdown(outcome)}" for outcome, n in summary.outcomes.items())
         rows["ended badly"] = ", ".join(bad)
-    lines = (f"| {k}&emsp; | {v} |" for k, v in rows.items())
-    parts.append("| | |\n|---|---|\n" + "\n".join(lines))
-    parts += [f"**Note:** {escaped(w)}" for w in summary.warnings]
-    parts.append(
-        "The `searchae tune` command that began this search "
-        + ("finishes it" if counts.finished < counts.budget else "goes on with a larger `--trials`")
-        + "."
-    )
-    if best is not None:
-        commands = (
-            _command("train", name, "--seeds 5 --out best"),
-            _command("compare", name),
-            _command("report", name, "--out report.html"),
-        )
-        what = "Retrain the best, see which choices win, write it all into one file:"
-        parts.append(what + "\n\n" + fenced("\n".join(commands)))
-    return "\n\n".join(parts)
+    return rows
 
 
-def escaped(text: str) -> str:
-    """Text as Markdown that shows just that, in one line."""
+def escape_markdown(text: str) -> str:
+    """Escapes text for Markdown and joins its lines into one."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
 
 
-def fenced(text: str) -> str:
-    """Lines of code, in a fence longer than any in them."""
+def code_block(text: str) -> str:
+    """Returns a fenced code block; its fence is longer than any run of backticks in the text."""
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text}\n{fence}"
 
 
-def _what_came_of_it(stored: StoredStudy, row: TrialRow) -> str:
+def _result(stored: StoredStudy, row: TrialRow) -> str:
     spec, psnr = stored.spec, "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB"
     epochs = f"epoch {row.epochs} of {spec.epochs}"
     if row.outcome:
-        return f"**Ended badly: {escaped(row.outcome)}**" + (f" after {epochs}." if psnr else ".")
+        return f"**Ended badly: {escape_markdown(row.outcome)}**" + (
+            f" after {epochs}." if psnr else "."
+        )
     if row.state == "pruned":
         return (
             f"**Pruned after {epochs}**, at {psnr or 'no result'}: the {spec.search.pruner} pruner "
@@ -126,7 +138,7 @@ def _what_came_of_it(stored: StoredStudy, row: TrialRow) -> str:
             f"**{psnr}** on the validation split after {epochs}{early}, "
             f"{_gain(row.psnr_db, stored.baseline_db)} the baseline."
         )
-    state = escaped(row.state.capitalize())
+    state = escape_markdown(row.state.capitalize())
     return f"**{state}**" + (f": {psnr} after {epochs}." if psnr else ".")
 
 
@@ -136,7 +148,10 @@ def _gain(psnr_db: float, baseline_db: float) -> str:
 
 
 def _parameters(row: TrialRow) -> str:
-    return ", ".join(f"{escaped(k)} **{escaped(format_value(v))}**" for k, v in row.params.items())
+    return ", ".join(
+        f"{escape_markdown(k)} **{escape_markdown(format_value(v))}**"
+        for k, v in row.params.items()
+    )
 
 
 def _command(command: str, study: str, options: str = "") -> str:

@@ -1,7 +1,7 @@
-"""What searchae adds to Optuna's pages: notes, pictures and plots, made when they are looked at.
+"""Notes, pictures and plots that searchae adds to the pages of Optuna's dashboard.
 
-None of it is stored, so there is nothing to keep in step, nothing that a visitor who may only read
-cannot have, and studies that are older than this have it too.
+They are made when a page is requested and are not stored: nothing can get out of date, a read-only
+dashboard can show them, and so can studies that an older searchae made.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from searchae.errors import SpecError
 from searchae.report import (
     Findings,
     Plot,
-    Run,
+    TrialRun,
     collect_findings,
     curves_plot,
     history_plot,
     losses_plot,
-    run_of,
+    trial_run,
 )
 from searchae.storage import ReaderStorage
 from searchae.study import (
@@ -47,15 +47,18 @@ from searchae.study import (
 
 log = logging.getLogger(__name__)
 
-_PICTURE = re.compile(r"/(?:api/)?artifacts/(\d{1,18})/(\d{1,18})/(curves|reconstructions)/*")
-_CURVES, _PICTURES = "PSNR and loss by epoch", "Originals above, reconstructions below"
-_REST = 10
-"""A study's plots are drawn anew after this many times as long as drawing them took."""
+_PICTURE_PATH = re.compile(r"/(?:api/)?artifacts/(\d{1,18})/(\d{1,18})/(curves|reconstructions)/*")
+_CURVES_ALT, _RECONSTRUCTIONS_ALT = (
+    "PSNR and loss by epoch",
+    "Originals above, reconstructions below",
+)
+_REDRAW_INTERVAL = 10
+"""Least time between two drawings of a study's plots, as a multiple of the time one takes."""
 
 
 @dataclass(frozen=True)
 class _Overview:
-    """A study's note and plots, and what they were made from."""
+    """A study's note and plots, and the trials that they were made from."""
 
     trials: Sequence[FrozenTrial]
     note: str
@@ -66,11 +69,11 @@ class _Overview:
 
 @dataclass
 class Overlay:
-    """What can be said and drawn of the studies that searchae made.
+    """Makes notes, pictures and plots of the studies that searchae made.
 
     Attributes:
-        storage: The studies.
-        artifacts: Folder of the studies' artifacts; pictures come from there.
+        storage: The storage with the studies.
+        artifacts: The folder of the studies' artifacts, which holds the pictures.
     """
 
     storage: ReaderStorage
@@ -81,7 +84,11 @@ class Overlay:
     )
 
     def study(self, study_id: int) -> StoredStudy | None:
-        """A study; None where searchae did not make it, is making it, or no longer reads it."""
+        """Returns a study; None if searchae did not make it, is making it, or cannot read it.
+
+        Raises:
+            KeyError: There is no study with this id.
+        """
         if SPEC not in self.storage.get_study_user_attrs(study_id):
             return None
         try:
@@ -91,21 +98,28 @@ class Overlay:
             return None
 
     def pictured(self, stored: StoredStudy, trials: Sequence[FrozenTrial]) -> set[int]:
-        """Numbers of the trials that have a picture."""
+        """Returns the numbers of the trials that have a picture of reconstructions."""
         return trials_with_picture(gallery_folder(self.artifacts, stored.name), _psnrs_db(trials))
 
     def trial(
-        self, stored: StoredStudy, trial: FrozenTrial, *, pictured: bool
+        self, stored: StoredStudy, trial: FrozenTrial, trial_id: int, *, has_picture: bool
     ) -> tuple[str, list[dict[str, Any]]]:
-        """A trial's note, and its pictures as the dashboard lists artifacts."""
+        """Returns a trial's note, and its pictures in the dashboard's format of artifacts.
+
+        Args:
+            stored: The trial's study.
+            trial: The trial.
+            trial_id: Its id in the database.
+            has_picture: Whether there is a picture of reconstructions.
+        """
         shown, files = {}, []
-        where = f"/artifacts/{stored.id}/{trial._trial_id}"
-        if pictured:
-            shown[_PICTURES] = f"{where}/reconstructions"
+        url = f"/artifacts/{stored.id}/{trial_id}"
+        if has_picture:
+            shown[_RECONSTRUCTIONS_ALT] = f"{url}/reconstructions"
             files.append(_artifact("reconstructions", "reconstructions.png", "image/png"))
         if trial.intermediate_values:
-            # The number is for the browser: another epoch, another picture.
-            shown[_CURVES] = f"{where}/curves?{len(trial.intermediate_values)}"
+            # The number of epochs makes the browser load a new picture after each epoch.
+            shown[_CURVES_ALT] = f"{url}/curves?{len(trial.intermediate_values)}"
             files.append(_artifact("curves", "curves.svg", "image/svg+xml"))
         row = trial_row(stored.spec, trial)
         return notes.trial_note(stored, row, trial.user_attrs, shown), files
@@ -113,36 +127,44 @@ class Overlay:
     def overview(
         self, stored: StoredStudy, trials: Sequence[FrozenTrial], pictured: set[int]
     ) -> tuple[str, list[dict[str, str]]]:
-        """A study's note, and its plots as the dashboard lists them.
+        """Returns a study's note, and its plots in the dashboard's format.
 
-        Of a large study that runs they are some seconds old: each answer would wait for them.
-        """
-        with self._locks[stored.id]:
-            known, now = self._overviews.get(stored.id), time.monotonic()
-            if known is None or (
-                now - known.ready_at > _REST * known.took_s and not _same(known.trials, trials)
-            ):
-                known = self._draw(stored, trials, pictured, now)
-                self._overviews[stored.id] = known
-            return known.note, known.plots
-
-    def file(self, study_id: int, trial_id: int, name: str) -> tuple[str, bytes] | None:
-        """One of a trial's pictures.
+        For a large running study they may be some seconds old, so that not every request waits
+        for a new drawing.
 
         Args:
-            study_id: As the database has it.
-            trial_id: The same.
+            stored: The study.
+            trials: All its trials.
+            pictured: Numbers of the trials with a picture of reconstructions.
+        """
+        with self._locks[stored.id]:
+            cached, now = self._overviews.get(stored.id), time.monotonic()
+            if cached is None or (
+                now - cached.ready_at > _REDRAW_INTERVAL * cached.took_s
+                and not _are_same(cached.trials, trials)
+            ):
+                cached = self._draw(stored, trials, pictured, now)
+                self._overviews[stored.id] = cached
+            return cached.note, cached.plots
+
+    def file(self, study_id: int, trial_id: int, name: str) -> tuple[str, bytes] | None:
+        """Returns one of a trial's pictures.
+
+        Args:
+            study_id: The study's id in the database.
+            trial_id: The trial's id in the database.
             name: ``curves`` or ``reconstructions``.
 
         Returns:
-            Its media type and bytes; None where there is none.
+            Its media type and bytes; None if there is no such picture.
         """
         try:
             stored = self.study(study_id)
             trials = self.storage.get_all_trials(study_id)
         except KeyError:
             return None
-        trial = next((t for t in trials if t._trial_id == trial_id), None)
+        numbers = {i: number for number, i in self.storage.trial_ids(study_id).items()}
+        trial = next((t for t in trials if t.number == numbers.get(trial_id)), None)
         if stored is None or trial is None:
             return None
         if name == "reconstructions":
@@ -151,7 +173,9 @@ class Overlay:
             png = psnr_db and read_picture(folder, trial.number, psnr_db=psnr_db)
             return ("image/png", png) if png else None
         svg = curves.draw_curves(
-            run_of(stored.spec, trial), best=_best(stored, trials), baseline_db=stored.baseline_db
+            trial_run(stored.spec, trial),
+            best=_best(stored, trials),
+            baseline_db=stored.baseline_db,
         )
         return "image/svg+xml", svg.encode()
 
@@ -162,8 +186,8 @@ class Overlay:
         winner = found.best[0].row.number if found.best else -1
         path = ""
         if winner in pictured:
-            trial = next(t for t in trials if t.number == winner)
-            path = f"/artifacts/{stored.id}/{trial._trial_id}/reconstructions"
+            trial_id = self.storage.trial_ids(stored.id)[winner]
+            path = f"/artifacts/{stored.id}/{trial_id}/reconstructions"
         return _Overview(
             trials=trials,
             note=notes.study_note(found.summary, path),
@@ -173,18 +197,18 @@ class Overlay:
         )
 
 
-def picture_store(inner: WSGIApplication, drawn: Overlay) -> WSGIApplication:
-    """Answers for the pictures among the artifacts; the rest it passes on."""
+def serve_pictures(inner: WSGIApplication, overlay: Overlay) -> WSGIApplication:
+    """Returns WSGI middleware that serves the overlay's pictures and passes on the rest."""
 
     def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        asked = _PICTURE.fullmatch(environ.get("PATH_INFO", ""))
-        if not asked:
+        match = _PICTURE_PATH.fullmatch(environ.get("PATH_INFO", ""))
+        if not match:
             return inner(environ, start)
         method = environ["REQUEST_METHOD"]
         if method not in ("GET", "HEAD"):
             reason = "searchae draws this picture itself: there is no file to change"
             status, kind, body = "403 Forbidden", "application/json", _json({"reason": reason})
-        elif found := drawn.file(int(asked[1]), int(asked[2]), asked[3]):
+        elif found := overlay.file(int(match[1]), int(match[2]), match[3]):
             status, (kind, body) = "200 OK", found
         else:
             status, kind, body = "404 Not Found", "application/json", _json({"reason": "no such"})
@@ -195,15 +219,15 @@ def picture_store(inner: WSGIApplication, drawn: Overlay) -> WSGIApplication:
 
 
 def _plots(found: Findings) -> list[dict[str, str]]:
-    drawn = (history_plot(found), curves_plot(found), losses_plot(found))
+    plots = (history_plot(found), curves_plot(found), losses_plot(found))
     return [
-        {"id": f"searchae:{plot.name}", "graph_object": _graph(plot)}
-        for plot in drawn
+        {"id": f"searchae:{plot.name}", "graph_object": _plotly_json(plot)}
+        for plot in plots
         if plot.figure is not None
     ]
 
 
-def _graph(plot: Plot) -> str:
+def _plotly_json(plot: Plot) -> str:
     title = {
         "text": f"<b>{plot.title}</b>",
         "x": 0.01,
@@ -226,14 +250,14 @@ def _psnrs_db(trials: Sequence[FrozenTrial]) -> dict[int, float]:
     return {t.number: t.values[0] for t in ended}
 
 
-def _best(stored: StoredStudy, trials: Sequence[FrozenTrial]) -> Run | None:
+def _best(stored: StoredStudy, trials: Sequence[FrozenTrial]) -> TrialRun | None:
     own = {t.number: t for t in trials if WARM_START not in t.user_attrs}
     row = best_of([trial_row(stored.spec, t) for t in own.values()])
-    return run_of(stored.spec, own[row.number]) if row else None
+    return trial_run(stored.spec, own[row.number]) if row else None
 
 
-def _same(one: Sequence[FrozenTrial], other: Sequence[FrozenTrial]) -> bool:
-    # The reader hands out a finished trial as the same object each time.
+def _are_same(one: Sequence[FrozenTrial], other: Sequence[FrozenTrial]) -> bool:
+    # The reader returns a finished trial as the same object each time.
     return len(one) == len(other) and all(a is b for a, b in zip(one, other, strict=True))
 
 

@@ -1,8 +1,8 @@
-"""The server: Optuna's dashboard behind the guard, until a signal ends it.
+"""The HTTP server: Optuna's dashboard with searchae's access control, run by waitress.
 
-waitress, not gunicorn: it reads a request whole before a thread gets it, so that a slow visitor
-holds no thread; it runs in this process, so that no connection to the database is carried
-through a fork; and a port in use is an error here, not in a child.
+waitress rather than gunicorn, because it buffers a whole request before a thread handles it (slow
+clients block no thread), because it does not fork (database connections must not be shared with a
+child process), and because a port in use raises an error in this process.
 """
 
 from __future__ import annotations
@@ -24,19 +24,21 @@ import waitress
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from searchae.dashboard.access import Guard, RefusedError, is_local, refuse
+from searchae.dashboard.access import AccessControl, RefusedError, is_local, send_refusal
 from searchae.dashboard.logins import Logins
-from searchae.dashboard.overlay import Overlay, picture_store
-from searchae.dashboard.trial_details import StudyDetail, call
+from searchae.dashboard.overlay import Overlay, serve_pictures
+from searchae.dashboard.trial_details import StudyDetails, call_wsgi
 from searchae.errors import SearchaeError, UserError
 from searchae.storage import ReaderStorage, ResilientStorage
 
 log = logging.getLogger(__name__)
 
-PICTURES = "pictures"
-"""The folder below ``--artifacts`` that the dashboard shows files from."""
+UPLOADS = "pictures"
+"""Folder below ``--artifacts`` with the files that users upload to studies and trials."""
 _THREADS = 8
-_LARGEST_READ, _LARGEST_UPLOAD = 2**20, 128 * 2**20
+_MAX_BODY_READ_ONLY, _MAX_BODY = 2**20, 128 * 2**20
+"""Largest request body in bytes, without and with writes."""
+_PRELOADED_STUDIES = 20
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class ServerOptions:
 
     Attributes:
         host: Address to listen on.
-        port: 0 for any that is free.
+        port: TCP port; 0 for any free one.
         artifacts: Folder of the studies' artifacts.
-        logins: Who may look; needed on an address that others reach.
-        writes: Whether visitors may change studies.
+        logins: Users and passwords; required unless ``host`` is this machine only.
+        writes: Whether users may change studies.
     """
 
     host: str
@@ -59,39 +61,42 @@ class ServerOptions:
 
 
 def application(storage: ResilientStorage, options: ServerOptions) -> WSGIApplication:
-    """The whole of what is served.
+    """Builds the WSGI application.
 
     Args:
-        storage: Its calls should give up after some seconds, which answers 503.
-        options: See ``Options``.
+        storage: The studies. Its calls should give up after a few seconds of a database outage;
+            the response is then 503.
+        options: How it is served; host and port are not used here.
     """
     # The abstract methods are filled in below its parent, which mypy does not see.
-    quick = ReaderStorage(storage)  # type: ignore[abstract]
-    drawn = Overlay(quick, options.artifacts)
-    detail = StudyDetail(_dashboard(quick, options.artifacts / PICTURES), quick, drawn)
-    threading.Thread(target=_read_ahead, args=(quick, detail), daemon=True).start()
-    shown = picture_store(detail, drawn)
-    return Guard(_outages_told(_bodies(shown), quick), options.logins, options.writes)
+    reader = ReaderStorage(storage)  # type: ignore[abstract]
+    overlay = Overlay(reader, options.artifacts)
+    uploads = _UploadedFiles(options.artifacts / UPLOADS)
+    dashboard: WSGIApplication = optuna_dashboard.wsgi(reader, artifact_store=uploads)
+    details = StudyDetails(dashboard, reader, overlay)
+    threading.Thread(target=_preload_studies, args=(reader, details), daemon=True).start()
+    app = _with_response_bodies(serve_pictures(details, overlay))
+    return AccessControl(_with_outage_responses(app, reader), options.logins, options.writes)
 
 
-def serve(
+def serve_dashboard(
     storage: ResilientStorage, options: ServerOptions, announce: Callable[[str], object]
 ) -> signal.Signals:
-    """Serves until Ctrl-C or SIGTERM.
+    """Serves the dashboard until SIGINT (Ctrl-C) or SIGTERM.
 
     Args:
-        storage: What to show.
-        options: See ``Options``.
-        announce: Told the address once it answers.
+        storage: The studies.
+        options: How they are served.
+        announce: Called with the server's URL once it accepts requests.
 
     Returns:
         The signal that ended it.
 
     Raises:
-        UserError: The address cannot be listened on, or needs a login.
+        UserError: The server cannot listen on the address, or the address requires a login.
     """
-    check(options)
-    # The queue's warnings say only that a page asked for more at once than there are threads.
+    check_server_options(options)
+    # waitress warns whenever a page sends more requests at once than there are threads.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     try:
         server = waitress.create_server(
@@ -102,29 +107,29 @@ def serve(
             ident=None,
             channel_timeout=60,
             clear_untrusted_proxy_headers=True,
-            max_request_body_size=_LARGEST_UPLOAD if options.writes else _LARGEST_READ,
+            max_request_body_size=_MAX_BODY if options.writes else _MAX_BODY_READ_ONLY,
         )
     except (OSError, ValueError) as e:
         raise _cannot_listen(options, e) from None
-    ended = [signal.SIGINT]
+    received = [signal.SIGINT]
 
-    def end(number: int, _frame: FrameType | None) -> None:
-        ended[0] = signal.Signals(number)
+    def stop(number: int, _frame: FrameType | None) -> None:
+        received[0] = signal.Signals(number)
         raise SystemExit
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    shown = f"[{options.host}]" if ":" in options.host else options.host
-    announce(f"http://{shown}:{server.effective_port}/")
+        signal.signal(number, stop)
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    announce(f"http://{host}:{server.effective_port}/")
     server.run()
-    return ended[0]
+    return received[0]
 
 
-def check(options: ServerOptions) -> None:
-    """Refuses to show studies to a network without a login.
+def check_server_options(options: ServerOptions) -> None:
+    """Requires a login unless only this machine can reach the server.
 
     Raises:
-        UserError: With the commands that make one.
+        UserError: There is no login; the message says how to make one.
     """
     if options.logins is None and not is_local(options.host):
         raise UserError(
@@ -135,14 +140,21 @@ def check(options: ServerOptions) -> None:
         )
 
 
-class _Pictures(FileSystemArtifactStore):
-    """Optuna's store in a folder; a file that is gone is a 404, not a 500 with a traceback."""
+class _UploadedFiles(FileSystemArtifactStore):
+    """Optuna's artifact store in a folder that may not exist yet.
+
+    A missing file is answered with status 404, not with 500 and a traceback.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._folder = folder
 
     def open_reader(self, artifact_id: str) -> BinaryIO:
-        """Opens one of the folder's files.
+        """Opens a file for reading.
 
         Raises:
-            bottle.HTTPError: It is not there.
+            bottle.HTTPError: There is no such file.
         """
         try:
             return super().open_reader(artifact_id)
@@ -150,23 +162,18 @@ class _Pictures(FileSystemArtifactStore):
             raise bottle.HTTPError(404, "no such file") from None
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
-        """Writes a file; the folder is made by the first one, not by looking."""
-        self._base_path.mkdir(parents=True, exist_ok=True)
+        """Writes a file, and creates the folder first if needed."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         super().write(artifact_id, content_body)
 
 
-def _dashboard(storage: ReaderStorage, pictures: Path) -> WSGIApplication:
-    app: WSGIApplication = optuna_dashboard.wsgi(storage, artifact_store=_Pictures(pictures))
-    return app
-
-
-def _bodies(inner: WSGIApplication) -> WSGIApplication:
-    """Gives each write's answer a body: the page reads one, and takes none for a failure."""
+def _with_response_bodies(inner: WSGIApplication) -> WSGIApplication:
+    """Replaces empty responses to writes: the dashboard's pages treat an empty body as an error."""
 
     def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
             return inner(environ, start)
-        status, headers, body = call(inner, environ)
+        status, headers, body = call_wsgi(inner, environ)
         if status.startswith("204"):
             status, body = "200 OK", b"{}"
             headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
@@ -176,15 +183,15 @@ def _bodies(inner: WSGIApplication) -> WSGIApplication:
     return app
 
 
-def _outages_told(inner: WSGIApplication, storage: ReaderStorage) -> WSGIApplication:
-    """Optuna's dashboard calls every failure its own; one of the database's is a 503."""
+def _with_outage_responses(inner: WSGIApplication, storage: ReaderStorage) -> WSGIApplication:
+    """Answers 503 when the database cannot be reached; Optuna's dashboard would answer 500."""
 
     def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
         storage.outage.reason = None
-        answer: list[Any] = []
+        response: list[Any] = []
 
         def remember(*given: Any) -> Any:
-            answer[:] = given
+            response[:] = given
             return lambda _: None
 
         try:
@@ -194,23 +201,24 @@ def _outages_told(inner: WSGIApplication, storage: ReaderStorage) -> WSGIApplica
                 raise
         if storage.outage.reason is not None:
             log.warning("%s", storage.outage.reason)
-            away = RefusedError(
+            unavailable = RefusedError(
                 503, "the database is away; try again in a moment", ("Retry-After", "10")
             )
-            return refuse(away, environ, start)
-        start(*answer)
+            return send_refusal(unavailable, environ, start)
+        start(*response)
         return chunks
 
     return app
 
 
-def _read_ahead(storage: ReaderStorage, detail: StudyDetail) -> None:
-    """Reads the studies, newest first, so that the first visitor need not wait for it."""
+def _preload_studies(storage: ReaderStorage, details: StudyDetails) -> None:
+    """Reads the newest studies, so that the first visitor does not wait for it."""
     try:
-        for study in sorted(storage.get_all_studies(), key=lambda s: -s._study_id)[:20]:
-            detail.prepare(study._study_id)
+        names = [study.study_name for study in storage.get_all_studies()]  # the oldest first
+        for name in names[-_PRELOADED_STUDIES:][::-1]:
+            details.preload(storage.get_study_id_from_name(name))
     except (SearchaeError, KeyError) as e:
-        log.debug("reading ahead ended: %s", e)
+        log.debug("preloading ended: %s", e)
 
 
 def _cannot_listen(options: ServerOptions, error: Exception) -> UserError:

@@ -1,14 +1,13 @@
-"""A study's trials as the dashboard's pages ask for them: each finished one put into JSON once.
+"""WSGI middleware that answers requests for a study and its trials from memory.
 
-Optuna's dashboard writes all trials anew for each question, 6 seconds at 10,000 trials of 50
-epochs, and looks for each trial's note among the notes of all. Here the dashboard answers
-without trials, and its trials, in its own form, are put in from memory, with a note on each and
-its pictures; see ``drawn``.
+Optuna's dashboard serializes every trial for each request, which takes 6 seconds for 10,000
+trials of 50 epochs, and searches the notes on all trials for each trial's note. Here the dashboard
+is asked for the study without trials. The trials are added from a cache of their JSON text, each
+with a note and pictures (see ``overlay``).
 """
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import re
@@ -21,44 +20,61 @@ from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from optuna.trial import FrozenTrial, TrialState
-from optuna_dashboard._serializer import serialize_frozen_trial
 
 from searchae.dashboard.overlay import Overlay
+from searchae.dashboard.trial_json import trial_document, trial_json
 from searchae.storage import ReaderStorage
 from searchae.study import HISTORY, StoredStudy
 
-_DETAIL = re.compile(r"/api/studies/(\d{1,18})/*")
-_NO_TRIALS = 10**9
-"""``after`` this many trials there are none."""
-_OF_A_TRIAL = re.compile(r"dashboard:(?:artifacts:)?(\d+):")
+_STUDY_PATH = re.compile(r"/api/studies/(\d{1,18})/*")
+_SKIP_ALL_TRIALS = 10**9
+"""As the ``after`` parameter: the dashboard then returns no trials."""
+_TRIAL_ATTRIBUTE = re.compile(r"dashboard:(?:artifacts:)?(\d+):")
+"""Key of a study's system attribute that belongs to one trial; the group is the trial's id."""
 MOST_CURVES, BEST_CURVES = 300, 50
-"""A browser draws 10,000 curves for two minutes and a half: of larger studies, only the best."""
+"""Studies with more than ``MOST_CURVES`` trials show the intermediate values of the
+``BEST_CURVES`` best only: a browser needs two and a half minutes to draw 10,000 curves."""
+
+
+@dataclass(frozen=True, eq=False)
+class _TrialSource:
+    """What one trial's JSON text is made from."""
+
+    trial: FrozenTrial
+    trial_id: int
+    attributes: Mapping[str, Any]
+    has_picture: bool
+
+    def equals(self, other: _TrialSource) -> bool:
+        # The reader returns the same object for a finished trial each time.
+        return (
+            self.trial is other.trial
+            and self.trial_id == other.trial_id
+            and self.attributes == other.attributes
+            and self.has_picture == other.has_picture
+        )
 
 
 @dataclass(frozen=True)
-class _Written:
-    """One trial in JSON, and what it was made from."""
-
-    trial: FrozenTrial
-    attributes: Mapping[str, Any]
-    pictured: bool
-    text: str
+class _CachedTrial:
+    source: _TrialSource
+    json_text: str
 
 
 @dataclass
-class StudyDetail:
-    """WSGI middleware that answers ``GET /api/studies/ID?after=N``; the rest it passes on.
+class StudyDetails:
+    """WSGI middleware that answers ``GET /api/studies/ID?after=N`` and passes on the rest.
 
     Attributes:
         inner: Optuna's dashboard.
-        storage: What it shows.
-        drawn: What is added to it.
+        storage: The storage that it shows.
+        overlay: Adds notes, pictures and plots.
     """
 
     inner: WSGIApplication
     storage: ReaderStorage
-    drawn: Overlay
-    _written: defaultdict[int, dict[int, _Written]] = field(
+    overlay: Overlay
+    _cache: defaultdict[int, dict[int, _CachedTrial]] = field(
         default_factory=lambda: defaultdict(dict), init=False
     )
     _locks: defaultdict[int, threading.Lock] = field(
@@ -66,84 +82,100 @@ class StudyDetail:
     )
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """Serves one request."""
-        asked = _DETAIL.fullmatch(environ.get("PATH_INFO", ""))
+        """Answers one request."""
+        match = _STUDY_PATH.fullmatch(environ.get("PATH_INFO", ""))
         after = parse_qs(environ.get("QUERY_STRING", "")).get("after", ["0"])[-1]
         method = environ["REQUEST_METHOD"]
-        if method not in ("GET", "HEAD") or not asked or not after.isdecimal():
+        if method not in ("GET", "HEAD") or not match or not after.isdecimal():
             return self.inner(environ, start_response)
-        without = {"REQUEST_METHOD": "GET", "QUERY_STRING": f"after={_NO_TRIALS}"}
-        status, headers, body = call(self.inner, {**environ, **without})
+        without_trials = {"REQUEST_METHOD": "GET", "QUERY_STRING": f"after={_SKIP_ALL_TRIALS}"}
+        status, headers, body = call_wsgi(self.inner, {**environ, **without_trials})
         if status.startswith("200"):
-            body = self._with_trials(json.loads(body), int(asked[1]), int(after))
+            body = self._with_trials(json.loads(body), int(match[1]), int(after))
             headers = [(k, v) for k, v in headers if k.lower() != "content-length"]
             headers.append(("Content-Length", str(len(body))))
         start_response(status, headers)
         return [body] if method == "GET" else []
 
-    def prepare(self, study_id: int) -> None:
-        """Reads a study and writes its trials before somebody asks for them."""
+    def preload(self, study_id: int) -> None:
+        """Reads a study and fills the cache before the first request for it.
+
+        Args:
+            study_id: The study's id in the database.
+
+        Raises:
+            KeyError: There is no such study.
+        """
         with self._locks[study_id]:
-            stored, trials = self._update(study_id)
+            stored, cached = self._update(study_id)
         if stored is not None:
-            pictured = {w.trial.number for w in trials if w.pictured}
-            self.drawn.overview(stored, [w.trial for w in trials], pictured)
+            self.overlay.overview(stored, *_trials_and_pictures(cached))
 
     def _with_trials(self, study: dict[str, Any], study_id: int, after: int) -> bytes:
-        with self._locks[study_id]:  # one writes, the others take what it has written
-            stored, trials = self._update(study_id)
+        with self._locks[study_id]:  # one request fills the cache, the others use it
+            stored, cached = self._update(study_id)
+        trials, pictured = _trials_and_pictures(cached)
         if stored is not None:
-            pictured = {w.trial.number for w in trials if w.pictured}
-            note, plots = self.drawn.overview(stored, [w.trial for w in trials], pictured)
+            note, plots = self.overlay.overview(stored, trials, pictured)
             study["note"]["body"] = study["note"]["body"] or note
             study["plotly_graph_objects"] += plots
         if study["has_intermediate_values"] and len(trials) > MOST_CURVES:
-            # The trials keep their values; only the plot of all of them is left away.
+            # Only hides the plot of all curves; the trials keep their values.
             study["has_intermediate_values"] = False
             if stored is None:
-                figure = _best_curves([w.trial for w in trials], study["directions"][0])
+                figure = _best_curves(trials, study["directions"][0])
                 study["plotly_graph_objects"].append({"id": "curves", "graph_object": figure})
         del study["trials"]
-        texts = ", ".join([w.text for w in trials[after:]])
+        texts = ", ".join([c.json_text for c in cached[after:]])
         return f'{json.dumps(study)[:-1]}, "trials": [{texts}]}}'.encode()
 
-    def _update(self, study_id: int) -> tuple[StoredStudy | None, list[_Written]]:
-        written, kept = self._written[study_id], {}
-        notes: defaultdict[int, dict[str, Any]] = defaultdict(dict)
+    def _update(self, study_id: int) -> tuple[StoredStudy | None, list[_CachedTrial]]:
+        """Writes what has changed; returns the study (if searchae made it) and all its trials."""
+        attributes_of: defaultdict[int, dict[str, Any]] = defaultdict(dict)
         for key, value in self.storage.get_study_system_attrs(study_id).items():
-            if owner := _OF_A_TRIAL.match(key):
-                notes[int(owner[1])][key] = value
-        stored, trials = self.drawn.study(study_id), self.storage.get_all_trials(study_id)
-        pictured = self.drawn.pictured(stored, trials) if stored is not None else set()
+            if match := _TRIAL_ATTRIBUTE.match(key):
+                attributes_of[int(match[1])][key] = value
+        stored, trials = self.overlay.study(study_id), self.storage.get_all_trials(study_id)
+        # After the trials: none of them lacks an id then.
+        trial_ids = self.storage.trial_ids(study_id)
+        pictured = self.overlay.pictured(stored, trials) if stored is not None else set()
+        old, new = self._cache[study_id], {}
         for trial in trials:
-            attributes, has_one = notes.get(trial._trial_id, {}), trial.number in pictured
-            known = written.get(trial._trial_id)
-            # The reader hands out a finished trial as the same object each time.
-            if (
-                known is None
-                or known.trial is not trial
-                or known.attributes != attributes
-                or known.pictured != has_one
-            ):
-                document = _document(study_id, trial, attributes)
-                if stored is not None:
-                    note, files = self.drawn.trial(stored, trial, pictured=has_one)
-                    document["note"]["body"] = document["note"]["body"] or note
-                    document["artifacts"] += files
-                known = _Written(trial, attributes, has_one, _text(document, trial))
-            kept[trial._trial_id] = known
-        self._written[study_id] = kept
-        return stored, list(kept.values())
+            trial_id = trial_ids[trial.number]
+            attributes = attributes_of.get(trial_id, {})
+            source = _TrialSource(trial, trial_id, attributes, trial.number in pictured)
+            cached = old.get(trial.number)
+            if cached is None or not cached.source.equals(source):
+                cached = _CachedTrial(source, self._trial_json(stored, study_id, source))
+            new[trial.number] = cached
+        self._cache[study_id] = new
+        return stored, list(new.values())
+
+    def _trial_json(self, stored: StoredStudy | None, study_id: int, source: _TrialSource) -> str:
+        document = trial_document(
+            source.trial,
+            trial_id=source.trial_id,
+            study_id=study_id,
+            study_attributes=source.attributes,
+            hidden_attributes=(HISTORY,),  # shown as curves; the dashboard would cut its JSON
+        )
+        if stored is not None:
+            note, pictures = self.overlay.trial(
+                stored, source.trial, source.trial_id, has_picture=source.has_picture
+            )
+            document["note"]["body"] = document["note"]["body"] or note
+            document["artifacts"] += pictures
+        return trial_json(document, source.trial.intermediate_values)
 
 
-def call(
+def call_wsgi(
     app: WSGIApplication, environ: WSGIEnvironment
 ) -> tuple[str, list[tuple[str, str]], bytes]:
-    """Calls an application and waits for its whole answer: status, headers, body."""
-    answer: list[Any] = []
+    """Calls a WSGI application and returns its whole response: status, headers, body."""
+    response: list[Any] = []
 
     def start(status: str, headers: list[tuple[str, str]], _error: Any = None) -> Any:
-        answer[:] = [status, headers]
+        response[:] = [status, headers]
         return lambda _: None
 
     chunks = app(environ, start)
@@ -153,11 +185,17 @@ def call(
         close = getattr(chunks, "close", None)
         if close is not None:
             close()
-    return answer[0], answer[1], body
+    return response[0], response[1], body
+
+
+def _trials_and_pictures(cached: list[_CachedTrial]) -> tuple[list[FrozenTrial], set[int]]:
+    """Returns the trials, and the numbers of those with a picture."""
+    sources = [c.source for c in cached]
+    return [s.trial for s in sources], {s.trial.number for s in sources if s.has_picture}
 
 
 def _best_curves(trials: list[FrozenTrial], direction: str) -> str:
-    """A plotly figure: the intermediate values of the best trials, and of those that run."""
+    """Returns a plotly figure, as JSON, of the best and the running trials' values by step."""
     sign = -1 if direction == "maximize" else 1
     ended = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
     best = sorted(ended, key=lambda t: sign * t.values[0])[:BEST_CURVES]
@@ -180,30 +218,3 @@ def _best_curves(trials: list[FrozenTrial], direction: str) -> str:
         title += f", and of {len(running)} running"
     axes = {"xaxis": {"title": {"text": "Step"}}, "yaxis": {"title": {"text": "Objective Value"}}}
     return json.dumps({"data": lines, "layout": {"title": {"text": title}, **axes}})
-
-
-def _document(study_id: int, trial: FrozenTrial, attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """A trial as the dashboard itself writes it, but for what it has for each epoch."""
-    bare = copy.copy(trial)
-    bare.intermediate_values = {}
-    # The dashboard would write the beginning of it as text; its curves are drawn.
-    bare.user_attrs = {k: v for k, v in trial.user_attrs.items() if k != HISTORY}
-    document: dict[str, Any] = serialize_frozen_trial(study_id, bare, dict(attributes))
-    del document["intermediate_values"]
-    return document
-
-
-def _text(document: dict[str, Any], trial: FrozenTrial) -> str:
-    # By hand, since these are nearly all of it: the dashboard's own way takes six times as long.
-    curve = ", ".join(
-        [
-            f'{{"step": {step}, "value": {_number(value)}}}'
-            for step, value in sorted(trial.intermediate_values.items())
-        ]
-    )
-    return f'{json.dumps(document)[:-1]}, "intermediate_values": [{curve}]}}'
-
-
-def _number(value: float) -> str:
-    text = repr(value)
-    return f'"{text}"' if text in ("nan", "inf", "-inf") else text

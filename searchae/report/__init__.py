@@ -1,46 +1,57 @@
-"""A study as one HTML file, and its trials as tables for other tools."""
+"""A study's report as one HTML file, and its trials as tables for other tools."""
 
+from searchae.report.axes import epoch_axis, linear_ticks, log_axis, log_ticks
 from searchae.report.drawing import (
-    BAD,
-    BEST,
-    COMPLETE,
+    BAD_COLOUR,
+    BEST_COLOUR,
+    COMPLETE_COLOUR,
     GREY,
-    PRUNED,
+    PRUNED_COLOUR,
     Plot,
     blank_figure,
-    escaped,
-    log_axis,
+    escape_plotly_text,
+    join_curves,
 )
 from searchae.report.figures import curves_plot, history_plot, losses_plot
-from searchae.report.findings import Findings, Run, collect_findings, comparison_file, run_of
+from searchae.report.findings import (
+    Findings,
+    TrialRun,
+    collect_findings,
+    comparison_file,
+    trial_run,
+)
 from searchae.report.frame import trials, write_csv, write_parquet
-from searchae.report.markup import NONE, Section, plot, table
-from searchae.report.page import document, write_report
+from searchae.report.markup import EMPTY_CELL, HtmlSection, html_plot, html_table
+from searchae.report.page import html_document, write_report
 from searchae.report.tensorboard import write_tensorboard
 
 __all__ = [
-    "BAD",
-    "BEST",
-    "COMPLETE",
+    "BAD_COLOUR",
+    "BEST_COLOUR",
+    "COMPLETE_COLOUR",
+    "EMPTY_CELL",
     "GREY",
-    "NONE",
-    "PRUNED",
+    "PRUNED_COLOUR",
     "Findings",
+    "HtmlSection",
     "Plot",
-    "Run",
-    "Section",
+    "TrialRun",
     "blank_figure",
     "collect_findings",
     "comparison_file",
     "curves_plot",
-    "document",
-    "escaped",
+    "epoch_axis",
+    "escape_plotly_text",
     "history_plot",
+    "html_document",
+    "html_plot",
+    "html_table",
+    "join_curves",
+    "linear_ticks",
     "log_axis",
+    "log_ticks",
     "losses_plot",
-    "plot",
-    "run_of",
-    "table",
+    "trial_run",
     "trials",
     "write_csv",
     "write_parquet",

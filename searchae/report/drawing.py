@@ -1,35 +1,35 @@
-"""What the figures have in common: colours, axes, markers and limits.
+"""Colours, markers and other parts that the report's plotly figures share.
 
-Legible on light and on dark paper, one meaning a colour. Nothing needs WebGL, so that figures
-draw, and print, everywhere. Text and grid lines are of a neutral grey; a page may recolour them.
+Each colour has one meaning and is legible on light and dark backgrounds. No figure uses WebGL, so
+that all of them draw in every browser and can be printed. A page may recolour the grey of text and
+grid lines.
 """
 
 from __future__ import annotations
 
 import html
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from searchae.formatting import format_value
-from searchae.report.findings import Findings, Run
+from searchae.report.findings import Findings, TrialRun
 
-COMPLETE, PRUNED, BAD, BEST = "#3b8bd1", "#c9781a", "#d8572a", "#1a9a72"
-"""Apart for colour-blind eyes too; each state also has a marker of its own."""
+COMPLETE_COLOUR, PRUNED_COLOUR, BAD_COLOUR, BEST_COLOUR = "#3b8bd1", "#c9781a", "#d8572a", "#1a9a72"
+"""Distinguishable for colour-blind readers; each state also has its own marker."""
 GREY, GRID = "#7d858f", "rgba(125,133,143,0.25)"
 
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure with what to say of it.
+    """A plotly figure with its title and a note.
 
     Attributes:
-        name: Its id on a page, made of letters, digits and hyphens.
-        title: For people, and for those who cannot see it.
-        note: How to read it; what was left out; without a figure, why there is none.
-        figure: Plotly's; None where there is nothing to draw.
-        height_px: On a page.
+        name: Its id on a page, of letters, digits and hyphens.
+        title: The heading, also the text for screen readers.
+        note: How to read the figure and what it omits; without a figure, why there is none.
+        figure: A ``plotly.graph_objects.Figure``; None if there is nothing to draw.
+        height_px: Height on a page, in pixels.
     """
 
     name: str
@@ -40,7 +40,12 @@ class Plot:
 
 
 def blank_figure(*, x: str, y: str) -> Any:
-    """An empty figure with named axes."""
+    """Returns an empty plotly figure in the report's style.
+
+    Args:
+        x: Title of the horizontal axis.
+        y: Title of the vertical axis.
+    """
     from plotly import graph_objects
 
     axis = {
@@ -67,12 +72,19 @@ def blank_figure(*, x: str, y: str) -> Any:
     )
 
 
-def add_by_state(figure: Any, runs: Sequence[Run], *, x: Any, y: Any) -> None:
-    """Markers of trials, a trace a state."""
+def add_markers_by_state(figure: Any, runs: Sequence[TrialRun], *, x: Any, y: Any) -> None:
+    """Adds a marker for each trial, with one trace for each state.
+
+    Args:
+        figure: The plotly figure.
+        runs: The trials.
+        x: Function from a trial to its horizontal position.
+        y: The same for its vertical position.
+    """
     states = (
-        ("pruned", PRUNED, "x-thin", lambda r: r.row.state == "pruned"),
-        ("complete", COMPLETE, "circle", lambda r: r.is_good),
-        ("ended badly", BAD, "triangle-down-open", lambda r: bool(r.row.outcome)),
+        ("pruned", PRUNED_COLOUR, "x-thin", lambda r: r.row.state == "pruned"),
+        ("complete", COMPLETE_COLOUR, "circle", lambda r: r.is_good),
+        ("ended badly", BAD_COLOUR, "triangle-down-open", lambda r: bool(r.row.outcome)),
         ("running", GREY, "circle-open", lambda r: r.row.state in ("running", "waiting")),
     )
     size = 7 if len(runs) <= 300 else 5
@@ -92,28 +104,40 @@ def add_by_state(figure: Any, runs: Sequence[Run], *, x: Any, y: Any) -> None:
                 "size": size,
                 "line": {"color": colour, "width": 0 if symbol == "circle" else 1.5},
             },
-            text=[hover(r) for r in chosen],
+            text=[hover_text(r) for r in chosen],
             hovertemplate="%{text}<extra></extra>",
         )
 
 
-def add_star(figure: Any, runs: Sequence[Run], *, x: Any, y: Any, legend: bool = True) -> None:
-    """Marks the best."""
+def add_best_marker(figure: Any, runs: Sequence[TrialRun], *, x: Any, y: Any) -> None:
+    """Adds a star for the best trial.
+
+    Args:
+        figure: The plotly figure.
+        runs: The best trial; empty if there is none.
+        x: Function from a trial to its horizontal position.
+        y: The same for its vertical position.
+    """
     for run in runs:
         figure.add_scatter(
             x=[x(run)],
             y=[y(run)],
             mode="markers",
             name="best",
-            marker={"symbol": "star", "size": 14, "color": BEST},
-            text=[hover(run)],
+            marker={"symbol": "star", "size": 14, "color": BEST_COLOUR},
+            text=[hover_text(run)],
             hovertemplate="%{text}<extra></extra>",
-            showlegend=legend,
         )
 
 
 def add_baseline(figure: Any, found: Findings, xs: Iterable[float]) -> None:
-    """A dashed line at the baseline, as wide as ``xs``."""
+    """Adds a dashed line at the baseline's PSNR.
+
+    Args:
+        figure: The plotly figure.
+        found: The study's findings.
+        xs: Horizontal positions that the line spans.
+    """
     values = list(xs)
     figure.add_scatter(
         x=[min(values), max(values)],
@@ -125,68 +149,71 @@ def add_baseline(figure: Any, found: Findings, xs: Iterable[float]) -> None:
     )
 
 
-def hover(run: Run) -> str:
-    """What a trial says of itself when it is pointed at."""
-    lines = (escaped(f"{name} {format_value(v)}") for name, v in run.row.params.items())
-    return "<br>".join([hover_short(run), *lines])
+def hover_text(run: TrialRun) -> str:
+    """Returns the text shown when the mouse is on a trial: title and parameters."""
+    lines = (escape_plotly_text(f"{name} {format_value(v)}") for name, v in run.row.params.items())
+    return "<br>".join([hover_title(run), *lines])
 
 
-def hover_short(run: Run) -> str:
-    """The same without parameters, for where it is repeated for each epoch."""
+def hover_title(run: TrialRun) -> str:
+    """Returns a trial's number, state and PSNR."""
     row = run.row
     psnr = "" if row.psnr_db is None else f", {row.psnr_db:.2f} dB"
-    return f"<b>trial {row.number}</b>: {escaped(row.outcome or row.state)}{psnr}"
+    return f"<b>trial {row.number}</b>: {escape_plotly_text(row.outcome or row.state)}{psnr}"
 
 
-def escaped(text: str) -> str:
-    """Plotly reads a little HTML in its texts."""
+def escape_plotly_text(text: str) -> str:
+    """Escapes text for plotly, which interprets some HTML tags."""
     return html.escape(text, quote=False)
 
 
-def thinned(runs: Sequence[Run], limit: int) -> list[Run]:
-    """At most ``limit`` of them, at equal distances."""
+def thin_out(runs: Sequence[TrialRun], limit: int) -> list[TrialRun]:
+    """Returns at most ``limit`` of the trials, evenly spaced."""
     if len(runs) <= limit:
         return list(runs)
     return [runs[i * len(runs) // limit] for i in range(limit)]
 
 
-def left_out(shown: int, of: int, what: str) -> str:
-    """How many are drawn, if not all."""
+def drawn_note(shown: int, of: int, what: str) -> str:
+    """Returns a sentence about how many are drawn; empty if all are.
+
+    Args:
+        shown: How many are drawn.
+        of: How many there are.
+        what: What they are, in the plural.
+    """
     return f" Drawn: {shown:,} of {of:,} {what}." if shown < of else ""
 
 
-def log_axis(low: float, high: float, *, steps: Sequence[int] = (1,)) -> dict[str, Any]:
-    """A logarithmic axis from ``low`` to ``high``, its ticks written as numbers.
+def join_curves(
+    curves: Iterable[Mapping[int, float]],
+) -> tuple[list[int | None], list[float | None]]:
+    """Joins curves for one plotly trace, with gaps between them.
+
+    A figure of hundreds of traces is slow in a browser.
 
     Args:
-        low: Above 0.
-        high: The same.
-        steps: Ticks in each decade; where there are many decades, the first one only. Where
-            fewer than two of them lie in the range there are more.
+        curves: Each as value by epoch (or by another integer).
+
+    Returns:
+        x and y of all points; None ends each curve.
     """
-    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
-    decades = range(first, last + 1, 1 if last - first <= 4 else 2)
-    ticks = [s * 10.0**d for d in decades for s in (steps if last - first <= 2 else steps[:1])]
-    if sum(low <= t <= high for t in ticks) < 2:
-        ticks = [s * 10.0**d for d in decades for s in (1, 2, 5)]
-    if sum(low <= t <= high for t in ticks) < 2:
-        ticks = _even(low, high)
-    room = 0.04 * max(math.log10(high / low), 0.1)
-    return {
-        "type": "log",
-        "tickvals": ticks,
-        "ticktext": [f"{t:g}" for t in ticks],
-        "range": [math.log10(low) - room, math.log10(high) + room],
-    }
+    xs: list[int | None] = []
+    ys: list[float | None] = []
+    for curve in curves:
+        xs += [*curve, None]
+        ys += [*curve.values(), None]
+    return xs, ys
 
 
-def _even(low: float, high: float) -> list[float]:
-    """Three to six round numbers at even distances; of a range too narrow for them, its start."""
-    if high < low * 1.0001:
-        return [low]
-    decade = 10.0 ** math.floor(math.log10(high - low))
-    for step in (decade * s for s in (5, 2, 1, 0.5, 0.2, 0.1)):
-        ticks = [i * step for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
-        if len(ticks) >= 3:
-            return ticks
-    return [low]
+def add_epoch_curve(figure: Any, curve: Mapping[int, float], **style: Any) -> None:
+    """Adds one curve as a trace.
+
+    Args:
+        figure: The plotly figure.
+        curve: Value by epoch.
+        style: Further arguments of plotly's ``add_scatter``.
+    """
+    # A line through a single point would be invisible.
+    mode = "lines+markers" if len(curve) == 1 else "lines"
+    figure.add_scatter(**{"x": list(curve), "y": list(curve.values()), "mode": mode, **style})

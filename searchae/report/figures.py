@@ -1,4 +1,4 @@
-"""Findings -> plotly figures of the search and of its best trials."""
+"""Plotly figures of the search and of its best trials."""
 
 from __future__ import annotations
 
@@ -6,33 +6,35 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from searchae.report.axes import epoch_axis, log_axis
 from searchae.report.drawing import (
-    BEST,
-    COMPLETE,
+    BEST_COLOUR,
+    COMPLETE_COLOUR,
     GREY,
-    PRUNED,
+    PRUNED_COLOUR,
     Plot,
     add_baseline,
-    add_by_state,
-    add_star,
+    add_best_marker,
+    add_epoch_curve,
+    add_markers_by_state,
     blank_figure,
-    hover_short,
-    left_out,
-    log_axis,
-    thinned,
+    drawn_note,
+    hover_title,
+    join_curves,
+    thin_out,
 )
-from searchae.report.findings import Findings, Run, best_so_far
+from searchae.report.findings import Findings, TrialRun, best_so_far
 
-RANKS = (BEST, "#7b77d1", "#b5629b", "#3f9fbf", GREY)
-"""Of the best trials, in order."""
+RANK_COLOURS = (BEST_COLOUR, "#7b77d1", "#b5629b", "#3f9fbf", GREY)
+"""Colours of the best trials, in order."""
 MOST_CURVES, MOST_POINTS = 200, 2000
-TOP = 5
+TOP_TRIALS = 5
 
 
 def history_plot(found: Findings) -> Plot:
-    """PSNR of each trial by number, and the best so far."""
+    """Returns a plot of each trial's PSNR by trial number, and of the best PSNR so far."""
     name, title = "history", "PSNR by trial"
-    shown = thinned([r for r in found.runs if math.isfinite(r.psnr_db)], MOST_POINTS)
+    shown = thin_out([r for r in found.runs if math.isfinite(r.psnr_db)], MOST_POINTS)
     if not shown:
         return Plot(name, title, "No trial has ended an epoch yet.")
     figure = blank_figure(x="trial", y="validation PSNR, dB")
@@ -42,23 +44,23 @@ def history_plot(found: Findings) -> Plot:
         x=[n for n, _ in known],
         y=[v for _, v in known],
         mode="lines",
-        line={"shape": "hv", "color": BEST, "width": 2},
+        line={"shape": "hv", "color": BEST_COLOUR, "width": 2},
         name="best so far",
         hoverinfo="skip",
     )
-    add_by_state(figure, shown, x=lambda r: r.row.number, y=lambda r: r.psnr_db)
+    add_markers_by_state(figure, shown, x=lambda r: r.row.number, y=lambda r: r.psnr_db)
     add_baseline(figure, found, [r.row.number for r in found.runs])
-    add_star(figure, found.best[:1], x=lambda r: r.row.number, y=lambda r: r.psnr_db)
+    add_best_marker(figure, found.best[:1], x=lambda r: r.row.number, y=lambda r: r.psnr_db)
     note = (
         "A pruned trial stands at its PSNR when it was given up"
         + (", one that ended badly at the baseline" if found.summary.outcomes else "")
-        + f".{left_out(len(shown), len(found.runs), 'trials')}"
+        + f".{drawn_note(len(shown), len(found.runs), 'trials')}"
     )
     return Plot(name, title, note, figure, 420)
 
 
 def curves_plot(found: Findings) -> Plot:
-    """PSNR by epoch of all trials."""
+    """Returns a plot of PSNR by epoch of all trials, or of a sample of at most 200."""
     name, title = "curves", "PSNR by epoch"
     with_reports = [r for r in found.runs if r.reports]
     if not with_reports:
@@ -66,52 +68,53 @@ def curves_plot(found: Findings) -> Plot:
     top = {r.row.number for r in found.best[: MOST_CURVES // 2]}
     others = [r for r in with_reports if r.row.number not in top]
     shown = [r for r in with_reports if r.row.number in top]
-    shown += thinned(others, MOST_CURVES - len(shown))
+    shown += thin_out(others, MOST_CURVES - len(shown))
     figure = blank_figure(x="epoch", y="validation PSNR, dB")
-    crowd = min(0.7, max(0.35, 25 / len(shown)))
+    opacity = min(0.7, max(0.35, 25 / len(shown)))
     pruned = [r for r in shown if r.row.state == "pruned"]
     whole = [r for r in shown if r.row.state != "pruned"]
-    for label, runs, colour in (("pruned", pruned, PRUNED), ("complete", whole, COMPLETE)):
+    for label, runs, colour in (
+        ("pruned", pruned, PRUNED_COLOUR),
+        ("complete", whole, COMPLETE_COLOUR),
+    ):
         if runs:
             width = 1.2 if len(shown) <= 60 else 0.7
-            _add_curves(figure, runs, label, colour, opacity=crowd, width=width)
+            _add_curves(figure, runs, label, colour, opacity=opacity, width=width)
     if pruned:
         ends = [(r, *max(r.reports.items())) for r in pruned]
         figure.add_scatter(
             x=[e for _, e, _ in ends],
             y=[v for _, _, v in ends],
             mode="markers",
-            marker={"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": PRUNED}},
-            opacity=min(1.0, 2 * crowd),
-            text=[hover_short(r) for r, _, _ in ends],
+            marker={"symbol": "x-thin", "size": 6, "line": {"width": 1.5, "color": PRUNED_COLOUR}},
+            opacity=min(1.0, 2 * opacity),
+            text=[hover_title(r) for r, _, _ in ends],
             hovertemplate="%{text}<extra></extra>",
             showlegend=False,
         )
     for run in found.best[:1]:
-        _add_curves(figure, [run], "best", BEST, opacity=1, width=3)
+        _add_curves(figure, [run], "best", BEST_COLOUR, opacity=1, width=3)
     last = max(e for r in shown for e in r.reports)
     add_baseline(figure, found, [1, last])
-    figure.update_xaxes(**_epoch_axis(last))
-    note = "A cross marks where the pruner gave a trial up." + left_out(
+    figure.update_xaxes(**epoch_axis(last))
+    note = "A cross marks where the pruner gave a trial up." + drawn_note(
         len(shown), len(with_reports), "curves"
     )
     return Plot(name, title, note, figure, 420)
 
 
 def losses_plot(found: Findings) -> Plot:
-    """Training and validation loss of the best trials."""
+    """Returns a plot of the best trials' training and validation loss by epoch."""
     name, title = "losses", "Loss by epoch"
-    runs = [r for r in found.best[:TOP] if r.history]
+    runs = [r for r in found.best[:TOP_TRIALS] if r.history]
     if not runs:
         return Plot(name, title, "Not recorded for this study's best trials.")
     figure = blank_figure(x="epoch", y="mean squared error")
-    for run, colour in zip(runs, RANKS, strict=False):
-        epochs = list(range(1, len(run.history["val_mse"]) + 1))
+    for run, colour in zip(runs, RANK_COLOURS, strict=False):
         for column, dash in (("val_mse", "solid"), ("train_mse", "dot")):
-            figure.add_scatter(
-                x=epochs,
-                y=list(run.history[column]),
-                mode="lines+markers" if len(epochs) == 1 else "lines",
+            add_epoch_curve(
+                figure,
+                run.history_by_epoch(column),
                 line={"color": colour, "width": 2 if dash == "solid" else 1.5, "dash": dash},
                 name=f"trial {run.row.number}",
                 legendgroup=str(run.row.number),
@@ -119,52 +122,38 @@ def losses_plot(found: Findings) -> Plot:
                 hovertemplate=f"trial {run.row.number}, epoch %{{x}}<br>"
                 f"{column} %{{y:.3g}}<extra></extra>",
             )
-    figure.update_xaxes(**_epoch_axis(max(len(r.history["val_mse"]) for r in runs)))
+    figure.update_xaxes(**epoch_axis(max(len(r.history["val_mse"]) for r in runs)))
     values = [v for r in runs for c in ("val_mse", "train_mse") for v in r.history[c]]
-    figure.update_yaxes(**log_axis(min(values), max(values), steps=(1, 2, 5)))
+    figure.update_yaxes(**log_axis(min(values), max(values)))
     note = "Solid: validation. Dotted: training, taken while the weights changed."
     return Plot(name, title, note, figure)
 
 
 def sparsity_plot(found: Findings) -> Plot:
-    """Share of latents near zero of the best trials."""
+    """Returns a plot of the share of near-zero latents by epoch, for the best trials."""
     name, title = "sparsity", "Sparsity by epoch"
-    runs = [r for r in found.best[:TOP] if r.history]
+    runs = [r for r in found.best[:TOP_TRIALS] if r.history]
     if not runs:
         return Plot(name, title, "Not recorded for this study's best trials.")
     figure = blank_figure(x="epoch", y="share near zero")
-    for run, colour in zip(runs, RANKS, strict=False):
-        values = list(run.history["sparsity"])
-        figure.add_scatter(
-            x=list(range(1, len(values) + 1)),
-            y=values,
-            mode="lines+markers" if len(values) == 1 else "lines",
+    for run, colour in zip(runs, RANK_COLOURS, strict=False):
+        add_epoch_curve(
+            figure,
+            run.history_by_epoch("sparsity"),
             line={"color": colour, "width": 2},
             name=f"trial {run.row.number}",
             hovertemplate=f"trial {run.row.number}, epoch %{{x}}<br>%{{y:.1%}}<extra></extra>",
         )
-    figure.update_xaxes(**_epoch_axis(max(len(r.history["sparsity"]) for r in runs)))
+    figure.update_xaxes(**epoch_axis(max(len(r.history["sparsity"]) for r in runs)))
     figure.update_yaxes(tickformat="~%", rangemode="tozero")
     return Plot(name, title, "Share of latents (or weights) below 0.001 in magnitude.", figure)
 
 
-def _epoch_axis(last: int) -> dict[str, Any]:
-    """Whole epochs, with room for a line's ends."""
-    room = 0.02 * last + 0.1
-    return {"range": [1 - room, last + room], **({"dtick": 1} if last <= 10 else {})}
-
-
 def _add_curves(
-    figure: Any, runs: Sequence[Run], label: str, colour: str, *, opacity: float, width: float
+    figure: Any, runs: Sequence[TrialRun], label: str, colour: str, *, opacity: float, width: float
 ) -> None:
-    """Curves of one kind as one trace, with gaps between them."""
-    xs: list[int | None] = []
-    ys: list[float | None] = []
-    texts: list[str] = []
-    for run in runs:
-        xs += [*run.reports, None]
-        ys += [*run.reports.values(), None]
-        texts += [hover_short(run)] * (len(run.reports) + 1)
+    """Adds the PSNR curves of trials of one kind as one trace."""
+    xs, ys = join_curves(r.reports for r in runs)
     figure.add_scatter(
         x=xs,
         y=ys,
@@ -172,6 +161,6 @@ def _add_curves(
         line={"color": colour, "width": width},
         opacity=opacity,
         name=label,
-        text=texts,
+        text=[hover_title(r) for r in runs for _ in range(len(r.reports) + 1)],
         hovertemplate="%{text}<br>epoch %{x}: %{y:.2f} dB<extra></extra>",
     )

@@ -1,11 +1,9 @@
-"""Study -> frozen findings: all that the report, its figures and its tables are made from."""
+"""A snapshot of a study with everything that the report, its figures and its tables show."""
 
 from __future__ import annotations
 
-import copy
 import json
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,12 +11,10 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from searchae.config import StudySpec
-from searchae.formatting import format_count
+from searchae.report.importances import Importances, parameter_importances
 from searchae.study import (
     ERROR,
     OUTCOME,
@@ -37,22 +33,22 @@ from searchae.study import (
     trial_row,
 )
 
-MOST_PICTURES = 5
-FEWEST_FOR_IMPORTANCES, TOP_SHARE, FEWEST_TOP = 10, 0.1, 12
+MAX_PICTURES = 5
 
 
 @dataclass(frozen=True)
-class Run:
-    """One trial, with its epochs.
+class TrialRun:
+    """One trial with its values by epoch.
 
     Attributes:
-        row: What the tables say of it.
-        reports: Validation PSNR in dB by epoch, the finite ones, in order.
-        history: Columns of ``history.COLUMNS``, one value an epoch; empty if none was kept.
-        runtime: Where it ran, as its worker noted it.
-        error: How it ended badly, if it did.
-        started: Local time; None before.
-        ended: The same.
+        row: Number, state, parameters and result.
+        reports: Validation PSNR in dB by epoch; finite values only, in order.
+        history: The columns ``HISTORY_COLUMNS``, with one value per epoch from the first on;
+            empty if none was stored.
+        runtime: Host, device and versions, as the worker stored them.
+        error: The error message, if the trial ended badly.
+        started: Start in local time; None before it.
+        ended: End in local time; None before it.
     """
 
     row: TrialRow
@@ -70,49 +66,38 @@ class Run:
 
     @property
     def psnr_db(self) -> float:
-        """Its PSNR in dB so far; NaN before the first epoch."""
+        """Its latest PSNR in dB; NaN before the first epoch has ended."""
         return math.nan if self.row.psnr_db is None else self.row.psnr_db
 
-
-@dataclass(frozen=True)
-class Importances:
-    """How much each searched parameter sets the best trials apart from the others.
-
-    Attributes:
-        shares: Parameter -> share, the largest first; they add up to 1. Empty if not known.
-        top: How many of the best trials were set against all.
-        trials: How many trials had ended.
-        missing: Why there are none, if so.
-    """
-
-    shares: dict[str, float]
-    top: int = 0
-    trials: int = 0
-    missing: str = ""
+    def history_by_epoch(self, column: str) -> dict[int, float]:
+        """Returns a column of the history as value by epoch."""
+        return dict(enumerate(self.history[column], start=1))
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A study as it stood at one moment.
+    """A snapshot of a study.
 
     Attributes:
-        summary: Its figures in short.
-        spec: What it searched.
-        runs: Its own trials in order, those of a warm start left out.
-        best: The good ones, the best first.
-        importances: Of the searched parameters.
-        splits: ``data.describe`` of its images; empty where an older searchae made the study.
-        data_hash: Of its images.
-        versions: That it was made with.
-        pictures: Number -> PNG of originals and reconstructions, for the best trials that have one.
-        taken_at: When, in local time with its zone.
-        comparison: What ``searchae compare`` found last, as its JSON has it; None without.
+        summary: The study's summary.
+        spec: The study's specification.
+        runs: The study's own trials by number, without those of a warm start.
+        best: The trials with a result, the best first.
+        importances: Importances of the searched parameters.
+        splits: Sizes of the data splits and of an image; empty if an older searchae made the
+            study.
+        data_hash: SHA-256 of all splits.
+        versions: Versions of the packages that made the study.
+        pictures: PNG of originals and reconstructions by trial number, for the best trials that
+            have one.
+        taken_at: Time of the snapshot, local time with its zone.
+        comparison: The last result of ``searchae compare``, as JSON; None if there is none.
     """
 
     summary: Summary
     spec: StudySpec
-    runs: tuple[Run, ...]
-    best: tuple[Run, ...]
+    runs: tuple[TrialRun, ...]
+    best: tuple[TrialRun, ...]
     importances: Importances
     splits: dict[str, Any]
     data_hash: str
@@ -122,7 +107,7 @@ class Findings:
     comparison: dict[str, Any] | None = None
 
     def document(self) -> dict[str, Any]:
-        """The figures' data in short, as ``--json`` prints it."""
+        """Returns the figures' data as a JSON document, as ``searchae report --json`` prints it."""
         return {
             **self.summary.document(),
             "history": [
@@ -146,23 +131,25 @@ class Findings:
 
 
 def collect_findings(stored: StoredStudy, *, artifacts: Path | None) -> Findings:
-    """Reads a study as it stands now.
+    """Takes a snapshot of a study.
 
     Args:
         stored: The study.
-        artifacts: The folder that its workers shared; pictures come from there. Without it
-            pictures and importances, which take long, are left out.
+        artifacts: The workers' artifact folder, with the pictures and the last comparison. If
+            None, these and the importances (which take long to compute) are left out.
     """
     attributes = stored.study.user_attrs
     own = _own(stored)
-    runs = tuple(run_of(stored.spec, t) for t in own)
+    runs = tuple(trial_run(stored.spec, t) for t in own)
     ranked = sorted((r for r in runs if r.is_good), key=lambda r: (-r.psnr_db, r.row.number))
     return Findings(
         summary=summarize(stored, Coordinator(stored)),
         spec=stored.spec,
         runs=runs,
         best=tuple(ranked),
-        importances=importances(own) if artifacts else Importances({}, missing="left out"),
+        importances=parameter_importances(own)
+        if artifacts
+        else Importances({}, missing="left out"),
         splits=attributes.get(SPLITS, {}),
         data_hash=stored.data_hash,
         versions=attributes.get(VERSIONS, {}),
@@ -175,12 +162,12 @@ def collect_findings(stored: StoredStudy, *, artifacts: Path | None) -> Findings
 
 
 def comparison_file(artifacts: Path, study: str) -> Path:
-    """Where ``searchae compare`` leaves what it found."""
+    """Returns the path of the file with the last result of ``searchae compare``."""
     return artifacts / study / "compare" / "comparison.json"
 
 
 def _comparison(file: Path, stored: StoredStudy) -> dict[str, Any] | None:
-    """One of other images, or of a study of that name that is gone, is none."""
+    """Reads the last comparison; None if it cannot be read or belongs to other images."""
     try:
         found: dict[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError):
@@ -188,9 +175,9 @@ def _comparison(file: Path, stored: StoredStudy) -> dict[str, Any] | None:
     return found if found.get("data_hash") == stored.data_hash else None
 
 
-def runs_of(stored: StoredStudy) -> tuple[Run, ...]:
-    """A study's own trials as they stand now, in order."""
-    return tuple(run_of(stored.spec, t) for t in _own(stored))
+def read_trial_runs(stored: StoredStudy) -> tuple[TrialRun, ...]:
+    """Reads a study's own trials, without those of a warm start, by number."""
+    return tuple(trial_run(stored.spec, t) for t in _own(stored))
 
 
 def _own(stored: StoredStudy) -> list[FrozenTrial]:
@@ -198,88 +185,23 @@ def _own(stored: StoredStudy) -> list[FrozenTrial]:
     return [t for t in trials if WARM_START not in t.user_attrs]
 
 
-def best_so_far(runs: Sequence[Run]) -> list[float | None]:
-    """The best PSNR in dB after each trial, by their numbers; None before the first good one."""
+def best_so_far(runs: Sequence[TrialRun]) -> list[float | None]:
+    """Returns the best PSNR in dB up to each trial; None before the first trial with a result."""
     good = (run.psnr_db if run.is_good else -math.inf for run in runs)
     return [None if best == -math.inf else best for best in accumulate(good, max)]
 
 
-def importances(trials: Sequence[FrozenTrial]) -> Importances:
-    """What sets the best trials apart, by PED-ANOVA, which knows conditional parameters.
+def trial_run(spec: StudySpec, trial: FrozenTrial) -> TrialRun:
+    """Converts one of Optuna's trials.
 
-    The best tenth is set against all trials, but no fewer than twelve or half of them: where a
-    handful lie in a range is chance. Pruned trials are among them, with the PSNR that they had
-    come to: of those trained to their end alone, a choice that the pruner always stopped would
-    seem not to matter.
+    Args:
+        spec: The study's specification.
+        trial: The trial.
     """
-    states = (TrialState.COMPLETE, TrialState.PRUNED)
-    ended = [c for c in (_as_complete(t) for t in trials if t.state in states) if c.values]
-    count = len(ended)
-    if count < FEWEST_FOR_IMPORTANCES:
-        return Importances(
-            {},
-            trials=count,
-            missing=f"{format_count(count, 'trial')} ended; importances take at least "
-            f"{FEWEST_FOR_IMPORTANCES}",
-        )
-    if len({t.values[0] for t in ended}) == 1:
-        return Importances({}, trials=count, missing="all trials came to the same PSNR")
-    if not any(t.params for t in ended):
-        return Importances({}, trials=count, missing="nothing was searched")
-    top = _top([t.values[0] for t in ended])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        shares = get_param_importances(
-            _in_memory(ended),
-            evaluator=PedAnovaImportanceEvaluator(target_quantile=(top - 0.5) / count),
-        )
-    ordered = sorted(shares.items(), key=lambda item: -item[1])
-    return Importances({name: float(share) for name, share in ordered}, top=top, trials=count)
-
-
-def _top(values: Sequence[float]) -> int:
-    """How many trials are the best; fewer than all, since they do not all have one value."""
-    count = len(values)
-    cut = max(math.ceil(TOP_SHARE * count), min(FEWEST_TOP, count // 2))
-    lowest = sorted(values, reverse=True)[cut - 1]
-    top = sum(v >= lowest for v in values)
-    # Those that ended badly share one value, and may be more than half.
-    return top if top < count else sum(v > lowest for v in values)
-
-
-def _as_complete(trial: FrozenTrial) -> FrozenTrial:
-    """The trial as one that Optuna's importances look at; without a value if it told none."""
-    ended = copy.copy(trial)
-    ended.state, ended.value = TrialState.COMPLETE, _came_to(trial)
-    return ended
-
-
-def _came_to(trial: FrozenTrial) -> float | None:
-    """The PSNR in dB that a trial ended with; None if it told no number."""
-    if trial.values:
-        return float(trial.values[0])
-    told = [v for _, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)]
-    return told[-1] if told else None
-
-
-def _in_memory(trials: Sequence[FrozenTrial]) -> optuna.Study:
-    """A study of just these trials: no other state is looked at, and no database."""
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        study = optuna.create_study(direction="maximize")
-    finally:
-        optuna.logging.set_verbosity(before)
-    study.add_trials(trials)
-    return study
-
-
-def run_of(spec: StudySpec, trial: FrozenTrial) -> Run:
-    """One of Optuna's trials, with its epochs."""
     attributes: Mapping[str, Any] = trial.user_attrs
     reports = sorted(trial.intermediate_values.items())
     runtime = attributes.get(RUNTIME, {})
-    return Run(
+    return TrialRun(
         row=trial_row(spec, trial),
         reports={epoch: value for epoch, value in reports if math.isfinite(value)},
         history=history_columns(attributes),
@@ -290,9 +212,9 @@ def run_of(spec: StudySpec, trial: FrozenTrial) -> Run:
     )
 
 
-def _pictures(folder: Path, ranked: Sequence[Run]) -> dict[int, bytes]:
+def _pictures(folder: Path, ranked: Sequence[TrialRun]) -> dict[int, bytes]:
     found = {
         r.row.number: read_picture(folder, r.row.number, psnr_db=r.psnr_db)
-        for r in ranked[:MOST_PICTURES]
+        for r in ranked[:MAX_PICTURES]
     }
     return {number: png for number, png in found.items() if png is not None}

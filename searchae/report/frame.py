@@ -1,4 +1,4 @@
-"""Trials as a data frame: rows for pandas, a CSV file, a Parquet file."""
+"""Trials as a table: rows for ``pandas.DataFrame``, a CSV file or a Parquet file."""
 
 from __future__ import annotations
 
@@ -13,49 +13,56 @@ from typing import Any
 from searchae.config import StudySpec
 from searchae.errors import NoStudyError, UserError
 from searchae.files import atomic_file
-from searchae.report.findings import Run, runs_of
+from searchae.report.findings import TrialRun, read_trial_runs
 from searchae.storage import connect, masked_url, parse_url
 from searchae.study import load_study
 
-LAST = ("train_mse", "val_mse", "psnr_of_mse_db", "sparsity")
-"""Of the history: the last epoch's."""
+LAST_EPOCH_COLUMNS = ("train_mse", "val_mse", "psnr_of_mse_db", "sparsity")
+"""Columns of the history whose value after the last epoch is in the table."""
 
 
 def trials(study: str, storage: str = "sqlite:///searchae.db") -> list[dict[str, Any]]:
-    """A study's trials, a row each: ``pandas.DataFrame(trials("svhn"))``.
+    """Returns one row per trial of a study, for example for ``pandas.DataFrame(trials("svhn"))``.
 
     Args:
-        study: Its name.
+        study: The study's name.
         storage: The database's URL.
 
     Returns:
-        See ``rows``.
+        One dict per trial; see ``rows``.
 
     Raises:
-        StorageError: The database cannot be read, or the study is not in it.
+        NoStudyError: There is no such database, or no such study in it.
+        StorageError: The database cannot be read, or searchae did not make the study.
     """
     url = parse_url(storage)
-    # Connecting would make the file.
+    # Connecting to a missing SQLite file would create it.
     if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
         raise NoStudyError(f"{masked_url(storage)}: there is no such database")
     stored = load_study(connect(storage), study)
-    return rows(stored.spec, runs_of(stored))
+    return rows(stored.spec, read_trial_runs(stored))
 
 
-def rows(spec: StudySpec, runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """One row a trial, all with the same keys in the same order.
+def rows(spec: StudySpec, runs: Sequence[TrialRun]) -> list[dict[str, Any]]:
+    """Returns one row per trial, all with the same keys in the same order.
 
-    Times are ISO 8601 in UTC. Parameters are called ``params_NAME``, as in Optuna's own frames;
-    lists are written as JSON.
+    Times are in UTC, in ISO 8601 format. Parameters are named ``params_NAME``, as in Optuna's
+    ``Study.trials_dataframe``. Lists are JSON text.
 
-    Returns:
-        Rows that ``pandas.DataFrame`` takes as they are.
+    Args:
+        spec: The study's specification.
+        runs: The trials.
     """
     return [_row(spec, run) for run in runs]
 
 
-def write_csv(path: Path, spec: StudySpec, runs: Sequence[Run]) -> None:
-    """Writes the rows as CSV; what is not known is left empty.
+def write_csv(path: Path, spec: StudySpec, runs: Sequence[TrialRun]) -> None:
+    """Writes the rows as a CSV file; unknown values are empty.
+
+    Args:
+        path: The file.
+        spec: The study's specification.
+        runs: The trials.
 
     Raises:
         OSError: The file cannot be written.
@@ -68,8 +75,13 @@ def write_csv(path: Path, spec: StudySpec, runs: Sequence[Run]) -> None:
         file.write(text.getvalue().encode())
 
 
-def write_parquet(path: Path, spec: StudySpec, runs: Sequence[Run]) -> None:
-    """Writes the rows as Parquet, each column with its type.
+def write_parquet(path: Path, spec: StudySpec, runs: Sequence[TrialRun]) -> None:
+    """Writes the rows as a Parquet file with typed columns.
+
+    Args:
+        path: The file.
+        spec: The study's specification.
+        runs: The trials.
 
     Raises:
         UserError: pyarrow is not installed.
@@ -82,14 +94,16 @@ def write_parquet(path: Path, spec: StudySpec, runs: Sequence[Run]) -> None:
         raise UserError(
             "--parquet needs pyarrow: pip install 'searchae[parquet]', or use --csv"
         ) from None
-    schema = pyarrow.schema([(name, _type(pyarrow, kind)) for name, kind in _columns(spec).items()])
+    schema = pyarrow.schema(
+        [(name, _pyarrow_type(pyarrow, kind)) for name, kind in _columns(spec).items()]
+    )
     table = pyarrow.Table.from_pylist(rows(spec, runs), schema=schema)
     with atomic_file(path) as file:
         parquet.write_table(table, file)
 
 
 def _columns(spec: StudySpec) -> dict[str, type]:
-    """Every column's name and type."""
+    """Returns the type of each column, by name."""
     return {
         "number": int,
         "state": str,
@@ -103,12 +117,12 @@ def _columns(spec: StudySpec) -> dict[str, type]:
         "device": str,
         "precision": str,
         "kernels": str,
-        **dict.fromkeys(LAST, float),
-        **{f"params_{p.name}": _kind(p.choices, integer=p.integer) for p in spec.space},
+        **dict.fromkeys(LAST_EPOCH_COLUMNS, float),
+        **{f"params_{p.name}": _parameter_type(p.choices, integer=p.integer) for p in spec.space},
     }
 
 
-def _kind(choices: Sequence[Any], *, integer: bool) -> type:
+def _parameter_type(choices: Sequence[Any], *, integer: bool) -> type:
     if not choices:
         return int if integer else float
     kinds = {type(c) for c in choices}
@@ -117,7 +131,7 @@ def _kind(choices: Sequence[Any], *, integer: bool) -> type:
     return kinds.pop() if len(kinds) == 1 and kinds <= {bool, int, float, str} else str
 
 
-def _type(pyarrow: Any, kind: type) -> Any:
+def _pyarrow_type(pyarrow: Any, kind: type) -> Any:
     types = {
         int: pyarrow.int64(),
         float: pyarrow.float64(),
@@ -127,11 +141,11 @@ def _type(pyarrow: Any, kind: type) -> Any:
     return types[kind]
 
 
-def _row(spec: StudySpec, run: Run) -> dict[str, Any]:
+def _row(spec: StudySpec, run: TrialRun) -> dict[str, Any]:
     row = run.row
     params = {}
     for p in spec.space:
-        kind, value = _kind(p.choices, integer=p.integer), row.params.get(p.name)
+        kind, value = _parameter_type(p.choices, integer=p.integer), row.params.get(p.name)
         as_text = kind is str and value is not None and not isinstance(value, str)
         params[f"params_{p.name}"] = json.dumps(value) if as_text else value
     return {
@@ -144,7 +158,7 @@ def _row(spec: StudySpec, run: Run) -> dict[str, Any]:
         "started": _utc(run.started),
         "ended": _utc(run.ended),
         **{name: run.runtime.get(name) for name in ("host", "device", "precision", "kernels")},
-        **{name: run.history[name][-1] if run.history else None for name in LAST},
+        **{name: run.history[name][-1] if run.history else None for name in LAST_EPOCH_COLUMNS},
         **params,
     }
 

@@ -1,4 +1,4 @@
-"""Pieces of the report's HTML. Whatever text they are given is escaped here."""
+"""HTML for the report's sections, figures and tables. Text arguments are escaped here."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from html import escape
 
 from searchae.report.drawing import Plot
 
-NONE = "-"
-"""In a table, where there is nothing."""
+EMPTY_CELL = "-"
+"""Text of a table cell without a value."""
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the page.
+class HtmlSection:
+    """A section of a page.
 
     Attributes:
-        name: Its anchor.
-        title: Its heading; empty for the first.
-        body: HTML, in which ``plot`` has left places for figures.
-        plots: Those figures.
+        name: The section's HTML id.
+        title: The heading; empty for none.
+        body: HTML; ``html_plot`` makes the places of the figures in it.
+        plots: The figures.
     """
 
     name: str
@@ -29,26 +29,38 @@ class Section:
     plots: tuple[Plot, ...] = ()
 
 
-def plot(p: Plot, *, level: int = 3) -> str:
-    """The place of a figure, with its title and how to read it."""
-    note = f'<p class="note">{escape(p.note)}</p>' if p.note else ""
+def html_plot(plot: Plot, *, level: int = 3) -> str:
+    """Returns the HTML of a figure: its title, an empty element that plotly fills, and its note.
+
+    Args:
+        plot: The figure.
+        level: Of the heading, 1 to 6.
+    """
+    note = f'<p class="note">{escape(plot.note)}</p>' if plot.note else ""
     place = ""
-    if p.figure is not None:
+    if plot.figure is not None:
         place = (
-            f'<div class="plot" id="{escape(p.name)}" role="img" '
-            f'aria-label="{escape(p.title)}" style="height:{p.height_px}px"></div>'
+            f'<div class="plot" id="{escape(plot.name)}" role="img" '
+            f'aria-label="{escape(plot.title)}" style="height:{plot.height_px}px"></div>'
         )
-    return f"<figure><h{level}>{escape(p.title)}</h{level}>{place}{note}</figure>"
+    return f"<figure><h{level}>{escape(plot.title)}</h{level}>{place}{note}</figure>"
 
 
-def table(
+def html_table(
     head: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
     numeric: Iterable[int] = (),
     wrap: bool = False,
 ) -> str:
-    """A table of texts, which are escaped here; ``numeric`` columns stand to the right."""
+    """Returns an HTML table.
+
+    Args:
+        head: Column headings; empty for a table whose first column holds the headings.
+        rows: The cells' texts.
+        numeric: Indices of the columns to align right.
+        wrap: Whether long cells may break into several lines.
+    """
     right = set(numeric)
 
     def cell(tag: str, i: int, text: str) -> str:

@@ -1,4 +1,4 @@
-"""Findings -> one HTML file that needs nothing else: no network, no folder, no server."""
+"""The report as one self-contained HTML file, which needs no network and no server."""
 
 from __future__ import annotations
 
@@ -10,51 +10,48 @@ from pathlib import Path
 
 from searchae.files import atomic_file
 from searchae.report.findings import Findings
-from searchae.report.markup import Section
+from searchae.report.markup import HtmlSection
 from searchae.report.sections import SECTIONS
 
 _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 )
-"""For the browser: whatever the page holds, it may not ask anybody for anything."""
+"""Content security policy: the page may not load anything from elsewhere."""
 
 
 def report_page(
-    found: Findings, sections: Sequence[Callable[[Findings], Section | None]] = SECTIONS
+    found: Findings, sections: Sequence[Callable[[Findings], HtmlSection | None]] = SECTIONS
 ) -> str:
-    """The report.
+    """Returns the report as an HTML document, about 5 MB, nearly all of it plotly's script.
 
     Args:
-        found: What it says.
-        sections: Its parts, in order.
-
-    Returns:
-        A whole HTML document, about 5 MB, nearly all of it plotly's script.
+        found: The study's findings.
+        sections: Functions that make the sections, in order; one may return None for no section.
     """
     parts = [s for s in (make(found) for make in sections) if s is not None]
-    return document(parts, heading=found.summary.study, brand="searchae report")
+    return html_document(parts, heading=found.summary.study, brand="searchae report")
 
 
-def document(parts: Sequence[Section], *, heading: str, brand: str) -> str:
-    """A whole HTML document of sections.
+def html_document(sections: Sequence[HtmlSection], *, heading: str, brand: str) -> str:
+    """Returns a complete HTML document.
 
     Args:
-        parts: In order.
-        heading: What it is about.
-        brand: A line above it: what the document is.
+        sections: The sections, in order.
+        heading: The heading: what the document is about.
+        brand: The line above the heading: which command made the document.
     """
     from plotly.offline import get_plotlyjs
 
     charts = {
         p.name: json.loads(p.figure.to_json())
-        for s in parts
+        for s in sections
         for p in s.plots
         if p.figure is not None
     }
     title = f"searchae: {heading}"
-    here = files("searchae.report")
-    links = "".join(f'<a href="#{s.name}">{escape(s.title)}</a>' for s in parts if s.title)
-    body = "\n".join(_section(s) for s in parts)
+    package = files("searchae.report")
+    links = "".join(f'<a href="#{s.name}">{escape(s.title)}</a>' for s in sections if s.title)
+    body = "\n".join(_section(s) for s in sections)
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -65,7 +62,7 @@ def document(parts: Sequence[Section], *, heading: str, brand: str) -> str:
 <title>{escape(title)}</title>
 <link rel="icon" href="data:,">
 <style>
-{(here / "page.css").read_text(encoding="utf-8")}
+{(package / "page.css").read_text(encoding="utf-8")}
 </style>
 </head>
 <body>
@@ -75,10 +72,10 @@ def document(parts: Sequence[Section], *, heading: str, brand: str) -> str:
 {body}
 </main>
 <noscript><p class="warning">The plots need JavaScript.</p></noscript>
-<script type="application/json" id="charts">{_for_script(charts)}</script>
+<script type="application/json" id="charts">{_script_json(charts)}</script>
 <script>{get_plotlyjs()}</script>
 <script>
-{(here / "page.js").read_text(encoding="utf-8")}
+{(package / "page.js").read_text(encoding="utf-8")}
 </script>
 </body>
 </html>
@@ -86,7 +83,11 @@ def document(parts: Sequence[Section], *, heading: str, brand: str) -> str:
 
 
 def write_report(path: Path, found: Findings) -> None:
-    """Writes the report, whole or not at all.
+    """Writes the report atomically.
+
+    Args:
+        path: The file.
+        found: The study's findings.
 
     Raises:
         OSError: The file cannot be written.
@@ -96,11 +97,11 @@ def write_report(path: Path, found: Findings) -> None:
         file.write(content)
 
 
-def _section(section: Section) -> str:
+def _section(section: HtmlSection) -> str:
     heading = f"<h2>{escape(section.title)}</h2>\n" if section.title else ""
     return f'<section id="{escape(section.name)}">\n{heading}{section.body}\n</section>'
 
 
-def _for_script(document: object) -> str:
-    """JSON in which no text can end the script that it stands in."""
+def _script_json(document: object) -> str:
+    """Returns JSON that is safe inside a ``<script>`` element."""
     return json.dumps(document, allow_nan=False).replace("<", "\\u003c")

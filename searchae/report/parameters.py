@@ -1,4 +1,4 @@
-"""Findings -> plotly figures of the searched parameters."""
+"""Plotly figures of the searched parameters."""
 
 from __future__ import annotations
 
@@ -8,71 +8,72 @@ from collections.abc import Sequence
 from typing import Any
 
 from searchae.config import Parameter
+from searchae.report.axes import log_axis
 from searchae.report.drawing import (
-    BEST,
-    COMPLETE,
+    BEST_COLOUR,
+    COMPLETE_COLOUR,
     GREY,
     Plot,
-    add_by_state,
-    add_star,
+    add_best_marker,
+    add_markers_by_state,
     blank_figure,
-    escaped,
-    hover,
-    left_out,
-    log_axis,
-    thinned,
+    drawn_note,
+    escape_plotly_text,
+    hover_text,
+    join_curves,
+    thin_out,
 )
-from searchae.report.findings import Findings, Run
+from searchae.report.findings import Findings, TrialRun
 
-MOST_LINES, MOST_POINTS = 200, 1000
+MAX_LINES, MAX_POINTS = 200, 1000
 NOT_SAMPLED = -0.14
-"""Where a trial without a value crosses a parameter's row, which goes from 0 to 1."""
+"""Position on a parameter's axis, from 0 to 1, of a trial without a value for it."""
 
 
 def importances_plot(found: Findings) -> Plot:
-    """The share of each parameter in what sets the best trials apart."""
+    """Returns a bar chart of the parameters' importances."""
     name, title = "importances", "Parameter importances"
-    known = found.importances
-    if not known.shares:
-        return Plot(name, title, f"Not shown: {known.missing}.")
+    importances = found.importances
+    if not importances.shares:
+        return Plot(name, title, f"Not shown: {importances.missing}.")
     figure = blank_figure(x="share", y="")
-    names = list(known.shares)[::-1]
+    names = list(importances.shares)[::-1]
     figure.add_bar(
-        x=[known.shares[n] for n in names],
-        y=[escaped(n) for n in names],
+        x=[importances.shares[n] for n in names],
+        y=[escape_plotly_text(n) for n in names],
         orientation="h",
-        marker={"color": COMPLETE},
-        text=[f"{known.shares[n]:.0%}" for n in names],
+        marker={"color": COMPLETE_COLOUR},
+        text=[f"{importances.shares[n]:.0%}" for n in names],
         textposition="outside",
         cliponaxis=False,
         hoverinfo="skip",
         showlegend=False,
     )
-    longest = max(known.shares.values())
+    longest = max(importances.shares.values())
     figure.update_xaxes(tickformat=".0%", range=[0, longest * 1.15], nticks=6)
     figure.update_yaxes(showgrid=False, automargin=True)
     figure.update_layout(bargap=0.45)
     note = (
-        f"What sets the best {known.top} of {known.trials} trials apart from all of them, by "
-        "PED-ANOVA; pruned ones count with the PSNR that they had come to. The shares add up to "
-        "100 %. An importance says that a parameter matters, not which value is best."
+        f"What sets the best {importances.top} of {importances.trials} trials apart from all of "
+        "them, by PED-ANOVA; pruned ones count with the PSNR that they had come to. The shares add "
+        "up to 100 %. An importance says that a parameter matters, not which value is best."
     )
-    if known.trials < 50:
-        note += f" From {known.trials} trials this is a rough guide."
+    if importances.trials < 50:
+        note += f" From {importances.trials} trials this is a rough guide."
     return Plot(name, title, note, figure, 90 + 34 * len(names))
 
 
 def parallel_plot(found: Findings) -> Plot:
-    """Completed trials as lines through their parameters, one row a parameter.
+    """Returns a parallel coordinates plot: trials as lines down one row per parameter.
 
-    Drawn as plain lines: plotly's own parallel coordinates need WebGL and a wide screen.
+    Drawn as plain lines, because plotly's own parallel coordinates need WebGL and a wide screen.
     """
     name, title = "parallel", "Parallel coordinates"
     space = [p for p in found.spec.space if any(p.name in r.row.params for r in found.best)]
     if len(found.best) < 2 or not space:
         return Plot(name, title, "Not shown: it takes two completed trials and a searched value.")
     best = list(found.best)
-    shown = best[: MOST_LINES // 2] + thinned(best[MOST_LINES // 2 :], MOST_LINES // 2)
+    shown = best[: MAX_LINES // 2] + thin_out(best[MAX_LINES // 2 :], MAX_LINES // 2)
     low, high = shown[-1].psnr_db, shown[0].psnr_db
     rows = [*(p.name for p in space), "psnr_db"]
     figure = blank_figure(x="", y="")
@@ -80,39 +81,43 @@ def parallel_plot(found: Findings) -> Plot:
     ranked = {r.row.number: i for i, r in enumerate(best)}
     groups = (
         ("lower half", GREY, 1.0, [r for r in shown if ranked[r.row.number] >= half]),
-        ("upper half", COMPLETE, 1.0, [r for r in shown if tenth <= ranked[r.row.number] < half]),
-        ("best tenth", BEST, 2.5, [r for r in shown if ranked[r.row.number] < tenth]),
+        (
+            "upper half",
+            COMPLETE_COLOUR,
+            1.0,
+            [r for r in shown if tenth <= ranked[r.row.number] < half],
+        ),
+        ("best tenth", BEST_COLOUR, 2.5, [r for r in shown if ranked[r.row.number] < tenth]),
     )
     for label, colour, width, runs in groups:
-        crowded = len(runs) > 10
         _add_lines(
             figure,
             runs,
-            [[*(_place(p, r) for p in space), _share(r.psnr_db, low, high)] for r in runs],
+            [[*(_position(p, r) for p in space), _fraction(r.psnr_db, low, high)] for r in runs],
             name=label,
-            line={"color": colour, "width": 1.2 if crowded else width},
-            opacity=0.85 if colour == BEST else min(0.8, max(0.45, 20 / max(1, len(runs)))),
+            line={"color": colour, "width": 1.2 if len(runs) > 10 else width},
+            opacity=0.85 if colour == BEST_COLOUR else min(0.8, max(0.45, 20 / max(1, len(runs)))),
         )
     for y, p in enumerate(space):
-        _mark_row(figure, y, p.name, _marks(p), gap=_has_gap(p, shown))
-    _mark_row(figure, len(space), "PSNR", [(0.0, f"{low:.1f} dB"), (1.0, f"{high:.1f} dB")])
+        _add_row_axis(figure, y, p.name, _axis_labels(p), with_missing=_has_missing(p, shown))
+    _add_row_axis(figure, len(space), "PSNR", [(0.0, f"{low:.1f} dB"), (1.0, f"{high:.1f} dB")])
     figure.update_xaxes(visible=False, range=[NOT_SAMPLED - 0.06, 1.06], fixedrange=True)
     figure.update_yaxes(visible=False, range=[len(space) + 0.4, -0.45], fixedrange=True)
     figure.update_layout(margin={"l": 8, "r": 8, "b": 8})
     note = (
         "Each line is a completed trial, from its parameters down to its PSNR, coloured by its "
-        f"rank.{left_out(len(shown), len(best), 'trials')}"
+        f"rank.{drawn_note(len(shown), len(best), 'trials')}"
     )
     return Plot(name, title, note, figure, 50 + 78 * len(rows))
 
 
 def slice_plots(found: Findings) -> list[Plot]:
-    """PSNR by the value of each parameter."""
+    """Returns a plot of PSNR by value for each parameter that any trial has."""
     plots = []
-    shown = thinned([r for r in found.runs if math.isfinite(r.psnr_db)], MOST_POINTS)
+    shown = thin_out([r for r in found.runs if math.isfinite(r.psnr_db)], MAX_POINTS)
     values = [r.psnr_db for r in shown]
     room = 0.06 * (max(values, default=0.0) - min(values, default=0.0)) or 0.5
-    # The same for all, so that heights compare.
+    # One range for all plots, so that they can be compared.
     psnrs = [min(values, default=0.0) - room, max(values, default=0.0) + room]
     for p in found.spec.space:
         runs = [r for r in shown if p.name in r.row.params]
@@ -121,19 +126,18 @@ def slice_plots(found: Findings) -> list[Plot]:
     return plots
 
 
-def _slice(found: Findings, p: Parameter, runs: Sequence[Run], psnrs: Sequence[float]) -> Plot:
+def _slice(found: Findings, p: Parameter, runs: Sequence[TrialRun], psnrs: Sequence[float]) -> Plot:
     figure = blank_figure(x="", y="PSNR, dB")
 
-    def x(run: Run) -> float:
+    def x(run: TrialRun) -> float:
         value = run.row.params[p.name]
         if not p.choices:
             return float(value)
-        # Spread by the trial's number, so that the picture is the same each time.
-        return p.choices.index(_as_choice(p, value)) + ((run.row.number * 0.618) % 1 - 0.5) * 0.5
+        return p.choices.index(_matching_choice(p, value)) + 0.5 * _jitter(run)
 
-    add_by_state(figure, runs, x=x, y=lambda r: r.psnr_db)
+    add_markers_by_state(figure, runs, x=x, y=lambda r: r.psnr_db)
     best = [r for r in found.best[:1] if p.name in r.row.params]
-    add_star(figure, best, x=x, y=lambda r: r.psnr_db)
+    add_best_marker(figure, best, x=x, y=lambda r: r.psnr_db)
     figure.update_traces(showlegend=False)
     if p.choices:
         figure.update_xaxes(
@@ -142,14 +146,16 @@ def _slice(found: Findings, p: Parameter, runs: Sequence[Run], psnrs: Sequence[f
             range=[-0.6, len(p.choices) - 0.4],
         )
         for i, choice in enumerate(p.choices):
-            values = [r.psnr_db for r in runs if r.is_good and _same(r.row.params[p.name], choice)]
+            values = [
+                r.psnr_db for r in runs if r.is_good and _is_choice(r.row.params[p.name], choice)
+            ]
             if values:
                 middle = statistics.median(values)
                 figure.add_scatter(
                     x=[i - 0.32, i + 0.32],
                     y=[middle] * 2,
                     mode="lines",
-                    line={"color": COMPLETE, "width": 2.5},
+                    line={"color": COMPLETE_COLOUR, "width": 2.5},
                     hovertemplate=f"median {middle:.2f} dB<extra></extra>",
                     showlegend=False,
                 )
@@ -164,81 +170,103 @@ def _slice(found: Findings, p: Parameter, runs: Sequence[Run], psnrs: Sequence[f
 
 
 def _add_lines(
-    figure: Any, runs: Sequence[Run], places: Sequence[Sequence[float]], **look: Any
+    figure: Any, runs: Sequence[TrialRun], positions: Sequence[Sequence[float]], **style: Any
 ) -> None:
-    """Lines down the rows, one a trial, as one trace with gaps between them."""
+    """Adds a line for each trial, as one trace.
+
+    Args:
+        figure: The plotly figure.
+        runs: The trials.
+        positions: For each trial its horizontal position on each row, from 0 to 1.
+        style: Further arguments of plotly's ``add_scatter``.
+    """
     if not runs:
         return
-    rows = len(places[0])
+    ys, xs = join_curves(dict(enumerate(line)) for line in positions)
     figure.add_scatter(
-        x=[x for line in places for x in (*line, None)],
-        y=[y for _ in places for y in (*range(rows), None)],
-        text=[hover(r) for r in runs for _ in range(rows + 1)],
+        x=xs,
+        y=ys,
+        text=[hover_text(r) for r in runs for _ in range(len(positions[0]) + 1)],
         mode="lines",
         hovertemplate="%{text}<extra></extra>",
-        **look,
+        **style,
     )
 
 
-def _share(value: float, low: float, high: float) -> float:
-    """Where a value lies between two others, from 0 to 1."""
+def _jitter(run: TrialRun) -> float:
+    """Returns a pseudo-random number in [-0.5, 0.5) that is the same in each report."""
+    return (run.row.number * 0.618) % 1 - 0.5
+
+
+def _fraction(value: float, low: float, high: float) -> float:
+    """Returns where a value lies between two others, from 0 to 1."""
     return (value - low) / (high - low) if high > low else 0.5
 
 
-def _mark_row(
-    figure: Any, y: int, name: str, marks: Sequence[tuple[float, str]], *, gap: bool = False
+def _add_row_axis(
+    figure: Any,
+    y: int,
+    name: str,
+    labels: Sequence[tuple[float, str]],
+    *,
+    with_missing: bool = False,
 ) -> None:
-    """A row of the parallel coordinates: its line, its name above, its values below."""
+    """Draws one axis of the parallel coordinates: name above, labels below."""
     figure.add_shape(
         type="line", x0=-0.03, x1=1.03, y0=y, y1=y, line={"color": GREY, "width": 1}, layer="above"
     )
-    places = [*([(NOT_SAMPLED, "none")] if gap else []), *marks]
-    for x, text in places:
+    if with_missing:
+        labels = [(NOT_SAMPLED, "none"), *labels]
+    for x, text in labels:
         figure.add_annotation(
-            x=x, y=y, text=escaped(text), showarrow=False, yshift=-11, font={"size": 11}
+            x=x, y=y, text=escape_plotly_text(text), showarrow=False, yshift=-11, font={"size": 11}
         )
     figure.add_annotation(
-        x=0, y=y, text=f"<b>{escaped(name)}</b>", showarrow=False, xanchor="left", yshift=15
+        x=0,
+        y=y,
+        text=f"<b>{escape_plotly_text(name)}</b>",
+        showarrow=False,
+        xanchor="left",
+        yshift=15,
     )
 
 
-def _marks(p: Parameter) -> list[tuple[float, str]]:
-    """Where which values stand on a row."""
+def _axis_labels(p: Parameter) -> list[tuple[float, str]]:
+    """Returns positions, from 0 to 1, and texts of the labels on a parameter's axis."""
     if p.choices:
         last = max(1, len(p.choices) - 1)
         return [(i / last, _label(c)) for i, c in enumerate(p.choices)]
     return [(0.0, f"{p.low:g}"), (1.0, f"{p.high:g}")]
 
 
-def _place(p: Parameter, run: Run) -> float:
-    """Where a trial stands on a parameter's row, from 0 to 1; below 0 where it has no value."""
+def _position(p: Parameter, run: TrialRun) -> float:
+    """Returns a trial's position on a parameter's axis, from 0 to 1; below 0 without a value."""
     if p.name not in run.row.params:
         return NOT_SAMPLED
     value = run.row.params[p.name]
     if p.choices:
         last = max(1, len(p.choices) - 1)
-        spread = ((run.row.number * 0.618) % 1 - 0.5) * 0.05
-        return p.choices.index(_as_choice(p, value)) / last + spread
-    low, high, at = p.low, p.high, float(value)
+        return p.choices.index(_matching_choice(p, value)) / last + 0.05 * _jitter(run)
+    low, high, number = p.low, p.high, float(value)
     if p.log:
-        low, high, at = math.log(low), math.log(high), math.log(at)
-    return _share(at, low, high)
+        low, high, number = math.log(low), math.log(high), math.log(number)
+    return _fraction(number, low, high)
 
 
-def _has_gap(p: Parameter, runs: Sequence[Run]) -> bool:
+def _has_missing(p: Parameter, runs: Sequence[TrialRun]) -> bool:
     return any(p.name not in r.row.params for r in runs)
 
 
-def _as_choice(p: Parameter, value: Any) -> Any:
-    return next(c for c in p.choices if _same(value, c))
+def _matching_choice(p: Parameter, value: Any) -> Any:
+    return next(c for c in p.choices if _is_choice(value, c))
 
 
-def _same(value: Any, choice: Any) -> bool:
-    """Whether a trial's value, lists as lists, is that choice."""
+def _is_choice(value: Any, choice: Any) -> bool:
+    """Whether a trial's value is a choice; the one may be a list where the other is a tuple."""
     return _label(value) == _label(choice)
 
 
 def _label(value: Any) -> str:
     if isinstance(value, tuple | list):
-        return escaped("[" + ", ".join(str(v) for v in value) + "]")
-    return escaped(str(value))
+        return escape_plotly_text("[" + ", ".join(str(v) for v in value) + "]")
+    return escape_plotly_text(str(value))

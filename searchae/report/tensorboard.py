@@ -1,4 +1,4 @@
-"""Trials as TensorBoard scalars and hyperparameters."""
+"""Trials as TensorBoard runs, with scalars and hyperparameters."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from searchae.errors import UserError
-from searchae.report.findings import Run
+from searchae.report.findings import TrialRun
 
 SCALARS = ("train_mse", "val_mse", "sparsity")
 
 
-def write_tensorboard(folder: Path, runs: Sequence[Run]) -> int:
-    """Writes a run a trial; what an earlier call wrote about it is replaced.
+def write_tensorboard(folder: Path, runs: Sequence[TrialRun]) -> int:
+    """Writes one TensorBoard run per trial and replaces what an earlier call wrote.
 
     Args:
-        folder: Made if it is not there; each trial gets a folder in it.
-        runs: Those with reports are written.
+        folder: The log folder, created if missing; each trial gets a folder in it.
+        runs: The trials; only those with at least one epoch are written.
 
     Returns:
-        How many.
+        The number of runs written.
 
     Raises:
         UserError: The ``tensorboard`` package is not installed.
@@ -34,31 +34,31 @@ def write_tensorboard(folder: Path, runs: Sequence[Run]) -> int:
         ) from None
     chosen = [r for r in runs if r.reports]
     for run in chosen:
-        place = folder / f"trial-{run.row.number:06d}"
-        place.mkdir(parents=True, exist_ok=True)
-        for old in place.glob("events.out.tfevents.*"):
+        run_folder = folder / f"trial-{run.row.number:06d}"
+        run_folder.mkdir(parents=True, exist_ok=True)
+        for old in run_folder.glob("events.out.tfevents.*"):
             old.unlink()
-        writer = SummaryWriter(log_dir=str(place))
+        writer = SummaryWriter(log_dir=str(run_folder))
         try:
-            _write(writer, run)
+            _write_run(writer, run)
         finally:
             writer.close()
     return len(chosen)
 
 
-def _write(writer: Any, run: Run) -> None:
-    times = _times(run)
+def _write_run(writer: Any, run: TrialRun) -> None:
+    times = _epoch_end_times(run)
     for epoch, psnr_db in run.reports.items():
         writer.add_scalar("psnr_db", psnr_db, epoch, walltime=times.get(epoch))
     for name in SCALARS if run.history else ():
-        for epoch, number in enumerate(run.history[name], start=1):
-            writer.add_scalar(name, number, epoch, walltime=times.get(epoch))
+        for epoch, value in run.history_by_epoch(name).items():
+            writer.add_scalar(name, value, epoch, walltime=times.get(epoch))
     if run.row.psnr_db is not None:
         hparams = {
             k: v if isinstance(v, bool | int | float | str) else str(v)
             for k, v in run.row.params.items()
         }
-        # In the trial's own folder; by default it would make one more, named after the time.
+        # By default add_hparams makes another folder, named after the time.
         writer.add_hparams(
             {**hparams, "state": run.row.outcome or run.row.state},
             {"hparam/psnr_db": run.row.psnr_db},
@@ -66,12 +66,12 @@ def _write(writer: Any, run: Run) -> None:
         )
 
 
-def _times(run: Run) -> dict[int, float]:
-    """When each epoch ended, as far as that is known: seconds since 1970."""
+def _epoch_end_times(run: TrialRun) -> dict[int, float]:
+    """Returns when each epoch ended, in seconds since 1970; empty if not known."""
     if run.started is None or not run.history:
         return {}
-    now, found = run.started.timestamp(), {}
-    for epoch, seconds in enumerate(run.history["seconds"], start=1):
+    now, times = run.started.timestamp(), {}
+    for epoch, seconds in run.history_by_epoch("seconds").items():
         now += seconds
-        found[epoch] = now
-    return found
+        times[epoch] = now
+    return times

@@ -1,4 +1,4 @@
-"""A study's document as the TOML of a study file."""
+"""A study's specification as the TOML text of a study file."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def toml(document: Mapping[str, Any]) -> str:
-    """Plain keys first, then a section for each mapping; what is None is left out.
+def study_toml(document: Mapping[str, Any]) -> str:
+    """Returns TOML with the plain keys first, then a section for each mapping.
 
     Args:
-        document: From ``StudySpec.document``.
+        document: As ``StudySpec.document`` returns it; None values are left out.
     """
     plain = {k: v for k, v in document.items() if not isinstance(v, Mapping)}
     sections = {k: v for k, v in document.items() if isinstance(v, Mapping)}

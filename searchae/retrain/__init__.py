@@ -1,13 +1,13 @@
-"""A trial trained again: for longer, over several seeds, measured once on the test split."""
+"""Trains a study's trial again, over several seeds, and measures it on the test split."""
 
 from searchae.retrain.outcome import train_bundle
 from searchae.retrain.plan import RetrainPlan, plan_retraining
-from searchae.retrain.training import BAD_ENDS, Retraining, retrain_once
+from searchae.retrain.training import FAILURE_VERBS, RetrainResult, retrain_once
 
 __all__ = [
-    "BAD_ENDS",
+    "FAILURE_VERBS",
     "RetrainPlan",
-    "Retraining",
+    "RetrainResult",
     "plan_retraining",
     "retrain_once",
     "train_bundle",

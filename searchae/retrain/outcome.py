@@ -1,4 +1,4 @@
-"""What came of it: seeds, test split, bundle."""
+"""Trains the planned seeds, measures them on the test split and writes the bundle."""
 
 from __future__ import annotations
 
@@ -18,26 +18,32 @@ from searchae import __version__
 from searchae.bundle import (
     BundleConfig,
     Workspace,
-    curves_page,
-    from_weights,
+    bundle_from_weights,
     load_bundle,
-    machine,
+    machine_info,
     measure_bundle,
     metrics_document,
-    reconstructions_picture,
     write_bundle,
+    write_curves_page,
     write_json,
+    write_reconstructions_picture,
 )
 from searchae.config import ProgressCallback, readable_params
 from searchae.data import Splits, load_splits, require_same_data
 from searchae.files import atomic_file
 from searchae.models import build_model
 from searchae.retrain.plan import RetrainPlan
-from searchae.retrain.training import BAD_ENDS, OnEpoch, Retraining, reproduction, retrain_once
+from searchae.retrain.training import (
+    FAILURE_VERBS,
+    EpochCallback,
+    RetrainResult,
+    reproduction,
+    retrain_once,
+)
 from searchae.study import package_versions
 from searchae.training import Checkpoints, EpochResult, Metrics, kernels_of
 
-FILES = (
+BUNDLE_FILES = (
     "model.safetensors",
     "config.json",
     "metrics.json",
@@ -45,7 +51,7 @@ FILES = (
     "reconstructions.png",
     "curves.html",
 )
-_MEASURES = ("psnr_db", "psnr_of_mse_db", "ssim", "mse", "sparsity")
+_METRICS = ("psnr_db", "psnr_of_mse_db", "ssim", "mse", "sparsity")
 
 
 def train_bundle(
@@ -53,26 +59,28 @@ def train_bundle(
     *,
     out: Path,
     data_dir: Path,
-    on_epoch: OnEpoch,
+    on_epoch: EpochCallback,
     note: ProgressCallback,
 ) -> dict[str, Any]:
-    """Retrains, measures on the test split, and writes a bundle.
+    """Trains all seeds, measures them on the test split, and writes a bundle.
 
-    An interrupted training goes on from its last epoch when it is called again.
+    After an interruption, another call resumes from the last checkpoint.
 
     Args:
         plan: What to train.
-        out: The bundle's folder: new, empty, or this training's own.
-        data_dir: Where data sets lie.
-        on_epoch: Told of each epoch.
-        note: Told what else goes on.
+        out: The bundle's folder: new, empty, or with an interrupted run of the same training.
+        data_dir: The folder of the data sets.
+        on_epoch: Called with the seed and the result of each epoch.
+        note: Called with other progress messages.
 
     Returns:
-        What ``metrics.json`` holds, and ``files``.
+        The content of ``metrics.json``, with ``bundle`` (the folder) and ``files``.
 
     Raises:
-        UserError: ``out`` holds something else; the images here are not the study's.
-        TrainingError: The training diverged in its first epoch, or did not fit into memory.
+        UserError: ``out`` has other contents or cannot be written.
+        DataError: The data here differs from the study's.
+        DivergedError: A training diverged in its first epoch.
+        OutOfMemoryError: A training does not fit on the device.
     """
     stored = plan.stored
     torch.set_num_threads(plan.threads)
@@ -88,28 +96,27 @@ def train_bundle(
             runs.append(
                 retrain_once(plan, seed, splits, checkpoints=checkpoints, on_epoch=on_epoch)
             )
-            verb = BAD_ENDS.get(runs[-1].ended)
-            if verb:
+            if verb := FAILURE_VERBS.get(runs[-1].ended):
                 note(f"seed {seed} {verb}; its best epoch until then, {runs[-1].epoch}, is kept")
         note("measuring on the test split")
-        metrics = _finish(plan, runs, splits, out)
+        metrics = _write_results(plan, runs, splits, out)
     shutil.rmtree(workspace.checkpoints.parent)
-    return {**metrics, "bundle": str(out), "files": list(FILES)}
+    return {**metrics, "bundle": str(out), "files": list(BUNDLE_FILES)}
 
 
-def _finish(
-    plan: RetrainPlan, runs: Sequence[Retraining], splits: Splits, out: Path
+def _write_results(
+    plan: RetrainPlan, runs: Sequence[RetrainResult], splits: Splits, out: Path
 ) -> dict[str, Any]:
-    """Writes the bundle; here the test split is read, for the first time."""
+    """Writes the bundle and its metrics; the first time that the test split is used."""
     first = runs[0]
     config = _config(plan, first, splits)
     write_bundle(out, config, first.weights)
-    # What was written is what is measured, so that `evaluate` finds the same to the bit.
+    # Measures the written file, so that `searchae evaluate` gives identical results.
     written = load_bundle(out, device=plan.device)
     measured = metrics_document(written, splits)
-    others = [
+    other_metrics = [
         measure_bundle(
-            from_weights(
+            bundle_from_weights(
                 config.model_copy(update={"seed": run.seed, "epoch": run.epoch}),
                 run.weights,
                 device=plan.device,
@@ -118,19 +125,21 @@ def _finish(
         )
         for run in runs[1:]
     ]
-    rows = [_row(first, Metrics(**{k: measured[k] for k in _MEASURES}))]
-    rows += [_row(run, found) for run, found in zip(runs[1:], others, strict=True)]
-    metrics = {**measured, **_about(plan, runs, splits), "seeds": _over_seeds(rows)}
+    rows = [_row(first, Metrics(**{k: measured[k] for k in _METRICS}))]
+    rows += [
+        _row(run, measured_run) for run, measured_run in zip(runs[1:], other_metrics, strict=True)
+    ]
+    metrics = {**measured, **_provenance(plan, runs, splits), "seeds": _over_seeds(rows)}
     title = f"{plan.stored.name}, trial {plan.trial.number}: {measured['psnr_db']:.2f} dB on test"
-    reconstructions_picture(out / "reconstructions.png", written, splits.test, title=title)
+    write_reconstructions_picture(out / "reconstructions.png", written, splits.test, title=title)
     histories = {run.seed: run.history for run in runs}
-    curves_page(out / "curves.html", written, splits.test, histories=histories, title=title)
+    write_curves_page(out / "curves.html", written, splits.test, histories=histories, title=title)
     _write_history(out / "history.csv", runs)
     write_json(out / "metrics.json", metrics)
     return metrics
 
 
-def _config(plan: RetrainPlan, run: Retraining, splits: Splits) -> BundleConfig:
+def _config(plan: RetrainPlan, run: RetrainResult, splits: Splits) -> BundleConfig:
     spec = plan.stored.spec
     return BundleConfig(
         searchae=__version__,
@@ -149,7 +158,7 @@ def _config(plan: RetrainPlan, run: Retraining, splits: Splits) -> BundleConfig:
         device=str(plan.device),
         threads=plan.threads,
         precision=plan.precision,
-        weights_sha256="0" * 64,  # filled in when they are written
+        weights_sha256="0" * 64,  # computed when the weights are written
     )
 
 
@@ -158,15 +167,17 @@ def _latent_size(plan: RetrainPlan, splits: Splits) -> int:
         return build_model(plan.params.model, image_shape=splits.image_shape).latent_size
 
 
-def _about(plan: RetrainPlan, runs: Sequence[Retraining], splits: Splits) -> dict[str, Any]:
-    """Where the figures come from."""
-    first, here = runs[0], package_versions()
-    where = {
-        **machine(plan.device, threads=plan.threads),
+def _provenance(plan: RetrainPlan, runs: Sequence[RetrainResult], splits: Splits) -> dict[str, Any]:
+    """Returns the training, the versions and the machine that the metrics come from."""
+    first, versions = runs[0], package_versions()
+    machine = {
+        **machine_info(plan.device, threads=plan.threads),
         "precision": plan.precision,
         "kernels": kernels_of(plan.device, plan.precision, plan.threads),
     }
-    runtime = {k: where[k] for k in ("device", "precision", "kernels", "threads", "cpu")} | here
+    runtime = {
+        k: machine[k] for k in ("device", "precision", "kernels", "threads", "cpu")
+    } | versions
     kept = first.history[first.epoch - 1]
     return {
         "study": plan.stored.name,
@@ -185,40 +196,40 @@ def _about(plan: RetrainPlan, runs: Sequence[Retraining], splits: Splits) -> dic
             "kept": "best validation epoch",
             "images": len(splits.train),
         },
-        # On other images its epochs are not the search's.
+        # Trained on other images, its epochs cannot be compared with the search's.
         "search": reproduction(plan.trial, first.history, runtime=runtime)
         if plan.as_searched
         else None,
         "data_hash": splits.hash,
-        "versions": here,
-        "machine": where,
+        "versions": versions,
+        "machine": machine,
         "seconds": sum(r.seconds for run in runs for r in run.history),
     }
 
 
-def _row(run: Retraining, metrics: Metrics) -> dict[str, Any]:
+def _row(run: RetrainResult, metrics: Metrics) -> dict[str, Any]:
     return {
         "seed": run.seed,
         "epochs": len(run.history),
         "epoch": run.epoch,
         "ended": run.ended,
         "validation_psnr_db": run.history[run.epoch - 1].psnr_db,
-        **{name: getattr(metrics, name) for name in _MEASURES},
+        **{name: getattr(metrics, name) for name in _METRICS},
         "seconds": sum(r.seconds for r in run.history),
     }
 
 
 def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Mean and sample standard deviation (None of a single seed) over the seeds."""
+    """Returns mean and sample standard deviation over the seeds; None for that of one seed."""
     spread = {}
-    for name in ("validation_psnr_db", *_MEASURES):
+    for name in ("validation_psnr_db", *_METRICS):
         values = [float(row[name]) for row in rows]
         deviation = statistics.stdev(values) if len(values) > 1 else None
         spread[name] = {"mean": math.fsum(values) / len(values), "std": deviation}
     return {"count": len(rows), **spread, "rows": list(rows)}
 
 
-def _write_history(path: Path, runs: Iterable[Retraining]) -> None:
+def _write_history(path: Path, runs: Iterable[RetrainResult]) -> None:
     text = io.StringIO(newline="")
     columns = ["seed", *(f.name for f in fields(EpochResult))]
     writer = csv.DictWriter(text, columns, lineterminator="\n")

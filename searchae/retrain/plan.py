@@ -1,4 +1,4 @@
-"""Which trial is retrained, for how long, over which seeds."""
+"""Chooses the trial to retrain, its epochs, data and seeds."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from searchae.errors import UserError
 from searchae.study import OUTCOME, RUNTIME, WARM_START, WINNER, StoredStudy, best_of, trial_row
 from searchae.training import Precision, kernels_of, pick_precision
 
-EPOCHS, PATIENCE = 100, 10
-"""Of a retraining that is not told otherwise: epochs at least, and its plateau rule."""
+MIN_EPOCHS, DEFAULT_PATIENCE = 100, 10
+"""Defaults of a retraining: at least so many epochs; the patience if the study has none."""
 
 
 @dataclass(frozen=True)
 class RetrainPlan:
-    """What is retrained, and how.
+    """A trial to retrain, and how.
 
     Attributes:
         stored: The study.
         trial: The trial.
-        params: Its parameters, with the epochs and the plateau rule of this training.
-        data: The study's images, or more or fewer of the same.
-        seeds: One training each; the first is the study's.
-        device: Where.
+        params: The trial's parameters, with the epochs and patience of this training.
+        data: The study's data, perhaps with another number of training images.
+        seeds: One training per seed; the first is the study's.
+        device: The device.
         threads: CPU threads.
-        precision: Of the training steps.
+        precision: Precision of the training steps.
     """
 
     stored: StoredStudy
@@ -43,14 +43,14 @@ class RetrainPlan:
 
     @property
     def as_searched(self) -> bool:
-        """Whether it trains on the images that the study was made with."""
+        """Whether it trains on exactly the study's images."""
         return self.data == self.stored.spec.data
 
     def identity(self, data_hash: str = "") -> dict[str, Any]:
-        """What an interrupted training must have in common with one that goes on with it.
+        """Returns what two trainings must have in common for one to resume the other.
 
         Args:
-            data_hash: Of the images that it trains on; unset: the study's.
+            data_hash: Hash of the training's data; empty for the study's.
         """
         return {
             "study": self.stored.name,
@@ -79,24 +79,26 @@ def plan_retraining(
     threads: int | None = None,
     precision: str | None = None,
 ) -> RetrainPlan:
-    """Works out what to retrain.
+    """Makes a plan from the options of ``searchae train``.
 
     Args:
         stored: The study.
         trial: ``best``, ``winner``, or a trial's number.
-        epochs: A number; ``search`` for the search's own epochs and plateau rule; unset: the
-            search's, and at least 100.
-        patience: Of the plateau rule; unset: the study's, or 10 if it has none; 0 for none.
-        train_images: Train on so many images, or ``all``, the share for validation included;
-            unset: on the study's.
-        validation: Share of them that is held out to choose the epoch; unset: the study's.
-        seeds: How many, counted up from the study's.
-        device: Where to train.
-        threads: CPU threads; unset: as many as the trial had in the search.
-        precision: ``auto``, ``fp32`` or ``bf16``; unset: the trial's in the search.
+        epochs: A number; ``search`` for the search's own epochs and patience; empty for the
+            search's epochs, but at least 100.
+        patience: Epochs without improvement until early stopping; None for the study's, or 10 if
+            it has none; 0 for no early stopping.
+        train_images: Number of training images including those for validation, or ``all``; empty
+            for the study's.
+        validation: Share of them held out for validation, above 0 and below 1; None for the
+            study's.
+        seeds: Number of seeds, counted up from the study's.
+        device: The device.
+        threads: CPU threads; None for as many as the trial had in the search.
+        precision: ``auto``, ``fp32`` or ``bf16``; None for the trial's in the search.
 
     Raises:
-        UserError: There is no such trial, it has nothing to retrain, or a value is not valid.
+        UserError: There is no such trial, it cannot be retrained, or an option is not valid.
     """
     chosen = find_trial(stored, trial)
     params = params_of_trial(stored.spec, chosen.params)
@@ -106,20 +108,25 @@ def plan_retraining(
         stored=stored,
         trial=chosen,
         params=params,
-        data=_images(stored.spec.data, train_images, validation),
+        data=_data_spec(stored.spec.data, train_images, validation),
         seeds=tuple(range(stored.spec.seed, stored.spec.seed + seeds)),
         device=device,
         threads=threads or recorded.get("threads") or torch.get_num_threads(),
-        # Of before there was a choice, it was float32.
+        # Studies made before the precision could be chosen used float32.
         precision=pick_precision(precision or recorded.get("precision", "fp32"), device),
     )
 
 
 def find_trial(stored: StoredStudy, trial: str) -> FrozenTrial:
-    """The best trial of a study, its winner over seeds, or one by its number.
+    """Finds a trial that can be retrained.
+
+    Args:
+        stored: The study.
+        trial: ``best``; ``winner``, the best over several seeds by ``searchae compare``; or the
+            trial's number.
 
     Raises:
-        UserError: There is none, or nothing of it can be retrained.
+        UserError: There is no such trial, or it has no result or ended badly.
     """
     trials = stored.study.get_trials(deepcopy=False)
     if trial == "best":
@@ -155,7 +162,7 @@ def find_trial(stored: StoredStudy, trial: str) -> FrozenTrial:
     return found
 
 
-def _images(spec: DataSpec, train_images: str, validation: float | None) -> DataSpec:
+def _data_spec(spec: DataSpec, train_images: str, validation: float | None) -> DataSpec:
     if validation is not None:
         if not 0 < validation < 1:
             raise UserError(f"--validation {validation:g}: give a share above 0 and below 1")
@@ -169,7 +176,7 @@ def _images(spec: DataSpec, train_images: str, validation: float | None) -> Data
 
 
 def _schedule(train: TrainParams, *, epochs: str, patience: int | None) -> TrainParams:
-    """``TrainParams`` with the epochs and the plateau rule of a retraining."""
+    """Returns the training parameters with the epochs and patience of a retraining."""
     if epochs == "search":
         if patience is not None:
             raise UserError("--patience: --epochs search has the search's own plateau rule")
@@ -183,7 +190,7 @@ def _schedule(train: TrainParams, *, epochs: str, patience: int | None) -> Train
         )
     return train.model_copy(
         update={
-            "epochs": int(epochs) if epochs else max(EPOCHS, train.epochs),
-            "patience": (train.patience or PATIENCE) if patience is None else patience,
+            "epochs": int(epochs) if epochs else max(MIN_EPOCHS, train.epochs),
+            "patience": (train.patience or DEFAULT_PATIENCE) if patience is None else patience,
         }
     )

@@ -1,4 +1,4 @@
-"""One training of the winner, and how it compares with what the search recorded."""
+"""One training of a trial with one seed, and its comparison with the search's results."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from searchae.training import CheckpointError, Checkpoints, EpochResult, Trainer
 
 log = logging.getLogger(__name__)
 
-BAD_ENDS = {"diverged": "diverged", "dead": "died"}
-"""How a training may end without having come to its end, and the verb for it."""
+FAILURE_VERBS = {"diverged": "diverged", "dead": "died"}
+"""The values of ``RetrainResult.ended`` for failed trainings, with verbs for messages."""
 
 
 @dataclass(frozen=True, eq=False)
-class Retraining:
-    """One training.
+class RetrainResult:
+    """The result of one training.
 
     Attributes:
-        seed: Its seed.
-        history: Its epochs.
-        epoch: The best one on the validation split, the first among equals.
-        weights: Those after it, on the CPU.
-        ended: ``epochs``, ``plateau``, ``diverged`` or ``dead``.
+        seed: The seed.
+        history: The results of all epochs.
+        epoch: The epoch with the best validation PSNR, from 1; the first of equal ones.
+        weights: The weights after that epoch, on the CPU.
+        ended: Why the training ended: ``epochs``, ``plateau``, ``diverged`` or ``dead``.
     """
 
     seed: int
@@ -41,17 +41,33 @@ class Retraining:
     ended: str
 
 
-OnEpoch = Callable[[int, EpochResult], None]
-"""Called with the seed and each epoch's result."""
+EpochCallback = Callable[[int, EpochResult], None]
+"""Called with the seed and the result of each epoch."""
 
 
 def retrain_once(
-    plan: RetrainPlan, seed: int, splits: Splits, *, checkpoints: Checkpoints, on_epoch: OnEpoch
-) -> Retraining:
-    """One training, from its last checkpoint if it has one.
+    plan: RetrainPlan,
+    seed: int,
+    splits: Splits,
+    *,
+    checkpoints: Checkpoints,
+    on_epoch: EpochCallback,
+) -> RetrainResult:
+    """Trains once, from the last checkpoint if there is one.
+
+    Args:
+        plan: What to train.
+        seed: Seed of initialization, shuffling and noise.
+        splits: The data.
+        checkpoints: Where the checkpoints of this seed are written.
+        on_epoch: Called with the seed and the result of each epoch.
+
+    Returns:
+        The best epoch's weights, also of a training that failed after its first epoch.
 
     Raises:
-        DivergedError: In its first epoch already; later, the best epoch stands.
+        DivergedError: The training diverged in its first epoch.
+        OutOfMemoryError: The training does not fit on the device.
     """
     trainer = Trainer(
         plan.params,
@@ -61,30 +77,30 @@ def retrain_once(
         device=plan.device,
         precision=plan.precision,
     )
-    kept = _resume(trainer, checkpoints)
+    best = _resume(trainer, checkpoints)
     ended = ""
     try:
         for result in trainer.epochs():
             state = {"trainer": trainer.state()}
-            if kept is None or result.psnr_db > kept["psnr_db"]:
-                kept = {
+            if best is None or result.psnr_db > best["psnr_db"]:
+                best = {
                     "epoch": result.epoch,
                     "psnr_db": result.psnr_db,
                     "weights": state["trainer"]["model"],
                 }
-            checkpoints.save({**state, "best": kept}, result.epoch)
+            checkpoints.save({**state, "best": best}, result.epoch)
             on_epoch(seed, result)
     except DivergedError as e:
-        if kept is None:
+        if best is None:
             raise DivergedError(f"seed {seed}: {e}") from e
         ended = "dead" if isinstance(e, DeadError) else "diverged"
-    assert kept is not None  # a training has at least one epoch
+    assert best is not None  # a training has at least one epoch
     full = len(trainer.history) == plan.params.train.epochs
-    return Retraining(
+    return RetrainResult(
         seed=seed,
         history=tuple(trainer.history),
-        epoch=kept["epoch"],
-        weights=kept["weights"],
+        epoch=best["epoch"],
+        weights=best["weights"],
         ended=ended or ("epochs" if full else "plateau"),
     )
 
@@ -92,43 +108,46 @@ def retrain_once(
 def reproduction(
     trial: FrozenTrial, history: Sequence[EpochResult], *, runtime: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Compares a retraining with what the search recorded, epoch by epoch.
+    """Compares a retraining with the search's results, epoch by epoch.
 
     Args:
-        trial: Of the search.
-        history: Of the retraining with the search's seed.
-        runtime: Device, threads and versions here.
+        trial: The search's trial.
+        history: The retraining's epochs, with the search's seed.
+        runtime: Device, threads, precision and versions of the retraining.
 
     Returns:
         ``epoch`` (the last that both have), ``recorded_db``, ``retrained_db``, ``difference_db``,
-        ``epochs_compared``, ``to_the_bit``, ``runtime_differs`` (name -> [there, here]) and a
-        sentence, ``text``. None where nothing was recorded here, as of another study's trial.
+        ``epochs_compared``, ``to_the_bit`` (whether all epochs are identical), ``runtime_differs``
+        (by name, the search's and this value), and a sentence, ``text``. None if the study has no
+        results by epoch, as for a trial imported from another study.
     """
     recorded = {e: v for e, v in trial.intermediate_values.items() if 0 < e <= len(history)}
     if not recorded or WARM_START in trial.user_attrs:
         return None
-    # Of before there was a choice, it was float32 and PyTorch's own kernels.
-    there = {"precision": "fp32", "kernels": "torch", **trial.user_attrs.get(RUNTIME, {})}
+    # Studies made before these could be chosen used float32 and PyTorch's own kernels.
+    searched = {"precision": "fp32", "kernels": "torch", **trial.user_attrs.get(RUNTIME, {})}
     differs = {
-        name: [there.get(name), here] for name, here in runtime.items() if there.get(name) != here
+        name: [searched.get(name), value]
+        for name, value in runtime.items()
+        if searched.get(name) != value
     }
     epoch = max(recorded)
     retrained = history[epoch - 1].psnr_db
-    same = all(history[e - 1].psnr_db == value for e, value in recorded.items())
+    identical = all(history[e - 1].psnr_db == value for e, value in recorded.items())
     found = {
         "epoch": epoch,
         "recorded_db": recorded[epoch],
         "retrained_db": retrained,
         "difference_db": retrained - recorded[epoch],
         "epochs_compared": len(recorded),
-        "to_the_bit": same,
+        "to_the_bit": identical,
         "runtime_differs": differs,
     }
     return {**found, "text": _sentence(found)}
 
 
 def _resume(trainer: Trainer, checkpoints: Checkpoints) -> dict[str, Any] | None:
-    """Goes on from the last checkpoint; the best epoch until then, or None without one."""
+    """Restores the last checkpoint; returns the best epoch until then, None without one."""
     state = checkpoints.latest()
     if state is None:
         return None
@@ -137,8 +156,8 @@ def _resume(trainer: Trainer, checkpoints: Checkpoints) -> dict[str, Any] | None
     except CheckpointError as e:
         log.warning("seed %d starts over: %s", checkpoints.number, e)
         return None
-    kept: dict[str, Any] = state["best"]
-    return kept
+    best: dict[str, Any] = state["best"]
+    return best
 
 
 def _sentence(found: Mapping[str, Any]) -> str:

@@ -149,6 +149,18 @@ class ReaderStorage(ResilientStorage):
         trials: list[FrozenTrial] = self.retried(lambda: self._reader.trials(study_id))
         return [t for t in trials if states is None or t.state in states]
 
+    def trial_ids(self, study_id: int) -> dict[int, int]:
+        """Returns the database id of each trial of a study, by trial number."""
+
+        def read() -> dict[int, int]:
+            statement = sa.select(_trials.c.number, _trials.c.trial_id)
+            with self.engine.connect() as connection, connection.begin():
+                rows = connection.execute(statement.where(_trials.c.study_id == study_id)).all()
+            return {row.number: row.trial_id for row in rows}
+
+        ids: dict[int, int] = self.retried(read)
+        return ids
+
     def get_all_studies(self) -> list[FrozenStudy]:
         """Every study by id; a note a trial makes 20,000 attributes of one."""
         studies: list[FrozenStudy] = self.retried(self._studies)

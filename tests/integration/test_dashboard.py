@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from searchae.dashboard.logins import hashed_line
+from searchae.dashboard.logins import login_line
 from tests.dashboard_server import STUDY, Made, Server, make_study, routes, running
 
 ANN = "ann:correct horse"
@@ -32,7 +32,7 @@ class Place:
         self.url = f"sqlite:///{folder / 'searchae.db'}"
         self.made: Made = make_study(self.url, folder / "artifacts")
         self.login = folder / "login.txt"
-        self.login.write_text(f"# who may look\n\n{hashed_line('ann', 'correct horse')}\n")
+        self.login.write_text(f"# who may look\n\n{login_line('ann', 'correct horse')}\n")
         self.login.chmod(0o600)
 
     def contents(self) -> dict[str, list[Any]]:
@@ -133,7 +133,7 @@ def test_who_may_look_may_not_write(place: Place, behind_login: Server) -> None:
 
 
 def test_the_login_may_come_from_the_environment(place: Place) -> None:
-    lines = (("SEARCHAE_DASHBOARD_LOGIN", hashed_line("bob", "battery staple")),)
+    lines = (("SEARCHAE_DASHBOARD_LOGIN", login_line("bob", "battery staple")),)
     with running(place.url, place.folder, environment=lines) as server:
         assert server.ask("GET", "/api/studies").status == 401
         assert server.ask("GET", "/api/studies", login="bob:battery staple").status == 200

@@ -25,7 +25,7 @@ from optuna_dashboard._note import save_note_with_version
 from searchae.dashboard import server
 from searchae.dashboard.overlay import Overlay
 from searchae.dashboard.server import ServerOptions, application
-from searchae.dashboard.trial_details import BEST_CURVES, MOST_CURVES, StudyDetail, call
+from searchae.dashboard.trial_details import BEST_CURVES, MOST_CURVES, StudyDetails, call_wsgi
 from searchae.storage.backoff import Backoff
 from searchae.storage.connection import connect
 from searchae.storage.reader import ReaderStorage
@@ -66,7 +66,7 @@ def get(app: Any, path: str, query: str = "", method: str = "GET", **more: Any) 
         "wsgi.errors": sys.stderr,
         **more,
     }
-    return call(app, environ)
+    return call_wsgi(app, environ)
 
 
 def note(study: optuna.Study, number: int, body: str, version: int = 1) -> None:
@@ -127,11 +127,12 @@ def test_a_study_is_told_as_optuna_s_dashboard_tells_it(
 ) -> None:
     study = everything(storage, tmp_path)
     inner = optuna_dashboard.wsgi(quick(storage), artifact_store=FileSystemArtifactStore(tmp_path))
-    detail = StudyDetail(inner, quick(storage), Overlay(quick(storage), tmp_path))
+    detail = StudyDetails(inner, quick(storage), Overlay(quick(storage), tmp_path))
     path = f"/api/studies/{study._study_id}"
     for query in ("", "after=0", "after=3", "after=8", "after=99", "after=-1", "after=x"):
         theirs, ours = get(inner, path, query), get(detail, path, query)
         assert ours[0] == theirs[0]
+        assert (ours[0] == "200 OK") == (query not in ("after=-1", "after=x"))
         assert json.loads(ours[2]) == json.loads(theirs[2]), query
         assert dict(ours[1])["Content-Length"] == str(len(ours[2]))
     assert get(detail, path, method="HEAD")[2] == b""
@@ -156,7 +157,7 @@ def test_studies_are_read_as_optuna_reads_them(storage: ResilientStorage, tmp_pa
 def test_what_changes_is_told_anew(storage: ResilientStorage, tmp_path: Path) -> None:
     study = everything(storage, tmp_path)
     drawn = Overlay(quick(storage), tmp_path)
-    detail = StudyDetail(optuna_dashboard.wsgi(quick(storage)), quick(storage), drawn)
+    detail = StudyDetails(optuna_dashboard.wsgi(quick(storage)), quick(storage), drawn)
 
     def told() -> dict[int, Any]:
         body = get(detail, f"/api/studies/{study._study_id}")[2]
@@ -212,7 +213,7 @@ def test_a_large_study_s_curves_are_those_of_its_best(
         study.add_trial(create_trial(value=20.0 + number % 7, intermediate_values=curve))
     study.ask().report(1.0, 1)
     looking = quick(storage)
-    detail = StudyDetail(optuna_dashboard.wsgi(looking), looking, Overlay(looking, tmp_path))
+    detail = StudyDetails(optuna_dashboard.wsgi(looking), looking, Overlay(looking, tmp_path))
     told = json.loads(get(detail, f"/api/studies/{study._study_id}")[2])
     assert told["has_intermediate_values"] is False, "a browser would draw each"
     assert all(len(t["intermediate_values"]) == 5 for t in told["trials"][:count])
@@ -329,4 +330,4 @@ def test_an_outage_is_told_and_ends(
     assert get(app, "/dashboard")[0] == "200 OK", "the page itself needs no database"
     sa.event.remove(storage.engine, "before_cursor_execute", gone)
     assert get(app, path)[0] == "200 OK"
-    assert server.PICTURES not in {p.name for p in tmp_path.iterdir()}
+    assert server.UPLOADS not in {p.name for p in tmp_path.iterdir()}

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import searchae
-from searchae.bundle.evaluation import compression, latent_statistics
+from searchae.bundle.evaluation import compression_ratios, latent_statistics
 from searchae.bundle.model import Bundle
 from searchae.bundle.plots import principal_plane
 from searchae.errors import BundleError
@@ -274,7 +274,7 @@ def test_batch_norms_come_back_with_their_running_means(tmp_path: Path) -> None:
 
 
 def test_the_compression_is_counted_in_values_and_in_bytes(model: Bundle) -> None:
-    assert compression(model) == {
+    assert compression_ratios(model) == {
         "image_values": 768,
         "latent_values": 8,
         "ratio": 96.0,

@@ -13,7 +13,7 @@ from PIL import Image
 
 import searchae
 from searchae.bundle import images, plots
-from searchae.bundle.export import Part, export_bundle
+from searchae.bundle.export import ExportPart, export_bundle
 from searchae.bundle.model import Bundle
 from searchae.config.schema import DataSpec, TrainParams
 from searchae.errors import BundleError, DataError
@@ -137,7 +137,7 @@ def test_images_go_back_to_files_of_their_names(tmp_path: Path) -> None:
     assert found == ("a.png", "b/c.jpg.png", "b/d.PNG")
     np.testing.assert_array_equal(got, given)
     with pytest.raises(DataError, match="holds something already"):
-        images.check_output(tmp_path / "out")
+        images.check_output_path(tmp_path / "out")
 
 
 def test_without_names_images_are_numbered_and_grey_stays_grey(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_levels_are_rounded() -> None:
 
 def test_the_picture_shows_originals_above_reconstructions(tmp_path: Path, model: Bundle) -> None:
     given = bundles.images(16)
-    plots.reconstructions_picture(
+    plots.write_reconstructions_picture(
         tmp_path / "r.png", model, torch.from_numpy(given), title="tiny, trial 3"
     )
     canvas = np.asarray(Image.open(tmp_path / "r.png"))
@@ -185,9 +185,9 @@ def test_the_picture_shows_originals_above_reconstructions(tmp_path: Path, model
 
 def test_the_picture_of_a_denoiser_shows_the_noisy_input_too(tmp_path: Path, model: Bundle) -> None:
     given = torch.from_numpy(bundles.images(3))
-    plots.reconstructions_picture(tmp_path / "clean.png", model, given, title="")
+    plots.write_reconstructions_picture(tmp_path / "clean.png", model, given, title="")
     noisy = searchae.load(bundles.write(tmp_path / "n", train=TrainParams(noise_std=0.2)))
-    plots.reconstructions_picture(tmp_path / "noisy.png", noisy, given, title="")
+    plots.write_reconstructions_picture(tmp_path / "noisy.png", noisy, given, title="")
     heights = [Image.open(tmp_path / f"{n}.png").height for n in ("clean", "noisy")]
     assert heights[1] - heights[0] == 96 + 6
 
@@ -198,7 +198,7 @@ def test_the_picture_of_a_denoiser_shows_the_noisy_input_too(tmp_path: Path, mod
 @pytest.mark.parametrize("part", ["autoencoder", "encoder", "decoder"])
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
 def test_an_export_gives_what_the_bundle_gives_for_any_batch(
-    tmp_path: Path, model: Bundle, part: Part, suffix: str
+    tmp_path: Path, model: Bundle, part: ExportPart, suffix: str
 ) -> None:
     if suffix == ".onnx":
         pytest.importorskip("onnxscript")

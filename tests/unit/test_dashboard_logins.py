@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from searchae.dashboard.logins import Hash, Logins, hashed_line
+from searchae.dashboard.logins import Logins, PasswordHash, login_line
 from searchae.errors import UserError
 
 
@@ -22,16 +22,18 @@ def clock() -> Clock:
 
 @pytest.fixture
 def logins(clock: Clock) -> Logins:
-    return Logins({"ann": Hash.of("correct horse")}, clock=clock)
+    return Logins({"ann": PasswordHash.of("correct horse")}, clock=clock)
 
 
 def test_a_hash_is_read_back_and_matches_its_password_only() -> None:
-    made = Hash.of("pässword: with a colon")
-    read = Hash.parse(str(made))
+    made = PasswordHash.of("pässword: with a colon")
+    read = PasswordHash.parse(str(made))
     assert read == made
     assert read.matches("pässword: with a colon")
     assert not read.matches("pässword")
-    assert str(Hash.of("same password")) != str(Hash.of("same password")), "the salt differs"
+    assert str(PasswordHash.of("same password")) != str(PasswordHash.of("same password")), (
+        "the salt differs"
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,12 +60,12 @@ def test_what_is_no_hash_is_refused_without_being_repeated(text: str) -> None:
 @pytest.mark.parametrize("user", ["", "a:b", " ann", "#ann"])
 def test_a_name_that_cannot_be_read_back_is_refused(user: str) -> None:
     with pytest.raises(UserError, match="a user's name"):
-        hashed_line(user, "long enough")
+        login_line(user, "long enough")
 
 
 def test_a_short_password_is_refused_and_not_repeated() -> None:
     with pytest.raises(UserError, match="shorter than 8") as caught:
-        hashed_line("ann", "short")
+        login_line("ann", "short")
     assert "'short'" not in str(caught.value)
 
 
@@ -75,7 +77,7 @@ def test_right_and_wrong(logins: Logins) -> None:
 
 
 def test_wrong_logins_hold_up_their_address_for_a_minute(logins: Logins, clock: Clock) -> None:
-    for _ in range(Logins.WRONG):
+    for _ in range(Logins.MAX_WRONG):
         assert logins.check("ann", "wrong", "a") is False
         clock.now += 1
     wait = logins.check("ann", "correct horse", "a")

@@ -11,7 +11,7 @@ import pytest
 
 from searchae.config.loader import spec_from_document
 from searchae.dashboard import curves, notes
-from searchae.report.findings import Run
+from searchae.report.findings import TrialRun
 from searchae.study.attributes import ERROR, WARM_START
 from searchae.study.history import HISTORY_COLUMNS
 from searchae.study.stored import StoredStudy
@@ -41,8 +41,8 @@ def note(row: TrialRow, attributes: dict[str, Any] | None = None, *, name: str =
     return notes.trial_note(stored, row, attributes or {}, {})
 
 
-def run(row: TrialRow, reports: dict[int, float], history: Any = None) -> Run:
-    return Run(row, reports, history or {}, {}, "", None, None)
+def run(row: TrialRow, reports: dict[int, float], history: Any = None) -> TrialRun:
+    return TrialRun(row, reports, history or {}, {}, "", None, None)
 
 
 def test_a_trial_is_told_with_its_parameters_and_its_command() -> None:
@@ -127,7 +127,7 @@ def test_curves_show_the_trial_the_best_and_the_baseline() -> None:
     ],
     ids=["nothing", "one epoch", "level", "far apart", "all zero"],
 )
-def test_curves_stay_within_the_picture(run_: Run) -> None:
+def test_curves_stay_within_the_picture(run_: TrialRun) -> None:
     svg = curves.draw_curves(run_, best=None, baseline_db=14.0)
     panels = 2 if run_.history else 1
     root = ET.fromstring(svg)

@@ -13,7 +13,8 @@ import pytest
 from optuna.trial import TrialState
 
 from searchae.report import drawing, figures, parameters
-from searchae.report.drawing import Plot, log_axis
+from searchae.report.axes import log_axis
+from searchae.report.drawing import Plot
 from searchae.report.findings import Findings, collect_findings
 from searchae.study.stored import StoredStudy
 from tests.reported_study import BASELINE_DB, DOCUMENT, EPOCHS, add, make_study, make_trial
@@ -202,7 +203,7 @@ def test_slices_have_the_parameter_s_own_axis(found: Findings) -> None:
 
 def test_losses_are_the_recorded_ones_of_the_best_five(found: Findings) -> None:
     plot = figures.losses_plot(found)
-    assert len(plot.figure.data) == 2 * figures.TOP
+    assert len(plot.figure.data) == 2 * figures.TOP_TRIALS
     first = found.best[0]
     assert list(plot.figure.data[0].y) == list(first.history["val_mse"])
     assert list(plot.figure.data[1].y) == list(first.history["train_mse"])
@@ -255,7 +256,7 @@ def add_fixed(stored: StoredStudy, value: float) -> None:
 
 
 def test_text_that_looks_like_html_is_text_in_a_figure(tmp_path: Path) -> None:
-    assert drawing.escaped("<a href='x'>&") == "&lt;a href='x'&gt;&amp;"
+    assert drawing.escape_plotly_text("<a href='x'>&") == "&lt;a href='x'&gt;&amp;"
 
 
 @pytest.mark.parametrize(
@@ -265,7 +266,7 @@ def test_text_that_looks_like_html_is_text_in_a_figure(tmp_path: Path) -> None:
         (1e-7, 1e-2, ["1e-07", "1e-05", "0.001"]),
         (0.003, 0.04, ["0.005", "0.01", "0.02"]),
         (0.021, 0.045, ["0.025", "0.03", "0.035", "0.04", "0.045"]),
-        (0.003, 0.0032, ["0.003", "0.0031", "0.0032"]),
+        (0.003, 0.0032, ["0.003", "0.00305", "0.0031", "0.00315", "0.0032"]),
         (0.0311, 0.0311, ["0.0311"]),
         (1e-310, 2e-310, ["1e-310", "2e-310"]),
         (0.0311, math.nextafter(0.0311, 1), ["0.0311"]),
@@ -276,7 +277,7 @@ def test_text_that_looks_like_html_is_text_in_a_figure(tmp_path: Path) -> None:
 def test_ticks_of_a_logarithmic_axis_are_numbers_that_people_write(
     low: float, high: float, ticks: list[str]
 ) -> None:
-    axis = log_axis(low, high, steps=(1, 2, 5) if high in (0.04, 0.045) else (1,))
+    axis = log_axis(low, high)
     inside = [
         text
         for value, text in zip(axis["tickvals"], axis["ticktext"], strict=True)
@@ -288,7 +289,7 @@ def test_ticks_of_a_logarithmic_axis_are_numbers_that_people_write(
 @pytest.mark.parametrize("low", [0.01001, 0.2, 0.95, 3.0, 6e-5])
 @pytest.mark.parametrize("times", [1.001, 1.05, 1.3, 2.0, 4.7, 9.9, 40.0])
 def test_a_logarithmic_axis_has_some_ticks_but_not_many(low: float, times: float) -> None:
-    axis = log_axis(low, low * times, steps=(1, 2, 5))
+    axis = log_axis(low, low * times)
     inside = [
         text
         for value, text in zip(axis["tickvals"], axis["ticktext"], strict=True)

@@ -18,9 +18,9 @@ from searchae.config.loader import spec_from_document
 from searchae.formatting import format_duration
 from searchae.report import page as report
 from searchae.report.findings import Findings, collect_findings, comparison_file
-from searchae.report.markup import Section, table
+from searchae.report.markup import HtmlSection, html_table
 from searchae.report.sections import SECTIONS
-from searchae.report.toml import toml
+from searchae.report.toml import study_toml
 from searchae.study import gallery
 from searchae.study.stored import StoredStudy
 from tests.reported_study import DOCUMENT, add, make_study
@@ -178,11 +178,11 @@ def test_without_pictures_the_report_says_where_they_would_be(read: Reader) -> N
 
 
 def test_the_study_file_in_it_makes_the_same_study(html: str, found: Findings) -> None:
-    text = toml(found.spec.document())
+    text = study_toml(found.spec.document())
     assert spec_from_document(tomllib.loads(text), source="report") == found.spec
     assert "learning_rate = { low = 0.0001, high = 0.1, log = true }" in html
     odd = {"description": 'quote " back \\ line\n tab\t bell \x07 del \x7f smile \U0001f600 é'}
-    assert tomllib.loads(toml(odd)) == odd
+    assert tomllib.loads(study_toml(odd)) == odd
 
 
 def test_an_empty_study_has_a_report(tmp_path: Path) -> None:
@@ -199,8 +199,8 @@ def test_a_search_that_goes_on_is_called_so(tmp_path: Path) -> None:
 
 
 def test_a_section_can_be_added(found: Findings) -> None:
-    def comparison(given: Findings) -> Section:
-        return Section("comparison", "Which wins", f"<p>{len(given.runs)} trials</p>")
+    def comparison(given: Findings) -> HtmlSection:
+        return HtmlSection("comparison", "Which wins", f"<p>{len(given.runs)} trials</p>")
 
     def nothing(_: Findings) -> None:
         return None
@@ -274,7 +274,7 @@ def test_a_study_s_name_is_quoted_in_a_command(tmp_path: Path) -> None:
 
 
 def test_a_table_escapes_its_cells() -> None:
-    made = table(["<i>"], [["<b>", "2"]], numeric={1})
+    made = html_table(["<i>"], [["<b>", "2"]], numeric={1})
     assert "&lt;i&gt;" in made
     assert '<td>&lt;b&gt;</td><td class="n">2</td>' in made
 

@@ -1,0 +1,111 @@
+"""The report's first section: key figures, and what the search found."""
+
+from __future__ import annotations
+
+import shlex
+from html import escape
+
+from searchae.formatting import format_count, format_duration, format_value
+from searchae.report.findings import Findings, TrialRun
+from searchae.report.markup import HtmlSection
+
+MIN_TRIALS_FOR_IMPORTANCES = 50
+"""With fewer ended trials, the text does not mention importances."""
+
+
+def headline(found: Findings) -> HtmlSection:
+    """Returns the section with the key figures and the conclusions."""
+    s, c = found.summary, found.summary.counts
+    best = found.best[0] if found.best else None
+    hosts = {str(r.runtime.get("host")) for r in found.runs if r.runtime}
+    workers = {str(r.runtime.get("worker")) for r in found.runs if r.runtime}
+    saved = f"{s.epochs_saved / s.epochs_full:.0%}" if s.epochs_full else "none yet"
+    tiles = [
+        ("best PSNR", f"{best.psnr_db:.2f} dB" if best else "none yet", "validation split"),
+        (
+            "over the baseline",
+            f"{gain_text(best, found)} dB" if best else "none yet",
+            f"mean image: {s.baseline_db:.2f} dB",
+        ),
+        ("trials", f"{c.finished:,} of {c.budget:,}", _states(found)),
+        ("epochs saved", saved, f"{s.epochs_run:,} run, {s.epochs_full:,} without pruning"),
+        (
+            "wall time",
+            format_duration(s.wall_s),
+            f"{format_duration(_trial_seconds(found))} in trials",
+        ),
+        (
+            "ran on",
+            format_count(len(hosts), "machine"),
+            format_count(len(workers), "worker") + " in all",
+        ),
+    ]
+    cells = "".join(
+        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}<small>{escape(detail)}</small></dd></div>"
+        for k, v, detail in tiles
+    )
+    description = found.spec.description
+    taken_at = f"{found.taken_at:%Y-%m-%d %H:%M %Z}"
+    body = (
+        f'<p class="lead">{escape(description)}</p>\n' if description else ""
+    ) + f'<dl class="tiles">{cells}</dl>\n<div class="say">{_conclusions(found)}</div>'
+    body += "".join(f'<p class="warning">{escape(w)}</p>' for w in s.warnings)
+    body += f'<p class="note">As it stood on {escape(taken_at)}, in {escape(s.storage)}.</p>'
+    return HtmlSection("result", "", body)
+
+
+def _conclusions(found: Findings) -> str:
+    """Returns what the search found, and what it does not show."""
+    name = found.summary.study
+    if not found.best:
+        return "<p><b>Found:</b> nothing yet; no trial has trained to its end.</p>"
+    best, c = found.best[0], found.summary.counts
+    gain = best.psnr_db - found.summary.baseline_db
+    chosen = ", ".join(f"{k} <b>{escape(format_value(v))}</b>" for k, v in best.row.params.items())
+    text = (
+        f"<p><b>Found:</b> trial {best.row.number} reached {best.psnr_db:.2f} dB, "
+        f"{abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} answering every image with the "
+        f"mean training image{', with ' + chosen if chosen else ''}."
+    )
+    shares = found.importances.shares
+    if shares and found.importances.trials >= MIN_TRIALS_FOR_IMPORTANCES:
+        leader = next(iter(shares))
+        text += (
+            f" What sets the best trials apart most is {escape(leader)} "
+            f"({shares[leader]:.0%} of the importance)."
+        )
+    if c.finished < c.budget:
+        text += f" The search is not over: {c.finished:,} of {c.budget:,} trials have ended."
+    text += (
+        "</p><p><b>Not shown:</b> that it stays the best. Each trial is one seed on the validation "
+        f"split, and the best of {len(found.runs):,} such values flatters itself. "
+        f"<code>{escape(command('train', name))} --seeds 5 --out DIR</code> measures it on the "
+        f"test split over seeds; <code>{escape(command('compare', name))}</code> says which "
+        "regularizer, activation and optimizer win, with intervals.</p>"
+    )
+    return text
+
+
+def _states(found: Findings) -> str:
+    c = found.summary.counts
+    parts = [f"{c.complete:,} complete", f"{c.pruned:,} pruned"]
+    parts += [
+        f"{n:,} {word}"
+        for n, word in ((c.failed, "failed"), (c.running, "running"), (c.waiting, "waiting"))
+        if n
+    ]
+    return ", ".join(parts)
+
+
+def _trial_seconds(found: Findings) -> float:
+    return sum(r.row.seconds or 0.0 for r in found.runs)
+
+
+def gain_text(run: TrialRun, found: Findings) -> str:
+    """Returns a trial's PSNR minus the baseline's, in dB; never ``-0.00``."""
+    return f"{round(run.psnr_db - found.summary.baseline_db, 2) + 0.0:+.2f}"
+
+
+def command(name: str, study: str) -> str:
+    """Returns a searchae command line for a study, with the study's name quoted."""
+    return f"searchae {name} --study {shlex.quote(study)}"

@@ -1,0 +1,108 @@
+"""How much each searched parameter distinguishes the best trials from the others."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from searchae.formatting import format_count
+
+MIN_TRIALS, TOP_SHARE, MIN_TOP = 10, 0.1, 12
+"""Ended trials needed; share of the trials that count as the best; and at least so many."""
+
+
+@dataclass(frozen=True)
+class Importances:
+    """How much each searched parameter distinguishes the best trials from the others.
+
+    Attributes:
+        shares: Share of the importance by parameter name, the largest first; their sum is 1.
+            Empty if it is not known.
+        top: How many of the best trials were compared with all.
+        trials: How many trials had ended.
+        missing: Why there are no shares; empty if there are.
+    """
+
+    shares: dict[str, float]
+    top: int = 0
+    trials: int = 0
+    missing: str = ""
+
+
+def parameter_importances(trials: Sequence[FrozenTrial]) -> Importances:
+    """Estimates the parameters' importances by PED-ANOVA (Watanabe et al. 2023).
+
+    PED-ANOVA supports conditional parameters. It compares the best tenth of the trials with all of
+    them; here at least twelve, or half of all if there are fewer, because the values of a handful
+    of trials are chance. Pruned trials count with their last PSNR: without them, a choice that is
+    always pruned would seem not to matter.
+
+    Args:
+        trials: The study's own trials, in any state.
+    """
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    ended = [c for c in (_as_complete(t) for t in trials if t.state in states) if c.values]
+    count = len(ended)
+    if count < MIN_TRIALS:
+        return Importances(
+            {},
+            trials=count,
+            missing=f"{format_count(count, 'trial')} ended; importances take at least {MIN_TRIALS}",
+        )
+    if len({t.values[0] for t in ended}) == 1:
+        return Importances({}, trials=count, missing="all trials came to the same PSNR")
+    if not any(t.params for t in ended):
+        return Importances({}, trials=count, missing="nothing was searched")
+    top = _top([t.values[0] for t in ended])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        shares = get_param_importances(
+            _in_memory_study(ended),
+            evaluator=PedAnovaImportanceEvaluator(target_quantile=(top - 0.5) / count),
+        )
+    ordered = sorted(shares.items(), key=lambda item: -item[1])
+    return Importances({name: float(share) for name, share in ordered}, top=top, trials=count)
+
+
+def _top(values: Sequence[float]) -> int:
+    """Returns how many trials are the best ones; fewer than all."""
+    count = len(values)
+    cut = max(math.ceil(TOP_SHARE * count), min(MIN_TOP, count // 2))
+    lowest = sorted(values, reverse=True)[cut - 1]
+    top = sum(v >= lowest for v in values)
+    # Trials that ended badly all have the same value, and may be more than half.
+    return top if top < count else sum(v > lowest for v in values)
+
+
+def _as_complete(trial: FrozenTrial) -> FrozenTrial:
+    """Returns a copy in state COMPLETE, the only state that Optuna's importances consider."""
+    ended = copy.copy(trial)
+    ended.state, ended.value = TrialState.COMPLETE, _final_psnr_db(trial)
+    return ended
+
+
+def _final_psnr_db(trial: FrozenTrial) -> float | None:
+    """Returns a trial's last finite PSNR in dB; None if it has none."""
+    if trial.values:
+        return float(trial.values[0])
+    finite = [v for _, v in sorted(trial.intermediate_values.items()) if math.isfinite(v)]
+    return finite[-1] if finite else None
+
+
+def _in_memory_study(trials: Sequence[FrozenTrial]) -> optuna.Study:
+    """Returns a study in memory with these trials."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        study = optuna.create_study(direction="maximize")
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+    study.add_trials(trials)
+    return study
