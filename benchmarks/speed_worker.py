@@ -166,7 +166,8 @@ def _made(settings: Mapping[str, Any], stop: threading.Event) -> Any:
 
     from searchae.storage.connection import connect
     from searchae.study.stored import load_study
-    from searchae.worker.loop import Worker, WorkerOptions
+    from searchae.worker.loop import Worker
+    from searchae.worker.options import WorkerOptions
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from searchae.config.loader import spec_from_document
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
-from searchae.study.claims import NoTrial
+from searchae.study.budget import NoTrial
 from searchae.study.coordination import Coordinator
 from searchae.study.process import ProcessIdentity
 from searchae.study.stored import StoredStudy, open_study

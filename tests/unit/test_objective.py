@@ -21,7 +21,7 @@ from searchae.training import checkpoint, trial_checkpoints
 from searchae.training.epoch import EpochResult
 from searchae.training.trainer import Interrupted
 from searchae.training.trial_checkpoints import Checkpoints, PrunedError, remove_old_checkpoints
-from searchae.worker import objective
+from searchae.worker.objective import TrialHooks, TrialJob, run_trial
 
 CPU = torch.device("cpu")
 EPOCHS = 4
@@ -164,19 +164,17 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
         stop: Callable[[], bool] = lambda: False,
         thread: ThreadPoolExecutor | None = None,
     ) -> float:
-        return objective.run_trial(
-            trial,
-            trial_params or params(),
+        job = TrialJob(
+            trial=trial,
+            params=trial_params or params(),
             images=images,
             seed=5,
             device=CPU,
             checkpoints=checkpoints,
             reported=reported,
-            on_epoch=on_epoch,
-            leave=leave,
-            stop=stop,
-            thread=thread,
+            writer=thread,
         )
+        return run_trial(job, TrialHooks(on_epoch=on_epoch, should_leave=leave, should_stop=stop))
 
     return once
 
