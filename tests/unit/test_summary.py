@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.config.loader import spec_from_document
@@ -124,6 +125,27 @@ def test_only_a_whole_training_can_be_the_best() -> None:
 
 
 # -- a study
+
+
+def test_a_summary_reads_the_study_s_attributes_once(stored: StoredStudy) -> None:
+    stored.study.add_trial(trial())
+    coordinator, seen = Coordinator(stored), []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    engine = stored.storage.engine
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        summarize(stored, coordinator)
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+    reads = [s for s in seen if "FROM" in s]
+    assert sum("study_user_attributes" in s for s in reads) == 1
+    assert sum("searchae_workers" in s for s in reads) == 1
+    trials = [s for s in reads if "study_user_attributes" not in s and "searchae_" not in s]
+    assert trials, "read by Optuna, with what belongs to them"
+    assert not any("count(" in s.lower() for s in reads), "counted from the trials that were read"
 
 
 def test_an_empty_study(stored: StoredStudy) -> None:
