@@ -350,7 +350,7 @@ def test_a_report_that_waits_for_the_database_holds_up_no_checkpoint(
                 time.sleep(0.05)
             super().report(value, step)
 
-    monkeypatch.setattr(trial_checkpoints, "HELD_S", 0.05)
+    monkeypatch.setattr(trial_checkpoints, "LONGEST_DELAY_S", 0.05)
     trial = Waiting()
     with ThreadPoolExecutor(1) as thread:
         run(trial, thread=thread)
