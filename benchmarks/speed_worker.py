@@ -248,7 +248,7 @@ def _watch(clock: Clock) -> None:
     from searchae.study.coordination import Coordinator
     from searchae.training import trainer, trial_checkpoints
     from searchae.training.trainer import Trainer
-    from searchae.worker import machine, pictures, trial_runner
+    from searchae.worker import machine, pictures, sampling
 
     # Functions are wrapped where they are called.
     clock.wrap("data", machine, "find_decoded", "load_splits")
@@ -258,7 +258,7 @@ def _watch(clock: Clock) -> None:
     clock.wrap("checkpoints", trial_checkpoints.Checkpoints, "save", "latest", "clear")
     drawing = ("draw_reconstructions", "save_picture", "keep_best_pictures")
     clock.wrap("pictures", pictures, *drawing)
-    clock.wrap("sampling and pruning", trial_runner, "sample_params", "make_sampler")
+    clock.wrap("sampling and pruning", sampling, "sample_params", "make_sampler")
     clock.wrap("sampling and pruning", optuna.Trial, "should_prune")
     base = optuna.storages.BaseStorage
     calls = [n for n in dir(base) if not n.startswith("_") and callable(getattr(base, n))]

@@ -147,14 +147,13 @@ def open_study(
             if not _needs_creation(storage, name):
                 return False
             study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
-            study.set_user_attr(DATA_HASH, data_hash)
+            study.set_user_attr(DATA_HASH, data_hash)  # first: see ``load_study``
             study.set_metric_names(["psnr_db"])
             study.set_user_attr(BASELINE_DB, baseline_db)
             study.set_user_attr(VERSIONS, package_versions())
             if warm_start is not None:
                 import_trials(study, spec, warm_start, check_lock)
-            # Last: a study without its spec was not created to the end, and is created again.
-            study.set_user_attr(SPEC, spec.document())
+            study.set_user_attr(SPEC, spec.document())  # last: see ``_is_incomplete``
             return True
 
     created: bool = storage.retried(create)

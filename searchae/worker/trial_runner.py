@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
 
-from searchae.config import TrialParams, initial_params, sample_params
 from searchae.errors import (
     ArtifactsError,
     DeadError,
@@ -26,11 +23,9 @@ from searchae.errors import (
     StorageError,
     StudyStoppedError,
 )
-from searchae.search import TrialHistory, make_pruner, make_sampler
 from searchae.study import (
     ERROR,
     HISTORY,
-    IMPORTED,
     OUTCOME,
     RUNTIME,
     Coordinator,
@@ -51,6 +46,7 @@ from searchae.worker.machine import Machine
 from searchae.worker.objective import TrialHooks, TrialJob
 from searchae.worker.options import WorkerOptions, WorkerResults
 from searchae.worker.pictures import BestPictures
+from searchae.worker.sampling import TrialSampler
 from searchae.worker.shared_gpu import CrowdedError, SharedGpu
 
 log = logging.getLogger(__name__)
@@ -60,34 +56,6 @@ DIVERGED, DEAD, OUT_OF_MEMORY, BUG = "diverged", "dead", "out-of-memory", "bug"
 
 TrainFunction = Callable[[TrialJob, TrialHooks], float]
 """Trains a trial and returns its PSNR in dB; see ``objective.run_trial``."""
-
-
-class RecordedTrial:
-    """An Optuna trial that remembers its reports, which Optuna only gives back from the database.
-
-    Args:
-        trial: The trial.
-        number: Its number.
-        reports: Epoch -> PSNR in dB, as reported by earlier workers.
-    """
-
-    def __init__(self, trial: optuna.Trial, number: int, reports: Mapping[int, float]) -> None:
-        self.number = number
-        self._trial, self._reports = trial, dict(reports)
-
-    def report(self, value: float, step: int) -> None:
-        """Records the PSNR in dB after epoch ``step``."""
-        self._trial.report(value, step)
-        self._reports.setdefault(step, value)
-
-    def should_prune(self) -> bool:
-        """Returns whether the pruner stops the trial."""
-        return self._trial.should_prune()
-
-    @property
-    def last_value(self) -> float | None:
-        """The PSNR in dB after the last epoch; None before the first."""
-        return self._reports[max(self._reports)] if self._reports else None
 
 
 @dataclass
@@ -116,9 +84,7 @@ class TrialRunner:
         self.gpu = SharedGpu(self.options.shares, self.machine.device)
         self._pictures = BestPictures(stored, self.options.artifacts, self.machine.images[1])
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._pruner = make_pruner(stored.spec, stored.study)
-        self._history = TrialHistory()
-        self._imported = sum(stored.study.user_attrs.get(IMPORTED, {}).values())
+        self._sampler = TrialSampler(stored)
 
     def close(self) -> None:
         """Waits for checkpoints that are still being written or removed."""
@@ -164,7 +130,7 @@ class TrialRunner:
         started_with = claimed.user_attrs.get(RUNTIME, {}).get("precision")
         precision: Precision = started_with or self.machine.precision
         with self._failures_handled(trial_id, number):
-            trial, params = self._sample(trial_id, claimed, precision)
+            trial, params = self._sampler.sample(trial_id, claimed, self._runtime(precision))
         job = TrialJob(
             trial=trial,
             params=params,
@@ -192,30 +158,10 @@ class TrialRunner:
             self.results.complete += 1
             self._pictures.update(number, params, trainers[0] if trainers else None)
 
-    def _sample(
-        self, trial_id: int, claimed: FrozenTrial, precision: Precision
-    ) -> tuple[RecordedTrial, TrialParams]:
-        """Samples a trial's parameters, and stores them with its runtime in one transaction."""
-        spec, storage = self._stored.spec, self._stored.storage
-        with storage.together():
-            # A copy: Optuna's study keeps the trials that it has read for the trial before.
-            study = copy.copy(self._stored.study)
-            study.sampler = make_sampler(spec, number=claimed.number, memory=self._history)
-            study.pruner = self._pruner
-            imported = self._imported
-            first = initial_params(spec, claimed.number - imported, warm=imported > 0)
-            if first:
-                storage.set_trial_system_attr(trial_id, "fixed_params", first)
-            trial = optuna.Trial(study, trial_id)
-            params = sample_params(spec, trial)
-            identity = self.coordinator.identity
-            runtime = {
-                "worker": identity.worker,
-                "host": identity.host,
-                **self.machine.runtime(precision),
-            }
-            storage.set_trial_user_attr(trial_id, RUNTIME, runtime)
-        return RecordedTrial(trial, claimed.number, claimed.intermediate_values), params
+    def _runtime(self, precision: Precision) -> dict[str, object]:
+        identity = self.coordinator.identity
+        where = {"worker": identity.worker, "host": identity.host}
+        return where | self.machine.runtime(precision)
 
     def _hooks(self, trial_id: int, trainers: list[Trainer]) -> TrialHooks:
         """Returns the hooks for one training; its trainer is appended to ``trainers``."""

@@ -116,7 +116,7 @@ def test_without_memory_beside_others_a_worker_leaves_or_waits_for_them(
     study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored, full = study(), OutOfMemoryError("2 GiB wanted")
-    monkeypatch.setattr(shared_gpu, "held_by_others", lambda device: 2**30)
+    monkeypatch.setattr(shared_gpu, "held_by_others", lambda _device: 2**30)
     monkeypatch.setattr(shared_gpu, "FIRST_WAIT_S", 0.01)
     leaving = worker(stored, folder, shares="leave", train=failing_once(full)).run()
     assert (leaving.complete, leaving.put_back, leaving.out_of_memory) == (0, 1, 0)
@@ -139,7 +139,7 @@ def test_a_trial_that_had_the_memory_or_all_the_time_is_too_large(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared_gpu, "held_by_others", lambda device: others)
+    monkeypatch.setattr(shared_gpu, "held_by_others", lambda _device: others)
     monkeypatch.setattr(shared_gpu, "LONGEST_WAIT_S", longest_s)
     train = failing_once(OutOfMemoryError("96 GiB wanted"))
     counts = worker(study(), folder, shares=shares, train=train).run()
@@ -260,7 +260,7 @@ def test_a_machine_that_keeps_failing_is_quarantined_and_its_trials_go_elsewhere
     monkeypatch.setattr("searchae.worker.loop.FAILURE_WAIT_S", 0.01)
     stored, tried = study(), []
 
-    def broken(job: TrialJob, hooks: TrialHooks) -> float:
+    def broken(job: TrialJob, _hooks: TrialHooks) -> float:
         tried.append(job.trial.number)
         raise DeviceError("epoch 1: the device failed (CUDA error: unspecified launch failure)")
 

@@ -91,7 +91,7 @@ def test_a_pruned_trial_s_epochs_are_kept_and_it_has_no_picture(
 def test_a_training_that_hands_over_no_trainer_has_neither(
     study: Callable[..., StoredStudy], folder: Path
 ) -> None:
-    def pretend(job: TrialJob, hooks: TrialHooks) -> float:
+    def pretend(job: TrialJob, _hooks: TrialHooks) -> float:
         job.trial.report(20.0, 1)
         return 20.0
 
@@ -102,7 +102,7 @@ def test_a_training_that_hands_over_no_trainer_has_neither(
 
 
 def test_a_trial_that_diverged_has_neither(study: Callable[..., StoredStudy], folder: Path) -> None:
-    def diverging(job: TrialJob, hooks: TrialHooks) -> float:
+    def diverging(_job: TrialJob, _hooks: TrialHooks) -> float:
         raise DivergedError("the loss is nan")
 
     (trial,) = work(study(search__trials=1), folder, train=diverging)

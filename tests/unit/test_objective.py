@@ -159,7 +159,7 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
         *,
         trial_params: TrialParams | None = None,
         reported: Container[int] = (),
-        on_epoch: Callable[[EpochResult], None] = lambda result: None,
+        on_epoch: Callable[[EpochResult], None] = lambda _result: None,
         leave: Callable[[], bool] = lambda: False,
         stop: Callable[[], bool] = lambda: False,
         thread: ThreadPoolExecutor | None = None,
@@ -375,10 +375,7 @@ def test_what_others_go_on_with_is_waited_for(
 
 
 def test_a_last_checkpoint_that_fails_is_said_and_costs_nothing(
-    run: Run,
-    checkpoints: Checkpoints,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, save = threading.Event(), Checkpoints.save
 
@@ -428,7 +425,7 @@ def test_sweeping_leaves_only_the_checkpoints_of_trials_that_go_on(tmp_path: Pat
 def test_a_lost_lease_is_noticed_before_the_pruner_is_asked(run: Run) -> None:
     trial = FakeTrial(prune_after=1)
 
-    def lost(result: EpochResult) -> None:
+    def lost(_result: EpochResult) -> None:
         raise LeaseLostError
 
     with pytest.raises(LeaseLostError):
@@ -447,7 +444,7 @@ def test_stops_within_an_epoch_and_keeps_the_ones_before(
 
 
 def test_a_checkpoint_of_other_parameters_is_as_good_as_none(
-    run: Run, checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture
+    run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(KilledError):
         run(FakeTrial(), on_epoch=killed_after(2))

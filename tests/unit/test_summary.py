@@ -224,9 +224,7 @@ def test_the_json_object_is_the_documented_one(stored: StoredStudy) -> None:
     assert replace(summary, best=None).document()["best"] is None
 
 
-def test_a_trial_s_seconds_are_those_of_its_epochs_not_of_the_time_it_lay_waiting(
-    stored: StoredStudy,
-) -> None:
+def test_a_trial_s_seconds_are_those_of_its_epochs_not_of_the_time_it_lay_waiting() -> None:
     made = trial()
     history = {name: [1.0, 1.0] for name in HISTORY_COLUMNS} | {"seconds": [2.5, 4.0]}
     made.user_attrs[HISTORY] = history
