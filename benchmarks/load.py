@@ -45,7 +45,9 @@ from searchae.storage.resilient import ResilientStorage
 from searchae.study.coordination import Coordinator
 from searchae.study.stored import load_study, open_study
 from searchae.training.trial_checkpoints import PrunedError
-from searchae.worker.loop import Worker, WorkerOptions
+from searchae.worker.loop import Worker
+from searchae.worker.objective import TrialHooks, TrialJob
+from searchae.worker.options import WorkerOptions
 
 NAME = "load"
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -155,11 +157,12 @@ def searchae_worker(url: str, folder: Path, options: argparse.Namespace) -> Mete
     meter = Meter()
     meter.wrap(ResilientStorage, [*storage_methods(ResilientStorage), "retried"])
 
-    def train(trial: Any, params: Any, **rest: Any) -> float:
+    def train(job: TrialJob, _hooks: TrialHooks) -> float:
+        trial, params = job.trial, job.params
         options.entered(meter)
         for epoch in range(1, options.reports + 1):
             time.sleep(options.epoch_s)
-            if epoch not in rest["reported"]:
+            if epoch not in job.reported:
                 trial.report(psnr(params, epoch), epoch)
             if epoch < options.reports and trial.should_prune():
                 raise PrunedError

@@ -85,9 +85,7 @@ def _insert_finished(stored: Any, held: int, best_from: int) -> None:
     draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     now, epochs, by = tables.utc_now(), stored.spec.epochs, stored.spec.search.reduction_factor
     search = stored.spec.search
-    assert (factory.make_pruner, search.min_epochs) == ("successive-halving", 1), (
-        "it has other rungs"
-    )
+    assert (search.pruner, search.min_epochs) == ("successive-halving", 1), "it has other rungs"
     rungs = [by**rung for rung in range(epochs) if by**rung < epochs]
     history = json.dumps({name: [0.05] * epochs for name in HISTORY_COLUMNS})
     rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
@@ -166,7 +164,8 @@ def _made(settings: Mapping[str, Any], stop: threading.Event) -> Any:
 
     from searchae.storage.connection import connect
     from searchae.study.stored import load_study
-    from searchae.worker.loop import Worker, WorkerOptions
+    from searchae.worker.loop import Worker
+    from searchae.worker.options import WorkerOptions
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -245,25 +244,21 @@ def _watch(clock: Clock) -> None:
     """Imports a worker, and wraps what it calls."""
     import optuna
 
-    from searchae import data
-    from searchae.config import space
-    from searchae.search import factory
     from searchae.storage.resilient import ResilientStorage
-    from searchae.study import gallery
     from searchae.study.coordination import Coordinator
-    from searchae.training import reconstructions, trainer, trial_checkpoints
+    from searchae.training import trainer, trial_checkpoints
     from searchae.training.trainer import Trainer
+    from searchae.worker import machine, pictures, sampling
 
-    assert worker.data is data  # it calls them through their modules, where they are wrapped
-    clock.wrap("data", data, "load")
+    # Functions are wrapped where they are called.
+    clock.wrap("data", machine, "find_decoded", "load_splits")
     clock.wrap("building nets", Trainer, "__init__")
     clock.wrap("evaluation", trainer, "evaluate")
     clock.wrap("checkpoints", Trainer, "state", "restore")
     clock.wrap("checkpoints", trial_checkpoints.Checkpoints, "save", "latest", "clear")
-    clock.wrap("pictures", reconstructions, "draw")
-    clock.wrap("pictures", gallery, "save", "keep_best")
-    clock.wrap("sampling and pruning", space, "sample")
-    clock.wrap("sampling and pruning", factory, "sampler")
+    drawing = ("draw_reconstructions", "save_picture", "keep_best_pictures")
+    clock.wrap("pictures", pictures, *drawing)
+    clock.wrap("sampling and pruning", sampling, "sample_params", "make_sampler")
     clock.wrap("sampling and pruning", optuna.Trial, "should_prune")
     base = optuna.storages.BaseStorage
     calls = [n for n in dir(base) if not n.startswith("_") and callable(getattr(base, n))]

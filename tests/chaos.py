@@ -35,7 +35,9 @@ from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
 from searchae.study.stored import load_study, open_study
 from searchae.training.trial_checkpoints import PrunedError
-from searchae.worker.loop import Worker, WorkerOptions
+from searchae.worker.loop import Worker
+from searchae.worker.objective import TrialHooks, TrialJob
+from searchae.worker.options import WorkerOptions
 from tests.postgres_server import PostgresServer
 
 GRACE_S = 2.5
@@ -57,19 +59,19 @@ DOCUMENT = {
 }
 
 
-def pretend(trial: Any, params: Any, **rest: Any) -> float:
+def pretend(job: TrialJob, hooks: TrialHooks) -> float:
     """A training of four epochs that learns nothing and takes a fraction of a second."""
     for epoch in range(1, 5):
         time.sleep(random.uniform(0.02, 0.12))
-        if rest["stop"]():
+        if hooks.should_stop():
             from searchae.training.trainer import Interrupted
 
             raise Interrupted("stopped")
-        if epoch not in rest["reported"]:
-            trial.report(-params.train.learning_rate + epoch, epoch)
-        if epoch < 4 and trial.should_prune():
+        if epoch not in job.reported:
+            job.trial.report(-job.params.train.learning_rate + epoch, epoch)
+        if epoch < 4 and job.trial.should_prune():
             raise PrunedError
-    return float(4 - params.train.learning_rate)
+    return float(4 - job.params.train.learning_rate)
 
 
 def send(pid: int, number: int) -> None:

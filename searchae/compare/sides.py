@@ -75,7 +75,7 @@ def chosen_top(stored: StoredStudy, count: int) -> list[TrialRow]:
     Raises:
         UserError: There is none.
     """
-    good = [r for r in _own(stored) if r.state == "complete" and _ended_well(r)]
+    good = [r for r in _own(stored) if r.has_result]
     if not good:
         raise _nothing_yet(stored)
     return sorted(good, key=_rank)[:count]
@@ -129,7 +129,8 @@ def _own(stored: StoredStudy) -> list[TrialRow]:
 
 
 def _ended_well(row: TrialRow) -> bool:
-    return row.state in ("complete", "pruned") and not row.outcome and row.psnr_db is not None
+    is_good_so_far = row.state == "pruned" and not row.outcome and row.psnr_db is not None
+    return row.has_result or is_good_so_far
 
 
 def _rank(row: TrialRow) -> tuple[float, ...]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 from searchae.dashboard import curves, notes
 from searchae.errors import SpecError
@@ -41,6 +41,7 @@ from searchae.study import (
     gallery_folder,
     load_study,
     read_picture,
+    result_db,
     trial_row,
     trials_with_picture,
 )
@@ -245,9 +246,9 @@ def _artifact(name: str, filename: str, kind: str) -> dict[str, Any]:
 
 
 def _psnrs_db(trials: Sequence[FrozenTrial]) -> dict[int, float]:
-    """Of the trials that trained to their end."""
-    ended = (t for t in trials if t.state == TrialState.COMPLETE and t.values)
-    return {t.number: t.values[0] for t in ended}
+    """Number -> PSNR in dB of the trials with a result."""
+    found = {trial.number: result_db(trial) for trial in trials}
+    return {number: psnr_db for number, psnr_db in found.items() if psnr_db is not None}
 
 
 def _best(stored: StoredStudy, trials: Sequence[FrozenTrial]) -> TrialRun | None:

@@ -61,8 +61,8 @@ class TrialRun:
 
     @property
     def is_good(self) -> bool:
-        """Whether it trained to its end with a result of its own."""
-        return self.row.state == "complete" and not self.row.outcome and math.isfinite(self.psnr_db)
+        """Whether it has a result of its own; see ``study.has_result``."""
+        return self.row.has_result
 
     @property
     def psnr_db(self) -> float:

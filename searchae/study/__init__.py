@@ -1,4 +1,8 @@
-"""A study in the database: its spec, its budget and claims, its trials and their pictures."""
+"""Studies in the database: their specs, budgets, trials, workers and pictures.
+
+To find: the budget in ``budget``, who takes which trial in ``claims``, leases and dead workers in
+``leases``, the list of live workers in ``workers``; ``coordination`` is the way in to all of these.
+"""
 
 from searchae.study.attributes import (
     ERROR,
@@ -11,8 +15,8 @@ from searchae.study.attributes import (
     WARM_START,
     WINNER,
 )
-from searchae.study.claims import NoTrial, TrialCounts
-from searchae.study.coordination import Coordinator, WorkerInfo
+from searchae.study.budget import NoTrial, TrialCounts
+from searchae.study.coordination import Coordinator
 from searchae.study.gallery import (
     best_trials,
     gallery_folder,
@@ -22,6 +26,8 @@ from searchae.study.gallery import (
     trials_with_picture,
 )
 from searchae.study.history import HISTORY, compact_history, history_columns
+from searchae.study.results import has_result, result_db
+from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored import (
     StoredStudy,
     check_same_study,
@@ -34,6 +40,7 @@ from searchae.study.stored import (
 )
 from searchae.study.summary import Summary, TrialRow, best_of, summarize, trial_row
 from searchae.study.warm_start import check_warm_start
+from searchae.study.workers import WorkerInfo
 
 __all__ = [
     "ERROR",
@@ -49,6 +56,7 @@ __all__ = [
     "Coordinator",
     "NoTrial",
     "StoredStudy",
+    "StudySnapshot",
     "Summary",
     "TrialCounts",
     "TrialRow",
@@ -61,12 +69,14 @@ __all__ = [
     "compact_history",
     "find_study",
     "gallery_folder",
+    "has_result",
     "history_columns",
     "keep_best_pictures",
     "load_study",
     "open_study",
     "package_versions",
     "read_picture",
+    "result_db",
     "save_picture",
     "study_names",
     "summarize",

@@ -1,30 +1,61 @@
-"""The attributes that searchae stores with Optuna's studies and trials. All values are JSON."""
+"""Keys of the attributes that searchae stores with Optuna's studies and trials.
+
+All values are JSON. ``searchae.study.history.HISTORY`` is one more attribute of a trial.
+"""
 
 from __future__ import annotations
 
-SPEC, DATA_HASH, VERSIONS = "searchae:spec", "searchae:data_hash", "searchae:versions"
+# User attributes of a study, written once when it is created.
 
+DATA_HASH = "searchae:data_hash"
+"""str: SHA-256 of the images, in hexadecimal. The first attribute that a new study gets."""
 
-BUDGET, STOPPED, IMPORTED = "searchae:budget", "searchae:stopped", "searchae:imported"
+BASELINE_DB = "searchae:baseline_db"
+"""float: PSNR in dB of the mean training image on the validation split."""
 
+VERSIONS = "searchae:versions"
+"""dict[str, str]: Package -> version that created the study; see ``package_versions``."""
 
-TIME_LIMIT, QUARANTINED = "searchae:time_limit", "searchae:quarantined:"
+IMPORTED = "searchae:imported"
+"""dict[str, int]: State (``complete``, ``pruned``) -> number of trials imported by a warm start.
+Absent without a warm start."""
 
+SPEC = "searchae:spec"
+"""dict: The study file after all overrides, as ``StudySpec.document`` writes it. The last attribute
+that a new study gets: a study without it was not created to the end."""
 
-BASELINE_DB, WARM_START = "searchae:baseline_db", "searchae:warm_start"
-
+# User attributes of a study that change while it is worked on.
 
 SPLITS = "searchae:splits"
-"""User attribute of a study: ``data.describe`` of its images."""
+"""dict: The images' splits, as ``data.describe_splits`` writes them."""
 
+BUDGET = "searchae:budget"
+"""int: How many trials have to end COMPLETE or PRUNED. Absent: ``search.trials`` of the spec."""
 
-RUNTIME, ERROR = "searchae:runtime", "searchae:error"
-"""User attributes of a trial: where its last worker ran it; what made it end badly."""
+TIME_LIMIT = "searchae:time_limit"
+"""float | None: When work ends, in seconds since 1970 by the database's clock; None for never."""
 
+STOPPED = "searchae:stopped"
+"""str: Why no more trials are given out; empty or absent while they are."""
+
+QUARANTINED = "searchae:quarantined:"
+"""str: Prefix of a key that ends with a worker's name. Why that worker left for good; empty once
+the study has been started again."""
 
 WINNER = "searchae:winner"
-"""User attribute of a study: what `compare --top` found: ``number``, ``seeds``, ``mean_db``."""
+"""dict: The best trial by ``compare --top``: ``number``, ``seeds`` and ``mean_db``."""
 
+# User attributes of a trial.
+
+WARM_START = "searchae:warm_start"
+"""str: The study and trial that an imported trial was copied from, as ``NAME #NUMBER``."""
+
+RUNTIME = "searchae:runtime"
+"""dict: The worker, device, precision and versions that trained it last; see ``worker.machine``."""
 
 OUTCOME = "searchae:outcome"
-"""User attribute of a trial that ended badly; its values are the names in ``worker``."""
+"""str: How a trial ended badly: ``diverged``, ``dead``, ``out-of-memory``, ``lost`` or ``bug``.
+Absent for every other trial."""
+
+ERROR = "searchae:error"
+"""str: The message or the traceback of the error behind ``OUTCOME``."""

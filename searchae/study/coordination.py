@@ -1,74 +1,49 @@
-"""The exact budget: who works on which trial, and how many are left.
+"""The operations through which processes share the work on one study.
 
-A study's budget is the number of trials that end COMPLETE or PRUNED. A trial is claimed under
-one lock a study: reap, count, take (a trial that was put back, else a new one). A claim comes
-with a lease that its worker renews; a lease not renewed within the grace, or whose process is
-seen to be gone, is reaped: the trial keeps its number, parameters and reports, is put back as
-WAITING, and goes on from its last checkpoint on the next worker. So nothing is lost, nothing is
-doubled, and a run that dies is charged once.
+A study's budget is the number of trials that end COMPLETE or PRUNED. Trials are claimed under one
+lock per study (``claims``), each with a lease that its worker renews (``leases``). A lease that is
+not renewed within the grace period, or whose process is seen to be gone, is reaped: the trial keeps
+its number, parameters and reports, is put back as WAITING, and continues from its last checkpoint
+on the next worker. So the budget is met exactly, and a trial whose worker died counts once.
 
-Of two workers that believe they hold one trial (one was stopped past the grace and woke up),
-only one can end it: the database lets a trial finish once.
+If two workers believe that they hold one trial (one was suspended past the grace period and woke
+up), only one can end it: the database lets a trial finish once.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
-from searchae.storage import ResilientStorage, exclusive_lock, finish_trial, locked_transaction
-from searchae.storage import trials as _trials
+from searchae.storage import exclusive_lock, locked_transaction
+from searchae.study import claims, leases, stops, workers
 from searchae.study.attributes import BUDGET, QUARANTINED, STOPPED, TIME_LIMIT
-from searchae.study.claims import LockedStudy, NoTrial, TrialCounts, metadata
-from searchae.study.claims import leases as _leases
-from searchae.study.process import ProcessIdentity, process_is_gone
+from searchae.study.budget import NoTrial, TrialCounts, count_trials, seconds_left
+from searchae.study.process import ProcessIdentity
+from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored import StoredStudy
+from searchae.study.transaction import StudyTransaction, metadata
+from searchae.study.workers import WorkerInfo
 
-_workers = sa.Table(
-    "searchae_workers",
-    metadata,
-    sa.Column("worker", sa.String(64), primary_key=True),
-    sa.Column("study_id", sa.Integer, nullable=False, index=True),
-    sa.Column("host", sa.String(255), nullable=False),
-    sa.Column("pid", sa.Integer, nullable=False),
-    sa.Column("place", sa.String(255), nullable=False),
-    sa.Column("process", sa.String(64), nullable=False),
-    sa.Column("device", sa.String(64), nullable=False),
-    sa.Column("trial", sa.Integer),
-    sa.Column("epoch", sa.Integer),
-    sa.Column("started_at", sa.Double, nullable=False),
-    sa.Column("beat_at", sa.Double, nullable=False),
-)
-
-
-@dataclass(frozen=True)
-class WorkerInfo:
-    """A worker as the ledger last heard of it. Times in seconds."""
-
-    worker: str
-    host: str
-    pid: int
-    device: str
-    trial: int | None
-    epoch: int | None
-    age_s: float
-    silent_s: float
+T = TypeVar("T")
 
 
 @dataclass
 class Coordinator:
-    """One study's ledger, as one process sees it.
+    """Coordinates the work on one study, on behalf of one process.
+
+    Unless a method says otherwise, it waits until the database answers, and may be repeated.
 
     Args:
         stored: The study.
-        identity: Who claims; anything that only counts may use its own process.
-        created: Called inside the lock right after a trial is created (a port for tests).
+        identity: The process that claims trials; of no importance to one that only reads.
+        created: Called under the lock just before a claimed trial is leased (for tests that fail
+            at this point).
     """
 
     stored: StoredStudy
@@ -76,266 +51,212 @@ class Coordinator:
     created: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
-        self._storage: ResilientStorage = self.stored.storage
+        self._storage = self.stored.storage
         self._engine = self._storage.engine
-        self._study_id = self.stored.id
-        self._search = self.stored.spec.search
         self._storage.retried(self._create_tables)
 
     # -- the budget
 
     def set_budget(self, trials: int) -> None:
-        """Sets how many trials shall end COMPLETE or PRUNED."""
+        """Sets how many trials have to end COMPLETE or PRUNED."""
         self.stored.study.set_user_attr(BUDGET, trials)
 
     def set_time_limit(self, seconds: float | None) -> None:
-        """Ends the study's work so many seconds from now, for every worker; None for never."""
-        end = None if seconds is None else self._clock() + seconds
-        self.stored.study.set_user_attr(TIME_LIMIT, end)
+        """Ends the work of every worker this many seconds from now; None for never."""
+        _, now_s = self._attributes()
+        self.stored.study.set_user_attr(TIME_LIMIT, None if seconds is None else now_s + seconds)
 
     def seconds_left(self) -> float | None:
-        """Until the time limit, by the database's clock; None without one."""
-        end = self._attributes().get(TIME_LIMIT)
-        return None if end is None else end - self._clock()
+        """Returns the seconds until the time limit, negative after it; None without one."""
+        return seconds_left(*self._attributes())
+
+    def counts(self) -> TrialCounts:
+        """Counts the study's own trials by state."""
+
+        def read(transaction: StudyTransaction) -> TrialCounts:
+            attributes, _ = transaction.read_attributes()
+            found = count_trials(transaction)
+            by_state = {state: trials.count for state, trials in found.items()}
+            return self._counts(by_state, attributes)
+
+        return self._run(read)
+
+    def snapshot(self) -> StudySnapshot:
+        """Reads the study's trials, counts, workers and attributes, each of them once."""
+
+        def read(
+            transaction: StudyTransaction,
+        ) -> tuple[dict[str, Any], float, list[WorkerInfo]]:
+            return *transaction.read_attributes(), workers.live_workers(transaction)
+
+        attributes, now_s, alive = self._run(read)
+        trials = self.stored.study.get_trials(deepcopy=False)
+        return StudySnapshot(
+            trials=trials,
+            counts=self._counts(Counter(trial.state for trial in trials), attributes),
+            workers=tuple(alive),
+            stopped=stops.stop_message(attributes),
+            quarantined=stops.quarantine_reasons(attributes),
+            seconds_left=seconds_left(attributes, now_s),
+        )
+
+    # -- stops
 
     def quarantine(self, reason: str) -> None:
-        """Notes that this worker's machine fails where others may not."""
-        me = self.identity
-        text = f"{me.host}, pid {me.pid}: {reason}"
-        self.stored.study.set_user_attr(QUARANTINED + me.worker, text)
+        """Notes that this worker leaves for good because its machine fails."""
+        identity = self.identity
+        text = f"{identity.host}, pid {identity.pid}: {reason}"
+        self.stored.study.set_user_attr(QUARANTINED + identity.worker, text)
 
-    def quarantined(self) -> list[str]:
-        """Why which workers left for good since the last ``clear_stop``, a line each."""
-        found = self._attributes()
-        return [str(v) for k, v in found.items() if k.startswith(QUARANTINED) and v]
+    def quarantined(self) -> tuple[str, ...]:
+        """Returns why workers left for good since the last ``clear_stop``, a line each."""
+        attributes, _ = self._attributes()
+        return stops.quarantine_reasons(attributes)
 
     def stop(self, message: str) -> None:
-        """Tells every worker to claim nothing more; ``message`` says why."""
+        """Gives out no more trials; ``message`` says why."""
         self.stored.study.set_user_attr(STOPPED, message)
 
     def clear_stop(self) -> None:
-        """Lets workers claim again after a stop, and forgets who was quarantined."""
-        for key, value in self._attributes().items():
-            if value and (key == STOPPED or key.startswith(QUARANTINED)):
-                self.stored.study.set_user_attr(key, "")
+        """Gives out trials again after a stop, and forgets which workers were quarantined."""
+        attributes, _ = self._attributes()
+        for key in stops.stop_keys(attributes):
+            self.stored.study.set_user_attr(key, "")
 
     def stopped(self) -> str:
-        """Why the study was stopped early; empty if it was not."""
-        return str(self._attributes().get(STOPPED, ""))
+        """Returns why the study was stopped early; empty if it was not."""
+        attributes, _ = self._attributes()
+        return stops.stop_message(attributes)
 
-    def counts(self) -> TrialCounts:
-        """Counts the trials by state; those imported by a warm start do not count."""
-        by_state = self._storage.retried(self._count)
-        return TrialCounts.of(by_state, self._attributes(), self._search.trials)
-
-    # -- claims
+    # -- trials
 
     def claim(self, *, trust_silence: bool = True) -> int | NoTrial:
-        """Takes a trial to work on, if the budget has one left.
+        """Takes a trial to work on, if the study is not stopped and its budget has one left.
 
         Args:
             trust_silence: See ``reap``.
 
         Returns:
-            The trial's id in the database, now RUNNING and leased to this worker.
+            The id of the trial, now RUNNING and leased to this process; or why there is none.
         """
 
-        def take() -> int | NoTrial:
-            with self._turn() as turn:
-                return turn.claim(trust_silence=trust_silence, created=self.created)
+        def take(transaction: StudyTransaction) -> int | NoTrial:
+            return claims.claim(transaction, trust_silence=trust_silence, created=self.created)
 
-        taken: int | NoTrial = self._storage.retried(take)
-        return taken
+        return self._run_locked(take)
 
     def holds(self, trial_id: int) -> bool:
-        """Whether this worker still has the lease of a trial."""
-        query = sa.select(_leases.c.worker).where(_leases.c.trial_id == trial_id)
-        rows = self._storage.retried(lambda: self._rows(query))
-        return [r.worker for r in rows] == [self.identity.worker]
+        """Returns whether this process still has the lease of a trial."""
+        return self._run(lambda transaction: leases.is_held(transaction, trial_id))
 
     def release(self, trial_id: int) -> None:
-        """Puts back a trial that this worker holds, to be gone on with by anybody."""
-
-        def put_back() -> None:
-            with self._turn() as turn:
-                if turn.holds(trial_id):
-                    turn.put_back(trial_id)
-
-        self._storage.retried(put_back)
+        """Puts back a trial for the next worker, if this process still holds it."""
+        self._run_locked(lambda transaction: claims.release(transaction, trial_id))
 
     def finish(self, trial_id: int, state: TrialState, value: float | None) -> bool:
-        """Ends a trial that this worker holds and drops its lease: both or neither.
-
-        Returns:
-            Whether it has ended this way; False if it was taken away.
-        """
-
-        def end() -> bool:
-            with self._engine.connect() as connection, connection.begin() as transaction:
-                if connection.execute(self._my_lease(trial_id)).rowcount == 0:
-                    # The first answer may have been lost: then it has ended our way.
-                    leased = sa.select(_leases).where(_leases.c.trial_id == trial_id).exists()
-                    query = sa.select(_trials.c.state).where(_trials.c.trial_id == trial_id)
-                    return connection.scalar(query.where(~leased)) == state
-                ended = finish_trial(connection, trial_id, state, value)
-                if not ended:
-                    transaction.rollback()
-                return ended
-
-        ended: bool = self._storage.retried(end)
-        return ended
-
-    def forget(self, trial_id: int) -> None:
-        """Drops the lease of a trial that has ended."""
-        self._write(self._my_lease(trial_id))
-
-    # -- signs of life
-
-    def join(self, device: str) -> None:
-        """Puts this worker on the list of the living."""
-        now = self._now()
-        row = {
-            "worker": self.identity.worker,
-            "study_id": self._study_id,
-            "host": self.identity.host,
-            "pid": self.identity.pid,
-            "place": self.identity.place,
-            "process": self.identity.process,
-            "device": device,
-        }
-        # Those who died without leaving would pile up.
-        old = (_workers.c.worker == self.identity.worker) | (
-            _workers.c.beat_at < now - 10 * self._search.grace_s
-        )
-        self._write(
-            sa.delete(_workers).where(old),
-            sa.insert(_workers).values(started_at=now, beat_at=now, **row),
-        )
-
-    def leave(self) -> None:
-        """Takes this worker off the list."""
-        self._write(sa.delete(_workers).where(_workers.c.worker == self.identity.worker))
-
-    def beat(self, trial_id: int | None, *, number: int | None, epoch: int | None) -> bool:
-        """Renews the lease and the worker's sign of life, once; raises if the database is away.
-
-        Returns:
-            Whether the lease is still this worker's; True without a trial.
-        """
-        now = self._now()
-        me = self.identity.worker
-        with self._engine.begin() as connection:
-            connection.execute(
-                sa.update(_workers)
-                .where(_workers.c.worker == me)
-                .values(beat_at=now, trial=number, epoch=epoch)
-            )
-            if trial_id is None:
-                return True
-            changed = connection.execute(
-                sa.update(_leases)
-                .where(_leases.c.trial_id == trial_id, _leases.c.worker == me)
-                .values(beat_at=now)
-            )
-            return changed.rowcount == 1
-
-    def workers(self) -> list[WorkerInfo]:
-        """Workers that gave a sign of life within the grace, the oldest first."""
-
-        def read() -> list[WorkerInfo]:
-            query = sa.select(_workers, self._now().label("now")).where(
-                _workers.c.study_id == self._study_id,
-                _workers.c.beat_at > self._now() - self._search.grace_s,
-            )
-            rows = self._rows(query.order_by(_workers.c.started_at))
-            return [
-                WorkerInfo(
-                    worker=r.worker,
-                    host=r.host,
-                    pid=r.pid,
-                    device=r.device,
-                    trial=r.trial,
-                    epoch=r.epoch,
-                    age_s=r.now - r.started_at,
-                    silent_s=r.now - r.beat_at,
-                )
-                for r in rows
-                if not process_is_gone(r.place, r.process)
-            ]
-
-        rows: list[WorkerInfo] = self._storage.retried(read)
-        return rows
-
-    # -- reaping
-
-    def reap(self, *, trust_silence: bool = True) -> int:
-        """Puts back every trial whose worker is gone.
+        """Ends a trial that this process holds and deletes its lease: both or neither.
 
         Args:
-            trust_silence: Take a worker for dead that has been silent for the grace. After an
-                outage that outlasts the grace every lease looks stale, also of workers that
-                live: let these beat first, and go by processes seen to be gone.
+            trial_id: The trial.
+            state: COMPLETE or PRUNED.
+            value: Its PSNR in dB; None without one.
 
         Returns:
-            How many were put back or given up.
+            Whether the trial has ended in this state; False if another worker has taken it over.
+        """
+        return self._run(lambda transaction: claims.finish(transaction, trial_id, state, value))
+
+    def drop_lease(self, trial_id: int) -> None:
+        """Deletes this process's lease of a trial that has ended."""
+        self._run(lambda transaction: leases.drop(transaction, trial_id))
+
+    def reap(self, *, trust_silence: bool = True) -> int:
+        """Puts back or gives up every trial whose worker is gone.
+
+        Args:
+            trust_silence: Treat workers as dead whose lease was not renewed within the grace
+                period. After an outage of the database longer than that, the leases of live workers
+                look the same: pass False until these have had time to renew them, to go only by
+                processes that are seen to be gone.
+
+        Returns:
+            How many trials were put back or given up.
         """
 
-        def look() -> int:
-            with self._turn() as turn:
-                return turn.reap(trust_silence=trust_silence)
+        def reap(transaction: StudyTransaction) -> int:
+            return leases.reap(transaction, trust_silence=trust_silence, claiming=False)
 
-        reaped: int = self._storage.retried(look)
-        return reaped
+        return self._run_locked(reap)
 
-    # -- plumbing
+    # -- workers
 
-    @contextmanager
-    def _turn(self) -> Iterator[LockedStudy]:
-        with locked_transaction(self._engine, self._study_id) as connection:
-            yield LockedStudy(connection, self._study_id, self._search, self.identity, self._now())
+    def join(self, device: str) -> None:
+        """Adds this process to the study's workers.
 
-    def _my_lease(self, trial_id: int) -> sa.Delete:
-        return sa.delete(_leases).where(
-            _leases.c.trial_id == trial_id, _leases.c.worker == self.identity.worker
-        )
+        Args:
+            device: The device that it trains on, for people.
+        """
+        self._run(lambda transaction: workers.register(transaction, device))
+
+    def leave(self) -> None:
+        """Removes this process from the study's workers."""
+        self._run(workers.unregister)
+
+    def beat(self, trial_id: int | None, *, number: int | None, epoch: int | None) -> bool:
+        """Records a heartbeat and renews the lease; does not wait for the database.
+
+        Args:
+            trial_id: The trial that this process holds, if any.
+            number: The trial's number.
+            epoch: The trial's last epoch.
+
+        Returns:
+            Whether the lease is still this process's; True without a trial.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: The database does not answer.
+        """
+        with self._engine.begin() as connection:
+            transaction = self._transaction(connection)
+            workers.record_heartbeat(transaction, number=number, epoch=epoch)
+            return trial_id is None or leases.renew(transaction, trial_id)
+
+    def workers(self) -> list[WorkerInfo]:
+        """Returns the workers heard of within the grace period, the longest registered first."""
+        return self._run(workers.live_workers)
+
+    # -- transactions
+
+    def _run(self, function: Callable[[StudyTransaction], T]) -> T:
+        """Calls a function in a transaction; repeats it until the database answers."""
+
+        def run() -> T:
+            with self._engine.begin() as connection:
+                return function(self._transaction(connection))
+
+        result: T = self._storage.retried(run)
+        return result
+
+    def _run_locked(self, function: Callable[[StudyTransaction], T]) -> T:
+        """Calls a function in a transaction that holds the study's lock; repeats it likewise."""
+
+        def run() -> T:
+            with locked_transaction(self._engine, self.stored.id) as connection:
+                return function(self._transaction(connection))
+
+        result: T = self._storage.retried(run)
+        return result
+
+    def _transaction(self, connection: sa.Connection) -> StudyTransaction:
+        search = self.stored.spec.search
+        return StudyTransaction(connection, self.stored.id, search, self.identity)
+
+    def _attributes(self) -> tuple[dict[str, Any], float]:
+        return self._run(StudyTransaction.read_attributes)
+
+    def _counts(self, by_state: dict[TrialState, int], attributes: dict[str, Any]) -> TrialCounts:
+        return TrialCounts.of(by_state, attributes, default_budget=self.stored.spec.search.trials)
 
     def _create_tables(self) -> None:
         with exclusive_lock(self._engine, 0):
             metadata.create_all(self._engine)
-
-    def _attributes(self) -> dict[str, Any]:
-        return self._storage.get_study_user_attrs(self._study_id)
-
-    def _count(self) -> dict[str, int]:
-        query = (
-            sa.select(_trials.c.state, sa.func.count().label("n"))
-            .where(_trials.c.study_id == self._study_id)
-            .group_by(_trials.c.state)
-        )
-        return {r.state.name: int(r.n) for r in self._rows(query)}
-
-    def _write(self, *statements: sa.Executable) -> None:
-        """Runs statements that may be repeated, in one transaction, once the database answers."""
-
-        def run() -> None:
-            with self._engine.begin() as connection:
-                for statement in statements:
-                    connection.execute(statement)
-
-        self._storage.retried(run)
-
-    def _rows(self, query: sa.Select[Any]) -> list[Any]:
-        with self._engine.begin() as connection:
-            return list(connection.execute(query))
-
-    def _clock(self) -> float:
-        seconds: float = self._storage.retried(
-            lambda: self._rows(sa.select(self._now().label("now")))[0].now
-        )
-        return seconds
-
-    def _now(self) -> sa.ColumnElement[float]:
-        """Seconds since 1970 by the database's clock, so that machines need not agree."""
-        if self._engine.dialect.name == "postgresql":
-            return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
-        return sa.literal(time.time(), sa.Double)

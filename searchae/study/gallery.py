@@ -1,4 +1,8 @@
-"""Pictures of a study's best trials, in the folder that its workers share."""
+"""Pictures of the reconstructions of a study's best trials, in the folder that workers share.
+
+Each file carries the PSNR of its trial. A file with another PSNR belongs to an older study of the
+same name, and is treated as missing.
+"""
 
 from __future__ import annotations
 
@@ -12,67 +16,76 @@ from PIL.PngImagePlugin import PngInfo
 from searchae.files import atomic_file
 
 PICTURES_KEPT = 20
-"""Trials of a study whose pictures are kept: its best."""
-_PSNR = "psnr_db"
+"""How many of a study's best trials keep their picture."""
+_PSNR_KEY = "psnr_db"
 
 
 def gallery_folder(artifacts: Path, study: str) -> Path:
-    """Where the pictures of a study's best trials are kept."""
+    """Returns the folder of a study's pictures."""
     return artifacts / study / "pictures"
 
 
 def picture_path(folder: Path, number: int) -> Path:
-    """A trial's picture in that folder."""
+    """Returns the path of a trial's picture in the folder of its study."""
     return folder / f"{number:06d}.png"
 
 
 def best_trials(psnrs_db: Mapping[int, float]) -> dict[int, float]:
-    """The ``KEPT`` best trials, the first among equals, the best first.
+    """Returns the ``PICTURES_KEPT`` best trials, the best first, then the lowest number.
 
     Args:
         psnrs_db: Number of each trial with a result -> its PSNR in dB.
+
+    Returns:
+        The same, of the best trials only.
     """
     lowest_db = min(heapq.nlargest(PICTURES_KEPT, psnrs_db.values()), default=0.0)
-    among = [number for number, psnr_db in psnrs_db.items() if psnr_db >= lowest_db]
-    order = sorted(among, key=lambda number: (-psnrs_db[number], number))
+    candidates = [number for number, psnr_db in psnrs_db.items() if psnr_db >= lowest_db]
+    order = sorted(candidates, key=lambda number: (-psnrs_db[number], number))
     return {number: psnrs_db[number] for number in order[:PICTURES_KEPT]}
 
 
 def save_picture(folder: Path, number: int, picture: Image.Image, *, psnr_db: float) -> None:
-    """Writes a trial's picture; it carries the trial's PSNR.
+    """Writes a trial's picture.
+
+    Args:
+        folder: The study's pictures; created if missing.
+        number: The trial's number.
+        picture: The picture.
+        psnr_db: The trial's PSNR in dB.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    about = PngInfo()
-    about.add_text(_PSNR, repr(psnr_db))
+    metadata = PngInfo()
+    metadata.add_text(_PSNR_KEY, repr(psnr_db))
     with atomic_file(picture_path(folder, number)) as file:
-        # Half the time of the usual level, for a tenth more bytes: a worker waits for it.
-        picture.save(file, format="PNG", pnginfo=about, compress_level=1)
+        # Half the time of the default level, for a tenth more bytes: the worker waits for it.
+        picture.save(file, format="PNG", pnginfo=metadata, compress_level=1)
 
 
 def read_picture(folder: Path, number: int, *, psnr_db: float) -> bytes | None:
-    """A trial's picture as PNG.
+    """Reads a trial's picture.
 
     Args:
         folder: The study's pictures.
-        number: The trial's.
-        psnr_db: Its PSNR: a picture with another one is of an older study of the same name.
+        number: The trial's number.
+        psnr_db: The trial's PSNR in dB.
 
     Returns:
-        The file's bytes; None where there is none of this trial.
+        The PNG file's bytes; None if the trial has no picture.
     """
     file = picture_path(folder, number)
     return file.read_bytes() if _belongs(file, psnr_db) else None
 
 
 def trials_with_picture(folder: Path, psnrs_db: Mapping[int, float]) -> set[int]:
-    """The trials that have a picture.
+    """Returns the numbers of the trials that have a picture.
 
     Args:
         folder: The study's pictures.
-        psnrs_db: As for ``best``.
+        psnrs_db: Number of each trial with a result -> its PSNR in dB.
     """
     found = {int(f.stem): f for f in folder.glob("[0-9]*.png") if f.stem.isdecimal()}
     return {n for n, file in found.items() if n in psnrs_db and _belongs(file, psnrs_db[n])}
@@ -83,7 +96,8 @@ def keep_best_pictures(folder: Path, psnrs_db: Mapping[int, float]) -> None:
 
     Args:
         folder: The study's pictures.
-        psnrs_db: As for ``best``. Trials that it does not know are left alone: they ended since.
+        psnrs_db: Number of each trial with a result -> its PSNR in dB. Pictures of other trials are
+            kept: they may have ended since this was read.
 
     Raises:
         OSError: A file cannot be removed.
@@ -98,6 +112,6 @@ def keep_best_pictures(folder: Path, psnrs_db: Mapping[int, float]) -> None:
 def _belongs(file: Path, psnr_db: float) -> bool:
     try:
         with Image.open(file) as image:
-            return bool(image.info.get(_PSNR) == repr(psnr_db))
-    except (OSError, SyntaxError, ValueError):  # gone since it was listed, or no picture
+            return bool(image.info.get(_PSNR_KEY) == repr(psnr_db))
+    except (OSError, SyntaxError, ValueError):  # removed since it was listed, or not a picture
         return False

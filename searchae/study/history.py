@@ -1,4 +1,4 @@
-"""A trial's epochs, kept with the trial: what its checkpoints knew and the database did not."""
+"""The training history of a trial, stored with the trial when its checkpoints are removed."""
 
 from __future__ import annotations
 
@@ -10,29 +10,34 @@ if TYPE_CHECKING:
     from searchae.training import EpochResult
 
 HISTORY = "searchae:history"
-"""User attribute of a trial that trained to its end or was pruned: see ``compact``."""
+"""User attribute of a trial that was completed or pruned: dict, see ``compact_history``."""
 HISTORY_COLUMNS = ("train_mse", "val_mse", "psnr_of_mse_db", "sparsity", "seconds")
-"""Of an ``EpochResult``; ``psnr_db`` is what the trial reports anyway."""
+"""Stored fields of ``EpochResult``. ``psnr_db`` is not among them: the trial reports it."""
 
 
 def compact_history(history: Iterable[EpochResult]) -> dict[str, list[float]]:
-    """Epochs from the first on as columns, six digits each.
+    """Returns a history as columns, rounded to six significant digits.
+
+    Args:
+        history: Every epoch from the first.
 
     Returns:
-        ``COLUMNS`` -> one value an epoch.
+        Each of ``HISTORY_COLUMNS`` -> one value per epoch.
     """
     rows = list(history)
     return {name: [float(f"{getattr(r, name):.6g}") for r in rows] for name in HISTORY_COLUMNS}
 
 
 def history_columns(attributes: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:
-    """The history among a trial's user attributes.
+    """Returns the history among a trial's user attributes.
 
     Returns:
-        ``COLUMNS`` -> one value an epoch; empty where there is none, or none that can be read.
+        Each of ``HISTORY_COLUMNS`` -> one value per epoch; empty if there is no valid history.
     """
     stored = attributes.get(HISTORY)
-    if not isinstance(stored, dict) or any(not _numbers(stored.get(c)) for c in HISTORY_COLUMNS):
+    if not isinstance(stored, dict) or any(
+        not _are_finite_numbers(stored.get(c)) for c in HISTORY_COLUMNS
+    ):
         return {}
     lengths = {len(stored[c]) for c in HISTORY_COLUMNS}
     if len(lengths) != 1 or 0 in lengths:
@@ -40,7 +45,7 @@ def history_columns(attributes: Mapping[str, Any]) -> dict[str, tuple[float, ...
     return {c: tuple(float(v) for v in stored[c]) for c in HISTORY_COLUMNS}
 
 
-def _numbers(values: Any) -> bool:
+def _are_finite_numbers(values: Any) -> bool:
     return isinstance(values, list) and all(
         isinstance(v, int | float) and math.isfinite(v) for v in values
     )

@@ -1,4 +1,4 @@
-"""Which process a worker is, and whether a process of this machine is still there."""
+"""Identifies worker processes, and tells whether a process on this machine has ended."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from uuid import uuid4
 
 @dataclass(frozen=True)
 class ProcessIdentity:
-    """One worker process, told apart from any other on any machine.
+    """Identifies one worker process among those of all machines.
 
     Attributes:
         worker: A unique name.
         host: The machine's name, for people.
         pid: The process id there, for people.
-        place: Where ``process`` means something: machine, boot and process namespace.
-        process: Process id and start time: unique in its place, also after ids come round.
+        place: The machine, its boot and the process namespace, in which ``process`` is unique.
+        process: Process id and start time, so that a reused process id is another process.
     """
 
     worker: str
@@ -30,7 +30,7 @@ class ProcessIdentity:
 
     @classmethod
     def of_this_process(cls) -> ProcessIdentity:
-        """The identity of the calling process; a new one each time."""
+        """Returns an identity of the calling process, with a new name each time."""
         host, pid = socket.gethostname(), os.getpid()
         return cls(
             worker=f"{host[:24]}-{pid}-{uuid4().hex[:8]}",
@@ -43,7 +43,7 @@ class ProcessIdentity:
 
 @cache
 def _place() -> str:
-    """Where process ids mean the same: the machine's boot and its process namespace."""
+    """Returns the machine, its boot and the process namespace; a random text if unknown."""
     boot = Path("/proc/sys/kernel/random/boot_id")
     namespace = Path("/proc/self/ns/pid")
     if not boot.exists() or not namespace.exists():
@@ -52,18 +52,23 @@ def _place() -> str:
 
 
 def _start_time(pid: int) -> str | None:
-    """When a process started, in clock ticks since boot; None if it is gone or a zombie."""
+    """Returns when a process started, in clock ticks since boot; None if it has ended."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The command's name may hold spaces and brackets; fields are counted from the last bracket.
+    # The command's name may contain spaces and brackets: count fields from the last bracket.
     fields = text.rpartition(")")[2].split()
     return None if fields[0] in ("Z", "X") else fields[19]
 
 
 def process_is_gone(place: str | None, process: str | None) -> bool:
-    """Whether a process is known to be gone; one on another machine is never known to be."""
+    """Returns whether a process is known to have ended; never True for another machine's.
+
+    Args:
+        place: See ``ProcessIdentity``.
+        process: See ``ProcessIdentity``.
+    """
     if process is None or place != _place():
         return False
     pid, _, started = process.partition(":")

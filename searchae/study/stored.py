@@ -1,7 +1,7 @@
-"""A study in the database: made, opened, or refused because it is another one.
+"""Creates and opens studies in the database.
 
-A study carries everything that a worker needs: its whole spec, the data's hash, the versions
-that made it and the budget. What is stored is JSON; nothing is ever unpickled.
+A study holds everything that a worker needs: its whole spec, the hash of its images, the versions
+of the packages that created it, and its budget. All of it is stored as JSON; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from searchae.storage import ResilientStorage, exclusive_lock, masked_url
 from searchae.study.attributes import BASELINE_DB, DATA_HASH, SPEC, VERSIONS
 from searchae.study.warm_start import check_warm_start, import_trials
 
-_MAKING_S = 3.0
+_CREATION_TIMEOUT_S = 3.0
+"""How long ``load_study`` waits for another process to create a study."""
 
 
 def study_names(storage: ResilientStorage) -> list[str]:
-    """Every study in the database, by name."""
+    """Returns the names of all studies in the database, sorted."""
     return sorted(s.study_name for s in storage.get_all_studies())
 
 
@@ -33,11 +34,12 @@ class StoredStudy:
     """A study in the database.
 
     Attributes:
-        study: Optuna's handle on it; its sampler is a worker's to set.
-        storage: Where it lies.
-        spec: What it searches.
-        data_hash: The hash of the images that it was made with.
-        baseline_db: PSNR of the mean training image on its validation split, in dB.
+        study: Optuna's study. Its sampler and pruner are placeholders; see ``worker``.
+        storage: The database.
+        spec: The stored spec.
+        data_hash: SHA-256 of the images that it was created with, in hexadecimal.
+        baseline_db: PSNR in dB of the mean training image on the validation split.
+        id: The study's id in the database.
     """
 
     study: optuna.Study
@@ -45,11 +47,7 @@ class StoredStudy:
     spec: StudySpec
     data_hash: str
     baseline_db: float
-
-    @property
-    def id(self) -> int:
-        """The study's id in the database."""
-        return int(self.study._study_id)
+    id: int
 
     @property
     def name(self) -> str:
@@ -58,11 +56,11 @@ class StoredStudy:
 
 
 def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
-    """Opens a study that is there.
+    """Opens an existing study.
 
     Raises:
-        NoStudyError: There is none of that name, or it is being made.
-        StorageError: searchae did not make it.
+        NoStudyError: There is no study of that name, or it is still being created.
+        StorageError: The study was not created by searchae.
     """
     try:
         study_id = storage.get_study_id_from_name(name)
@@ -72,9 +70,9 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
         raise NoStudyError(
             f"study {name!r} is not in {masked_url(storage.engine.url)}; {hint}"
         ) from None
-    deadline = time.monotonic() + _MAKING_S
-    # Another process has just made it, or else it is not searchae's: the first thing that is
-    # written to a new study is its data's hash.
+    deadline = time.monotonic() + _CREATION_TIMEOUT_S
+    # A study without attributes has just been created by another process, or else by something
+    # other than searchae.
     while not (attributes := storage.get_study_user_attrs(study_id)):
         if time.monotonic() > deadline:
             break
@@ -87,7 +85,7 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
         study=optuna.load_study(
             study_name=name,
             storage=storage,
-            # Set trial by trial; these only keep Optuna from making its own.
+            # Workers set their own for each trial; without these Optuna would create its defaults.
             sampler=optuna.samplers.RandomSampler(),
             pruner=optuna.pruners.NopPruner(),
         ),
@@ -95,20 +93,22 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
         spec=spec_from_document(attributes[SPEC], source=f"study {name!r} in the database"),
         data_hash=attributes[DATA_HASH],
         baseline_db=attributes[BASELINE_DB],
+        id=study_id,
     )
 
 
 def find_study(storage: ResilientStorage, name: str) -> StoredStudy | None:
-    """A study if it is there; None where ``open_study`` would make it.
+    """Opens a study; returns None where ``open_study`` would create it.
 
     Raises:
-        StorageError: There is one that searchae did not make.
+        NoStudyError: The study is still being created.
+        StorageError: The study was not created by searchae.
     """
     try:
         study_id = storage.get_study_id_from_name(name)
     except KeyError:
         return None
-    return None if _cut_short(storage, study_id) else load_study(storage, name)
+    return None if _is_incomplete(storage, study_id) else load_study(storage, name)
 
 
 def open_study(
@@ -120,54 +120,61 @@ def open_study(
     baseline_db: float,
     warm_start: StoredStudy | None = None,
 ) -> tuple[StoredStudy, bool]:
-    """Creates a study, or opens the one of that name if it is the same.
+    """Opens the study of a name if spec and images are the same; creates it if there is none.
 
     Args:
-        storage: Where.
+        storage: The database.
         name: The study's name.
-        spec: What it searches.
-        data_hash: Of the images here.
-        baseline_db: See ``Stored``.
-        warm_start: Put this study's finished trials into a new one; they do not count.
+        spec: The spec to search.
+        data_hash: SHA-256 of the images on this machine, in hexadecimal.
+        baseline_db: PSNR in dB of the mean training image on the validation split.
+        warm_start: Import the finished trials of this study into a new one; they do not count
+            towards its budget.
 
     Returns:
-        The study, and whether it is new.
+        The study, and whether it was created.
 
     Raises:
-        StudyMismatchError: It was made with another spec or other data; the difference is shown.
+        StudyMismatchError: The study was created with another spec or other images, or those of
+            ``warm_start`` differ; the message lists the differences.
+        StorageError: There is a study of that name that searchae did not create.
     """
     if warm_start is not None:
         check_warm_start(warm_start, data_hash=data_hash)
 
-    def make() -> bool:
-        with exclusive_lock(storage.engine, 0) as still_held:
-            if not _make_room(storage, name):
+    def create() -> bool:
+        with exclusive_lock(storage.engine, 0) as check_lock:
+            if not _needs_creation(storage, name):
                 return False
             study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
-            study.set_user_attr(DATA_HASH, data_hash)
+            study.set_user_attr(DATA_HASH, data_hash)  # first: see ``load_study``
             study.set_metric_names(["psnr_db"])
             study.set_user_attr(BASELINE_DB, baseline_db)
             study.set_user_attr(VERSIONS, package_versions())
             if warm_start is not None:
-                import_trials(study, spec, warm_start, still_held)
-            # Last: a study without its spec was cut off here, and is made again.
-            study.set_user_attr(SPEC, spec.document())
+                import_trials(study, spec, warm_start, check_lock)
+            study.set_user_attr(SPEC, spec.document())  # last: see ``_is_incomplete``
             return True
 
-    created: bool = storage.retried(make)
+    created: bool = storage.retried(create)
     stored = load_study(storage, name)
     check_same_study(stored, spec=spec, data_hash=data_hash)
-    if stored.spec != spec:  # in keys that change no result: workers go by the stored ones
+    if stored.spec != spec:  # only in keys that change no result, which workers read from it
         stored.study.set_user_attr(SPEC, spec.document())
         stored = load_study(storage, name)
     return stored, created
 
 
 def check_same_study(stored: StoredStudy, *, spec: StudySpec, data_hash: str) -> None:
-    """Refuses to go on with a study that was made with something else.
+    """Checks that a study was created with this spec and these images.
+
+    Args:
+        stored: The study.
+        spec: The spec to search.
+        data_hash: SHA-256 of the images on this machine, in hexadecimal.
 
     Raises:
-        StudyMismatchError: With the differences, a line each.
+        StudyMismatchError: It was not; the message lists the differences, a line each.
     """
     check_spec(stored, spec)
     if stored.data_hash != data_hash:
@@ -178,10 +185,10 @@ def check_same_study(stored: StoredStudy, *, spec: StudySpec, data_hash: str) ->
 
 
 def check_spec(stored: StoredStudy, spec: StudySpec) -> None:
-    """The part of ``check_same`` that needs no images.
+    """Checks that a study was created with this spec.
 
     Raises:
-        StudyMismatchError: With the differences, a line each.
+        StudyMismatchError: It was not; the message lists the differences, a line each.
     """
     changes = stored.spec.differences(spec)
     if changes:
@@ -194,28 +201,28 @@ def check_spec(stored: StoredStudy, spec: StudySpec) -> None:
 
 
 def package_versions() -> dict[str, str]:
-    """What a result depends on besides the spec: the versions of the parts, and Python's."""
+    """Returns the versions that a result depends on, of Python and of packages by name."""
     names = ("searchae", "torch", "torchvision", "optuna", "numpy")
     return {"python": platform.python_version(), **{n: _version(n) for n in names}}
 
 
-_version = cache(version)  # it reads files: some 10 ms for these, in each trial
+_version = cache(version)  # reading the packages' metadata takes about 10 ms, in each trial
 
 
-def _make_room(storage: ResilientStorage, name: str) -> bool:
-    """Whether a study of that name has to be made; removes the rest of a creation cut short."""
+def _needs_creation(storage: ResilientStorage, name: str) -> bool:
+    """Returns whether a study has to be created; deletes one that was not created to the end."""
     try:
         study_id = storage.get_study_id_from_name(name)
     except KeyError:
         return True
-    if not _cut_short(storage, study_id):
+    if not _is_incomplete(storage, study_id):
         return False
     storage.delete_study(study_id)
     return True
 
 
-def _cut_short(storage: ResilientStorage, study_id: int) -> bool:
-    """Whether a study was not made to the end; its spec comes last."""
+def _is_incomplete(storage: ResilientStorage, study_id: int) -> bool:
+    """Returns whether the creation of a study was interrupted; its spec is written last."""
     attributes = storage.get_study_user_attrs(study_id)
     if not attributes:
         return bool(storage.get_n_trials(study_id) == 0)

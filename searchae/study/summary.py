@@ -1,4 +1,4 @@
-"""Study -> frozen summary: what every table, page and JSON object is made from."""
+"""Summarizes a study for tables, pages and JSON."""
 
 from __future__ import annotations
 
@@ -15,28 +15,31 @@ from searchae.formatting import format_count
 from searchae.search import why_nothing_is_pruned
 from searchae.storage import masked_url
 from searchae.study.attributes import OUTCOME, RUNTIME, WARM_START
-from searchae.study.claims import TrialCounts
-from searchae.study.coordination import Coordinator, WorkerInfo
+from searchae.study.budget import TrialCounts
+from searchae.study.coordination import Coordinator
 from searchae.study.history import history_columns
+from searchae.study.results import is_result
+from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored import StoredStudy
+from searchae.study.workers import WorkerInfo
 
 
 @dataclass(frozen=True)
 class TrialRow:
-    """One trial.
+    """One trial as tables show it.
 
     Attributes:
         number: Its number in the study.
         state: ``complete``, ``pruned``, ``failed``, ``running`` or ``waiting``.
-        psnr_db: Validation PSNR after its last epoch, in dB; None before the first.
+        psnr_db: Validation PSNR in dB after its last epoch; None before the first.
         params: Searched parameters, in the study file's order.
-        epochs: Epochs run.
-        outcome: Why it ended badly (``diverged``, ``dead``, ``out-of-memory``, ``lost``,
+        epochs: Number of epochs trained.
+        outcome: How it ended badly (``diverged``, ``dead``, ``out-of-memory``, ``lost``,
             ``bug``), or empty.
-        seconds: That its epochs took, on whichever workers; from its start to its end where they
-            were not kept; None before the end.
-        imported: Taken over from another study by ``--warm-start``.
-        worker: Who trains it, or did last.
+        seconds: Time its epochs took, added up over all workers; the time from start to end if its
+            history was not stored; None before the end.
+        imported: Whether a warm start copied it from another study.
+        worker: The name of the worker that trains it or trained it last.
     """
 
     number: int
@@ -49,28 +52,38 @@ class TrialRow:
     imported: bool
     worker: str = ""
 
+    @property
+    def has_result(self) -> bool:
+        """Whether the trial has a result of its own; see ``results.is_result``."""
+        return is_result(
+            self.psnr_db,
+            complete=self.state == "complete",
+            ended_badly=bool(self.outcome),
+            imported=self.imported,
+        )
+
 
 @dataclass(frozen=True)
 class Summary:
-    """One study.
+    """A study as tables and ``--json`` show it. Imported trials are left out of all numbers.
 
     Attributes:
         study: Its name.
-        storage: Its database, without the password.
-        counts: Trials by state.
-        best: The best trial that trained to its end and did not end badly.
-        outcomes: How many trials ended badly, by how.
-        baseline_db: PSNR of the mean training image on the validation split, in dB.
-        epochs_run: Epochs trained, by all trials.
-        epochs_full: Epochs that the finished trials would have run without any pruning.
-        epochs_saved: Epochs that the finished trials did not have to run.
-        wall_s: Seconds from the first trial's start to the last one's end.
-        workers: Those alive.
-        warnings: What the user should know, a line each.
-        rows: Its own trials, in order; those of a warm start left out.
-        to_go_s: Seconds that the rest of the budget will take, by the trials so far and the workers
-            alive; None where that cannot be told.
-        seconds_left: Until ``--max-hours`` is over; negative after; None without a limit.
+        storage: The URL of its database, without the password.
+        counts: The budget, and trials by state.
+        best: The trial with the best result; None without one.
+        outcomes: How a trial ended badly -> number of such trials.
+        baseline_db: PSNR in dB of the mean training image on the validation split.
+        epochs_run: Epochs trained in all trials.
+        epochs_full: Epochs that the finished trials would have trained without pruning.
+        epochs_saved: Epochs that the finished trials did not train.
+        wall_s: Seconds from the first trial's start to the last trial's end, or until now.
+        workers: The workers alive.
+        warnings: Warnings for the user, a line each.
+        rows: The trials, in order of number.
+        to_go_s: Estimated seconds until the budget is spent; None if there is nothing to estimate
+            it from.
+        seconds_left: Seconds until the time limit, negative after it; None without one.
     """
 
     study: str
@@ -90,7 +103,7 @@ class Summary:
     to_go_s: float | None = None
 
     def document(self) -> dict[str, Any]:
-        """As ``--json`` prints it."""
+        """Returns the summary as ``--json`` prints it."""
         c, best = self.counts, self.best
         return {
             "study": self.study,
@@ -119,7 +132,12 @@ class Summary:
 
 
 def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
-    """One of Optuna's trials, in searchae's words."""
+    """Returns a row for one of Optuna's trials.
+
+    Args:
+        spec: The spec of the trial's study.
+        trial: The trial.
+    """
     values = trial.intermediate_values
     value = trial.values[0] if trial.values else None
     if value is None and values:
@@ -145,36 +163,36 @@ def _seconds(trial: FrozenTrial) -> float | None:
     return sum(epochs["seconds"]) if epochs else trial.duration.total_seconds()
 
 
-def summarize(stored: StoredStudy, ledger: Coordinator) -> Summary:
-    """Sums a study up as it stands now."""
-    trials = stored.study.get_trials(deepcopy=False)
-    rows = [trial_row(stored.spec, t) for t in trials]
-    own = [r for r in rows if not r.imported]
+def summarize(stored: StoredStudy, coordinator: Coordinator) -> Summary:
+    """Reads and summarizes a study.
+
+    Args:
+        stored: The study.
+        coordinator: The same study's coordinator.
+    """
+    snapshot = coordinator.snapshot()
+    own_trials = [t for t in snapshot.trials if WARM_START not in t.user_attrs]
+    own = [trial_row(stored.spec, t) for t in own_trials]
     finished = [r for r in own if r.state in ("complete", "pruned")]
     full = stored.spec.epochs * len(finished)
-    counts = ledger.counts()
-    workers = tuple(ledger.workers())
     return Summary(
         study=stored.name,
         storage=masked_url(stored.storage.engine.url),
-        counts=counts,
+        counts=snapshot.counts,
         best=best_of(own),
         outcomes=dict(Counter(r.outcome for r in own if r.outcome)),
         baseline_db=stored.baseline_db,
         epochs_run=sum(r.epochs for r in own),
         epochs_full=full,
         epochs_saved=full - sum(r.epochs for r in finished),
-        wall_s=_wall_s([t for t in trials if WARM_START not in t.user_attrs]),
-        workers=workers,
-        warnings=(
-            *_warnings(stored.spec, counts, own, workers=len(workers)),
-            *_sick(ledger),
-        ),
-        seconds_left=ledger.seconds_left(),
+        wall_s=_wall_s(own_trials),
+        workers=snapshot.workers,
+        warnings=tuple(_warnings(stored.spec, snapshot, own)),
+        seconds_left=snapshot.seconds_left,
         to_go_s=_to_go_s(
-            counts,
+            snapshot.counts,
             finished,
-            workers=len(workers),
+            workers=len(snapshot.workers),
             running_epochs=sum(r.epochs for r in own if r.state == "running"),
         ),
         rows=tuple(own),
@@ -182,9 +200,9 @@ def summarize(stored: StoredStudy, ledger: Coordinator) -> Summary:
 
 
 def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
-    """The completed trial with the highest PSNR, the first among equals."""
-    good = [r for r in rows if r.state == "complete" and not r.outcome and r.psnr_db is not None]
-    return max(good, key=lambda r: (r.psnr_db, -r.number), default=None)
+    """Returns the trial with the best result, the first of equals; None without a result."""
+    with_result = [r for r in rows if r.has_result]
+    return max(with_result, key=lambda r: (r.psnr_db, -r.number), default=None)
 
 
 def _wall_s(trials: Sequence[FrozenTrial]) -> float:
@@ -200,23 +218,29 @@ def _wall_s(trials: Sequence[FrozenTrial]) -> float:
 def _to_go_s(
     counts: TrialCounts, finished: Sequence[TrialRow], *, workers: int, running_epochs: int = 0
 ) -> float | None:
-    told = [row for row in finished if row.seconds is not None]
-    took_s, epochs = sum(row.seconds or 0.0 for row in told), sum(row.epochs for row in told)
+    """Estimates the seconds until the budget is spent; None if there is nothing to go by.
+
+    Args:
+        counts: The study's trials.
+        finished: The trials that count towards the budget.
+        workers: How many workers are alive.
+        running_epochs: Epochs that the running trials have trained so far.
+    """
+    timed = [row for row in finished if row.seconds is not None]
+    took_s, epochs = sum(row.seconds or 0.0 for row in timed), sum(row.epochs for row in timed)
     left = counts.budget - counts.finished
-    if left <= 0 or not told or not workers:
+    if left <= 0 or not timed or not workers:
         return None
-    # The first to end are those that were pruned: what the others have run so far counts too, as
-    # in a mean of durations of some of which only the beginning is known.
-    each_s = took_s * (1 + running_epochs / max(epochs, 1)) / len(told)
-    # Half of what runs is done already, on average; the last wave leaves workers idle.
-    waves = -(-(left - counts.running / 2) // workers)
-    return each_s * max(waves, 0.5)
+    # Pruned trials end first, so the mean of finished trials alone is too low: the epochs of the
+    # running trials so far are added, as in the mean of right-censored durations.
+    each_s = took_s * (1 + running_epochs / max(epochs, 1)) / len(timed)
+    # On average a running trial is half done; workers idle while the last round ends.
+    rounds = -(-(left - counts.running / 2) // workers)
+    return each_s * max(rounds, 0.5)
 
 
-def _warnings(
-    spec: StudySpec, counts: TrialCounts, rows: Sequence[TrialRow], *, workers: int
-) -> list[str]:
-    found = []
+def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]) -> list[str]:
+    counts, found = snapshot.counts, []
     if counts.complete >= 50 and counts.pruned == 0:
         found.append(
             f"{counts.complete} trials ended and none was pruned: {why_nothing_is_pruned(spec)}"
@@ -224,15 +248,12 @@ def _warnings(
     bad = sum(bool(r.outcome) for r in rows)
     if counts.finished >= 10 and bad * 2 > counts.finished:
         found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
-    if counts.waiting and not counts.running and not workers:
+    if counts.waiting and not counts.running and not snapshot.workers:
         found.append(
             f"{format_count(counts.waiting, 'trial')} put back, and no worker is alive: the same "
             "`searchae tune` command as before goes on"
         )
     if counts.finished >= counts.budget and best_of(rows) is None:
         found.append("no trial trained to its end: raise --trials or train fewer epochs")
+    found += [f"a worker left after three failures in a row: {r}" for r in snapshot.quarantined]
     return found
-
-
-def _sick(ledger: Coordinator) -> list[str]:
-    return [f"a worker left after three failures in a row: {r}" for r in ledger.quarantined()]

@@ -1,4 +1,4 @@
-"""Warm start: a finished study's trials, put into a new one that can take them."""
+"""Warm start: imports the finished trials of one study into a new one."""
 
 from __future__ import annotations
 
@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 
 def check_warm_start(source: StoredStudy, *, data_hash: str) -> None:
-    """Refuses trials that were measured on other images.
+    """Checks that the trials of a study were measured on these images.
+
+    Args:
+        source: The study to import from.
+        data_hash: SHA-256 of the new study's images, in hexadecimal.
 
     Raises:
-        StudyMismatchError: They were.
+        StudyMismatchError: They were measured on other images.
     """
     if source.data_hash != data_hash:
         raise StudyMismatchError(
@@ -32,12 +36,22 @@ def check_warm_start(source: StoredStudy, *, data_hash: str) -> None:
 
 
 def import_trials(
-    study: optuna.Study, spec: StudySpec, source: StoredStudy, still_held: Callable[[], None]
+    study: optuna.Study, spec: StudySpec, source: StoredStudy, check_lock: Callable[[], None]
 ) -> None:
-    """Adds another study's finished trials as far as they fit into this space."""
+    """Adds the finished trials of another study that fit into this study's search space.
+
+    Trials that ended badly are left out.
+
+    Args:
+        study: The new study.
+        spec: Its spec.
+        source: The study to import from.
+        check_lock: Called after each trial; raises if the lock under which the study is created
+            has been lost.
+    """
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     for trial in source.study.get_trials(deepcopy=False, states=states):
-        params = _translate(spec, source.spec, trial)
+        params = _params_here(spec, source.spec, trial)
         if params is None or OUTCOME in trial.user_attrs:
             continue
         study.add_trial(
@@ -50,14 +64,17 @@ def import_trials(
                 user_attrs={WARM_START: f"{source.name} #{trial.number}"},
             )
         )
-        still_held()
-    # What is there, not what was added: an answer that was lost leaves one more.
+        check_lock()
+    # Counted in the database: a call repeated after a broken connection adds a trial twice.
     count = Counter(t.state.name.lower() for t in study.get_trials(deepcopy=False))
     study.set_user_attr(IMPORTED, dict(count))
 
 
-def _translate(spec: StudySpec, source: StudySpec, trial: FrozenTrial) -> dict[str, Any] | None:
-    """A trial of another study as one of this; None where it was trained with something else."""
+def _params_here(spec: StudySpec, source: StudySpec, trial: FrozenTrial) -> dict[str, Any] | None:
+    """Returns the parameters of another study's trial as this study stores them.
+
+    None if the trial is outside this search space, or was trained with other fixed values.
+    """
     trained = params_of_trial(source, trial.params)
     was = {
         f"{s}.{k}": v

@@ -1,4 +1,4 @@
-"""The checkpoints of a study's trials, in the folder that all workers share."""
+"""Checkpoints of a study's trials, in the folder that all workers share."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 
 def check_artifact_folder(folder: Path) -> None:
-    """Makes the folder that all workers share, and sees whether it can be written.
+    """Creates the folder that all workers share, and checks that it can be written.
 
     Raises:
-        ArtifactsError: It cannot.
+        ArtifactsError: It cannot be created or written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -37,26 +37,36 @@ def check_artifact_folder(folder: Path) -> None:
 
 
 class PrunedError(Exception):
-    """The pruner gave the trial up; its reports stand."""
+    """The pruner stopped the trial; its reports are kept."""
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one trial, in a folder that all workers share.
 
-    A file's name says its epoch and its content's hash, so that no database has to be asked,
-    a torn file is passed over, and a worker that was taken for dead overwrites nobody's.
+    A file's name holds its epoch and the hash of its content. So the newest is found without the
+    database, an incomplete file is detected, and a worker that was wrongly thought dead does not
+    overwrite the files of the worker that took its trial over.
 
     Attributes:
-        folder: The study's checkpoints.
-        number: The trial's.
+        folder: The folder of the study's checkpoints.
+        number: The trial's number.
     """
 
     folder: Path
     number: int
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
-        """Writes a checkpoint and removes all but it and the one before."""
+        """Writes a checkpoint, and removes all but the two newest.
+
+        Args:
+            state: The trainer's state.
+            epoch: The last epoch in it.
+
+        Raises:
+            CheckpointError: The state cannot be written.
+            OSError: The same.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         stem = f"{self.number:06d}-{epoch:06d}"
         checkpoint.save_checkpoint(self.folder, state, stem=stem)
@@ -64,7 +74,7 @@ class Checkpoints:
             path.unlink(missing_ok=True)
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest checkpoint that is whole; None without one."""
+        """Returns the state of the newest complete checkpoint; None without one."""
         for epoch, sha256, path in self._found():
             try:
                 return checkpoint.load_checkpoint(path, sha256)
@@ -73,34 +83,40 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """Removes every checkpoint of the trial, drafts of dead workers too."""
+        """Removes all checkpoints of the trial, and unfinished files of dead workers."""
         for pattern in (f"{self.number:06d}-*", f".{self.number:06d}-*"):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
 
     def _found(self) -> list[tuple[int, str, Path]]:
-        """Epoch, hash and file of each checkpoint, the newest first."""
+        """Returns epoch, hash and path of each checkpoint, the newest first."""
         pattern = re.compile(rf"{self.number:06d}-(\d+)-([0-9a-f]{{64}})\.pt")
         matches = ((pattern.fullmatch(p.name), p) for p in self.folder.glob("*.pt"))
         return sorted(((int(m[1]), m[2], p) for m, p in matches if m), reverse=True)
 
 
-HELD_S = 1.0
-"""So long at most a checkpoint waits for the report of its epoch: the database may be away."""
+LONGEST_DELAY_S = 1.0
+"""How long a checkpoint waits at most for ``begin``; the report of its epoch may be waiting for the
+database."""
 
 
 class BackgroundCheckpoints:
-    """Writes checkpoints while the training goes on, one at a time. Use it in a ``with`` block.
+    """Writes checkpoints in a background thread, one at a time. Use it in a ``with`` block.
 
-    The next epoch does not wait for the disk. A worker that is killed before the file is there
-    loses that epoch too: it is trained again. A trial that has ended is not waited for either,
-    where the thread is the caller's, who will clear its checkpoints away in the same thread; one
-    that others go on with is. A checkpoint is begun when ``begin`` says that the trial goes on, so
-    that most trials end without a last one that nobody reads.
+    The next epoch does not wait for the disk. A worker that is killed before the file is complete
+    loses that epoch, which is trained again.
+
+    ``save`` only prepares a checkpoint; ``begin``, called once it is known that the trial
+    continues, starts to write it. So the last checkpoint of a trial that has ended is usually never
+    written.
+
+    At the end of the block, checkpoints of a trial that others will continue are waited for. Those
+    of a trial that has ended are not if ``thread`` is given: the caller removes them in that same
+    thread.
 
     Args:
-        checkpoints: Where they go.
-        thread: With one worker; one of its own, until the end of the block, if unset.
+        checkpoints: Writes the files.
+        thread: An executor with one thread; None for an own one that ends with the block.
     """
 
     def __init__(self, checkpoints: Checkpoints, thread: ThreadPoolExecutor | None = None) -> None:
@@ -110,14 +126,14 @@ class BackgroundCheckpoints:
         self._begun, self._has_ended = threading.Event(), False
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
-        """Gets ready to write; first waits for the one before.
+        """Prepares a checkpoint; first waits until the one before is written.
 
         Args:
-            state: Nobody else's: it is read later.
-            epoch: The last that it knows.
+            state: The trainer's state. It is read later: the caller must not change it.
+            epoch: The last epoch in it.
 
         Raises:
-            CheckpointError: The one before could not be written.
+            CheckpointError: The checkpoint before could not be written.
             OSError: The same.
         """
         self.wait()
@@ -125,17 +141,22 @@ class BackgroundCheckpoints:
         self._writing = self._thread.submit(self._write, state, epoch, self._begun)
 
     def begin(self) -> None:
-        """Begins to write what is ready."""
+        """Starts to write the prepared checkpoint."""
         self._begun.set()
 
     def wait(self) -> None:
-        """Returns once everything is on the disk; raises as ``save`` does."""
+        """Waits until everything is written.
+
+        Raises:
+            CheckpointError: A checkpoint could not be written.
+            OSError: The same.
+        """
         self.begin()
         if self._writing is not None:
             self._writing.result()
 
     def _write(self, state: dict[str, Any], epoch: int, begun: threading.Event) -> None:
-        begun.wait(HELD_S)
+        begun.wait(LONGEST_DELAY_S)
         if not self._has_ended:
             self._checkpoints.save(state, epoch)
 
@@ -144,21 +165,22 @@ class BackgroundCheckpoints:
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         if self._writing is not None:
-            self._writing.add_done_callback(self._say_if_failed)
-        self._has_ended = _has_ended(kind) and not self._is_own  # if not begun, it never is
+            self._writing.add_done_callback(self._log_failure)
+        # From here on ``_write`` skips a checkpoint that has not been begun.
+        self._has_ended = _has_ended(kind) and not self._is_own
         self.begin()
         if self._is_own:
             self._thread.shutdown()
         elif self._writing is not None and not self._has_ended:
-            self._writing.exception()  # waits
+            self._writing.exception()  # waits until it is written
 
-    def _say_if_failed(self, writing: Future[None]) -> None:
+    def _log_failure(self, writing: Future[None]) -> None:
         if failed := writing.exception():
             log.warning("trial %d: no checkpoint: %s", self._checkpoints.number, failed)
 
 
 def _has_ended(kind: type[BaseException] | None) -> bool:
-    """Whether a trial whose training ended so is nobody's to go on with."""
+    """Returns whether the exception that ended a training, or None, also ended its trial."""
     return kind is None or issubclass(kind, PrunedError | DivergedError)
 
 
@@ -166,17 +188,17 @@ _CHECKPOINT = re.compile(r"\.?(\d+)-\d+[-.].*")
 
 
 def remove_old_checkpoints(folder: Path, ended: Collection[int]) -> int:
-    """Removes the checkpoints of trials that have ended.
+    """Removes checkpoints of trials that have ended.
+
+    A worker removes those of the trials that it ends. Left are those of trials that were given up
+    after their workers died, and of trials whose worker was killed just after ending them.
 
     Args:
-        folder: The study's checkpoints.
+        folder: The folder of the study's checkpoints.
         ended: The numbers of the trials that have ended.
 
     Returns:
         How many files were removed.
-
-    A worker removes those of the trials that it ends. Left over are those of trials given up
-    after their workers died, and of workers killed on the way.
     """
     files = list(folder.glob("*")) if folder.is_dir() else []
     matches = [(_CHECKPOINT.fullmatch(p.name), p) for p in files]
@@ -187,5 +209,5 @@ def remove_old_checkpoints(folder: Path, ended: Collection[int]) -> int:
 
 
 def checkpoint_folder(artifacts: Path, study: str) -> Path:
-    """Where a study's checkpoints are kept."""
+    """Returns the folder of a study's checkpoints."""
     return artifacts / study / "checkpoints"

@@ -314,17 +314,15 @@ def _follow(
         rest_s = FOLLOW_S if now.counts.budget - now.counts.finished > 1 else END_S
         if alive and stop.wait(max(rest_s, took_s / LOOK_SHARE)):
             raise KeyboardInterrupt
-    message = ledger.stopped()
-    if message:
-        raise StudyStoppedError(message)
-    counts = ledger.counts()
-    seconds_left = ledger.seconds_left()
-    if seconds_left is not None and seconds_left <= 0:
+    end = ledger.snapshot()
+    if end.stopped:
+        raise StudyStoppedError(end.stopped)
+    if end.seconds_left is not None and end.seconds_left <= 0:
         watcher.note(
-            f"the time is up: {counts.finished} of {counts.budget} trials are done; the rest is "
-            "kept for another run"
+            f"the time is up: {end.counts.finished} of {end.counts.budget} trials are done; the "
+            "rest is kept for another run"
         )
-    elif counts.finished < counts.budget:
+    elif end.counts.finished < end.counts.budget:
         raise _workers_gone(supervisor)
 
 

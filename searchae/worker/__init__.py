@@ -1,8 +1,15 @@
-"""One worker process: claims trials, trains them, reports, and keeps its lease alive."""
+"""Worker processes: claim trials, train them, report, and renew their leases.
 
-from searchae.worker.loop import Worker, WorkerOptions, WorkerResults
+``loop`` claims trials, ``trial_runner`` runs one of them, ``objective`` trains it.
+"""
+
+from searchae.worker.loop import Worker
+from searchae.worker.objective import TrialHooks, TrialJob
+from searchae.worker.options import WorkerOptions, WorkerResults
 
 __all__ = [
+    "TrialHooks",
+    "TrialJob",
     "Worker",
     "WorkerOptions",
     "WorkerResults",

@@ -1,4 +1,4 @@
-"""A worker's signs of life."""
+"""A worker's heartbeat: a thread that renews the lease of its trial and looks for time limits."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Heartbeat:
-    """Signs of life in a thread of their own, which no outage of the database ends.
+    """Records that a worker is alive, in a thread that outlives outages of the database.
 
     Args:
-        ledger: Where they go.
-        stop: Set when this worker shall leave; also set here when its parent is gone.
-        parent: Leave when the process is no longer this one's child; 0 to stay.
+        coordinator: Records the heartbeats.
+        stop: Set when the worker has to leave; also set here when its parent is gone.
+        parent: The process id of the worker's parent, or 0 if it does not matter.
+
+    Attributes:
+        lost: Set once another worker has taken over the trial held.
+        epoch: The last epoch of the trial held; None before the first.
     """
 
-    ledger: Coordinator
+    coordinator: Coordinator
     stop: threading.Event
     parent: int = 0
     lost: threading.Event = field(default_factory=threading.Event)
@@ -39,22 +43,22 @@ class Heartbeat:
         self._beats_in_a_row = 0
         self._trial: tuple[int, int] | None = None
         self.epoch: int | None = None
-        self._interval_s = self.ledger.stored.spec.search.heartbeat_s
+        self._interval_s = self.coordinator.stored.spec.search.heartbeat_s
 
     @property
     def steady(self) -> bool:
-        """Whether others have had the time to beat since the database was last away."""
+        """Whether other workers have had time to record a heartbeat since the last outage."""
         return self._beats_in_a_row >= 3
 
     @property
     def time_up(self) -> bool:
-        """Whether the study's time limit is over, also while the database is away."""
+        """Whether the study's time limit is over; known even while the database is away."""
         return time.monotonic() >= self._time_ends_at
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """Beats while the block runs."""
-        thread = threading.Thread(target=self._run, name="pulse", daemon=True)
+        """Records heartbeats while the block runs."""
+        thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
         thread.start()
         try:
             yield
@@ -64,7 +68,12 @@ class Heartbeat:
 
     @contextmanager
     def holding(self, trial_id: int, number: int) -> Iterator[None]:
-        """Renews the lease of a trial while the block runs."""
+        """Renews the lease of a trial while the block runs.
+
+        Args:
+            trial_id: The trial's id in the database.
+            number: The trial's number.
+        """
         self.lost.clear()
         self.epoch, self._trial = None, (trial_id, number)
         try:
@@ -76,7 +85,7 @@ class Heartbeat:
         next_beat = 0.0
         tick = min(1.0, self._interval_s / 2)
         while not self._end.wait(tick):
-            self.ledger.stored.storage.rest()
+            self.coordinator.stored.storage.rest()
             if self.parent and os.getppid() != self.parent:
                 log.warning("the process that started this worker is gone; leaving")
                 self.stop.set()
@@ -89,14 +98,14 @@ class Heartbeat:
         trial = self._trial
         trial_id, number = trial or (None, None)
         try:
-            held = self.ledger.beat(trial_id, number=number, epoch=self.epoch)
-            left = self.ledger.seconds_left()
+            held = self.coordinator.beat(trial_id, number=number, epoch=self.epoch)
+            left = self.coordinator.seconds_left()
         except SQLAlchemyError as e:
             log.warning("no sign of life: the database is away (%s)", type(e).__name__)
             self._beats_in_a_row = 0
             return
         self._beats_in_a_row += 1
         self._time_ends_at = math.inf if left is None else time.monotonic() + left
-        # The trial may have ended, and its lease with it, while the beat was under way.
+        # The lease is also gone if the trial has ended since it was looked at above.
         if not held and self._trial == trial:
             self.lost.set()

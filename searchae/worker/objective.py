@@ -1,10 +1,11 @@
-"""The seam between training and search: train an epoch, checkpoint, report, prune."""
+"""Trains one trial: where the training of a model meets the search for its parameters."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Container
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -25,92 +26,116 @@ log = logging.getLogger(__name__)
 
 
 class ReportingTrial(Protocol):
-    """The part of a trial that training reports to; an Optuna trial is one."""
+    """The part of an Optuna trial that training needs."""
 
     def report(self, value: float, step: int) -> None:
         """Records the PSNR in dB after epoch ``step``."""
 
     def should_prune(self) -> bool:
-        """Whether the pruner gives the trial up."""
+        """Returns whether the pruner stops the trial."""
 
 
-def run_trial(
-    trial: ReportingTrial,
-    params: TrialParams,
-    *,
-    images: tuple[torch.Tensor, torch.Tensor],
-    seed: int,
-    device: torch.device,
-    precision: Precision = "fp32",
-    checkpoints: Checkpoints,
-    reported: Container[int],
-    on_epoch: Callable[[EpochResult], None],
-    leave: Callable[[], bool],
-    stop: Callable[[], bool],
-    on_end: Callable[[Trainer], None] = lambda trainer: None,
-    thread: ThreadPoolExecutor | None = None,
-) -> float:
+@dataclass(frozen=True)
+class TrialJob:
+    """One trial to train.
+
+    Attributes:
+        trial: Gets the validation PSNR of every epoch, and decides on pruning.
+        params: The parameters to train with.
+        images: Training and validation images, uint8 (N, C, H, W).
+        seed: Seed of initialization, shuffling and noise.
+        device: The device to train on.
+        checkpoints: The trial's checkpoints.
+        reported: Epochs that an earlier worker has already reported.
+        precision: Precision of the training steps.
+        writer: The thread that writes checkpoints, see ``BackgroundCheckpoints``.
+    """
+
+    trial: ReportingTrial
+    params: TrialParams
+    images: tuple[torch.Tensor, torch.Tensor]
+    seed: int
+    device: torch.device
+    checkpoints: Checkpoints
+    reported: Container[int] = ()
+    precision: Precision = "fp32"
+    writer: ThreadPoolExecutor | None = None
+
+
+@dataclass(frozen=True)
+class TrialHooks:
+    """What the training of a trial calls.
+
+    Attributes:
+        on_epoch: Called after each epoch, before the pruner is asked; may raise.
+        on_end: Called with the trainer when the training has come to its end or was pruned.
+        should_leave: Asked after each epoch but the last; True ends the training with
+            ``Interrupted`` once the epoch's checkpoint is written.
+        should_stop: Asked between steps; True ends the training with ``Interrupted`` at once.
+    """
+
+    on_epoch: Callable[[EpochResult], None] = lambda _result: None
+    on_end: Callable[[Trainer], None] = lambda _trainer: None
+    should_leave: Callable[[], bool] = lambda: False
+    should_stop: Callable[[], bool] = lambda: False
+
+
+def run_trial(job: TrialJob, hooks: TrialHooks) -> float:
     """Trains one trial, from its last checkpoint if it has one.
 
     Args:
-        trial: Gets the validation PSNR of every epoch.
-        params: What to train.
-        images: Training and validation images, uint8 (N, C, H, W).
-        seed: Decides initialisation, shuffling and noise.
-        device: Where to train.
-        precision: Of the training steps.
-        checkpoints: Where the trial's are kept.
-        reported: Epochs that an earlier worker has reported already.
-        on_epoch: Called after each epoch, before the pruner is asked; may raise.
-        leave: Asked after each epoch but the last; True raises ``training.Interrupted``.
-        stop: Asked between steps; True ends the training with ``training.Interrupted``.
-        on_end: Called with the trainer, its model and history, once its training is over: it has
-            come to its end, or the pruner gave it up.
-        thread: Writes checkpoints: see ``Behind``.
+        job: The trial.
+        hooks: What is called during the training.
 
     Returns:
         The validation PSNR after the last epoch, in dB.
 
     Raises:
-        PrunedError: The pruner gave it up.
-        TrainingError: It diverged or ran out of memory.
+        PrunedError: The pruner stopped the trial.
+        Interrupted: A hook asked to leave or to stop.
+        TrainingError: The training diverged or ran out of memory.
+        CheckpointError: A checkpoint could not be written.
+        OSError: The same.
     """
-    train, validation = images
+    train, validation = job.images
     trainer = Trainer(
-        params,
+        job.params,
         train=train,
         validation=validation,
-        seed=seed,
-        device=device,
-        precision=precision,
-        stop=stop,
+        seed=job.seed,
+        device=job.device,
+        precision=job.precision,
+        stop=hooks.should_stop,
     )
-    _restore(trainer, checkpoints)
-    # Killed between writing a checkpoint and reporting it: a report may be missing.
+    _restore(trainer, job.checkpoints)
+    # A worker killed between writing a checkpoint and reporting its epoch leaves a gap.
     for result in trainer.history:
-        if result.epoch not in reported:
-            trial.report(result.psnr_db, result.epoch)
-    with BackgroundCheckpoints(checkpoints, thread) as behind:
+        _report(job, result)
+    with BackgroundCheckpoints(job.checkpoints, job.writer) as background:
         for result in trainer.epochs():
-            behind.save(trainer.state(), result.epoch)
-            if result.epoch not in reported:
-                trial.report(result.psnr_db, result.epoch)
-            on_epoch(result)
-            if trainer.done:  # whatever would end it now, it has its result
+            background.save(trainer.state(), result.epoch)
+            _report(job, result)
+            hooks.on_epoch(result)
+            if trainer.done:  # the trial has its result, whoever asks to leave
                 break
-            if leave():
-                behind.wait()
+            if hooks.should_leave():
+                background.wait()
                 raise Interrupted(f"left after epoch {result.epoch}")
-            if trial.should_prune():
-                on_end(trainer)
+            if job.trial.should_prune():
+                hooks.on_end(trainer)
                 raise PrunedError
-            behind.begin()
-    on_end(trainer)
+            background.begin()
+    hooks.on_end(trainer)
     return trainer.history[-1].psnr_db
 
 
+def _report(job: TrialJob, result: EpochResult) -> None:
+    if result.epoch not in job.reported:
+        job.trial.report(result.psnr_db, result.epoch)
+
+
 def _restore(trainer: Trainer, checkpoints: Checkpoints) -> None:
-    """Goes on from the last checkpoint; one of another searchae is as good as none."""
+    """Continues from the last checkpoint; starts over if it belongs to another training."""
     state = checkpoints.latest()
     if state is None:
         return

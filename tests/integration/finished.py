@@ -12,7 +12,8 @@ from searchae.config.loader import load_study_file
 from searchae.storage.connection import connect
 from searchae.study.stored import StoredStudy, open_study
 from searchae.training.metrics import mean_image_psnr_db
-from searchae.worker.loop import Worker, WorkerOptions
+from searchae.worker.loop import Worker
+from searchae.worker.options import WorkerOptions
 from tests.conftest import make_folder
 
 

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 from searchae.config.loader import spec_from_document
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
-from searchae.study.claims import NoTrial
+from searchae.study.budget import NoTrial
 from searchae.study.coordination import Coordinator
 from searchae.study.process import ProcessIdentity
 from searchae.study.stored import StoredStudy, open_study
@@ -102,6 +102,40 @@ def test_a_machine_that_kills_every_worker_stops_the_study(storage: ResilientSto
     worker(stored, "last").reap()
     assert states(stored) == ["FAIL"] * 5
     assert "5 trials were given up" in worker(stored, "last").stopped()
+    assert worker(stored, "another").claim() is NoTrial.STOPPED
+
+
+def test_a_study_stopped_just_before_a_claim_gives_out_no_trial(storage: ResilientStorage) -> None:
+    stored = make(storage, budget=3)
+    one, other = worker(stored, "one"), worker(stored, "other")
+    put_back = _claimed(one)
+    one.release(put_back)
+    assert one.stopped() == "", "when it was last looked at"
+    other.stop("trial 7 met a bug")
+    assert one.claim() is NoTrial.STOPPED
+    assert states(stored) == ["WAITING"], "neither an old trial nor a new one"
+    other.clear_stop()
+    assert one.claim() == put_back
+
+
+def test_a_snapshot_is_what_the_single_questions_are_answered_with(
+    storage: ResilientStorage,
+) -> None:
+    stored = make(storage, budget=3)
+    one = worker(stored, "one")
+    one.join("cpu")
+    finish(stored, _claimed(one))
+    one.set_time_limit(100.0)
+    one.quarantine("its disk is full")
+    one.stop("a bug")
+    found = one.snapshot()
+    assert [t.state.name for t in found.trials] == ["COMPLETE"]
+    assert found.counts == one.counts()
+    assert (found.counts.budget, found.counts.finished) == (3, 1)
+    assert [w.worker for w in found.workers] == ["one"]
+    assert found.stopped == one.stopped() == "a bug"
+    assert found.quarantined == one.quarantined() == ("far, pid 1: its disk is full",)
+    assert found.seconds_left == pytest.approx(100.0, abs=20.0)
 
 
 def test_a_trial_put_back_comes_before_a_new_one_and_keeps_its_number(

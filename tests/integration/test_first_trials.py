@@ -14,7 +14,8 @@ from searchae.storage.connection import connect
 from searchae.study.attributes import IMPORTED
 from searchae.study.stored import StoredStudy, open_study
 from searchae.training.trainer import Interrupted
-from searchae.worker.loop import Worker, WorkerOptions
+from searchae.worker.loop import Worker
+from searchae.worker.options import WorkerOptions
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from searchae.config.loader import load_study_file
 from searchae.storage.connection import connect
 from searchae.study.attributes import RUNTIME
 from searchae.study.stored import StoredStudy, open_study
-from searchae.worker import objective
-from searchae.worker.loop import Worker, WorkerOptions
+from searchae.worker.loop import Worker
+from searchae.worker.objective import TrialHooks, TrialJob, run_trial
+from searchae.worker.options import WorkerOptions
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -65,9 +67,9 @@ def test_a_trial_keeps_the_precision_that_it_was_begun_with(
 
     first = worker(torn, folder, "bf16")
 
-    def one_epoch(*args: Any, **rest: Any) -> float:
+    def one_epoch(job: TrialJob, hooks: TrialHooks) -> float:
         first.stop.set()
-        return objective.run_trial(*args, **{**rest, "stop": lambda: False})
+        return run_trial(job, replace(hooks, should_stop=lambda: False))
 
     first.train = one_epoch
     first.run()
@@ -95,10 +97,10 @@ def test_trials_of_unlike_machines_are_compared_in_float32(
     stored = study("mixed", **{"search.trials": 8, "train.epochs": 1})
     half = worker(stored, folder, "bf16")
 
-    def four(*args: Any, **rest: Any) -> float:
+    def four(job: TrialJob, hooks: TrialHooks) -> float:
         if len(precisions(stored)) == 4:
             half.stop.set()
-        return objective.run_trial(*args, **{**rest, "stop": lambda: False, "leave": lambda: False})
+        return run_trial(job, TrialHooks(on_epoch=hooks.on_epoch, on_end=hooks.on_end))
 
     half.train = four
     half.run()

@@ -31,7 +31,9 @@ from searchae.study.coordination import Coordinator
 from searchae.study.process import ProcessIdentity
 from searchae.study.stored import StoredStudy, load_study, open_study
 from searchae.training.trial_checkpoints import PrunedError
-from searchae.worker.loop import Worker, WorkerOptions
+from searchae.worker.loop import Worker
+from searchae.worker.objective import TrialHooks, TrialJob
+from searchae.worker.options import WorkerOptions
 
 SPACE = {
     "lr": FloatDistribution(1e-5, 1e-1, log=True),
@@ -265,7 +267,8 @@ def statements_by_trial(stored: StoredStudy, folder: Path, trials: int) -> list[
     seen: list[tuple[int, int]] = []
     stop = threading.Event()
 
-    def train(trial: Any, params: Any, **rest: Any) -> float:
+    def train(job: TrialJob, _hooks: TrialHooks) -> float:
+        trial = job.trial
         seen.append((0, len(made)))
         if len(seen) > trials + 1:
             stop.set()

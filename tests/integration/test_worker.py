@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from searchae import data
 from searchae.config.loader import load_study_file
@@ -24,9 +25,10 @@ from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
 from searchae.study.stored import StoredStudy, open_study
 from searchae.training.epoch import EpochResult
-from searchae.worker import loop as worker_module
-from searchae.worker import objective
-from searchae.worker.loop import Worker, WorkerOptions
+from searchae.worker import shared_gpu
+from searchae.worker.loop import Worker
+from searchae.worker.objective import TrialHooks, TrialJob, run_trial
+from searchae.worker.options import WorkerOptions
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -65,11 +67,11 @@ def failing_once(error: Exception) -> Callable[..., float]:
     """A training that meets an error the first time it is called."""
     met = []
 
-    def train(trial: Any, params: Any, **rest: Any) -> float:
+    def train(job: TrialJob, hooks: TrialHooks) -> float:
         if not met:
             met.append(error)
             raise error
-        return objective.run_trial(trial, params, **rest)
+        return run_trial(job, hooks)
 
     return train
 
@@ -114,8 +116,8 @@ def test_without_memory_beside_others_a_worker_leaves_or_waits_for_them(
     study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored, full = study(), OutOfMemoryError("2 GiB wanted")
-    monkeypatch.setattr(worker_module, "held_by_others", lambda device: 2**30)
-    monkeypatch.setattr(worker_module, "REST_S", 0.01)
+    monkeypatch.setattr(shared_gpu, "held_by_others", lambda _device: 2**30)
+    monkeypatch.setattr(shared_gpu, "FIRST_WAIT_S", 0.01)
     leaving = worker(stored, folder, shares="leave", train=failing_once(full)).run()
     assert (leaving.complete, leaving.put_back, leaving.out_of_memory) == (0, 1, 0)
     assert [t.state.name for t in trials(stored)] == ["WAITING"]
@@ -137,8 +139,8 @@ def test_a_trial_that_had_the_memory_or_all_the_time_is_too_large(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_module, "held_by_others", lambda device: others)
-    monkeypatch.setattr(worker_module, "CROWDED_S", longest_s)
+    monkeypatch.setattr(shared_gpu, "held_by_others", lambda _device: others)
+    monkeypatch.setattr(shared_gpu, "LONGEST_WAIT_S", longest_s)
     train = failing_once(OutOfMemoryError("96 GiB wanted"))
     counts = worker(study(), folder, shares=shares, train=train).run()
     assert (counts.out_of_memory, counts.put_back) == (1, 0)
@@ -168,16 +170,14 @@ def killed_after(epochs: int) -> Callable[..., float]:
     """A training that is torn away after a number of epochs, once."""
     killed = []
 
-    def train(trial: Any, params: Any, **rest: Any) -> float:
-        told = rest.pop("on_epoch")
-
+    def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: EpochResult) -> None:
-            told(result)
+            hooks.on_epoch(result)
             if result.epoch == epochs and not killed:
                 killed.append(True)
                 raise KilledError
 
-        return objective.run_trial(trial, params, on_epoch=on_epoch, **rest)
+        return run_trial(job, replace(hooks, on_epoch=on_epoch))
 
     return train
 
@@ -194,14 +194,12 @@ def test_a_trial_cut_off_after_an_epoch_goes_on_with_the_next_to_the_same_bit(
     assert sorted(cut.intermediate_values) == [1, 2]
     first_epochs = []
 
-    def train(trial: Any, params: Any, **rest: Any) -> float:
-        told = rest.pop("on_epoch")
-
+    def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: EpochResult) -> None:
-            first_epochs.append((trial.number, result.epoch))
-            told(result)
+            first_epochs.append((job.trial.number, result.epoch))
+            hooks.on_epoch(result)
 
-        return objective.run_trial(trial, params, on_epoch=on_epoch, **rest)
+        return run_trial(job, replace(hooks, on_epoch=on_epoch))
 
     # A process that dies is seen to be gone; this one lives on.
     with stored.storage.engine.begin() as connection:
@@ -220,14 +218,12 @@ def test_a_trial_cut_off_after_an_epoch_goes_on_with_the_next_to_the_same_bit(
 def test_a_stop_puts_the_trial_back(study: Callable[..., StoredStudy], folder: Path) -> None:
     stored, stop = study(), threading.Event()
 
-    def train(trial: Any, params: Any, **rest: Any) -> float:
-        told = rest.pop("on_epoch")
-
+    def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: EpochResult) -> None:
             stop.set()
-            told(result)
+            hooks.on_epoch(result)
 
-        return objective.run_trial(trial, params, on_epoch=on_epoch, **rest)
+        return run_trial(job, replace(hooks, on_epoch=on_epoch))
 
     counts = worker(stored, folder, stop=stop, train=train).run()
     assert counts.put_back == 1
@@ -242,13 +238,14 @@ def test_a_worker_whose_trial_was_taken_away_ends_it_quietly(
     stored = study(search__trials=2, train__epochs=2)
     taken = []
 
-    def train(trial: Any, params: Any, **rest: Any) -> float:
-        value = objective.run_trial(trial, params, **rest)
+    def train(job: TrialJob, hooks: TrialHooks) -> float:
+        value = run_trial(job, hooks)
         if not taken:
-            taken.append(trial.number)
+            taken.append(job.trial.number)
             with stored.storage.engine.begin() as connection:
                 connection.exec_driver_sql("UPDATE searchae_leases SET worker = 'another'")
-            stored.storage.set_trial_state_values(trial._trial_id, _complete(), [99.0])
+            (running,) = (t for t in trials(stored) if t.number == job.trial.number)
+            stored.storage.set_trial_state_values(running._trial_id, TrialState.COMPLETE, [99.0])
         return value
 
     counts = worker(stored, folder, train=train).run()
@@ -257,20 +254,14 @@ def test_a_worker_whose_trial_was_taken_away_ends_it_quietly(
     assert trials(stored)[0].value == 99.0, "the first result stands"
 
 
-def _complete() -> Any:
-    from optuna.trial import TrialState
-
-    return TrialState.COMPLETE
-
-
 def test_a_machine_that_keeps_failing_is_quarantined_and_its_trials_go_elsewhere(
     study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("searchae.worker.loop.REST_S", 0.01)
+    monkeypatch.setattr("searchae.worker.loop.FAILURE_WAIT_S", 0.01)
     stored, tried = study(), []
 
-    def broken(trial: Any, params: Any, **rest: Any) -> float:
-        tried.append(trial.number)
+    def broken(job: TrialJob, _hooks: TrialHooks) -> float:
+        tried.append(job.trial.number)
         raise DeviceError("epoch 1: the device failed (CUDA error: unspecified launch failure)")
 
     with pytest.raises(DeviceError, match="unspecified launch failure"):
@@ -280,20 +271,20 @@ def test_a_machine_that_keeps_failing_is_quarantined_and_its_trials_go_elsewhere
     assert "launch failure" in Coordinator(stored).quarantined()[0]
     assert worker(stored, folder).run().complete == 6
     Coordinator(stored).clear_stop()
-    assert Coordinator(stored).quarantined() == []
+    assert Coordinator(stored).quarantined() == ()
 
 
 def test_failures_that_do_not_follow_one_another_are_forgiven(
     study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("searchae.worker.loop.REST_S", 0.01)
+    monkeypatch.setattr("searchae.worker.loop.FAILURE_WAIT_S", 0.01)
     stored, calls = study(), []
 
-    def flaky(trial: Any, params: Any, **rest: Any) -> float:
-        calls.append(trial.number)
+    def flaky(job: TrialJob, hooks: TrialHooks) -> float:
+        calls.append(job.trial.number)
         if len(calls) % 3:
             raise OSError(28, "No space left on device")
-        return objective.run_trial(trial, params, **rest)
+        return run_trial(job, hooks)
 
     assert worker(stored, folder, train=flaky).run().complete == 6
     assert len(calls) == 18
@@ -317,18 +308,16 @@ def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
     again = threading.Event()
     seen: list[int] = []
 
-    def go_on(trial: Any, params: Any, **rest: Any) -> float:
-        told = rest.pop("on_epoch")
-
+    def go_on(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: EpochResult) -> None:
             seen.append(result.epoch)
             again.set()
-            told(result)
+            hooks.on_epoch(result)
 
-        leave = rest.pop("leave")
-        return objective.run_trial(
-            trial, params, on_epoch=on_epoch, leave=lambda: again.is_set() or leave(), **rest
-        )
+        def should_leave() -> bool:
+            return again.is_set() or hooks.should_leave()
+
+        return run_trial(job, replace(hooks, on_epoch=on_epoch, should_leave=should_leave))
 
     stop = threading.Event()
     me = worker(stored, folder, train=go_on, stop=stop)

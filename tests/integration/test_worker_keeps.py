@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from searchae.study.history import history_columns
 from searchae.study.stored import StoredStudy, open_study
 from searchae.training.images import to_unit_float
 from searchae.training.metrics import psnr_per_image
-from searchae.worker import objective
-from searchae.worker.loop import Worker, WorkerOptions
+from searchae.worker.loop import Worker
+from searchae.worker.objective import TrialHooks, TrialJob, run_trial
+from searchae.worker.options import WorkerOptions
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -54,14 +56,12 @@ def pictures_in(folder: Path) -> list[int]:
 def test_a_trial_s_epochs_are_kept_with_it(study: Callable[..., StoredStudy], folder: Path) -> None:
     seen: dict[int, list[Any]] = {}
 
-    def train(trial: Any, params: Any, **rest: Any) -> float:
-        told = rest.pop("on_epoch")
-
+    def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: Any) -> None:
-            seen.setdefault(trial.number, []).append(result)
-            told(result)
+            seen.setdefault(job.trial.number, []).append(result)
+            hooks.on_epoch(result)
 
-        return objective.run_trial(trial, params, on_epoch=on_epoch, **rest)
+        return run_trial(job, replace(hooks, on_epoch=on_epoch))
 
     for trial in work(study(search__trials=3), folder, train=train):
         kept = history_columns(trial.user_attrs)
@@ -77,10 +77,10 @@ def test_a_pruned_trial_s_epochs_are_kept_and_it_has_no_picture(
 ) -> None:
     stored = study(search__trials=3)
 
-    def train(trial: Any, params: Any, **rest: Any) -> float:
-        if trial.number == 1:
-            trial.should_prune = lambda: True
-        return objective.run_trial(trial, params, **rest)
+    def train(job: TrialJob, hooks: TrialHooks) -> float:
+        if job.trial.number == 1:
+            job.trial.should_prune = lambda: True
+        return run_trial(job, hooks)
 
     trials = work(stored, folder, train=train)
     assert [t.state.name for t in trials] == ["COMPLETE", "PRUNED", "COMPLETE"]
@@ -91,8 +91,8 @@ def test_a_pruned_trial_s_epochs_are_kept_and_it_has_no_picture(
 def test_a_training_that_hands_over_no_trainer_has_neither(
     study: Callable[..., StoredStudy], folder: Path
 ) -> None:
-    def pretend(trial: Any, params: Any, **rest: Any) -> float:
-        trial.report(20.0, 1)
+    def pretend(job: TrialJob, _hooks: TrialHooks) -> float:
+        job.trial.report(20.0, 1)
         return 20.0
 
     (trial,) = work(study(search__trials=1), folder, train=pretend)
@@ -102,7 +102,7 @@ def test_a_training_that_hands_over_no_trainer_has_neither(
 
 
 def test_a_trial_that_diverged_has_neither(study: Callable[..., StoredStudy], folder: Path) -> None:
-    def diverging(trial: Any, params: Any, **rest: Any) -> float:
+    def diverging(_job: TrialJob, _hooks: TrialHooks) -> float:
         raise DivergedError("the loss is nan")
 
     (trial,) = work(study(search__trials=1), folder, train=diverging)
@@ -116,19 +116,17 @@ def test_pictures_are_of_the_best_only_and_of_the_net_that_was_measured(
     monkeypatch.setattr(gallery, "PICTURES_KEPT", 2)
     drawn: dict[int, list[float]] = {}
 
-    def train(trial: Any, params: Any, **rest: Any) -> float:
-        told = rest.pop("on_end")
-
+    def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_end(trainer: Any) -> None:
-            told(trainer)
-            validation = rest["images"][1]
+            hooks.on_end(trainer)
+            validation = job.images[1]
             trainer.model.eval()
             with torch.inference_mode():
                 clean = to_unit_float(validation)
                 out = trainer.model.decode(trainer.model.encode(clean))
-            drawn[trial.number] = psnr_per_image(out, clean).tolist()
+            drawn[job.trial.number] = psnr_per_image(out, clean).tolist()
 
-        return objective.run_trial(trial, params, on_end=on_end, **rest)
+        return run_trial(job, replace(hooks, on_end=on_end))
 
     stored = study()
     trials = work(stored, folder, train=train)

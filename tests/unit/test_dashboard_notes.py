@@ -37,7 +37,7 @@ def row(**changes: Any) -> TrialRow:
 def note(row: TrialRow, attributes: dict[str, Any] | None = None, *, name: str = "s") -> str:
     spec = spec_from_document({"data": {"name": "svhn"}, "train": {"epochs": 5}}, source="test")
     study = SimpleNamespace(study_name=name, _study_id=1)
-    stored = StoredStudy(study, None, spec, "a" * 64, 14.75)  # type: ignore[arg-type]
+    stored = StoredStudy(study, None, spec, "a" * 64, 14.75, 1)  # type: ignore[arg-type]
     return notes.trial_note(stored, row, attributes or {}, {})
 
 

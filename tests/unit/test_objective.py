@@ -21,7 +21,7 @@ from searchae.training import checkpoint, trial_checkpoints
 from searchae.training.epoch import EpochResult
 from searchae.training.trainer import Interrupted
 from searchae.training.trial_checkpoints import Checkpoints, PrunedError, remove_old_checkpoints
-from searchae.worker import objective
+from searchae.worker.objective import TrialHooks, TrialJob, run_trial
 
 CPU = torch.device("cpu")
 EPOCHS = 4
@@ -159,24 +159,22 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
         *,
         trial_params: TrialParams | None = None,
         reported: Container[int] = (),
-        on_epoch: Callable[[EpochResult], None] = lambda result: None,
+        on_epoch: Callable[[EpochResult], None] = lambda _result: None,
         leave: Callable[[], bool] = lambda: False,
         stop: Callable[[], bool] = lambda: False,
         thread: ThreadPoolExecutor | None = None,
     ) -> float:
-        return objective.run_trial(
-            trial,
-            trial_params or params(),
+        job = TrialJob(
+            trial=trial,
+            params=trial_params or params(),
             images=images,
             seed=5,
             device=CPU,
             checkpoints=checkpoints,
             reported=reported,
-            on_epoch=on_epoch,
-            leave=leave,
-            stop=stop,
-            thread=thread,
+            writer=thread,
         )
+        return run_trial(job, TrialHooks(on_epoch=on_epoch, should_leave=leave, should_stop=stop))
 
     return once
 
@@ -352,7 +350,7 @@ def test_a_report_that_waits_for_the_database_holds_up_no_checkpoint(
                 time.sleep(0.05)
             super().report(value, step)
 
-    monkeypatch.setattr(trial_checkpoints, "HELD_S", 0.05)
+    monkeypatch.setattr(trial_checkpoints, "LONGEST_DELAY_S", 0.05)
     trial = Waiting()
     with ThreadPoolExecutor(1) as thread:
         run(trial, thread=thread)
@@ -377,10 +375,7 @@ def test_what_others_go_on_with_is_waited_for(
 
 
 def test_a_last_checkpoint_that_fails_is_said_and_costs_nothing(
-    run: Run,
-    checkpoints: Checkpoints,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     begun, save = threading.Event(), Checkpoints.save
 
@@ -430,7 +425,7 @@ def test_sweeping_leaves_only_the_checkpoints_of_trials_that_go_on(tmp_path: Pat
 def test_a_lost_lease_is_noticed_before_the_pruner_is_asked(run: Run) -> None:
     trial = FakeTrial(prune_after=1)
 
-    def lost(result: EpochResult) -> None:
+    def lost(_result: EpochResult) -> None:
         raise LeaseLostError
 
     with pytest.raises(LeaseLostError):
@@ -449,7 +444,7 @@ def test_stops_within_an_epoch_and_keeps_the_ones_before(
 
 
 def test_a_checkpoint_of_other_parameters_is_as_good_as_none(
-    run: Run, checkpoints: Checkpoints, caplog: pytest.LogCaptureFixture
+    run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     with pytest.raises(KilledError):
         run(FakeTrial(), on_epoch=killed_after(2))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.config.loader import spec_from_document
@@ -126,6 +127,27 @@ def test_only_a_whole_training_can_be_the_best() -> None:
 # -- a study
 
 
+def test_a_summary_reads_the_study_s_attributes_once(stored: StoredStudy) -> None:
+    stored.study.add_trial(trial())
+    coordinator, seen = Coordinator(stored), []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        seen.append(statement)
+
+    engine = stored.storage.engine
+    sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        summarize(stored, coordinator)
+    finally:
+        sa.event.remove(engine, "before_cursor_execute", note)
+    reads = [s for s in seen if "FROM" in s]
+    assert sum("study_user_attributes" in s for s in reads) == 1
+    assert sum("searchae_workers" in s for s in reads) == 1
+    trials = [s for s in reads if "study_user_attributes" not in s and "searchae_" not in s]
+    assert trials, "read by Optuna, with what belongs to them"
+    assert not any("count(" in s.lower() for s in reads), "counted from the trials that were read"
+
+
 def test_an_empty_study(stored: StoredStudy) -> None:
     summary = summary_of(stored)
     assert summary.best is None
@@ -202,9 +224,7 @@ def test_the_json_object_is_the_documented_one(stored: StoredStudy) -> None:
     assert replace(summary, best=None).document()["best"] is None
 
 
-def test_a_trial_s_seconds_are_those_of_its_epochs_not_of_the_time_it_lay_waiting(
-    stored: StoredStudy,
-) -> None:
+def test_a_trial_s_seconds_are_those_of_its_epochs_not_of_the_time_it_lay_waiting() -> None:
     made = trial()
     history = {name: [1.0, 1.0] for name in HISTORY_COLUMNS} | {"seconds": [2.5, 4.0]}
     made.user_attrs[HISTORY] = history

@@ -13,9 +13,9 @@ from rich.console import Console
 from searchae import formatting
 from searchae.cli import console, progress
 from searchae.config.loader import spec_from_document
-from searchae.study.claims import TrialCounts
-from searchae.study.coordination import WorkerInfo
+from searchae.study.budget import TrialCounts
 from searchae.study.summary import Summary, TrialRow, _to_go_s
+from searchae.study.workers import WorkerInfo
 
 ROW = TrialRow(
     number=7,

@@ -1,0 +1,32 @@
+"""The state of a study, read at one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from optuna.trial import FrozenTrial
+
+from searchae.study.budget import TrialCounts
+from searchae.study.workers import WorkerInfo
+
+
+@dataclass(frozen=True)
+class StudySnapshot:
+    """The state of a study, read at one moment.
+
+    Attributes:
+        trials: Every trial in order of number, imported ones included; not to be changed.
+        counts: The study's budget and its own trials by state.
+        workers: The workers alive.
+        stopped: Why the study was stopped early; empty if it was not.
+        quarantined: Why workers left the study for good, a line each.
+        seconds_left: Seconds until the time limit, negative after it; None without one.
+    """
+
+    trials: Sequence[FrozenTrial]
+    counts: TrialCounts
+    workers: tuple[WorkerInfo, ...]
+    stopped: str
+    quarantined: tuple[str, ...]
+    seconds_left: float | None

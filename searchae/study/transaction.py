@@ -1,0 +1,84 @@
+"""A database transaction about one study."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from optuna.trial import TrialState
+
+from searchae.config import SearchSpec
+from searchae.errors import NoStudyError
+from searchae.storage import UNFINISHED, studies, study_attributes, trials
+from searchae.study.process import ProcessIdentity
+
+metadata = sa.MetaData()
+"""The tables that searchae adds to Optuna's."""
+
+
+@dataclass(frozen=True)
+class StudyTransaction:
+    """An open transaction about one study; whoever opened it commits it.
+
+    Attributes:
+        connection: The connection that the transaction runs on.
+        study_id: The study's id in the database.
+        search: Supplies the grace period and the number of attempts per trial.
+        identity: The process on whose behalf statements are run.
+    """
+
+    connection: sa.Connection
+    study_id: int
+    search: SearchSpec
+    identity: ProcessIdentity
+
+    @property
+    def now(self) -> sa.ColumnElement[float]:
+        """Seconds since 1970 by the database's clock, so that machines' clocks need not agree."""
+        if self.connection.dialect.name == "postgresql":
+            return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+        return sa.literal(time.time(), sa.Double)
+
+    def read_attributes(self, *, lock_study: bool = False) -> tuple[dict[str, Any], float]:
+        """Reads the study's user attributes and the clock in one statement.
+
+        Args:
+            lock_study: Also lock the study's row until the transaction ends, so that Optuna itself
+                numbers no new trial meanwhile.
+
+        Returns:
+            The attributes by key, and the database's time in seconds since 1970.
+
+        Raises:
+            NoStudyError: The study has been deleted.
+        """
+        on = study_attributes.c.study_id == studies.c.study_id
+        query = (
+            sa.select(study_attributes.c.key, study_attributes.c.value_json, self.now.label("now"))
+            .select_from(studies.outerjoin(study_attributes, on))
+            .where(studies.c.study_id == self.study_id)
+        )
+        if lock_study:
+            query = query.with_for_update(of=studies, key_share=True)
+        rows = self.connection.execute(query).all()
+        if not rows:
+            raise NoStudyError("the study has been deleted")
+        attributes = {row.key: json.loads(row.value_json) for row in rows if row.key is not None}
+        return attributes, rows[0].now
+
+    def set_state(self, trial_id: int, state: TrialState, **times: Any) -> None:
+        """Sets the state of a trial, unless it has ended since it was looked at."""
+        self.connection.execute(
+            sa.update(trials)
+            .where(trials.c.trial_id == trial_id, trials.c.state.in_(UNFINISHED))
+            .values(state=state, **times)
+        )
+
+    def roll_back(self) -> None:
+        """Undoes the transaction."""
+        transaction = self.connection.get_transaction()
+        if transaction is not None:
+            transaction.rollback()

@@ -1,0 +1,86 @@
+"""Samples the parameters of claimed trials with Optuna."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from searchae.config import TrialParams, initial_params, sample_params
+from searchae.search import TrialHistory, make_pruner, make_sampler
+from searchae.study import IMPORTED, RUNTIME, StoredStudy
+
+
+class RecordedTrial:
+    """An Optuna trial that remembers its reports; Optuna's own only reads them from the database.
+
+    Args:
+        trial: The trial.
+        number: Its number.
+        reports: Epoch -> PSNR in dB, as reported by earlier workers.
+    """
+
+    def __init__(self, trial: optuna.Trial, number: int, reports: Mapping[int, float]) -> None:
+        self.number = number
+        self._trial, self._reports = trial, dict(reports)
+
+    def report(self, value: float, step: int) -> None:
+        """Records the PSNR in dB after epoch ``step``."""
+        self._trial.report(value, step)
+        self._reports.setdefault(step, value)
+
+    def should_prune(self) -> bool:
+        """Returns whether the pruner stops the trial."""
+        return self._trial.should_prune()
+
+    @property
+    def last_value(self) -> float | None:
+        """The PSNR in dB after the last epoch; None before the first."""
+        return self._reports[max(self._reports)] if self._reports else None
+
+
+class TrialSampler:
+    """Samples the parameters of one study's trials.
+
+    Args:
+        stored: The study.
+    """
+
+    def __init__(self, stored: StoredStudy) -> None:
+        self._stored = stored
+        self._pruner = make_pruner(stored.spec, stored.study)
+        self._history = TrialHistory()
+        self._imported = sum(stored.study.user_attrs.get(IMPORTED, {}).values())
+
+    def sample(
+        self, trial_id: int, claimed: FrozenTrial, runtime: dict[str, Any]
+    ) -> tuple[RecordedTrial, TrialParams]:
+        """Samples a trial's parameters and stores them with its runtime, in one transaction.
+
+        A trial that was sampled before keeps its parameters.
+
+        Args:
+            trial_id: The trial's id in the database.
+            claimed: The trial as it was claimed.
+            runtime: The value of its attribute ``RUNTIME``.
+
+        Raises:
+            optuna.exceptions.UpdateFinishedTrialError: The trial has ended meanwhile.
+        """
+        spec, storage = self._stored.spec, self._stored.storage
+        with storage.together():
+            # A copy for each trial: a study caches the trials that its sampler has read.
+            study = copy.copy(self._stored.study)
+            study.sampler = make_sampler(spec, number=claimed.number, memory=self._history)
+            study.pruner = self._pruner
+            imported = self._imported
+            first = initial_params(spec, claimed.number - imported, warm=imported > 0)
+            if first:
+                storage.set_trial_system_attr(trial_id, "fixed_params", first)
+            trial = optuna.Trial(study, trial_id)
+            params = sample_params(spec, trial)
+            storage.set_trial_user_attr(trial_id, RUNTIME, runtime)
+        return RecordedTrial(trial, claimed.number, claimed.intermediate_values), params

@@ -1,0 +1,268 @@
+"""Runs one claimed trial: samples its parameters, trains it, and ends it or puts it back."""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
+
+from searchae.errors import (
+    ArtifactsError,
+    DeadError,
+    DeviceError,
+    DivergedError,
+    LeaseLostError,
+    OutOfMemoryError,
+    StorageError,
+    StudyStoppedError,
+)
+from searchae.study import (
+    ERROR,
+    HISTORY,
+    OUTCOME,
+    RUNTIME,
+    Coordinator,
+    compact_history,
+)
+from searchae.training import (
+    CheckpointError,
+    Checkpoints,
+    EpochResult,
+    Interrupted,
+    Precision,
+    PrunedError,
+    Trainer,
+    checkpoint_folder,
+)
+from searchae.worker.heartbeat import Heartbeat
+from searchae.worker.machine import Machine
+from searchae.worker.objective import TrialHooks, TrialJob
+from searchae.worker.options import WorkerOptions, WorkerResults
+from searchae.worker.pictures import BestPictures
+from searchae.worker.sampling import TrialSampler
+from searchae.worker.shared_gpu import CrowdedError, SharedGpu
+
+log = logging.getLogger(__name__)
+
+DIVERGED, DEAD, OUT_OF_MEMORY, BUG = "diverged", "dead", "out-of-memory", "bug"
+"""Values of the attribute ``OUTCOME``; ``study.leases.LOST`` is one more."""
+
+TrainFunction = Callable[[TrialJob, TrialHooks], float]
+"""Trains a trial and returns its PSNR in dB; see ``objective.run_trial``."""
+
+
+@dataclass
+class TrialRunner:
+    """Runs the trials that one worker claims, one after the other.
+
+    Args:
+        coordinator: Releases and ends trials.
+        heartbeat: Renews the lease of the running trial; says when to leave.
+        options: What the worker was started with.
+        machine: What the worker trains on.
+        train: Trains a trial.
+        results: Counts the trials by how they ended.
+    """
+
+    coordinator: Coordinator
+    heartbeat: Heartbeat
+    options: WorkerOptions
+    machine: Machine
+    train: TrainFunction
+    results: WorkerResults
+    gpu: SharedGpu = field(init=False)
+
+    def __post_init__(self) -> None:
+        stored = self._stored = self.coordinator.stored
+        self.gpu = SharedGpu(self.options.shares, self.machine.device)
+        self._pictures = BestPictures(stored, self.options.artifacts, self.machine.images[1])
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._sampler = TrialSampler(stored)
+
+    def close(self) -> None:
+        """Waits for checkpoints that are still being written or removed."""
+        self._writer.shutdown()
+
+    def run(self, trial_id: int) -> None:
+        """Trains a claimed trial and ends it; puts it back if the worker has to leave.
+
+        Args:
+            trial_id: A trial that this process has claimed.
+
+        Raises:
+            ArtifactsError: A checkpoint could not be written; the trial was put back.
+            CrowdedError: Other workers hold the GPU's memory; the trial was put back.
+            DeviceError: The device failed; the trial was put back.
+            StudyStoppedError: The trial met a bug; the study was stopped.
+        """
+        storage = self._stored.storage
+        claimed = storage.get_trial(trial_id)
+        number = claimed.number
+        with storage.working_on(claimed), self.heartbeat.holding(trial_id, number):
+            try:
+                self._train_and_finish(trial_id, claimed)
+            except Interrupted:
+                self.coordinator.release(trial_id)
+                self.results.put_back += 1
+                log.info("trial %d: put back", number)
+            except (LeaseLostError, UpdateFinishedTrialError):
+                self.results.taken_away += 1
+                log.info("trial %d: taken over by another worker", number)
+            else:
+                # In the thread that writes checkpoints: after what is still being written.
+                self._writer.submit(self._clear_checkpoints, number)
+                ended = storage.get_trial(trial_id)
+                value = "-" if not ended.values else f"{ended.values[0]:.2f} dB"
+                log.info("trial %d: %s, %s", number, ended.state.name.lower(), value)
+
+    # -- training
+
+    def _train_and_finish(self, trial_id: int, claimed: FrozenTrial) -> None:
+        number, trainers = claimed.number, list[Trainer]()
+        # A trial that is continued here keeps the precision that it was started with.
+        started_with = claimed.user_attrs.get(RUNTIME, {}).get("precision")
+        precision: Precision = started_with or self.machine.precision
+        with self._failures_handled(trial_id, number):
+            trial, params = self._sampler.sample(trial_id, claimed, self._runtime(precision))
+        job = TrialJob(
+            trial=trial,
+            params=params,
+            images=self.machine.images,
+            seed=self._stored.spec.seed,
+            device=self.machine.device,
+            checkpoints=self._checkpoints(number),
+            reported=claimed.intermediate_values,
+            precision=precision,
+            writer=self._writer,
+        )
+        try:
+            with self._failures_handled(trial_id, number):
+                psnr_db = self.train(job, self._hooks(trial_id, trainers))
+        except PrunedError:
+            self._finish(trial_id, TrialState.PRUNED, trial.last_value)
+            self.results.pruned += 1
+        except DivergedError as e:
+            self._finish_badly(trial_id, number, DEAD if isinstance(e, DeadError) else DIVERGED, e)
+            self.results.diverged += 1
+        except OutOfMemoryError as e:
+            self._finish_out_of_memory(trial_id, number, e)
+        else:
+            self._finish(trial_id, TrialState.COMPLETE, psnr_db)
+            self.results.complete += 1
+            self._pictures.update(number, params, trainers[0] if trainers else None)
+
+    def _runtime(self, precision: Precision) -> dict[str, object]:
+        identity = self.coordinator.identity
+        where = {"worker": identity.worker, "host": identity.host}
+        return where | self.machine.runtime(precision)
+
+    def _hooks(self, trial_id: int, trainers: list[Trainer]) -> TrialHooks:
+        """Returns the hooks for one training; its trainer is appended to ``trainers``."""
+        heartbeat = self.heartbeat
+
+        def on_epoch(result: EpochResult) -> None:
+            heartbeat.epoch = result.epoch
+            if heartbeat.lost.is_set():
+                raise LeaseLostError
+
+        def on_end(trainer: Trainer) -> None:
+            history = compact_history(trainer.history)
+            self._stored.storage.set_trial_user_attr(trial_id, HISTORY, history)
+            trainers.append(trainer)
+
+        return TrialHooks(
+            on_epoch=on_epoch,
+            on_end=on_end,
+            should_leave=lambda: heartbeat.stop.is_set() or heartbeat.time_up,
+            should_stop=lambda: heartbeat.stop.is_set() or heartbeat.lost.is_set(),
+        )
+
+    @contextmanager
+    def _failures_handled(self, trial_id: int, number: int) -> Iterator[None]:
+        """Puts back the trial if this machine fails; stops the study if the trial meets a bug."""
+        try:
+            yield
+        except Interrupted:
+            if self.heartbeat.lost.is_set():
+                raise LeaseLostError from None
+            raise
+        except (
+            PrunedError,
+            DivergedError,
+            OutOfMemoryError,
+            LeaseLostError,
+            UpdateFinishedTrialError,
+            StorageError,
+        ):
+            raise
+        except DeviceError:
+            self.coordinator.release(trial_id)
+            raise
+        except (OSError, CheckpointError) as e:
+            # A worker that took the trial over may have ended it and removed its checkpoints.
+            if self.heartbeat.lost.is_set() or not self.coordinator.holds(trial_id):
+                raise LeaseLostError from e
+            self.coordinator.release(trial_id)
+            raise ArtifactsError(f"--artifacts {self.options.artifacts}: {e}") from e
+        except Exception as e:
+            self._stop_study(trial_id, number, e)
+            raise StudyStoppedError(self.coordinator.stopped()) from e
+
+    # -- ends
+
+    def _finish(self, trial_id: int, state: TrialState, psnr_db: float | None) -> None:
+        if psnr_db is not None and math.isnan(psnr_db):
+            psnr_db = None
+        if not self.coordinator.finish(trial_id, state, psnr_db):
+            raise LeaseLostError
+
+    def _finish_badly(self, trial_id: int, number: int, outcome: str, error: Exception) -> None:
+        """Ends a trial that has no result of its own as complete, with the baseline's PSNR.
+
+        The sampler learns from this value that the parameters are bad, and it is close enough to
+        the others' not to stretch the plots.
+        """
+        log.warning("trial %d: %s: %s", number, outcome, error)
+        storage = self._stored.storage
+        storage.set_trial_user_attr(trial_id, OUTCOME, outcome)
+        storage.set_trial_user_attr(trial_id, ERROR, str(error))
+        self._finish(trial_id, TrialState.COMPLETE, self._stored.baseline_db)
+
+    def _finish_out_of_memory(self, trial_id: int, number: int, error: OutOfMemoryError) -> None:
+        """Puts back a trial if others hold the memory; otherwise ends it as too large."""
+        if self.gpu.is_crowded():
+            self.coordinator.release(trial_id)
+            self.results.put_back += 1
+            raise CrowdedError(f"trial {number} put back: {error}") from error
+        self._finish_badly(trial_id, number, OUT_OF_MEMORY, error)
+        self.results.out_of_memory += 1
+
+    def _stop_study(self, trial_id: int, number: int, error: Exception) -> None:
+        """Fails the trial and stops the study: other trials would meet the same bug."""
+        text = "".join(traceback.format_exception(error))
+        storage = self._stored.storage
+        storage.set_trial_user_attr(trial_id, OUTCOME, BUG)
+        storage.set_trial_user_attr(trial_id, ERROR, text)
+        self.coordinator.stop(f"trial {number} met a bug:\n{text}")
+        storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        self.coordinator.drop_lease(trial_id)
+
+    # -- checkpoints
+
+    def _clear_checkpoints(self, number: int) -> None:
+        """Removes the checkpoints of a trial that has ended; ``tune`` removes what is left."""
+        try:
+            self._checkpoints(number).clear()
+        except OSError as e:
+            log.warning("trial %d: its checkpoints are left: %s", number, e)
+
+    def _checkpoints(self, number: int) -> Checkpoints:
+        folder = checkpoint_folder(self.options.artifacts, self._stored.name)
+        return Checkpoints(folder, number)
