@@ -5,7 +5,7 @@
 
 The workers are searchae's own, with a training that only sleeps and reports. For ``--seconds``,
 one worker at a time is killed (SIGKILL), or suspended for longer than the grace period and resumed;
-on PostgreSQL the sessions that hold a lock are terminated too. With ``--postgres`` the script starts
+on PostgreSQL the sessions that hold a lock are terminated too. With ``--postgres`` the script runs
 its own server, and stops and restarts it, sometimes after more than the grace period. The budget
 must be met exactly.
 """
