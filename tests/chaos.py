@@ -1,13 +1,13 @@
-"""A fleet of workers on one study while things die; prints what came of it as JSON.
+"""Runs the workers of one study while processes and the database fail; prints counts as JSON.
 
     python -m tests.chaos --url sqlite:////tmp/chaos.db --trials 60 --seconds 20 --seed 5
     python -m tests.chaos --postgres --trials 60 --seconds 20 --seed 5
 
-The workers are searchae's own, with a training that only sleeps and reports. While time lasts,
-one of them at a time is killed (SIGKILL), or stopped past the grace and woken up again, and,
-on PostgreSQL, the sessions that hold a lock are terminated. With ``--postgres`` a server of its
-own is also stopped at once and started again, sometimes after more than the grace. The budget
-must come out exact.
+The workers are searchae's own, with a training that only sleeps and reports. For ``--seconds``,
+one worker at a time is killed (SIGKILL), or suspended for longer than the grace period and resumed;
+on PostgreSQL the sessions that hold a lock are terminated too. With ``--postgres`` the script runs
+its own server, and stops and restarts it, sometimes after more than the grace period. The budget
+must be met exactly.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ DOCUMENT = {
 
 
 def pretend(job: TrialJob, hooks: TrialHooks) -> float:
-    """A training of four epochs that learns nothing and takes a fraction of a second."""
+    """Simulates a training of four epochs, in a fraction of a second."""
     for epoch in range(1, 5):
         time.sleep(random.uniform(0.02, 0.12))
         if hooks.should_stop():
@@ -75,7 +75,7 @@ def pretend(job: TrialJob, hooks: TrialHooks) -> float:
 
 
 def send(pid: int, number: int) -> None:
-    """A signal to a process that may have ended by itself."""
+    """Sends a signal to a process that may have ended already."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, number)
 
@@ -98,7 +98,7 @@ def spawn(url: str, folder: Path) -> int:
 
 
 def reap_children(pids: set[int]) -> dict[int, int]:
-    """Those that have ended, with their wait status."""
+    """Returns the processes that have ended, with their wait status."""
     ended = {}
     for pid in list(pids):
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -123,21 +123,21 @@ def terminate_lock_sessions(url: str) -> int:
 
 
 def cut_power(server: PostgresServer, dice: random.Random) -> None:
-    """The database away for a while, one time in three for longer than the grace."""
+    """Stops the database for a while, one time in three for longer than the grace period."""
     server.stop()
     longest = 2 * GRACE_S if dice.random() < 1 / 3 else 1.0
     time.sleep(dice.uniform(longest / 2, longest))
     server.start()
 
 
-def wreak_havoc(
+def inject_failures(
     url: str,
     folder: Path,
     pids: set[int],
     options: argparse.Namespace,
     server: PostgresServer | None,
 ) -> Counter[str]:
-    """Kills and stops workers for a while; those that end are replaced."""
+    """Kills and suspends workers for a while, and replaces those that end."""
     dice, done = random.Random(options.seed), Counter[str]()
     until = time.monotonic() + options.seconds
     asleep: dict[int, float] = {}
@@ -165,7 +165,7 @@ def wreak_havoc(
 
 
 def strike(pid: int, dice: random.Random, done: Counter[str], asleep: dict[int, float]) -> None:
-    """Kills a worker, or puts it to sleep for longer than the grace."""
+    """Kills a worker, or suspends it for longer than the grace period."""
     if dice.random() < 0.7:
         send(pid, signal.SIGKILL)
         done["killed"] += 1
@@ -176,7 +176,7 @@ def strike(pid: int, dice: random.Random, done: Counter[str], asleep: dict[int, 
 
 
 def main() -> None:
-    """See the module."""
+    """Runs the command line; see the module."""
     parser = argparse.ArgumentParser()
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--url")
@@ -194,7 +194,7 @@ def main() -> None:
 
 
 def run(url: str, options: argparse.Namespace, server: PostgresServer | None) -> dict[str, Any]:
-    """One study under fire; what came of it."""
+    """Runs one study to its end under failures; returns counts of what happened."""
     folder = Path(tempfile.mkdtemp())
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
     np.savez(folder / "chaos.npz", x_train=images, x_test=images)
@@ -207,7 +207,7 @@ def run(url: str, options: argparse.Namespace, server: PostgresServer | None) ->
 
     started = time.monotonic()
     pids = {spawn(url, folder) for _ in range(options.workers)}
-    done = wreak_havoc(url, folder, pids, options, server)
+    done = inject_failures(url, folder, pids, options, server)
     exits = {}
     while pids and time.monotonic() - started < options.seconds + 120:
         exits |= reap_children(pids)

@@ -1,4 +1,4 @@
-"""The exact budget, on both databases."""
+"""Claims, leases, live workers and the exact budget, on both databases."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make(storage: ResilientStorage, *, budget: int = 3, grace_s: float = 0.6) ->
 
 
 def worker(stored: StoredStudy, name: str, *, process: str = "1:elsewhere") -> Coordinator:
-    """A ledger as a worker on another machine has it."""
+    """Returns a coordinator for a worker on another machine."""
     return Coordinator(
         stored, ProcessIdentity(worker=name, host="far", pid=1, place="far away", process=process)
     )
@@ -76,27 +76,27 @@ def test_hands_out_the_budget_then_waits_then_is_done(storage: ResilientStorage)
 
 def test_a_larger_budget_goes_on_where_the_smaller_ended(storage: ResilientStorage) -> None:
     stored = make(storage, budget=1)
-    ledger = worker(stored, "one")
-    finish(stored, _claimed(ledger))
-    assert ledger.claim() is NoTrial.DONE
-    ledger.set_budget(2)
-    finish(stored, _claimed(ledger))
-    assert ledger.claim() is NoTrial.DONE
+    coordinator = worker(stored, "one")
+    finish(stored, _claimed(coordinator))
+    assert coordinator.claim() is NoTrial.DONE
+    coordinator.set_budget(2)
+    finish(stored, _claimed(coordinator))
+    assert coordinator.claim() is NoTrial.DONE
 
 
 def test_a_claim_whose_answer_was_lost_is_answered_with_the_same_trial(
     storage: ResilientStorage,
 ) -> None:
     stored = make(storage, budget=3)
-    ledger = worker(stored, "one")
-    first = _claimed(ledger)
-    assert ledger.claim() == first, "called again, as after a broken connection"
+    coordinator = worker(stored, "one")
+    first = _claimed(coordinator)
+    assert coordinator.claim() == first, "repeated, as after a broken connection"
     assert states(stored) == ["RUNNING"]
 
 
 def test_a_machine_that_kills_every_worker_stops_the_study(storage: ResilientStorage) -> None:
     stored = make(storage, budget=9, grace_s=0.2)
-    for i in range(10):  # two deaths give a trial up
+    for i in range(10):  # a trial is given up after two deaths
         _claimed(worker(stored, f"doomed {i}"))
         time.sleep(0.25)
     worker(stored, "last").reap()
@@ -110,7 +110,7 @@ def test_a_study_stopped_just_before_a_claim_gives_out_no_trial(storage: Resilie
     one, other = worker(stored, "one"), worker(stored, "other")
     put_back = _claimed(one)
     one.release(put_back)
-    assert one.stopped() == "", "when it was last looked at"
+    assert one.stopped() == "", "not stopped when the worker last looked"
     other.stop("trial 7 met a bug")
     assert one.claim() is NoTrial.STOPPED
     assert states(stored) == ["WAITING"], "neither an old trial nor a new one"
@@ -150,7 +150,7 @@ def test_a_trial_put_back_comes_before_a_new_one_and_keeps_its_number(
     assert states(stored) == ["WAITING"]
     assert other.claim() == first
     assert storage.get_trial(first).intermediate_values == {1: 12.5}
-    assert storage.get_trial(first).datetime_start == began, "not when it was taken up again"
+    assert storage.get_trial(first).datetime_start == began, "the start of the first attempt"
     assert not one.holds(first)
     assert other.holds(first)
 
@@ -173,9 +173,9 @@ def test_a_silent_worker_s_trial_is_put_back_after_the_grace(storage: ResilientS
     first = _claimed(dead)
     assert heir.reap() == 0
     time.sleep(0.7)
-    assert heir.reap(trust_silence=False) == 0, "after an outage silence proves nothing"
+    assert heir.reap(trust_silence=False) == 0, "after an outage every lease is old"
     assert heir.claim() == first
-    assert dead.beat(first, number=0, epoch=1) is False, "the dead one learns it when it wakes up"
+    assert dead.beat(first, number=0, epoch=1) is False, "its lease has another owner"
 
 
 def test_a_beating_worker_keeps_its_trial(storage: ResilientStorage) -> None:
@@ -220,7 +220,7 @@ def test_a_claimer_that_died_inside_the_lock_leaves_nothing_running(
     victim = Coordinator(stored, ProcessIdentity("v", "far", 1, "far away", "1:1"), created=die)
     with pytest.raises(DiedError):
         victim.claim()
-    assert states(stored) == [], "a claim is there whole or not at all"
+    assert states(stored) == [], "the claim was rolled back"
     heir = worker(stored, "heir")
     finish(stored, _claimed(heir))
     assert heir.claim() is NoTrial.DONE
@@ -234,9 +234,9 @@ def test_a_trial_that_kills_its_workers_is_given_up_and_not_counted(
     for name in ("first", "second"):
         _claimed(worker(stored, name))
         time.sleep(0.4)
-    ledger = worker(stored, "third")
-    finish(stored, _claimed(ledger))
-    assert ledger.claim() is NoTrial.DONE
+    coordinator = worker(stored, "third")
+    finish(stored, _claimed(coordinator))
+    assert coordinator.claim() is NoTrial.DONE
     assert states(stored) == ["FAIL", "COMPLETE"]
     assert stored.study.trials[0].user_attrs["searchae:outcome"] == "lost"
 
@@ -258,18 +258,18 @@ def test_a_trial_finished_by_a_worker_thought_dead_is_finished_once(
 
 def test_workers_are_listed_while_they_live(storage: ResilientStorage) -> None:
     stored = make(storage, grace_s=0.6)
-    ledger = worker(stored, "one")
-    ledger.join("cuda:1")
-    first = _claimed(ledger)
-    ledger.beat(first, number=7, epoch=3)
-    (row,) = ledger.workers()
+    coordinator = worker(stored, "one")
+    coordinator.join("cuda:1")
+    first = _claimed(coordinator)
+    coordinator.beat(first, number=7, epoch=3)
+    (row,) = coordinator.workers()
     assert (row.host, row.device, row.trial, row.epoch) == ("far", "cuda:1", 7, 3)
     time.sleep(0.7)
-    assert ledger.workers() == []
-    ledger.beat(None, number=None, epoch=None)
-    assert len(ledger.workers()) == 1
-    ledger.leave()
-    assert ledger.workers() == []
+    assert coordinator.workers() == []
+    coordinator.beat(None, number=None, epoch=None)
+    assert len(coordinator.workers()) == 1
+    coordinator.leave()
+    assert coordinator.workers() == []
 
 
 def test_a_lock_session_that_was_cut_off_takes_no_trial_too_many(postgres_url: str) -> None:
@@ -289,32 +289,34 @@ def test_a_lock_session_that_was_cut_off_takes_no_trial_too_many(postgres_url: s
                     ).all()
                 )
 
-    ledger = Coordinator(stored, ProcessIdentity("v", "far", 1, "far away", "1:1"), created=cut)
-    first = _claimed(ledger)
+    coordinator = Coordinator(
+        stored, ProcessIdentity("v", "far", 1, "far away", "1:1"), created=cut
+    )
+    first = _claimed(coordinator)
     assert len(cuts) == 1
     finish(stored, first)
-    assert ledger.claim() is NoTrial.DONE
+    assert coordinator.claim() is NoTrial.DONE
     assert states(stored) == ["COMPLETE"]
 
 
 def test_a_worker_holds_at_most_two_connections(postgres_url: str) -> None:
     storage = connect(postgres_url)
-    ledger = worker(make(storage), "one")
-    _claimed(ledger)
+    coordinator = worker(make(storage), "one")
+    _claimed(coordinator)
     query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'searchae'"
     with sa.create_engine(postgres_url).connect() as c:
         assert 1 <= c.execute(sa.text(query)).scalar_one() <= 2
 
 
 def test_chaos_leaves_the_budget_exact(tmp_path: Path) -> None:
-    """Six workers, killed and stopped at random for six seconds."""
+    """Six workers, killed and suspended at random for six seconds."""
     outcome = chaos("--url", f"sqlite:///{tmp_path}/chaos.db", trials=40, seconds=6, seed=1)
     check_exact(outcome, 40)
     assert outcome["killed"] >= 3
 
 
 def test_chaos_with_a_database_that_goes_away_leaves_the_budget_exact() -> None:
-    """The same, lock sessions terminated, the server stopped at once and started again."""
+    """The same, while lock sessions are terminated and the server is restarted."""
     outcome = chaos("--postgres", trials=40, seconds=12, seed=7)
     check_exact(outcome, 40)
     assert outcome["killed"] >= 3
@@ -355,8 +357,8 @@ def chaos(*where: str, **options: float) -> dict[str, Any]:
     return outcome
 
 
-def _claimed(ledger: Coordinator) -> int:
-    claimed = ledger.claim()
+def _claimed(coordinator: Coordinator) -> int:
+    claimed = coordinator.claim()
     assert isinstance(claimed, int), claimed
     return claimed
 
@@ -365,20 +367,20 @@ def test_after_the_time_limit_nobody_claims_and_without_one_they_do_again(
     storage: ResilientStorage,
 ) -> None:
     stored = make(storage)
-    ledger = worker(stored, "one")
-    assert ledger.seconds_left() is None
-    ledger.set_time_limit(3600)
-    assert 3590 < ledger.seconds_left() <= 3600
-    assert isinstance(ledger.claim(), int)
-    ledger.set_time_limit(-1)
+    coordinator = worker(stored, "one")
+    assert coordinator.seconds_left() is None
+    coordinator.set_time_limit(3600)
+    assert 3590 < coordinator.seconds_left() <= 3600
+    assert isinstance(coordinator.claim(), int)
+    coordinator.set_time_limit(-1)
     assert worker(stored, "two").claim() is NoTrial.TIME_UP
-    ledger.set_time_limit(None)
+    coordinator.set_time_limit(None)
     assert isinstance(worker(stored, "two").claim(), int)
 
 
 def test_a_spent_budget_is_done_also_after_the_time_limit(storage: ResilientStorage) -> None:
     stored = make(storage, budget=1)
-    ledger = worker(stored, "one")
-    finish(stored, ledger.claim())
-    ledger.set_time_limit(-1)
-    assert ledger.claim() is NoTrial.DONE
+    coordinator = worker(stored, "one")
+    finish(stored, coordinator.claim())
+    coordinator.set_time_limit(-1)
+    assert coordinator.claim() is NoTrial.DONE

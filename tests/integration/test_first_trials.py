@@ -1,4 +1,4 @@
-"""Trials that a study file sets are the first that workers run, whoever runs them."""
+"""The initial trials of a study file are run first, by whichever workers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A study in the database: made once, opened again, refused when it is another; on both kinds."""
+"""Creating, opening and refusing studies, on both databases."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ OPTIMIZER = {"choices": ["adam", "sgd"]}
 
 
 sqlite_only = pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-"""For what no database decides."""
+"""For tests whose result does not depend on the database."""
 
 
 class CutOffError(Exception):
-    """Stands for a process that was killed."""
+    """Simulates the death of the process."""
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def add(stored: StoredStudy, psnr_db: float, **params: Any) -> None:
     )
 
 
-# -- made, and opened again
+# -- creating and opening
 
 
 def test_a_study_is_made_once_and_carries_what_a_worker_needs(storage: ResilientStorage) -> None:
@@ -123,7 +123,7 @@ def test_what_changes_no_result_may_change(storage: ResilientStorage) -> None:
     assert not created
 
 
-# -- refused
+# -- refusing
 
 
 def test_another_spec_is_refused_and_the_difference_shown(storage: ResilientStorage) -> None:
@@ -156,7 +156,7 @@ def test_an_unknown_name_lists_the_studies_and_the_nearest(storage: ResilientSto
 def test_a_study_that_is_just_being_made_is_not_taken_for_somebody_else_s(
     storage: ResilientStorage,
 ) -> None:
-    """A waiting worker that looks between the study's row and its first attribute."""
+    """A worker looks just after the study's row was written and before its first attribute."""
     fresh = optuna.create_study(study_name="s", storage=storage)
     later = Timer(0.5, fresh.set_user_attr, (DATA_HASH, "abc"))
     later.start()
@@ -181,7 +181,7 @@ def test_a_study_of_somebody_else_s_is_left_alone(storage: ResilientStorage, giv
     )
 
 
-# -- cut off while being made
+# -- interrupted creation
 
 
 @pytest.mark.parametrize("attribute", [DATA_HASH, BASELINE_DB, VERSIONS, IMPORTED, SPEC])

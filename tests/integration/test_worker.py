@@ -1,4 +1,4 @@
-"""One worker in this process: what each way a trial can end leads to."""
+"""A worker in this process, for each way a trial can end."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def trials(stored: StoredStudy) -> list[FrozenTrial]:
 
 
 def failing_once(error: Exception) -> Callable[..., float]:
-    """A training that meets an error the first time it is called."""
+    """Returns a training that raises an error the first time it is called."""
     met = []
 
     def train(job: TrialJob, hooks: TrialHooks) -> float:
@@ -86,7 +86,7 @@ def test_a_bug_stops_the_study_for_every_worker_and_shows_its_traceback(
     assert "raise error" in trials(stored)[0].user_attrs["searchae:error"]
     with pytest.raises(StudyStoppedError, match="one over none"):
         worker(stored, folder).run()
-    assert len(trials(stored)) == 1, "nobody goes on burning the budget"
+    assert len(trials(stored)) == 1, "no worker claims another trial"
     Coordinator(stored).clear_stop()
     assert worker(stored, folder).run().complete == 6
 
@@ -163,11 +163,11 @@ def test_an_exploding_training_is_found_to_diverge(
 
 
 class KilledError(BaseException):
-    """As good as SIGKILL: nothing in the worker handles it."""
+    """Simulates SIGKILL: no part of the worker handles it."""
 
 
 def killed_after(epochs: int) -> Callable[..., float]:
-    """A training that is torn away after a number of epochs, once."""
+    """Returns a training that is killed once, after a number of epochs."""
     killed = []
 
     def train(job: TrialJob, hooks: TrialHooks) -> float:
@@ -201,12 +201,12 @@ def test_a_trial_cut_off_after_an_epoch_goes_on_with_the_next_to_the_same_bit(
 
         return run_trial(job, replace(hooks, on_epoch=on_epoch))
 
-    # A process that dies is seen to be gone; this one lives on.
+    # A dead process would be detected; this one is still alive.
     with stored.storage.engine.begin() as connection:
         connection.exec_driver_sql("UPDATE searchae_leases SET worker = NULL")
     heir = worker(stored, folder, train=train)
     heir.run()
-    assert first_epochs[0] == (0, 3), "epoch k + 1, not the first"
+    assert first_epochs[0] == (0, 3), "continues with the next epoch"
     assert [t.value for t in trials(stored)] == [t.value for t in trials(undisturbed)]
     assert [t.intermediate_values for t in trials(stored)] == [
         t.intermediate_values for t in trials(undisturbed)
@@ -267,7 +267,9 @@ def test_a_machine_that_keeps_failing_is_quarantined_and_its_trials_go_elsewhere
     with pytest.raises(DeviceError, match="unspecified launch failure"):
         worker(stored, folder, train=broken).run()
     assert len(tried) == 3
-    assert [t.state.name for t in trials(stored)] == ["WAITING"], "put back, and not charged"
+    assert [t.state.name for t in trials(stored)] == ["WAITING"], (
+        "put back, and not counted as a loss"
+    )
     assert "launch failure" in Coordinator(stored).quarantined()[0]
     assert worker(stored, folder).run().complete == 6
     Coordinator(stored).clear_stop()
@@ -295,16 +297,16 @@ def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
     study: Callable[..., StoredStudy], folder: Path
 ) -> None:
     stored = study(train__epochs=200, search__heartbeat_s=0.2)
-    ledger = Coordinator(stored)
-    ledger.set_time_limit(2.0)
+    coordinator = Coordinator(stored)
+    coordinator.set_time_limit(2.0)
     counts = worker(stored, folder).run()
-    assert ledger.seconds_left() < 0
+    assert coordinator.seconds_left() < 0
     assert counts.put_back == 1
     (trial,) = trials(stored)
     assert trial.state.name == "WAITING"
     assert 1 <= max(trial.intermediate_values) < 200
-    assert worker(stored, folder).run().put_back == 0, "nobody claims anything more"
-    ledger.set_time_limit(None)
+    assert worker(stored, folder).run().put_back == 0, "no trial can be claimed"
+    coordinator.set_time_limit(None)
     again = threading.Event()
     seen: list[int] = []
 
@@ -324,13 +326,13 @@ def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
     timer = threading.Timer(0, lambda: (again.wait(), stop.set()))
     timer.start()
     me.run()
-    assert seen == [max(trial.intermediate_values) + 1], "it goes on where it was left"
+    assert seen == [max(trial.intermediate_values) + 1], "continues with the next epoch"
 
 
 def test_a_worker_maps_the_images_that_the_search_has_decoded(
     study: Callable[..., StoredStudy], folder: Path
 ) -> None:
-    """The source is not read again; the results are the same to the bit."""
+    """The source file is not needed, and the results are bitwise equal."""
     read, mapped = study("read"), study("mapped")
     worker(read, folder).run()
     splits = data.load_splits(mapped.spec.data, data_dir=folder / "data", seed=mapped.spec.seed)

@@ -1,4 +1,4 @@
-"""What a worker keeps for the report: epochs in the database, pictures in a folder."""
+"""What a worker stores for the report: histories in the database, pictures in a folder."""
 
 from __future__ import annotations
 

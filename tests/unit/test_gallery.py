@@ -1,4 +1,4 @@
-"""Pictures of a study's best trials: drawn, kept, and no more than so many."""
+"""Pictures of a study's best trials, and their histories."""
 
 from __future__ import annotations
 

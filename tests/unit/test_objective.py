@@ -1,4 +1,4 @@
-"""Checkpoints that survive torn files, and a trial that goes on where it was killed."""
+"""Checkpoints of a trial, and training a trial from its last checkpoint."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def state(epoch: int) -> dict[str, Any]:
 
 
 def kept(checkpoints: Checkpoints) -> list[int]:
-    """The epochs on disk, the newest first."""
+    """Returns the epochs of the checkpoints on disk, the newest first."""
     return [epoch for epoch, _, _ in checkpoints._found()]
 
 
@@ -87,7 +87,7 @@ def test_a_changed_byte_is_noticed(checkpoints: Checkpoints) -> None:
 def test_two_workers_at_one_trial_overwrite_nothing_of_each_other(
     checkpoints: Checkpoints,
 ) -> None:
-    """One was taken for dead and went on; their states of an epoch may differ."""
+    """One was thought dead and is still training; their states of one epoch may differ."""
     other = {"epoch": 3, "weights": torch.zeros(3)}
     checkpoints.save(state(3), 3)
     checkpoints.save(other, 3)
@@ -112,7 +112,7 @@ def test_clearing_removes_drafts_of_dead_workers_too(checkpoints: Checkpoints) -
     checkpoints.save(state(1), 1)
     draft = checkpoints.folder / "000007-000002.elsewhere-12.draft"
     draft.write_bytes(b"half a file")
-    assert kept(checkpoints) == [1], "a draft is no checkpoint"
+    assert kept(checkpoints) == [1], "a draft is not a checkpoint"
     checkpoints.clear()
     assert list(checkpoints.folder.iterdir()) == []
 
@@ -180,7 +180,7 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
 
 
 class KilledError(Exception):
-    """Stands for a process that is gone."""
+    """Simulates the death of the process."""
 
 
 def killed_after(epoch: int) -> Callable[[EpochResult], None]:
@@ -196,7 +196,7 @@ def test_reports_every_epoch_and_returns_the_last(run: Run) -> None:
     value = run(trial, on_epoch=lambda result: seen.append(result.epoch))
     assert list(trial.reports) == seen == [1, 2, 3, 4]
     assert value == trial.reports[4]
-    assert trial.asked == EPOCHS - 1, "after the last epoch there is nothing to save"
+    assert trial.asked == EPOCHS - 1, "not after the last epoch"
 
 
 def test_a_killed_trial_goes_on_and_ends_as_if_it_had_not_been(
@@ -228,7 +228,7 @@ def test_only_missing_epochs_are_reported(run: Run) -> None:
 
 
 def test_epochs_trained_again_are_not_reported_again(run: Run, checkpoints: Checkpoints) -> None:
-    """The reports are in the database, the checkpoints were on a disk that is gone."""
+    """The reports are in the database, the checkpoints are lost."""
     with pytest.raises(KilledError):
         run(FakeTrial(), on_epoch=killed_after(3))
     checkpoints.clear()
@@ -287,7 +287,7 @@ def test_the_training_does_not_wait_for_the_disk(
 def test_a_trial_that_has_ended_does_not_wait_for_the_disk(
     run: Run, checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What is told to the same thread afterwards is done after it: the clearing away."""
+    """Removing the checkpoints, submitted to the same thread, comes after writing them."""
     begun, ended, save = threading.Event(), threading.Event(), Checkpoints.save
     in_time: list[bool] = []
 
@@ -312,7 +312,7 @@ def test_a_trial_that_has_ended_does_not_wait_for_the_disk(
 def test_what_is_not_yet_written_of_an_ended_trial_never_is(
     run: Run, checkpoints: Checkpoints
 ) -> None:
-    """A slow disk would else have ever more to write that nobody reads."""
+    """Otherwise a slow disk would have more and more to write that is never read."""
     free = threading.Event()
     with ThreadPoolExecutor(1) as thread:
         thread.submit(free.wait, 20)
@@ -346,7 +346,7 @@ def test_a_report_that_waits_for_the_database_holds_up_no_checkpoint(
         def report(self, value: float, step: int) -> None:
             until = time.monotonic() + 20
             while kept(checkpoints)[:1] != [step]:
-                assert time.monotonic() < until, "not kept while the database is away"
+                assert time.monotonic() < until, "not written while the database is away"
                 time.sleep(0.05)
             super().report(value, step)
 

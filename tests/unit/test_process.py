@@ -1,4 +1,4 @@
-"""Telling a process that is gone from one that is there, and from one that cannot be seen."""
+"""Detecting processes of this machine that have ended."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_each_identity_has_a_name_of_its_own_in_the_same_place() -> None:
     other = ProcessIdentity.of_this_process()
     assert other.worker != ME.worker
     assert (other.place, other.process) == (ME.place, ME.process)
-    assert len(ME.worker) <= 64, "the ledger's column"
+    assert len(ME.worker) <= 64, "the width of the column"
 
 
 def test_a_running_child_is_there_and_a_killed_one_gone(child: subprocess.Popen[bytes]) -> None:

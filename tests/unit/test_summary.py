@@ -1,4 +1,4 @@
-"""What the tables, the pages and ``--json`` say of a study, from trials made by hand."""
+"""Summaries of a study, from trials made by hand."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def test_a_summary_reads_the_study_s_attributes_once(stored: StoredStudy) -> Non
     assert sum("study_user_attributes" in s for s in reads) == 1
     assert sum("searchae_workers" in s for s in reads) == 1
     trials = [s for s in reads if "study_user_attributes" not in s and "searchae_" not in s]
-    assert trials, "read by Optuna, with what belongs to them"
+    assert trials, "Optuna reads the trials"
     assert not any("count(" in s.lower() for s in reads), "counted from the trials that were read"
 
 
@@ -229,7 +229,7 @@ def test_a_trial_s_seconds_are_those_of_its_epochs_not_of_the_time_it_lay_waitin
     history = {name: [1.0, 1.0] for name in HISTORY_COLUMNS} | {"seconds": [2.5, 4.0]}
     made.user_attrs[HISTORY] = history
     assert trial_row(SPEC, made).seconds == 6.5
-    assert trial_row(SPEC, trial()).seconds == 90.0, "of an older searchae"
+    assert trial_row(SPEC, trial()).seconds == 90.0, "without a stored history"
 
 
 # -- warnings
