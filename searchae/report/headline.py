@@ -79,8 +79,8 @@ def _conclusions(found: Findings) -> str:
         "</p><p><b>Not shown:</b> that it stays the best. Each trial is one seed on the validation "
         f"split, and the best of {len(found.runs):,} such values flatters itself. "
         f"<code>{escape(study_command('train', name))} --seeds 5 --out DIR</code> measures it on "
-        f"the test split over seeds; <code>{escape(study_command('compare', name))}</code> says which "
-        "regularizer, activation and optimizer win, with intervals.</p>"
+        f"the test split over seeds; <code>{escape(study_command('compare', name))}</code> says "
+        "which regularizer, activation and optimizer win, with intervals.</p>"
     )
     return text
 
