@@ -117,7 +117,7 @@ def compare(
             _dry_run(rerank, _ranked(rerank), as_json)
             return
         ranking, found = rerank.run(
-            data_dir=data_dir, tell=console_compare.print_training, note=console.print_note
+            data_dir=data_dir, on_training=console_compare.print_training, note=console.print_note
         )
         show(as_json, lambda: found, lambda: console_compare.print_ranking(ranking))
         return
@@ -126,7 +126,10 @@ def compare(
         _dry_run(contest, _sides(contest), as_json)
         return
     verdicts, document = contest.run(
-        data_dir=data_dir, out=out, tell=console_compare.print_training, note=console.print_note
+        data_dir=data_dir,
+        out=out,
+        on_training=console_compare.print_training,
+        note=console.print_note,
     )
     html = document["html"]
     show(as_json, lambda: document, lambda: console_compare.print_verdicts(verdicts, html))
@@ -135,14 +138,14 @@ def compare(
 def _dry_run(what: Comparison | Reranking, sides: list[dict[str, Any]], as_json: bool) -> None:
     from searchae.cli import console_compare
 
-    missing = what.library.missing()
+    missing = what.store.missing()
     document = {
         "study": what.stored.name,
         "sides": sides,
         "seeds": list(what.seeds),
-        "trainings": len(what.library.wanted),
+        "trainings": len(what.store.wanted),
         "missing": len(missing),
-        "seconds": what.library.seconds(missing),
+        "seconds": what.store.seconds(missing),
     }
     show(as_json, lambda: document, lambda: console_compare.print_plan(document))
 
@@ -150,7 +153,7 @@ def _dry_run(what: Comparison | Reranking, sides: list[dict[str, Any]], as_json:
 def _sides(contest: Comparison) -> list[dict[str, Any]]:
     return [
         {"parameter": c.parameter, "name": s.name, "trials": list(s.trials)}
-        for c in contest.contests
+        for c in contest.compared
         for s in c.sides
     ]
 

@@ -41,14 +41,17 @@ def print_plan(document: dict[str, Any]) -> None:
 
 def print_verdicts(verdicts: Sequence[Verdict], html: str) -> None:
     """A table and a sentence for each parameter."""
-    from searchae.compare import HEAD, cells, notes_of
+    from searchae.compare import COMPARISON_HEADERS, combined_notes, comparison_cells
 
     for verdict in verdicts:
-        _print_table((verdict.parameter, *HEAD[1:]), [cells(s) for s in verdict.sides])
+        _print_table(
+            (verdict.parameter, *COMPARISON_HEADERS[1:]),
+            [comparison_cells(s) for s in verdict.sides],
+        )
         print()
     for verdict in verdicts:
         print(verdict.sentence)
-    for note in notes_of(verdicts):
+    for note in combined_notes(verdicts):
         print(f"note: {note}")
     print(f"plots: {html}")
 

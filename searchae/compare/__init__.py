@@ -1,19 +1,19 @@
-"""Which choice of a parameter wins, and which trial, over new seeds on the test split."""
+"""Compares the choices of parameters, or the best trials, by training them again with new seeds."""
 
-from searchae.compare.page import HEAD, cells
+from searchae.compare.page import COMPARISON_HEADERS, comparison_cells
 from searchae.compare.ranking import Ranking
 from searchae.compare.run import Comparison, Reranking, TrainingSchedule
 from searchae.compare.trainings import PlannedTraining
-from searchae.compare.verdict import Verdict, notes_of
+from searchae.compare.verdict import Verdict, combined_notes
 
 __all__ = [
-    "HEAD",
+    "COMPARISON_HEADERS",
     "Comparison",
     "PlannedTraining",
     "Ranking",
     "Reranking",
     "TrainingSchedule",
     "Verdict",
-    "cells",
-    "notes_of",
+    "combined_notes",
+    "comparison_cells",
 ]

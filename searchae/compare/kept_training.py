@@ -1,4 +1,4 @@
-"""One kept training: a ``.npz`` that is read without unpickling anything."""
+"""Files with the result of one training: ``.npz``, read without unpickling."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from searchae.files import atomic_file
 from searchae.retrain import FAILURE_VERBS
 from searchae.training import EpochResult
 
-SHOWN = 8
-"""Test images whose reconstructions are kept."""
+SHOWN_IMAGES = 8
+"""Number of test images whose reconstructions are stored."""
 _FORMAT = 1
-_TORN = (zipfile.BadZipFile, zlib.error)
+_CORRUPT_FILE_ERRORS = (zipfile.BadZipFile, zlib.error)
 _ARRAYS = ("psnr_db", "mse", "ssim", "pictures")
-_PLAIN = ("trial", "seed", "epoch", "ended", "sparsity")
+_SCALARS = ("trial", "seed", "epoch", "ended", "sparsity")
 
 
 class RecordError(SearchaeError):
-    """A kept training is damaged or another one: do it again."""
+    """A stored training cannot be read or belongs to another training."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,16 +35,16 @@ class TrainingRecord:
     """One training, measured on the test split.
 
     Attributes:
-        trial: Its number.
-        seed: Decided initialisation, shuffling and noise.
-        epoch: The weights measured are those after it, the best one on the validation split; 0
-            if it diverged before.
+        trial: The trial's number.
+        seed: Seed of initialization, shuffling and noise.
+        epoch: The epoch with the best validation PSNR, whose weights were measured; 0 if the
+            training diverged before the end of the first.
         ended: ``epochs``, ``plateau``, ``diverged`` or ``dead``.
-        history: Its epochs.
+        history: The results of all epochs.
         sparsity: Share of test latents below 1e-3 in magnitude.
-        psnr_db: Of each test image, in dB: float64 (N,).
-        mse: Of each test image, on the [0, 1] scale: float64 (N,).
-        ssim: Of each test image: float64 (N,).
+        psnr_db: PSNR of each test image in dB: float64 (N,).
+        mse: MSE of each test image on the [0, 1] scale: float64 (N,).
+        ssim: SSIM of each test image: float64 (N,).
         pictures: Reconstructions of a few test images: uint8 (n, C, H, W).
     """
 
@@ -60,19 +60,32 @@ class TrainingRecord:
     pictures: npt.NDArray[np.uint8]
 
     def searched_psnr_db(self, baseline_db: float) -> float:
-        """What the search would have recorded: the last epoch's validation PSNR, in dB."""
+        """Returns the result as the search defines it: the last epoch's validation PSNR in dB.
+
+        Args:
+            baseline_db: The result of a failed training.
+        """
         return baseline_db if self.ended in FAILURE_VERBS else self.history[-1].psnr_db
 
 
-def shown(count: int) -> list[int]:
-    """Which of ``count`` images' reconstructions are kept: at equal distances, the ends too."""
-    if count <= SHOWN:
+def shown_indices(count: int) -> list[int]:
+    """Returns evenly spaced indices of the images to show, the first and the last included.
+
+    Args:
+        count: Number of images.
+    """
+    if count <= SHOWN_IMAGES:
         return list(range(count))
-    return [i * (count - 1) // (SHOWN - 1) for i in range(SHOWN)]
+    return [i * (count - 1) // (SHOWN_IMAGES - 1) for i in range(SHOWN_IMAGES)]
 
 
 def write_record(path: Path, record: TrainingRecord, identity: Mapping[str, Any]) -> None:
-    """Writes a training, whole or not at all.
+    """Writes a training atomically.
+
+    Args:
+        path: The file.
+        record: The training.
+        identity: What identifies the training; JSON values.
 
     Raises:
         OSError: The file cannot be written.
@@ -80,7 +93,7 @@ def write_record(path: Path, record: TrainingRecord, identity: Mapping[str, Any]
     about = {
         "format": _FORMAT,
         "identity": identity,
-        **{name: getattr(record, name) for name in _PLAIN},
+        **{name: getattr(record, name) for name in _SCALARS},
         "history": [asdict(r) for r in record.history],
     }
     text = np.frombuffer(json.dumps(about, allow_nan=False).encode(), dtype=np.uint8)
@@ -94,10 +107,10 @@ def read_record(path: Path, identity: Mapping[str, Any]) -> TrainingRecord:
 
     Args:
         path: The file.
-        identity: Of the training that is wanted.
+        identity: The identity of the expected training.
 
     Raises:
-        RecordError: The file is damaged, or of another training.
+        RecordError: The file is damaged, or belongs to another training.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -106,9 +119,9 @@ def read_record(path: Path, identity: Mapping[str, Any]) -> TrainingRecord:
         if about["format"] != _FORMAT or about["identity"] != json.loads(json.dumps(identity)):
             raise RecordError("it is of another training or another version of searchae")
         return TrainingRecord(
-            **{name: about[name] for name in _PLAIN},
+            **{name: about[name] for name in _SCALARS},
             history=tuple(EpochResult(**r) for r in about["history"]),
             **arrays,
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError, *_TORN) as e:
+    except (OSError, ValueError, KeyError, TypeError, EOFError, *_CORRUPT_FILE_ERRORS) as e:
         raise RecordError(f"cannot be read: {e}") from e

@@ -1,4 +1,4 @@
-"""Verdicts -> one HTML file that needs nothing else, in the report's style."""
+"""The comparison as one self-contained HTML file, in the report's style."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from html import escape
 from pathlib import Path
 
 from searchae.compare import plots
-from searchae.compare.plots import Bytes
-from searchae.compare.verdict import SideFigures, Trained, Verdict, notes_of
+from searchae.compare.plots import ByteImages
+from searchae.compare.verdict import SideFigures, TrainingRecords, Verdict, combined_notes
 from searchae.files import atomic_file
 from searchae.report import EMPTY_CELL, HtmlSection, html_document, html_plot, html_table
 
-HOW = (
+METHOD = (
     "The best trials of each side by their search PSNR (validation split), those that the search "
     "had stopped early last, trained anew over the same seeds, none of which is the search's own, "
     "and with the same epochs; compared on the test split, which nothing was chosen by. Intervals "
@@ -24,47 +24,51 @@ HOW = (
 def write_comparison(
     path: Path,
     verdicts: Sequence[Verdict],
-    trained: Trained,
-    originals: Bytes,
+    trained: TrainingRecords,
+    originals: ByteImages,
     *,
     study: str,
     how_long: str,
 ) -> None:
-    """Writes the comparison, whole or not at all.
+    """Writes the comparison atomically.
 
     Args:
-        path: The file; its folder is there.
-        verdicts: What was found.
+        path: The file, in an existing folder.
+        verdicts: The results.
         trained: The trainings.
-        originals: Test images, uint8 (n, C, H, W), whose reconstructions the trainings kept.
+        originals: The test images, uint8 (n, C, H, W), whose reconstructions were stored.
         study: The study's name.
-        how_long: How the trainings were trained, in words.
+        how_long: A sentence on the number and the epochs of the trainings.
 
     Raises:
         OSError: The file cannot be written.
     """
-    sections = [_answers(verdicts, how_long)]
-    sections += [_parameter(v, trained, originals) for v in verdicts]
+    sections = [_conclusions_section(verdicts, how_long)]
+    sections += [_parameter_section(v, trained, originals) for v in verdicts]
     content = html_document(sections, heading=study, brand="searchae compare").encode()
     with atomic_file(path) as file:
         file.write(content)
 
 
-def _answers(verdicts: Sequence[Verdict], how_long: str) -> HtmlSection:
-    said = "".join(f"<p>{_bold(v.sentence)}.</p>" for v in verdicts)
-    notes = "".join(f'<p class="note">{escape(n)}.</p>' for n in notes_of(verdicts))
-    body = f'<div class="say">{said}</div>{notes}<p class="note">{escape(HOW)}</p>'
+def _conclusions_section(verdicts: Sequence[Verdict], how_long: str) -> HtmlSection:
+    sentences = "".join(f"<p>{_bold_name(v.sentence)}.</p>" for v in verdicts)
+    notes = "".join(f'<p class="note">{escape(n)}.</p>' for n in combined_notes(verdicts))
+    body = f'<div class="say">{sentences}</div>{notes}<p class="note">{escape(METHOD)}</p>'
     return HtmlSection("result", "", body + f'<p class="note">{escape(how_long)}</p>')
 
 
-def _bold(sentence: str) -> str:
+def _bold_name(sentence: str) -> str:
     name, _, rest = sentence.partition(":")
     return f"<b>{escape(name)}:</b>{escape(rest)}"
 
 
-def _parameter(verdict: Verdict, trained: Trained, originals: Bytes) -> HtmlSection:
-    body = f"<p>{_bold(verdict.sentence)}.</p>" + html_table(
-        HEAD, [cells(s) for s in verdict.sides], numeric=range(1, len(HEAD) - 1)
+def _parameter_section(
+    verdict: Verdict, trained: TrainingRecords, originals: ByteImages
+) -> HtmlSection:
+    body = f"<p>{_bold_name(verdict.sentence)}.</p>" + html_table(
+        COMPARISON_HEADERS,
+        [comparison_cells(s) for s in verdict.sides],
+        numeric=range(1, len(COMPARISON_HEADERS) - 1),
     )
     if len(verdict.sides) < 2:
         return HtmlSection(verdict.parameter, verdict.parameter, body)
@@ -87,12 +91,12 @@ def _parameter(verdict: Verdict, trained: Trained, originals: Bytes) -> HtmlSect
     return HtmlSection(verdict.parameter, verdict.parameter, body, figures)
 
 
-HEAD = ("", "PSNR, dB", "deviation", "SSIM", "MSE", "near zero", "searched", "trials")
-"""Of the table of sides, on the page and in the terminal."""
+COMPARISON_HEADERS = ("", "PSNR, dB", "deviation", "SSIM", "MSE", "near zero", "searched", "trials")
+"""Headings of the table of sides, on the page and in the terminal."""
 
 
-def cells(side: SideFigures) -> tuple[str, ...]:
-    """A side as a row of that table."""
+def comparison_cells(side: SideFigures) -> tuple[str, ...]:
+    """Returns a side's row of the table with ``COMPARISON_HEADERS``."""
     deviation = EMPTY_CELL if side.psnr_std_db is None else f"{side.psnr_std_db:.2f}"
     return (
         side.name,

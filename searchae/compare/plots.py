@@ -1,16 +1,17 @@
-"""Verdicts -> plotly figures, and pictures of both sides' reconstructions."""
+"""Plotly figures of a comparison, and a picture of the sides' reconstructions."""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from searchae.compare.kept_training import TrainingRecord, shown
-from searchae.compare.verdict import SideFigures, Trained, Verdict
+from searchae.compare.kept_training import TrainingRecord, shown_indices
+from searchae.compare.verdict import SideFigures, TrainingRecords, Verdict
 from searchae.report import (
     BAD_COLOUR,
     BEST_COLOUR,
@@ -25,20 +26,20 @@ from searchae.report import (
 )
 
 COLOURS = (COMPLETE_COLOUR, PRUNED_COLOUR, BEST_COLOUR, "#b5629b", "#7b77d1", BAD_COLOUR, GREY)
-"""Of the sides, in order; apart from each other for colour-blind eyes too."""
+"""Colours of the sides, in order; distinguishable for colour-blind readers."""
 _TILE_PX, _GUTTER_PX, _LABEL_PX, _MARGIN_PX = 96, 6, 20, 12
 
-Bytes = npt.NDArray[np.uint8]
+ByteImages = npt.NDArray[np.uint8]
 
 
-def trainings_plot(verdict: Verdict, trained: Trained) -> Plot:
-    """Each training's PSNR on the test split, a row a side."""
+def trainings_plot(verdict: Verdict, trained: TrainingRecords) -> Plot:
+    """Returns a plot of each training's PSNR on the test split, with one row per side."""
     name, title = f"{verdict.parameter}-trainings", "PSNR of each training on the test split"
     figure = blank_figure(x="test PSNR, dB", y="")
     symbols = ("circle", "diamond", "square", "triangle-up", "cross", "star", "pentagon")
     for i, side in enumerate(verdict.sides):
         keys = [(t, s) for t in side.trials for s in verdict.seeds]
-        # Seeds a little apart, so that equal values can be told from one.
+        # Seeds are offset a little, so that equal values do not cover each other.
         spread = [verdict.seeds.index(s) - (len(verdict.seeds) - 1) / 2 for _, s in keys]
         figure.add_scatter(
             x=[float(trained[k].psnr_db.mean()) for k in keys],
@@ -62,13 +63,13 @@ def trainings_plot(verdict: Verdict, trained: Trained) -> Plot:
             hovertemplate=f"{escape_plotly_text(side.name)}: mean %{{x:.2f}} dB<extra></extra>",
             showlegend=False,
         )
-    _name_rows(figure, [s.name for s in verdict.sides])
+    _label_rows(figure, [s.name for s in verdict.sides])
     note = "A symbol a trial, a row's points its seeds; the line is the mean of the side."
     return Plot(name, title, note, figure, 110 + 62 * len(verdict.sides))
 
 
 def intervals_plot(verdict: Verdict) -> Plot:
-    """How much worse each side is than the best, with intervals."""
+    """Returns a plot of each side's difference from the best, with its interval."""
     name, title = f"{verdict.parameter}-intervals", "Difference, with its interval"
     best = verdict.sides[0].name
     pairs = verdict.against_best
@@ -91,7 +92,7 @@ def intervals_plot(verdict: Verdict) -> Plot:
             showlegend=False,
         )
     figure.add_vline(x=0, line={"color": GREY, "width": 1.5, "dash": "dash"})
-    _name_rows(figure, [f"to {verdict.sides[p.second].name}" for p in pairs])
+    _label_rows(figure, [f"to {verdict.sides[p.second].name}" for p in pairs])
     several = len(verdict.sides) > 2
     note = (
         f"Left of the dashed line {best} is worse, right of it better. Filled and green: the "
@@ -101,8 +102,8 @@ def intervals_plot(verdict: Verdict) -> Plot:
     return Plot(name, title, note, figure, 110 + 50 * len(pairs))
 
 
-def losses_plot(verdict: Verdict, trained: Trained) -> Plot:
-    """Validation loss by epoch: each training faint, the mean of each side bold."""
+def losses_plot(verdict: Verdict, trained: TrainingRecords) -> Plot:
+    """Returns a plot of validation loss by epoch: faint per training, bold for each side's mean."""
     name, title = f"{verdict.parameter}-losses", "Validation loss by epoch"
     figure = blank_figure(x="epoch", y="mean squared error")
     lowest, highest = np.inf, 0.0
@@ -146,27 +147,27 @@ def losses_plot(verdict: Verdict, trained: Trained) -> Plot:
     return Plot(name, title, note, figure, 400)
 
 
-def reconstructions_plot(verdict: Verdict, trained: Trained, originals: Bytes) -> str:
-    """The same test images as each side's best trial reconstructs them: a PNG, in base64.
+def reconstructions_plot(verdict: Verdict, trained: TrainingRecords, originals: ByteImages) -> str:
+    """Returns a PNG, in base64, of test images and each side's reconstructions of them.
 
     Args:
         verdict: The sides.
         trained: Their trainings.
-        originals: uint8 (n, C, H, W), as many as each training kept reconstructions of.
+        originals: uint8 (n, C, H, W), the images whose reconstructions were stored.
     """
-    rows: list[tuple[str, Bytes, list[str]]] = [("original", originals, [])]
+    rows: list[tuple[str, ByteImages, list[str]]] = [("original", originals, [])]
     for side in verdict.sides:
         record = trained[side.trials[0], verdict.seeds[0]]
-        rows.append((side.name, record.pictures, _psnrs(record)))
-    return base64.b64encode(_canvas(rows)).decode()
+        rows.append((side.name, record.pictures, _psnr_texts(record)))
+    return base64.b64encode(_draw_rows(rows)).decode()
 
 
-def _psnrs(record: TrainingRecord) -> list[str]:
-    return [f"{record.psnr_db[i]:.1f} dB" for i in shown(len(record.psnr_db))]
+def _psnr_texts(record: TrainingRecord) -> list[str]:
+    return [f"{record.psnr_db[i]:.1f} dB" for i in shown_indices(len(record.psnr_db))]
 
 
-def _canvas(rows: Sequence[tuple[str, Bytes, list[str]]]) -> bytes:
-    """A PNG: a row of images for each entry, its name to the left, a text under each image."""
+def _draw_rows(rows: Sequence[tuple[str, ByteImages, list[str]]]) -> bytes:
+    """Returns a PNG with a row of images for each entry: name, images (N, C, H, W), captions."""
     from PIL import Image, ImageDraw, ImageFont
 
     font = ImageFont.load_default(13)
@@ -198,7 +199,7 @@ def _canvas(rows: Sequence[tuple[str, Bytes, list[str]]]) -> bytes:
     return file.getvalue()
 
 
-def _curves(side: SideFigures, seeds: Sequence[int], trained: Trained) -> list[list[float]]:
+def _curves(side: SideFigures, seeds: Sequence[int], trained: TrainingRecords) -> list[list[float]]:
     records = [trained[t, s] for t in side.trials for s in seeds]
     return [[r.val_mse for r in record.history] for record in records if record.history]
 
@@ -209,8 +210,8 @@ def _mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
     return [float(v) for v in np.mean(kept, axis=0)]
 
 
-def _name_rows(figure: object, names: Sequence[str]) -> None:
-    figure.update_yaxes(  # type: ignore[attr-defined]
+def _label_rows(figure: Any, names: Sequence[str]) -> None:
+    figure.update_yaxes(
         tickvals=[-i for i in range(len(names))],
         ticktext=[escape_plotly_text(n) for n in names],
         range=[-len(names) + 0.5, 0.5],

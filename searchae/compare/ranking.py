@@ -1,4 +1,4 @@
-"""The study's best trials, ranked again over seeds that had no part in choosing them."""
+"""Ranks a study's best trials again by new seeds, which did not influence their selection."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from searchae.study import TrialRow
 
 
 @dataclass(frozen=True)
-class Ranked:
-    """One trial.
+class RankedTrial:
+    """One trial in the ranking.
 
     Attributes:
-        number: The trial's.
-        searched_rank: By search PSNR, from 1.
+        number: The trial's number.
+        searched_rank: Rank by PSNR in the search, from 1.
         searched_db: Validation PSNR in the search, in dB.
         mean_db: Mean over the seeds of the last epoch's validation PSNR, in dB.
-        std_db: Its sample standard deviation, in dB.
-        params: Searched parameters.
+        std_db: Its sample standard deviation over the seeds, in dB.
+        params: The searched parameters.
     """
 
     number: int
@@ -34,40 +34,44 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Trials by their mean over the seeds, the best first.
+    """Trials ranked by their mean PSNR over the seeds.
 
     Attributes:
-        rows: The trials.
-        seeds: Over which they were trained.
-        same_schedule: With the search's own epochs, so that the two PSNRs compare.
+        rows: The trials, the best first.
+        seeds: The seeds of the trainings.
+        same_schedule: Whether they had the search's epochs and patience, so that their PSNR can
+            be compared with the search's.
         test: ``psnr_db``, ``ssim``, ``mse`` and ``sparsity`` of the winner on the test split,
-            means over the seeds: read for the winner alone, and after it was chosen.
+            means over the seeds. Only the winner is measured there, after it was chosen.
     """
 
-    rows: tuple[Ranked, ...]
+    rows: tuple[RankedTrial, ...]
     seeds: tuple[int, ...]
     same_schedule: bool
     test: dict[str, float]
 
     @property
-    def winner(self) -> Ranked:
-        """The best over the seeds."""
+    def winner(self) -> RankedTrial:
+        """The trial with the best mean over the seeds."""
         return self.rows[0]
 
     @property
-    def searched_best(self) -> Ranked:
-        """The search's best."""
+    def searched_best(self) -> RankedTrial:
+        """The trial with the best PSNR in the search."""
         return min(self.rows, key=lambda r: r.searched_rank)
 
     @property
-    def flattery_db(self) -> float | None:
-        """By how much the search's best was better in the search; None if that says nothing."""
+    def optimism_db(self) -> float | None:
+        """PSNR of the search's best trial in the search minus its mean here, in dB.
+
+        None if the schedules differ.
+        """
         best = self.searched_best
         return best.searched_db - best.mean_db if self.same_schedule else None
 
     @property
     def sentence(self) -> str:
-        """The winner, and what became of the search's best."""
+        """The winner, and the result of the search's best trial, as a sentence."""
         first, best = self.winner, self.searched_best
         over = f"over {len(self.seeds)} new seeds"
         if first is best:
@@ -77,7 +81,7 @@ class Ranking:
                 f"trial {first.number} is the best {over}: {first.mean_db:.2f} dB; the search's "
                 f"best, trial {best.number}, has {best.mean_db:.2f} dB"
             )
-        gap = self.flattery_db
+        gap = self.optimism_db
         if gap is None:
             return text
         if abs(gap) < 0.005:
@@ -86,19 +90,19 @@ class Ranking:
         return f"{text}; the search's {best.searched_db:.2f} dB {word} {abs(gap):.2f} dB"
 
     def document(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Returns the ranking as a JSON document."""
         return {
             "sentence": self.sentence,
             "winner": self.winner.number,
             "searched_best": self.searched_best.number,
-            "flattery_db": self.flattery_db,
+            "flattery_db": self.optimism_db,
             "seeds": list(self.seeds),
             "rows": [asdict(r) for r in self.rows],
             "test": self.test,
         }
 
 
-def rank(
+def rank_trials(
     rows: Sequence[TrialRow],
     trained: Mapping[tuple[int, int], TrainingRecord],
     *,
@@ -110,16 +114,16 @@ def rank(
 
     Args:
         rows: The trials, the search's best first.
-        trained: Each over each seed.
-        seeds: At least two.
-        baseline_db: What a training that diverged counts as, as it does in the search.
+        trained: The trainings, by trial and seed.
+        seeds: The seeds, at least two.
+        baseline_db: PSNR in dB that a diverged training counts as, as in the search.
         same_schedule: See ``Ranking``.
     """
     ranked = []
     for place, row in enumerate(rows, start=1):
         values = [trained[row.number, s].searched_psnr_db(baseline_db) for s in seeds]
         ranked.append(
-            Ranked(
+            RankedTrial(
                 number=row.number,
                 searched_rank=place,
                 searched_db=row.psnr_db or 0.0,

@@ -1,4 +1,4 @@
-"""The use cases of ``searchae compare``: what is to be trained, and what came of it."""
+"""The two functions of ``searchae compare``: comparing choices, and ranking the best trials."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from searchae.bundle import write_json
 from searchae.compare import page
-from searchae.compare.kept_training import shown
-from searchae.compare.ranking import Ranking, rank
-from searchae.compare.sides import Contest, choose_sides, chosen_top
+from searchae.compare.kept_training import shown_indices
+from searchae.compare.ranking import Ranking, rank_trials
+from searchae.compare.sides import ParameterSides, choose_sides, top_trials
 from searchae.compare.statistics import RESAMPLES
 from searchae.compare.trainings import PlannedTraining, TrainingStore
-from searchae.compare.verdict import Verdict, judge
+from searchae.compare.verdict import TrainingRecords, Verdict, compare_sides
 from searchae.config import ProgressCallback
 from searchae.errors import UserError
 from searchae.report import comparison_file
@@ -26,15 +27,15 @@ from searchae.study import WINNER, StoredStudy, TrialRow
 
 @dataclass(frozen=True)
 class TrainingSchedule:
-    """How each training is trained.
+    """How each trial is trained.
 
     Attributes:
-        seeds: How many; counted up from the one after the search's.
-        epochs: At most so many; unset: the search's own.
-        patience: Of the plateau rule; unset: the search's own.
-        device: Where.
-        threads: CPU threads; unset: as many as the trial had.
-        precision: ``auto``, ``fp32`` or ``bf16``; unset: the trials', or fp32 where they differ.
+        seeds: Number of seeds, counted up from the one after the search's.
+        epochs: Epochs at most; None for the search's.
+        patience: Epochs without improvement until early stopping; None for the search's.
+        device: The device.
+        threads: CPU threads; None for as many as the trial had in the search.
+        precision: ``auto``, ``fp32`` or ``bf16``; None for the trials', or fp32 if they differ.
     """
 
     seeds: int
@@ -46,7 +47,7 @@ class TrainingSchedule:
 
 
 class Comparison:
-    """A comparison of the choices of parameters, and all that it takes."""
+    """A comparison of the choices of parameters."""
 
     def __init__(
         self,
@@ -59,52 +60,60 @@ class Comparison:
     ) -> None:
         """Chooses the trials.
 
+        Args:
+            stored: The study.
+            schedule: How each trial is trained.
+            by: Names of the parameters to compare; empty for the default ones.
+            best: Trials per choice, at most.
+            artifacts: The study's artifact folder.
+
         Raises:
-            UserError: There is nothing to compare.
+            UserError: There is nothing to compare, or a name is not valid.
         """
         self.stored, self.best = stored, best
-        self.contests: list[Contest] = choose_sides(stored, by=by, best=best)
-        trials = (t for c in self.contests if len(c.tried) > 1 for s in c.tried for t in s.trials)
+        self.compared: list[ParameterSides] = choose_sides(stored, by=by, best=best)
+        trials = (t for c in self.compared if len(c.tried) > 1 for s in c.tried for t in s.trials)
         self.folder = _folder(artifacts, stored)
         self.result = comparison_file(artifacts, stored.name)
         self.plans = _plans(stored, trials, schedule)
         self.seeds = _seeds(stored, schedule)
-        self.library = TrainingStore(stored, self.plans, self.seeds, self.folder)
+        self.store = TrainingStore(stored, self.plans, self.seeds, self.folder)
 
     def run(
         self,
         *,
         data_dir: Path,
         out: Path | None,
-        tell: Callable[[PlannedTraining], None],
+        on_training: Callable[[PlannedTraining], None],
         note: ProgressCallback,
     ) -> tuple[list[Verdict], dict[str, Any]]:
-        """Trains what is missing, compares, and writes the page.
+        """Trains what is missing, compares the sides, and writes the page.
 
         Args:
-            data_dir: Where data sets lie.
-            out: The page; unset: ``compare.html`` in the comparison's folder.
-            tell: Told of each training before it starts.
-            note: Told what else goes on.
+            data_dir: The folder of the data sets.
+            out: The HTML page; None for ``compare.html`` in the comparison's folder.
+            on_training: Called before each training.
+            note: Called with other progress messages.
 
         Returns:
-            The verdicts, and all of it as one JSON object.
+            The result for each parameter, and all of it as a JSON document.
 
         Raises:
-            UserError: The images are not the study's, or a file cannot be written.
+            UserError: There is nothing to compare, or a file cannot be written.
+            DataError: The data here differs from the study's.
         """
         if not self.plans:
-            each = "; ".join(f"{c.parameter}: {_tried(c)}" for c in self.contests)
+            each = "; ".join(f"{c.parameter}: {_tried(c)}" for c in self.compared)
             raise UserError(
                 f"study {self.stored.name!r}: nothing to compare yet, since no parameter has two "
                 f"choices with a trial that ended well ({each}); search on"
             )
-        trained = self.library.train(data_dir=data_dir, tell=tell, note=note)
-        contests = [c for c in self.contests if len(c.tried) > 1]
-        for lone in (c for c in self.contests if len(c.tried) < 2):
+        trained = self.store.train(data_dir=data_dir, on_training=on_training, note=note)
+        compared = [c for c in self.compared if len(c.tried) > 1]
+        for lone in (c for c in self.compared if len(c.tried) < 2):
             note(f"{lone.parameter}: nothing to compare: of trials that ended well {_tried(lone)}")
-        test = self.library.splits(data_dir, note).test
-        verdicts = judge(contests, trained, seeds=self.seeds, best=self.best)
+        test = self.store.splits(data_dir, note).test
+        verdicts = compare_sides(compared, trained, seeds=self.seeds, best=self.best)
         out = out or self.folder / "compare.html"
         document = {
             **self.about(),
@@ -114,78 +123,106 @@ class Comparison:
             "html": str(out),
         }
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            page.write_comparison(
-                out,
-                verdicts,
-                trained,
-                test[shown(len(test))].numpy(),
-                study=self.stored.name,
-                how_long=self.how_long,
-            )
-            write_json(self.result, document)
+            self._write(out, verdicts, trained, test, document)
         except OSError as e:
             raise UserError(f"--out {out}: cannot be written: {e.strerror or e}") from e
         return verdicts, document
 
+    def _write(
+        self,
+        out: Path,
+        verdicts: Sequence[Verdict],
+        trained: TrainingRecords,
+        test: Tensor,
+        document: dict[str, Any],
+    ) -> None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        page.write_comparison(
+            out,
+            verdicts,
+            trained,
+            test[shown_indices(len(test))].numpy(),
+            study=self.stored.name,
+            how_long=self.how_long,
+        )
+        write_json(self.result, document)
+
     def about(self) -> dict[str, Any]:
-        """What is compared, as JSON holds it."""
+        """Returns what is compared as a JSON document."""
         plan = next(iter(self.plans.values()), None)
         return {
             "study": self.stored.name,
-            "by": [c.parameter for c in self.contests],
+            "by": [c.parameter for c in self.compared],
             "best": self.best,
             "seeds": list(self.seeds),
             "epochs": plan and plan.params.train.epochs,
             "patience": plan and plan.params.train.patience,
-            "trainings": len(self.library.wanted),
+            "trainings": len(self.store.wanted),
             "data_hash": self.stored.data_hash,
         }
 
     @property
     def how_long(self) -> str:
-        """The trainings, in words."""
+        """A sentence on the number and the epochs of the trainings."""
         train = next(iter(self.plans.values())).params.train
         plateau = f", patience {train.patience}" if train.patience else ""
         return (
-            f"{len(self.library.wanted)} trainings: {len(self.plans)} trials over the seeds "
+            f"{len(self.store.wanted)} trainings: {len(self.plans)} trials over the seeds "
             f"{', '.join(map(str, self.seeds))}, at most {train.epochs} epochs each{plateau}."
         )
 
 
 class Reranking:
-    """A study's best trials, to be ranked again over seeds."""
+    """A new ranking of a study's best trials by several seeds."""
 
     def __init__(
         self, stored: StoredStudy, schedule: TrainingSchedule, *, top: int, artifacts: Path
     ) -> None:
         """Chooses the trials.
 
+        Args:
+            stored: The study.
+            schedule: How each trial is trained.
+            top: Number of trials, at most.
+            artifacts: The study's artifact folder.
+
         Raises:
             UserError: No trial has trained to its end.
         """
         self.stored = stored
-        self.rows: list[TrialRow] = chosen_top(stored, top)
+        self.rows: list[TrialRow] = top_trials(stored, top)
         self.seeds = _seeds(stored, schedule)
-        self._own_schedule = schedule.epochs is None and schedule.patience is None
+        self._same_schedule = schedule.epochs is None and schedule.patience is None
         plans = _plans(stored, [r.number for r in self.rows], schedule)
-        self.library = TrainingStore(stored, plans, self.seeds, _folder(artifacts, stored))
+        self.store = TrainingStore(stored, plans, self.seeds, _folder(artifacts, stored))
 
     def run(
-        self, *, data_dir: Path, tell: Callable[[PlannedTraining], None], note: ProgressCallback
+        self,
+        *,
+        data_dir: Path,
+        on_training: Callable[[PlannedTraining], None],
+        note: ProgressCallback,
     ) -> tuple[Ranking, dict[str, Any]]:
-        """Trains what is missing, ranks, and leaves the winner with the study.
+        """Trains what is missing, ranks the trials, and stores the winner in the study.
+
+        Args:
+            data_dir: The folder of the data sets.
+            on_training: Called before each training.
+            note: Called with other progress messages.
 
         Returns:
-            The ranking, and all of it as one JSON object.
+            The ranking, and all of it as a JSON document.
+
+        Raises:
+            DataError: The data here differs from the study's.
         """
-        trained = self.library.train(data_dir=data_dir, tell=tell, note=note)
-        found = rank(
+        trained = self.store.train(data_dir=data_dir, on_training=on_training, note=note)
+        found = rank_trials(
             self.rows,
             trained,
             seeds=self.seeds,
             baseline_db=self.stored.baseline_db,
-            same_schedule=self._own_schedule,
+            same_schedule=self._same_schedule,
         )
         first = found.winner
         kept = {"number": first.number, "seeds": list(self.seeds), "mean_db": first.mean_db}
@@ -198,7 +235,7 @@ def _folder(artifacts: Path, stored: StoredStudy) -> Path:
 
 
 def _seeds(stored: StoredStudy, schedule: TrainingSchedule) -> tuple[int, ...]:
-    """The search's own is left out: the trials were chosen for how they did with it."""
+    """Returns seeds without the search's own, by which the trials were selected."""
     first = stored.spec.seed + 1
     return tuple(range(first, first + schedule.seeds))
 
@@ -224,11 +261,11 @@ def _plans(
         for t in sorted(set(trials))
     }
     if len({plan.precision for plan in plans.values()}) > 1:
-        # Of a fleet of unlike machines: a choice must not win by where its trials ran.
+        # The trials ran on different machines; that must not decide which choice wins.
         return {t: replace(plan, precision="fp32") for t, plan in plans.items()}
     return plans
 
 
-def _tried(contest: Contest) -> str:
-    names = [s.name for s in contest.tried]
+def _tried(parameter: ParameterSides) -> str:
+    names = [s.name for s in parameter.tried]
     return f"only {names[0]} has one" if names else "no choice has one"

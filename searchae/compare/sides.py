@@ -1,4 +1,4 @@
-"""Which sides there are, and which trials stand for each."""
+"""Chooses the sides of a comparison, and the trials that represent each side."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from searchae.config import Parameter, StudySpec
 from searchae.errors import UserError, nearest
 from searchae.study import StoredStudy, TrialRow, trial_row
 
-USUAL = ("regularizer", "activation", "optimizer")
-"""Compared unless others are named, as far as they are searched."""
+DEFAULT_PARAMETERS = ("regularizer", "activation", "optimizer")
+"""Parameters that are compared by default, if the study searches them."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class SideChoice:
 
     Attributes:
         name: The choice, as text.
-        finished: The study's own trials with it that ended complete or pruned.
-        eligible: Those that did not end badly.
-        trials: The best of these, the best first: by search PSNR those that trained to their end,
-            then pruned ones, the furthest first. All are trained anew, so that a choice need not
-            do without a verdict since the search gave it up early.
-        pruned: How many of ``trials`` are such.
+        finished: Number of the study's own trials with it that are complete or pruned.
+        eligible: Number of those that did not end badly.
+        trials: Numbers of the best of these: first completed trials by PSNR in the search, then
+            pruned ones by epochs. All are trained again, so that a choice whose trials were all
+            pruned can be compared too.
+        pruned: How many of ``trials`` were pruned.
     """
 
     name: str
@@ -38,42 +38,46 @@ class SideChoice:
 
 
 @dataclass(frozen=True)
-class Contest:
-    """One parameter, and the trials that stand for its choices, in the study file's order."""
+class ParameterSides:
+    """One parameter and its choices, in the study file's order."""
 
     parameter: str
     sides: tuple[SideChoice, ...]
 
     @property
     def tried(self) -> tuple[SideChoice, ...]:
-        """The sides that have a trial to stand for them."""
+        """The sides that have trials."""
         return tuple(s for s in self.sides if s.trials)
 
 
-def choose_sides(stored: StoredStudy, *, by: Sequence[str] = (), best: int) -> list[Contest]:
-    """Chooses what is compared; only the search's validation PSNR has a part in it.
+def choose_sides(stored: StoredStudy, *, by: Sequence[str] = (), best: int) -> list[ParameterSides]:
+    """Chooses the trials of each side, by their validation PSNR in the search only.
 
     Args:
         stored: The study.
-        by: Names of parameters; the usual ones if empty.
-        best: At most so many trials a side.
+        by: Names of the parameters; empty for the default ones.
+        best: Trials per side, at most.
 
     Raises:
-        UserError: A name is none of a searched parameter with choices, or nothing is searched
-            that could be compared, or no trial has ended well.
+        UserError: A name is not that of a searched parameter with choices, no searched parameter
+            can be compared, or no trial has ended well.
     """
     parameters = _parameters(stored.spec, by)
     rows = _own(stored)
     if not any(map(_ended_well, rows)):
         raise _nothing_yet(stored)
-    return [_contest(p, rows, best) for p in parameters]
+    return [_parameter_sides(p, rows, best) for p in parameters]
 
 
-def chosen_top(stored: StoredStudy, count: int) -> list[TrialRow]:
-    """The study's best trials by search PSNR, the best first, at most ``count``.
+def top_trials(stored: StoredStudy, count: int) -> list[TrialRow]:
+    """Returns the study's best completed trials by PSNR in the search, the best first.
+
+    Args:
+        stored: The study.
+        count: Trials, at most.
 
     Raises:
-        UserError: There is none.
+        UserError: No trial has trained to its end.
     """
     good = [r for r in _own(stored) if r.has_result]
     if not good:
@@ -90,7 +94,7 @@ def _nothing_yet(stored: StoredStudy) -> UserError:
 def _parameters(spec: StudySpec, by: Sequence[str]) -> list[Parameter]:
     categorical = {p.name: p for p in spec.space if len(p.choices) > 1}
     if not by:
-        found = [categorical[n] for n in USUAL if n in categorical]
+        found = [categorical[n] for n in DEFAULT_PARAMETERS if n in categorical]
         if found:
             return found
         hint = (
@@ -98,7 +102,9 @@ def _parameters(spec: StudySpec, by: Sequence[str]) -> list[Parameter]:
             if categorical
             else ", and no other parameter has choices"
         )
-        raise UserError(f"nothing to compare: {', '.join(USUAL)} are not searched here{hint}")
+        raise UserError(
+            f"nothing to compare: {', '.join(DEFAULT_PARAMETERS)} are not searched here{hint}"
+        )
     for name in by:
         if name in categorical:
             continue
@@ -109,7 +115,7 @@ def _parameters(spec: StudySpec, by: Sequence[str]) -> list[Parameter]:
     return [categorical[n] for n in dict.fromkeys(by)]
 
 
-def _contest(parameter: Parameter, rows: Sequence[TrialRow], best: int) -> Contest:
+def _parameter_sides(parameter: Parameter, rows: Sequence[TrialRow], best: int) -> ParameterSides:
     sides = []
     for choice in parameter.choices:
         name = parameter.name
@@ -120,7 +126,7 @@ def _contest(parameter: Parameter, rows: Sequence[TrialRow], best: int) -> Conte
         pruned = sum(r.state == "pruned" for r in chosen)
         numbers = tuple(r.number for r in chosen)
         sides.append(SideChoice(_text(choice), finished, len(good), numbers, pruned))
-    return Contest(parameter.name, tuple(sides))
+    return ParameterSides(parameter.name, tuple(sides))
 
 
 def _own(stored: StoredStudy) -> list[TrialRow]:

@@ -1,28 +1,28 @@
-"""Which of several sides is better, and whether that is shown: a paired, two-level bootstrap.
+"""Tests which of several sides is better: a paired bootstrap over images, seeds and trials.
 
-What varies: the images (the same for all), the seeds (the same for both sides), and the trials
-that a side is represented by. An interval over images alone would be far too short: with
-thousands of images it says how well these very nets were measured, and nothing of the next seed
-(Bouthillier et al. 2021, Accounting for Variance in Machine Learning Benchmarks). So all three
-are resampled, each for itself, as in the pigeonhole bootstrap of crossed factors (Owen 2007,
-Annals of Applied Statistics 1, 386-411), which errs to the wide side.
+Three things vary: the images (the same for all sides), the seeds (the same for all sides), and the
+trials that represent a side. An interval over images alone would be far too narrow: with thousands
+of images it shows how precisely these nets were measured, but not what another seed would give
+(Bouthillier et al. 2021, Accounting for Variance in Machine Learning Benchmarks). So all three are
+resampled independently, as in the pigeonhole bootstrap for crossed factors (Owen 2007, Annals of
+Applied Statistics 1, 386-411), which is conservative.
 
-Three seeds and three trials are few, and a plain bootstrap of n values has a variance that is
-too small by (n - 1) / n. Three things answer that:
+With only three seeds and trials, a plain bootstrap of n values underestimates the variance by the
+factor (n - 1) / n. Hence:
 
-- Of n values n - 1 are drawn, with replacement; the variance is unbiased then (Rao and Wu 1988,
-  JASA 83, 231-241).
-- The interval is Student's t around the difference, with the bootstrap's standard error (Efron
-  and Tibshirani 1993, chapter 12) and Satterthwaite's degrees of freedom. Percentiles of so few
-  distinct values cannot reach far enough.
-- A side's trials are the best of many, hence closer together than their mean is to what another
-  search would have found: the bar that they had to pass would have moved too. The mean of the
-  k best is that bar plus the mean excess over it; for an exponential upper tail both have about
-  the same variance (Renyi's representation of order statistics). So the variance of trials
-  chosen from more is counted twice.
+- From n values, n - 1 are drawn with replacement, which makes the variance unbiased (Rao and Wu
+  1988, JASA 83, 231-241).
+- The interval is Student's t around the difference, with the bootstrap's standard error (Efron and
+  Tibshirani 1993, chapter 12) and Satterthwaite's degrees of freedom. Percentiles of so few
+  distinct values would be too narrow.
+- The trials of a side are the best of many. They are closer to each other than their mean is to
+  that of another search, whose selection threshold would differ too. The mean of the k best is
+  this threshold plus the mean excess over it; for an exponential upper tail both have about the
+  same variance (Renyi's representation of order statistics). So the variance of selected trials
+  counts twice.
 
-Several sides: every pair is tested, with Holm's correction (1979), and the interval of a pair
-has the level that Holm's step gives it, so that it excludes 0 just where a difference is shown.
+With several sides, each pair is tested with Holm's correction (1979). The interval of a pair has
+the level of its step in Holm's procedure: it excludes 0 exactly if the difference is significant.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 RESAMPLES = 10_000
-LEVEL = 0.95
-SELECTED = 2.0
-"""Factor on the variance of trials that are the best of more."""
-SMALLEST_DB = 0.005
-"""A difference that would be printed as 0.00 dB is none, however sure it is."""
+CONFIDENCE_LEVEL = 0.95
+SELECTION_VARIANCE_FACTOR = 2.0
+"""Factor on the variance of trials that were selected from more."""
+MIN_DIFFERENCE_DB = 0.005
+"""Smaller differences, printed as 0.00 dB, never count as differences."""
 _ROUNDING_DB = 1e-9
 _CHUNK_VALUES = 4_000_000
 
@@ -52,8 +52,9 @@ class Side:
     """One side of a comparison.
 
     Attributes:
-        rows: Of the matrix of PSNRs: int (trials, seeds); the seeds in the same order everywhere.
-        selected: Its trials are the best of more.
+        rows: Row indices into the matrix of PSNRs: int (trials, seeds); seeds in the same order
+            for all sides.
+        selected: Whether its trials were selected from more.
     """
 
     rows: npt.NDArray[np.intp]
@@ -62,20 +63,20 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """What was found of a pair of sides.
+    """The difference between two sides.
 
     Attributes:
-        first: Index of the better one.
-        second: Index of the other one.
+        first: Index of the better side.
+        second: Index of the other side.
         mean_db: Mean PSNR of the first minus that of the second, in dB; never below 0.
-        low_db: Lower end of the interval, in dB.
-        high_db: Upper end.
-        level: Of the interval; 0.95 for a single pair, higher for one of several.
-        p: That of a test against no difference, by itself.
-        p_holm: Corrected for the number of pairs.
-        degrees: Student's degrees of freedom.
-        seeds_agree: In how many of the seeds the first is better.
-        shown: Whether there is a difference.
+        low_db: Lower end of the confidence interval, in dB.
+        high_db: Upper end of the confidence interval, in dB.
+        level: The interval's confidence level: 0.95 for a single pair, higher for several.
+        p: p-value of the test against no difference.
+        p_holm: p-value with Holm's correction for the number of pairs.
+        degrees: Degrees of freedom of Student's t.
+        seeds_agree: For how many seeds the first side is better.
+        shown: Whether the difference is significant.
     """
 
     first: int
@@ -104,7 +105,7 @@ class _Estimate:
     def p(self) -> float:
         from scipy import stats
 
-        if self.mean < SMALLEST_DB:
+        if self.mean < MIN_DIFFERENCE_DB:
             return 1.0
         if self.error == 0:
             return 0.0
@@ -119,15 +120,16 @@ class _Estimate:
 def resample_images(
     psnr_db: Floats, *, resamples: int = RESAMPLES, rng: np.random.Generator
 ) -> Floats:
-    """Bootstrap means over images, the same images for all trainings.
+    """Returns bootstrap means over images, with the same images drawn for all trainings.
 
     Args:
-        psnr_db: Of each training on each image, in dB: (trainings, images), at least two images.
-        resamples: How many.
-        rng: Draws.
+        psnr_db: PSNR of each training on each image, in dB: (trainings, images), at least two
+            images.
+        resamples: Number of resamples.
+        rng: Random number generator.
 
     Returns:
-        (resamples, trainings), in dB.
+        Means in dB: (resamples, trainings).
     """
     images = psnr_db.shape[1]
     drawn = images - 1
@@ -152,19 +154,19 @@ def differences(
     """Compares every pair of sides.
 
     Args:
-        psnr_db: (trainings, images), in dB.
-        sides: At least two; all with the same seeds, at least two of them.
-        image_means: What ``resample_images`` made of ``psnr_db``.
-        rng: Draws trials and seeds.
+        psnr_db: PSNR of each training on each image, in dB: (trainings, images).
+        sides: The sides, at least two; all with the same seeds, at least two of them.
+        image_means: The result of ``resample_images`` for ``psnr_db``.
+        rng: Random number generator.
 
     Returns:
-        A difference for each pair, the surest first.
+        The difference of each pair, the smallest p-value first.
     """
     resamples, seeds = len(image_means), sides[0].rows.shape[1]
     seed_weights = _weights(seeds, resamples, rng)
     means = []
     for side in sides:
-        by_trial = _weights(len(side.rows), resamples, rng, stretch=_stretch(side))
+        by_trial = _weights(len(side.rows), resamples, rng, stretch=_selection_scale(side))
         values = image_means[:, side.rows]  # (resamples, trials, seeds)
         means.append(np.einsum("bts,bt,bs->b", values, by_trial, seed_weights))
     centre = [psnr_db[s.rows].mean() for s in sides]
@@ -179,15 +181,22 @@ def differences(
 def _weights(
     count: int, resamples: int, rng: np.random.Generator, *, stretch: float = 1.0
 ) -> Floats:
-    """Weights (resamples, count) that sum to 1: ``count - 1`` draws; a single one is kept."""
+    """Returns bootstrap weights (resamples, count) with sum 1, from ``count - 1`` draws each.
+
+    Args:
+        count: Number of values; a single value always has weight 1.
+        resamples: Number of resamples.
+        rng: Random number generator.
+        stretch: Factor on the weights' deviation from ``1 / count``.
+    """
     if count == 1:
         return np.ones((resamples, 1))
     drawn = rng.multinomial(count - 1, np.full(count, 1 / count), size=resamples) / (count - 1)
     return 1 / count + stretch * (drawn - 1 / count)
 
 
-def _stretch(side: Side) -> float:
-    return math.sqrt(SELECTED) if side.selected else 1.0
+def _selection_scale(side: Side) -> float:
+    return math.sqrt(SELECTION_VARIANCE_FACTOR) if side.selected else 1.0
 
 
 def _estimate(
@@ -198,12 +207,16 @@ def _estimate(
     by_image = a.mean((0, 1)) - b.mean((0, 1))
     parts = [(float(v.var(ddof=1)) / len(v), len(v) - 1) for v in (by_seed, by_image)]
     spreads = {
-        i: (float(x.mean((1, 2)).var(ddof=1)) * (SELECTED if sides[i].selected else 1.0), len(x))
+        i: (
+            float(x.mean((1, 2)).var(ddof=1))
+            * (SELECTION_VARIANCE_FACTOR if sides[i].selected else 1.0),
+            len(x),
+        )
         for i, x in ((first, a), (second, b))
         if len(x) > 1
     }
     if len(spreads) == 1:
-        # A single trial shows no spread: the other side's stands in for it, one estimate for both.
+        # One trial has no variance: both sides use the other side's estimate.
         ((spread, trials),) = spreads.values()
         parts.append((spread / trials + spread, trials - 1))
         variance += spread
@@ -223,15 +236,15 @@ def _estimate(
 
 def _holm(found: Sequence[_Estimate]) -> list[Difference]:
     ordered = sorted(found, key=lambda e: (e.p, -e.mean))
-    open_still, highest, out = True, 0.0, []
+    all_significant, highest, out = True, 0.0, []
     tests = len(ordered)
     for number, e in enumerate(ordered):
-        if open_still:  # at the first failure the steps end, and so does their narrowing
+        if all_significant:  # Holm stops at the first pair that is not significant
             tests = len(ordered) - number
         highest = max(highest, min(1.0, e.p * tests))
-        level = 1 - (1 - LEVEL) / tests
-        shown = open_still and highest < 1 - LEVEL
-        open_still = shown
+        level = 1 - (1 - CONFIDENCE_LEVEL) / tests
+        shown = all_significant and highest < 1 - CONFIDENCE_LEVEL
+        all_significant = shown
         half = e.half_width(level)
         out.append(
             Difference(

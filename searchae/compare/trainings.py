@@ -1,4 +1,4 @@
-"""The trainings that a comparison needs: each done once, kept on disk, taken up where it ended."""
+"""The trainings that a comparison needs, stored on disk and resumed after an interruption."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from searchae.compare.kept_training import (
     RecordError,
     TrainingRecord,
     read_record,
-    shown,
+    shown_indices,
     write_record,
 )
 from searchae.config import ProgressCallback
@@ -49,15 +49,15 @@ _VERSIONS = ("searchae", "torch", "numpy")
 
 @dataclass(frozen=True)
 class PlannedTraining:
-    """How far the trainings are.
+    """A training that is about to start.
 
     Attributes:
-        number: Of the training that runs, from 1.
-        of: Trainings in all that had to be done.
-        trial: Of the one that runs.
-        seed: The same.
-        seconds_left: Estimated, this one included; None before the first has ended, where the
-            search recorded no times.
+        number: Its position, from 1.
+        of: Number of trainings to do.
+        trial: The trial's number.
+        seed: The seed.
+        seconds_left: Estimated seconds for this and the remaining trainings; None if the search
+            stored no times and no training has ended.
     """
 
     number: int
@@ -68,10 +68,10 @@ class PlannedTraining:
 
 
 class TrainingStore:
-    """Trainings of a study's trials over seeds, kept in the artifact folder.
+    """Trainings of a study's trials with several seeds, stored in the artifact folder.
 
-    A training is known by what decides its result: trial, parameters, seed, epochs, data,
-    device, precision, kernels, threads and versions; one that is there is not done again.
+    A training is identified by all that its result depends on: trial, parameters, seed, epochs,
+    data, device, precision, kernels, threads and versions. A stored training is not repeated.
     """
 
     def __init__(
@@ -81,74 +81,86 @@ class TrainingStore:
         seeds: Sequence[int],
         folder: Path,
     ) -> None:
-        """Names what is wanted; nothing is read or trained yet.
+        """Lists the trainings; reads and trains nothing.
 
         Args:
             stored: The study.
-            plans: Trial number -> how it is trained; their own seeds do not matter.
-            seeds: Each trial is trained with each.
-            folder: Where trainings are kept; created where it is needed.
+            plans: How each trial is trained, by trial number; the plans' seeds are not used.
+            seeds: The seeds; each trial is trained with each.
+            folder: Folder of the stored trainings, created when needed.
         """
         self._stored, self._plans, self._folder = stored, plans, folder
-        # Seed by seed: what is there after an interruption covers all trials.
+        # Ordered by seed, so that after an interruption all trials have as many trainings.
         self.wanted = [(trial, seed) for seed in seeds for trial in plans]
 
     def missing(self) -> list[tuple[int, int]]:
-        """Trial and seed of what is still to be trained, in order."""
-        return [key for key in self.wanted if self._kept(*key) is None]
+        """Returns trial and seed of the trainings that are not stored, in order."""
+        return [key for key in self.wanted if self._read_kept(*key) is None]
 
     def seconds(self, keys: Sequence[tuple[int, int]]) -> float | None:
-        """How long trainings will take, by what the search's trials took; None if unknown."""
+        """Estimates the trainings' duration from the search's times; None if it stored none.
+
+        Args:
+            keys: Trial and seed of the trainings.
+        """
         each = {trial: self._trial_seconds(trial) for trial, _ in keys}
         if None in each.values():
             return None
         return sum(each[trial] or 0.0 for trial, _ in keys)
 
     def train(
-        self, *, data_dir: Path, tell: Callable[[PlannedTraining], None], note: ProgressCallback
+        self,
+        *,
+        data_dir: Path,
+        on_training: Callable[[PlannedTraining], None],
+        note: ProgressCallback,
     ) -> dict[tuple[int, int], TrainingRecord]:
         """Trains what is missing.
 
         Args:
-            data_dir: Where data sets lie.
-            tell: Told of each training before it starts.
-            note: Told what else goes on.
+            data_dir: The folder of the data sets.
+            on_training: Called before each training.
+            note: Called with other progress messages.
 
         Returns:
-            Every wanted training, by trial and seed.
+            All trainings, by trial and seed.
 
         Raises:
-            DataError: The images here are not the study's.
+            DataError: The data here differs from the study's.
             ArtifactsError: The folder cannot be written.
-            OutOfMemoryError: A training did not fit on the device.
+            OutOfMemoryError: A training does not fit on the device.
         """
-        kept = {key: self._kept(*key) for key in self.wanted}
+        kept = {key: self._read_kept(*key) for key in self.wanted}
         missing = [key for key, record in kept.items() if record is None]
         if missing:
             check_artifact_folder(self._folder)
             splits = self.splits(data_dir, note)
             estimate, started = self.seconds(missing), time.monotonic()
             for done, (trial, seed) in enumerate(missing):
-                left = self._left(missing, done, estimate, time.monotonic() - started)
-                tell(PlannedTraining(done + 1, len(missing), trial, seed, left))
+                left = self._seconds_left(missing, done, estimate, time.monotonic() - started)
+                on_training(PlannedTraining(done + 1, len(missing), trial, seed, left))
                 kept[trial, seed] = self._train(trial, seed, splits, note)
         return {key: record for key, record in kept.items() if record is not None}
 
     def splits(self, data_dir: Path, note: ProgressCallback) -> Splits:
-        """The study's images, made sure to be the same.
+        """Loads the study's data.
+
+        Args:
+            data_dir: The folder of the data sets.
+            note: Called with progress messages.
 
         Raises:
-            DataError: They are not.
+            DataError: The data here differs from the study's.
         """
         spec = self._stored.spec
         splits = load_splits(spec.data, data_dir=data_dir, seed=spec.seed, progress=note)
         require_same_data(splits, self._stored.data_hash)
         return splits
 
-    def _left(
+    def _seconds_left(
         self, missing: Sequence[tuple[int, int]], done: int, estimate: float | None, spent: float
     ) -> float | None:
-        """Seconds left: the search's times, scaled by how it went so far."""
+        """Estimates the seconds left from the search's times, scaled by the trainings so far."""
         if not done:
             return estimate
         before, after = self.seconds(missing[:done]), self.seconds(missing[done:])
@@ -169,28 +181,27 @@ class TrainingStore:
         plan = self._plans[number]
         torch.set_num_threads(plan.threads)
         path = self._path(number, seed)
-        draft = self._folder / "checkpoints" / path.stem
-        checkpoints = Checkpoints(draft, seed)
+        checkpoint_folder = self._folder / "checkpoints" / path.stem
+        checkpoints = Checkpoints(checkpoint_folder, seed)
         try:
             run = retrain_once(
                 plan, seed, splits, checkpoints=checkpoints, on_epoch=lambda *_: None
             )
         except DivergedError as e:
             note(f"trial {number}, {e}; it counts as the mean training image, as in the search")
-            record = _of_nothing(number, seed, splits)
+            record = _diverged_record(number, seed, splits)
         else:
-            verb = FAILURE_VERBS.get(run.ended)
-            if verb:
+            if verb := FAILURE_VERBS.get(run.ended):
                 note(f"trial {number}, seed {seed} {verb}; its best epoch, {run.epoch}, is kept")
-            record = _measured(plan, run, splits)
+            record = _measured_record(plan, run, splits)
         try:
             write_record(path, record, self._identity(number, seed))
         except OSError as e:
             raise ArtifactsError(f"{path}: cannot be written: {e.strerror or e}") from e
-        shutil.rmtree(draft, ignore_errors=True)
+        shutil.rmtree(checkpoint_folder, ignore_errors=True)
         return record
 
-    def _kept(self, number: int, seed: int) -> TrainingRecord | None:
+    def _read_kept(self, number: int, seed: int) -> TrainingRecord | None:
         path = self._path(number, seed)
         try:
             return read_record(path, self._identity(number, seed)) if path.exists() else None
@@ -212,8 +223,8 @@ class TrainingStore:
         }
 
 
-def _measured(plan: RetrainPlan, run: RetrainResult, splits: Splits) -> TrainingRecord:
-    """A training on the test split, as a bundle of it would be measured."""
+def _measured_record(plan: RetrainPlan, run: RetrainResult, splits: Splits) -> TrainingRecord:
+    """Measures a training on the test split, in the same way as a bundle."""
     with torch.device("meta"):
         model = build_model(plan.params.model, image_shape=splits.image_shape)
     layout = load_weights(model, run.weights, device=plan.device)
@@ -225,7 +236,7 @@ def _measured(plan: RetrainPlan, run: RetrainResult, splits: Splits) -> Training
         seed=run.seed,
         with_ssim=True,
     )
-    clean = to_unit_float(splits.test[shown(len(splits.test))])
+    clean = to_unit_float(splits.test[shown_indices(len(splits.test))])
     inputs = clean
     if noise_std:
         draws = named_generator(run.seed, "picture noise")
@@ -243,12 +254,15 @@ def _measured(plan: RetrainPlan, run: RetrainResult, splits: Splits) -> Training
         psnr_db=found.psnr_db.numpy(),
         mse=found.mse.numpy(),
         ssim=found.ssim.numpy(),
-        pictures=_levels(back),
+        pictures=_to_uint8(back),
     )
 
 
-def _of_nothing(number: int, seed: int, splits: Splits) -> TrainingRecord:
-    """What diverged in its first epoch learned nothing: the mean training image for every image."""
+def _diverged_record(number: int, seed: int, splits: Splits) -> TrainingRecord:
+    """Returns the record of a training that diverged in its first epoch.
+
+    Each of its reconstructions counts as the mean training image.
+    """
     mean = to_unit_float(splits.train.sum(0, dtype=torch.int64).div(len(splits.train)))[None]
     parts = [to_unit_float(p) for p in torch.split(splits.test, EVALUATION_BATCH)]
     pairs = [(mean.expand_as(p), p) for p in parts]
@@ -262,10 +276,10 @@ def _of_nothing(number: int, seed: int, splits: Splits) -> TrainingRecord:
         psnr_db=torch.cat([psnr_per_image(m, p) for m, p in pairs]).double().numpy(),
         mse=torch.cat([(m - p).square().flatten(1).mean(1) for m, p in pairs]).double().numpy(),
         ssim=torch.cat([ssim(m, p) for m, p in pairs]).double().numpy(),
-        pictures=_levels(mean.expand(len(shown(len(splits.test))), -1, -1, -1)),
+        pictures=_to_uint8(mean.expand(len(shown_indices(len(splits.test))), -1, -1, -1)),
     )
 
 
-def _levels(images: Tensor) -> Any:
-    """Images in [0, 1] as uint8 (N, C, H, W)."""
+def _to_uint8(images: Tensor) -> Any:
+    """Rounds images in [0, 1] to uint8 (N, C, H, W)."""
     return (images * 255).round().to(torch.uint8).contiguous().numpy()

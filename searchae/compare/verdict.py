@@ -1,4 +1,4 @@
-"""What the trainings show of each parameter, as numbers and as a sentence."""
+"""The result of a comparison for each parameter, as numbers and as a sentence."""
 
 from __future__ import annotations
 
@@ -10,35 +10,36 @@ from typing import Any
 import numpy as np
 
 from searchae.compare.kept_training import TrainingRecord
-from searchae.compare.sides import Contest, SideChoice
+from searchae.compare.sides import ParameterSides, SideChoice
 from searchae.compare.statistics import RESAMPLES, Difference, Side, differences, resample_images
 from searchae.retrain import FAILURE_VERBS
 
-Trained = Mapping[tuple[int, int], TrainingRecord]
+TrainingRecords = Mapping[tuple[int, int], TrainingRecord]
 RNG_SEED = 20_070_601
-"""Of the bootstrap: the same trainings give the same interval."""
-ENOUGH = 3
-"""Trials a side, and seeds, with which half a decibel is usually found."""
-LOPSIDED = 2
-"""A side with this many times as many trials as another had more chances."""
+"""Seed of the bootstrap: the same trainings give the same intervals."""
+RECOMMENDED_MIN = 3
+"""Trials per side, and seeds, with which a difference of 0.5 dB is usually detected."""
+UNBALANCED_FACTOR = 2
+"""Ratio of two sides' numbers of searched trials from which on a note warns of it."""
 
 
 @dataclass(frozen=True)
 class SideFigures:
-    """One side on the test split: means over its trainings, and their deviation.
+    """The metrics of one side on the test split: means over its trainings.
 
     Attributes:
         name: The choice.
-        finished: Trials of the search with it.
-        eligible: Those that did not end badly.
-        trials: Those that stand for it.
-        pruned: How many of these the search had stopped early.
+        finished: Number of the search's trials with it.
+        eligible: Number of those that did not end badly.
+        trials: Numbers of the trials that were trained again.
+        pruned: How many of these the search had pruned.
         psnr_db: Mean over trainings and images, in dB.
-        psnr_std_db: Standard deviation of the trainings' means, in dB; None of one.
-        ssim: Mean.
-        mse: Mean, on the [0, 1] scale.
+        psnr_std_db: Sample standard deviation of the trainings' means, in dB; None for one
+            training.
+        ssim: Mean over trainings and images.
+        mse: The same, on the [0, 1] scale.
         sparsity: Mean share of latents below 1e-3 in magnitude.
-        diverged: Trainings that diverged, or died.
+        diverged: Number of trainings that diverged or died.
     """
 
     name: str
@@ -56,15 +57,16 @@ class SideFigures:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found of one parameter.
+    """The result for one parameter.
 
     Attributes:
-        parameter: Its name.
-        sides: Those that were tried, the best mean PSNR first.
-        pairs: Differences of each pair, by index into ``sides``; empty with fewer than two sides.
+        parameter: The parameter's name.
+        sides: The choices with trials, the best mean PSNR first.
+        pairs: The difference of each pair of sides, by index into ``sides``; empty with fewer
+            than two sides.
         untried: Choices without a trial that ended well.
-        wanted: Trials a side that were asked for.
-        seeds: Over which all were trained.
+        wanted: Requested number of trials per side.
+        seeds: The seeds of the trainings.
     """
 
     parameter: str
@@ -76,17 +78,17 @@ class Verdict:
 
     @property
     def against_best(self) -> list[Difference]:
-        """The differences to the side with the best mean, in the order of the sides."""
+        """The pairs with the best side, in the order of the other sides."""
         return sorted((p for p in self.pairs if 0 in (p.first, p.second)), key=lambda p: p.second)
 
     @property
     def shown(self) -> bool:
-        """Whether the best side is better than at least one other."""
+        """Whether the best side is significantly better than at least one other."""
         return any(p.shown for p in self.against_best)
 
     @property
     def sentence(self) -> str:
-        """The answer."""
+        """The result as a sentence."""
         if not self.sides:
             return f"{self.parameter}: no choice has a trial that ended well"
         best = self.sides[0].name
@@ -96,7 +98,7 @@ class Verdict:
         better = [p for p in pairs if p.shown]
         same = [p for p in pairs if not p.shown]
         if not better:
-            return f"{self.parameter}: no difference shown between {self._none(same)}"
+            return f"{self.parameter}: no difference shown between {self._no_difference_text(same)}"
         won = " and ".join(
             f"{self.sides[p.second].name} by {p.mean_db:.2f} dB ({self._interval(p, first=not i)})"
             for i, p in enumerate(better)
@@ -104,13 +106,13 @@ class Verdict:
         text = f"{self.parameter}: {best} beats {won}"
         if same:
             text += "; no difference shown to " + " and ".join(
-                f"{self.sides[p.second].name} ({_span(p)})" for p in same
+                f"{self.sides[p.second].name} ({_interval_text(p)})" for p in same
             )
         return text
 
     @property
     def notes(self) -> list[str]:
-        """What one should know before believing it."""
+        """Limitations of the result, one sentence each."""
         found = [f"{self.parameter}: {name} has no trial that ended well" for name in self.untried]
         for s in self.sides:
             if len(s.trials) < self.wanted:
@@ -125,11 +127,13 @@ class Verdict:
                 found.append(
                     f"{self.parameter}: {s.diverged} trainings of {s.name} diverged or died"
                 )
-        if len(self.sides) > 1 and (self.wanted < ENOUGH or len(self.seeds) < ENOUGH):
+        if len(self.sides) > 1 and (
+            self.wanted < RECOMMENDED_MIN or len(self.seeds) < RECOMMENDED_MIN
+        ):
             short = [
-                f"--{option} {ENOUGH}"
+                f"--{option} {RECOMMENDED_MIN}"
                 for option, given in (("best", self.wanted), ("seeds", len(self.seeds)))
-                if given < ENOUGH
+                if given < RECOMMENDED_MIN
             ]
             found.append(
                 f"{self.parameter}: from so few trainings intervals are wide; {' '.join(short)} or "
@@ -143,7 +147,7 @@ class Verdict:
         if len(self.sides) > 1:
             most = max(self.sides, key=lambda s: s.finished)
             least = min(self.sides, key=lambda s: s.finished)
-            if most.finished >= LOPSIDED * least.finished:
+            if most.finished >= UNBALANCED_FACTOR * least.finished:
                 found.append(
                     f"{self.parameter}: the search tried {most.name} {most.finished} times and "
                     f"{least.name} {least.finished} times, so {most.name} had more chances to find "
@@ -152,7 +156,7 @@ class Verdict:
         return found
 
     def document(self) -> dict[str, Any]:
-        """As JSON holds it."""
+        """Returns the result as a JSON document."""
         names = [s.name for s in self.sides]
         return {
             "parameter": self.parameter,
@@ -167,14 +171,14 @@ class Verdict:
             "notes": self.notes,
         }
 
-    def _none(self, pairs: Sequence[Difference]) -> str:
+    def _no_difference_text(self, pairs: Sequence[Difference]) -> str:
         names = [s.name for s in self.sides]
         if len(pairs) == 1:
-            return f"{names[0]} and {names[1]} ({_span(pairs[0])})"
+            return f"{names[0]} and {names[1]} ({_interval_text(pairs[0])})"
         largest = max(pairs, key=lambda p: p.mean_db)
         return (
             f"{', '.join(names)} (largest: {names[0]} over {names[largest.second]}, "
-            f"{_span(largest)})"
+            f"{_interval_text(largest)})"
         )
 
     def _interval(self, p: Difference, *, first: bool) -> str:
@@ -184,32 +188,36 @@ class Verdict:
         return f"95% interval{'' if len(self.sides) == 2 else 's, all at once,'} {span}"
 
 
-def _span(p: Difference) -> str:
+def _interval_text(p: Difference) -> str:
     return f"{p.mean_db:.2f} dB, {p.low_db:.2f} to {p.high_db:.2f}"
 
 
-def judge(
-    contests: Sequence[Contest], trained: Trained, *, seeds: tuple[int, ...], best: int
+def compare_sides(
+    compared: Sequence[ParameterSides],
+    trained: TrainingRecords,
+    *,
+    seeds: tuple[int, ...],
+    best: int,
 ) -> list[Verdict]:
     """Compares the sides of each parameter.
 
     Args:
-        contests: What is compared.
-        trained: Every training of their trials over the seeds.
-        seeds: At least two.
-        best: Trials a side that were asked for.
+        compared: The parameters with their sides.
+        trained: The trainings of all their trials with all seeds.
+        seeds: The seeds, at least two.
+        best: Requested number of trials per side.
     """
     keys = sorted(
-        {(t, s) for c in contests for side in c.tried for t in side.trials for s in seeds}
+        {(t, s) for c in compared for side in c.tried for t in side.trials for s in seeds}
     )
     index = {key: i for i, key in enumerate(keys)}
     psnr_db = np.stack([trained[key].psnr_db for key in keys])
-    # One draw of images for all: what is common to all trainings cancels in every comparison.
+    # The same images are drawn for all trainings, so that their common variation cancels.
     means = resample_images(psnr_db, resamples=RESAMPLES, rng=np.random.default_rng(RNG_SEED))
     verdicts = []
-    for contest in contests:
-        # By mean; the order decides who is written as the first, not what is shown.
-        order = sorted(contest.tried, key=lambda c: -_figures(c, trained, seeds).psnr_db)
+    for parameter in compared:
+        # The order affects only how the result is written.
+        order = sorted(parameter.tried, key=lambda c: -_side_figures(c, trained, seeds).psnr_db)
         sides = [
             Side(
                 np.array([[index[t, s] for s in seeds] for t in choice.trials]),
@@ -221,10 +229,10 @@ def judge(
         pairs = differences(psnr_db, sides, image_means=means, rng=rng) if len(sides) > 1 else []
         verdicts.append(
             Verdict(
-                parameter=contest.parameter,
-                sides=tuple(_figures(c, trained, seeds) for c in order),
+                parameter=parameter.parameter,
+                sides=tuple(_side_figures(c, trained, seeds) for c in order),
                 pairs=tuple(pairs),
-                untried=tuple(s.name for s in contest.sides if not s.trials),
+                untried=tuple(s.name for s in parameter.sides if not s.trials),
                 wanted=best,
                 seeds=seeds,
             )
@@ -232,7 +240,9 @@ def judge(
     return verdicts
 
 
-def _figures(choice: SideChoice, trained: Trained, seeds: Sequence[int]) -> SideFigures:
+def _side_figures(
+    choice: SideChoice, trained: TrainingRecords, seeds: Sequence[int]
+) -> SideFigures:
     records = [trained[t, s] for t in choice.trials for s in seeds]
     psnrs = [float(r.psnr_db.mean()) for r in records]
     return SideFigures(
@@ -250,8 +260,8 @@ def _figures(choice: SideChoice, trained: Trained, seeds: Sequence[int]) -> Side
     )
 
 
-def notes_of(verdicts: Iterable[Verdict]) -> list[str]:
-    """Their notes; what is to be said of several parameters is said once."""
+def combined_notes(verdicts: Iterable[Verdict]) -> list[str]:
+    """Returns all notes; a note on several parameters is listed once, with all their names."""
     parameters: dict[str, list[str]] = {}
     for parameter, _, text in (n.partition(": ") for v in verdicts for n in v.notes):
         parameters.setdefault(text, []).append(parameter)

@@ -7,11 +7,11 @@ escaped, or put into a code fence that they cannot close.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from searchae.formatting import format_duration, format_value
+from searchae.report import study_command
 from searchae.study import ERROR, WARM_START, StoredStudy, Summary, TrialRow
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~!#$])")
@@ -40,7 +40,9 @@ def trial_note(
     if row.params:
         parts.append(_parameters(row))
     if row.state in ("complete", "pruned") and not row.outcome:
-        command = _command("train", stored.name, f"--trial {row.number} --out trial-{row.number}")
+        command = study_command(
+            "train", stored.name, f"--trial {row.number} --out trial-{row.number}"
+        )
         parts.append("Train it again, and measure it on the test split:\n\n" + code_block(command))
     return "\n\n".join(parts)
 
@@ -66,9 +68,9 @@ def study_note(summary: Summary, picture: str = "") -> str:
     )
     if summary.best is not None:
         commands = (
-            _command("train", summary.study, "--seeds 5 --out best"),
-            _command("compare", summary.study),
-            _command("report", summary.study, "--out report.html"),
+            study_command("train", summary.study, "--seeds 5 --out best"),
+            study_command("compare", summary.study),
+            study_command("report", summary.study, "--out report.html"),
         )
         what = "Retrain the best, see which choices win, write it all into one file:"
         parts.append(what + "\n\n" + code_block("\n".join(commands)))
@@ -152,7 +154,3 @@ def _parameters(row: TrialRow) -> str:
         f"{escape_markdown(k)} **{escape_markdown(format_value(v))}**"
         for k, v in row.params.items()
     )
-
-
-def _command(command: str, study: str, options: str = "") -> str:
-    return f"searchae {command} --study {shlex.quote(study)} {options}".rstrip()

@@ -45,7 +45,7 @@ def trial_document(
     system_attributes = trial.system_attrs
     fixed_params = system_attributes.get("fixed_params", {})
     hidden = set(hidden_attributes)
-    document: dict[str, Any] = {
+    return {
         "trial_id": trial_id,
         "study_id": study_id,
         "number": trial.number,
@@ -67,14 +67,8 @@ def trial_document(
         "artifacts": _artifacts(study_attributes, f"dashboard:artifacts:{trial_id}:")
         + _artifacts(system_attributes, "artifacts:"),
         "constraints": system_attributes.get("constraints", []),
+        **_result(trial),
     }
-    if trial.values is not None:
-        document["values"] = [_number_or_text(value) for value in trial.values]
-    if trial.datetime_start is not None:
-        document["datetime_start"] = trial.datetime_start.isoformat()
-    if trial.datetime_complete is not None:
-        document["datetime_complete"] = trial.datetime_complete.isoformat()
-    return document
 
 
 def trial_json(document: Mapping[str, Any], intermediate_values: Mapping[int, float]) -> str:
@@ -87,6 +81,18 @@ def trial_json(document: Mapping[str, Any], intermediate_values: Mapping[int, fl
         ]
     )
     return f'{json.dumps(document)[:-1]}, "intermediate_values": [{values}]}}'
+
+
+def _result(trial: FrozenTrial) -> dict[str, Any]:
+    """Returns values and times; keys without a value are left out."""
+    found: dict[str, Any] = {}
+    if trial.values is not None:
+        found["values"] = [_number_or_text(value) for value in trial.values]
+    if trial.datetime_start is not None:
+        found["datetime_start"] = trial.datetime_start.isoformat()
+    if trial.datetime_complete is not None:
+        found["datetime_complete"] = trial.datetime_complete.isoformat()
+    return found
 
 
 def _parameter(name: str, value: Any, distribution: BaseDistribution) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from searchae.report.findings import (
     trial_run,
 )
 from searchae.report.frame import trials, write_csv, write_parquet
-from searchae.report.markup import EMPTY_CELL, HtmlSection, html_plot, html_table
+from searchae.report.markup import EMPTY_CELL, HtmlSection, html_plot, html_table, study_command
 from searchae.report.page import html_document, write_report
 from searchae.report.tensorboard import write_tensorboard
 
@@ -51,6 +51,7 @@ __all__ = [
     "log_axis",
     "log_ticks",
     "losses_plot",
+    "study_command",
     "trial_run",
     "trials",
     "write_csv",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from html import escape
 
 from searchae.formatting import format_count, format_duration, format_value
-from searchae.report.findings import Findings, TrialRun
-from searchae.report.markup import HtmlSection
+from searchae.report.findings import Findings
+from searchae.report.markup import HtmlSection, gain_text, study_command
 
 MIN_TRIALS_FOR_IMPORTANCES = 50
 """With fewer ended trials, the text does not mention importances."""
 
 
-def headline(found: Findings) -> HtmlSection:
+def headline_section(found: Findings) -> HtmlSection:
     """Returns the section with the key figures and the conclusions."""
     s, c = found.summary, found.summary.counts
     best = found.best[0] if found.best else None
@@ -79,9 +78,9 @@ def _conclusions(found: Findings) -> str:
     text += (
         "</p><p><b>Not shown:</b> that it stays the best. Each trial is one seed on the validation "
         f"split, and the best of {len(found.runs):,} such values flatters itself. "
-        f"<code>{escape(command('train', name))} --seeds 5 --out DIR</code> measures it on the "
-        f"test split over seeds; <code>{escape(command('compare', name))}</code> says which "
-        "regularizer, activation and optimizer win, with intervals.</p>"
+        f"<code>{escape(study_command('train', name))} --seeds 5 --out DIR</code> measures it on "
+        f"the test split over seeds; <code>{escape(study_command('compare', name))}</code> says "
+        "which regularizer, activation and optimizer win, with intervals.</p>"
     )
     return text
 
@@ -99,13 +98,3 @@ def _states(found: Findings) -> str:
 
 def _trial_seconds(found: Findings) -> float:
     return sum(r.row.seconds or 0.0 for r in found.runs)
-
-
-def gain_text(run: TrialRun, found: Findings) -> str:
-    """Returns a trial's PSNR minus the baseline's, in dB; never ``-0.00``."""
-    return f"{round(run.psnr_db - found.summary.baseline_db, 2) + 0.0:+.2f}"
-
-
-def command(name: str, study: str) -> str:
-    """Returns a searchae command line for a study, with the study's name quoted."""
-    return f"searchae {name} --study {shlex.quote(study)}"

@@ -1,12 +1,17 @@
-"""HTML for the report's sections, figures and tables. Text arguments are escaped here."""
+"""HTML for the report's sections, figures and tables, and texts that several of them contain.
+
+The functions whose names begin with ``html_`` escape their text arguments.
+"""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from searchae.report.drawing import Plot
+from searchae.report.findings import Findings, TrialRun
 
 EMPTY_CELL = "-"
 """Text of a table cell without a value."""
@@ -77,3 +82,19 @@ def html_table(
     start = f"<thead><tr>{heading}</tr></thead>" if head else ""
     kind = "scroll wrap" if wrap else "scroll"
     return f'<div class="{kind}"><table>{start}<tbody>{lines}</tbody></table></div>'
+
+
+def gain_text(run: TrialRun, found: Findings) -> str:
+    """Returns a trial's PSNR minus the baseline's, in dB; never ``-0.00``."""
+    return f"{round(run.psnr_db - found.summary.baseline_db, 2) + 0.0:+.2f}"
+
+
+def study_command(command: str, study: str, options: str = "") -> str:
+    """Returns a searchae command line for a study.
+
+    Args:
+        command: Such as ``train``.
+        study: The study's name, which is quoted for the shell.
+        options: Further options; empty for none.
+    """
+    return f"searchae {command} --study {shlex.quote(study)} {options}".rstrip()

@@ -6,12 +6,11 @@ from collections import Counter
 from html import escape
 
 from searchae.report.findings import Findings
-from searchae.report.headline import command
-from searchae.report.markup import EMPTY_CELL, HtmlSection, html_table
+from searchae.report.markup import EMPTY_CELL, HtmlSection, html_table, study_command
 from searchae.report.toml import study_toml
 
 
-def provenance(found: Findings) -> HtmlSection:
+def provenance_section(found: Findings) -> HtmlSection:
     """Returns the section with what is needed to run the search again."""
     parts = found.splits
     shape = parts.get("image_shape", [])
@@ -37,7 +36,7 @@ def provenance(found: Findings) -> HtmlSection:
     name = found.summary.study
     body += (
         f"<p>Save the above as <code>studies/{escape(name)}.toml</code>, then:</p>"
-        f"<pre>{escape(command('tune', name))} --trials {found.summary.counts.budget}</pre>"
+        f"<pre>{escape(study_command('tune', name))} --trials {found.summary.counts.budget}</pre>"
     )
     return HtmlSection("provenance", "Where it comes from", body)
 

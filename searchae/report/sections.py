@@ -14,9 +14,16 @@ from html import escape
 from searchae.formatting import format_count, format_duration, format_value
 from searchae.report import figures, parameters
 from searchae.report.findings import Findings, TrialRun
-from searchae.report.headline import command, gain_text, headline
-from searchae.report.markup import EMPTY_CELL, HtmlSection, html_plot, html_table
-from searchae.report.provenance import provenance
+from searchae.report.headline import headline_section
+from searchae.report.markup import (
+    EMPTY_CELL,
+    HtmlSection,
+    gain_text,
+    html_plot,
+    html_table,
+    study_command,
+)
+from searchae.report.provenance import provenance_section
 
 TABLE_ROWS, MAX_ERROR_LENGTH = 10, 200
 
@@ -59,8 +66,8 @@ def comparison_section(found: Findings) -> HtmlSection:
         body = (
             "<p>Not looked into yet. The search tried what looked promising more often, each trial "
             "with one seed, so its trials do not answer this. To train the best of each choice "
-            f"anew and compare them on the test split:</p><pre>{escape(command('compare', name))}"
-            "</pre>"
+            "anew and compare them on the test split:</p>"
+            f"<pre>{escape(study_command('compare', name))}</pre>"
         )
         return HtmlSection("comparison", "Which choice wins", body)
     verdicts = found.comparison["comparisons"]
@@ -85,7 +92,7 @@ def comparison_section(found: Findings) -> HtmlSection:
     body += (
         f'<p class="note">The best trials of each choice, trained anew over the seeds {seeds} and '
         "measured on the test split. The curves and pictures of both sides stand in the page that "
-        f"<code>{escape(command('compare', name))}</code> writes.</p>"
+        f"<code>{escape(study_command('compare', name))}</code> writes.</p>"
     )
     return HtmlSection("comparison", "Which choice wins", body)
 
@@ -114,13 +121,13 @@ def bad_ends_section(found: Findings) -> HtmlSection:
 
 
 SECTIONS: list[Callable[[Findings], HtmlSection | None]] = [
-    headline,
+    headline_section,
     search_section,
     parameters_section,
     best_trials_section,
     comparison_section,
     bad_ends_section,
-    provenance,
+    provenance_section,
 ]
 """In order; a function may return None for no section."""
 

@@ -81,14 +81,7 @@ def retrain_once(
     ended = ""
     try:
         for result in trainer.epochs():
-            state = {"trainer": trainer.state()}
-            if best is None or result.psnr_db > best["psnr_db"]:
-                best = {
-                    "epoch": result.epoch,
-                    "psnr_db": result.psnr_db,
-                    "weights": state["trainer"]["model"],
-                }
-            checkpoints.save({**state, "best": best}, result.epoch)
+            best = _save_checkpoint(trainer, checkpoints, result, best)
             on_epoch(seed, result)
     except DivergedError as e:
         if best is None:
@@ -144,6 +137,17 @@ def reproduction(
         "runtime_differs": differs,
     }
     return {**found, "text": _sentence(found)}
+
+
+def _save_checkpoint(
+    trainer: Trainer, checkpoints: Checkpoints, result: EpochResult, best: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Saves the trainer's state and the best epoch so far; returns the latter."""
+    state = trainer.state()
+    if best is None or result.psnr_db > best["psnr_db"]:
+        best = {"epoch": result.epoch, "psnr_db": result.psnr_db, "weights": state["model"]}
+    checkpoints.save({"trainer": state, "best": best}, result.epoch)
+    return best
 
 
 def _resume(trainer: Trainer, checkpoints: Checkpoints) -> dict[str, Any] | None:

@@ -79,7 +79,7 @@ def run(
     made: Comparison, out: Path | None = None, **told: Any
 ) -> tuple[list[Verdict], list[PlannedTraining]]:
     works: list[PlannedTraining] = []
-    given = {"tell": works.append, "note": lambda text: None, **told}
+    given = {"on_training": works.append, "note": lambda text: None, **told}
     verdicts, _ = made.run(data_dir=home(made.stored) / "data", out=out, **given)
     return verdicts, works
 
@@ -197,11 +197,11 @@ def test_an_interrupted_comparison_goes_on(differing: StoredStudy, tmp_path: Pat
 
     made = contest(differing, tmp_path, by=["optimizer"], epochs=1)
     with pytest.raises(KeyboardInterrupt):
-        run(made, tell=interrupt)
-    assert len(made.library.wanted) - len(made.library.missing()) == 2
+        run(made, on_training=interrupt)
+    assert len(made.store.wanted) - len(made.store.missing()) == 2
     _, works = run(made)
-    assert len(works) == len(made.library.wanted) - 2
-    assert made.library.missing() == []
+    assert len(works) == len(made.store.wanted) - 2
+    assert made.store.missing() == []
 
 
 def test_a_damaged_training_is_done_again(
@@ -225,7 +225,7 @@ def test_another_schedule_is_another_training(
     differing: StoredStudy, judged: tuple[Path, list[Verdict], list[PlannedTraining]]
 ) -> None:
     made = contest(differing, judged[0], by=BOTH, epochs=1)
-    assert made.library.missing() == made.library.wanted
+    assert made.store.missing() == made.store.wanted
     assert made.about()["epochs"] == 1
 
 
@@ -305,11 +305,11 @@ def test_the_best_are_ranked_again_by_their_mean_over_new_seeds(
     made = Reranking(differing, schedule(seeds=3), top=4, artifacts=tmp_path)
     works: list[PlannedTraining] = []
     where = home(differing) / "data"
-    found, document = made.run(data_dir=where, tell=works.append, note=lambda text: None)
+    found, document = made.run(data_dir=where, on_training=works.append, note=lambda text: None)
     assert len(works) == 4 * 3
     assert [r.mean_db for r in found.rows] == sorted((r.mean_db for r in found.rows), reverse=True)
     baseline = differing.baseline_db
-    trained = made.library.train(data_dir=where, tell=works.append, note=lambda text: None)
+    trained = made.store.train(data_dir=where, on_training=works.append, note=lambda text: None)
     assert len(works) == 4 * 3, "they are kept"
     recorded = {t.number: t.value for t in differing.study.get_trials(deepcopy=False)}
     for row in found.rows:

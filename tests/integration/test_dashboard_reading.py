@@ -117,6 +117,7 @@ def test_trials_are_read_as_optuna_reads_them(storage: ResilientStorage, tmp_pat
     ours = quick(storage).get_all_trials(study._study_id)
     assert len(ours) == 8
     assert [repr(t) for t in ours] == [repr(t) for t in theirs]  # repr: NaN is not itself
+    assert quick(storage).trial_ids(study._study_id) == {t.number: t._trial_id for t in theirs}
     pruned = quick(storage).get_all_trials(study._study_id, states=(TrialState.PRUNED,))
     assert [t.number for t in pruned] == [5]
     backend.engine.dispose()

@@ -110,7 +110,7 @@ def test_trials_of_unlike_machines_are_compared_in_float32(
     def compared(precision: str | None) -> set[str]:
         schedule = TrainingSchedule(2, None, None, CPU, None, precision)
         found = Reranking(stored, schedule, top=8, artifacts=folder / "compared")
-        return {plan.precision for plan in found.library._plans.values()}
+        return {plan.precision for plan in found.store._plans.values()}
 
     assert compared(None) == {"fp32"}
     assert compared("bf16") == {"bf16"}

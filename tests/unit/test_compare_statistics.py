@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searchae.compare.statistics import LEVEL, Difference, Side, differences, resample_images
+from searchae.compare.statistics import (
+    CONFIDENCE_LEVEL,
+    Difference,
+    Side,
+    differences,
+    resample_images,
+)
 
 TRIALS, SEEDS, IMAGES = 3, 3, 300
 TRIAL_DB, SEED_DB, RUN_DB, NET_DB, IMAGE_DB = 0.1, 0.05, 0.08, 0.7, 3.0
@@ -100,7 +106,7 @@ def test_an_interval_is_student_s_t_where_only_the_seeds_differ() -> None:
     psnr_db = np.concatenate([np.repeat(20 + by_seed[:, None], 50, 1), np.full((4, 50), 20.0)])
     found = compare(psnr_db, [Side(rows, False), Side(rows + 4, False)], resamples=20_000)[0]
     expected = stats.ttest_1samp(by_seed, 0)
-    low, high = expected.confidence_interval(LEVEL)
+    low, high = expected.confidence_interval(CONFIDENCE_LEVEL)
     assert found.degrees == pytest.approx(3)
     assert found.low_db == pytest.approx(low, abs=0.01)
     assert found.high_db == pytest.approx(high, abs=0.01)

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchae.compare.kept_training import TrainingRecord, shown
+from searchae.compare.kept_training import TrainingRecord, shown_indices
 from searchae.compare.plots import losses_plot, reconstructions_plot
-from searchae.compare.ranking import Ranking, rank
-from searchae.compare.sides import Contest, SideChoice, _contest
-from searchae.compare.verdict import Verdict, judge, notes_of
+from searchae.compare.ranking import Ranking, rank_trials
+from searchae.compare.sides import ParameterSides, SideChoice, _parameter_sides
+from searchae.compare.verdict import Verdict, combined_notes, compare_sides
 from searchae.config.parameters import Parameter
 from searchae.study.summary import TrialRow
 from searchae.training.epoch import EpochResult
@@ -56,8 +56,8 @@ def judged(levels: dict[str, float], *, finished: dict[str, int] | None = None) 
             for k, seed in enumerate(SEEDS):
                 spread = 0.1 * (j - 1) + 0.03 * ((j + k) % 3 - 1)
                 trained[trial, seed] = record(trial, seed, level + spread)
-    contest = Contest("activation", (*sides, SideChoice("gelu", 0, 0, ())))
-    return judge([contest], trained, seeds=SEEDS, best=3)[0]
+    contest = ParameterSides("activation", (*sides, SideChoice("gelu", 0, 0, ())))
+    return compare_sides([contest], trained, seeds=SEEDS, best=3)[0]
 
 
 def test_of_two_the_better_one_is_named_first_wherever_it_stands() -> None:
@@ -95,7 +95,7 @@ def test_one_knows_what_was_not_tried_and_who_had_more_chances() -> None:
 def test_what_holds_of_several_parameters_is_said_once() -> None:
     few, again = (replace(judged({"relu": 20.0, "tanh": 20.0}), wanted=1) for _ in range(2))
     again = replace(again, parameter="optimizer", untried=())
-    notes = notes_of([few, again])
+    notes = combined_notes([few, again])
     assert len([n for n in notes if "intervals are wide" in n]) == 1
     assert any(n.startswith("activation, optimizer: from so few trainings") for n in notes)
     assert "activation: gelu has no trial that ended well" in notes
@@ -115,7 +115,7 @@ def test_a_choice_is_stood_for_by_whole_trials_then_by_those_that_came_furthest(
         replace(row, number=6, psnr_db=40.0, state="failed"),
     ]
     of = Parameter("model.activation", choices=("relu", "tanh"))
-    relu, tanh = _contest(of, rows, 4).sides
+    relu, tanh = _parameter_sides(of, rows, 4).sides
     assert (relu.trials, relu.pruned, relu.eligible) == ((3, 2, 4, 1), 2, 5)
     assert (tanh.trials, tanh.pruned) == ((), 0)
 
@@ -131,16 +131,18 @@ def test_all_of_it_is_json() -> None:
 
 def test_a_curve_that_ended_early_keeps_its_last_value_in_the_mean() -> None:
     trained = {(t, s): record(t, s, 20, epochs=2 if t else 4) for t in (0, 1) for s in SEEDS}
-    contest = Contest(
+    contest = ParameterSides(
         "activation", (SideChoice("relu", 1, 1, (0,)), SideChoice("tanh", 1, 1, (1,)))
     )
-    verdict = judge([contest], trained, seeds=SEEDS, best=1)[0]
+    verdict = compare_sides([contest], trained, seeds=SEEDS, best=1)[0]
     figure = losses_plot(verdict, trained).figure
     by_name = {t.name: list(t.y) for t in figure.data if t.name}
     assert by_name["relu"] == pytest.approx([0.1, 0.05, 0.1 / 3, 0.025])
     assert by_name["tanh"] == pytest.approx([0.1, 0.05])
-    both = Contest("activation", (SideChoice("relu", 2, 2, (0, 1)), SideChoice("tanh", 1, 1, (1,))))
-    verdict = judge([both], trained, seeds=SEEDS, best=2)[0]
+    both = ParameterSides(
+        "activation", (SideChoice("relu", 2, 2, (0, 1)), SideChoice("tanh", 1, 1, (1,)))
+    )
+    verdict = compare_sides([both], trained, seeds=SEEDS, best=2)[0]
     by_name = {t.name: list(t.y) for t in losses_plot(verdict, trained).figure.data if t.name}
     assert by_name["relu"] == pytest.approx([0.1, 0.05, (0.1 / 3 + 0.05) / 2, (0.025 + 0.05) / 2])
 
@@ -149,10 +151,10 @@ def test_the_picture_has_a_row_for_the_originals_and_each_side() -> None:
     import base64
 
     trained = {(t, s): record(t, s, 20) for t in (100, 200) for s in SEEDS}
-    contest = Contest(
+    contest = ParameterSides(
         "activation", (SideChoice("relu", 1, 1, (100,)), SideChoice("tanh", 1, 1, (200,)))
     )
-    verdict = judge([contest], trained, seeds=SEEDS, best=1)[0]
+    verdict = compare_sides([contest], trained, seeds=SEEDS, best=1)[0]
     originals = np.full((8, 1, 4, 4), 50, dtype=np.uint8)
     png = base64.b64decode(reconstructions_plot(verdict, trained, originals))
     levels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
@@ -163,10 +165,10 @@ def test_the_picture_has_a_row_for_the_originals_and_each_side() -> None:
 
 @pytest.mark.parametrize(("count", "places"), [(3, [0, 1, 2]), (8, list(range(8)))])
 def test_of_few_images_all_are_shown(count: int, places: list[int]) -> None:
-    assert shown(count) == places
-    assert shown(1000)[0] == 0
-    assert shown(1000)[-1] == 999
-    assert len(set(shown(1000))) == 8
+    assert shown_indices(count) == places
+    assert shown_indices(1000)[0] == 0
+    assert shown_indices(1000)[-1] == 999
+    assert len(set(shown_indices(1000))) == 8
 
 
 def ranked(searched: dict[int, float], over_seeds: dict[int, list[float]], **how: bool) -> Ranking:
@@ -180,13 +182,13 @@ def ranked(searched: dict[int, float], over_seeds: dict[int, list[float]], **how
         for s, v in zip(SEEDS, vs, strict=True)
     }
     given = {"same_schedule": True, **how}
-    return rank(rows, trained, seeds=SEEDS, baseline_db=10.0, **given)
+    return rank_trials(rows, trained, seeds=SEEDS, baseline_db=10.0, **given)
 
 
 def test_the_search_s_best_may_have_flattered_itself() -> None:
     found = ranked({7: 25.0, 3: 24.8}, {7: [24.0, 24.2, 24.4], 3: [24.6, 24.7, 24.8]})
     assert (found.winner.number, found.winner.searched_rank) == (3, 2)
-    assert found.flattery_db == pytest.approx(0.8)
+    assert found.optimism_db == pytest.approx(0.8)
     assert found.sentence == (
         "trial 3 is the best over 3 new seeds: 24.70 dB; the search's best, trial 7, has 24.20 dB; "
         "the search's 25.00 dB flattered it by 0.80 dB"
@@ -202,7 +204,7 @@ def test_it_may_also_stay_the_best() -> None:
 
 def test_other_epochs_are_not_compared_with_the_search_s() -> None:
     found = ranked({7: 25.0}, {7: [26.0, 26.0, 26.0]}, same_schedule=False)
-    assert found.flattery_db is None
+    assert found.optimism_db is None
     assert found.sentence == "trial 7 stays the best: 26.00 dB over 3 new seeds"
 
 
@@ -213,7 +215,7 @@ def test_the_test_split_has_no_part_in_the_rank() -> None:
     for n, s in [(n, s) for n in (0, 1) for s in SEEDS]:
         made = record(n, s, 25.0 - n)
         trained[n, s] = TrainingRecord(**{**vars(made), "psnr_db": np.full(IMAGES, 10.0 + n)})
-    found = rank(rows, trained, seeds=SEEDS, baseline_db=10.0, same_schedule=True)
+    found = rank_trials(rows, trained, seeds=SEEDS, baseline_db=10.0, same_schedule=True)
     assert found.winner.number == 0
     assert found.test["psnr_db"] == 10.0
 

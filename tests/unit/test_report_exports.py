@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
+import searchae.report
 from searchae.errors import NoStudyError, UserError
 from searchae.report import frame, tensorboard
 from searchae.report.findings import Findings, collect_findings
@@ -67,6 +68,7 @@ def test_a_study_without_trials_has_its_columns(tmp_path: Path) -> None:
 
 
 def test_trials_come_as_rows_in_python(folder: Path, found: Findings) -> None:
+    assert searchae.report.trials is frame.trials
     rows = frame.trials("s", f"sqlite:///{folder}/searchae.db")
     assert rows == frame.rows(found.spec, found.runs)
     assert rows[0]["params_learning_rate"] == found.runs[0].row.params["learning_rate"]
