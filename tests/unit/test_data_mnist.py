@@ -40,7 +40,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(raw: Path) -> RawImages:
-    return mnist.load(DataSpec(name="mnist"), raw.parent.parent, 0, print)
+    return mnist.load_mnist(DataSpec(name="mnist"), raw.parent.parent, 0, print)
 
 
 def fill(raw: Path, *, packed: bool) -> None:
