@@ -152,7 +152,7 @@ def test_a_full_disk_is_told_from_a_missing_network(
 ) -> None:
     publish_svhn(monkeypatch)
 
-    def full(*args: object) -> None:
+    def full(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", full)
