@@ -20,13 +20,8 @@ from searchae.config.schema import ModelParams
 from searchae.errors import UserError
 from searchae.models.builder import build_model
 from searchae.training import kernels
-from searchae.training.fused_forward import (
-    CompiledConvolution,
-    Forward,
-    UpsampledConvolution,
-    fused_forward,
-    uses_compiled,
-)
+from searchae.training.fused_forward import Forward, fused_forward, uses_compiled
+from searchae.training.fused_layers import CompiledConvolution, UpsampledConvolution
 from searchae.training.kernels import build, library
 from searchae.training.kernels.convolution import Convolutions
 from searchae.training.metrics import Metrics, evaluate
