@@ -1,6 +1,7 @@
-"""Every error that searchae raises on purpose, by what the caller can do about it.
+"""The errors that searchae raises on purpose.
 
-A class's docstring says whose turn it is. ``exit_code`` is what the command line returns.
+``UserError`` and its subclasses can be fixed by the user; ``TrainingError`` and its subclasses end
+one trial only. The class attribute ``exit_code`` is the exit status of the command line.
 """
 
 from __future__ import annotations
@@ -10,79 +11,83 @@ from collections.abc import Iterable
 
 
 class SearchaeError(Exception):
-    """The root: catch this to catch everything that searchae raises on purpose."""
+    """Base class of all errors that searchae raises on purpose."""
 
     exit_code = 1
 
 
 class UserError(SearchaeError):
-    """Something that the user typed or wrote is wrong: mend it and run again."""
+    """An option, a file or the environment is wrong: the user has to fix it and run again."""
 
     exit_code = 2
 
 
 class SpecError(UserError):
-    """A study file or an override is wrong. The message lists every fault, a line each."""
+    """A study file or an override is wrong; the message lists all faults, one on each line."""
 
 
 class DataError(UserError):
-    """A data set is missing, cannot be read, or is not what the study was made with."""
+    """A data set is missing, cannot be read, or differs from the one of the study."""
 
 
 class ModelError(UserError):
-    """The model does not fit the images, or cannot be built as described."""
+    """A model cannot be built from its parameters, or does not fit the images."""
 
 
 class StorageError(UserError):
-    """The database cannot be reached, refuses the login, or is not one of searchae's."""
+    """The database cannot be reached, refuses the login, or was not created by searchae."""
 
 
 class NoStudyError(StorageError):
-    """There is no study of that name, or not yet."""
+    """The database has no study of this name (yet)."""
 
 
 class StudyMismatchError(UserError):
-    """A study of that name exists and was made with another spec or other data."""
+    """A study of this name exists, but was created from another study file or other data."""
 
 
 class DeviceError(UserError):
-    """The requested device is not on this machine, or has stopped working."""
+    """The requested device does not exist on this machine, or has failed."""
 
 
 class BundleError(UserError):
-    """A bundle is missing, damaged, or of another kind than what it was given."""
+    """A bundle is missing or damaged, or does not fit the input that it was given."""
 
 
 class ArtifactsError(UserError):
-    """Checkpoints or logs cannot be written: the disk is full, or the folder is not ours."""
+    """Checkpoints or logs cannot be written: the disk is full, or permissions are missing."""
 
 
 class TrainingError(SearchaeError):
-    """A training ended without a usable result; the search goes on without it."""
+    """A training ended without a usable result; the search continues with other trials."""
 
 
 class DivergedError(TrainingError):
-    """The loss or a weight became NaN or infinite."""
+    """The loss, the PSNR or a weight became NaN or infinite."""
 
 
 class DeadError(DivergedError):
-    """A layer is flat, and the same for every image, and what lies before it stands still."""
+    """The net can no longer learn: a layer's output is constant and passes no gradient."""
 
 
 class OutOfMemoryError(TrainingError):
-    """The trial did not fit into the memory of its device."""
+    """A trial did not fit into the memory of its device."""
 
 
 class LeaseLostError(SearchaeError):
-    """Another worker has taken this trial over; drop it quietly."""
+    """The trial was given to another worker; this one has to stop it without a result."""
 
 
 class StudyStoppedError(SearchaeError):
-    """The study was stopped early because a trial met a bug; the message has its traceback."""
+    """The study was stopped because a trial failed by a bug; the message has the traceback."""
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:
-    """Lists the valid names and, where one is close to ``name``, proposes it.
+    """Lists valid names, and suggests the one that is most similar to an unknown name.
+
+    Args:
+        name: The unknown name.
+        valid: The valid names.
 
     Returns:
         For example ``"did you mean 'adam'? Valid: adam, rmsprop, sgd"``.

@@ -1,7 +1,8 @@
-"""Random seeds derived from a study's seed: the only place where this is done.
+"""Random seeds derived from the seed of a study or a training.
 
-Nothing random depends on a process, a machine or what ran before. The three derivations differ
-for historical reasons and must stay as they are: another formula would change every result.
+No random number depends on a process, a machine or what ran before. The three derivations differ
+for historical reasons and must stay as they are: another formula would change every result. Drawn
+data sets use numpy's ``SeedSequence`` instead, see ``data/house_numbers.py``.
 """
 
 from __future__ import annotations

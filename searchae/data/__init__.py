@@ -1,4 +1,7 @@
-"""Images as uint8 tensors (N, C, H, W) in fixed, hashed splits; one file a source."""
+"""Data sets as uint8 tensors (N, C, H, W) in reproducible splits, identified by a hash.
+
+``splits`` makes and hashes the splits, ``sources`` lists the sources; each has a module.
+"""
 
 from searchae.data.decoded_cache import find_decoded, keep_decoded
 from searchae.data.npz import as_images

@@ -1,4 +1,4 @@
-"""``csv``: an image a row, as MNIST is often passed around."""
+"""``csv``: one image in each row, a common format of MNIST."""
 
 from __future__ import annotations
 
@@ -22,17 +22,22 @@ _BLOCK_BYTES = 4 << 20
 _ZERO, _COMMA, _NEWLINE = b"0,\n"
 
 
-def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) -> RawImages:
-    """Reads rows of a label and H * W grey values from 0 to 255, or of the values alone.
+def load_csv(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback) -> RawImages:
+    """Loads rows of H * H grey values from 0 to 255, each with or without a label before them.
 
-    Images are square. A header row is skipped; a name that ends in ``.gz`` is decompressed.
-    Labels are not read.
+    Images are square. A header row is skipped, files named ``*.gz`` are decompressed, and labels
+    are ignored.
+
+    Args:
+        spec: ``path`` and ``test_path`` are the files.
+        data_dir: The data folder.
+        progress: Called before each file is read.
 
     Returns:
-        uint8 of shape (N, 1, H, H).
+        uint8 (N, 1, H, H).
 
     Raises:
-        DataError: With the file, the line's number and what was found there.
+        DataError: A file is missing, damaged or has an invalid value; the message has its line.
     """
     train = find_data_file(spec.path or "", data_dir=data_dir, key="data.path")
     if spec.test_path is None:
@@ -42,14 +47,14 @@ def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) 
 
 
 def read(path: Path, *, progress: ProgressCallback) -> Images:
-    """Reads one file; see ``load``."""
+    """Reads one file; see ``load_csv``."""
     progress(f"csv: reading {path}")
     table = None
     parts = []
     with disk_errors("cannot read", path), _opened(path) as file:
         for line, block in _blocks(file, path):
             if table is None:
-                table, block, line = _begin(path, block, line)  # noqa: PLW2901 - the header is off
+                table, block, line = _begin(path, block, line)  # noqa: PLW2901  # header removed
             parts.append(table.pixels(block, line))
     images = np.concatenate(parts) if parts else np.empty((0, 1), np.uint8)
     if table is None or len(images) == 0:
@@ -62,7 +67,7 @@ def _opened(path: Path) -> BinaryIO:
 
 
 def _blocks(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields the number of a block's first line (from 1) and some whole lines."""
+    """Yields blocks of whole lines, each with the number of its first line, from 1."""
     line, rest = 1, b""
     while True:
         try:
@@ -84,10 +89,10 @@ def _blocks(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _begin(path: Path, block: bytes, line: int) -> tuple[_Table, bytes, int]:
-    """Learns a file's layout from its first line.
+    """Finds a file's layout from its first line.
 
     Returns:
-        The layout, and the block and its line number without blank lines and header.
+        The layout; the block without leading blank lines and header; its first line's number.
     """
     text = block.removeprefix(b"\xef\xbb\xbf")
     body = text.lstrip()
@@ -98,7 +103,7 @@ def _begin(path: Path, block: bytes, line: int) -> tuple[_Table, bytes, int]:
 
 
 def _is_header(line: bytes) -> bool:
-    """Whether a line names columns: several are no numbers, or they count 0, 1, 2 beyond 255."""
+    """Whether a line is a header: several cells are not numbers, or they count up beyond 255."""
     values = [_number(cell) for cell in line.split(b",")]
     tail = values[1:]
     counted = len(tail) > 256 and tail in (list(range(len(tail))), list(range(1, len(tail) + 1)))
@@ -107,7 +112,7 @@ def _is_header(line: bytes) -> bool:
 
 @dataclass(frozen=True)
 class _Table:
-    """How a file is laid out."""
+    """A file's layout; ``line`` is the number of its first row."""
 
     path: Path
     columns: int
@@ -126,13 +131,13 @@ class _Table:
 
     @property
     def side_px(self) -> int:
-        """0 where the columns do not make a square."""
+        """Side of the images in pixels; 0 if the columns do not make a square."""
         pixels = self.columns - self.labelled
         side = math.isqrt(pixels)
         return side if side * side == pixels else 0
 
     def pixels(self, block: bytes, line: int) -> npt.NDArray[np.uint8]:
-        """Parses whole lines: uint8 (rows, pixels). ``line`` is the number of the first."""
+        """Parses whole lines to uint8 (rows, pixels); ``line`` is the number of the first."""
         table = _parsed(block, self.columns)
         if table is None:
             rows = enumerate(block.split(b"\n"), start=line)
@@ -141,7 +146,7 @@ class _Table:
         return table[:, 1:] if self.labelled else table
 
     def _row(self, text: bytes, line: int) -> list[int]:
-        """One row that is written in an unusual way, or wrong."""
+        """Parses one row that ``_parsed`` does not support; raises an error if it is invalid."""
         cells = text.split(b",")
         if len(cells) != self.columns:
             raise DataError(
@@ -170,10 +175,10 @@ def _number(cell: bytes) -> float | None:
 
 
 def _parsed(block: bytes, columns: int) -> npt.NDArray[np.uint8] | None:
-    """Parses lines of plain digits and commas, all at once.
+    """Parses lines of digits and commas only, all at once, which is fast.
 
     Returns:
-        uint8 (rows, columns); None where anything is not as plain as that.
+        uint8 (rows, columns); None if the block contains anything else or an invalid value.
     """
     text = np.frombuffer(block, np.uint8)
     ends = np.flatnonzero((text == _COMMA) | (text == _NEWLINE))

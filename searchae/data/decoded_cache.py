@@ -1,7 +1,7 @@
-"""Training images that a search has decoded, kept so that its workers map them into memory.
+"""A cache of decoded images that a search writes and its workers map into memory.
 
-All workers of a machine then share one copy, the kernel's, and none decodes a file again. The test
-split is not kept: no worker reads it.
+The workers of a machine share one copy in the operating system's page cache, and none of them has
+to decode the files again. The test split is not cached, since workers do not use it.
 """
 
 from __future__ import annotations
@@ -23,17 +23,22 @@ logger = logging.getLogger(__name__)
 
 FOLDER = "decoded"
 KEPT = 4
-"""Studies whose images are kept; those of older ones are removed."""
+"""How many data sets the cache keeps; older ones are removed."""
 
 _PARTS = ("train", "validation")
 _SUMS = "sha256.json"
 
 
 def keep_decoded(splits: Splits, data_dir: Path) -> bool:
-    """Writes the training and validation images below the data folder, under their hash.
+    """Writes the training and validation images to the cache, under their hash.
+
+    Args:
+        splits: The images.
+        data_dir: The data folder, which contains the cache.
 
     Returns:
-        Whether they lie there; they need not, as on a read-only disk: then each worker decodes.
+        Whether they are in the cache now. If not, for example on a read-only disk, each worker
+        decodes the images itself.
     """
     home = data_dir / FOLDER / splits.hash
     if home.is_dir():
@@ -56,15 +61,15 @@ def keep_decoded(splits: Splits, data_dir: Path) -> bool:
 
 
 def find_decoded(hash_: str, data_dir: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Maps the images of a study into memory.
+    """Maps cached images into memory.
 
     Args:
-        hash_: Of the study's images, all splits.
-        data_dir: As for ``keep``.
+        hash_: ``Splits.hash`` of the data set.
+        data_dir: The data folder, which contains the cache.
 
     Returns:
-        Training and validation images, uint8 (N, C, H, W) with the channels last in memory,
-        copied where they are written to; None if they are not there, or not whole.
+        Training and validation images, uint8 (N, C, H, W), channels last in memory. Writing to
+        them does not change the cache (copy-on-write). None if they are not cached, or damaged.
     """
     home = data_dir / FOLDER / hash_
     try:
@@ -79,7 +84,7 @@ def find_decoded(hash_: str, data_dir: Path) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _write(path: Path, images: torch.Tensor) -> str:
-    # The channels last: convolutions want them so, and then no trial makes a copy.
+    # Channels last, as convolutions need them: then no trial has to copy them.
     rows = images.permute(0, 2, 3, 1).contiguous().numpy()
     np.save(path, rows)
     return hashlib.sha256(rows.data).hexdigest()

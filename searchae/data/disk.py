@@ -1,4 +1,4 @@
-"""The data folder: finding files, one writer at a time, no half-written file, clear errors."""
+"""The data folder: finding files, locking, and errors of the disk in a user's words."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from searchae.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_ADVICE = {
+_EXPLANATIONS = {
     errno.ENOSPC: "the disk is full; free some space, or choose another folder with --data-dir",
     errno.EDQUOT: "your disk quota is used up; free some space, or choose another --data-dir",
     errno.EACCES: "permission denied; make it accessible, or choose another folder with --data-dir",
@@ -25,21 +25,21 @@ _ADVICE = {
     errno.EEXIST: "it is a file, not a folder; choose another --data-dir",
     errno.EISDIR: "it is a folder, not a file; move it away",
 }
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
+_LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
 def is_disk_error(error: BaseException) -> bool:
-    """Whether an error is about the local disk, not about a network or a file's contents."""
-    return isinstance(error, OSError) and error.errno in _ADVICE
+    """Whether an error comes from the local disk, not from a network or a file's contents."""
+    return isinstance(error, OSError) and error.errno in _EXPLANATIONS
 
 
 @contextmanager
 def disk_errors(action: str, path: Path) -> Iterator[None]:
-    """Turns an ``OSError`` of the block into a ``DataError``.
+    """Converts an ``OSError`` in the block to a ``DataError``.
 
     Args:
-        action: What was attempted, such as ``"cannot write to"``.
-        path: What the sentence goes on with.
+        action: The beginning of the message, such as ``"cannot write to"``.
+        path: The file or folder, which follows it.
 
     Raises:
         DataError: With the path, the reason and what to do.
@@ -51,8 +51,14 @@ def disk_errors(action: str, path: Path) -> Iterator[None]:
 
 
 def disk_fault(action: str, path: Path, error: OSError) -> DataError:
-    """The ``DataError`` that ``disk_errors`` raises for an ``OSError``."""
-    reason = _ADVICE.get(error.errno or 0, error.strerror or str(error))
+    """Makes the ``DataError`` that ``disk_errors`` raises for an ``OSError``.
+
+    Args:
+        action: See ``disk_errors``.
+        path: See ``disk_errors``.
+        error: The operating system's error.
+    """
+    reason = _EXPLANATIONS.get(error.errno or 0, error.strerror or str(error))
     return DataError(f"{action} {path}: {reason}")
 
 
@@ -60,13 +66,13 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
     """Finds a file or folder that a study names.
 
     Args:
-        path: Absolute, or relative to the current folder or, if it is not there, to ``data_dir``;
-            a leading ``~`` is the home folder.
+        path: An absolute path, or one relative to the current folder or else to ``data_dir``; a
+            leading ``~`` is the home folder.
         data_dir: The data folder.
-        key: Where the path was given, for the error.
+        key: The key in the study file that holds the path, for the message.
 
     Raises:
-        DataError: It is in neither place; both are named.
+        DataError: Nothing is there; the message names the places.
     """
     given = Path(path).expanduser()
     places = [given] if given.is_absolute() else [Path.cwd() / given, data_dir / given]
@@ -82,16 +88,16 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
 def exclusive_preparation(
     name: str, *, data_dir: Path, progress: ProgressCallback
 ) -> Iterator[bool]:
-    """Lets one process (and one thread) at a time into the block, on this data folder.
+    """Holds an exclusive lock in the data folder during the block.
 
     Args:
-        name: Blocks of different names do not exclude each other.
-        data_dir: Created where missing; a hidden lock file is left in it.
-        progress: Told when there is somebody to wait for.
+        name: The lock's name; different names do not exclude each other.
+        data_dir: The data folder; created if needed. A hidden lock file stays in it.
+        progress: Called if another process holds the lock, before waiting for it.
 
     Yields:
-        Whether the lock is held; False on a file system without locks, where the caller must
-        do with atomic writes.
+        Whether the lock is held: false on a file system without locks, where callers have to rely
+        on atomic writes.
 
     Raises:
         DataError: The folder cannot be created or written to.
@@ -101,11 +107,11 @@ def exclusive_preparation(
         lock = (data_dir / f".{name}.lock").open("ab")
     with lock:
         with disk_errors("cannot lock", Path(lock.name)):
-            held = _locked(lock, name=name, progress=progress)
+            held = _lock(lock, name=name, progress=progress)
         yield held
 
 
-def _locked(lock: IO[bytes], *, name: str, progress: ProgressCallback) -> bool:
+def _lock(lock: IO[bytes], *, name: str, progress: ProgressCallback) -> bool:
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -113,7 +119,7 @@ def _locked(lock: IO[bytes], *, name: str, progress: ProgressCallback) -> bool:
             progress(f"{name}: waiting for another process that prepares the same data")
             fcntl.flock(lock, fcntl.LOCK_EX)
     except OSError as e:
-        if e.errno not in _NO_LOCKS:
+        if e.errno not in _LOCKS_UNSUPPORTED:
             raise
         logger.warning("%s: this file system has no locks (%s)", lock.name, e.strerror)
         return False

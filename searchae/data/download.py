@@ -1,4 +1,4 @@
-"""Published data sets: fetched whole or not at all, by one process at a time, then checked."""
+"""Downloads of published data sets: complete or not at all, by one process at a time, verified."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _TIMEOUT_S = 60.0
 
 @dataclass(frozen=True)
 class Download:
-    """One published data set.
+    """A published data set and how to download it.
 
     Attributes:
         name: As in a study file.
         home: Address of its public page.
-        size_mb: What a full download transfers, in 10^6 bytes.
-        files: What must be there, relative to the data folder.
-        by_hand: What a user without a network is to put there instead of a download.
-        run: Called with an empty folder, the data folder and the missing files; leaves these in
-            the empty folder, under the same relative paths.
-        gzipped: ``NAME.gz`` will do in the place of ``NAME``.
+        size_mb: Size of a full download in MB (10^6 bytes).
+        files: The files that it consists of, relative to the data folder.
+        by_hand: The files that a user without a network has to put into the data folder.
+        run: Downloads; called with an empty folder, the data folder and the missing files, which it
+            must leave in the empty folder under the same relative paths.
+        gzipped: Whether ``NAME.gz`` may stand in for ``NAME``.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Download:
     gzipped: bool = False
 
     def missing(self, data_dir: Path) -> tuple[str, ...]:
-        """The files that are not there."""
+        """Returns the files that are not in the data folder."""
         suffixes = ("", ".gz") if self.gzipped else ("",)
         return tuple(
             f for f in self.files if not any((data_dir / f"{f}{s}").is_file() for s in suffixes)
@@ -50,13 +50,18 @@ class Download:
 
 
 def fetch(download: Download, *, data_dir: Path, progress: ProgressCallback) -> None:
-    """Fetches what is missing of a data set; does nothing where nothing is.
+    """Downloads the missing files of a data set, if any.
 
-    Files arrive in a folder of their own and are moved when all are there, so that neither a
-    broken connection nor a second process leaves half a file under its name.
+    Files are downloaded to a temporary folder and moved when all are complete, so that a broken
+    connection or a second process never leaves an incomplete file under its name.
+
+    Args:
+        download: The data set.
+        data_dir: The data folder.
+        progress: Called before a download starts.
 
     Raises:
-        DataError: No network, a full disk, or a folder that cannot be written to.
+        DataError: The download failed, the disk is full, or the folder cannot be written to.
     """
     if not download.missing(data_dir):
         return
@@ -89,15 +94,15 @@ def _run(
             f"(up to {download.size_mb} MB) from {download.home}"
         )
     try:
-        with _impatient():
+        with _socket_timeout():
             download.run(staging, data_dir, missing)
     except (OSError, RuntimeError, HTTPException) as e:
         if isinstance(e, OSError) and is_disk_error(e):
             raise disk_fault("cannot write to the data folder", data_dir, e) from e
-        raise DataError(_offline(download, missing, data_dir=data_dir, error=e)) from e
+        raise DataError(_download_failed(download, missing, data_dir=data_dir, error=e)) from e
 
 
-def _offline(
+def _download_failed(
     download: Download, missing: tuple[str, ...], *, data_dir: Path, error: Exception
 ) -> str:
     reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
@@ -117,7 +122,13 @@ def _listed(names: tuple[str, ...]) -> str:
 
 @contextmanager
 def _staging(name: str, data_dir: Path, *, sweep: bool) -> Iterator[Path]:
-    """An empty folder on the same disk; ``sweep`` removes those of killed processes first."""
+    """Yields a temporary folder on the data folder's disk.
+
+    Args:
+        name: The data set's name.
+        data_dir: The data folder.
+        sweep: Whether to remove those of killed processes first, which needs the lock.
+    """
     prefix, suffix = f".{name}-", ".part"
     if sweep:
         for stale in data_dir.glob(f"{prefix}*{suffix}"):
@@ -131,7 +142,7 @@ def _staging(name: str, data_dir: Path, *, sweep: bool) -> Iterator[Path]:
 
 
 def _install(staging: Path, data_dir: Path) -> None:
-    """Moves all but archives into place; what is there already stays."""
+    """Moves files into place, except archives and files that exist there already."""
     for file in sorted(staging.rglob("*")):
         target = data_dir / file.relative_to(staging)
         if file.is_file() and file.suffix != ".gz" and not target.exists():
@@ -140,8 +151,8 @@ def _install(staging: Path, data_dir: Path) -> None:
 
 
 @contextmanager
-def _impatient() -> Iterator[None]:
-    """Gives up on a server that is silent; torchvision sets no timeout of its own."""
+def _socket_timeout() -> Iterator[None]:
+    """Sets a timeout for the block's connections; torchvision sets none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(_TIMEOUT_S)
     try:
@@ -151,10 +162,14 @@ def _impatient() -> Iterator[None]:
 
 
 def check_published(checksums: Mapping[Path, str], *, home: str) -> None:
-    """Compares files with the checksums (MD5, hexadecimal) that they were published with.
+    """Compares files with their published checksums.
+
+    Args:
+        checksums: File -> MD5 in hexadecimal.
+        home: Address of the data set's page, for the message.
 
     Raises:
-        DataError: Naming the first file that differs.
+        DataError: A file differs or cannot be read.
     """
     from torchvision.datasets.utils import check_integrity
 
@@ -166,13 +181,13 @@ def check_published(checksums: Mapping[Path, str], *, home: str) -> None:
 
 
 def damaged(path: Path, found: object) -> DataError:
-    """A file that cannot be what its name says: ``found`` tells why."""
+    """Makes the error for a file with invalid content; ``found`` says what was found."""
     size = f" ({path.stat().st_size:,} bytes)" if path.is_file() else ""
     return DataError(f"{path}{size} is damaged: {found}; delete it and run again")
 
 
 def not_published(path: Path, *, home: str) -> DataError:
-    """A file whose checksum is not the published one."""
+    """Makes the error for a file whose checksum is not the published one."""
     size = f"{path.stat().st_size:,} bytes" if path.is_file() else "not a file"
     return DataError(
         f"{path} ({size}) is damaged or another file: its checksum is not that of the file from "

@@ -1,8 +1,8 @@
-"""Draws digits as they look on photographs of house numbers: ``house-numbers``' generator.
+"""Draws digits that resemble photographs of house numbers, for the source ``house-numbers``.
 
-Only additions, multiplications, divisions, rounding and uniform random numbers are used on the
-way from a glyph to a pixel. IEEE arithmetic fixes these to the bit, while sines, exponentials,
-sums and matrix products differ between processors; so the bytes do not.
+From glyph to pixel, only additions, multiplications, divisions, rounding and uniform random numbers
+are used, whose results IEEE 754 defines to the bit. Sines, exponentials, sums and matrix products
+differ between processors. The images are therefore the same on every machine.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
 Floats = npt.NDArray[Any]
-"""float32 throughout; numpy's stubs lose that on the way."""
+"""float32; numpy's type stubs cannot express that for all operations used here."""
 
 SIDE_PX = 32
 _CANVAS_PX = 64
@@ -26,28 +26,28 @@ _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def draw_digits(rng: np.random.Generator, count: int) -> npt.NDArray[np.uint8]:
-    """Draws ``count`` images, each with a digit in the middle and often a cut-off one beside it.
+    """Draws images, each with a digit in the middle and often a cropped one beside it.
 
     Args:
-        rng: The only source of chance: the same state gives the same images.
-        count: How many.
+        rng: The random generator; the same state gives the same images.
+        count: The number of images.
 
     Returns:
-        uint8 of shape (count, 3, 32, 32), RGB.
+        uint8 (count, 3, 32, 32), RGB.
     """
-    ink = _ink(rng, count)
+    coverage = _coverage(rng, count)
     image = _background(rng, count)
-    image, colour = _shaded(rng, image, ink), _ink_colour(rng, image)
-    image += ink[:, None] * (colour - image)
-    image = _blurred(_lit(rng, image), levels=rng.integers(0, 7, count))
-    image = _noisy(rng, image)
+    image, colour = _add_shadow(rng, image, coverage), _digit_colour(rng, image)
+    image += coverage[:, None] * (colour - image)
+    image = _blur(_add_lighting(rng, image), levels=rng.integers(0, 7, count))
+    image = _add_sensor_noise(rng, image)
     pixels: npt.NDArray[np.uint8] = np.rint(np.clip(image, 0.0, 255.0)).astype(np.uint8)
     return pixels
 
 
 @lru_cache(maxsize=1)
 def _glyphs() -> Floats:
-    """Every digit in every stroke: float32 (strokes * 10, 64, 64) in [0, 1], blank at the rim."""
+    """Returns all digits in all strokes, float32 (strokes * 10, 64, 64) in [0, 1]."""
     font = ImageFont.load_default(size=_GLYPH_PX * 1.4)
     masks = []
     for stroke in _STROKES:
@@ -65,27 +65,27 @@ def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> 
     return np.float32(low) + rng.random(shape, np.float32) * np.float32(high - low)
 
 
-def _happens(rng: np.random.Generator, probability: float, count: int) -> Floats:
-    """1 where it happens, 0 elsewhere: float32 (count, 1, 1)."""
+def _bernoulli(rng: np.random.Generator, probability: float, count: int) -> Floats:
+    """Returns 1 with a probability and 0 otherwise, float32 (count, 1, 1)."""
     return (rng.random((count, 1, 1)) < probability).astype(np.float32)
 
 
-def _pixels() -> tuple[Floats, Floats]:
-    """Columns (1, 1, 32) and rows (1, 32, 1), counted from the image's centre."""
+def _pixel_grid() -> tuple[Floats, Floats]:
+    """Returns x (1, 1, 32) and y (1, 32, 1) in pixels from the image's centre."""
     line = np.arange(SIDE_PX, dtype=np.float32) - np.float32((SIDE_PX - 1) / 2)
     return line[None, None, :], line[None, :, None]
 
 
-def _turn(rng: np.random.Generator, count: int, largest: float) -> tuple[Floats, Floats]:
-    """Cosines and sines of random angles, from t = tan(angle / 2), without a transcendental."""
+def _random_rotation(rng: np.random.Generator, count: int, largest: float) -> tuple[Floats, Floats]:
+    """Returns cosines and sines of random angles, from t = tan(angle / 2) up to ``largest``."""
     t = _uniform(rng, -largest, largest, count, 1, 1)
     return (1 - t * t) / (1 + t * t), 2 * t / (1 + t * t)
 
 
-def _ink(rng: np.random.Generator, count: int) -> Floats:
-    """How much digit there is on each pixel: float32 (count, 32, 32) in [0, 1]."""
-    x, y = _pixels()
-    cos, sin = _turn(rng, count, 0.14)
+def _coverage(rng: np.random.Generator, count: int) -> Floats:
+    """Draws the share of each pixel that digits cover, float32 (count, 32, 32) in [0, 1]."""
+    x, y = _pixel_grid()
+    cos, sin = _random_rotation(rng, count, 0.14)
     x = x - _uniform(rng, -2.5, 2.5, count, 1, 1)
     y = y - _uniform(rng, -2.5, 2.5, count, 1, 1)
     height = _uniform(rng, 17, 33, count, 1, 1)
@@ -95,16 +95,16 @@ def _ink(rng: np.random.Generator, count: int) -> Floats:
     u = u + v * _uniform(rng, -0.12, 0.22, count, 1, 1)
     stroke = rng.integers(0, len(_STROKES), count)
     gap = _uniform(rng, 0.85, 1.25, count, 1, 1) * np.float32(_ADVANCE_PX)
-    ink = _sampled(stroke * 10 + rng.integers(0, 10, count), u=u, v=v)
+    coverage = _sample_glyphs(stroke * 10 + rng.integers(0, 10, count), u=u, v=v)
     for side in (-1, 1):
         glyph = stroke * 10 + rng.integers(0, 10, count)
-        present = _happens(rng, 0.6, count)
-        ink = np.maximum(ink, present * _sampled(glyph, u=u - side * gap, v=v))
-    return ink
+        present = _bernoulli(rng, 0.6, count)
+        coverage = np.maximum(coverage, present * _sample_glyphs(glyph, u=u - side * gap, v=v))
+    return coverage
 
 
-def _sampled(glyph: npt.NDArray[np.int64], *, u: Floats, v: Floats) -> Floats:
-    """The glyphs at the points (u, v) in glyph pixels from the centre, bilinearly."""
+def _sample_glyphs(glyph: npt.NDArray[np.int64], *, u: Floats, v: Floats) -> Floats:
+    """Samples glyphs bilinearly at the points (u, v), in glyph pixels from the centre."""
     limit = np.float32(_CANVAS_PX - 1.01)
     u = np.clip(u + np.float32(_CANVAS_PX / 2), 0, limit)
     v = np.clip(v + np.float32(_CANVAS_PX / 2), 0, limit)
@@ -115,12 +115,12 @@ def _sampled(glyph: npt.NDArray[np.int64], *, u: Floats, v: Floats) -> Floats:
     upper = flat[at] * (1 - u) + flat[at + 1] * u
     at += _CANVAS_PX
     lower = flat[at] * (1 - u) + flat[at + 1] * u
-    ink: Floats = upper * (1 - v) + lower * v
-    return ink
+    coverage: Floats = upper * (1 - v) + lower * v
+    return coverage
 
 
 def _colour(rng: np.random.Generator, count: int, *, low: float, high: float) -> Floats:
-    """A colour an image, mostly near grey: float32 (count, 3, 1, 1)."""
+    """Draws one colour for each image, mostly near grey, float32 (count, 3, 1, 1)."""
     luma = _uniform(rng, low, high, count, 1, 1, 1)
     vivid = _uniform(rng, 0, 1, count, 1, 1, 1)
     colour: Floats = luma + _uniform(rng, -60, 60, count, 3, 1, 1) * vivid * vivid * vivid
@@ -128,30 +128,30 @@ def _colour(rng: np.random.Generator, count: int, *, low: float, high: float) ->
 
 
 def _background(rng: np.random.Generator, count: int) -> Floats:
-    """A wall, a door's edge or a plate, with stains: float32 (count, 3, 32, 32) in about 0..255."""
-    x, y = _pixels()
+    """Draws backgrounds with edges and blotches, float32 (count, 3, 32, 32), about 0 to 255."""
+    x, y = _pixel_grid()
     image = np.broadcast_to(
         _colour(rng, count, low=35, high=215), (count, 3, SIDE_PX, SIDE_PX)
     ).copy()
     for probability, farthest in ((0.35, 16.0), (0.2, 12.0)):
-        cos, sin = _turn(rng, count, 1.0)
+        cos, sin = _random_rotation(rng, count, 1.0)
         edge = cos * x + sin * y - _uniform(rng, 3, farthest, count, 1, 1)
-        beyond = np.clip(edge + np.float32(0.5), 0, 1) * _happens(rng, probability, count)
+        beyond = np.clip(edge + np.float32(0.5), 0, 1) * _bernoulli(rng, probability, count)
         step = _colour(rng, count, low=-55, high=55)
         image += beyond[:, None] * step
-    return image + _stains(rng, count)
+    return image + _blotches(rng, count)
 
 
-def _stains(rng: np.random.Generator, count: int) -> Floats:
-    """Smooth blotches: a coarse random grid, stretched bilinearly over the image."""
+def _blotches(rng: np.random.Generator, count: int) -> Floats:
+    """Draws smooth blotches: a coarse random grid, stretched bilinearly over the image."""
     cells = 6
     strength = _uniform(rng, 0, 22, count, 1, 1, 1)
     grey = _uniform(rng, -1, 1, count, 1, cells, cells)
     tint = _uniform(rng, -0.25, 0.25, count, 3, cells, cells)
-    return _stretched(_stretched(strength * (grey + tint)).swapaxes(2, 3)).swapaxes(2, 3)
+    return _stretch(_stretch(strength * (grey + tint)).swapaxes(2, 3)).swapaxes(2, 3)
 
 
-def _stretched(grid: Floats) -> Floats:
+def _stretch(grid: Floats) -> Floats:
     """Stretches the last axis to 32 samples, linearly."""
     place = np.arange(SIDE_PX, dtype=np.float32) * np.float32((grid.shape[-1] - 1) / SIDE_PX)
     left = place.astype(np.int64)
@@ -160,8 +160,8 @@ def _stretched(grid: Floats) -> Floats:
     return stretched
 
 
-def _ink_colour(rng: np.random.Generator, image: Floats) -> Floats:
-    """A colour that differs from the background's middle: float32 (count, 3, 1, 1)."""
+def _digit_colour(rng: np.random.Generator, image: Floats) -> Floats:
+    """Draws colours that differ from the centre of the background, float32 (count, 3, 1, 1)."""
     count = len(image)
     middle = image[:, :, SIDE_PX // 2, SIDE_PX // 2][:, :, None, None]
     luma = sum(middle[:, c : c + 1] * _LUMA[c] for c in range(3))
@@ -174,24 +174,24 @@ def _ink_colour(rng: np.random.Generator, image: Floats) -> Floats:
     return colour
 
 
-def _shaded(rng: np.random.Generator, image: Floats, ink: Floats) -> Floats:
-    """Lets some digits throw a shadow, one or two pixels down and to one side."""
+def _add_shadow(rng: np.random.Generator, image: Floats, coverage: Floats) -> Floats:
+    """Adds to some images the digits' shadow, one or two pixels down and to one side."""
     count = len(image)
-    shadow = np.zeros_like(ink)
+    shadow = np.zeros_like(coverage)
     way = rng.integers(0, 4, count)
     for i, (down, right) in enumerate(((1, 1), (1, -1), (2, 1), (1, 2))):
         chosen = way == i
-        beyond = np.pad(ink[chosen], ((0, 0), (down, 0), (2, 2)))
+        beyond = np.pad(coverage[chosen], ((0, 0), (down, 0), (2, 2)))
         shadow[chosen] = beyond[:, :SIDE_PX, 2 - right : 2 - right + SIDE_PX]
-    depth = _happens(rng, 0.35, count) * _uniform(rng, 0.15, 0.6, count, 1, 1)
+    depth = _bernoulli(rng, 0.35, count) * _uniform(rng, 0.15, 0.6, count, 1, 1)
     shaded: Floats = image * (1 - depth * shadow)[:, None]
     return shaded
 
 
-def _lit(rng: np.random.Generator, image: Floats) -> Floats:
-    """Light that falls off across the image, and the exposure."""
+def _add_lighting(rng: np.random.Generator, image: Floats) -> Floats:
+    """Multiplies by a random exposure and a random linear gradient of light."""
     count = len(image)
-    x, y = _pixels()
+    x, y = _pixel_grid()
     slope_x = _uniform(rng, -0.014, 0.014, count, 1, 1)
     slope_y = _uniform(rng, -0.014, 0.014, count, 1, 1)
     light = _uniform(rng, 0.7, 1.1, count, 1, 1) + slope_x * x + slope_y * y
@@ -199,7 +199,7 @@ def _lit(rng: np.random.Generator, image: Floats) -> Floats:
     return lit
 
 
-def _blurred(image: Floats, *, levels: npt.NDArray[np.int64]) -> Floats:
+def _blur(image: Floats, *, levels: npt.NDArray[np.int64]) -> Floats:
     """Blurs image i ``levels[i]`` times with (1, 2, 1) / 4 along both axes."""
     for level in range(1, int(levels.max(initial=0)) + 1):
         chosen = levels >= level
@@ -210,8 +210,8 @@ def _blurred(image: Floats, *, levels: npt.NDArray[np.int64]) -> Floats:
     return image
 
 
-def _noisy(rng: np.random.Generator, image: Floats) -> Floats:
-    """Adds a sensor's noise: triangular, the larger part of it common to the three channels."""
+def _add_sensor_noise(rng: np.random.Generator, image: Floats) -> Floats:
+    """Adds sensor noise with a triangular distribution, mostly common to the three channels."""
     count = len(image)
     strength = _uniform(rng, 0, 1, count, 1, 1, 1)
     strength = 1 + 11 * strength * strength

@@ -1,4 +1,4 @@
-"""``folder``: any tree of PNG and JPEG files."""
+"""``folder``: PNG and JPEG files in a folder and the folders below it."""
 
 from __future__ import annotations
 
@@ -22,18 +22,25 @@ _CHUNK = 512
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
-def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) -> RawImages:
-    """Reads every image below ``spec.path``, in the order of the relative paths.
+def load_folder(
+    spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback
+) -> RawImages:
+    """Loads every image below ``spec.path``, in the order of the relative paths.
 
-    An image is turned as its EXIF orientation says, made RGB (or grey), resized until its shorter
-    side is ``spec.image_size`` pixels (bicubic) and cut to the square in its middle. Hidden files
-    are left out, and so are the test images where they lie below the training images.
+    Each image is rotated according to its EXIF orientation, converted to RGB (or grey), resized
+    (bicubic) so that its shorter side is ``spec.image_size`` pixels, and cropped to the central
+    square. Hidden files are skipped, and so are test images in a folder below ``spec.path``.
+
+    Args:
+        spec: ``path`` and ``test_path`` are the folders.
+        data_dir: The data folder.
+        progress: Called before reading and from time to time.
 
     Returns:
-        uint8 of shape (N, 3 or 1, image_size, image_size).
+        uint8 (N, 3 or 1, image_size, image_size).
 
     Raises:
-        DataError: A folder is missing or has no image; an image cannot be read (it is named).
+        DataError: A folder is missing or has no image, or an image cannot be read.
     """
     train = find_data_file(spec.path or "", data_dir=data_dir, key="data.path").resolve()
     if spec.test_path is None:
@@ -82,10 +89,10 @@ def _read(files: list[Path], spec: DataSpec, folder: Path, *, progress: Progress
 
 
 def _read_one(path: Path, *, size_px: int, grayscale: bool) -> npt.NDArray[np.uint8]:
-    """Reads one image: uint8 (C, size_px, size_px)."""
+    """Reads one image as uint8 (C, size_px, size_px)."""
     try:
         with Image.open(path) as opened:
-            # Lets the JPEG decoder skip detail that the resizing would throw away.
+            # Lets the JPEG decoder reduce the image, which is faster than resizing it.
             opened.draft(None, (2 * size_px, 2 * size_px))
             image = _eight_bits(ImageOps.exif_transpose(opened))
             image = image.convert("L" if grayscale else "RGB")
@@ -100,7 +107,7 @@ def _read_one(path: Path, *, size_px: int, grayscale: bool) -> npt.NDArray[np.ui
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scales 16-bit grey to 8 bits, which Pillow would clip instead."""
+    """Scales 16-bit grey to 8 bits; Pillow's conversion would clip the values."""
     if not image.mode.startswith("I"):
         return image
     return Image.fromarray(

@@ -1,4 +1,4 @@
-"""``mnist``: handwritten digits, fetched by torchvision, read from idx files or their archives."""
+"""``mnist``: handwritten digits, downloaded by torchvision, read from idx or gzipped idx files."""
 
 from __future__ import annotations
 
@@ -24,20 +24,30 @@ CHECKSUMS = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
 }
-"""MD5 of the idx files. torchvision has only those of the archives, which a user may have packed
-again."""
+"""MD5 of the idx files. torchvision has only those of the archives, which a user may have made
+anew."""
 
 _HEADER_BYTES = 16
 _MAGIC = 0x00000803
 
 
-def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) -> RawImages:
-    """MNIST: 60,000 and 10,000 images of 1 x 28 x 28.
+def load_mnist(
+    _spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback
+) -> RawImages:
+    """Loads MNIST: 60,000 training and 10,000 test images of 1 x 28 x 28.
 
-    Of its four files only the images' two are needed, decompressed or as ``.gz``.
+    Y. LeCun, C. Cortes and C. J. C. Burges, "The MNIST database of handwritten digits". Only the
+    two files of images are needed, decompressed or as ``.gz``.
+
+    Args:
+        data_dir: The data folder.
+        progress: Called before a download and before reading.
+
+    Returns:
+        uint8 (N, 1, 28, 28).
 
     Raises:
-        DataError: The files cannot be fetched, or are not the published ones.
+        DataError: The files cannot be downloaded, or are not the published ones.
     """
     names = tuple(f"{FOLDER}/{name}" for name in CHECKSUMS)
     by_hand = tuple(f"{name}.gz" for name in names)
@@ -48,7 +58,7 @@ def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) 
     return RawImages(train, test)
 
 
-def _download(staging: Path, data_dir: Path, missing: tuple[str, ...]) -> None:
+def _download(staging: Path, _data_dir: Path, _missing: tuple[str, ...]) -> None:
     from torchvision.datasets import MNIST
 
     MNIST(staging, download=True)
@@ -57,13 +67,13 @@ def _download(staging: Path, data_dir: Path, missing: tuple[str, ...]) -> None:
 def _images(path: Path, *, md5: str) -> Images:
     """Reads one idx file of images: uint8 (N, 1, H, W)."""
     archive = path.with_name(f"{path.name}.gz")
-    is_packed = not path.is_file()
-    data = _unpacked(archive) if is_packed else _bytes(path)
-    source = archive if is_packed else path
+    is_compressed = not path.is_file()
+    data = _decompressed(archive) if is_compressed else _bytes(path)
+    source = archive if is_compressed else path
     images = _parsed(data, source)
     if hashlib.md5(data, usedforsecurity=False).hexdigest() != md5:
         raise not_published(source, home=HOME)
-    if is_packed:
+    if is_compressed:
         _keep(path, data)
     return images
 
@@ -73,10 +83,10 @@ def _bytes(path: Path) -> bytes:
         return path.read_bytes()
 
 
-def _unpacked(archive: Path) -> bytes:
-    packed = _bytes(archive)
+def _decompressed(archive: Path) -> bytes:
+    compressed = _bytes(archive)
     try:
-        return gzip.decompress(packed)
+        return gzip.decompress(compressed)
     except (gzip.BadGzipFile, EOFError, zlib.error) as e:
         raise damaged(archive, e) from e
 
@@ -98,7 +108,7 @@ def _parsed(data: bytes, path: Path) -> Images:
 
 
 def _keep(path: Path, data: bytes) -> None:
-    """Saves the next run the decompression, and serves others that read the folder."""
+    """Saves the decompressed file for later runs and other programs, if the disk allows it."""
     try:
         with atomic_file(path) as file:
             file.write(data)

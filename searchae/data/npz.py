@@ -1,4 +1,4 @@
-"""``npz``: arrays in numpy's own archive, under the names that Keras uses."""
+"""``npz``: arrays in numpy's archive format, under the names that Keras uses."""
 
 from __future__ import annotations
 
@@ -21,14 +21,20 @@ _FAULTS = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, Runti
 _WANTED = "x_train (and x_test), or images"
 
 
-def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) -> RawImages:
-    """Reads ``x_train`` and, where there is one, ``x_test``; or ``images`` alone.
+def load_npz(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback) -> RawImages:
+    """Loads ``x_train`` and, if it is there, ``x_test``; or ``images`` alone.
 
-    Arrays are uint8, or float in [0, 1] (then rounded to 256 levels), of shape (N, H, W),
-    (N, H, W, C) or (N, C, H, W) with C 1 or 3; where both readings fit, channels are last.
+    Arrays are uint8, or float in [0, 1] (rounded to 256 levels), of shape (N, H, W), (N, H, W, C)
+    or (N, C, H, W) with C 1 or 3. A shape that could be either of the last two is read as
+    (N, H, W, C).
+
+    Args:
+        spec: ``path`` is the file.
+        data_dir: The data folder.
+        progress: Called before reading.
 
     Raises:
-        DataError: The file is missing, damaged, or holds none of these.
+        DataError: The file is missing, damaged, or holds no such arrays.
     """
     if spec.test_path is not None:
         raise DataError(
@@ -49,7 +55,7 @@ def load(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) 
 
 
 def _read(path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Reads the arrays that are wanted, and no others."""
+    """Reads the arrays that are needed."""
     key = "the archive"
     try:
         loaded = np.load(path, allow_pickle=False)
@@ -78,11 +84,11 @@ def _keys(archive: Mapping[str, Any], path: Path) -> list[str]:
 
 
 def as_images(array: npt.NDArray[Any], *, where: str) -> Images:
-    """Brings an array to uint8 (N, C, H, W).
+    """Converts an array of images to uint8 (N, C, H, W).
 
     Args:
-        array: As ``load`` describes it.
-        where: What the errors call it.
+        array: See ``load_npz`` for the types and shapes.
+        where: What it is called in messages.
 
     Raises:
         DataError: It has another shape or type, or floats outside [0, 1].

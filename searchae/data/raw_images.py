@@ -1,4 +1,4 @@
-"""What a source hands over: images as they were read, checked, not yet split."""
+"""The images of a source, before they are split."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ Images = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, eq=False)
 class RawImages:
-    """A source's images.
+    """A source's images, checked.
 
     Attributes:
-        train: uint8 of shape (N, C, H, W), C 1 or 3, N at least 1.
-        test: The same of the test split, with the same C, H and W; None where the source has
-            no test split of its own, so that a share of ``train`` is to be set aside.
+        train: Training images, uint8 (N, C, H, W) with N at least 1 and C 1 or 3.
+        test: Test images with the same C, H and W; None if the source has no test split.
 
     Raises:
-        DataError: The arrays are not of that shape, or do not fit each other.
+        DataError: The arrays have another type or shape, or differ in C, H or W.
     """
 
     train: Images

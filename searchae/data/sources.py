@@ -1,4 +1,4 @@
-"""Which function reads which source."""
+"""The sources of images by name; a new one is added here and to ``Source`` in config/schema.py."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from searchae.data import csv_file, folder, house_numbers, mnist, npz, torchvisi
 from searchae.data.raw_images import RawImages
 
 Source = Callable[[DataSpec, Path, int, ProgressCallback], RawImages]
-"""Called with the spec, the data folder, the seed, and whom to tell what goes on. Raises DataError
-and nothing else; must give the same images for the same spec and seed, on every machine."""
+"""Reads or makes a source's images; called with the spec, the data folder, the study's seed and a
+progress callback. Must return the same images for the same spec and seed on every machine, and may
+raise no error but ``DataError``."""
 
 SOURCES: Mapping[str, Source] = MappingProxyType(
     {
         "svhn": torchvision_sets.load_svhn,
-        "mnist": mnist.load,
+        "mnist": mnist.load_mnist,
         "cifar10": torchvision_sets.load_cifar10,
-        "house-numbers": house_numbers.load,
-        "npz": npz.load,
-        "csv": csv_file.load,
-        "folder": folder.load,
+        "house-numbers": house_numbers.load_house_numbers,
+        "npz": npz.load_npz,
+        "csv": csv_file.load_csv,
+        "folder": folder.load_folder,
     }
 )

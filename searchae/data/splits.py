@@ -1,4 +1,7 @@
-"""Fixed, hashed splits: the same images in the same order for the same seed, on every machine."""
+"""Training, validation and test splits, reproducible and identified by a hash.
+
+The same data set and seed give the same images in the same order on every machine.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,18 @@ from searchae.errors import DataError
 from searchae.seeds import split_seed
 
 SET_ASIDE = 0.1
-"""Share of the images that becomes the test split where a source has none."""
+"""Share of the images that becomes the test split if a source has none of its own."""
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """A data set, ready to train on. All three splits have the same C, H and W.
+    """A data set, split; all images have the same C, H and W.
 
     Attributes:
-        train: uint8 of shape (N, C, H, W), contiguous, on the CPU; C is 1 or 3.
-        validation: The same; held out of the training images for the search's objective.
-        test: The same; read once a study, never by a search.
-        hash: SHA-256 over the shapes and bytes of the three, in hexadecimal.
+        train: Training images, uint8 (N, C, H, W), contiguous, on the CPU; C is 1 or 3.
+        validation: Validation images, likewise; the search's objective is measured on them.
+        test: Test images, likewise; a search never uses them.
+        hash: SHA-256 of the shapes and bytes of the three splits, in hexadecimal.
     """
 
     train: torch.Tensor
@@ -46,54 +49,58 @@ class Splits:
 def load_splits(
     spec: DataSpec, *, data_dir: Path, seed: int, progress: ProgressCallback | None = None
 ) -> Splits:
-    """Reads a data set (fetching or drawing it where it must be) and splits it.
+    """Loads a data set, downloading or drawing it first if needed, and splits it.
 
-    In this order, each choice from the seed alone: a tenth is set aside as the test split where
-    the source has none; ``train_images`` and ``test_images`` are drawn at random; the validation
-    split is drawn from these training images. Neither torch's global random state nor a device
-    has a part in it.
+    In this order: a tenth becomes the test split if the source has none; ``train_images`` and
+    ``test_images`` are drawn at random; the validation split is drawn from these training images.
+    Each random choice depends on the seed alone.
 
     Args:
-        spec: Which images, how many, and the share of the validation split.
-        data_dir: Where data sets lie and are fetched to; created where it is needed.
-        seed: The study's.
-        progress: Called with a line for the user while something long goes on.
+        spec: The source, how many images, and the share of the validation split.
+        data_dir: The folder of data sets, which downloads go to; created if needed.
+        seed: The study's seed.
+        progress: Called with a line of text for the user when a long operation starts or proceeds.
 
     Returns:
         The splits, on the CPU.
 
     Raises:
-        DataError: The data cannot be read, or has too few images for what is asked.
+        DataError: The data cannot be read or downloaded, or there are too few images.
     """
-    raw = SOURCES[spec.name](spec, data_dir, seed, progress or _silent)
+    raw = SOURCES[spec.name](spec, data_dir, seed, progress or _ignore)
     return split(raw, spec, seed=seed)
 
 
 def split(raw: RawImages, spec: DataSpec, *, seed: int) -> Splits:
-    """Splits a source's images; see ``load``.
+    """Splits a source's images; see ``load_splits``.
+
+    Args:
+        raw: The source's images.
+        spec: How many images, and the share of the validation split.
+        seed: The study's seed.
 
     Raises:
-        DataError: There are too few images for what is asked.
+        DataError: There are too few images.
     """
     train = torch.from_numpy(np.require(raw.train, requirements=["C", "W"]))
     if raw.test is None:
-        test, train = _parted(train, SET_ASIDE, key="the test split", seed=seed, label="test")
+        test, train = _split_off(train, SET_ASIDE, key="the test split", seed=seed, label="test")
     else:
         test = torch.from_numpy(np.require(raw.test, requirements=["C", "W"]))
     train = _subset(train, spec.train_images, spec=spec, part="train", seed=seed)
     test = _subset(test, spec.test_images, spec=spec, part="test", seed=seed)
-    validation, train = _parted(
+    validation, train = _split_off(
         train, spec.validation, key="data.validation", seed=seed, label="validation"
     )
     return Splits(train, validation, test, _hash(train, validation, test))
 
 
 def describe_splits(splits: Splits) -> dict[str, Any]:
-    """What a data set consists of, as JSON can hold it.
+    """Describes a data set, in JSON's types.
 
     Returns:
-        ``train``, ``validation``, ``test`` (images), ``image_shape`` ([C, H, W]), ``bytes`` (of
-        all three splits in memory) and ``hash``.
+        ``train``, ``validation`` and ``test`` (numbers of images), ``image_shape`` ([C, H, W]),
+        ``bytes`` (size of the three splits in memory) and ``hash``.
     """
     parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
@@ -105,10 +112,14 @@ def describe_splits(splits: Splits) -> dict[str, Any]:
 
 
 def require_same_data(splits: Splits, expected_hash: str) -> None:
-    """Makes sure that this machine has the data that a study was made with.
+    """Checks that this machine's data is what a study was created with.
+
+    Args:
+        splits: This machine's data.
+        expected_hash: The hash of the study's data.
 
     Raises:
-        DataError: It has not: with both hashes and what to check.
+        DataError: The hashes differ.
     """
     if splits.hash == expected_hash:
         return
@@ -120,20 +131,20 @@ def require_same_data(splits: Splits, expected_hash: str) -> None:
     )
 
 
-def _silent(message: str) -> None:
-    """For callers that want no progress."""
+def _ignore(_message: str) -> None:
+    """A progress callback that does nothing."""
 
 
 def _permutation(count: int, *, seed: int, label: str) -> torch.Tensor:
-    """A permutation that depends on seed and label only: int64 (count,)."""
+    """Returns a random permutation, int64 (count,), that depends on seed and label alone."""
     generator = torch.Generator(device="cpu").manual_seed(split_seed(seed, label))
     return torch.randperm(count, generator=generator, device="cpu")
 
 
-def _parted(
+def _split_off(
     images: torch.Tensor, share: float, *, key: str, seed: int, label: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draws a share of the images, rounded (a half upwards), and the others."""
+    """Splits images at random into a share of them, rounded (halves up), and the rest."""
     count = int(len(images) * share + 0.5)
     if not 0 < count < len(images):
         raise DataError(
@@ -147,7 +158,7 @@ def _parted(
 def _subset(
     images: torch.Tensor, count: int | None, *, spec: DataSpec, part: str, seed: int
 ) -> torch.Tensor:
-    """Draws ``count`` of the images; all of them, in their order, where that is all there are."""
+    """Returns ``count`` images drawn at random; all of them, in order, if there are no more."""
     if count is None or count == len(images):
         return images
     if count > len(images):

@@ -1,8 +1,8 @@
-"""``svhn`` and ``cifar10``: public data sets, fetched and read by torchvision.
+"""``svhn`` and ``cifar10``: public data sets, downloaded and read by torchvision.
 
-torchvision is imported only when it is needed: that takes seconds. Files lie where torchvision
-puts them itself, so that a folder can be shared with other programs. What is complete is read
-without a look at the network, and from a folder that may be read-only.
+torchvision is imported only when it is needed, because that takes seconds. Files are where
+torchvision puts them, so that a data folder can be shared with other programs. Complete data sets
+are read without using the network, also from a read-only folder.
 """
 
 from __future__ import annotations
@@ -36,11 +36,21 @@ _UNREADABLE = (
 )
 
 
-def load_svhn(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback) -> RawImages:
-    """Street View House Numbers, cropped digits: 73,257 and 26,032 images of 3 x 32 x 32.
+def load_svhn(_spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback) -> RawImages:
+    """Loads SVHN's cropped digits: 73,257 training and 26,032 test images of 3 x 32 x 32.
+
+    Y. Netzer et al., "Reading digits in natural images with unsupervised feature learning", NIPS
+    workshop on deep learning and unsupervised feature learning, 2011.
+
+    Args:
+        data_dir: The data folder.
+        progress: Called before a download and before reading.
+
+    Returns:
+        uint8 (N, 3, 32, 32).
 
     Raises:
-        DataError: The files cannot be fetched, or are not the published ones.
+        DataError: The files cannot be downloaded, or are not the published ones.
     """
     names = ("train_32x32.mat", "test_32x32.mat")
     download = Download("svhn", SVHN_HOME, 246, names, names, _download_svhn)
@@ -50,12 +60,21 @@ def load_svhn(spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallb
 
 
 def load_cifar10(
-    spec: DataSpec, data_dir: Path, seed: int, progress: ProgressCallback
+    _spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback
 ) -> RawImages:
-    """CIFAR-10's small photographs: 50,000 and 10,000 images of 3 x 32 x 32.
+    """Loads CIFAR-10: 50,000 training and 10,000 test images of 3 x 32 x 32.
+
+    A. Krizhevsky, "Learning multiple layers of features from tiny images", 2009.
+
+    Args:
+        data_dir: The data folder.
+        progress: Called before a download and before reading.
+
+    Returns:
+        uint8 (N, 3, 32, 32).
 
     Raises:
-        DataError: The files cannot be fetched, or are not the published ones.
+        DataError: The files cannot be downloaded, or are not the published ones.
     """
     from torchvision.datasets import CIFAR10
 
@@ -66,12 +85,12 @@ def load_cifar10(
     fetch(download, data_dir=data_dir, progress=progress)
     progress(f"cifar10: reading {data_dir}")
     folder = data_dir / CIFAR10.base_folder
-    # Before anything is unpickled: a pickle from elsewhere may run code.
+    # Before anything is unpickled: a pickle from another source may run code.
     check_published({folder / n: md5 for n, md5 in checksums.items()}, home=CIFAR10_HOME)
     return RawImages(_cifar10(data_dir, train=True), _cifar10(data_dir, train=False))
 
 
-def _download_svhn(staging: Path, data_dir: Path, missing: tuple[str, ...]) -> None:
+def _download_svhn(staging: Path, _data_dir: Path, missing: tuple[str, ...]) -> None:
     from torchvision.datasets import SVHN
     from torchvision.datasets.utils import download_url
 
@@ -80,8 +99,8 @@ def _download_svhn(staging: Path, data_dir: Path, missing: tuple[str, ...]) -> N
             download_url(url, staging, filename, md5)
 
 
-def _download_cifar10(staging: Path, data_dir: Path, missing: tuple[str, ...]) -> None:
-    """Unpacks the archive that a user has put into the data folder, or else fetches it."""
+def _download_cifar10(staging: Path, data_dir: Path, _missing: tuple[str, ...]) -> None:
+    """Unpacks the archive from the data folder if a user has put it there; else downloads it."""
     from torchvision.datasets import CIFAR10
     from torchvision.datasets.utils import (
         check_integrity,
@@ -131,7 +150,7 @@ def _cifar10(data_dir: Path, *, train: bool) -> Images:
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
-    """Scipy reports a file that ends too soon as an ``OSError`` too, one without a number."""
+    # Scipy reports a truncated file as an OSError too, but without an errno.
     if isinstance(error, OSError) and error.errno is not None:
         return disk_fault("cannot read", path, error)
     return damaged(path, error)

@@ -1,4 +1,7 @@
-"""Autoencoders with ``encode`` and ``decode``, built from ``ModelParams``."""
+"""Autoencoders, built from ``ModelParams``.
+
+``builder`` builds them; ``layout`` computes and checks the sizes of a convolutional net's layers.
+"""
 
 from searchae.models.activations import ACTIVATION_MODULES
 from searchae.models.autoencoder import Autoencoder

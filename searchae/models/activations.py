@@ -1,4 +1,4 @@
-"""Activations by the names of a study file."""
+"""The activations of a study file by name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 from torch import nn
 
 MONOTONE = frozenset({"relu", "leaky_relu", "sigmoid", "tanh", "elu", "none"})
-"""Never falling, so that max-pooling before or after gives the same values."""
+"""Non-decreasing activations: they give the same values before or after max-pooling."""
 
-# In place where the gradient needs only the result: the convolution's own output is not kept.
+# In place where the gradient needs only the output: the activation's input is not stored then.
 _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "leaky_relu": lambda: nn.LeakyReLU(inplace=True),
@@ -21,12 +21,12 @@ _ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 ACTIVATION_MODULES = tuple(type(make()) for make in _ACTIVATIONS.values())
-"""Their classes, to know them by in a net."""
+"""The modules' classes, for ``isinstance``."""
 
 
 def activation(name: str) -> list[nn.Module]:
-    """The activation of that name as a list of modules: empty for ``none``.
+    """Returns the activation of a name as a list of modules, which is empty for ``none``.
 
-    Leaky ReLU has a slope of 0.01, ELU an alpha of 1, GELU is the exact one.
+    Leaky ReLU has a slope of 0.01, ELU an alpha of 1, and GELU is exact (not approximated by tanh).
     """
     return [] if name == "none" else [_ACTIVATIONS[name]()]

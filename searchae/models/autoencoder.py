@@ -1,4 +1,4 @@
-"""An encoder and a decoder under one roof, with images in [0, 1] outside."""
+"""The autoencoder module: an encoder and a decoder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from searchae.models.layout import Shape
 class Autoencoder(nn.Module):
     """Maps images to latents and back.
 
-    Inside, images lie in the model's own range: [0, 1], or [-1, 1] if ``symmetric``. Outside
-    they are always float in [0, 1].
+    Encoder and decoder use the model's own range of pixel values: [0, 1], or [-1, 1] if
+    ``symmetric``. The methods take and return images in [0, 1].
 
     Attributes:
-        encoder: Images in the model's own range (N, C, H, W) to latents (N, latent_size).
-        decoder: Latents (N, latent_size) to images in the model's own range (N, C, H, W).
-        image_shape: (C, H, W).
-        latent_size: Numbers in the latent of one image.
-        symmetric: Whether the model's own range is [-1, 1].
+        encoder: Maps images (N, C, H, W) in the model's own range to latents (N, latent_size).
+        decoder: Maps latents (N, latent_size) to images (N, C, H, W) in the model's own range.
+        image_shape: (C, H, W) of the images.
+        latent_size: Number of values in one image's latent.
+        symmetric: Whether the model's own range is [-1, 1] instead of [0, 1].
     """
 
     def __init__(
@@ -39,28 +39,28 @@ class Autoencoder(nn.Module):
         self.symmetric = symmetric
 
     def to_own_range(self, images: Tensor) -> Tensor:
-        """Images in [0, 1], any shape, in the model's own range."""
+        """Converts images of any shape from [0, 1] to the model's own range."""
         return images * 2 - 1 if self.symmetric else images
 
     def to_unit_range(self, images: Tensor) -> Tensor:
-        """Images in the model's own range, any shape, in [0, 1]; the inverse, not clamped."""
+        """Converts images of any shape from the model's own range to [0, 1], without clamping."""
         return (images + 1) / 2 if self.symmetric else images
 
     def encode(self, images: Tensor) -> Tensor:
-        """Images, float (N, C, H, W) in [0, 1], to latents, float (N, latent_size)."""
+        """Encodes images, float (N, C, H, W) in [0, 1], to latents, float (N, latent_size)."""
         latents: Tensor = self.encoder(self.to_own_range(images))
         return latents
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents, float (N, latent_size), to images, float (N, C, H, W), clamped to [0, 1]."""
+        """Decodes latents, float (N, latent_size), to images, float (N, C, H, W) in [0, 1]."""
         return self.to_unit_range(self.decoder(latents)).clamp(0, 1)
 
     def forward(self, images: Tensor) -> Tensor:
         """Reconstructs images, float (N, C, H, W) in [0, 1].
 
         Returns:
-            The same shape; in [0, 1] in evaluation mode. In training mode nothing is clamped,
-            since a clamped pixel would have no gradient.
+            Float (N, C, H, W), in evaluation mode clamped to [0, 1]. In training mode values are
+            not clamped, since clamped pixels have no gradient.
         """
         reconstruction = self.to_unit_range(self.decoder(self.encode(images)))
         return reconstruction if self.training else torch.clamp(reconstruction, 0, 1)

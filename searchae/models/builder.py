@@ -1,4 +1,4 @@
-"""From parameters to a model."""
+"""Builds models from their parameters."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from searchae.models.layout import Shape, conv_layout
 
 
 def build_model(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
-    """Builds an autoencoder, initialised as torch does it, from the global random state.
+    """Builds an autoencoder with torch's default initialisation and global random generator.
 
     Args:
-        params: What ``[model]`` says, without ranges.
-        image_shape: (C, H, W) of the images, which the net gives back exactly.
+        params: The model's parameters.
+        image_shape: (C, H, W) of the images; reconstructions have exactly this shape.
 
     Raises:
-        ModelError: The net cannot be built for such images; the message names the key.
+        ModelError: The model cannot be built for such images.
     """
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ModelError(f"images must be (channels, height, width), not {tuple(image_shape)}")
@@ -34,15 +34,15 @@ def build_model(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
     layout = conv_layout(params, image_shape=image_shape)
     return _join(
         params,
-        encoder=conv.encoder(params, plan=layout, image_shape=image_shape),
-        decoder=conv.decoder(params, plan=layout),
+        encoder=conv.encoder(params, layout=layout, image_shape=image_shape),
+        decoder=conv.decoder(params, layout=layout),
         image_shape=image_shape,
-        latent_size=conv.latent_size(params, plan=layout),
+        latent_size=conv.latent_size(params, layout=layout),
     )
 
 
 def parameter_count(model: nn.Module) -> int:
-    """How many trainable numbers a model has, biases and norms included."""
+    """Returns the number of a model's trainable parameters, including biases and norms."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 

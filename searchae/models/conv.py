@@ -1,4 +1,4 @@
-"""Convolutional encoders and decoders, from a plan."""
+"""Convolutional encoders and decoders, built from a layout."""
 
 from __future__ import annotations
 
@@ -12,54 +12,69 @@ from searchae.models.activations import MONOTONE, activation
 from searchae.models.layout import ConvLayer, ConvLayout, Shape
 
 
-def encoder(params: ModelParams, *, plan: ConvLayout, image_shape: Shape) -> nn.Sequential:
-    """Images (N, C, H, W) to latents (N, latent size).
+def encoder(params: ModelParams, *, layout: ConvLayout, image_shape: Shape) -> nn.Sequential:
+    """Builds the encoder, which maps images (N, C, H, W) to latents (N, latent size).
 
-    Without a bottleneck the last feature map is the latent, so that it has the latent's
-    activation, and no norm if that is ``none``.
+    Without a bottleneck the last feature map is the latent: it has the latent's activation, and no
+    batch normalisation if that is ``none``.
+
+    Args:
+        params: The model's parameters.
+        layout: The layers.
+        image_shape: (C, H, W) of the images.
     """
     on_latent = params.activation if params.latent_activation == "same" else "none"
-    own = params.bottleneck == "none"
+    ends_in_latent = params.bottleneck == "none"
     convolutions = _stack(
-        plan.encoder, params, channels=image_shape[0], last=on_latent if own else params.activation
+        layout.encoder,
+        params,
+        channels=image_shape[0],
+        last=on_latent if ends_in_latent else params.activation,
     )
-    if own:
+    if ends_in_latent:
         return nn.Sequential(*convolutions, nn.Flatten())
     if params.bottleneck == "gap":
         down: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     else:
-        down = [nn.Flatten(), nn.Linear(math.prod(plan.features), params.latent_dim)]
+        down = [nn.Flatten(), nn.Linear(math.prod(layout.features), params.latent_dim)]
     return nn.Sequential(*convolutions, *down, *activation(on_latent))
 
 
-def decoder(params: ModelParams, *, plan: ConvLayout) -> nn.Sequential:
-    """Latents (N, latent size) to images (N, C, H, W); no norm in the last layer."""
+def decoder(params: ModelParams, *, layout: ConvLayout) -> nn.Sequential:
+    """Builds the decoder, which maps latents (N, latent size) to images (N, C, H, W).
+
+    The last layer has no batch normalisation.
+
+    Args:
+        params: The model's parameters.
+        layout: The layers.
+    """
     up: list[nn.Module] = []
     if params.bottleneck == "dense":
-        up = [nn.Linear(params.latent_dim, math.prod(plan.start)), *activation(params.activation)]
-    *hidden, last = plan.decoder
+        up = [nn.Linear(params.latent_dim, math.prod(layout.start)), *activation(params.activation)]
+    *hidden, last = layout.decoder
     return nn.Sequential(
         *up,
-        nn.Unflatten(1, plan.start),
-        *_stack(hidden, params, channels=plan.start[0], last=params.activation),
+        nn.Unflatten(1, layout.start),
+        *_stack(hidden, params, channels=layout.start[0], last=params.activation),
         *_block(
             last,
-            channels=hidden[-1].channels if hidden else plan.start[0],
+            channels=hidden[-1].channels if hidden else layout.start[0],
             name=params.output,
             norm=False,
         ),
     )
 
 
-def latent_size(params: ModelParams, *, plan: ConvLayout) -> int:
-    """Numbers in the latent of one image."""
-    return math.prod(plan.features) if params.bottleneck == "none" else params.latent_dim
+def latent_size(params: ModelParams, *, layout: ConvLayout) -> int:
+    """Returns the number of values in one image's latent."""
+    return math.prod(layout.features) if params.bottleneck == "none" else params.latent_dim
 
 
 def _stack(
     layers: Sequence[ConvLayer], params: ModelParams, *, channels: int, last: str
 ) -> list[nn.Module]:
-    """Hidden layers one after the other; ``last`` names the last one's activation."""
+    """Returns the modules of several layers; ``last`` names the last layer's activation."""
     modules: list[nn.Module] = []
     for i, layer in enumerate(layers, start=1):
         name = last if i == len(layers) else params.activation
@@ -70,7 +85,7 @@ def _stack(
 
 
 def _block(layer: ConvLayer, *, channels: int, name: str, norm: bool) -> list[nn.Module]:
-    """One convolution, its norm, activation ``name``, pooling and upsampling."""
+    """Returns one convolution with its norm, activation ``name``, pooling and upsampling."""
     convolution = nn.ConvTranspose2d if layer.transpose else nn.Conv2d
     modules: list[nn.Module] = [
         convolution(
@@ -79,8 +94,8 @@ def _block(layer: ConvLayer, *, channels: int, name: str, norm: bool) -> list[nn
             layer.kernel,
             stride=layer.stride,
             padding=layer.padding,
-            # A norm takes any bias away again. Its gradient would be rounding error, which Adam
-            # scales up to full steps.
+            # Batch normalisation cancels a bias. Its gradient would be rounding error only, which
+            # Adam would scale up to full steps.
             bias=not norm,
         )
     ]
@@ -96,6 +111,6 @@ def _pooled(act: list[nn.Module], *, name: str, factor: int) -> list[nn.Module]:
     if factor == 1:
         return act
     pool = nn.MaxPool2d(factor)
-    # A function that never falls commutes with the maximum: the same values, and only one pixel
-    # in factor ** 2 has to go through it.
+    # Non-decreasing functions commute with the maximum, and after pooling they have to be
+    # computed for one pixel in factor ** 2 only.
     return [pool, *act] if name in MONOTONE else [*act, pool]

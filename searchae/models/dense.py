@@ -13,14 +13,14 @@ from searchae.models.layout import Shape
 
 
 def encoder(params: ModelParams, *, image_shape: Shape) -> nn.Sequential:
-    """Images (N, C, H, W) to latents (N, latent_dim) through the ``hidden`` widths."""
+    """Builds the encoder: images (N, C, H, W) to latents (N, latent_dim), through ``hidden``."""
     widths = (math.prod(image_shape), *params.hidden, params.latent_dim)
     on_latent = params.activation if params.latent_activation == "same" else "none"
     return nn.Sequential(nn.Flatten(), *_stack(widths, params.activation, last=on_latent))
 
 
 def decoder(params: ModelParams, *, image_shape: Shape) -> nn.Sequential:
-    """Latents (N, latent_dim) to images (N, C, H, W), through ``hidden`` backwards."""
+    """Builds the decoder: latents (N, latent_dim) to images (N, C, H, W), ``hidden`` reversed."""
     widths = (params.latent_dim, *reversed(params.hidden), math.prod(image_shape))
     return nn.Sequential(
         *_stack(widths, params.activation, last=params.output), nn.Unflatten(1, image_shape)

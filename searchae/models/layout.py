@@ -1,7 +1,7 @@
-"""The convolutional net on paper: every layer with its kernel, every size checked. No torch.
+"""The layers and sizes of convolutional nets, computed and checked without torch.
 
-Sizes follow the formulas of ``torch.nn.Conv2d`` and ``torch.nn.ConvTranspose2d`` with a
-dilation of 1 and no output padding.
+Output sizes follow the formulas of ``torch.nn.Conv2d`` and ``torch.nn.ConvTranspose2d`` with
+dilation 1 and no output padding.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from searchae.config import Layer, ModelParams
 from searchae.errors import ModelError
 
 Shape = tuple[int, int, int]
-"""Channels, height and width, the last two in pixels."""
+"""(C, H, W): channels, height and width, the last two in pixels."""
 
 
 @dataclass(frozen=True)
 class ConvLayer:
-    """One convolution and what follows it.
+    """One convolution and the pooling or upsampling after it.
 
     Attributes:
         channels: Output channels.
-        kernel: Height and width in pixels.
-        stride: In pixels.
-        padding: Zeros on each side, in pixels.
-        transpose: A transposed convolution.
+        kernel: Height and width of the kernel in pixels.
+        stride: Stride in pixels.
+        padding: Zero padding on each side, in pixels.
+        transpose: Whether the convolution is transposed.
         pool: Max-pooling by this factor; 1 for none.
-        upsample: Nearest-neighbour upsampling by this factor, the last thing; 1 for none.
+        upsample: Nearest-neighbour upsampling by this factor, after pooling; 1 for none.
     """
 
     channels: int
@@ -41,7 +41,7 @@ class ConvLayer:
     upsample: int = 1
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Channels, height and width that come out; a size below 1 means that it cannot run."""
+        """Returns the output's (C, H, W); a size below 1 means that the input is too small."""
         height, width = (
             self._size(n, kernel) for n, kernel in zip(shape[1:], self.kernel, strict=True)
         )
@@ -57,13 +57,13 @@ class ConvLayer:
 
 @dataclass(frozen=True)
 class ConvLayout:
-    """A whole convolutional autoencoder.
+    """The layers of a convolutional autoencoder.
 
     Attributes:
-        encoder: From the image to ``features``.
-        features: (C, H, W) where the encoder's convolutions end.
-        start: (C, H, W) where the decoder's convolutions begin.
-        decoder: From ``start`` back to the image.
+        encoder: The encoder's convolutions, from the image to ``features``.
+        features: (C, H, W) of the encoder's last feature map.
+        start: (C, H, W) of the input of the decoder's convolutions.
+        decoder: The decoder's convolutions, from ``start`` to the image.
     """
 
     encoder: tuple[ConvLayer, ...]
@@ -73,10 +73,14 @@ class ConvLayout:
 
 
 def conv_layout(params: ModelParams, *, image_shape: Shape) -> ConvLayout:
-    """Lays out a net of kind ``conv`` for images of (C, H, W).
+    """Computes the layers of a net of kind ``conv``.
+
+    Args:
+        params: The model's parameters.
+        image_shape: (C, H, W) of the images.
 
     Raises:
-        ModelError: The net cannot be built, or does not give back ``image_shape``.
+        ModelError: The net cannot be built, or its output has another shape than the images.
     """
     encoder = _encoder(params, image_shape=image_shape)
     shapes = _shapes(encoder, image_shape, key="encoder")
@@ -127,9 +131,9 @@ def _decoder(
 
 
 def _mirrored(shapes: Sequence[Shape]) -> Iterable[ConvLayer]:
-    """Transposed convolutions back through the encoder's sizes, exactly, odd sizes included."""
+    """Yields transposed convolutions that reverse the encoder's sizes exactly, also odd ones."""
     for small, large in pairwise(reversed(shapes)):
-        # A stride of 2 doubles: a kernel of 4 gives 2n, one of 3 gives 2n - 1 (padding 1).
+        # From n pixels, stride 2 and padding 1 make 2n with a kernel of 4, 2n - 1 with one of 3.
         kernel = tuple(4 if n == 2 * m else 3 for m, n in zip(small[1:], large[1:], strict=True))
         yield ConvLayer(large[0], (kernel[0], kernel[1]), stride=2, padding=1, transpose=True)
 
@@ -137,7 +141,7 @@ def _mirrored(shapes: Sequence[Shape]) -> Iterable[ConvLayer]:
 def _same(
     channels: int, kernel: int, *, transpose: bool = False, pool: int = 1, upsample: int = 1
 ) -> ConvLayer:
-    """A convolution that itself keeps the size."""
+    """Returns a layer whose convolution keeps the size."""
     return ConvLayer(channels, (kernel, kernel), 1, kernel // 2, transpose, pool, upsample)
 
 
@@ -157,7 +161,7 @@ def _explicit(layers: Sequence[Layer], *, transpose: bool) -> tuple[ConvLayer, .
 
 
 def _shapes(layers: Sequence[ConvLayer], start: Shape, *, key: str) -> list[Shape]:
-    """The shapes before, between and after the layers."""
+    """Returns the shapes before, between and after layers; ``key`` is for the error."""
     shapes = [start]
     for layer in layers:
         shapes.append(layer.output_shape(shapes[-1]))
@@ -198,5 +202,5 @@ def _route(shapes: Sequence[Shape]) -> str:
 
 
 def _text(shape: Shape) -> str:
-    """Channels x height x width."""
+    """Returns a shape as ``CxHxW``."""
     return "x".join(str(n) for n in shape)

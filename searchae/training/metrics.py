@@ -133,13 +133,12 @@ def evaluate(
     sparsity_of: Literal["latent", "weights"] = "latent",
     forward: ForwardPass | None = None,
 ) -> Metrics:
-    """Measures a model's reconstructions of images, in evaluation mode and without gradients.
+    """Compares reconstructions with clean images, in evaluation mode and without gradients.
 
     Args:
         model: On any device; its mode is restored afterwards.
         images: uint8 (N, C, H, W), on any device.
-        noise_std: Standard deviation of the Gaussian noise that is added to the input, for values
-            in [0, 1]. Reconstructions are compared with the clean images.
+        noise_std: Standard deviation of Gaussian noise on the input, for values in [0, 1].
         seed: The seed of the noise, which also depends on ``batch_size``.
         batch_size: Images at a time.
         with_ssim: Whether to measure SSIM too.

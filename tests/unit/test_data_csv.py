@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from searchae.config.schema import DataSpec
 from searchae.data import csv_file
-from searchae.data.csv_file import load, read
+from searchae.data.csv_file import load_csv, read
 from searchae.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 9), np.uint8)
@@ -54,7 +54,7 @@ def test_every_usual_way_to_write_it_is_read(tmp_path: Path, content: str | byte
 
 def test_images_are_square_and_grey(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text(text(PIXELS))
-    raw = load(DataSpec(name="csv", path="x.csv"), tmp_path, 0, silent)
+    raw = load_csv(DataSpec(name="csv", path="x.csv"), tmp_path, 0, silent)
     assert raw.train.shape == (12, 1, 3, 3)
     assert raw.train[1, 0].tolist() == PIXELS[1].reshape(3, 3).tolist()
     assert raw.test is None
@@ -64,7 +64,7 @@ def test_a_test_file_is_the_test_split(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(text(PIXELS))
     (tmp_path / "b.csv").write_text(text(PIXELS[:3]))
     spec = DataSpec(name="csv", path="a.csv", test_path="b.csv")
-    test = load(spec, tmp_path, 0, silent).test
+    test = load_csv(spec, tmp_path, 0, silent).test
     assert test is not None
     assert np.array_equal(test.reshape(-1, 9), PIXELS[:3])
 
@@ -146,4 +146,4 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text(text(PIXELS))
     spec = DataSpec(name="csv", path="a.csv", test_path="b.csv")
     with pytest.raises(DataError, match=r"data\.test_path: 'b\.csv' was not found"):
-        load(spec, tmp_path, 0, silent)
+        load_csv(spec, tmp_path, 0, silent)

@@ -92,7 +92,7 @@ def test_one_at_a_time_is_let_in_and_the_other_is_told(tmp_path: Path) -> None:
 def test_a_file_system_without_locks_is_worked_on_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def no_locks(*args: object) -> None:
+    def no_locks(*_args: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(disk.fcntl, "flock", no_locks)

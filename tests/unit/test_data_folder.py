@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from searchae.config.schema import DataSpec
-from searchae.data.folder import load
+from searchae.data.folder import load_folder
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
 
@@ -22,7 +22,7 @@ def save(path: Path, colour: object, *, size: tuple[int, int] = (8, 8), mode: st
 
 def read(folder: Path, path: str = ".", **values: object) -> RawImages:
     spec = DataSpec.model_validate({"name": "folder", "path": str(folder / path), **values})
-    return load(spec, folder, 0, silent)
+    return load_folder(spec, folder, 0, silent)
 
 
 def test_a_tree_is_read_in_the_order_of_its_paths(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ def spec(train: int, test: int) -> DataSpec:
 
 def read(folder: Path, *, seed: int = 0, train: int = 20) -> tuple[np.ndarray, list[str]]:
     said: list[str] = []
-    raw = house_numbers.load(spec(train, 10), folder, seed, said.append)
+    raw = house_numbers.load_house_numbers(spec(train, 10), folder, seed, said.append)
     return raw.train, said
 
 
@@ -131,7 +131,7 @@ def test_sizes_default_to_20000_and_4000() -> None:
 def test_unset_sizes_are_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(house_numbers, "TRAIN_IMAGES", 21)
     monkeypatch.setattr(house_numbers, "TEST_IMAGES", 11)
-    raw = house_numbers.load(DataSpec(name="house-numbers"), tmp_path, 0, print)
+    raw = house_numbers.load_house_numbers(DataSpec(name="house-numbers"), tmp_path, 0, print)
     assert raw.test is not None
     assert (len(raw.train), len(raw.test)) == (21, 11)
 

@@ -30,7 +30,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     sums = {name: hashlib.md5(idx(images)).hexdigest() for name, images in IMAGES.items()}
     monkeypatch.setattr(mnist, "CHECKSUMS", sums)
 
-    def no_network(*args: object) -> None:
+    def no_network(*_args: object) -> None:
         raise ConnectionError("the test has no network")
 
     monkeypatch.setattr(mnist, "_download", no_network)
@@ -40,7 +40,7 @@ def raw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def load(raw: Path) -> RawImages:
-    return mnist.load(DataSpec(name="mnist"), raw.parent.parent, 0, print)
+    return mnist.load_mnist(DataSpec(name="mnist"), raw.parent.parent, 0, print)
 
 
 def fill(raw: Path, *, packed: bool) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from searchae.config.schema import DataSpec
-from searchae.data.npz import load
+from searchae.data.npz import load_npz
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
 
@@ -17,7 +17,7 @@ COLOUR = RNG.integers(0, 256, (6, 5, 7, 3), np.uint8)
 
 def read(folder: Path, **arrays: object) -> RawImages:
     np.savez(folder / "x.npz", **arrays)  # type: ignore[arg-type]
-    return load(DataSpec(name="npz", path="x.npz"), folder, 0, print)
+    return load_npz(DataSpec(name="npz", path="x.npz"), folder, 0, print)
 
 
 def test_x_train_and_x_test_of_kerass_layout(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_a_truncated_archive_is_named_with_its_size(tmp_path: Path) -> None:
     for size in (0, 10, len(whole) // 2, len(whole) - 1):
         (tmp_path / "x.npz").write_bytes(whole[:size])
         with pytest.raises(DataError, match=rf"x\.npz: .*\({size:,} bytes\) is damaged"):
-            load(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+            load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
 
 
 def test_a_damaged_member_is_named(tmp_path: Path) -> None:
@@ -110,30 +110,30 @@ def test_a_damaged_member_is_named(tmp_path: Path) -> None:
     data[300:340] = bytes(40)
     (tmp_path / "x.npz").write_bytes(data)
     with pytest.raises(DataError, match=r"x\.npz: images cannot be read"):
-        load(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+        load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
 
 
 def test_a_bare_array_and_a_text_file_are_refused(tmp_path: Path) -> None:
     with (tmp_path / "x.npz").open("wb") as file:
         np.save(file, GREY)
     with pytest.raises(DataError, match="one bare array"):
-        load(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+        load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
     (tmp_path / "x.npz").write_text("hello")
     with pytest.raises(DataError, match=r"\(5 bytes\) is damaged, not an npz"):
-        load(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+        load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.npz").mkdir()
     with pytest.raises(DataError, match=r"x\.npz: it is a folder"):
-        load(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+        load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
 
 
 def test_a_missing_file_names_both_places(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=rf"'no\.npz' was not found.*{Path.cwd()}.*{tmp_path}"):
-        load(DataSpec(name="npz", path="no.npz"), tmp_path, 0, print)
+        load_npz(DataSpec(name="npz", path="no.npz"), tmp_path, 0, print)
 
 
 def test_a_test_path_is_refused_rather_than_ignored(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.test_path: .*'t\.npz'.*x_test"):
-        load(DataSpec(name="npz", path="x.npz", test_path="t.npz"), tmp_path, 0, print)
+        load_npz(DataSpec(name="npz", path="x.npz", test_path="t.npz"), tmp_path, 0, print)

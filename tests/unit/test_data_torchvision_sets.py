@@ -152,7 +152,7 @@ def test_a_full_disk_is_told_from_a_missing_network(
 ) -> None:
     publish_svhn(monkeypatch)
 
-    def full(*args: object) -> None:
+    def full(*_args: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("torchvision.datasets.utils.download_url", full)
@@ -220,7 +220,7 @@ def test_mnist_is_fetched_and_its_idx_files_are_kept(
     monkeypatch.setattr(MNIST, "resources", [(n, md5(data)) for n, data in packed.items()])
     sums = {n: md5(data) for n, data in contents.items() if "images" in n}
     monkeypatch.setattr(mnist, "CHECKSUMS", sums)
-    raw = mnist.load(DataSpec(name="mnist"), tmp_path / "data", 0, print)
+    raw = mnist.load_mnist(DataSpec(name="mnist"), tmp_path / "data", 0, print)
     assert raw.train.shape == (12, 1, 28, 28)
     assert names(tmp_path / "data" / "MNIST" / "raw") == set(contents)
     MNIST(tmp_path / "data", download=False)

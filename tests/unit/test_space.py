@@ -29,11 +29,13 @@ class RecordingTrial:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
+        del step, log
         return self._answer(name, self._random.uniform(low, high))
 
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
+        del log
         return self._answer(name, self._random.randrange(low, high + 1, step))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
@@ -81,7 +83,7 @@ def test_optuna_gives_back_what_was_sampled(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("regularizer", "asked"), [("none", False), ("clip", False), ("l1", True), ("clip+l1", True)]
 )
-def test_the_l1_weight_is_sampled_only_where_it_acts(regularizer: str, asked: bool) -> None:
+def test_the_l1_weight_is_sampled_only_where_it_acts(regularizer: str, *, asked: bool) -> None:
     choices = {"choices": ["none", "clip", "l1", "clip+l1"]}
     searched = read(train={"l1_weight": L1, "regularizer": choices})
     trial = RecordingTrial(regularizer=regularizer)
@@ -96,7 +98,7 @@ def test_the_l1_weight_is_sampled_only_where_it_acts(regularizer: str, asked: bo
 @pytest.mark.parametrize(
     ("optimizer", "asked"), [("adam", False), ("sgd", True), ("rmsprop", True)]
 )
-def test_momentum_is_sampled_only_where_it_acts(optimizer: str, asked: bool) -> None:
+def test_momentum_is_sampled_only_where_it_acts(optimizer: str, *, asked: bool) -> None:
     trial = RecordingTrial()
     space.sample_params(read(train={"momentum": MOMENTUM, "optimizer": optimizer}), trial)
     assert ("momentum" in trial.params) is asked

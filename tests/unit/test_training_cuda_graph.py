@@ -93,15 +93,15 @@ def breaks_off(run: Run) -> Run:
     return run
 
 
-def broken(optimizer: object) -> None:
+def broken(_optimizer: object) -> None:
     raise RuntimeError("the stream is no longer capturing")
 
 
-def is_full(run: Run) -> Run:
+def is_full(_run: Run) -> Run:
     raise torch.OutOfMemoryError("CUDA out of memory")
 
 
-def does_nothing(run: Run) -> Run:
+def does_nothing(_run: Run) -> Run:
     return lambda: None
 
 

@@ -31,7 +31,7 @@ RULES = st.builds(
         ([math.nan, math.nan], True),
     ],
 )
-def test_two_epochs_of_patience_for_half_a_decibel(psnrs_db: list[float], reached: bool) -> None:
+def test_two_epochs_of_patience_for_half_a_decibel(psnrs_db: list[float], *, reached: bool) -> None:
     assert Plateau(patience=2, min_delta_db=0.5).after_all(psnrs_db).reached is reached
 
 

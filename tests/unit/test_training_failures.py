@@ -57,7 +57,7 @@ def test_memory_running_out_in_a_step_is_translated(
 ) -> None:
     run = trainer(params())
 
-    def full(indices: Tensor, *, noise: Tensor | None) -> Tensor:
+    def full(*_args: Tensor, **_options: Tensor | None) -> Tensor:
         raise error
 
     monkeypatch.setattr(run, "_step", full)
@@ -76,7 +76,7 @@ def test_a_model_larger_than_any_memory_is_out_of_memory() -> None:
 def test_a_broken_device_is_told_from_a_bug(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     run = trainer(params())
 
-    def broken(indices: Tensor, *, noise: Tensor | None) -> Tensor:
+    def broken(*_args: Tensor, **_options: Tensor | None) -> Tensor:
         raise RuntimeError(text + "\nCUDA kernel errors might be asynchronously reported")
 
     monkeypatch.setattr(run, "_step", broken)
@@ -88,7 +88,7 @@ def test_a_broken_device_is_told_from_a_bug(monkeypatch: pytest.MonkeyPatch, tex
 def test_other_runtime_errors_stay_as_they_are(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     run = trainer(params())
 
-    def broken(indices: Tensor, *, noise: Tensor | None) -> Tensor:
+    def broken(*_args: Tensor, **_options: Tensor | None) -> Tensor:
         raise RuntimeError(text)
 
     monkeypatch.setattr(run, "_step", broken)

@@ -13,7 +13,8 @@ from searchae.errors import UserError
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.builder import build_model
 from searchae.training import precision
-from searchae.training.fused_forward import Forward, UpsampledConvolution, fused_forward
+from searchae.training.fused_forward import Forward, fused_forward
+from searchae.training.fused_layers import UpsampledConvolution
 from searchae.training.precision import pick_precision
 from tests.unit.tiny_training import VALIDATION, params, trainer
 

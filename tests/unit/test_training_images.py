@@ -17,7 +17,7 @@ IMAGES = torch.randint(0, 256, (9, 3, 4, 5), dtype=torch.uint8)
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_a_batch_is_the_images_at_the_indices_over_255(channels_last: bool) -> None:
+def test_a_batch_is_the_images_at_the_indices_over_255(*, channels_last: bool) -> None:
     resident = ResidentImages.on(torch.device("cpu"), IMAGES, channels_last=channels_last)
     indices = torch.tensor([8, 0, 3, 3])
     batch = resident.batch(indices)

@@ -20,13 +20,8 @@ from searchae.config.schema import ModelParams
 from searchae.errors import UserError
 from searchae.models.builder import build_model
 from searchae.training import kernels
-from searchae.training.fused_forward import (
-    CompiledConvolution,
-    Forward,
-    UpsampledConvolution,
-    fused_forward,
-    uses_compiled,
-)
+from searchae.training.fused_forward import Forward, fused_forward, uses_compiled
+from searchae.training.fused_layers import CompiledConvolution, UpsampledConvolution
 from searchae.training.kernels import build, library
 from searchae.training.kernels.convolution import Convolutions
 from searchae.training.metrics import Metrics, evaluate
@@ -120,16 +115,17 @@ def assert_near(found: list[Tensor], wanted: list[Tensor]) -> None:
 )
 @pytest.mark.parametrize("up", [False, True])
 @pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.usefixtures("threads")
 def test_values_and_gradients_are_those_of_float64(
     count: int,
     channels: int,
     out: int,
     height: int,
     width: int,
+    *,
     up: bool,
     pool: bool,
     compiled: Convolutions,
-    threads: int,
 ) -> None:
     if pool and not up and min(height, width) == 1:
         return  # nothing is left
@@ -172,6 +168,7 @@ def test_values_and_gradients_are_those_of_float64(
 def test_activations_are_torch_s_from_the_smallest_to_the_largest_values(
     activation: library.Activation,
     plain_activation: Callable[[Tensor], Tensor],
+    *,
     direct: bool,
     compiled: Convolutions,
 ) -> None:
@@ -190,7 +187,8 @@ def test_activations_are_torch_s_from_the_smallest_to_the_largest_values(
     assert torch.allclose(slopes.double() / 16, wanted_slopes, rtol=1e-6, atol=1e-6)
 
 
-def test_the_same_to_the_bit_each_time(compiled: Convolutions, threads: int) -> None:
+@pytest.mark.usefixtures("threads")
+def test_the_same_to_the_bit_each_time(compiled: Convolutions) -> None:
     tensors = [drawn(33, 8, 12, 12), drawn(16, 8, 3, 3), drawn(16)]
     first, second = (with_gradients(compiled, tensors, up=False, pool=True) for _ in range(2))
     assert all(map(torch.equal, first, second))
@@ -388,8 +386,9 @@ def test_who_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "fault", ["no compiler", "another compiler", "a compiler that fails", "no cache"]
 )
+@pytest.mark.usefixtures("fresh")
 def test_without_them_torch_does_it(
-    fault: str, fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     if fault == "no compiler":
@@ -409,8 +408,9 @@ def test_without_them_torch_does_it(
     assert len([r.psnr_db for r in trainer(params(POOL, epochs=1)).epochs()]) == 1
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_library_that_computes_something_else_is_refused(
-    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     wrong = tmp_path / "wrong.c"
     text = build.SOURCE.read_text()
@@ -422,8 +422,9 @@ def test_a_library_that_computes_something_else_is_refused(
     assert "compiled convolutions are not used: they differ from PyTorch's" in caplog.text
 
 
+@pytest.mark.usefixtures("fresh")
 def test_a_spoilt_library_is_built_again(
-    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     folder = tmp_path / "searchae"
@@ -438,9 +439,8 @@ def test_a_spoilt_library_is_built_again(
     assert [p.read_bytes() for p in folder.iterdir()] == [whole]
 
 
-def test_a_built_library_needs_no_compiler(
-    fresh: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("fresh")
+def test_a_built_library_needs_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert kernels.kernels_of(CPU, "fp32") == "winograd"
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -449,9 +449,9 @@ def test_a_built_library_needs_no_compiler(
 
 
 @pytest.mark.parametrize("kind", ["writable by others", "somebody else's"])
+@pytest.mark.usefixtures("fresh")
 def test_what_others_may_have_put_into_the_cache_is_not_run(
     kind: str,
-    fresh: None,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -34,6 +34,7 @@ def test_no_weight_is_ever_outside_the_clip(
     regularizer: tuple[str, str],
     clip: float,
     epochs: int,
+    *,
     batch_norm: bool,
 ) -> None:
     model = {"activation": activation, "output": output, "batch_norm": batch_norm}

@@ -17,13 +17,24 @@ _TOLERANCE = 1e-3  # relative to the largest value; rounding alone stays below 1
 
 
 class _Case(NamedTuple):
+    """One convolution to check, with 20 output channels.
+
+    Attributes:
+        channels: Input channels.
+        activation: The activation of the compiled convolution.
+        torch_activation: The same in PyTorch.
+        up: See ``Convolutions.__call__``.
+        pool: See ``Convolutions.__call__``.
+        image_gradient: Whether the images' gradient is needed; if not, few channels are convolved
+            directly.
+    """
+
     channels: int
-    up: bool
-    pool: bool
-    image_gradient: bool
-    """Whether the images' gradient is needed; if not, few channels are convolved directly."""
     activation: Activation
     torch_activation: Callable[[Tensor], Tensor]
+    up: bool = False
+    pool: bool = False
+    image_gradient: bool = True
 
 
 def self_check(convolutions: Convolutions) -> str:
@@ -33,10 +44,10 @@ def self_check(convolutions: Convolutions) -> str:
         What is wrong; empty if nothing is.
     """
     cases = [
-        _Case(5, True, True, True, elu(1.0), F.elu),
-        _Case(3, False, True, False, SIGMOID, torch.sigmoid),
-        _Case(2 * convolutions.lanes + 3, False, False, True, TANH, torch.tanh),
-        _Case(4, True, False, True, leaky_relu(0.1), partial(F.leaky_relu, negative_slope=0.1)),
+        _Case(5, elu(1.0), F.elu, up=True, pool=True),
+        _Case(3, SIGMOID, torch.sigmoid, pool=True, image_gradient=False),
+        _Case(2 * convolutions.lanes + 3, TANH, torch.tanh),
+        _Case(4, leaky_relu(0.1), partial(F.leaky_relu, negative_slope=0.1), up=True),
     ]
     with torch.enable_grad():
         errors = [_largest_error(convolutions, case) for case in cases]

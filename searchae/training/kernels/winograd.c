@@ -1,24 +1,28 @@
-/* 3x3 convolutions with stride 1 and padding 1 in 2.25 products a pixel instead of 9, forwards and
- * backwards, by Winograd's F(4x4, 3x3): Lavin and Gray, "Fast Algorithms for Convolutional Neural
- * Networks", 2015 (arXiv 1509.09308), whose B, G and A these are.
+/* 3x3 convolutions with stride 1 and padding 1, and their gradients, by Winograd's F(4x4, 3x3):
+ * 2.25 multiplications per pixel and channel pair instead of 9. A. Lavin and S. Gray, "Fast
+ * algorithms for convolutional neural networks", CVPR 2016 (arXiv 1509.09308); B, G and A are that
+ * paper's.
  *
  * An output tile of 4x4 pixels is A' [ (G w G') * (B' d B) ] A of its 6x6 inputs d. With U = G w G'
  * and V = B' d B, the products at one of the 36 points are a matrix product over the channels:
  * M[point] = V[point] U[point], (tiles, C) times (C, K). The gradients are the adjoints:
  * dM = A dY A', dU = V' dM, dV = dM U', dX = sum over tiles of B dV B'.
  *
- * Tiles are taken a block at a time, so that V and M stay in the caches. Images are float32 NHWC.
- * With `up`, the input is upsampled by 2 (nearest) on the way in; with `pool`, only the largest of
- * each 2x2 outputs is stored, and which it was. An activation comes last.
+ * Tiles are processed in blocks, so that V and M stay in the caches. Images are float32 NHWC. With
+ * `up`, the input is upsampled by 2 (nearest neighbour) while it is loaded; with `pool`, only the
+ * largest of each 2x2 outputs is stored, with its index. An activation comes last.
  *
- * Of an upsampled input, V is zero wherever a row or a column of B' is that of the point -1: each
- * pixel is there twice, with opposite signs. 11 of the 36 products are left out then.
+ * Of an upsampled input, V is zero wherever a row or a column of B' is that of the point -1, since
+ * each pixel occurs twice, with opposite signs. 11 of the 36 products are skipped then.
+ *
+ * In the names below, `adjoint` is the backward counterpart of a function. The file is long since
+ * all of it is to be inlined, which needs one translation unit.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#if defined(LANES) /* told on the command line */
+#if defined(LANES) /* set on the command line */
 #elif defined(__AVX512F__)
 #define LANES 16
 #elif defined(__AVX__)
@@ -47,12 +51,12 @@ typedef struct {
 
 static int64_t padded(int64_t channels) { return (channels + LANES - 1) / LANES * LANES; }
 
-/* Floats from one of a block's 36 matrices to the next: not a power of two, which would put all of
- * a tile's values into the same few lines of the cache. */
+/* Distance of a block's 36 matrices, in floats: not a power of two, which would map all values of a
+ * tile to the same few cache lines. */
 static int64_t plane_of(int64_t wide) { return BLOCK * wide + 16; }
 
-/* Lanes from `count` on hold anything: what comes of them is never stored. They are read along
- * where that stays before `end`. */
+/* Lanes from `count` on may hold any value, since their results are never stored. They are read
+ * with the others if that does not pass `end`. */
 INLINE vec load(const float *from, int64_t count, const float *end) {
     if (count >= LANES || from + LANES <= end) return *(const vec *)from;
     vec whole = {0};
@@ -100,8 +104,8 @@ INLINE vec exp_reduced(vec x, vec *power) {
     return p * r * r + r;
 }
 
-/* Not inlined: every vector of a tile calls it. */
-static __attribute__((noinline)) vec bent(const Shape *s, vec x) {
+/* Not inlined, since every vector of a tile calls it, which would bloat the code. */
+static __attribute__((noinline)) vec curved_activation(const Shape *s, vec x) {
     vec size = (vec)((ints)x & 0x7fffffff), power, e;
     if (s->activation == TANH) { /* e / (e + 2) with e = e^2|x| - 1; from 10 on it is 1 */
         e = exp_reduced(2 * where(size > 10, all(10), size), &power);
@@ -118,11 +122,11 @@ static __attribute__((noinline)) vec bent(const Shape *s, vec x) {
 INLINE vec activated(const Shape *s, vec x) {
     if (s->activation == NONE) return x;
     if (s->activation == LEAKY) return where(x > 0, x, s->below * x);
-    return bent(s, x);
+    return curved_activation(s, x);
 }
 
-/* The gradient before an activation, from what came of it, y, and the gradient dy there. Far below
- * zero, where ELU's slope is under 1e-6, y has rounded most of it away, as in torch in place. */
+/* The gradient of an activation's input, from its output y and the output's gradient dy. Far below
+ * zero, where ELU's slope is under 1e-6, rounding of y loses most of it, as in torch in place. */
 INLINE vec activated_adjoint(const Shape *s, vec y, vec dy) {
     switch (s->activation) {
     case LEAKY: return where(y > 0, dy, s->below * dy);
@@ -134,9 +138,9 @@ INLINE vec activated_adjoint(const Shape *s, vec y, vec dy) {
 
 /* ---- the transforms of one row or column
  *
- * Those of an upsampled input leave out point 2, which is -1. */
+ * Those of an upsampled input skip point 2, which is -1. */
 
-INLINE int absent(const int up, int point) { return up && point == 2; }
+INLINE int is_zero(const int up, int point) { return up && point == 2; }
 
 INLINE void input_1d(const vec *d, vec *v) { /* v = B' d */
     vec a = d[4] - 4 * d[2], b = d[3] - 4 * d[1], c = d[4] - d[2], e = 2 * (d[3] - d[1]);
@@ -178,7 +182,7 @@ INLINE void output_adjoint_1d(const vec *y, vec *m) { /* m = A y */
     m[5] = y[3];
 }
 
-/* ---- where a tile lies */
+/* ---- positions of tiles and their pixels */
 
 typedef struct {
     int64_t image, row, column; /* of its first output pixel */
@@ -193,7 +197,7 @@ static Tile tile_at(const Shape *s, int64_t number) {
 static int64_t tiles_an_image(const Shape *s) { return (s->width + 3) / 4 * ((s->height + 3) / 4); }
 
 /* Offsets of a tile's input pixels, 6x6 or, before upsampling, 4x4; -1 outside the image. */
-INLINE void window(const Shape *s, Tile tile, const int up, int64_t *at) {
+INLINE void input_offsets(const Shape *s, Tile tile, const int up, int64_t *at) {
     const int64_t scale = up ? 2 : 1, side = up ? 4 : 6;
     int64_t height = s->height / scale, width = s->width / scale;
     int64_t top = tile.row / scale - 1, left = tile.column / scale - 1;
@@ -207,7 +211,7 @@ INLINE void window(const Shape *s, Tile tile, const int up, int64_t *at) {
 
 static const int REPEATED[6] = {0, 1, 1, 2, 2, 3}; /* rows of an upsampled window */
 
-/* V of some channels of one tile, a matrix to a plane. */
+/* Computes V for some channels of one tile. */
 INLINE void input_lanes(const int up, const int64_t *at, const float *x, const float *end,
                         int64_t count, float *v, int64_t plane) {
     const int side = up ? 4 : 6;
@@ -223,24 +227,24 @@ INLINE void input_lanes(const int up, const int64_t *at, const float *x, const f
     }
     for (int j = 0; j < 6; j++) {
         vec d[6], t[6];
-        if (absent(up, j)) continue;
+        if (is_zero(up, j)) continue;
         for (int i = 0; i < 6; i++) d[i] = rows[up ? REPEATED[i] : i][j];
         input_1d(d, t);
         for (int i = 0; i < 6; i++)
-            if (!absent(up, i)) *(vec *)(v + (i * 6 + j) * plane) = t[i];
+            if (!is_zero(up, i)) *(vec *)(v + (i * 6 + j) * plane) = t[i];
     }
 }
 
-/* Adds some channels of a tile's share to dX. */
+/* Adds the gradients of some channels of one tile to dX. */
 INLINE void input_lanes_adjoint(const int up, const int64_t *at, const float *v, int64_t plane,
                                 int64_t count, float *dx) {
     const int side = up ? 4 : 6;
     vec rows[6][6];
     for (int j = 0; j < 6; j++) {
         vec t[6], d[6];
-        if (absent(up, j)) continue;
+        if (is_zero(up, j)) continue;
         for (int i = 0; i < 6; i++)
-            if (!absent(up, i)) t[i] = *(const vec *)(v + (i * 6 + j) * plane);
+            if (!is_zero(up, i)) t[i] = *(const vec *)(v + (i * 6 + j) * plane);
         input_adjoint_1d(up, t, d);
         if (up) d[1] += d[2], d[2] = d[3] + d[4], d[3] = d[5];
         for (int i = 0; i < side; i++) rows[i][j] = d[i];
@@ -256,25 +260,25 @@ INLINE void input_lanes_adjoint(const int up, const int64_t *at, const float *v,
     }
 }
 
-/* V of one tile: at its row of (36, BLOCK, padded in). */
-INLINE void take_input(const Shape *s, const int up, Tile tile, const float *x, float *v) {
+/* Computes V of one tile, in its row of (36, BLOCK, padded in). */
+INLINE void input_tile(const Shape *s, const int up, Tile tile, const float *x, float *v) {
     int64_t at[36], plane = plane_of(padded(s->in)), c = 0;
     const float *end = x + s->images * s->height * s->width * s->in / (up ? 4 : 1);
-    window(s, tile, up, at);
+    input_offsets(s, tile, up, at);
     for (; c + LANES <= s->in; c += LANES) input_lanes(up, at, x + c, end, LANES, v + c, plane);
     if (c < s->in) input_lanes(up, at, x + c, end, s->in - c, v + c, plane);
 }
 
-/* Adds a tile's share to dX. */
-INLINE void give_input(const Shape *s, const int up, Tile tile, const float *v, float *dx) {
+/* Adds the gradients of one tile to dX. */
+INLINE void input_tile_adjoint(const Shape *s, const int up, Tile tile, const float *v, float *dx) {
     int64_t at[36], plane = plane_of(padded(s->in)), c = 0;
-    window(s, tile, up, at);
+    input_offsets(s, tile, up, at);
     for (; c + LANES <= s->in; c += LANES) input_lanes_adjoint(up, at, v + c, plane, LANES, dx + c);
     if (c < s->in) input_lanes_adjoint(up, at, v + c, plane, s->in - c, dx + c);
 }
 
 /* Offsets of a tile's stored outputs, 4x4 or, pooled, 2x2; -1 outside. */
-INLINE void targets(const Shape *s, Tile tile, const int pool, int64_t *at) {
+INLINE void output_offsets(const Shape *s, Tile tile, const int pool, int64_t *at) {
     const int64_t step = pool ? 2 : 1, side = 4 / step;
     int64_t height = s->height / step, width = s->width / step;
     for (int64_t i = 0; i < side; i++)
@@ -286,7 +290,8 @@ INLINE void targets(const Shape *s, Tile tile, const int pool, int64_t *at) {
 }
 
 INLINE vec larger(vec so_far, vec next, int number, ints *which) {
-    ints take = (next > so_far) | (next != next); /* as torch: the first of equals, NaN wins */
+    /* As in torch: the first of equal values, and NaN before any number. */
+    ints take = (next > so_far) | (next != next);
     *which = (*which & ~take) | (number & take);
     return where(take, next, so_far);
 }
@@ -298,9 +303,9 @@ INLINE void output_lanes(const Shape *s, const int up, const int pool, const int
     vec columns[4][6], t[4][4], b = load(bias, count, bias);
     for (int j = 0; j < 6; j++) {
         vec d[6], c[4];
-        if (absent(up, j)) continue;
+        if (is_zero(up, j)) continue;
         for (int i = 0; i < 6; i++)
-            if (!absent(up, i)) d[i] = *(const vec *)(m + (i * 6 + j) * plane);
+            if (!is_zero(up, i)) d[i] = *(const vec *)(m + (i * 6 + j) * plane);
         output_1d(up, d, c);
         for (int i = 0; i < 4; i++) columns[i][j] = c[i];
     }
@@ -321,7 +326,7 @@ INLINE void output_lanes(const Shape *s, const int up, const int pool, const int
         }
 }
 
-/* dM of some channels of one tile; adds to the bias's gradient. */
+/* Computes dM for some channels of one tile, and adds to the bias's gradient. */
 INLINE void output_lanes_adjoint(const Shape *s, const int up, const int pool, const int64_t *at,
                                  const float *y, const float *dy, int64_t after,
                                  const uint8_t *which, int64_t count, float *m, int64_t plane,
@@ -350,29 +355,30 @@ INLINE void output_lanes_adjoint(const Shape *s, const int up, const int pool, c
     for (int i = 0; i < 4; i++) output_adjoint_1d(t[i], rows[i]);
     for (int j = 0; j < 6; j++) {
         vec d[4], out[6];
-        if (absent(up, j)) continue;
+        if (is_zero(up, j)) continue;
         for (int i = 0; i < 4; i++) d[i] = rows[i][j];
         output_adjoint_1d(d, out);
         for (int i = 0; i < 6; i++)
-            if (!absent(up, i)) *(vec *)(m + (i * 6 + j) * plane) = out[i];
+            if (!is_zero(up, i)) *(vec *)(m + (i * 6 + j) * plane) = out[i];
     }
 }
 
-INLINE void put_output(const Shape *s, const int up, const int pool, Tile tile, const float *m,
+INLINE void output_tile(const Shape *s, const int up, const int pool, Tile tile, const float *m,
                        const float *bias, float *y, uint8_t *which) {
     int64_t at[16], plane = plane_of(padded(s->out)), k = 0;
-    targets(s, tile, pool, at);
+    output_offsets(s, tile, pool, at);
     for (; k + LANES <= s->out; k += LANES)
         output_lanes(s, up, pool, at, m + k, plane, bias + k, LANES, y + k, which + k);
     if (k < s->out)
         output_lanes(s, up, pool, at, m + k, plane, bias + k, s->out - k, y + k, which + k);
 }
 
-INLINE void take_output(const Shape *s, const int up, const int pool, Tile tile, const float *y,
+INLINE void output_tile_adjoint(const Shape *s, const int up, const int pool, Tile tile,
+                                const float *y,
                         const float *dy, const uint8_t *which, float *m, float *dbias) {
     int64_t at[16], plane = plane_of(padded(s->out)), step = pool ? 2 : 1;
     int64_t size = s->images * (s->height / step) * (s->width / step) * s->out, k = 0;
-    targets(s, tile, pool, at);
+    output_offsets(s, tile, pool, at);
     for (; k + LANES <= s->out; k += LANES)
         output_lanes_adjoint(s, up, pool, at, y + k, dy + k, size - k, which + k, LANES, m + k,
                              plane, dbias + k);
@@ -381,7 +387,7 @@ INLINE void take_output(const Shape *s, const int up, const int pool, Tile tile,
                              m + k, plane, dbias + k);
 }
 
-/* One tile of each kind, with the flags known where it is compiled. */
+/* The functions above with `up` and `pool` as compile-time constants. */
 
 #define BY_FLAGS(function, ...)                            \
     switch (2 * !!s->up + !!s->pool) {                     \
@@ -391,29 +397,29 @@ INLINE void take_output(const Shape *s, const int up, const int pool, Tile tile,
     default: function(s, 1, 1, tile, __VA_ARGS__);         \
     }
 
-static void take_input_any(const Shape *s, Tile tile, const float *x, float *v) {
-    s->up ? take_input(s, 1, tile, x, v) : take_input(s, 0, tile, x, v);
+static void input_tile_any(const Shape *s, Tile tile, const float *x, float *v) {
+    s->up ? input_tile(s, 1, tile, x, v) : input_tile(s, 0, tile, x, v);
 }
 
-static void give_input_any(const Shape *s, Tile tile, const float *v, float *dx) {
-    s->up ? give_input(s, 1, tile, v, dx) : give_input(s, 0, tile, v, dx);
+static void input_tile_adjoint_any(const Shape *s, Tile tile, const float *v, float *dx) {
+    s->up ? input_tile_adjoint(s, 1, tile, v, dx) : input_tile_adjoint(s, 0, tile, v, dx);
 }
 
-static void put_output_any(const Shape *s, Tile tile, const float *m, const float *bias, float *y,
+static void output_tile_any(const Shape *s, Tile tile, const float *m, const float *bias, float *y,
                            uint8_t *which) {
-    BY_FLAGS(put_output, m, bias, y, which)
+    BY_FLAGS(output_tile, m, bias, y, which)
 }
 
-static void take_output_any(const Shape *s, Tile tile, const float *y, const float *dy,
+static void output_tile_adjoint_any(const Shape *s, Tile tile, const float *y, const float *dy,
                             const uint8_t *which, float *m, float *dbias) {
-    BY_FLAGS(take_output, y, dy, which, m, dbias)
+    BY_FLAGS(output_tile_adjoint, y, dy, which, m, dbias)
 }
 
 /* ---- c (rows, columns) = a b, or +=
  *
- * a's columns may come in several runs of the same length, which lie apart.
- * b comes in panels of PANEL columns. Those of the weights lie one after the other, so that a
- * panel stays in the first cache; those of a block's M are the columns themselves. */
+ * a's columns may be in several runs of equal length that are not adjacent in memory.
+ * b is in panels of PANEL columns. Those of the weights are contiguous, so that a panel stays in
+ * the first-level cache; those of a block's M are its columns. */
 
 typedef struct {
     const float *a, *b;
@@ -424,7 +430,8 @@ typedef struct {
     int64_t runs, a_run;
 } Product;
 
-INLINE void kernel(const int rows, const int vectors, const Product *p, int64_t row, int64_t column) {
+INLINE void inner_kernel(const int rows, const int vectors, const Product *p, int64_t row,
+                         int64_t column) {
     vec sum[12][2];
     const float *a = p->a + row * p->a_row, *b = p->b + column / PANEL * p->b_panel;
     float *c = p->c + row * p->c_row + column;
@@ -453,26 +460,26 @@ INLINE void kernel(const int rows, const int vectors, const Product *p, int64_t 
         for (int j = 0; j < vectors; j++) *(vec *)(c + i * p->c_row + j * LANES) = sum[i][j];
 }
 
-/* Rows that the inner kernel takes next: few at a time leave the processor waiting for sums, so
- * that none is left alone where it can be avoided. */
+/* How many rows the inner kernel computes next: few rows at a time make the processor wait for
+ * sums, so that a single remaining row is avoided where possible. */
 INLINE int64_t next_rows(int64_t left) {
     if (left == 7 || left == 8) return 4;
     return left < 6 ? left : 6;
 }
 
-INLINE void rows_of(const int vectors, const Product *p, int64_t rows, int64_t column) {
+INLINE void multiply_rows(const int vectors, const Product *p, int64_t rows, int64_t column) {
     int64_t row = 0;
     if (vectors == 1)
-        for (; row + 12 <= rows; row += 12) kernel(12, vectors, p, row, column);
+        for (; row + 12 <= rows; row += 12) inner_kernel(12, vectors, p, row, column);
     while (row < rows) {
         int64_t take = next_rows(rows - row);
         switch (take) {
-        case 6: kernel(6, vectors, p, row, column); break;
-        case 5: kernel(5, vectors, p, row, column); break;
-        case 4: kernel(4, vectors, p, row, column); break;
-        case 3: kernel(3, vectors, p, row, column); break;
-        case 2: kernel(2, vectors, p, row, column); break;
-        default: kernel(1, vectors, p, row, column);
+        case 6: inner_kernel(6, vectors, p, row, column); break;
+        case 5: inner_kernel(5, vectors, p, row, column); break;
+        case 4: inner_kernel(4, vectors, p, row, column); break;
+        case 3: inner_kernel(3, vectors, p, row, column); break;
+        case 2: inner_kernel(2, vectors, p, row, column); break;
+        default: inner_kernel(1, vectors, p, row, column);
         }
         row += take;
     }
@@ -480,8 +487,8 @@ INLINE void rows_of(const int vectors, const Product *p, int64_t rows, int64_t c
 
 static void multiply(const Product *p, int64_t rows, int64_t columns) {
     int64_t column = 0;
-    for (; column + PANEL <= columns; column += PANEL) rows_of(2, p, rows, column);
-    if (column < columns) rows_of(1, p, rows, column);
+    for (; column + PANEL <= columns; column += PANEL) multiply_rows(2, p, rows, column);
+    if (column < columns) multiply_rows(1, p, rows, column);
 }
 
 /* ---- weights, and their gradient */
@@ -518,7 +525,8 @@ INLINE void weights_lanes(const float *w, int64_t tap, int64_t count, float *u, 
 
 int64_t winograd_weights_size(int64_t rows, int64_t columns) { return 36 * panels(rows, columns); }
 
-/* w: (3, 3, rows, columns), taps and rows so many floats apart; u: `winograd_weights_size`. */
+/* w: (3, 3, rows, columns), with `tap` and `row` as strides in floats; u has
+ * `winograd_weights_size` floats. */
 void winograd_weights(int64_t rows, int64_t columns, const float *w, int64_t tap, int64_t row,
                       float *u) {
     int64_t plane = panels(rows, columns);
@@ -531,13 +539,13 @@ void winograd_weights(int64_t rows, int64_t columns, const float *w, int64_t tap
 
 /* ---- the whole convolution, part by part
  *
- * A part is some of the images, with gradients of the weights of its own, so that results depend
- * on the number of parts alone. Whoever runs a `..._parts` takes the next until there is none: any
- * number of threads may do so at once. */
+ * A part is a range of the images with weight gradients of its own, so that results depend on the
+ * number of parts only. `..._parts` processes the next part until none is left; any number of
+ * threads may run it at once. */
 
 typedef struct {
     Shape shape;
-    int64_t parts, next, failed; /* `failed`: parts for which there was no memory */
+    int64_t parts, next, failed; /* `failed`: parts without scratch memory */
     const float *x;
     const float *u; /* `winograd_weights` of (in, out); `direct`: (9 in, padded out) */
     const float *bias;
@@ -552,8 +560,8 @@ typedef struct {
 int64_t winograd_lanes(void) { return LANES; }
 
 /* Whether V is zero at one of the 36 points. */
-static int absent_at(const Shape *s, int64_t point) {
-    return absent(s->up != 0, point / 6) || absent(s->up != 0, point % 6);
+static int is_zero_at(const Shape *s, int64_t point) {
+    return is_zero(s->up != 0, point / 6) || is_zero(s->up != 0, point % 6);
 }
 
 static void forward_part(const Job *j, int64_t first, int64_t last, float *v) {
@@ -563,15 +571,15 @@ static void forward_part(const Job *j, int64_t first, int64_t last, float *v) {
     for (int64_t start = first * tiles; start < last * tiles; start += BLOCK) {
         int64_t count = last * tiles - start < BLOCK ? last * tiles - start : BLOCK;
         for (int64_t t = 0; t < count; t++)
-            take_input_any(s, tile_at(s, start + t), j->x, v + t * in);
+            input_tile_any(s, tile_at(s, start + t), j->x, v + t * in);
         for (int64_t p = 0; p < 36; p++) {
-            if (absent_at(s, p)) continue;
+            if (is_zero_at(s, p)) continue;
             multiply(&(Product){v + p * plane_of(in), j->u + p * panels(s->in, s->out),
                                 m + p * plane_of(out), in, 1, PANEL, PANEL * s->in, out, s->in, 0, 1, 0},
                      count, out);
         }
         for (int64_t t = 0; t < count; t++)
-            put_output_any(s, tile_at(s, start + t), m + t * out, j->bias, j->y, j->which);
+            output_tile_any(s, tile_at(s, start + t), m + t * out, j->bias, j->y, j->which);
     }
 }
 
@@ -584,18 +592,19 @@ static void backward_part(const Job *j, int64_t first, int64_t last, float *v, f
     for (int64_t start = first * tiles; start < last * tiles; start += BLOCK) {
         int64_t count = last * tiles - start < BLOCK ? last * tiles - start : BLOCK;
         for (int64_t t = 0; t < count; t++) {
-            take_input_any(s, tile_at(s, start + t), j->x, v + t * in);
-            take_output_any(s, tile_at(s, start + t), j->y, j->dy, j->which, m + t * out, dbias);
+            input_tile_any(s, tile_at(s, start + t), j->x, v + t * in);
+            output_tile_adjoint_any(s, tile_at(s, start + t), j->y, j->dy, j->which, m + t * out,
+                                    dbias);
         }
         for (int64_t p = 0; p < 36; p++) {
-            if (absent_at(s, p)) continue;
+            if (is_zero_at(s, p)) continue;
             multiply(&(Product){v + p * plane_of(in), m + p * plane_of(out), du + p * s->in * out,
                                 1, in, out, PANEL, out, count, 1, 1, 0},
                      s->in, out);
         }
         if (!j->dx) continue;
         for (int64_t p = 0; p < 36; p++) {
-            if (absent_at(s, p)) continue;
+            if (is_zero_at(s, p)) continue;
             multiply(&(Product){m + p * plane_of(out), j->ut + p * panels(s->out, s->in),
                                 v + p * plane_of(in), out, 1, PANEL, PANEL * s->out, in, s->out, 0, 1, 0},
                      count, in);
@@ -603,19 +612,19 @@ static void backward_part(const Job *j, int64_t first, int64_t last, float *v, f
         for (int64_t t = 0; t < count; t++) {
             if ((start + t) % tiles == 0) /* an image's first tile */
                 memset(j->dx + (start + t) / tiles * image, 0, image * sizeof(float));
-            give_input_any(s, tile_at(s, start + t), v + t * in, j->dx);
+            input_tile_adjoint_any(s, tile_at(s, start + t), v + t * in, j->dx);
         }
     }
 }
 
 /* ---- few input channels
  *
- * There the transforms cost more than they save. Convolved directly, two rows of outputs at a
- * time, with nothing but a padded image in between. There is no dX: such are first layers. */
+ * Here the transforms cost more than they save: these are convolved directly, two rows of outputs
+ * at a time, from a padded copy of the image. There is no dX: such layers are the first. */
 
 static int64_t padded_image(const Shape *s) { return (s->height + 2) * (s->width + 2) * s->in; }
 
-/* Copies an image into a frame of zeros. */
+/* Copies an image with a border of zeros. */
 static void pad_image(const Shape *s, const float *x, float *framed) {
     int64_t row = s->width * s->in, wide = row + 2 * s->in;
     memset(framed, 0, padded_image(s) * sizeof(float));
@@ -623,8 +632,8 @@ static void pad_image(const Shape *s, const float *x, float *framed) {
         memcpy(framed + (r + 1) * wide + s->in, x + r * row, row * sizeof(float));
 }
 
-/* Stores one row of outputs, or one of pooled ones, of two rows of sums. */
-static void put_row(const Shape *s, const float *sums, const float *bias, float *y,
+/* Stores one row of outputs; with pooling, from two rows of sums. */
+static void store_row(const Shape *s, const float *sums, const float *bias, float *y,
                     uint8_t *which) {
     int64_t out = padded(s->out), row = s->width * out, step = s->pool ? 2 : 1;
     for (int64_t c = 0; c < s->width / step; c++)
@@ -644,11 +653,11 @@ static void put_row(const Shape *s, const float *sums, const float *bias, float 
         }
 }
 
-/* The opposite for gradients; adds to the bias's. */
-static void take_row(const Shape *s, const float *y, const float *dy, const uint8_t *which,
+/* Computes the gradients of those sums, and adds to the bias's gradient. */
+static void row_adjoint(const Shape *s, const float *y, const float *dy, const uint8_t *which,
                      float *sums, float *dbias) {
     int64_t out = padded(s->out), row = s->width * out, step = s->pool ? 2 : 1;
-    if (s->pool) memset(sums, 0, 2 * row * sizeof(float)); /* an odd column has none */
+    if (s->pool) memset(sums, 0, 2 * row * sizeof(float)); /* an odd last column has no gradient */
     for (int64_t c = 0; c < s->width / step; c++)
         for (int64_t k = 0; k < s->out; k += LANES) {
             float *to = sums + c * step * out + k;
@@ -679,7 +688,7 @@ static void direct_part(const Job *j, int64_t first, int64_t last, float *framed
         for (int64_t r = 0; r < rows; r++) {
             int64_t at = (image * rows + r) * row;
             uint8_t *which = s->pool ? j->which + at : NULL;
-            if (backward) take_row(s, j->y + at, j->dy + at, which, sums, dbias);
+            if (backward) row_adjoint(s, j->y + at, j->dy + at, which, sums, dbias);
             for (int64_t i = 0; i < step; i++) {
                 const float *window = framed + (r * step + i) * wide;
                 float *line = sums + i * s->width * out;
@@ -694,12 +703,12 @@ static void direct_part(const Job *j, int64_t first, int64_t last, float *framed
                                         s->in, out, PANEL, out, s->width, 1, 1, 0},
                              3 * s->in, out);
             }
-            if (!backward) put_row(s, sums, j->bias, j->y + at, which);
+            if (!backward) store_row(s, sums, j->bias, j->y + at, which);
         }
     }
 }
 
-static void all_parts(Job *j, int backward) {
+static void run_parts(Job *j, int backward) {
     const Shape *s = &j->shape;
     int64_t in = padded(s->in), out = padded(s->out), i;
     int64_t floats = s->direct ? padded_image(s) + 2 * s->width * out
@@ -721,6 +730,6 @@ static void all_parts(Job *j, int backward) {
     free(scratch);
 }
 
-void winograd_forward_parts(void *job) { all_parts(job, 0); }
+void winograd_forward_parts(void *job) { run_parts(job, 0); }
 
-void winograd_backward_parts(void *job) { all_parts(job, 1); }
+void winograd_backward_parts(void *job) { run_parts(job, 1); }
