@@ -18,6 +18,7 @@ from searchae.config.schema import (
     TrainParams,
     TrialParams,
 )
+from searchae.config.seeds import sampler_seed, split_seed, training_seed
 from searchae.config.space import (
     batch_size_variants,
     initial_params,
@@ -51,7 +52,10 @@ __all__ = [
     "params_of_trial",
     "readable_params",
     "sample_params",
+    "sampler_seed",
     "spec_from_document",
+    "split_seed",
     "stored_value",
     "study_files",
+    "training_seed",
 ]

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from searchae.config import DataSpec, ProgressCallback
+from searchae.config import DataSpec, ProgressCallback, split_seed
 from searchae.data.raw_images import RawImages
 from searchae.data.sources import SOURCES
 from searchae.errors import DataError
-from searchae.seeds import split_seed
 
 SET_ASIDE = 0.1
 """Share of the images that becomes the test split if a source has none of its own."""

@@ -18,14 +18,13 @@ from optuna.pruners import BasePruner, MedianPruner, NopPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler
 from optuna.trial import TrialState, create_trial
 
-from searchae.config import Parameter, StudySpec, Value
+from searchae.config import Parameter, StudySpec, Value, sampler_seed
 from searchae.search.incremental import (
     IncrementalHyperbandPruner,
     IncrementalSuccessiveHalvingPruner,
     IncrementalTPESampler,
     TrialHistory,
 )
-from searchae.seeds import sampler_seed
 
 
 def make_sampler(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import torch
 
-from searchae.seeds import training_seed
+from searchae.config import training_seed
 
 
 def named_generator(seed: int, purpose: str, *, epoch: int = 0) -> torch.Generator:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from searchae.seeds import sampler_seed, split_seed, training_seed
+from searchae.config.seeds import sampler_seed, split_seed, training_seed
 
 
 def test_streams_differ_by_seed_purpose_and_epoch() -> None:
