@@ -20,6 +20,7 @@ from searchae.report import (
     PRUNED_COLOUR,
     Plot,
     blank_figure,
+    epoch_axis,
     escape_plotly_text,
     join_curves,
     log_axis,
@@ -139,7 +140,7 @@ def losses_plot(verdict: Verdict, trained: TrainingRecords) -> Plot:
         return Plot(name, title, "No training came to the end of an epoch.")
     figure.update_yaxes(**log_axis(max(float(lowest), 1e-12), highest))
     longest = max(len(m) for _, _, m in means)
-    figure.update_xaxes(dtick=1 if longest <= 12 else None, tickformat="d")
+    figure.update_xaxes(**epoch_axis(longest))
     note = (
         "Faint: each training; bold: the mean of the side, in which a training that ended early "
         "keeps its last value."

@@ -84,7 +84,7 @@ class Overlay:
         default_factory=lambda: defaultdict(threading.Lock), init=False
     )
 
-    def study(self, study_id: int) -> StoredStudy | None:
+    def stored_study(self, study_id: int) -> StoredStudy | None:
         """Returns a study; None if searchae did not make it, is making it, or cannot read it.
 
         Raises:
@@ -98,11 +98,11 @@ class Overlay:
             log.warning("study %d is shown without notes and pictures: %s", study_id, e)
             return None
 
-    def pictured(self, stored: StoredStudy, trials: Sequence[FrozenTrial]) -> set[int]:
+    def pictured_trials(self, stored: StoredStudy, trials: Sequence[FrozenTrial]) -> set[int]:
         """Returns the numbers of the trials that have a picture of reconstructions."""
         return trials_with_picture(gallery_folder(self.artifacts, stored.name), _psnrs_db(trials))
 
-    def trial(
+    def trial_note_and_pictures(
         self, stored: StoredStudy, trial: FrozenTrial, trial_id: int, *, has_picture: bool
     ) -> tuple[str, list[dict[str, Any]]]:
         """Returns a trial's note, and its pictures in the dashboard's format of artifacts.
@@ -125,7 +125,7 @@ class Overlay:
         row = trial_row(stored.spec, trial)
         return notes.trial_note(stored, row, trial.user_attrs, shown), files
 
-    def overview(
+    def study_note_and_plots(
         self, stored: StoredStudy, trials: Sequence[FrozenTrial], pictured: set[int]
     ) -> tuple[str, list[dict[str, str]]]:
         """Returns a study's note, and its plots in the dashboard's format.
@@ -148,7 +148,7 @@ class Overlay:
                 self._overviews[stored.id] = cached
             return cached.note, cached.plots
 
-    def file(self, study_id: int, trial_id: int, name: str) -> tuple[str, bytes] | None:
+    def picture(self, study_id: int, trial_id: int, name: str) -> tuple[str, bytes] | None:
         """Returns one of a trial's pictures.
 
         Args:
@@ -160,7 +160,7 @@ class Overlay:
             Its media type and bytes; None if there is no such picture.
         """
         try:
-            stored = self.study(study_id)
+            stored = self.stored_study(study_id)
             trials = self.storage.get_all_trials(study_id)
         except KeyError:
             return None
@@ -209,7 +209,7 @@ def serve_pictures(inner: WSGIApplication, overlay: Overlay) -> WSGIApplication:
         if method not in ("GET", "HEAD"):
             reason = "searchae draws this picture itself: there is no file to change"
             status, kind, body = "403 Forbidden", "application/json", _json({"reason": reason})
-        elif found := overlay.file(int(match[1]), int(match[2]), match[3]):
+        elif found := overlay.picture(int(match[1]), int(match[2]), match[3]):
             status, (kind, body) = "200 OK", found
         else:
             status, kind, body = "404 Not Found", "application/json", _json({"reason": "no such"})

@@ -109,14 +109,14 @@ class StudyDetails:
         with self._locks[study_id]:
             stored, cached = self._update(study_id)
         if stored is not None:
-            self.overlay.overview(stored, *_trials_and_pictures(cached))
+            self.overlay.study_note_and_plots(stored, *_trials_and_pictures(cached))
 
     def _with_trials(self, study: dict[str, Any], study_id: int, after: int) -> bytes:
         with self._locks[study_id]:  # one request fills the cache, the others use it
             stored, cached = self._update(study_id)
         trials, pictured = _trials_and_pictures(cached)
         if stored is not None:
-            note, plots = self.overlay.overview(stored, trials, pictured)
+            note, plots = self.overlay.study_note_and_plots(stored, trials, pictured)
             study["note"]["body"] = study["note"]["body"] or note
             study["plotly_graph_objects"] += plots
         if study["has_intermediate_values"] and len(trials) > MOST_CURVES:
@@ -135,10 +135,10 @@ class StudyDetails:
         for key, value in self.storage.get_study_system_attrs(study_id).items():
             if match := _TRIAL_ATTRIBUTE.match(key):
                 attributes_of[int(match[1])][key] = value
-        stored, trials = self.overlay.study(study_id), self.storage.get_all_trials(study_id)
+        stored, trials = self.overlay.stored_study(study_id), self.storage.get_all_trials(study_id)
         # After the trials: none of them lacks an id then.
         trial_ids = self.storage.trial_ids(study_id)
-        pictured = self.overlay.pictured(stored, trials) if stored is not None else set()
+        pictured = self.overlay.pictured_trials(stored, trials) if stored is not None else set()
         old, new = self._cache[study_id], {}
         for trial in trials:
             trial_id = trial_ids[trial.number]
@@ -160,7 +160,7 @@ class StudyDetails:
             hidden_attributes=(HISTORY,),  # shown as curves; the dashboard would cut its JSON
         )
         if stored is not None:
-            note, pictures = self.overlay.trial(
+            note, pictures = self.overlay.trial_note_and_pictures(
                 stored, source.trial, source.trial_id, has_picture=source.has_picture
             )
             document["note"]["body"] = document["note"]["body"] or note
