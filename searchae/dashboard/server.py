@@ -65,8 +65,7 @@ def application(storage: ResilientStorage, options: ServerOptions) -> WSGIApplic
         storage: Its calls should give up after some seconds, which answers 503.
         options: See ``Options``.
     """
-    # The abstract methods are filled in below its parent, which mypy does not see.
-    quick = ReaderStorage(storage)  # type: ignore[abstract]
+    quick = ReaderStorage(storage)
     drawn = Overlay(quick, options.artifacts)
     detail = StudyDetail(_dashboard(quick, options.artifacts / PICTURES), quick, drawn)
     threading.Thread(target=_read_ahead, args=(quick, detail), daemon=True).start()

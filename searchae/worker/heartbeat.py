@@ -76,7 +76,7 @@ class Heartbeat:
         next_beat = 0.0
         tick = min(1.0, self._interval_s / 2)
         while not self._end.wait(tick):
-            self.ledger.stored.storage.rest()
+            self.ledger.stored.storage.dispose_idle_connections()
             if self.parent and os.getppid() != self.parent:
                 log.warning("the process that started this worker is gone; leaving")
                 self.stop.set()

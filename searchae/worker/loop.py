@@ -239,9 +239,8 @@ class Worker:
         self.stop.wait(rest_s)
 
     def _run_trial(self, trial_id: int) -> None:
-        frozen = self.stored.storage.get_trial(trial_id)
         with (
-            self.stored.storage.working_on(frozen),
+            self.stored.storage.exclusive_trial(trial_id) as frozen,
             self._pulse.holding(trial_id, frozen.number),
         ):
             try:
@@ -287,7 +286,7 @@ class Worker:
                 raise LeaseLostError
 
         try:
-            with self.stored.storage.together():
+            with self.stored.storage.batched_writes():
                 trial = self._ask(trial_id, frozen.number)
                 params = sample_params(spec, trial)
                 trial.set_user_attr(RUNTIME, self._runtime(precision))

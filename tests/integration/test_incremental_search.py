@@ -70,7 +70,7 @@ def test_whatever_the_others_do_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They end, fail, are put back and gone on with; some trials are another study's."""
-    monkeypatch.setattr("searchae.storage.batched.MANY", many)
+    monkeypatch.setattr("searchae.storage.changes.MANY_UNFINISHED", many)
     draw = random.Random(many)
     theirs = optuna.create_study(storage=plain, study_name="compared", direction="maximize")
     described = {p.name: factory.to_distribution(p) for p in spec.space}
@@ -106,14 +106,14 @@ def test_whatever_the_others_do_meanwhile(
         with monkeypatch.context() as patch:
             patch.setattr(factory, "IncrementalTPESampler", plain_tpe)
             expected = proposed(theirs, factory.make_sampler(spec, number=trial.number), trial)
-        with lean.working_on(trial):
-            with lean.together():
+        with lean.exclusive_trial(trial_id):
+            with lean.batched_writes():
                 found = proposed(mine, ours, trial)
             assert found == expected
             proposals += bool(found)
             mine.sampler = factory.make_sampler(spec, number=trial.number, memory=memory)
             mine._thread_local.cached_all_trials = None
-            with lean.together():
+            with lean.batched_writes():
                 space.sample_params(spec, Trial(mine, trial_id))
             state = TrialState.COMPLETE
             for epoch in range(1, draw.choice([2, EPOCHS, EPOCHS])):
