@@ -261,7 +261,7 @@ class Worker:
 
     def _ask(self, trial_id: int, number: int) -> Trial:
         """Optuna's handle on a claimed trial; samples its joint parameters."""
-        self._study.sampler = make_sampler(self.stored.spec, number=number, memory=self._memory)
+        self._study.sampler = make_sampler(self.stored.spec, number=number, history=self._memory)
         self._study._thread_local.cached_all_trials = None  # what the last trial was sampled from
         imported = self._imported
         first = initial_params(self.stored.spec, number - imported, warm=imported > 0)
