@@ -21,7 +21,6 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,20 +30,14 @@ from optuna.distributions import (
     check_distribution_compatibility,
     distribution_to_json,
 )
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from sqlalchemy.exc import SQLAlchemyError
 
 from searchae.storage import tables
 from searchae.storage.changes import ChangeReader, StudyChanges
 from searchae.storage.private_api import require_signature
-from searchae.storage.records import parse_distribution
-from searchae.storage.statements import trial_ids_of_study, upsert_if_unfinished
-from searchae.storage.tables import params, studies, study_attributes, system_attributes, trials
-
-_NOT_FOUND = "Record does not exist."
+from searchae.storage.queries import NOT_FOUND, Queries
 
 
 class BatchedStorage(_CachedStorage):
@@ -59,15 +52,11 @@ class BatchedStorage(_CachedStorage):
         self._exclusive: FrozenTrial | None = None
         self._collected: dict[tuple[sa.Table, str], list[dict[str, Any]]] | None = None
         self._has_read = False  # since the collecting began
-        self._changes = ChangeReader(self._begin)
+        self._queries = Queries(backend)
+        self._changes = ChangeReader(self._queries.connect)
         self._study_ids: dict[str, int] = {}
         self._distributions: defaultdict[int, dict[str, BaseDistribution]] = defaultdict(dict)
         self._in_order: dict[int, list[FrozenTrial]] = {}
-
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()
-        state.pop("_autocommit", None)
-        return state
 
     # -- a worker's trial: ``batching.TrialBatching``
 
@@ -94,13 +83,7 @@ class BatchedStorage(_CachedStorage):
     def _write_collected(self) -> None:
         if not self._exclusive or not self._collected:
             return
-        written = 0
-        with self._begin(self._backend.engine) as connection:
-            for (table, key), rows in self._collected.items():
-                written += connection.execute(
-                    upsert_if_unfinished(self._dialect, table, key), rows
-                ).rowcount
-        if written < sum(map(len, self._collected.values())):
+        if not self._queries.write_together(self._collected):
             self._check_unfinished(self._exclusive._trial_id)
 
     # -- writes
@@ -122,10 +105,10 @@ class BatchedStorage(_CachedStorage):
         study_id = self._study_of(trial_id)
         with self._lock:
             known = self._distributions[study_id]
-            if param_name not in known:
-                known |= self._stored_distribution(study_id, param_name)
-            first = known.get(param_name, distribution)
-        if first != distribution:
+            first = known.get(param_name) or self._queries.distribution_of(study_id, param_name)
+            if first is not None:
+                known[param_name] = first
+        if first is not None and first != distribution:
             self._check_unfinished(trial_id)
             check_distribution_compatibility(first, distribution)
         row = {
@@ -133,7 +116,7 @@ class BatchedStorage(_CachedStorage):
             "param_value": param_value_internal,
             "distribution_json": distribution_to_json(distribution),
         }
-        self._write(params, "param_name", trial_id, row)
+        self._write(tables.params, "param_name", trial_id, row)
         known.setdefault(param_name, distribution)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
@@ -142,7 +125,7 @@ class BatchedStorage(_CachedStorage):
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         row = {"key": key, "value_json": json.dumps(value)}
-        self._write(system_attributes, "key", trial_id, row)
+        self._write(tables.system_attributes, "key", trial_id, row)
         if self._is_exclusive(trial_id) and self._exclusive:
             self._exclusive.system_attrs[key] = value
 
@@ -151,20 +134,11 @@ class BatchedStorage(_CachedStorage):
         if self._collected is not None and self._is_exclusive(trial_id):
             self._collected[table, key].append(row)
             return
-        with self._begin() as connection:
-            written = connection.execute(
-                upsert_if_unfinished(self._dialect, table, key), row
-            ).rowcount
-        if not written:
+        if not self._queries.write(table, key, row):
             self._check_unfinished(trial_id)
 
     def _check_unfinished(self, trial_id: int) -> None:
-        query = sa.select(trials.c.state).where(trials.c.trial_id == trial_id)
-        with self._begin() as connection:
-            state = connection.execute(query).scalar_one_or_none()
-        if state is None:
-            raise KeyError(_NOT_FOUND)
-        self.check_trial_is_updatable(trial_id, state)
+        self.check_trial_is_updatable(trial_id, self._queries.state_of(trial_id))
 
     # -- reads
 
@@ -177,7 +151,7 @@ class BatchedStorage(_CachedStorage):
             return finished
         found = self._changes.fetch([trial_id])
         if not found:
-            raise KeyError(_NOT_FOUND)
+            raise KeyError(NOT_FOUND)
         return found[trial_id]
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
@@ -186,17 +160,7 @@ class BatchedStorage(_CachedStorage):
         return super().get_trial_system_attrs(trial_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        on = study_attributes.c.study_id == studies.c.study_id
-        query = (
-            sa.select(study_attributes.c.key, study_attributes.c.value_json)
-            .select_from(studies.outerjoin(study_attributes, on))
-            .where(studies.c.study_id == study_id)
-        )
-        with self._begin() as connection:
-            rows = connection.execute(query).all()
-        if not rows:
-            raise KeyError(_NOT_FOUND)
-        return {key: json.loads(value) for key, value in rows if key is not None}
+        return self._queries.user_attributes_of_study(study_id)
 
     def get_study_id_from_name(self, study_name: str) -> int:
         # Hyperband asks at each step. A study may be deleted and made again, but not meanwhile.
@@ -267,51 +231,14 @@ class BatchedStorage(_CachedStorage):
             else:
                 unfinished.add(trial_id)
 
-    def _stored_distribution(self, study_id: int, name: str) -> dict[str, BaseDistribution]:
-        query = (
-            sa.select(params.c.distribution_json)
-            .where(params.c.trial_id.in_(trial_ids_of_study(study_id)), params.c.param_name == name)
-            .limit(1)
-        )
-        with self._begin() as connection:
-            stored = connection.execute(query).scalar_one_or_none()
-        return {} if stored is None else {name: parse_distribution(stored)}
-
     def _study_of(self, trial_id: int) -> int:
         with self._lock:
             if trial_id in self._trial_id_to_study_id_and_number:
                 return self._trial_id_to_study_id_and_number[trial_id][0]
-        query = sa.select(trials.c.study_id).where(trials.c.trial_id == trial_id)
-        with self._begin() as connection:
-            study_id = connection.execute(query).scalar_one_or_none()
-        if study_id is None:
-            raise KeyError(_NOT_FOUND)
-        return int(study_id)
+        return self._queries.study_of(trial_id)
 
     def _is_exclusive(self, trial_id: int) -> bool:
         return self._exclusive is not None and self._exclusive._trial_id == trial_id
-
-    # -- connections
-
-    @contextmanager
-    def _begin(self, engine: sa.Engine | None = None) -> Iterator[sa.Connection]:
-        try:
-            with (engine or self._autocommit).begin() as connection:
-                yield connection
-        except SQLAlchemyError as e:
-            raise StorageInternalError(f"{type(e).__name__} in a statement of searchae's") from e
-
-    @property
-    def _dialect(self) -> str:
-        return str(self._backend.engine.dialect.name)
-
-    @cached_property
-    def _autocommit(self) -> sa.Engine:
-        """An engine that commits each statement by itself, which saves BEGIN and COMMIT."""
-        engine = self._backend.engine
-        if self._dialect == "sqlite":  # costs no round trip there
-            return engine
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def self_check() -> None:
