@@ -37,7 +37,7 @@ def connect(
         StorageError: The database cannot be reached, refuses the login, or has another schema.
         UserError: ``SEARCHAE_OPTUNA`` is neither ``auto`` nor ``public``.
     """
-    url = parse_url(url) if isinstance(url, str) else url
+    url = parse_url(url)
     if is_sqlite(url):
         check_file(url)
     backoff = backoff or Backoff()

@@ -355,6 +355,20 @@ def test_a_trial_is_ended_once_and_told_again_without_harm(
     assert told.datetime_start <= told.datetime_complete
 
 
+def test_tables_are_described_as_optuna_describes_them() -> None:
+    described = optuna.storages._rdb.models.BaseModel.metadata.tables
+    for table in tables.metadata.sorted_tables:
+        for column in table.columns:
+            other = described[table.name].columns[column.name]
+            assert column.primary_key == other.primary_key
+            assert column.type.python_type.__name__ == other.type.python_type.__name__
+            if isinstance(column.type, sa.Enum):
+                assert (column.type.name, column.type.enums) == (other.type.name, other.type.enums)
+            assert {k.target_fullname for k in column.foreign_keys} == {
+                k.target_fullname for k in other.foreign_keys
+            }
+
+
 def test_another_revision_with_the_same_columns_is_used_through_optuna(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
