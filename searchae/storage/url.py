@@ -69,7 +69,7 @@ def masked_url(url: URL | str) -> str:
 
 
 def database_exists(url: URL | str) -> bool:
-    """Tells whether a SQLite file exists; True for other databases, which only a connection shows."""
+    """Tells whether a SQLite file exists; for other databases, which it cannot tell, True."""
     url = parse_url(url)
     return not is_sqlite(url) or Path(str(url.database)).exists()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import random
@@ -356,7 +357,8 @@ def test_a_trial_is_ended_once_and_told_again_without_harm(
 
 
 def test_tables_are_described_as_optuna_describes_them() -> None:
-    described = optuna.storages._rdb.models.BaseModel.metadata.tables
+    models = importlib.import_module("optuna.storages._rdb.models")
+    described = models.BaseModel.metadata.tables
     for table in tables.metadata.sorted_tables:
         for column in table.columns:
             other = described[table.name].columns[column.name]
