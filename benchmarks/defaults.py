@@ -400,7 +400,7 @@ _here: dict[str, Any] = {}
 """What a replaying process has been given once."""
 
 
-def _replays(tables: Mapping[str, Table], once: bool) -> None:
+def _replays(tables: Mapping[str, Table], once: bool) -> None:  # noqa: FBT001 (a pool's initializer)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     _here.update(tables=tables, once=once)
 

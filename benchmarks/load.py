@@ -118,7 +118,7 @@ class Meter:
     def listen(self, engine: sa.Engine) -> None:
         """Counts an engine's statements and round trips."""
 
-        def executed(connection: sa.Connection, *_: object) -> None:
+        def executed(*_: object) -> None:
             self.counted["statements"] += 1
             self.counted["round trips"] += 1
 

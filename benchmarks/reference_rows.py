@@ -40,7 +40,7 @@ class Source:
                 found[key] = str(data_dir / found[key])
         return found
 
-    def words(self, used: bool) -> str:
+    def words(self, *, used: bool) -> str:
         """What the table says of it."""
         return self.name if used else ""
 

@@ -223,7 +223,7 @@ def table(work: Path) -> str:
     notes, verdicts = [], []
     for row in ROWS:
         found = _result(work, row)
-        lead = f"| {row.key}: {row.title} | {row.source.words(found is not None)} |"
+        lead = f"| {row.key}: {row.title} | {row.source.words(used=found is not None)} |"
         if found is None:
             lines.append(f"{lead} not run |" + " |" * (columns - 3))
         elif "comparison" in found:

@@ -68,8 +68,7 @@ def application(storage: ResilientStorage, options: ServerOptions) -> WSGIApplic
             the response is then 503.
         options: How it is served; host and port are not used here.
     """
-    # The abstract methods are filled in below its parent, which mypy does not see.
-    reader = ReaderStorage(storage)  # type: ignore[abstract]
+    reader = ReaderStorage(storage)
     overlay = Overlay(reader, options.artifacts)
     uploads = _UploadedFiles(options.artifacts / UPLOADS)
     dashboard: WSGIApplication = optuna_dashboard.wsgi(reader, artifact_store=uploads)

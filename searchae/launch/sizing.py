@@ -15,6 +15,9 @@ from searchae.launch.base import Job, Launcher, Resources
 MOST_DEFAULT_WORKERS = 4
 """A sequential sampler learns less from more at once; ask for more with --workers."""
 
+_PASSED_ON = ("SEARCHAE_KERNELS", "SEARCHAE_OPTUNA")
+"""Environment variables that workers get from the process that starts them."""
+
 
 def available_cores() -> int:
     """Processors that this process may use."""
@@ -126,7 +129,7 @@ def worker_jobs(
                 "OMP_NUM_THREADS": str(fleet.threads),
                 **{k: v for k, v in malloc.HUGE_PAGES_ENVIRONMENT.items() if k not in environment},
                 **({"SEARCHAE_PARENT": str(os.getpid())} if fleet.nearby else {}),
-                **{k: environment[k] for k in ("SEARCHAE_KERNELS",) if k in environment},
+                **{k: environment[k] for k in _PASSED_ON if k in environment},
                 **_seen(gpus, i, fleet.device),
                 **_shares(fleet, gpus, i),
             },

@@ -7,7 +7,7 @@ from searchae.search.factory import (
     to_distribution,
     why_nothing_is_pruned,
 )
-from searchae.search.incremental import FinishedTrialCursor, TrialHistory
+from searchae.search.history import FinishedTrialCursor, TrialHistory
 
 __all__ = [
     "FinishedTrialCursor",

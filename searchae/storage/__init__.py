@@ -1,18 +1,17 @@
-"""The shared database: URLs, connections, locks, and Optuna's storage made to outlive outages."""
+"""The shared database: URLs, connections, locks, and an Optuna storage that survives outages."""
 
 from searchae.storage.backoff import Backoff
 from searchae.storage.connection import connect
 from searchae.storage.locks import exclusive_lock, locked_transaction
+from searchae.storage.private_api import is_usable, require_signature
 from searchae.storage.reader import ReaderStorage
 from searchae.storage.resilient import ResilientStorage
+from searchae.storage.statements import finish_trial, upsert, upsert_if_unfinished
 from searchae.storage.tables import (
     UNFINISHED,
-    finish_trial,
     studies,
     study_attributes,
     trials,
-    upsert,
-    upsert_if_unfinished,
     user_attributes,
     utc_now,
 )
@@ -28,9 +27,11 @@ __all__ = [
     "exclusive_lock",
     "finish_trial",
     "is_sqlite",
+    "is_usable",
     "locked_transaction",
     "masked_url",
     "parse_url",
+    "require_signature",
     "studies",
     "study_attributes",
     "trials",

@@ -1,4 +1,4 @@
-"""Calling again what failed because something was away for a while."""
+"""Retries with exponential backoff."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Backoff:
-    """Exponential backoff with full jitter, so that a fleet does not come back in step.
+    """Exponential backoff with jitter, so that many workers do not retry at the same moment.
 
     Attributes:
         first_s: Upper bound of the first pause, in seconds.
         longest_s: Upper bound of any pause, in seconds.
-        limit_s: Give up and raise after this many seconds; never, if unset.
-        sleep: The clock's port, for tests.
+        limit_s: After so many seconds the error is raised; None for never.
+        sleep: Waits for a number of seconds; replaced in tests.
     """
 
     first_s: float = 0.1
@@ -39,9 +39,12 @@ class Backoff:
         """Calls ``function`` until it returns.
 
         Args:
-            function: Safe to call twice.
-            again: Whether an exception is worth another try; others are raised at once.
-            explain: An exception in words for the log, without secrets.
+            function: What to call; it must be safe to call more than once.
+            again: Tells whether to retry after an exception; others are raised at once.
+            explain: Describes an exception for the log, without secrets.
+
+        Raises:
+            Exception: The function's last one, if ``again`` refuses it or the time is up.
         """
         started, bound = time.monotonic(), self.first_s
         while True:

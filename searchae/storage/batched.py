@@ -1,20 +1,18 @@
-"""Optuna's storage in few round trips, on Optuna's own tables.
+"""Optuna's cached storage with few statements per trial, on Optuna's own tables.
 
 What is written is what Optuna writes: ``optuna.load_study`` and the dashboard read it. The calls
-that a worker makes for every epoch and every trial are single statements here, which say in
-themselves that the trial must not have ended; all else is left to Optuna.
+that a worker makes for every epoch and every trial are single statements here, each of which
+checks by itself that the trial has not finished; all others are left to Optuna.
 
-While a worker holds a trial (``holding``), it knows that trial's own attributes, and
-``get_all_trials`` gives what samplers and pruners ask for: ended trials whole, and of the others
-the state, the parameters and the system attributes (a rung's values), but not each report. Only
-what is new is read, however many trials have ended, wait or run: the rows of trials, parameters and
-attributes are numbered. They are numbered before they are committed, so the last ones are looked
-at again; a parameter or attribute that comes later still is seen when its trial ends. (Trials are
-numbered under the study's lock, one after the other.)
+While a worker has a trial to itself (``exclusive_trial``), the storage knows that trial's own
+attributes, and ``get_all_trials`` returns what samplers and pruners ask for: finished trials whole,
+and of the others the state, the parameters and the system attributes (a rung's values), but not
+each report. Only what is new is read: see ``changes``.
 
-This relies on Optuna's schema ``tables.SCHEMA``; ``LeanStorage`` refuses any other.
+This module uses private names of Optuna's. It is imported only where ``self_check`` decides whether
+they are as expected, and used only with the schema revision ``tables.SCHEMA``.
 """
-# ruff: noqa: D102 (what the overridden methods do is said by BaseStorage)
+# ruff: noqa: D102 (BaseStorage documents the overridden methods)
 
 from __future__ import annotations
 
@@ -23,8 +21,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,118 +30,70 @@ from optuna.distributions import (
     check_distribution_compatibility,
     distribution_to_json,
 )
-from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
-from optuna.storages._rdb import models
-from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from searchae.errors import StorageError
 from searchae.storage import tables
-from searchae.storage.tables import (
-    params,
-    studies,
-    study_attributes,
-    system_attributes,
-    trials,
-    upsert_if_unfinished,
-)
-
-LOOKED_AT_AGAIN = 200
-"""Rows; far more than are written while a statement of another worker is being committed."""
-
-
-MANY = 100
-"""Unfinished trials. Of fewer, each look reads all parameters and attributes; of more, the new ones
-and the last ``LOOKED_AT_AGAIN``."""
-NAMED = 1000
-"""Trials that one statement names, five times; of more the whole study is read. SQLite takes 32,766
-variables."""
-
-
-@dataclass
-class _Marks:
-    """The last rows that have been read of one study."""
-
-    trial: int
-    param: int
-    attribute: int
+from searchae.storage.changes import ChangeReader, StudyChanges
+from searchae.storage.private_api import require_signature
+from searchae.storage.queries import NOT_FOUND, Queries
 
 
 class BatchedStorage(_CachedStorage):
-    """See the module; otherwise Optuna's own cached storage.
+    """Optuna's cached storage with fewer statements; see the module.
 
     Args:
         backend: Optuna's storage, whose engine is used.
-
-    Raises:
-        StorageError: The installed Optuna has other tables.
     """
 
     def __init__(self, backend: RDBStorage) -> None:
-        if backend.get_head_version() != tables.SCHEMA:
-            raise StorageError(
-                f"searchae works on Optuna's tables {tables.SCHEMA}, the installed Optuna has "
-                f"{backend.get_head_version()}; install another version of either"
-            )
         super().__init__(backend)
-        self._mine: FrozenTrial | None = None
+        self._exclusive: FrozenTrial | None = None
         self._collected: dict[tuple[sa.Table, str], list[dict[str, Any]]] | None = None
-        self._has_looked = False
-        self._marks: dict[int, _Marks] = {}
-        self._ids: dict[str, int] = {}
+        self._has_read = False  # since the collecting began
+        self._queries = Queries(backend)
+        self._changes = ChangeReader(self._queries.connect)
+        self._study_ids: dict[str, int] = {}
+        self._distributions: defaultdict[int, dict[str, BaseDistribution]] = defaultdict(dict)
         self._in_order: dict[int, list[FrozenTrial]] = {}
 
-    def __getstate__(self) -> dict[Any, Any]:
-        state = super().__getstate__()
-        state.pop("_quick", None)
-        return state
+    # -- a worker's trial: ``batching.TrialBatching``
 
-    # -- what a worker says about its work
+    def read_trial(self, trial_id: int) -> FrozenTrial:
+        return self.get_trial(trial_id)
 
     @contextmanager
-    def holding(self, trial: FrozenTrial) -> Iterator[None]:
-        """While the block runs, nobody but this process writes the trial's attributes."""
-        self._mine = trial
+    def exclusive_trial(self, trial: FrozenTrial) -> Iterator[None]:
+        self._exclusive = trial
         try:
             yield
         finally:
-            self._mine, self._collected, self._ids = None, None, {}
+            self._exclusive, self._collected, self._study_ids = None, None, {}
 
     @contextmanager
-    def collecting(self) -> Iterator[Callable[[], None]]:
-        """Collects what is written to the trial held, to be written at once by what is yielded.
-
-        All of a trial's parameters are sampled from one look at the others.
-        """
-        self._collected, self._has_looked = defaultdict(list), False
+    def collect_writes(self) -> Iterator[Callable[[], None]]:
+        # All of a trial's parameters are sampled from one reading of the other trials.
+        self._collected, self._has_read = defaultdict(list), False
         try:
             yield self._write_collected
         finally:
             self._collected = None
 
     def _write_collected(self) -> None:
-        if not self._mine or not self._collected:
+        if not self._exclusive or not self._collected:
             return
-        written = 0
-        with self._begin(self._backend.engine) as connection:
-            for (table, key), rows in self._collected.items():
-                written += connection.execute(
-                    upsert_if_unfinished(self._dialect, table, key), rows
-                ).rowcount
-        if written < sum(map(len, self._collected.values())):
-            self._check_unfinished(self._mine._trial_id)
+        if not self._queries.write_together(self._collected):
+            self._check_unfinished(self._exclusive._trial_id)
 
     # -- writes
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        stored = models.TrialIntermediateValueModel.intermediate_value_to_stored_repr
-        value, kind = stored(intermediate_value)
-        row = {"step": step, "intermediate_value": value, "intermediate_value_type": kind}
-        self._put(tables.reports, "step", trial_id, row)
+        number, kind = tables.value_to_row(intermediate_value)
+        row = {"step": step, "intermediate_value": number, "intermediate_value_type": kind}
+        self._write(tables.reports, "step", trial_id, row)
 
     def set_trial_param(
         self,
@@ -153,13 +102,13 @@ class BatchedStorage(_CachedStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
+        study_id = self._study_of(trial_id)
         with self._lock:
-            study_id = self._study_of(trial_id)
-            known = self._studies[study_id].param_distribution
-            if param_name not in known:
-                known |= self._stored_distribution(study_id, param_name)
-            first = known.get(param_name, distribution)
-        if first != distribution:
+            known = self._distributions[study_id]
+            first = known.get(param_name) or self._queries.distribution_of(study_id, param_name)
+            if first is not None:
+                known[param_name] = first
+        if first is not None and first != distribution:
             self._check_unfinished(trial_id)
             check_distribution_compatibility(first, distribution)
         row = {
@@ -167,78 +116,59 @@ class BatchedStorage(_CachedStorage):
             "param_value": param_value_internal,
             "distribution_json": distribution_to_json(distribution),
         }
-        self._put(params, "param_name", trial_id, row)
+        self._write(tables.params, "param_name", trial_id, row)
         known.setdefault(param_name, distribution)
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         row = {"key": key, "value_json": json.dumps(value)}
-        self._put(tables.user_attributes, "key", trial_id, row)
+        self._write(tables.user_attributes, "key", trial_id, row)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         row = {"key": key, "value_json": json.dumps(value)}
-        self._put(system_attributes, "key", trial_id, row)
-        if self._is_mine(trial_id) and self._mine:
-            self._mine.system_attrs[key] = value
+        self._write(tables.system_attributes, "key", trial_id, row)
+        if self._is_exclusive(trial_id) and self._exclusive:
+            self._exclusive.system_attrs[key] = value
 
-    def _put(self, table: sa.Table, key: str, trial_id: int, row: dict[str, Any]) -> None:
+    def _write(self, table: sa.Table, key: str, trial_id: int, row: dict[str, Any]) -> None:
         row = {"trial": trial_id, **row}
-        if self._collected is not None and self._is_mine(trial_id):
+        if self._collected is not None and self._is_exclusive(trial_id):
             self._collected[table, key].append(row)
             return
-        with self._begin() as connection:
-            written = connection.execute(
-                upsert_if_unfinished(self._dialect, table, key), row
-            ).rowcount
-        if not written:
+        if not self._queries.write(table, key, row):
             self._check_unfinished(trial_id)
 
     def _check_unfinished(self, trial_id: int) -> None:
-        query = sa.select(trials.c.state).where(trials.c.trial_id == trial_id)
-        with self._begin() as connection:
-            state = connection.execute(query).scalar_one_or_none()
-        if state is None:
-            raise KeyError(models.NOT_FOUND_MSG)
-        self.check_trial_is_updatable(trial_id, state)
+        self.check_trial_is_updatable(trial_id, self._queries.state_of(trial_id))
 
     # -- reads
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        if self._collected is not None and self._is_mine(trial_id):
-            return copy.deepcopy(self._mine)  # type: ignore[return-value]
+        if self._collected is not None and self._is_exclusive(trial_id):
+            return copy.deepcopy(self._exclusive)  # type: ignore[return-value]
         with self._lock:
-            ended = self._get_cached_trial(trial_id)
-        if ended is not None:
-            return ended
-        found = self._fetch([trial_id])
+            finished = self._get_cached_trial(trial_id)
+        if finished is not None:
+            return finished
+        found = self._changes.fetch([trial_id])
         if not found:
-            raise KeyError(models.NOT_FOUND_MSG)
-        return found[0]
+            raise KeyError(NOT_FOUND)
+        return found[trial_id]
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        if self._is_mine(trial_id) and self._mine:
-            return dict(self._mine.system_attrs)
+        if self._is_exclusive(trial_id) and self._exclusive:
+            return dict(self._exclusive.system_attrs)
         return super().get_trial_system_attrs(trial_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
-        on = study_attributes.c.study_id == studies.c.study_id
-        query = (
-            sa.select(study_attributes.c.key, study_attributes.c.value_json)
-            .select_from(studies.outerjoin(study_attributes, on))
-            .where(studies.c.study_id == study_id)
-        )
-        with self._begin() as connection:
-            rows = connection.execute(query).all()
-        if not rows:
-            raise KeyError(models.NOT_FOUND_MSG)
-        return {key: json.loads(value) for key, value in rows if key is not None}
+        return self._queries.user_attributes_of_study(study_id)
 
     def get_study_id_from_name(self, study_name: str) -> int:
         # Hyperband asks at each step. A study may be deleted and made again, but not meanwhile.
-        if self._mine is None:
+        if self._exclusive is None:
             return int(super().get_study_id_from_name(study_name))
-        if study_name not in self._ids:
-            self._ids[study_name] = super().get_study_id_from_name(study_name)
-        return self._ids[study_name]
+        if study_name not in self._study_ids:
+            self._study_ids[study_name] = super().get_study_id_from_name(study_name)
+        return self._study_ids[study_name]
 
     def get_all_trials(
         self,
@@ -246,7 +176,7 @@ class BatchedStorage(_CachedStorage):
         deepcopy: bool = True,
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        # As Optuna's own, which sorts them at each call.
+        # As Optuna's own, which sorts the trials at each call.
         self._read_trials_from_remote_storage(study_id)
         with self._lock:
             if study_id not in self._in_order:
@@ -260,7 +190,8 @@ class BatchedStorage(_CachedStorage):
         super().delete_study(study_id)
         with self._lock:  # SQLite may give the id to another study
             self._in_order.pop(study_id, None)
-            self._marks.pop(study_id, None)
+            self._distributions.pop(study_id, None)
+            self._changes.forget(study_id)
 
     def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
         super()._add_trials_to_cache(study_id, trials)
@@ -275,139 +206,71 @@ class BatchedStorage(_CachedStorage):
                 return
 
     def _read_trials_from_remote_storage(self, study_id: int) -> None:
-        if self._mine is None:
+        if self._exclusive is None:
             super()._read_trials_from_remote_storage(study_id)
-        elif self._collected is None or not self._has_looked:
+        elif self._collected is None or not self._has_read:
             with self._lock:
-                self._look(study_id)
-            self._has_looked = True
+                self._read_changes(study_id)
+            self._has_read = True
 
-    def _look(self, study_id: int) -> None:
-        """Brings the cache up to date with what is new; everything, the first time."""
+    def _read_changes(self, study_id: int) -> None:
         study = self._studies.setdefault(study_id, _StudyInfo())
-        if study_id not in self._marks:
-            marks = self._last_rows()  # before what they are the marks of
-            found = self._fetch(study_id, of_study=True)
-            self._marks[study_id] = marks
-            self._remember(study_id, found)
-            return
-        marks, before = self._marks[study_id], study.unfinished_trial_ids
-        many = len(before) > MANY
-        asked: dict[str, Any] = {"study": study_id, "trial": marks.trial - LOOKED_AT_AGAIN}
-        if many:
-            asked["param"] = marks.param - LOOKED_AT_AGAIN
-            asked["attribute"] = marks.attribute - LOOKED_AT_AGAIN
-        else:
-            asked["unfinished"] = sorted(before)
-        with self._begin() as connection:
-            rows = connection.execute(tables.select_changes(many=many), asked).all()
-        states: dict[int, TrialState] = {}
-        for row in rows:
-            if row.kind == "state":
-                states |= dict.fromkeys(map(int, row.text.split(",")), TrialState[row.name])
-        marks.trial = max([marks.trial, *states])
-        known = self._trial_id_to_study_id_and_number
-        unseen = {i for i, state in states.items() if state in tables.UNFINISHED} - before
-        new = unseen | (states.keys() - known.keys())
-        ended = {i for i in before if states.get(i) not in tables.UNFINISHED}
-        for trial_id in before - ended:
-            self._cached(trial_id).state = states[trial_id]
-        for row in rows:
-            if row.trial_id in study.unfinished_trial_ids:
-                tables.add_row(self._cached(row.trial_id), row)
-            if row.kind == "param":
-                marks.param = max(marks.param, row.id)
-            elif row.kind == "attribute":
-                marks.attribute = max(marks.attribute, row.id)
-        changed = list(new | ended)
-        if len(changed) > NAMED:
-            self._remember(study_id, self._fetch(study_id, of_study=True))
-        elif changed:
-            self._remember(study_id, self._fetch(changed))
-
-    def _remember(self, study_id: int, found: list[FrozenTrial]) -> None:
-        study, marks = self._studies[study_id], self._marks[study_id]
-        self._add_trials_to_cache(study_id, found)
-        for trial in found:
-            marks.trial = max(marks.trial, trial._trial_id)
+        unfinished = study.unfinished_trial_ids
+        changes = self._changes.read(
+            study_id, unfinished=unfinished, known=self._trial_id_to_study_id_and_number
+        )
+        for trial_id, state in changes.states.items():
+            _, number = self._trial_id_to_study_id_and_number[trial_id]
+            study.trials[number].state = state
+            changes.contents.update(trial_id, study.trials[number])
+        self._add_trials_to_cache(study_id, list(changes.trials.values()))
+        for trial_id, trial in changes.trials.items():
             if trial.state.is_finished():
-                study.unfinished_trial_ids.discard(trial._trial_id)
-                study.last_finished_trial_id = max(study.last_finished_trial_id, trial._trial_id)
+                unfinished.discard(trial_id)
+                study.last_finished_trial_id = max(study.last_finished_trial_id, trial_id)
             else:
-                study.unfinished_trial_ids.add(trial._trial_id)
-
-    def _last_rows(self) -> _Marks:
-        query = sa.select(
-            sa.select(sa.func.max(params.c.param_id)).scalar_subquery(),
-            sa.select(sa.func.max(system_attributes.c.trial_system_attribute_id)).scalar_subquery(),
-        )
-        with self._begin() as connection:
-            param, attribute = connection.execute(query).one()
-        return _Marks(trial=0, param=param or 0, attribute=attribute or 0)
-
-    def _fetch(self, which: list[int] | int, *, of_study: bool = False) -> list[FrozenTrial]:
-        """Trials as they are in the database, in their order: see ``tables.whole``."""
-        own, contents = tables.select_trials(of_study=of_study)
-        with self._begin() as connection:
-            found = {
-                r.trial_id: tables.to_frozen_trial(r)
-                for r in connection.execute(own, {"which": which})
-            }
-            rows = connection.execute(contents, {"which": which}).all() if found else []
-        for row in sorted(rows, key=lambda r: r.id):
-            if row.trial_id in found:
-                tables.add_row(found[row.trial_id], row)
-        return list(found.values())
-
-    def _stored_distribution(self, study_id: int, name: str) -> dict[str, BaseDistribution]:
-        query = (
-            sa.select(params.c.distribution_json)
-            .where(
-                params.c.trial_id.in_(tables.trial_ids_of_study(study_id)),
-                params.c.param_name == name,
-            )
-            .limit(1)
-        )
-        with self._begin() as connection:
-            stored = connection.execute(query).scalar_one_or_none()
-        return {} if stored is None else {name: tables.distribution_of(stored)}
-
-    # -- plumbing
+                unfinished.add(trial_id)
 
     def _study_of(self, trial_id: int) -> int:
-        if trial_id in self._trial_id_to_study_id_and_number:
-            return self._trial_id_to_study_id_and_number[trial_id][0]
-        query = sa.select(trials.c.study_id).where(trials.c.trial_id == trial_id)
-        with self._begin() as connection:
-            study_id = connection.execute(query).scalar_one_or_none()
-        if study_id is None:
-            raise KeyError(models.NOT_FOUND_MSG)
-        self._studies.setdefault(study_id, _StudyInfo())
-        return int(study_id)
+        with self._lock:
+            if trial_id in self._trial_id_to_study_id_and_number:
+                return self._trial_id_to_study_id_and_number[trial_id][0]
+        return self._queries.study_of(trial_id)
 
-    def _is_mine(self, trial_id: int) -> bool:
-        return self._mine is not None and self._mine._trial_id == trial_id
+    def _is_exclusive(self, trial_id: int) -> bool:
+        return self._exclusive is not None and self._exclusive._trial_id == trial_id
 
-    def _cached(self, trial_id: int) -> FrozenTrial:
-        study_id, number = self._trial_id_to_study_id_and_number[trial_id]
-        return self._studies[study_id].trials[number]
 
-    @contextmanager
-    def _begin(self, engine: sa.Engine | None = None) -> Iterator[sa.Connection]:
-        try:
-            with (engine or self._quick).begin() as connection:
-                yield connection
-        except SQLAlchemyError as e:
-            raise StorageInternalError(f"{type(e).__name__} in a statement of searchae's") from e
+def self_check() -> None:
+    """Checks that Optuna's private names are as this module expects them.
 
-    @property
-    def _dialect(self) -> str:
-        return str(self._backend.engine.dialect.name)
-
-    @cached_property
-    def _quick(self) -> sa.Engine:
-        """Commits each statement by itself, which saves BEGIN and COMMIT."""
-        engine = self._backend.engine
-        if self._dialect == "sqlite":  # costs no round trip there
-            return engine
-        return engine.execution_options(isolation_level="AUTOCOMMIT")
+    Raises:
+        Exception: They are not.
+    """
+    require_signature(_CachedStorage._read_trials_from_remote_storage, ["self", "study_id"])
+    require_signature(_CachedStorage._add_trials_to_cache, ["self", "study_id", "trials"])
+    require_signature(_CachedStorage._get_cached_trial, ["self", "trial_id"])
+    finished, running = create_trial(value=1.0), create_trial(state=TrialState.RUNNING)
+    for i, trial in enumerate((finished, running)):
+        trial.number, trial._trial_id = i, 10 + i
+    backend: Any = SimpleNamespace(
+        _create_new_trial=lambda *_: running, delete_study=lambda _: None
+    )
+    storage = BatchedStorage(backend)
+    reads = iter(
+        [StudyChanges({10: finished, 11: running}), StudyChanges({}, {11: TrialState.WAITING})]
+    )
+    storage._changes.read = lambda *_, **__: next(reads)  # type: ignore[method-assign]
+    with storage.exclusive_trial(running):
+        checks = [
+            storage.get_all_trials(1, deepcopy=False) == [finished, running],
+            storage.get_trial(10) is finished,
+            storage._get_cached_trial(11) is None,
+            storage._studies[1].unfinished_trial_ids == {11},
+            [t.state.name for t in storage.get_all_trials(1)] == ["COMPLETE", "WAITING"],
+            storage.create_new_trial(1) == 11,
+        ]
+    storage.delete_study(1)
+    checks.append(not storage._trial_id_to_study_id_and_number and not storage._studies)
+    if not all(checks):
+        raise RuntimeError(f"_CachedStorage behaves differently: {checks}")

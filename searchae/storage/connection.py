@@ -1,44 +1,43 @@
-"""A database URL -> Optuna storage that outlives outages, and a lock for the whole fleet."""
+"""Opens a database: a URL -> an Optuna storage that survives outages of the database."""
 
 from __future__ import annotations
 
-import logging
 import weakref
-from contextlib import AbstractContextManager
 
 import optuna
 import sqlalchemy as sa
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from searchae.errors import StorageError
+from searchae.storage import tables
 from searchae.storage.backoff import Backoff
-from searchae.storage.batched import BatchedStorage
-from searchae.storage.engine import CONNECT, engine_arguments, listen
+from searchae.storage.batching import NoBatching, TrialBatching
+from searchae.storage.engine import POSTGRESQL_ARGUMENTS, engine_arguments, register_listeners
 from searchae.storage.locks import exclusive_lock, file_lock
+from searchae.storage.private_api import is_usable
 from searchae.storage.resilient import ResilientStorage, database_error_text, is_transient
 from searchae.storage.url import check_file, is_sqlite, masked_url, parse_url
-
-log = logging.getLogger(__name__)
 
 
 def connect(
     url: URL | str, *, backoff: Backoff | None = None, patient: bool = False
 ) -> ResilientStorage:
-    """Opens the database; makes Optuna's tables in a new one.
+    """Opens a database, and creates Optuna's tables in a new one.
 
     Args:
         url: ``sqlite:///file`` or ``postgresql://...``.
-        backoff: How calls wait for the database.
-        patient: Let the first connection wait as well, as a worker should that is started while
-            the database restarts. A wrong password is told at once all the same.
+        backoff: How long calls wait for the database.
+        patient: Whether the first connection waits for the database as well, as that of a worker
+            should which is started during a restart. A wrong password is an error all the same.
 
     Raises:
-        StorageError: It cannot be reached, refuses the login, or has another schema.
+        StorageError: The database cannot be reached, refuses the login, or has another schema.
+        UserError: ``SEARCHAE_OPTUNA`` is neither ``auto`` nor ``public``.
     """
-    url = parse_url(url) if isinstance(url, str) else url
+    url = parse_url(url)
     if is_sqlite(url):
         check_file(url)
     backoff = backoff or Backoff()
@@ -48,15 +47,13 @@ def connect(
             again=lambda e: patient and is_transient(e),
             explain=lambda e: f"{masked_url(url)}: {database_error_text(e)}",
         )
+        backend, batching = _choose_backend(rdb)
     except RuntimeError as e:
         raise StorageError(f"{masked_url(url)}: its tables were made by another Optuna: {e}") from e
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as e:
         raise StorageError(f"{masked_url(url)}: {database_error_text(e)}") from None
-    listen(rdb.engine)
-    # The abstract methods are filled in below the class, which mypy does not see.
-    storage = ResilientStorage(  # type: ignore[abstract]
-        BatchedStorage(rdb), rdb.engine, backoff=backoff
-    )
+    register_listeners(rdb.engine)
+    storage = ResilientStorage(backend, rdb, batching=batching, backoff=backoff)
     # At the latest when the process ends: SQLite moves all from its -wal into the file then.
     weakref.finalize(storage, rdb.engine.dispose)
     return storage
@@ -65,17 +62,46 @@ def connect(
 def _open(url: URL) -> RDBStorage:
     # Optuna formats the URL as a template: a brace in a password must be doubled.
     template = url.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")
-    # Many workers may start at once on an empty database: one makes the tables.
-    with _alone(url):
+    # Many workers may start at once on an empty database: one creates the tables.
+    lock = (
+        file_lock(url)
+        if is_sqlite(url)
+        else exclusive_lock(sa.create_engine(url, poolclass=NullPool, **POSTGRESQL_ARGUMENTS), 0)
+    )
+    with lock:
         try:
             return RDBStorage(template, engine_kwargs=engine_arguments(url))
         except IntegrityError:
-            # A program that knows nothing of our lock, Optuna's dashboard say, has just marked the
-            # new tables with their version, which is done once.
+            # A program without our lock (Optuna's dashboard, say) has just stored the version of
+            # the new tables, which is done once.
             return RDBStorage(template, engine_kwargs=engine_arguments(url))
 
 
-def _alone(url: URL) -> AbstractContextManager[object]:
-    if is_sqlite(url):
-        return file_lock(url)
-    return exclusive_lock(sa.create_engine(url, poolclass=NullPool, **CONNECT), 0)
+def _choose_backend(rdb: RDBStorage) -> tuple[BaseStorage, TrialBatching]:
+    """Returns the batched storage, or Optuna's own where that does not fit.
+
+    Raises:
+        StorageError: The tables have another revision and lack columns that searchae uses.
+    """
+    revision, obstacle = rdb.get_head_version(), ""
+    if revision != tables.SCHEMA:
+        missing = tables.missing_columns(rdb.engine)
+        if missing:
+            raise StorageError(
+                f"searchae works on Optuna's tables {tables.SCHEMA}, the installed Optuna has "
+                f"{revision}, without {', '.join(missing)}; install another version of either"
+            )
+        obstacle = f"tables {revision} instead of {tables.SCHEMA}"
+    if is_usable("batched storage", _check, instead="its own storage", obstacle=obstacle):
+        from searchae.storage.batched import BatchedStorage
+
+        batched = BatchedStorage(rdb)
+        return batched, batched
+    cached = optuna.storages.get_storage(rdb)
+    return cached, NoBatching(cached, rdb)
+
+
+def _check() -> None:
+    from searchae.storage.batched import self_check
+
+    self_check()

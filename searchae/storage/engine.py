@@ -1,4 +1,4 @@
-"""How connections are made and looked after, a database each."""
+"""How connections to a database are made and kept alive."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ from sqlalchemy.engine import URL, Engine
 from searchae.storage.url import is_sqlite
 
 PING_AFTER_S = 1.0
+"""A connection that was unused for longer is tested before it is used again."""
 
 
-def listen(engine: Engine) -> None:
-    """Registers what each connection of an engine needs: see the two functions below."""
+def register_listeners(engine: Engine) -> None:
+    """Registers the event listeners that an engine's connections need."""
     if is_sqlite(engine.url):
         _begin_immediate(engine)
     else:
-        _ping_after_a_pause(engine)
+        _ping_after_pause(engine)
 
 
-def _ping_after_a_pause(engine: Engine) -> None:
-    """Replaces a connection that died while nobody used it, without a ping for every call."""
+def _ping_after_pause(engine: Engine) -> None:
+    """Replaces a connection that died while it was unused, without a ping for every call."""
 
     def on_checkin(_connection: Any, record: Any) -> None:
         record.info["used_at"] = time.monotonic()
@@ -43,8 +44,8 @@ def _ping_after_a_pause(engine: Engine) -> None:
 def _begin_immediate(engine: Engine) -> None:
     """Makes each SQLite transaction take the write lock at its start.
 
-    SQLite ignores SELECT ... FOR UPDATE: without this, two processes that read a trial's state
-    and then write it would both succeed.
+    SQLite ignores SELECT ... FOR UPDATE: otherwise two processes that read a trial's state and
+    then write it would both succeed.
     """
 
     def on_connect(connection: Any, _record: object) -> None:
@@ -57,7 +58,7 @@ def _begin_immediate(engine: Engine) -> None:
     engine.dispose()
 
 
-CONNECT: dict[str, Any] = {
+POSTGRESQL_ARGUMENTS: dict[str, Any] = {
     "connect_args": {
         "connect_timeout": 10,
         "keepalives_idle": 30,
@@ -65,15 +66,15 @@ CONNECT: dict[str, Any] = {
         "keepalives_count": 3,
         "tcp_user_timeout": 30_000,
         "application_name": "searchae",
-        # A pooler that gives each transaction another connection knows no prepared statements.
+        # Prepared statements fail behind a pooler that gives each transaction another connection.
         "prepare_threshold": None,
     }
 }
 
 
 def engine_arguments(url: URL) -> dict[str, Any]:
-    """Keyword arguments of ``sqlalchemy.create_engine`` for a database."""
+    """Returns the keyword arguments of ``sqlalchemy.create_engine`` for a database."""
     if is_sqlite(url):
         return {"connect_args": {"timeout": 60}}
-    # The second one is for signs of life while the first is in use.
-    return {"pool_size": 1, "max_overflow": 1, **CONNECT}
+    # The second connection is for heartbeats while the first is in use.
+    return {"pool_size": 1, "max_overflow": 1, **POSTGRESQL_ARGUMENTS}

@@ -1,4 +1,4 @@
-"""Locks that one process of a fleet holds at a time."""
+"""Locks between all processes that use a database, on any machine."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from searchae.storage.url import is_sqlite
 
 @contextmanager
 def exclusive_lock(engine: Engine, key: int) -> Iterator[Callable[[], None]]:
-    """Holds a lock that one process in the fleet has at a time.
+    """Holds a lock that only one process at a time can hold.
 
-    On PostgreSQL an advisory lock, in a transaction of its own that the server ends when its
-    holder is stopped or cut off; on SQLite a lock on the file ``DATABASE.lock``.
+    On PostgreSQL it is an advisory lock in a transaction of its own, which the server ends when
+    the process dies or loses its connection; on SQLite a lock on the file ``DATABASE.lock``.
 
     Args:
-        engine: One more connection of it is held meanwhile, on PostgreSQL.
-        key: What is locked; a study's id, say.
+        engine: The engine of the database; on PostgreSQL one of its connections is in use
+            meanwhile.
+        key: What is locked, such as a study's id. On SQLite there is one lock for all keys.
 
     Yields:
-        A function that raises a database error if the lock has been lost since.
+        A function that raises a database error if the lock has been lost.
     """
     if is_sqlite(engine.url):
         with file_lock(engine.url):
@@ -36,10 +37,14 @@ def exclusive_lock(engine: Engine, key: int) -> Iterator[Callable[[], None]]:
 
 @contextmanager
 def locked_transaction(engine: Engine, key: int) -> Iterator[sa.Connection]:
-    """The same lock with a transaction under it, committed as it is let go: all or nothing.
+    """Holds the same lock together with a transaction, which is committed when it is released.
+
+    Args:
+        engine: The engine of the database.
+        key: What is locked, such as a study's id.
 
     Yields:
-        The one connection that it takes; on SQLite no other may write meanwhile.
+        The connection with the transaction; on SQLite no other connection can write meanwhile.
     """
     if is_sqlite(engine.url):
         with file_lock(engine.url), engine.begin() as connection:
@@ -50,7 +55,7 @@ def locked_transaction(engine: Engine, key: int) -> Iterator[sa.Connection]:
         yield connection
 
 
-# The settings end with the transaction, and so they do behind a pooler of connections.
+# These settings are local to the transaction, also behind a connection pooler.
 _ADVISORY_LOCK = sa.text(
     "SELECT set_config('idle_in_transaction_session_timeout', '30s', true), "
     "set_config('lock_timeout', '60s', true), pg_advisory_xact_lock(727, :key)"

@@ -1,28 +1,33 @@
 """An Optuna storage whose every call waits until the database is back."""
+# ruff: noqa: D102 (BaseStorage documents the overridden methods)
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
 
 import optuna
 import sqlalchemy as sa
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
-from sqlalchemy.engine import Engine
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from searchae.errors import StorageError
 from searchae.storage.backoff import Backoff
-from searchae.storage.batched import BatchedStorage
-from searchae.storage.engine import listen
+from searchae.storage.batching import TrialBatching
+from searchae.storage.engine import register_listeners
 from searchae.storage.url import is_sqlite, masked_url
 
-IDLE_S = 10.0
+P = ParamSpec("P")
+T = TypeVar("T")
 
+IDLE_S = 10.0
+"""Connections that have been idle for longer are closed by ``dispose_idle_connections``."""
 
 _PERMANENT = (
     "disk is full",
@@ -39,7 +44,7 @@ _PERMANENT = (
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether a database error may go away by itself: a restart, a lock, a broken connection."""
+    """Tells whether a database error may pass by itself: a restart, a lock, a lost connection."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, PoolTimeoutError):
@@ -54,22 +59,47 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
+def database_error_text(error: BaseException) -> str:
+    """Returns a database error as one line without the URL."""
+    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
+    text = str(getattr(cause, "orig", None) or cause or error)
+    return " ".join(text.split())
+
+
 class ResilientStorage(BaseStorage):
-    """An Optuna storage whose every call is made again until the database is back.
+    """An Optuna storage that repeats each call until the database answers.
 
     Optuna's own storage raises as soon as the database restarts. Each of its calls may be
-    repeated: writes replace, ``create_new_trial`` leaves at most an orphan that the ledger
-    reaps, and a state set twice is refused the second time, which ``worker`` looks into.
+    repeated: writes replace, ``create_new_trial`` leaves at most a trial without a lease, which
+    ``study.coordination`` puts back, and a state that is set twice is refused the second time.
+
+    Args:
+        backend: The storage that does the work.
+        rdb: Optuna's storage under it, whose engine is used.
+        batching: How ``backend`` saves statements for a worker's trial.
+        backoff: How long calls wait.
     """
 
-    def __init__(self, backend: BatchedStorage, engine: Engine, *, backoff: Backoff) -> None:
-        self._backend = backend
-        self.engine = engine
+    def __init__(
+        self, backend: BaseStorage, rdb: RDBStorage, *, batching: TrialBatching, backoff: Backoff
+    ) -> None:
+        self.backend = backend
+        self.rdb = rdb
+        self.batching = batching
         self.backoff = backoff
         self._used_at = time.monotonic()
 
-    def retried(self, function: Callable[[], Any]) -> Any:
-        """Calls a function that is safe to repeat until the database answers."""
+    @property
+    def engine(self) -> sa.Engine:
+        """The engine of all connections."""
+        return self.rdb.engine
+
+    def retried(self, function: Callable[[], T]) -> T:
+        """Calls a function that is safe to repeat until the database answers.
+
+        Raises:
+            StorageError: The error is a permanent one, or the database was away for too long.
+        """
         self._used_at = time.monotonic()
         try:
             return self.backoff.call(function, again=is_transient, explain=database_error_text)
@@ -81,54 +111,144 @@ class ResilientStorage(BaseStorage):
         ) as e:
             raise StorageError(f"{masked_url(self.engine.url)}: {database_error_text(e)}") from e
 
-    def working_on(self, trial: FrozenTrial) -> AbstractContextManager[None]:
-        """While the block runs, this process alone writes to a trial: see ``lean``."""
-        return self._backend.holding(trial)
+    def _retry(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self.retried(lambda: method(*args, **kwargs))
+
+    # -- for workers
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Writes all that the block writes to the trial worked on in one transaction, at its end.
+    def exclusive_trial(self, trial_id: int) -> Iterator[FrozenTrial]:
+        """Saves statements while this process alone writes to a trial.
+
+        Meanwhile ``get_all_trials`` may return unfinished trials without their reports.
+
+        Args:
+            trial_id: The trial's id in the database.
+
+        Yields:
+            The trial as it is at the start of the block.
+        """
+        trial = self._retry(self.batching.read_trial, trial_id)
+        with self.batching.exclusive_trial(trial):
+            yield trial
+
+    @contextmanager
+    def batched_writes(self) -> Iterator[None]:
+        """Writes what the block writes to the exclusive trial in one transaction at its end.
+
+        Where Optuna's own storage is used, each value is written at once.
 
         Raises:
-            optuna.exceptions.UpdateFinishedTrialError: The trial has ended meanwhile.
+            optuna.exceptions.UpdateFinishedTrialError: The trial has finished meanwhile.
         """
-        with self._backend.collecting() as write:
+        with self.batching.collect_writes() as write:
             yield
             self.retried(write)
 
-    def rest(self) -> None:
-        """Gives back connections that have been idle for a while: a server has few of them."""
+    def dispose_idle_connections(self) -> None:
+        """Closes connections that have been idle for a while: a server allows few of them."""
         if not is_sqlite(self.engine.url) and time.monotonic() - self._used_at > IDLE_S:
-            self.engine.dispose()  # those in use are closed when they are given back
+            self.engine.dispose()  # those in use are closed when they are returned to the pool
+
+    # -- Optuna's interface: studies
+
+    def create_new_study(
+        self, directions: Sequence[StudyDirection], study_name: str | None = None
+    ) -> int:
+        return self._retry(self.backend.create_new_study, directions, study_name)
+
+    def delete_study(self, study_id: int) -> None:
+        self._retry(self.backend.delete_study, study_id)
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._retry(self.backend.set_study_user_attr, study_id, key, value)
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        self._retry(self.backend.set_study_system_attr, study_id, key, value)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        return self._retry(self.backend.get_study_id_from_name, study_name)
+
+    def get_study_name_from_id(self, study_id: int) -> str:
+        return self._retry(self.backend.get_study_name_from_id, study_id)
+
+    def get_study_directions(self, study_id: int) -> list[StudyDirection]:
+        return self._retry(self.backend.get_study_directions, study_id)
+
+    def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._retry(self.backend.get_study_user_attrs, study_id)
+
+    def get_study_system_attrs(self, study_id: int) -> dict[str, Any]:
+        return self._retry(self.backend.get_study_system_attrs, study_id)
+
+    def get_all_studies(self) -> list[Any]:
+        return self._retry(self.backend.get_all_studies)
+
+    # -- Optuna's interface: trials
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        return self._retry(self.backend.create_new_trial, study_id, template_trial)
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        self._retry(
+            self.backend.set_trial_param, trial_id, param_name, param_value_internal, distribution
+        )
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        return self._retry(self.backend.set_trial_state_values, trial_id, state, values)
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        self._retry(self.backend.set_trial_intermediate_value, trial_id, step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._retry(self.backend.set_trial_user_attr, trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._retry(self.backend.set_trial_system_attr, trial_id, key, value)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._retry(self.backend.get_trial, trial_id)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        return self._retry(self.backend.get_all_trials, study_id, deepcopy, states)
+
+    # -- Optuna's interface: methods with a default, which the backend answers more quickly
+
+    def get_trial_id_from_study_id_trial_number(self, study_id: int, trial_number: int) -> int:
+        return self._retry(
+            self.backend.get_trial_id_from_study_id_trial_number, study_id, trial_number
+        )
+
+    def get_best_trial(self, study_id: int) -> FrozenTrial:
+        return self._retry(self.backend.get_best_trial, study_id)
+
+    def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
+        return self._retry(self.backend.get_trial_system_attrs, trial_id)
+
+    def remove_session(self) -> None:
+        self._retry(self.backend.remove_session)
+
+    # -- pickling
 
     def __getstate__(self) -> dict[str, Any]:
-        # An engine cannot travel; Optuna's storage makes its own again.
-        return {"backend": self._backend, "backoff": self.backoff}
+        return {k: v for k, v in self.__dict__.items() if k != "_used_at"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        engine = state["backend"]._backend.engine
-        listen(engine)
-        self.__init__(state["backend"], engine, backoff=state["backoff"])  # type: ignore[misc]
-
-
-def _retried_method(name: str) -> Callable[..., Any]:
-    def method(self: ResilientStorage, *args: Any, **kwargs: Any) -> Any:
-        return self.retried(lambda: getattr(self._backend, name)(*args, **kwargs))
-
-    method.__name__ = name
-    method.__doc__ = getattr(BaseStorage, name).__doc__
-    return method
-
-
-def database_error_text(error: BaseException) -> str:
-    """A database error in one line that holds no URL."""
-    cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-    text = str(getattr(cause, "orig", None) or cause or error)
-    return " ".join(text.split())
-
-
-for _name in [
-    n for n in dir(BaseStorage) if not n.startswith("_") and n != "check_trial_is_updatable"
-]:
-    setattr(ResilientStorage, _name, _retried_method(_name))
-ResilientStorage.__abstractmethods__ = frozenset()
+        # An engine cannot be pickled; Optuna's storage makes a new one.
+        self.__dict__.update(state, _used_at=time.monotonic())
+        register_listeners(self.engine)

@@ -1,4 +1,4 @@
-"""Database URLs: read, masked, and a SQLite file's folder checked."""
+"""Database URLs: parsing, masking, and a check of a SQLite file's folder."""
 
 from __future__ import annotations
 
@@ -30,16 +30,21 @@ _NETWORK_FILE_SYSTEMS = {
 }
 
 
-def parse_url(text: str) -> URL:
-    """Reads a database URL; a bare ``postgresql://`` gets the driver that searchae comes with.
+def parse_url(text: URL | str) -> URL:
+    """Parses a database URL; a bare ``postgresql://`` gets the driver psycopg.
+
+    Args:
+        text: ``sqlite:///file`` or ``postgresql://...``; a parsed URL is returned as it is.
 
     Raises:
-        StorageError: It is no URL, or names a database that searchae does not work with.
+        StorageError: The text is not a URL, or names a database that searchae does not support.
     """
+    if isinstance(text, URL):
+        return text
     try:
         url = make_url(text)
-    except (ArgumentError, ValueError):  # ValueError: its port is no number
-        # Not chained: SQLAlchemy's message may hold the text, and with it a password.
+    except (ArgumentError, ValueError):  # ValueError: the port is not a number
+        # Not chained: SQLAlchemy's message may contain the text, and so a password.
         file = text if text.endswith(".db") and "@" not in text else "searchae.db"
         raise StorageError(
             f"--storage: not a database URL; write sqlite:///{file} or "
@@ -57,27 +62,29 @@ def parse_url(text: str) -> URL:
 
 
 def masked_url(url: URL | str) -> str:
-    """The URL without its password, for people and logs."""
-    if isinstance(url, str):
-        url = parse_url(url)
+    """Returns the URL without its passwords, for messages and logs."""
+    url = parse_url(url)
     secret = {k: "***" for k in url.query if k in ("password", "passfile", "sslpassword")}
     return url.update_query_dict(secret).render_as_string(hide_password=True)
 
 
 def database_exists(url: URL | str) -> bool:
-    """Whether a SQLite file is there; of other databases only connecting shows it."""
-    url = parse_url(url) if isinstance(url, str) else url
+    """Tells whether a SQLite file exists; for other databases, which it cannot tell, True."""
+    url = parse_url(url)
     return not is_sqlite(url) or Path(str(url.database)).exists()
 
 
 def is_sqlite(url: URL | str) -> bool:
-    """Whether a database is a file, which the processes of one machine can share."""
-    url = parse_url(url) if isinstance(url, str) else url
-    return url.get_backend_name() == "sqlite"
+    """Tells whether a database is a SQLite file, which only processes of one machine can share."""
+    return parse_url(url).get_backend_name() == "sqlite"
 
 
 def check_file(url: URL) -> None:
-    """Says what is wrong with a SQLite file's folder, where SQLite would not."""
+    """Checks the folder of a SQLite file; warns if it lies on a network file system.
+
+    Raises:
+        StorageError: The folder does not exist or cannot be written.
+    """
     folder = Path(str(url.database)).resolve().parent
     if not folder.is_dir():
         raise StorageError(f"{masked_url(url)}: the folder {folder} does not exist")
@@ -94,7 +101,7 @@ def check_file(url: URL) -> None:
 
 
 def _file_system(folder: Path) -> str:
-    """The type of the file system that a folder lies on, as /proc/mounts names it."""
+    """Returns the type of a folder's file system as in /proc/mounts, or ``unknown``."""
     try:
         mounts = [line.split()[1:3] for line in Path("/proc/mounts").read_text().splitlines()]
     except OSError:

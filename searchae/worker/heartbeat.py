@@ -85,7 +85,7 @@ class Heartbeat:
         next_beat = 0.0
         tick = min(1.0, self._interval_s / 2)
         while not self._end.wait(tick):
-            self.coordinator.stored.storage.rest()
+            self.coordinator.stored.storage.dispose_idle_connections()
             if self.parent and os.getppid() != self.parent:
                 log.warning("the process that started this worker is gone; leaving")
                 self.stop.set()

@@ -71,10 +71,10 @@ class TrialSampler:
             optuna.exceptions.UpdateFinishedTrialError: The trial has ended meanwhile.
         """
         spec, storage = self._stored.spec, self._stored.storage
-        with storage.together():
+        with storage.batched_writes():
             # A copy for each trial: a study caches the trials that its sampler has read.
             study = copy.copy(self._stored.study)
-            study.sampler = make_sampler(spec, number=claimed.number, memory=self._history)
+            study.sampler = make_sampler(spec, number=claimed.number, history=self._history)
             study.pruner = self._pruner
             imported = self._imported
             first = initial_params(spec, claimed.number - imported, warm=imported > 0)

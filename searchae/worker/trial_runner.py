@@ -103,9 +103,11 @@ class TrialRunner:
             StudyStoppedError: The trial met a bug; the study was stopped.
         """
         storage = self._stored.storage
-        claimed = storage.get_trial(trial_id)
-        number = claimed.number
-        with storage.working_on(claimed), self.heartbeat.holding(trial_id, number):
+        with (
+            storage.exclusive_trial(trial_id) as claimed,
+            self.heartbeat.holding(trial_id, claimed.number),
+        ):
+            number = claimed.number
             try:
                 self._train_and_finish(trial_id, claimed)
             except Interrupted:

@@ -3,21 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from alembic.migration import MigrationContext
-from optuna.testing.pytest_storages import StorageTestCase
 from sqlalchemy.exc import IntegrityError
 
+from searchae.storage.batching import NoBatching
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
+
+try:
+    from optuna.testing.pytest_storages import StorageTestCase
+except ImportError:  # before Optuna 4.9
+    pytest.skip("the installed Optuna has no contract for storages", allow_module_level=True)
 
 
 class TestResilientStorage(StorageTestCase):
     @pytest.fixture
     def storage(self, database: str) -> Iterator[ResilientStorage]:
         storage = connect(database)
+        yield storage
+        storage.engine.dispose()
+
+
+class TestResilientStorageOnOptunasOwn(StorageTestCase):
+    @pytest.fixture
+    def storage(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[ResilientStorage]:
+        monkeypatch.setenv("SEARCHAE_OPTUNA", "public")
+        storage = connect(f"sqlite:///{tmp_path / 'searchae.db'}")
+        assert isinstance(storage.batching, NoBatching)
         yield storage
         storage.engine.dispose()
 

@@ -113,7 +113,7 @@ def everything(storage: ResilientStorage, folder: Path) -> optuna.Study:
 def test_trials_are_read_as_optuna_reads_them(storage: ResilientStorage, tmp_path: Path) -> None:
     study = everything(storage, tmp_path)
     backend = connect(storage.engine.url)
-    theirs = optuna.storages.RDBStorage.get_all_trials(backend._backend._backend, study._study_id)
+    theirs = optuna.storages.RDBStorage.get_all_trials(backend.rdb, study._study_id)
     ours = quick(storage).get_all_trials(study._study_id)
     assert len(ours) == 8
     assert [repr(t) for t in ours] == [repr(t) for t in theirs]  # repr: NaN is not itself
@@ -144,9 +144,12 @@ def test_studies_are_read_as_optuna_reads_them(storage: ResilientStorage, tmp_pa
     everything(storage, tmp_path)
     optuna.create_study(storage=storage, study_name="two", directions=["minimize", "maximize"])
     backend = connect(storage.engine.url)
-    theirs = backend._backend.get_all_studies()
+    theirs = backend.backend.get_all_studies()
     ours = quick(storage).get_all_studies()
-    assert [vars(s) for s in ours] == [vars(s) for s in theirs]
+    fields = ("_study_id", "study_name", "directions", "user_attrs", "system_attrs")
+    assert [[getattr(s, f) for f in fields] for s in ours] == [
+        [getattr(s, f) for f in fields] for s in theirs
+    ]
     for study in theirs:
         found = quick(storage).get_study_system_attrs(study._study_id)
         assert found == study.system_attrs

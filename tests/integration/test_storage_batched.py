@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import math
 import random
@@ -25,6 +26,7 @@ from searchae.config.loader import load_study_file
 from searchae.errors import StorageError
 from searchae.storage import engine as storage_engine
 from searchae.storage import resilient, tables
+from searchae.storage.batching import NoBatching
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
 from searchae.study.coordination import Coordinator
@@ -104,7 +106,7 @@ def test_a_worker_reads_what_optuna_reads(lean: ResilientStorage, plain: RDBStor
     for end in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL):
         a_trial(plain, study_id, end=end)
     mine = lean.get_trial(lean.create_new_trial(study_id))
-    with lean.working_on(mine):
+    with lean.exclusive_trial(mine._trial_id):
         read = lean.get_all_trials(study_id)
     assert [str(t) for t in read] == [str(t) for t in plain.get_all_trials(study_id)]
     assert str(lean.get_trial(1)) == str(plain.get_trial(1)), "times too"
@@ -115,7 +117,7 @@ def test_a_worker_sees_what_others_write_meanwhile(
 ) -> None:
     study_id = optuna.create_study(storage=plain)._study_id
     early = plain.create_new_trial(study_id)
-    with lean.working_on(lean.get_trial(lean.create_new_trial(study_id))):
+    with lean.exclusive_trial(lean.create_new_trial(study_id)):
         assert len(lean.get_all_trials(study_id)) == 2
         late = plain.create_new_trial(study_id)
         for trial_id in (early, late):
@@ -143,14 +145,14 @@ def test_of_many_trials_only_those_that_may_have_changed_are_read(
     many: int, lean: ResilientStorage, plain: RDBStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the others do between two looks: the same as Optuna's own reading."""
-    monkeypatch.setattr("searchae.storage.batched.MANY", many)
-    monkeypatch.setattr("searchae.storage.batched.LOOKED_AT_AGAIN", 3)
-    monkeypatch.setattr("searchae.storage.batched.NAMED", 2)
+    monkeypatch.setattr("searchae.storage.changes.MANY_UNFINISHED", many)
+    monkeypatch.setattr("searchae.storage.changes.REREAD_ROWS", 3)
+    monkeypatch.setattr("searchae.storage.changes.MAX_NAMED_TRIALS", 2)
     study_id = optuna.create_study(storage=plain)._study_id
     neighbour = optuna.create_study(storage=plain)._study_id
     draw = random.Random(0)
     going: list[int] = []
-    with lean.working_on(lean.get_trial(lean.create_new_trial(study_id))):
+    with lean.exclusive_trial(lean.create_new_trial(study_id)):
         for _ in range(40):
             for _ in range(draw.randrange(4)):
                 plain.create_new_trial(neighbour)
@@ -180,7 +182,7 @@ def test_a_row_committed_after_later_ones_is_seen(
         pytest.skip("SQLite has one writer at a time: rows are committed in their order")
     study_id = optuna.create_study(storage=plain)._study_id
     slow, quick = plain.create_new_trial(study_id), plain.create_new_trial(study_id)
-    with lean.working_on(lean.get_trial(lean.create_new_trial(study_id))):
+    with lean.exclusive_trial(lean.create_new_trial(study_id)):
         lean.get_all_trials(study_id)
         with plain.engine.begin() as open_still:
             row = {"trial_id": slow, "key": "completed_rung_0", "value_json": "1.5"}
@@ -222,20 +224,20 @@ def test_what_is_sampled_is_written_together_or_not_at_all(
         lean.set_trial_user_attr(mine._trial_id, "b", 2)
 
     def write_and_fail() -> None:
-        with lean.together():
+        with lean.batched_writes():
             write()
             raise ZeroDivisionError
 
     def write_too_late() -> None:
-        with lean.together():
+        with lean.batched_writes():
             lean.set_trial_user_attr(mine._trial_id, "late", 1)
             plain.set_trial_state_values(mine._trial_id, TrialState.FAIL)
 
-    with lean.working_on(mine):
+    with lean.exclusive_trial(mine._trial_id):
         with pytest.raises(ZeroDivisionError):
             write_and_fail()
         assert plain.get_trial(mine._trial_id).user_attrs == {}
-        with lean.together():
+        with lean.batched_writes():
             write()
             assert plain.get_trial(mine._trial_id).params == {}
         stored = plain.get_trial(mine._trial_id)
@@ -357,9 +359,39 @@ def test_a_trial_is_ended_once_and_told_again_without_harm(
     assert told.datetime_start <= told.datetime_complete
 
 
-def test_another_schema_is_refused(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tables_are_described_as_optuna_describes_them() -> None:
+    models = importlib.import_module("optuna.storages._rdb.models")
+    described = models.BaseModel.metadata.tables
+    for table in tables.metadata.sorted_tables:
+        for column in table.columns:
+            other = described[table.name].columns[column.name]
+            assert column.primary_key == other.primary_key
+            assert column.type.python_type.__name__ == other.type.python_type.__name__
+            if isinstance(column.type, sa.Enum):
+                assert (column.type.name, column.type.enums) == (other.type.name, other.type.enums)
+            assert {k.target_fullname for k in column.foreign_keys} == {
+                k.target_fullname for k in other.foreign_keys
+            }
+
+
+def test_another_revision_with_the_same_columns_is_used_through_optuna(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(tables, "SCHEMA", "v9.9.9.a")
-    with pytest.raises(StorageError, match=r"tables v9\.9\.9\.a, the installed Optuna has v"):
+    storage = connect(database)
+    assert isinstance(storage.batching, NoBatching)
+    study_id = optuna.create_study(storage=storage)._study_id
+    assert content(storage.get_trial(a_trial(storage, study_id)))["values"] == [2 / 3]
+
+
+def test_another_revision_with_other_columns_is_refused(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with connect(database).engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE trial_params RENAME COLUMN param_value TO other"))
+    monkeypatch.setattr(tables, "SCHEMA", "v9.9.9.a")
+    found = r"tables v9\.9\.9\.a, the installed Optuna has v.*, without trial_params\.param_value;"
+    with pytest.raises(StorageError, match=found):
         connect(database)
 
 
@@ -380,10 +412,10 @@ def test_a_connection_that_idles_is_given_back(
 ) -> None:
     made = connect(postgres_url)
     made.get_all_studies()
-    made.rest()
+    made.dispose_idle_connections()
     assert len(sessions(postgres_url)) == 1, "not before it has idled for a while"
     monkeypatch.setattr(resilient, "IDLE_S", -1.0)
-    made.rest()
+    made.dispose_idle_connections()
     assert sessions(postgres_url) == []
     assert made.get_all_studies() == []
 
@@ -406,17 +438,17 @@ def test_a_connection_that_died_in_a_pause_is_replaced_without_a_word(
 def test_a_study_deleted_and_made_again_is_found(
     lean: ResilientStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("searchae.storage.batched.LOOKED_AT_AGAIN", 0)
+    monkeypatch.setattr("searchae.storage.changes.REREAD_ROWS", 0)
     first = optuna.create_study(study_name="s", storage=lean)
     for _ in range(3):
         last = lean.create_new_trial(first._study_id)
-    with lean.working_on(lean.get_trial(last)):
+    with lean.exclusive_trial(last):
         assert lean.get_study_id_from_name("s") == first._study_id
         assert len(lean.get_all_trials(first._study_id)) == 3
     lean.delete_study(first._study_id)
     again = optuna.create_study(study_name="s", storage=lean)
     mine = lean.get_trial(lean.create_new_trial(again._study_id))
-    with lean.working_on(mine):
+    with lean.exclusive_trial(mine._trial_id):
         assert lean.get_study_id_from_name("s") == again._study_id
         assert [t.number for t in lean.get_all_trials(again._study_id)] == [0]
     with pytest.raises(StorageError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import optuna
@@ -16,7 +17,8 @@ from searchae.config.loader import spec_from_document
 from searchae.config.parameters import Parameter
 from searchae.config.study_spec import StudySpec
 from searchae.search import factory
-from searchae.search.incremental import TrialHistory
+from searchae.search.history import TrialHistory
+from searchae.storage import connection, private_api
 
 TRAIN = {
     "epochs": 9,
@@ -80,22 +82,44 @@ def test_a_sampler_is_known_by_its_name(name: str, kind: type[BaseSampler]) -> N
     assert isinstance(factory.make_sampler(read(sampler=name), number=0), kind)
 
 
-def plain_tpe(_: TrialHistory, **settings: Any) -> TPESampler:
-    return TPESampler(multivariate=True, group=True, constant_liar=True, **settings)
+needs_sampler = pytest.mark.skipif(
+    bool(private_api.failure_of(factory._check_sampler)),
+    reason="the incremental sampler does not fit the installed Optuna",
+)
+needs_pruners = pytest.mark.skipif(
+    bool(private_api.failure_of(factory._check_pruners)),
+    reason="the incremental pruners do not fit the installed Optuna",
+)
 
 
+@pytest.mark.skipif(not optuna.__version__.startswith("5.0."), reason="is about Optuna 5.0")
+@pytest.mark.parametrize(
+    "check", [factory._check_sampler, factory._check_pruners, connection._check]
+)
+def test_what_uses_private_names_fits_optuna_5_0(check: Callable[[], None]) -> None:
+    assert private_api.failure_of(check) == ""
+
+
+@pytest.fixture
+def incremental(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Uses the incremental sampler from the first trial on."""
+    monkeypatch.setattr(factory, "INCREMENTAL_FROM", 0)
+
+
+@needs_sampler
+@pytest.mark.usefixtures("incremental")
 def test_what_is_found_with_less_work_is_what_optuna_itself_finds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Also where a parameter hangs on another, trials run meanwhile, and much is remembered."""
     spec = read(pruner="hyperband")
 
-    def proposals(memory: TrialHistory | None) -> list[dict[str, Any]]:
+    def proposals(history: TrialHistory | None) -> list[dict[str, Any]]:
         study = study_with(spec, 30)
         study.ask()  # and runs still
         found = []
         for number in range(31, 41):
-            study.sampler = factory.make_sampler(spec, number=number, memory=memory)
+            study.sampler = factory.make_sampler(spec, number=number, history=history)
             trial = study.ask()
             space.sample_params(spec, trial)
             found.append(dict(trial.params))
@@ -104,14 +128,16 @@ def test_what_is_found_with_less_work_is_what_optuna_itself_finds(
 
     kept = TrialHistory()
     lean = proposals(kept)
-    assert {number for _, number in kept.order} == {*range(30), *range(31, 40)}
+    assert {number for _, number in kept.ranking} == {*range(30), *range(31, 40)}
     assert len(kept.tables) > 1
     assert proposals(None) == lean
     assert {"l1_weight" in t.params for t in study_with(spec, 30).trials} == {True, False}
-    monkeypatch.setattr(factory, "IncrementalTPESampler", plain_tpe)
+    monkeypatch.setattr(factory, "INCREMENTAL_FROM", 1000)
     assert proposals(None) == lean
 
 
+@needs_sampler
+@pytest.mark.usefixtures("incremental")
 @pytest.mark.parametrize("complete", [0, 1, 12])
 def test_tpe_takes_the_same_trials_for_the_best_however_few_are_complete(
     complete: int, monkeypatch: pytest.MonkeyPatch
@@ -138,10 +164,11 @@ def test_tpe_takes_the_same_trials_for_the_best_however_few_are_complete(
         return found
 
     lean = proposals()
-    monkeypatch.setattr(factory, "IncrementalTPESampler", plain_tpe)
+    monkeypatch.setattr(factory, "INCREMENTAL_FROM", 1000)
     assert proposals() == lean
 
 
+@needs_pruners
 @pytest.mark.parametrize("factor", [2, 3])
 @pytest.mark.parametrize("seed", range(3))
 def test_halving_is_optuna_s_own(seed: int, factor: int) -> None:
@@ -179,6 +206,7 @@ def test_halving_is_optuna_s_own(seed: int, factor: int) -> None:
     assert [t.system_attrs for t in own.trials] == [t.system_attrs for t in plain.trials]
 
 
+@needs_pruners
 def test_brackets_are_optuna_s_own() -> None:
     spec = read(pruner="hyperband")
     study = optuna.create_study(direction="maximize", study_name="shared")

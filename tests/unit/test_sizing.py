@@ -65,6 +65,13 @@ def test_each_worker_is_told_the_precision_and_keeps_its_pages() -> None:
     assert "GLIBC_TUNABLES" not in own.environment, "the user's own stand"
 
 
+def test_settings_of_this_process_are_passed_on_to_each_worker() -> None:
+    settings = {"SEARCHAE_KERNELS": "off", "SEARCHAE_OPTUNA": "public"}
+    (job,) = started(planned(Machine(cpus=1)), **settings, OTHER="1")
+    assert settings.items() <= job.environment.items()
+    assert "OTHER" not in job.environment
+
+
 def test_with_gpus_each_worker_sees_its_own() -> None:
     fleet = planned(Machine(gpus=2), workers_per_device=2)
     found = started(fleet, CUDA_VISIBLE_DEVICES="0,1")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 
 import optuna
@@ -230,7 +231,7 @@ def test_a_password_with_braces_and_signs_arrives(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(psycopg, "connect", refuse)
     monkeypatch.setattr(psycopg.Connection, "connect", refuse)
-    monkeypatch.setattr(connection, "_alone", lambda url: open(os.devnull))  # noqa: SIM115
+    monkeypatch.setattr(connection, "exclusive_lock", lambda *_: nullcontext())
     url = sa.make_url("postgresql+psycopg://me@db/x").set(password="p{schema}@/ {}%")
     with pytest.raises(StorageError, match="authentication failed"):
         connect(url)
