@@ -1,8 +1,8 @@
 """Trains one autoencoder; independent of the search.
 
-``trainer`` runs the epochs and ``step`` one training step, with ``optimizers`` and ``regularizers``;
-``metrics`` computes PSNR and SSIM, ``checkpoint`` saves states, and ``kernels`` has compiled
-convolutions for the CPU.
+``trainer`` runs the epochs and ``step`` one training step, with ``optimizers`` and
+``regularizers``; ``metrics`` computes PSNR and SSIM, ``checkpoint`` saves states, and ``kernels``
+has compiled convolutions for the CPU.
 """
 
 from searchae.training.checkpoint import CheckpointError
