@@ -1,6 +1,8 @@
-"""Training one autoencoder, epoch by epoch; knows nothing of the search.
+"""Trains one autoencoder; independent of the search.
 
-``trainer`` runs epochs, ``step`` is the hot path, ``metrics`` measures, ``checkpoint`` keeps.
+``trainer`` runs the epochs and ``step`` one training step, with ``optimizers`` and
+``regularizers``; ``metrics`` computes PSNR and SSIM, ``checkpoint`` saves states, and ``kernels``
+has compiled convolutions for the CPU.
 """
 
 from searchae.training.checkpoint import CheckpointError
@@ -18,12 +20,13 @@ from searchae.training.metrics import (
     evaluate,
     evaluate_images,
     mean_image_psnr_db,
+    near_zero,
     psnr_per_image,
     ssim,
 )
 from searchae.training.precision import Precision, pick_precision, why_slow
 from searchae.training.reconstructions import draw_reconstructions
-from searchae.training.regularizers import near_zero, penalised_weights
+from searchae.training.regularizers import penalised_weights
 from searchae.training.trainer import Interrupted, Trainer
 from searchae.training.trial_checkpoints import (
     BackgroundCheckpoints,

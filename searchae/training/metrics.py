@@ -14,7 +14,7 @@ from torch import Tensor
 from searchae.models import Autoencoder
 from searchae.training.generators import named_generator
 from searchae.training.images import check_images, gaussian, noisy, to_unit_float
-from searchae.training.regularizers import near_zero, penalised_weights
+from searchae.training.regularizers import penalised_weights
 
 ForwardPass = Callable[[Tensor], tuple[Tensor, Tensor]]
 """A forward pass through a model.
@@ -213,6 +213,11 @@ def evaluate_images(
         ssim=torch.cat(similarities).cpu().double() if similarities else None,
         sparsity=int(torch.stack(zeros).sum()) / (len(images) * model.latent_size),
     )
+
+
+def near_zero(values: list[Tensor]) -> Tensor:
+    """Counts the values below 1e-3 in magnitude; returns an int64 scalar tensor."""
+    return torch.stack([(v.abs() < 1e-3).sum() for v in values]).sum()
 
 
 def mean_image_psnr_db(train: Tensor, images: Tensor) -> float:

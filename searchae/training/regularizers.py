@@ -45,8 +45,3 @@ def l1_penalty(params: TrainParams, *, latents: Tensor, weights: list[Tensor]) -
         return params.l1 * latents.abs().mean()
     total = torch.stack([w.abs().sum() for w in weights]).sum()
     return params.l1 * total / sum(w.numel() for w in weights)
-
-
-def near_zero(values: list[Tensor]) -> Tensor:
-    """Counts the values below 1e-3 in magnitude; returns an int64 scalar tensor."""
-    return torch.stack([(v.abs() < 1e-3).sum() for v in values]).sum()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,13 +21,8 @@ MIN_CHANNELS = 8
 """With fewer input channels, and no need of their gradient, a direct convolution is faster."""
 _TILES_PER_PART = 64  # the least work that is worth a thread
 
-
-class _JoinedLayers(NamedTuple):
-    """What runs along with a convolution; see ``Convolutions.__call__``."""
-
-    up: bool
-    pool: bool
-    activation: Activation
+_JoinedLayers = tuple[bool, bool, Activation]
+"""``up``, ``pool`` and ``activation`` of ``Convolutions.__call__``."""
 
 
 class Convolutions:
@@ -78,7 +73,7 @@ class Convolutions:
         Raises:
             MemoryError: Scratch memory could not be allocated.
         """
-        layers = _JoinedLayers(up, pool, activation)
+        layers: _JoinedLayers = (up, pool, activation)
         found: Tensor = _Convolution.apply(self._library, images, weight, bias, layers)
         return found
 
@@ -111,20 +106,21 @@ class _Convolution(torch.autograd.Function):
     ) -> Tensor:
         images = images.contiguous(memory_format=torch.channels_last)
         count, channels, height, width = images.shape
-        if layers.up:
+        up, pool, activation = layers
+        if up:
             height, width = 2 * height, 2 * width
-        step = 2 if layers.pool else 1
+        step = 2 if pool else 1
         size = (count, weight.shape[0], height // step, width // step)
         outputs = torch.empty(size, memory_format=torch.channels_last)
-        which = torch.empty_like(outputs, dtype=torch.uint8) if layers.pool else None
-        direct = channels < MIN_CHANNELS and not layers.up and not ctx.needs_input_grad[1]
+        which = torch.empty_like(outputs, dtype=torch.uint8) if pool else None
+        direct = channels < MIN_CHANNELS and not up and not ctx.needs_input_grad[1]
         u = library.padded_taps(weight) if direct else library.transformed(weight)
         added = torch.zeros(weight.shape[0]) if bias is None else bias.detach().contiguous()
         job = _job(images, weight, layers, direct=direct)
         job.u, job.bias = _address(u), _address(added)
         job.y, job.which = _address(outputs), _address(which)
         library.run("forward", job)
-        kept = None if layers.activation == NONE else outputs
+        kept = None if activation == NONE else outputs
         ctx.save_for_backward(images, weight, which, kept)
         ctx.library, ctx.layers = library, layers
         ctx.has_bias, ctx.direct = bias is not None, direct
