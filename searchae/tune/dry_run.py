@@ -163,7 +163,7 @@ def _stored(request: Request, name: str) -> StoredStudy | None:
 
 def _at_once(crew: Fleet) -> int:
     """Trials that train at the same time, each at the speed of one alone."""
-    if crew.gpus or not crew.nearby:
+    if crew.gpus or not crew.is_local:
         return crew.workers
     return max(1, min(crew.workers, available_cores() // crew.threads))
 

@@ -110,7 +110,7 @@ def tune(
     """
     launcher, stop = launcher or LocalLauncher(), stop or StopRequest()
     name, spec = resolve_study(request)
-    if launcher.nearby:
+    if launcher.is_local:
         pick_device(request.device)
     pick_precision(request.precision, torch.device("cpu"))  # the name; workers pick for themselves
     check_wish()
@@ -132,7 +132,7 @@ def tune(
         warm_start=source,
     )
     stored.study.set_user_attr(SPLITS, describe_splits(splits))
-    if launcher.nearby:
+    if launcher.is_local:
         keep_decoded(splits, request.data_dir)
     ledger = Coordinator(stored)
     asked, done = spec.search.trials, ledger.counts().finished
@@ -202,7 +202,7 @@ def warn_unused_options(request: Request, crew: Fleet, note: Callable[[str], Non
         note("--workers-per-device: no GPU is used, so that it changes nothing; see --workers")
     cpu = torch.device("cpu")
     slow = why_slow(pick_precision(request.precision, cpu), cpu)
-    if slow and crew.nearby:
+    if slow and crew.is_local:
         note(slow)
 
 
@@ -214,7 +214,7 @@ def crowding_warning(crew: Fleet, *, left: int) -> str:
         left: Trials to run: there are no more workers than that.
     """
     workers, cores = min(crew.workers, left), available_cores()
-    if crew.gpus or not crew.nearby or workers * crew.threads <= cores:
+    if crew.gpus or not crew.is_local or workers * crew.threads <= cores:
         return ""
     return (
         f"{format_count(workers, 'worker')} of {format_count(crew.threads, 'thread')} on "
@@ -304,10 +304,10 @@ def _follow(
                 seen.add(row.number)
                 watcher.trial(row, best_db=_worth_a_mark(now))
         watcher.progress(now)
-        nearby = supervisor.launcher.nearby
-        if now.counts.finished >= now.counts.budget and not (nearby and now.counts.running):
+        is_local = supervisor.launcher.is_local
+        if now.counts.finished >= now.counts.budget and not (is_local and now.counts.running):
             # Those left wait for a node, or hear within a second that all is done.
-            deadline = time.monotonic() + LEAVE_S * nearby
+            deadline = time.monotonic() + LEAVE_S * is_local
             while supervisor.launcher.alive() and time.monotonic() < deadline:
                 time.sleep(0.05)
             break

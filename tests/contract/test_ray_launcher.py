@@ -227,7 +227,7 @@ class TestRunner:
     ) -> None:
         from searchae.launch import ray_driver
 
-        monkeypatch.setattr(ray_driver, "SHARED_S", 0.1)
+        monkeypatch.setattr(ray_driver, "SHARED_FOLDER_S", 0.1)
         code, _, said = ray_driver.Runner().run({**asked, "log": "/no/such/job.log"}, "0.1.0")
         assert code == 2
         assert "no /no/such/job.log; --artifacts must be a folder that all nodes share" in said

@@ -71,7 +71,7 @@ class TestSlurmLauncher(contract.ProcessContract):
 
     def test_it_leaves_the_number_of_workers_to_the_queue(self, launcher: SlurmLauncher) -> None:
         assert launcher.resources() is None
-        assert not launcher.nearby
+        assert not launcher.is_local
 
     def test_jobs_of_one_call_are_one_array_each_with_its_own_log_and_code(
         self, launcher: SlurmLauncher, job: Callable[..., Job]
