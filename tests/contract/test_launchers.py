@@ -227,7 +227,8 @@ class TestFakeLauncher(LauncherContract):
 
 # site.main(): jobs run with -S, and the package needs what is installed.
 AHEAD = (
-    "import os, site; site.main(); from searchae.launch import wait_until_wanted; wait_until_wanted(); "
+    "import os, site; site.main(); "
+    "from searchae.launch import wait_until_wanted; wait_until_wanted(); "
     "print(os.getpid(), os.fstat(0).st_rdev, flush=True); raise SystemExit(3)"
 )
 
