@@ -94,7 +94,6 @@ DryRunOption = Annotated[
 ]
 
 
-# Long only because of its twenty options.
 @app.command(
     epilog=examples(
         "searchae tune -s quickstart",

@@ -205,13 +205,9 @@ class Driver:
             )
 
     def poll(self, late_s: float) -> dict[str, Any]:
-        """Reports what has happened since the last call.
+        """Returns the jobs that have ``ended`` since the last call, and ``notes`` for the log.
 
-        Args:
-            late_s: Seconds after which a job that waits for resources is reported, once.
-
-        Returns:
-            ``ended``: the jobs that have ended; ``notes``: lines on those that wait.
+        A note names the jobs that have waited for resources for ``late_s`` seconds, once.
         """
         self._update_ready()
         ended = [self._finish(h) for h in self._finished(timeout_s=0)]

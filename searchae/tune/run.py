@@ -60,8 +60,7 @@ def tune(
     if warning := crowding_warning(fleet, left=left):
         watcher.note(warning)
     del prepared  # the workers need the memory of its images
-    jobs = study_jobs(fleet, request, stored.name, at_most=left)
-    supervisor = Supervisor(launcher, jobs)
+    supervisor = Supervisor(launcher, study_jobs(fleet, request, stored.name, at_most=left))
     try:
         stop.is_polled = True
         follow_workers(stored, coordinator, supervisor, watcher, stop)

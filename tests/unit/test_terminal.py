@@ -248,7 +248,7 @@ def test_a_long_silence_off_a_terminal_is_broken_by_a_line(
 def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> None:
     summary = replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0)
     paper = io.StringIO()
-    Console(width=60, file=paper).print(progress.standing(summary))
+    Console(width=60, file=paper).print(progress.study_panel(summary))
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 60
     text = " ".join(paper.getvalue().split())
@@ -260,7 +260,7 @@ def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> 
 
 
 def test_one_line_says_how_far_it_is_and_how_long_it_takes() -> None:
-    line = progress.standing_line(replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0))
+    line = progress.study_line(replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0))
     assert "about 1 min 30 s to go, 2 h 00 min of --max-hours left, best 21.34 dB" in line
 
 
