@@ -81,7 +81,7 @@ def evaluate(
         threads=threads,
         progress=console.print_note,
     )
-    print_result(as_json, lambda: figures, lambda: console_bundle.print_figures(figures))
+    print_result(lambda: figures, lambda: console_bundle.print_figures(figures), as_json=as_json)
 
 
 @app.command(
@@ -109,7 +109,7 @@ def encode(
     names = {"files": np.array(source.names)} if source.names else {}
     write_arrays(out, latents=latents, **names)
     document = _use_document(bundle, out, images=source.count)
-    print_result(as_json, lambda: document, lambda: console_bundle.print_used(document))
+    print_result(lambda: document, lambda: console_bundle.print_used(document), as_json=as_json)
 
 
 @app.command(
@@ -135,7 +135,7 @@ def decode(
     decoded = (as_uint8(bundle.decode(latents[i : i + BATCH])) for i in starts)
     write_images(out, decoded, names)
     document = _use_document(bundle, out, images=len(latents))
-    print_result(as_json, lambda: document, lambda: console_bundle.print_used(document))
+    print_result(lambda: document, lambda: console_bundle.print_used(document), as_json=as_json)
 
 
 @app.command(epilog=examples("searchae reconstruct best photos/ photos-after/"))
@@ -175,7 +175,7 @@ def reconstruct(
     write_images(out, reconstructions(), source.names)
     document = _use_document(bundle, out, images=source.count)
     document["psnr_db"] = float(np.concatenate(psnrs_db).mean(dtype=np.float64))
-    print_result(as_json, lambda: document, lambda: console_bundle.print_used(document))
+    print_result(lambda: document, lambda: console_bundle.print_used(document), as_json=as_json)
 
 
 @app.command(
@@ -200,7 +200,7 @@ def export(
     if part not in PARTS:
         raise UserError(f"--part {part}: {nearest(part, PARTS)}")
     document = export_bundle(_load(folder, "cpu"), out, part=part)
-    print_result(as_json, lambda: document, lambda: console_bundle.print_export(document))
+    print_result(lambda: document, lambda: console_bundle.print_export(document), as_json=as_json)
 
 
 def _load(folder: Path, device: str) -> Bundle:

@@ -137,7 +137,7 @@ def _rerank(reranking: Reranking, data_dir: Path, *, dry_run: bool, as_json: boo
     ranking, document = reranking.run(
         data_dir=data_dir, tell=console_compare.print_training, note=console.print_note
     )
-    print_result(as_json, lambda: document, lambda: console_compare.print_ranking(ranking))
+    print_result(lambda: document, lambda: console_compare.print_ranking(ranking), as_json=as_json)
 
 
 def _compare(
@@ -157,7 +157,9 @@ def _compare(
         data_dir=data_dir, out=out, tell=console_compare.print_training, note=console.print_note
     )
     html = document["html"]
-    print_result(as_json, lambda: document, lambda: console_compare.print_verdicts(verdicts, html))
+    print_result(
+        lambda: document, lambda: console_compare.print_verdicts(verdicts, html), as_json=as_json
+    )
 
 
 def _print_plan(
@@ -181,4 +183,4 @@ def _print_plan(
         "missing": len(missing),
         "seconds": plan.library.seconds(missing),
     }
-    print_result(as_json, lambda: document, lambda: console_compare.print_plan(document))
+    print_result(lambda: document, lambda: console_compare.print_plan(document), as_json=as_json)

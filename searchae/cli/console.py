@@ -15,7 +15,6 @@ from rich.table import Table
 from searchae.formatting import format_assignments, format_count, format_duration, format_value
 
 if TYPE_CHECKING:
-    from searchae.config import StudySpec
     from searchae.study import Summary, TrialRow
     from searchae.tune import DryRun
 
@@ -112,7 +111,7 @@ def _print_workers(out: Console, summary: Summary) -> None:
         )
 
 
-def print_best(row: TrialRow, spec: StudySpec) -> None:
+def print_best(row: TrialRow) -> None:
     """Prints the best trial, one parameter per line."""
     print(f"trial {row.number}: {row.psnr_db:.3f} dB on the validation split, {row.epochs} epochs")
     for name, v in row.params.items():

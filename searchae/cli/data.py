@@ -38,7 +38,7 @@ def data(
     spec = _spec_of(name)
     splits = load_splits(spec.data, data_dir=data_dir, seed=spec.seed, progress=console.print_note)
     document = {"name": spec.data.name, **describe_splits(splits)}
-    print_result(as_json, lambda: document, lambda: console.print_splits(document))
+    print_result(lambda: document, lambda: console.print_splits(document), as_json=as_json)
 
 
 def _spec_of(name: str) -> StudySpec:

@@ -8,14 +8,14 @@ from typing import Any
 
 
 def print_result(
-    as_json: bool, document: Callable[[], Mapping[str, Any]], text: Callable[[], None]
+    document: Callable[[], Mapping[str, Any]], text: Callable[[], None], *, as_json: bool
 ) -> None:
     """Prints a result on stdout.
 
     Args:
-        as_json: Whether to print one JSON object.
-        document: Returns the object.
+        document: Returns the result as a JSON object.
         text: Prints the result as text.
+        as_json: Which of the two to use.
     """
     if as_json:
         print(json.dumps(document(), default=str))

@@ -75,9 +75,8 @@ def report(
         print_note(
             f"no pictures in it: {artifacts} holds none of {study}; --artifacts says where they lie"
         )
-    print_result(
-        as_json, lambda: {**found.document(), "written": written}, lambda: _print_written(written)
-    )
+    document = {**found.document(), "written": written}
+    print_result(lambda: document, lambda: _print_written(written), as_json=as_json)
 
 
 def _write(

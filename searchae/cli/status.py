@@ -45,7 +45,9 @@ def status(
         return
     summary = summarize(stored, coordinator)
     document = {**summary.document(), "workers": [asdict(w) for w in summary.workers]}
-    print_result(as_json, lambda: document, lambda: console.print_summary(summary, workers=True))
+    print_result(
+        lambda: document, lambda: console.print_summary(summary, workers=True), as_json=as_json
+    )
 
 
 @app.command(epilog=examples("searchae studies --json"))
@@ -61,7 +63,7 @@ def studies(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = Fals
     url, files = storage_url(storage), study_files()
     stored = study_names(connect_to(url)) if database_exists(url) else []
     document = {"files": {name: str(path) for name, path in files.items()}, "stored": stored}
-    print_result(as_json, lambda: document, lambda: console.print_studies(files, stored))
+    print_result(lambda: document, lambda: console.print_studies(files, stored), as_json=as_json)
 
 
 @app.command(epilog=examples("searchae best -s quickstart --json"))
@@ -84,4 +86,4 @@ def best(
     if finished < budget:
         console.print_note(f"the best of {finished} of {budget} trials: the search is not finished")
     document = {"number": row.number, "psnr_db": row.psnr_db, "params": row.params}
-    print_result(as_json, lambda: document, lambda: console.print_best(row, stored.spec))
+    print_result(lambda: document, lambda: console.print_best(row), as_json=as_json)

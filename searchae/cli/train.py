@@ -150,4 +150,4 @@ def _train(plan: RetrainPlan, out: Path, data_dir: Path, *, as_json: bool) -> No
         metrics = train_bundle(
             plan, out=out, data_dir=data_dir, on_epoch=lines.epoch, note=print_note
         )
-    print_result(as_json, lambda: metrics, lambda: print_trained(metrics))
+    print_result(lambda: metrics, lambda: print_trained(metrics), as_json=as_json)

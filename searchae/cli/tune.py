@@ -159,7 +159,9 @@ def _show_plan(request: Request, launcher: Launcher, *, as_json: bool) -> None:
 
     malloc.configure_malloc()  # as in a worker, whose step is measured here
     plan = plan_search(request, console.print_note, launcher)
-    print_result(as_json, lambda: console.plan_document(plan), lambda: console.print_plan(plan))
+    print_result(
+        lambda: console.plan_document(plan), lambda: console.print_plan(plan), as_json=as_json
+    )
 
 
 def _search(request: Request, launcher: Launcher, *, as_json: bool) -> None:
@@ -169,7 +171,7 @@ def _search(request: Request, launcher: Launcher, *, as_json: bool) -> None:
         summary = _follow_search(request, launcher, imports_done)
     from searchae.cli import console
 
-    print_result(as_json, summary.document, lambda: console.print_summary(summary))
+    print_result(summary.document, lambda: console.print_summary(summary), as_json=as_json)
     if summary.best is not None and summary.counts.finished >= summary.counts.budget:
         places = (
             ("--storage", summary.storage, DEFAULT_STORAGE),

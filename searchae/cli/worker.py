@@ -86,6 +86,6 @@ def worker(
     except Interrupted:
         stop.set()
     counts = asdict(results)
-    print_result(as_json, lambda: counts, lambda: console.print_counts(counts))
+    print_result(lambda: counts, lambda: console.print_counts(counts), as_json=as_json)
     if stop.is_set():
         raise typer.Exit(INTERRUPTED)

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from searchae import formatting
 from searchae.cli import console, progress
-from searchae.config.loader import spec_from_document
 from searchae.study.claims import TrialCounts
 from searchae.study.coordination import WorkerInfo
 from searchae.study.summary import Summary, TrialRow, _to_go_s
@@ -179,8 +178,7 @@ def test_a_summary_of_nothing_shows_zeros_and_no_best(capsys: pytest.CaptureFixt
 
 
 def test_the_best_trial_a_parameter_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = spec_from_document({"data": {"name": "svhn"}}, source="test")
-    console.print_best(ROW, spec)
+    console.print_best(ROW)
     first, *others = capsys.readouterr().out.splitlines()
     assert first == "trial 7: 21.345 dB on the validation split, 20 epochs"
     assert [line.split(maxsplit=1) for line in others] == [
