@@ -103,8 +103,7 @@ class TestRayLauncher(test_launchers.ProcessContract):
         self, launcher: RayLauncher, job: MakeJob, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         worker = job("import sys; print(sys.executable)")
-        here = RayLauncher._connected(launcher)  # needs this machine's Python
-        launcher._driver = here
+        launcher.resources()  # connects, which needs this machine's Python
         real = sys.executable
         monkeypatch.setattr(sys, "executable", "/only/on/the/driver/python")
         launcher.start([Job(worker.name, (sys.executable, *worker.argv[1:]), worker.log)])
