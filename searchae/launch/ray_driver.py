@@ -1,8 +1,7 @@
 """The process that uses Ray on behalf of ``searchae.launch.ray``.
 
-Requests and answers are JSON, one line each, on standard input and output. Ray has a process of its
-own because it exits the whole process when it loses its cluster, installs signal handlers and
-writes to standard output.
+Requests and answers are JSON, one line each, on standard input and output. Ray needs a process of
+its own: it ends the process when it loses its cluster, and takes over signals and standard output.
 """
 
 from __future__ import annotations
@@ -210,7 +209,7 @@ class Driver:
         A note names the jobs that have waited for resources for ``late_s`` seconds, once.
         """
         self._update_ready()
-        ended = [self._finish(h) for h in self._finished(timeout_s=0)]
+        ended = [self._collect(h) for h in self._finished(timeout_s=0)]
         return {"ended": ended, "notes": self._notes(late_s)}
 
     def stop(self, wait_s: float) -> dict[str, Any]:
@@ -225,7 +224,7 @@ class Driver:
         for number, patience_s in ((15, wait_s), (9, 10.0)):
             for handle in self._handles.values():
                 handle.actor.signal.remote(number)
-            ended += [self._finish(h) for h in self._finished(timeout_s=patience_s)]
+            ended += [self._collect(h) for h in self._finished(timeout_s=patience_s)]
         ended += [self._remove(h, -9) for h in list(self._handles.values())]
         return {"ended": ended, "notes": []}
 
@@ -237,7 +236,7 @@ class Driver:
         done, _ = ray.wait(list(by_result), num_returns=len(by_result), timeout=timeout_s)
         return [by_result[result] for result in done]
 
-    def _finish(self, handle: Handle) -> dict[str, Any]:
+    def _collect(self, handle: Handle) -> dict[str, Any]:
         """Removes a job that has ended; returns its exit for ``RayLauncher``."""
         try:
             code, seconds, problem = ray.get(handle.result)
