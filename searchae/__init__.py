@@ -1,10 +1,11 @@
 """searchae: hyperparameter search for image autoencoders.
 
-The way through the house, in the order of a search::
+The steps of a search, and the packages that do them::
 
-    studies/svhn.toml -> spec -> claim a trial (ledger) -> sample its parameters (space)
-      -> train, epoch by epoch (training) -> report and prune (objective) -> tell (worker)
-      -> summary (report)
+    studies/svhn.toml -> spec (config) -> checks (tune) -> workers (launch)
+      -> each worker: claim a trial (study), sample its parameters (search),
+         train and prune it (training, worker), store its result (storage)
+      -> summary (study) -> report, train, compare (report, retrain, bundle, compare)
 """
 
 from __future__ import annotations
@@ -20,17 +21,19 @@ __version__ = "0.1.0"
 
 
 def load(folder: str | Path, *, device: str = "cpu") -> Bundle:
-    """Reads a bundle that ``searchae train --out DIR`` wrote.
-
-    Gives an object with ``encode(images) -> (N, latent_size)``, ``decode(latents)`` and
-    ``reconstruct(images)``: images are (N, C, H, W), uint8 or float in [0, 1], in numpy or torch.
+    """Loads a bundle that ``searchae train --out DIR`` wrote.
 
     Args:
-        folder: The bundle.
-        device: Where to run it, such as ``cpu`` or ``cuda``.
+        folder: The bundle's folder.
+        device: Where the model runs, such as ``cpu`` or ``cuda``.
+
+    Returns:
+        A bundle with ``encode(images) -> (N, latent_size)``, ``decode(latents)`` and
+        ``reconstruct(images)``. Images are (N, C, H, W), uint8 or float in [0, 1], as numpy arrays
+        or torch tensors.
 
     Raises:
-        errors.BundleError: The folder is no bundle, or one that is damaged or was altered.
+        errors.BundleError: The folder is not a bundle, or the bundle is damaged or was altered.
     """
     from searchae import bundle
 

@@ -1,4 +1,4 @@
-"""``python -m searchae`` and the console script."""
+"""Entry point of ``python -m searchae`` and of the ``searchae`` script."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def main() -> None:
     from searchae.cli import run
 
     code = run()
-    # Python would look through all of torch for garbage, most of a second, and then go. Where
-    # torch's compiler was loaded it has to: triton's bindings print what they have left behind.
+    # The garbage collection at exit goes through all of torch, for most of a second. It must happen
+    # if torch's compiler was loaded: triton's bindings otherwise print warnings of leaked objects.
     if "triton" not in sys.modules:
         gc.freeze()
     raise SystemExit(code)

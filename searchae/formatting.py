@@ -1,4 +1,4 @@
-"""Numbers in words, for people."""
+"""Formats numbers and parameters for the user."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def format_duration(seconds: float) -> str:
-    """``3.1 s``, ``12 min 34 s`` or ``25 h 01 min``."""
+    """Returns a duration as ``3.1 s``, ``12 min 34 s`` or ``25 h 01 min``."""
     if round(seconds, 1) < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -17,15 +17,15 @@ def format_duration(seconds: float) -> str:
 
 
 def format_value(v: Any) -> str:
-    """A parameter's value."""
+    """Returns a parameter's value, floats with three significant digits."""
     return f"{v:.3g}" if isinstance(v, float) else str(v)
 
 
 def format_assignments(params: Mapping[str, Any]) -> str:
-    """``activation=relu learning_rate=0.00123``."""
+    """Returns parameters as ``activation=relu learning_rate=0.00123``."""
     return " ".join(f"{name}={format_value(v)}" for name, v in params.items())
 
 
 def format_count(number: int, noun: str) -> str:
-    """``1 worker``, ``2 workers``."""
+    """Returns a number with its noun: ``1 worker``, ``2 workers``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -10,7 +10,7 @@ from searchae.launch.base import Exit, Job, Resources
 class FakeLauncher:
     """A job runs until the test ends it; one whose argv is ``exit CODE`` has ended at once."""
 
-    nearby = True
+    is_local = True
 
     def __init__(self) -> None:
         self.started: list[str] = []

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line, ``searchae COMMAND``."""
 
 from searchae.cli.app import run
 

@@ -1,29 +1,17 @@
-"""The commands of a winner: train, evaluate, encode, decode, reconstruct, export."""
+"""``searchae evaluate``, ``encode``, ``decode``, ``reconstruct`` and ``export``: use a bundle."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searchae import malloc
-from searchae.cli.options import (
-    DEFAULT_STORAGE,
-    DataDirOption,
-    DeviceOption,
-    JsonOption,
-    RecordedPrecisionOption,
-    StorageOption,
-    StudyNameOption,
-    examples,
-    importing,
-    open_study,
-    quiet_optuna,
-    show,
-)
+from searchae.cli.options import DataDirOption, DeviceOption, JsonOption, examples
+from searchae.cli.output import print_result
+from searchae.cli.startup import importing
 from searchae.errors import UserError, nearest
-from searchae.formatting import format_count
 
 if TYPE_CHECKING:
     from searchae.bundle import Bundle
@@ -31,13 +19,28 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle: train's --out.")]
-InputArgument = Annotated[
+ImagesArgument = Annotated[
     Path, typer.Argument(metavar="IN", help="An .npz, or a folder of PNG and JPEG files.")
 ]
-OutputArgument = Annotated[
+LatentsArgument = Annotated[Path, typer.Argument(metavar="IN", help="An .npz with latents.")]
+LatentsOutArgument = Annotated[
+    Path, typer.Argument(metavar="OUT", help="An .npz: latents (N, size).")
+]
+ImagesOutArgument = Annotated[
+    Path, typer.Argument(metavar="OUT", help="An .npz: images (N, H, W, C); or a new folder.")
+]
+ExportArgument = Annotated[Path, typer.Argument(metavar="OUT", help="FILE.pt2 or FILE.onnx.")]
+ArrayOption = Annotated[
     str,
     typer.Option(
         help="The array of an .npz to take.", show_default="images, or the only one of x_*"
+    ),
+]
+SplitOption = Annotated[str, typer.Option(metavar="test|validation", help="Which images.")]
+TrainedDeviceOption = Annotated[
+    str,
+    typer.Option(
+        envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default="as trained"
     ),
 ]
 ThreadsOption = Annotated[
@@ -49,119 +52,17 @@ ThreadsOption = Annotated[
         show_default="as many as it was trained with",
     ),
 ]
-
-
-@app.command(
-    epilog=examples(
-        "searchae train -s quickstart --out best",
-        "searchae train -s svhn --trial 17 --epochs 200 --seeds 5 --out svhn-17",
-        "searchae train -s quickstart --epochs search --out same",
-    )
-)
-def train(
-    study: StudyNameOption,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="The bundle's folder.")],
-    trial: Annotated[str, typer.Option(metavar="best|winner|N", help="Which trial.")] = "best",
-    epochs: Annotated[
-        str,
-        typer.Option(
-            metavar="E|search",
-            help="At most so many, until the curve stabilises; or exactly as in the search.",
-            show_default="100, or the study's if more",
-        ),
-    ] = "",
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Stop after so many epochs without a better PSNR; 0 for never.",
-            show_default="the study's, else 10",
-        ),
-    ] = None,
-    train_images: Annotated[
-        str,
-        typer.Option(
-            metavar="N|all",
-            help="Train on so many images, those held out for validation included; after a search "
-            "on a part of them.",
-            show_default="the study's",
-        ),
-    ] = "",
-    validation: Annotated[
-        float | None,
-        typer.Option(help="Share of them that is held out.", show_default="the study's"),
-    ] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Trainings, each with the next seed, on the same splits.")
-    ] = 1,
-    storage: StorageOption = DEFAULT_STORAGE,
-    data_dir: DataDirOption = Path("data"),
-    device: DeviceOption = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            envvar="SEARCHAE_THREADS",
-            help="CPU threads; results are the search's to the bit with as many as it had.",
-            show_default="as many as the trial had",
-        ),
-    ] = None,
-    precision: RecordedPrecisionOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Retrain the best trial, measure it on the test split, and keep it as a bundle.
-
-    The weights kept are those after the best validation epoch of the first seed, which is the
-    study's own. The test split is read once, at the end. Run the same command again after an
-    interruption: it goes on from the last epoch.
-    """
-    malloc.configure_malloc()
-    with importing():
-        quiet_optuna()
-        from searchae.cli import console, console_bundle
-        from searchae.retrain import plan_retraining, train_bundle
-        from searchae.study import WINNER
-
-    stored = open_study(storage, study)
-    plan = plan_retraining(
-        stored,
-        trial=trial,
-        epochs=epochs,
-        patience=patience,
-        train_images=train_images,
-        validation=validation,
-        seeds=seeds,
-        device=_device(device),
-        threads=threads,
-        precision=precision,
-    )
-    at_most = plan.params.train.epochs
-    console.print_note(
-        f"trial {plan.trial.number}: at most {at_most} epochs, {len(plan.seeds)} "
-        f"seed{'s' if len(plan.seeds) > 1 else ''}, on {plan.device} with "
-        f"{format_count(plan.threads, 'thread')}"
-    )
-    better = stored.study.user_attrs.get(WINNER, {}).get("number", plan.trial.number)
-    if trial == "best" and better != plan.trial.number:
-        console.print_note(f"over seeds trial {better} was better: --trial winner takes that one")
-    with console_bundle.EpochLines(at_most) as follow:
-        metrics = train_bundle(
-            plan, out=out, data_dir=data_dir, on_epoch=follow.epoch, note=console.print_note
-        )
-    show(as_json, lambda: metrics, lambda: console_bundle.print_trained(metrics))
+PartOption = Annotated[
+    str, typer.Option(metavar="autoencoder|encoder|decoder", help="What of the net.")
+]
 
 
 @app.command(epilog=examples("searchae evaluate best", "searchae evaluate best --split validation"))
 def evaluate(
     folder: BundleArgument,
-    split: Annotated[str, typer.Option(metavar="test|validation", help="Which images.")] = "test",
+    split: SplitOption = "test",
     data_dir: DataDirOption = Path("data"),
-    device: Annotated[
-        str,
-        typer.Option(
-            envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default="as trained"
-        ),
-    ] = "",
+    device: TrainedDeviceOption = "",
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -172,7 +73,7 @@ def evaluate(
 
     if split not in EVALUATION_SPLITS:
         raise UserError(f"--split {split}: {nearest(split, EVALUATION_SPLITS)}")
-    found = evaluate_bundle(
+    figures = evaluate_bundle(
         folder,
         split=split,
         data_dir=data_dir,
@@ -180,7 +81,7 @@ def evaluate(
         threads=threads,
         progress=console.print_note,
     )
-    show(as_json, lambda: found, lambda: console_bundle.print_figures(found))
+    print_result(lambda: figures, lambda: console_bundle.print_figures(figures), as_json=as_json)
 
 
 @app.command(
@@ -188,9 +89,9 @@ def evaluate(
 )
 def encode(
     folder: BundleArgument,
-    given: InputArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="An .npz: latents (N, size).")],
-    array: OutputArgument = "",
+    given: ImagesArgument,
+    out: LatentsOutArgument,
+    array: ArrayOption = "",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -198,11 +99,7 @@ def encode(
     import numpy as np
 
     with importing():
-        from searchae.bundle import (
-            check_output_path,
-            open_images,
-            write_npz,
-        )
+        from searchae.bundle import check_output_path, open_images, write_npz
         from searchae.cli import console_bundle
 
     check_output_path(out, npz_only=True)
@@ -211,8 +108,8 @@ def encode(
     latents = np.concatenate([bundle.encode(part) for part in source.batches])
     names = {"files": np.array(source.names)} if source.names else {}
     write_npz(out, latents=latents, **names)
-    document = _used(bundle, out, images=source.count)
-    show(as_json, lambda: document, lambda: console_bundle.print_used(document))
+    document = _use_document(bundle, out, images=source.count)
+    print_result(lambda: document, lambda: console_bundle.print_used(document), as_json=as_json)
 
 
 @app.command(
@@ -220,21 +117,14 @@ def encode(
 )
 def decode(
     folder: BundleArgument,
-    given: Annotated[Path, typer.Argument(metavar="IN", help="An .npz with latents.")],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="An .npz: images (N, H, W, C); or a new folder.")
-    ],
+    given: LatentsArgument,
+    out: ImagesOutArgument,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Turn latents into images: uint8, in an .npz or as PNG files."""
     with importing():
-        from searchae.bundle import (
-            as_uint8,
-            check_output_path,
-            read_latents,
-            write_images,
-        )
+        from searchae.bundle import as_uint8, check_output_path, read_latents, write_images
         from searchae.cli import console_bundle
         from searchae.training import EVALUATION_BATCH
 
@@ -245,24 +135,20 @@ def decode(
     starts = range(0, len(latents), EVALUATION_BATCH)
     decoded = (as_uint8(bundle.decode(latents[i : i + EVALUATION_BATCH])) for i in starts)
     write_images(out, decoded, names)
-    document = _used(bundle, out, images=len(latents))
-    show(as_json, lambda: document, lambda: console_bundle.print_used(document))
+    document = _use_document(bundle, out, images=len(latents))
+    print_result(lambda: document, lambda: console_bundle.print_used(document), as_json=as_json)
 
 
 @app.command(epilog=examples("searchae reconstruct best photos/ photos-after/"))
 def reconstruct(
     folder: BundleArgument,
-    given: InputArgument,
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="An .npz: images (N, H, W, C); or a new folder.")
-    ],
-    array: OutputArgument = "",
+    given: ImagesArgument,
+    out: ImagesOutArgument,
+    array: ArrayOption = "",
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Turn images into latents and back, and say what it cost in PSNR."""
-    from collections.abc import Iterator
-
     import numpy as np
 
     with importing():
@@ -281,16 +167,16 @@ def reconstruct(
     source = open_images(given, bundle.config, array=array)
     psnrs_db: list[Any] = []
 
-    def parts() -> Iterator[ImageArray]:
+    def reconstructions() -> Iterator[ImageArray]:
         for part in source.batches:
             back = bundle.reconstruct(part)
             psnrs_db.append(image_psnrs_db(back, part))
             yield as_uint8(back)
 
-    write_images(out, parts(), source.names)
-    document = _used(bundle, out, images=source.count)
+    write_images(out, reconstructions(), source.names)
+    document = _use_document(bundle, out, images=source.count)
     document["psnr_db"] = float(np.concatenate(psnrs_db).mean(dtype=np.float64))
-    show(as_json, lambda: document, lambda: console_bundle.print_used(document))
+    print_result(lambda: document, lambda: console_bundle.print_used(document), as_json=as_json)
 
 
 @app.command(
@@ -300,10 +186,8 @@ def reconstruct(
 )
 def export(
     folder: BundleArgument,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="FILE.pt2 or FILE.onnx.")],
-    part: Annotated[
-        str, typer.Option(metavar="autoencoder|encoder|decoder", help="What of the net.")
-    ] = "autoencoder",
+    out: ExportArgument,
+    part: PartOption = "autoencoder",
     as_json: JsonOption = False,
 ) -> None:
     """Export a bundle's net with torch.export or to ONNX, checked against the original.
@@ -311,18 +195,13 @@ def export(
     ONNX needs the packages of searchae's extra: pip install 'searchae[onnx]'.
     """
     with importing():
-        from searchae.bundle import EXPORT_PARTS
-        from searchae.bundle import export_bundle as use_case
+        from searchae.bundle import EXPORT_PARTS, export_bundle
         from searchae.cli import console_bundle
 
     if part not in EXPORT_PARTS:
         raise UserError(f"--part {part}: {nearest(part, EXPORT_PARTS)}")
-    document = use_case(_load(folder, "cpu"), out, part=part)
-    show(
-        as_json,
-        lambda: document,
-        lambda: console_bundle.print_export(document),
-    )
+    document = export_bundle(_load(folder, "cpu"), out, part=part)
+    print_result(lambda: document, lambda: console_bundle.print_export(document), as_json=as_json)
 
 
 def _load(folder: Path, device: str) -> Bundle:
@@ -337,7 +216,8 @@ def _device(name: str) -> Any:
     return pick_device(name)
 
 
-def _used(bundle: Bundle, out: Path, *, images: int) -> dict[str, Any]:
+def _use_document(bundle: Bundle, out: Path, *, images: int) -> dict[str, Any]:
+    """Returns what encode, decode and reconstruct print."""
     from searchae.bundle import compression_ratios
 
     return {

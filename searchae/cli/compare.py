@@ -1,13 +1,15 @@
-"""The command that says what wins."""
+"""``searchae compare``: compares choices, or ranks trials again, over new seeds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from searchae import malloc
+from searchae.cli.database import open_study, storage_url
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -18,17 +20,59 @@ from searchae.cli.options import (
     StorageOption,
     StudyNameOption,
     examples,
-    importing,
-    open_study,
-    quiet_optuna,
-    show,
 )
+from searchae.cli.output import print_result
+from searchae.cli.startup import importing, quiet_optuna
 from searchae.errors import UserError
 
 if TYPE_CHECKING:
     from searchae.compare import Comparison, Reranking
 
 app = typer.Typer()
+
+ByOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME",
+        help="A searched parameter with choices; repeatable.",
+        show_default="regularizer, activation and optimizer, as far as they are searched",
+    ),
+]
+BestOption = Annotated[int, typer.Option(min=1, help="Trials that stand for each choice.")]
+TopOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Instead, rank the study's K best trials again.", show_default="no"),
+]
+SeedsOption = Annotated[int, typer.Option(min=2, help="Trainings of each trial, on new seeds.")]
+EpochsOption = Annotated[
+    int | None, typer.Option(min=1, help="Of each training.", show_default="the search's")
+]
+PatienceOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Stop after so many epochs without a better PSNR; 0 for never.",
+        show_default="the search's",
+    ),
+]
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.html", help="The plots.", show_default="ARTIFACTS/STUDY/compare/..."
+    ),
+]
+DryRunOption = Annotated[
+    bool, typer.Option("--dry-run", help="Only show what would be trained, and how long.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        envvar="SEARCHAE_THREADS",
+        help="CPU threads.",
+        show_default="as many as each trial had",
+    ),
+]
 
 
 @app.command(
@@ -40,55 +84,19 @@ app = typer.Typer()
 )
 def compare(
     study: StudyNameOption,
-    by: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME",
-            help="A searched parameter with choices; repeatable.",
-            show_default="regularizer, activation and optimizer, as far as they are searched",
-        ),
-    ] = None,
-    best: Annotated[int, typer.Option(min=1, help="Trials that stand for each choice.")] = 3,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="Instead, rank the study's K best trials again.", show_default="no"
-        ),
-    ] = None,
-    seeds: Annotated[int, typer.Option(min=2, help="Trainings of each trial, on new seeds.")] = 3,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of each training.", show_default="the search's")
-    ] = None,
-    patience: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Stop after so many epochs without a better PSNR; 0 for never.",
-            show_default="the search's",
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.html", help="The plots.", show_default="ARTIFACTS/STUDY/compare/..."
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only show what would be trained, and how long.")
-    ] = False,
+    by: ByOption = None,
+    best: BestOption = 3,
+    top: TopOption = None,
+    seeds: SeedsOption = 3,
+    epochs: EpochsOption = None,
+    patience: PatienceOption = None,
+    out: OutOption = None,
+    dry_run: DryRunOption = False,
     storage: StorageOption = DEFAULT_STORAGE,
     data_dir: DataDirOption = Path("data"),
     artifacts: ArtifactsOption = Path("artifacts"),
     device: DeviceOption = "auto",
-    threads: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            envvar="SEARCHAE_THREADS",
-            help="CPU threads.",
-            show_default="as many as each trial had",
-        ),
-    ] = None,
+    threads: ThreadsOption = None,
     precision: RecordedPrecisionOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -105,59 +113,77 @@ def compare(
     malloc.configure_malloc()
     with importing():
         quiet_optuna()
-        from searchae.cli import console, console_compare
         from searchae.compare import Comparison, Reranking, TrainingSchedule
         from searchae.training import pick_device
 
-    stored = open_study(storage, study)
+    stored = open_study(storage_url(storage), study)
     schedule = TrainingSchedule(seeds, epochs, patience, pick_device(device), threads, precision)
     if top is not None:
-        rerank = Reranking(stored, schedule, top=top, artifacts=artifacts)
-        if dry_run:
-            _dry_run(rerank, _ranked(rerank), as_json)
-            return
-        ranking, found = rerank.run(
-            data_dir=data_dir, on_training=console_compare.print_training, note=console.print_note
-        )
-        show(as_json, lambda: found, lambda: console_compare.print_ranking(ranking))
-        return
-    contest = Comparison(stored, schedule, by=by or (), best=best, artifacts=artifacts)
+        reranking = Reranking(stored, schedule, top=top, artifacts=artifacts)
+        _rerank(reranking, data_dir, dry_run=dry_run, as_json=as_json)
+    else:
+        comparison = Comparison(stored, schedule, by=by or (), best=best, artifacts=artifacts)
+        _compare(comparison, data_dir, out, dry_run=dry_run, as_json=as_json)
+
+
+def _rerank(reranking: Reranking, data_dir: Path, *, dry_run: bool, as_json: bool) -> None:
+    from searchae.cli import console, console_compare
+
     if dry_run:
-        _dry_run(contest, _sides(contest), as_json)
+        numbers = [row.number for row in reranking.rows]
+        side = {"parameter": "top", "name": f"{len(numbers)}", "trials": numbers}
+        _print_plan(reranking, [side], as_json=as_json)
         return
-    verdicts, document = contest.run(
+    ranking, document = reranking.run(
+        data_dir=data_dir, on_training=console_compare.print_training, note=console.print_note
+    )
+    print_result(lambda: document, lambda: console_compare.print_ranking(ranking), as_json=as_json)
+
+
+def _compare(
+    comparison: Comparison, data_dir: Path, out: Path | None, *, dry_run: bool, as_json: bool
+) -> None:
+    from searchae.cli import console, console_compare
+
+    if dry_run:
+        sides = [
+            {"parameter": contest.parameter, "name": side.name, "trials": list(side.trials)}
+            for contest in comparison.compared
+            for side in contest.sides
+        ]
+        _print_plan(comparison, sides, as_json=as_json)
+        return
+    verdicts, document = comparison.run(
         data_dir=data_dir,
         out=out,
         on_training=console_compare.print_training,
         note=console.print_note,
     )
     html = document["html"]
-    show(as_json, lambda: document, lambda: console_compare.print_verdicts(verdicts, html))
+    print_result(
+        lambda: document, lambda: console_compare.print_verdicts(verdicts, html), as_json=as_json
+    )
 
 
-def _dry_run(what: Comparison | Reranking, sides: list[dict[str, Any]], as_json: bool) -> None:
+def _print_plan(
+    plan: Comparison | Reranking, sides: Sequence[dict[str, Any]], *, as_json: bool
+) -> None:
+    """Prints what a comparison would train.
+
+    Args:
+        plan: The comparison.
+        sides: Its trials: ``parameter``, ``name`` and ``trials`` of each side.
+        as_json: See ``print_result``.
+    """
     from searchae.cli import console_compare
 
-    missing = what.store.missing()
+    missing = plan.store.missing()
     document = {
-        "study": what.stored.name,
+        "study": plan.stored.name,
         "sides": sides,
-        "seeds": list(what.seeds),
-        "trainings": len(what.store.wanted),
+        "seeds": list(plan.seeds),
+        "trainings": len(plan.store.wanted),
         "missing": len(missing),
-        "seconds": what.store.seconds(missing),
+        "seconds": plan.store.seconds(missing),
     }
-    show(as_json, lambda: document, lambda: console_compare.print_plan(document))
-
-
-def _sides(contest: Comparison) -> list[dict[str, Any]]:
-    return [
-        {"parameter": c.parameter, "name": s.name, "trials": list(s.trials)}
-        for c in contest.compared
-        for s in c.sides
-    ]
-
-
-def _ranked(rerank: Reranking) -> list[dict[str, Any]]:
-    numbers = [r.number for r in rerank.rows]
-    return [{"parameter": "top", "name": f"{len(numbers)}", "trials": numbers}]
+    print_result(lambda: document, lambda: console_compare.print_plan(document), as_json=as_json)

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees: results on stdout, progress on stderr."""
+"""Prints studies, trials, plans and data sets as text: results on stdout, notes on stderr."""
 
 from __future__ import annotations
 
@@ -15,25 +15,32 @@ from rich.table import Table
 from searchae.formatting import format_assignments, format_count, format_duration, format_value
 
 if TYPE_CHECKING:
-    from searchae.config import StudySpec
     from searchae.study import Summary, TrialRow
     from searchae.tune import DryRun
 
 
-WORDS = {"taken_away": "taken over by another worker", "put_back": "put back for another worker"}
+_COUNT_LABELS = {
+    "taken_away": "taken over by another worker",
+    "put_back": "put back for another worker",
+}
 
 
 def print_note(text: str) -> None:
-    """One line of progress."""
+    """Prints a line on stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def print_summary(summary: Summary, *, workers: bool = False) -> None:
-    """A study's standing."""
+    """Prints the state of a study.
+
+    Args:
+        summary: The state.
+        workers: Whether to list the workers.
+    """
     out = Console(highlight=False, soft_wrap=True)
     c = summary.counts
     out.print(f"study      {summary.study}  ({summary.storage})", markup=False)
-    extra = [f"{n} {word}" for word, n in summary.outcomes.items()]
+    outcomes = [f"{n} {word}" for word, n in summary.outcomes.items()]
     shown = [
         f"{n} {word}"
         for word, n in (
@@ -45,8 +52,8 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         )
         if n or word in ("complete", "pruned")
     ]
-    note_bad = f"  (among them {', '.join(extra)})" if extra else ""
-    out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{note_bad}")
+    among = f"  (among them {', '.join(outcomes)})" if outcomes else ""
+    out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{among}")
     share = f" ({summary.epochs_saved / summary.epochs_full:.0%})" if summary.epochs_full else ""
     saved = (
         f", {summary.epochs_saved} of {summary.epochs_full} saved by pruning and plateaus{share}"
@@ -72,11 +79,11 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
 
 
 def note_next(study: str, places: Mapping[str, str]) -> None:
-    """What most people do with a finished search.
+    """Prints the commands that usually follow a search: report and train.
 
     Args:
-        study: Its name.
-        places: Options that say where things are, if not where they usually are.
+        study: The study's name.
+        places: Values of the options for storage and folders that are not the defaults.
     """
     report = _command("report", study, places, "--storage", "--artifacts", out="report.html")
     train = _command("train", study, places, "--storage", "--data-dir", out="best")
@@ -85,8 +92,9 @@ def note_next(study: str, places: Mapping[str, str]) -> None:
     print_note(f"      {train:{width}}   the best trial trained anew, for longer, and tested")
 
 
-def _command(name: str, study: str, places: Mapping[str, str], *knows: str, out: str) -> str:
-    where = (word for option in knows if option in places for word in (option, places[option]))
+def _command(name: str, study: str, places: Mapping[str, str], *options: str, out: str) -> str:
+    """Returns a command line with those of ``places`` that are among the command's options."""
+    where = (word for option in options if option in places for word in (option, places[option]))
     return shlex.join(["searchae", name, "-s", study, *where, "--out", out])
 
 
@@ -103,21 +111,28 @@ def _print_workers(out: Console, summary: Summary) -> None:
         )
 
 
-def print_best(row: TrialRow, spec: StudySpec) -> None:
-    """The best trial, its parameters a line each."""
+def print_best(row: TrialRow) -> None:
+    """Prints the best trial, one parameter per line."""
     print(f"trial {row.number}: {row.psnr_db:.3f} dB on the validation split, {row.epochs} epochs")
     for name, v in row.params.items():
         print(f"  {name:18s} {format_value(v)}")
 
 
 def print_counts(counts: Mapping[str, int]) -> None:
-    """What a worker did."""
-    did = [f"{n} {WORDS.get(word, word.replace('_', ' '))}" for word, n in counts.items() if n]
-    print("this worker: " + (", ".join(did) or "no trial was left for it"))
+    """Prints how many trials a worker ended, by outcome."""
+    parts = [
+        f"{n} {_COUNT_LABELS.get(name, name.replace('_', ' '))}" for name, n in counts.items() if n
+    ]
+    print("this worker: " + (", ".join(parts) or "no trial was left for it"))
 
 
 def print_studies(files: Mapping[str, Path], stored: Sequence[str]) -> None:
-    """Study files and stored studies."""
+    """Prints the study files and the stored studies.
+
+    Args:
+        files: Paths by name.
+        stored: Names of the studies in the storage.
+    """
     import tomllib
 
     print("study files (searchae tune --study NAME):")
@@ -132,13 +147,13 @@ def print_studies(files: Mapping[str, Path], stored: Sequence[str]) -> None:
 
 
 def print_splits(document: Mapping[str, Any]) -> None:
-    """A data set's splits."""
+    """Prints the splits of a data set."""
     for key, v in document.items():
         print(f"{key:14s} {v}")
 
 
 def plan_document(plan: DryRun) -> dict[str, Any]:
-    """A dry run as JSON."""
+    """Returns a dry run as a JSON object."""
     document = asdict(plan)
     document["spec"] = plan.spec.document()
     document["space"] = {p.name: p.document() for p in plan.spec.space}
@@ -146,7 +161,7 @@ def plan_document(plan: DryRun) -> dict[str, Any]:
 
 
 def print_plan(plan: DryRun) -> None:
-    """A dry run as text."""
+    """Prints a dry run."""
     spec = plan.spec
     out = Console(highlight=False, soft_wrap=True)
     out.print(f"study      {plan.name}: {spec.description}", markup=False)

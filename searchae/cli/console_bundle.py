@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a winner: its trainings, its figures, its use."""
+"""Prints the training of a bundle, its metrics, and what was done with it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ if TYPE_CHECKING:
 
 
 class EpochLines:
-    """Follows trainings: a bar on a terminal, a line an epoch elsewhere."""
+    """Shows the epochs of trainings: a bar per seed on a terminal, a line per epoch elsewhere.
+
+    Args:
+        epochs: The most that a training can have.
+    """
 
     def __init__(self, epochs: int) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -37,7 +41,7 @@ class EpochLines:
         self._bar.stop()
 
     def epoch(self, seed: int, result: EpochResult) -> None:
-        """One epoch of a seed."""
+        """Shows an epoch of a seed's training."""
         best = self._best[seed] = max(result.psnr_db, self._best.get(seed, result.psnr_db))
         if not self._console.is_terminal:
             self._console.print(
@@ -52,7 +56,7 @@ class EpochLines:
 
 
 def print_export(found: Mapping[str, Any]) -> None:
-    """What was exported."""
+    """Prints the result of an export."""
     print(
         f"{found['out']}: {found['part']}, {found['bytes']:,} bytes; {_listed(found['inputs'])} -> "
         f"{', '.join(found['outputs'])}; largest difference to the original "
@@ -61,7 +65,7 @@ def print_export(found: Mapping[str, Any]) -> None:
 
 
 def print_used(found: Mapping[str, Any]) -> None:
-    """What encode, decode or reconstruct wrote."""
+    """Prints the result of encode, decode or reconstruct."""
     shape = "x".join(str(n) for n in found["image_shape"])
     psnr = f", {found['psnr_db']:.2f} dB" if "psnr_db" in found else ""
     print(
@@ -72,7 +76,7 @@ def print_used(found: Mapping[str, Any]) -> None:
 
 
 def print_trained(metrics: Mapping[str, Any]) -> None:
-    """A training's figures, in the order in which one asks for them."""
+    """Prints the metrics of a retrained trial."""
     validation, training = metrics["validation"], metrics["training"]
     if metrics["search"]:
         print(f"search      {metrics['search']['text']}")
@@ -82,18 +86,18 @@ def print_trained(metrics: Mapping[str, Any]) -> None:
         f"{training['ended']})"
     )
     print_figures(metrics)
-    over = metrics["seeds"]
-    if over["count"] > 1:
-        psnr = over["psnr_db"]
+    seeds = metrics["seeds"]
+    if seeds["count"] > 1:
+        psnr, rows = seeds["psnr_db"], seeds["rows"]
         print(
             f"seeds       {psnr['mean']:.2f} dB, standard deviation {psnr['std']:.3f} dB, over "
-            f"{over['count']} seeds: {', '.join(format(r['psnr_db'], '.2f') for r in over['rows'])}"
+            f"{seeds['count']} seeds: {', '.join(format(r['psnr_db'], '.2f') for r in rows)}"
         )
     print(f"bundle      {metrics['bundle']}: {', '.join(metrics['files'])}")
 
 
 def print_figures(found: Mapping[str, Any]) -> None:
-    """A bundle's figures."""
+    """Prints the metrics of a bundle on one split."""
     latent = found["latent"]
     if found["psnr_db"] <= found["baseline_db"]:
         print(

@@ -1,4 +1,4 @@
-"""What a person at a terminal sees of a comparison: its trainings, its tables, its sentences."""
+"""Prints a comparison: its trainings, its tables and its verdicts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def print_training(work: PlannedTraining) -> None:
-    """A training starts."""
+    """Prints that a training starts, on stderr."""
     left = "" if work.seconds_left is None else f", about {format_duration(work.seconds_left)} left"
     print(
         f"training {work.number} of {work.of}: trial {work.trial}, seed {work.seed}{left}",
@@ -27,7 +27,7 @@ def print_training(work: PlannedTraining) -> None:
 
 
 def print_plan(document: dict[str, Any]) -> None:
-    """What would be trained."""
+    """Prints what a comparison would train."""
     seeds = ", ".join(map(str, document["seeds"]))
     for side in document["sides"]:
         trials = ", ".join(map(str, side["trials"])) or "none that ended well"
@@ -40,7 +40,12 @@ def print_plan(document: dict[str, Any]) -> None:
 
 
 def print_verdicts(verdicts: Sequence[Verdict], html: str) -> None:
-    """A table and a sentence for each parameter."""
+    """Prints a table and a sentence for each parameter.
+
+    Args:
+        verdicts: One per parameter.
+        html: Path of the plots.
+    """
     from searchae.compare import COMPARISON_HEADERS, combined_notes, comparison_cells
 
     for verdict in verdicts:
@@ -57,7 +62,7 @@ def print_verdicts(verdicts: Sequence[Verdict], html: str) -> None:
 
 
 def print_ranking(found: Ranking) -> None:
-    """Both ranks, the sentence, and the winner on the test split."""
+    """Prints the ranking, its verdict, and the winner's metrics on the test split."""
     head = ("rank", "trial", "over seeds, dB", "in the search", "rank there", "parameters")
     rows = [
         (
@@ -83,11 +88,11 @@ def print_ranking(found: Ranking) -> None:
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     table = Table(box=None, pad_edge=False, header_style="")
     for i, name in enumerate(head):
-        texts = i in (0, len(head) - 1)
-        table.add_column(name, justify="left" if texts else "right", no_wrap=True)
+        is_text = i in (0, len(head) - 1)
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
     for row in rows:
         table.add_row(*row)
-    # As wide as it must be, also where the output is no terminal.
+    # Never wrapped, whatever the width of the output.
     text = io.StringIO()
     Console(file=text, width=max(200, 40 * len(head)), color_system=None).print(table, markup=False)
     print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))

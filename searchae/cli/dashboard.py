@@ -1,4 +1,4 @@
-"""The command that serves the dashboard."""
+"""``searchae dashboard``: serves the dashboard."""
 
 from __future__ import annotations
 
@@ -10,23 +10,45 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae.cli.options import (
-    DEFAULT_STORAGE,
-    INTERRUPTED,
-    ArtifactsOption,
-    StorageOption,
-    examples,
-    importing,
-    quiet_optuna,
-)
-from searchae.errors import StorageError, UserError
+from searchae.cli.database import require_database, storage_url
+from searchae.cli.options import DEFAULT_STORAGE, ArtifactsOption, StorageOption, examples
+from searchae.cli.signals import INTERRUPTED
+from searchae.cli.startup import importing, quiet_optuna
+from searchae.errors import UserError
 
 if TYPE_CHECKING:
-    from searchae.dashboard import Logins
+    from searchae.dashboard import Logins, ServerOptions
 
 LOGIN_VARIABLE = "SEARCHAE_DASHBOARD_LOGIN"
 
 app = typer.Typer()
+
+HostOption = Annotated[
+    str, typer.Option(help="Address to listen on. One that others reach needs a login.")
+]
+PortOption = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")
+]
+LoginOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help=f"Who may look: a line a user, made by --hash-password. {LOGIN_VARIABLE} in the "
+        "environment may hold such lines instead.",
+    ),
+]
+AllowWritesOption = Annotated[
+    bool, typer.Option("--allow-writes", help="Let those who log in change and delete studies.")
+]
+ReadOnlyOption = Annotated[
+    bool, typer.Option("--read-only", help="Refuse changes without a login, too.")
+]
+HashPasswordOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="USER", help="Ask for a password, print the line that lets USER in, and end."
+    ),
+]
 
 
 @app.command(
@@ -38,33 +60,13 @@ app = typer.Typer()
 )
 def dashboard(
     storage: StorageOption = DEFAULT_STORAGE,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on. One that others reach needs a login.")
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")
-    ] = 8080,
+    host: HostOption = "127.0.0.1",
+    port: PortOption = 8080,
     artifacts: ArtifactsOption = Path("artifacts"),
-    login: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help=f"Who may look: a line a user, made by --hash-password. {LOGIN_VARIABLE} in the "
-            "environment may hold such lines instead.",
-        ),
-    ] = None,
-    allow_writes: Annotated[
-        bool, typer.Option("--allow-writes", help="Let those who log in change and delete studies.")
-    ] = False,
-    read_only: Annotated[
-        bool, typer.Option("--read-only", help="Refuse changes without a login, too.")
-    ] = False,
-    hash_password: Annotated[
-        str | None,
-        typer.Option(
-            metavar="USER", help="Ask for a password, print the line that lets USER in, and end."
-        ),
-    ] = None,
+    login: LoginOption = None,
+    allow_writes: AllowWritesOption = False,
+    read_only: ReadOnlyOption = False,
+    hash_password: HashPasswordOption = None,
 ) -> None:
     """Serve Optuna's dashboard on the studies, until Ctrl-C.
 
@@ -81,8 +83,7 @@ def dashboard(
         raise UserError("--allow-writes and --read-only exclude each other; leave one out")
     with importing():
         quiet_optuna()
-        from searchae.dashboard import ServerOptions, check_server_options, serve_dashboard
-        from searchae.storage import Backoff, connect, database_exists, masked_url
+        from searchae.dashboard import ServerOptions, check_server_options
 
     logins = _logins(login)
     options = ServerOptions(
@@ -93,18 +94,23 @@ def dashboard(
         writes=allow_writes or (logins is None and not read_only),
     )
     check_server_options(options)
-    if not database_exists(storage):
-        raise StorageError(
-            f"{masked_url(storage)}: there is no such database; `searchae tune` makes one"
-        )
-    # A visitor waits for a database that restarts, but not for one that stays away.
-    opened = connect(storage, backoff=Backoff(longest_s=1.0, limit_s=5.0), patient=True)
+    _serve(storage, options)
 
-    def announce(url: str) -> None:
-        line = f"Dashboard of {masked_url(storage)} at {url} (Ctrl-C to stop)"
+
+def _serve(storage: str, options: ServerOptions) -> None:
+    from searchae.dashboard import serve_dashboard
+    from searchae.storage import Backoff, connect, masked_url
+
+    url = storage_url(storage)
+    require_database(url)
+    # Requests wait for a database that restarts, but not during a longer outage.
+    connection = connect(url, backoff=Backoff(longest_s=1.0, limit_s=5.0), patient=True)
+
+    def announce(address: str) -> None:
+        line = f"Dashboard of {masked_url(url)} at {address} (Ctrl-C to stop)"
         print(line, file=sys.stderr, flush=True)
 
-    if serve_dashboard(opened, options, announce) == signal.SIGINT:
+    if serve_dashboard(connection, options, announce) == signal.SIGINT:
         raise typer.Exit(INTERRUPTED)
 
 
@@ -118,7 +124,7 @@ def _logins(file: Path | None) -> Logins | None:
 
 
 def _new_password() -> str:
-    """Asked for twice on a terminal, unseen; else the first line of what is piped in."""
+    """Asks for a password twice on a terminal, without echo; else reads a line from stdin."""
     if not sys.stdin.isatty():
         return sys.stdin.readline().rstrip("\r\n")
     from getpass import getpass

@@ -1,4 +1,4 @@
-"""A search as it goes on: a panel that moves on a terminal, plain lines elsewhere."""
+"""Shows the progress of a search: a live panel on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("searchae")
 WATCH_S = 2.0
-"""Seconds between two looks of ``status --watch``."""
-QUIET_S = 60.0
-"""Seconds after which plain output says again how far it is."""
+"""Seconds between two updates of ``status --watch``."""
+SILENCE_S = 60.0
+"""Seconds without a line after which plain output shows the progress."""
 INDENT = 11
-"""Columns before the state of a trial in its line."""
-MOST_WORKERS = 16
-"""Workers that the panel has a line for."""
+"""Indentation of the continuation lines of a trial, in columns."""
+MAX_WORKERS = 16
+"""Number of workers that the panel shows."""
 
 
-class _Above(logging.Handler):
-    """Prints log records above the panel, which anything else would tear."""
+class _PanelHandler(logging.Handler):
+    """Prints log records above the panel; writing to stderr directly would garble it."""
 
     def __init__(self, console: Console) -> None:
         super().__init__()
@@ -44,22 +44,22 @@ class _Above(logging.Handler):
 
 
 class ProgressDisplay:
-    """Follows a search: a line a trial, and how far it is. Use it in a ``with`` block.
+    """Shows one line per trial, and the progress. A context manager; implements ``Watcher``.
 
     Args:
-        clock: Seconds; a port for tests.
+        clock: Returns seconds; replaced in tests.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
         self._clock = clock
-        self._said_at = clock()
+        self._last_line_at = clock()
 
     def __enter__(self) -> ProgressDisplay:
         if self._console.is_terminal:
             self._live.start()
-            self._handler = _Above(self._console)
+            self._handler = _PanelHandler(self._console)
             _LOGGER.addHandler(self._handler)
             _LOGGER.propagate = False
         return self
@@ -77,11 +77,11 @@ class ProgressDisplay:
             self._live.stop()
 
     def note(self, text: str) -> None:
-        """One line."""
+        """Prints a line."""
         self._console.print(text, markup=False)
 
     def trial(self, row: TrialRow, *, best_db: float | None) -> None:
-        """One line for a trial that has ended; more on a terminal that is too narrow for it."""
+        """Prints a trial that has ended: one line, wrapped to the width of a terminal."""
         line = trial_line(row, best_db=best_db)
         if self._console.is_terminal:
             line = textwrap.fill(
@@ -91,33 +91,36 @@ class ProgressDisplay:
                 break_on_hyphens=False,
             )
         self._console.print(line, markup=False)
-        self._said_at = self._clock()
+        self._last_line_at = self._clock()
 
     def progress(self, summary: Summary) -> None:
-        """Moves the panel; elsewhere says a word after a long silence."""
+        """Updates the panel; elsewhere prints a line after ``SILENCE_S`` without one."""
         if self._live.is_started:
-            self._live.update(standing(summary), refresh=True)
-        elif self._clock() - self._said_at >= QUIET_S:
-            self.note(standing_line(summary))
-            self._said_at = self._clock()
+            self._live.update(study_panel(summary), refresh=True)
+        elif self._clock() - self._last_line_at >= SILENCE_S:
+            self.note(study_line(summary))
+            self._last_line_at = self._clock()
 
 
 def watch_search(summary: Callable[[], Summary]) -> Summary:
-    """Shows the standing until the budget is spent, or its time over and nobody at work.
+    """Shows the state of a study until it is over.
+
+    Args:
+        summary: Reads the state.
 
     Returns:
-        The last standing.
+        The last state.
     """
     console = Console(highlight=False, soft_wrap=True)
-    said = ""
+    shown = ""
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
             now = summary()
             if console.is_terminal:
-                live.update(standing(now), refresh=True)
-            elif (line := standing_line(now)) != said:
+                live.update(study_panel(now), refresh=True)
+            elif (line := study_line(now)) != shown:
                 console.print(line, markup=False)
-                said = line
+                shown = line
             if is_over(now):
                 live.update(Text(""))
                 return now
@@ -125,14 +128,14 @@ def watch_search(summary: Callable[[], Summary]) -> Summary:
 
 
 def is_over(summary: Summary) -> bool:
-    """Whether nothing more is to be expected."""
+    """Returns whether the budget is spent, or the time is up and no worker is alive."""
     left = summary.seconds_left
     out_of_time = left is not None and left <= 0 and not summary.workers
     return summary.counts.finished >= summary.counts.budget or out_of_time
 
 
-def standing(summary: Summary) -> RenderableType:
-    """How far a study is, as a panel of a few lines."""
+def study_panel(summary: Summary) -> RenderableType:
+    """Returns the state of a study as a panel of a few lines."""
     c = summary.counts
     head = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=max(1, c.budget), completed=c.finished, width=24)
@@ -151,8 +154,8 @@ def standing(summary: Summary) -> RenderableType:
     return Group(*lines)
 
 
-def standing_line(summary: Summary) -> str:
-    """The same in one line."""
+def study_line(summary: Summary) -> str:
+    """Returns the state of a study as one line."""
     best = summary.best
     found = f", best {best.psnr_db:.2f} dB (trial {best.number})" if best else ""
     workers = format_count(len(summary.workers), "worker")
@@ -175,11 +178,11 @@ def _progress(summary: Summary) -> str:
 
 def _worker_table(summary: Summary) -> Table:
     table = Table.grid(padding=(0, 2))
-    # A worker's own sign of life says it too, but only every half minute.
+    # More recent than the epochs in the workers' heartbeats, which come every half minute.
     running = {row.worker: row for row in summary.rows if row.state == "running"}
-    for worker in summary.workers[:MOST_WORKERS]:
+    for worker in summary.workers[:MAX_WORKERS]:
         table.add_row("", *map(Text, _worker_cells(worker, running.get(worker.worker))))
-    more = len(summary.workers) - MOST_WORKERS
+    more = len(summary.workers) - MAX_WORKERS
     if more > 0:
         table.add_row("", Text(f"and {more} more"))
     return table
@@ -194,7 +197,12 @@ def _worker_cells(worker: WorkerInfo, row: TrialRow | None) -> tuple[str, ...]:
 
 
 def trial_line(row: TrialRow, *, best_db: float | None) -> str:
-    """A trial in one line: ``trial 7  complete  21.34 dB  20 epochs  3 s  relu adam ...``."""
+    """Returns a trial as one line: ``trial 7  complete  21.34 dB  20 epochs  3 s  relu adam ...``.
+
+    Args:
+        row: The trial.
+        best_db: PSNR of the best trial, in dB, which gets a mark; None for no mark.
+    """
     state = row.outcome or row.state
     value = "    -   " if row.psnr_db is None else f"{row.psnr_db:5.2f} dB"
     epochs = f"{row.epochs:3d} epochs"

@@ -1,4 +1,4 @@
-"""The command that writes a report, and the trials for other tools."""
+"""``searchae report``: writes a report, and the trials for other tools."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from searchae.cli.database import open_study, storage_url
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -15,14 +16,24 @@ from searchae.cli.options import (
     StorageOption,
     StudyNameOption,
     examples,
-    importing,
-    open_study,
-    quiet_optuna,
-    show,
 )
+from searchae.cli.output import print_result
+from searchae.cli.startup import importing, quiet_optuna
 from searchae.errors import UserError
 
 app = typer.Typer()
+
+OutOption = Annotated[
+    Path | None, typer.Option(metavar="FILE.html", help="One file that opens offline.")
+]
+CsvOption = Annotated[Path | None, typer.Option(metavar="FILE", help="The trials, a line each.")]
+ParquetOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="The same, typed; needs pyarrow.")
+]
+TensorboardOption = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Scalars by epoch; needs the tensorboard package."),
+]
 
 
 @app.command(
@@ -33,19 +44,10 @@ app = typer.Typer()
 )
 def report(
     study: StudyNameOption,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="One file that opens offline.")
-    ] = None,
-    csv: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The trials, a line each.")
-    ] = None,
-    parquet: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The same, typed; needs pyarrow.")
-    ] = None,
-    tensorboard: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Scalars by epoch; needs the tensorboard package."),
-    ] = None,
+    out: OutOption = None,
+    csv: CsvOption = None,
+    parquet: ParquetOption = None,
+    tensorboard: TensorboardOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     artifacts: ArtifactsOption = Path("artifacts"),
     as_json: JsonOption = False,
@@ -55,44 +57,58 @@ def report(
         raise UserError("nothing to write: give --out, --csv, --parquet or --tensorboard")
     with importing():
         quiet_optuna()
+        from searchae import report as package
         from searchae.cli.console import print_note
-        from searchae.report import (
-            collect_findings,
-            write_csv,
-            write_parquet,
-            write_report,
-            write_tensorboard,
-        )
 
-    stored = open_study(storage, study)
-    found = collect_findings(stored, artifacts=artifacts)
-    written: list[dict[str, Any]] = []
-
-    def write(option: str, path: Path | None, what: str, writing: Callable[[Path], object]) -> None:
-        if path is None:
-            return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            writing(path)
-            written.append({"what": what, "path": str(path), "bytes": _size(path)})
-        except OSError as e:
-            raise UserError(f"{option} {path}: cannot be written: {e.strerror or e}") from e
-
-    write("--out", out, "report", lambda p: write_report(p, found))
-    write("--csv", csv, "trials", lambda p: write_csv(p, found.spec, found.runs))
-    write("--parquet", parquet, "trials", lambda p: write_parquet(p, found.spec, found.runs))
-    write("--tensorboard", tensorboard, "scalars", lambda p: write_tensorboard(p, found.runs))
-
+    stored = open_study(storage_url(storage), study)
+    found = package.collect_findings(stored, artifacts=artifacts)
+    spec, runs = found.spec, found.runs
+    written = [
+        *_write("--out", out, "report", lambda p: package.write_report(p, found)),
+        *_write("--csv", csv, "trials", lambda p: package.write_csv(p, spec, runs)),
+        *_write("--parquet", parquet, "trials", lambda p: package.write_parquet(p, spec, runs)),
+        *_write(
+            "--tensorboard", tensorboard, "scalars", lambda p: package.write_tensorboard(p, runs)
+        ),
+    ]
     if out and found.best and not found.pictures:
         print_note(
             f"no pictures in it: {artifacts} holds none of {study}; --artifacts says where they lie"
         )
+    document = {**found.document(), "written": written}
+    print_result(lambda: document, lambda: _print_written(written), as_json=as_json)
 
-    def say() -> None:
-        for w in written:
-            print(f"{w['what']:8s} {w['path']}  ({_readable(w['bytes'])})")
 
-    show(as_json, lambda: {**found.document(), "written": written}, say)
+def _write(
+    option: str, path: Path | None, what: str, writer: Callable[[Path], object]
+) -> list[dict[str, Any]]:
+    """Writes one output if its option is given.
+
+    Args:
+        option: The option's name.
+        path: Its value; a file or a folder.
+        what: What is written.
+        writer: Writes it to a path.
+
+    Returns:
+        One entry for the list of what was written, or none.
+
+    Raises:
+        UserError: The output cannot be written.
+    """
+    if path is None:
+        return []
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer(path)
+        return [{"what": what, "path": str(path), "bytes": _size(path)}]
+    except OSError as e:
+        raise UserError(f"{option} {path}: cannot be written: {e.strerror or e}") from e
+
+
+def _print_written(written: list[dict[str, Any]]) -> None:
+    for entry in written:
+        print(f"{entry['what']:8s} {entry['path']}  ({_format_size(entry['bytes'])})")
 
 
 def _size(path: Path) -> int:
@@ -100,7 +116,7 @@ def _size(path: Path) -> int:
     return sum(f.stat().st_size for f in files if f.is_file())
 
 
-def _readable(size: int) -> str:
+def _format_size(size: int) -> str:
     if size < 1000:
         return f"{size} bytes"
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.1f} kB"

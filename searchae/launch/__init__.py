@@ -1,16 +1,13 @@
-"""Where workers run. A launcher gets an argv and an environment, never a pickled function."""
+"""Starts workers on this machine, on Slurm or on Ray.
+
+A worker is a command with an environment, never a pickled function.
+"""
 
 from searchae.launch.base import Exit, Job, Launcher, Resources
 from searchae.launch.local import LocalLauncher
 from searchae.launch.prestart import wait_until_wanted
 from searchae.launch.ray import RayLauncher
-from searchae.launch.request import (
-    Request,
-    prestarted_workers,
-    resolve_study,
-    sized_fleet,
-    study_jobs,
-)
+from searchae.launch.request import Request, prestarted_workers, sized_fleet, study_jobs
 from searchae.launch.sizing import Fleet, available_cores
 from searchae.launch.slurm import SlurmLauncher
 from searchae.launch.supervisor import Supervisor
@@ -28,7 +25,6 @@ __all__ = [
     "Supervisor",
     "available_cores",
     "prestarted_workers",
-    "resolve_study",
     "sized_fleet",
     "study_jobs",
     "wait_until_wanted",

@@ -1,4 +1,4 @@
-"""What every launcher does."""
+"""The interface of a launcher, and the values that it exchanges with its caller."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Job:
-    """One worker to be started.
+    """One worker to start.
 
     Attributes:
-        name: Unique among a launcher's jobs.
-        argv: The command. It holds no secret: anybody on the machine can read it.
-        environment: Variables on top of the launcher's own; secrets go here.
-        log: The file that its standard output and error are appended to.
+        name: Unique among the jobs of a launcher.
+        argv: The command. It must hold no secret: every user of the machine can read it.
+        log: The file that standard output and standard error are appended to.
+        environment: Variables in addition to those of the launcher's process; secrets go here.
         cpus: CPU cores that it uses.
-        gpus: GPUs that it uses; a fraction shares one.
+        gpus: GPUs that it uses; a fraction where several jobs share one.
     """
 
     name: str
@@ -31,12 +31,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Resources:
-    """What a launcher has for workers.
+    """What a launcher can use for workers.
 
     Attributes:
         cpus: CPU cores.
         gpus: GPUs.
-        machines: Over how many machines these are spread.
+        machines: Number of machines that have them.
     """
 
     cpus: int
@@ -49,7 +49,7 @@ class Exit:
     """A job that has ended.
 
     Attributes:
-        job: Which.
+        job: The job.
         code: Its exit code; negative for the signal that ended it.
         alive_s: How long it ran, in seconds.
     """
@@ -60,28 +60,30 @@ class Exit:
 
 
 class Launcher(Protocol):
-    """Starts workers, tells which have ended, and stops the rest. Used by one thread.
+    """Starts jobs, reports which have ended, and stops the others. Not thread-safe.
 
     Attributes:
-        nearby: Whether jobs are processes on this machine, started by this process.
+        is_local: Whether jobs are child processes on this machine.
     """
 
-    nearby: bool
+    is_local: bool
 
     def resources(self) -> Resources | None:
-        """What there is for workers; None where a scheduler decides that."""
+        """Returns what is available for workers; None where a scheduler decides that."""
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Starts jobs and returns at once. A name may be used again once its job has ended."""
+        """Starts jobs without waiting. A name can be used again once its job has ended."""
 
     def poll(self) -> list[Exit]:
-        """The jobs that have ended since the last call, each once."""
+        """Returns the jobs that have ended since the last call."""
 
     def alive(self) -> int:
-        """How many jobs have not ended."""
+        """Returns the number of jobs that have not ended."""
 
     def stop(self, *, wait_s: float) -> None:
-        """Asks every job to put its trial back and leave; ends those that have not in ``wait_s``.
+        """Stops every job, and returns when none is left. Can be called more than once.
 
-        Returns when none is left. Safe to call again.
+        Args:
+            wait_s: Seconds that a worker gets to put its trial back and exit; it is killed after
+                that.
         """

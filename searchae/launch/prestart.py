@@ -1,7 +1,7 @@
-"""A process that is started before it is known whether it is wanted: it imports, then waits.
+"""Worker processes that are started early, so that their imports run during the caller's checks.
 
-What it is told comes through its standard input: a line with the file for its output. Where the
-other end is closed instead, nobody wants it any more, and it leaves.
+A prestarted worker imports torch and then waits on its standard input. One line, the path of its
+log, lets it begin. If the pipe is closed instead, the worker is not needed and exits.
 """
 
 from __future__ import annotations
@@ -12,14 +12,16 @@ import sys
 from pathlib import Path
 
 PRESTART_VARIABLE = "SEARCHAE_HELD"
-"""A worker that has it in its environment waits before it begins."""
+"""The environment variable that makes a worker wait before it begins."""
 
 
 def wait_until_wanted() -> None:
-    """Returns once the process is wanted; at once in one that was not started ahead.
+    """Waits, in a prestarted process, until ``release_worker`` lets it begin.
+
+    Returns at once in any other process.
 
     Raises:
-        SystemExit: It is not wanted.
+        SystemExit: The worker is not needed.
     """
     if not os.environ.pop(PRESTART_VARIABLE, ""):
         return
@@ -27,22 +29,22 @@ def wait_until_wanted() -> None:
     if not log:
         raise SystemExit(0)
     output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((nothing, 0), (output, 1), (output, 2)):
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
     os.close(output)
-    os.close(nothing)
+    os.close(null)
 
 
-def run_held_worker(process: subprocess.Popen[bytes], *, log: Path) -> bool:
-    """Lets a process begin that waits, or will.
+def release_worker(process: subprocess.Popen[bytes], *, log: Path) -> bool:
+    """Lets a prestarted process begin, which may still be importing.
 
     Args:
-        process: Started with ``VARIABLE`` and a pipe as its standard input.
-        log: What its output is appended to.
+        process: Started with ``PRESTART_VARIABLE`` set and a pipe as its standard input.
+        log: The file that its output is appended to.
 
     Returns:
-        Whether it lives, and has been told.
+        Whether the process is alive and will begin.
     """
     assert process.stdin is not None
     name = os.fsencode(log)

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster."""
+"""Runs workers on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ from searchae.launch.base import Exit, Job, Resources
 log = logging.getLogger(__name__)
 
 CONNECT_S = 60.0
-"""Seconds in which a cluster must let us in, or one of our own must have started."""
+"""Seconds to connect to a cluster, or to start one."""
 ANSWER_S = 90.0
-"""Seconds without an answer after which the cluster is gone: above the 60 in which Ray itself
-gives up a cluster whose head does not come back."""
+"""Seconds without an answer after which the cluster counts as lost. Longer than the 60 after which
+Ray itself gives up on a head that does not come back."""
 TRACEBACK = "Traceback (most recent call last)"
 
 
 class RayLauncher:
-    """One Ray actor a job, which runs the job as a process on its node.
+    """Starts one Ray actor per job, which runs the job as a process on its node.
 
     Nodes need the same version of searchae in the Python that Ray runs there, and the artifact
     folder and the data under the same paths as here; the database must be reachable from them.
-    A job counts as alive while it waits for room. A job whose node died has ended with code -9.
+    A job that waits for free resources counts as alive. A job whose node died ends with code -9.
 
     Args:
-        address: ``HOST:PORT`` of a cluster's head; ``auto`` for the one that runs on this machine
-            (or that ``RAY_ADDRESS`` names) and, where none runs, one for the purpose; ``local``
-            for the latter at once.
-        late_s: Seconds after which a job that waits for room is worth a line.
+        address: ``HOST:PORT`` of a cluster's head; ``auto`` for the cluster that runs on this
+            machine or that ``RAY_ADDRESS`` names, and a new one if there is none; ``local`` for a
+            new one.
+        late_s: Seconds after which a job that still waits for resources is logged.
 
     Raises:
         UserError: Ray is not installed.
     """
 
-    nearby = False
+    is_local = False
 
     def __init__(self, address: str = "auto", *, late_s: float = 20.0) -> None:
         if importlib.util.find_spec("ray") is None:
@@ -61,53 +61,53 @@ class RayLauncher:
         self._ended: list[Exit] = []
 
     def resources(self) -> Resources:
-        """What the cluster's living nodes have, in use or not.
+        """Returns the resources of the cluster's live nodes, in use or not.
 
         Raises:
-            UserError: There is no cluster at that address.
-            SearchaeError: It has gone away.
+            UserError: There is no cluster at the address.
+            SearchaeError: The connection to the cluster is lost.
         """
         return Resources(**self._ask("resources"))
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """An actor a job; those that the cluster has no room for wait there.
+        """Starts one actor per job; Ray queues those for which no resources are free.
 
         Raises:
-            UserError: There is no cluster at that address.
-            SearchaeError: It has gone away.
+            UserError: There is no cluster at the address.
+            SearchaeError: The connection to the cluster is lost.
         """
         for job in jobs:
             job.log.parent.mkdir(parents=True, exist_ok=True)
-            job.log.touch()  # by this a node knows that it shares the folder
+            job.log.touch()  # by this a node checks that it shares the folder
         self._ask("start", jobs=[_as_json(job) for job in jobs])
         self._running.update({job.name: job for job in jobs})
 
     def poll(self) -> list[Exit]:
-        """The jobs that have ended since the last call.
+        """Returns the jobs that have ended since the last call.
 
         Raises:
-            SearchaeError: The cluster has gone away.
+            SearchaeError: The connection to the cluster is lost.
         """
         if self._running:
-            self._take(self._ask("poll", late_s=self._late_s))
+            self._record(self._ask("poll", late_s=self._late_s))
         ended, self._ended = self._ended, []
         return ended
 
     def alive(self) -> int:
-        """How many jobs run or wait for room."""
+        """Returns the number of jobs that run or wait for resources."""
         return len(self._running)
 
     def stop(self, *, wait_s: float) -> None:
-        """SIGTERM to all, SIGKILL to those left after ``wait_s`` seconds; leaves the cluster.
+        """Stops every job and disconnects; a cluster that this launcher started ends.
 
-        A cluster that was started for the purpose ends. Where the cluster is gone, so are the
-        jobs: they have ended with code -9.
+        Jobs get SIGTERM, and SIGKILL if they are left after ``wait_s`` seconds. If the cluster is
+        lost, its jobs end with code -9.
         """
         if self._driver is None:
             return
         try:
             if self._running:
-                self._take(self._ask("stop", answer_s=wait_s + ANSWER_S, wait_s=wait_s))
+                self._record(self._ask("stop", answer_s=wait_s + ANSWER_S, wait_s=wait_s))
         except SearchaeError as e:
             log.warning("%s", e)
         finally:
@@ -117,22 +117,23 @@ class RayLauncher:
             self._ended += [Exit(job, -9, 0.0) for job in self._running.values()]
             self._running.clear()
 
-    def _take(self, news: dict[str, Any]) -> None:
-        for note in news["notes"]:
+    def _record(self, reply: dict[str, Any]) -> None:
+        for note in reply["notes"]:
             log.warning("%s", note)
-        for end in news["ended"]:
+        for end in reply["ended"]:
             job = self._running.pop(end["name"])
             if end["lost"]:
                 log.warning("%s: lost: %s", job.name, end["lost"])
-            if end["said"]:  # whoever reads why a job left reads its log
-                log.warning("%s: %s", job.name, end["said"])
+            if end["problem"]:  # the user is pointed to the log of a job that failed
+                log.warning("%s: %s", job.name, end["problem"])
                 with job.log.open("a") as file:
-                    print(end["said"], file=file)
+                    print(end["problem"], file=file)
             self._ended.append(Exit(job, end["code"], end["seconds"]))
 
     def _ask(self, what: str, *, answer_s: float = ANSWER_S, **arguments: Any) -> Any:
+        """Sends a request to the driver, which is started if necessary; returns the answer."""
         if self._driver is None:
-            self._driver = self._connected()
+            self._driver = self._start_driver()
         try:
             return self._driver.ask(what, answer_s=answer_s, **arguments)
         except EOFError:
@@ -145,19 +146,25 @@ class RayLauncher:
                 + (f"; Ray said:\n{traceback}" if traceback else "")
             ) from None
 
-    def _connected(self) -> _Driver:
+    def _start_driver(self) -> _Driver:
+        """Connects to a cluster, or starts one."""
         if self._address != "local":
             joined = self._join()
             if joined is not None:
                 return joined
-        # Ray listens on every network interface and runs what it is sent: ours asks for a token.
+        # Ray listens on every network interface and runs the code that it is sent: a cluster that
+        # is started here requires a token.
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
         own = self._connect("local", token)
         assert own is not None
         return own
 
     def _join(self) -> _Driver | None:
-        """Uses a token only where it is asked for: one too many keeps Ray's actors from us."""
+        """Connects to a cluster; None where ``auto`` finds none.
+
+        A token is sent only if the cluster asks for it: with an unnecessary one, Ray's actors
+        cannot be reached.
+        """
         if "RAY_AUTH_MODE" in os.environ or not _has_token(os.environ):
             return self._connect(self._address, {})
         try:
@@ -168,6 +175,7 @@ class RayLauncher:
             return self._connect(self._address, {"RAY_AUTH_MODE": "token"})
 
     def _connect(self, address: str, environment: Mapping[str, str]) -> _Driver | None:
+        """Starts a driver and connects it; None where ``auto`` finds no cluster."""
         driver = _Driver(environment)
         connected = False
         try:
@@ -182,7 +190,7 @@ class RayLauncher:
 
 
 def _has_token(environment: Mapping[str, str]) -> bool:
-    """Whether there is one where Ray looks for it."""
+    """Returns whether a token is where Ray looks for it."""
     named = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & environment.keys()
     return bool(named) or (Path.home() / ".ray" / "auth_token").exists()
 
@@ -191,7 +199,7 @@ def _as_json(job: Job) -> dict[str, Any]:
     program, *arguments = job.argv
     return {
         "name": job.name,
-        # This Python is where it is on this machine; a node's actor puts in its own.
+        # Empty for this Python: a node's actor fills in the path of its own.
         "argv": ["" if program == sys.executable else program, *arguments],
         "log": str(job.log.resolve()),
         "environment": dict(job.environment),
@@ -201,7 +209,7 @@ def _as_json(job: Job) -> dict[str, Any]:
 
 
 class _Driver:
-    """The process that talks to Ray; see ``ray_driver``."""
+    """The process that uses Ray; see ``ray_driver``."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._errors: BinaryIO = tempfile.TemporaryFile()  # noqa: SIM115  closed in close()
@@ -211,7 +219,7 @@ class _Driver:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **environment},
-            start_new_session=True,  # Ctrl-C is for us: workers put their trials back first
+            start_new_session=True,  # no Ctrl-C: workers first put their trials back
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -220,23 +228,28 @@ class _Driver:
         self._selector.register(self._replies, selectors.EVENT_READ)
 
     def ask(self, what: str, *, answer_s: float, **arguments: Any) -> Any:
-        """Its answer.
+        """Sends a request and returns the answer.
+
+        Args:
+            what: Name of a method of ``ray_driver.Driver``.
+            answer_s: Seconds to wait for the answer.
+            **arguments: The method's arguments.
 
         Raises:
-            EOFError: It has ended, or gives none in that many seconds.
-            ConnectionRefusedError: It says no.
+            EOFError: The driver has ended, or has not answered in time.
+            ConnectionRefusedError: The driver cannot connect to the cluster.
         """
         try:
             self._requests.write(json.dumps({"do": what, **arguments}).encode() + b"\n")
             self._requests.flush()
         except OSError:
             raise EOFError from None
-        reply = json.loads(self._line(answer_s))
+        reply = json.loads(self._read_line(answer_s))
         if "refused" in reply:
             raise ConnectionRefusedError(reply["refused"])
         return reply["answer"]
 
-    def _line(self, answer_s: float) -> bytes:
+    def _read_line(self, answer_s: float) -> bytes:
         deadline = time.monotonic() + answer_s
         line = b""
         while not line.endswith(b"\n"):
@@ -248,7 +261,7 @@ class _Driver:
         return line
 
     def close(self, *, patience_s: float = 20.0) -> str:
-        """Ends it; returns the traceback that it left behind, if any."""
+        """Ends the process; returns the traceback on its standard error, if any."""
         if self._errors.closed:
             return ""
         with contextlib.suppress(OSError):

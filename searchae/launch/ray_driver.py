@@ -1,7 +1,7 @@
-"""Ray's own process, driven by ``searchae.launch.ray`` through a pipe: JSON, a line each way.
+"""The process that uses Ray on behalf of ``searchae.launch.ray``.
 
-Ray ends the whole process in which it runs once it has lost its cluster, takes over its signals
-and writes to its standard output. So it gets a process of its own, and this is all of it.
+Requests and answers are JSON, one line each, on standard input and output. Ray needs a process of
+its own: it ends the process when it loses its cluster, and takes over signals and standard output.
 """
 
 from __future__ import annotations
@@ -18,79 +18,89 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
 
 import ray
 from ray.exceptions import RayError
 
 from searchae import __version__
+from searchae.launch.ray_address import check_listening
+from searchae.launch.sizing import available_cores
 
-LEAVE_S = 15.0
-"""Seconds that a job gets to put its trial back when its actor or node goes away."""
-SHARED_S = 30.0
-"""Seconds that a network file system may take to show a node what the driver has written."""
+TERMINATE_S = 15.0
+"""Seconds that a job gets to put its trial back when its actor or node is shut down."""
+SHARED_FOLDER_S = 30.0
+"""Seconds until a file that the driver has created must be visible on a node."""
 OBJECT_STORE_BYTES = 80 * 1024**2
-"""Of a cluster of our own: next to nothing goes through it."""
+"""Object store of a cluster started here; hardly anything is stored in it."""
 
 
 class Runner:
-    """Runs one job on its node; a Ray actor.
+    """A Ray actor that runs one job on its node.
 
-    It is sent to the nodes by value, being part of a ``__main__``: a node whose searchae is
-    missing or of another version can say so.
+    As part of ``__main__`` it is pickled by value, so that it can report a node on which searchae
+    is missing or has another version.
     """
 
     def __init__(self) -> None:
         self._raylet = os.getppid()
         self._process: subprocess.Popen[bytes] | None = None
-        self._asked: int | None = None
+        self._signal_number: int | None = None
         self._lock = threading.Lock()
-        atexit.register(self._leave)
+        atexit.register(self._terminate)
 
     def ready(self) -> None:
-        """Answers once the actor is there."""
+        """Returns as soon as the actor is running."""
 
     def run(self, job: Mapping[str, Any], version: str) -> tuple[int, float, str]:
-        """The job's exit code, how long it ran in seconds, and what kept it from running."""
+        """Runs a job to its end.
+
+        Args:
+            job: As ``ray._as_json`` makes it.
+            version: The version of searchae that the node must have.
+
+        Returns:
+            The exit code, the run time in seconds, and why the job could not be started.
+        """
         problem = self._start(job, version)
         if problem:
             return 2, 0.0, f"Ray node {socket.gethostname()}: {problem}"
         began = time.monotonic()
         if self._process is None:
-            assert self._asked is not None
-            return -self._asked, 0.0, ""
+            assert self._signal_number is not None
+            return -self._signal_number, 0.0, ""
         while True:
             try:
                 return self._process.wait(timeout=1), time.monotonic() - began, ""
             except subprocess.TimeoutExpired:
-                if os.getppid() != self._raylet:  # nobody will hear of this job any more
-                    self._leave()
+                if os.getppid() != self._raylet:  # the node has lost its cluster
+                    self._terminate()
                     os._exit(1)
 
     def signal(self, number: int) -> None:
-        """Sends the job a signal; one that has not started will not."""
+        """Sends the job a signal; a job that has not started yet will not start."""
         with self._lock:
-            self._asked = number
+            self._signal_number = number
             if self._process is not None:
                 self._process.send_signal(number)
 
     def _start(self, job: Mapping[str, Any], version: str) -> str:
+        """Starts the job's process; returns why that is not possible, else an empty text."""
         try:
             import searchae
         except ImportError:
             return f"searchae is not installed for {sys.executable}; every node needs it"
         if searchae.__version__ != version:
             return f"it has searchae {searchae.__version__}, this is {version}; install the same"
-        deadline = time.monotonic() + SHARED_S
+        deadline = time.monotonic() + SHARED_FOLDER_S
         while not os.path.exists(job["log"]):
             if time.monotonic() > deadline:
                 return f"no {job['log']}; --artifacts must be a folder that all nodes share"
             time.sleep(0.2)
-        # Its parent is this actor: when that dies, the worker leaves.
+        # A worker exits when the process named here, this actor, dies.
         environment = {**os.environ, **job["environment"], "SEARCHAE_PARENT": str(os.getpid())}
         try:
             with self._lock, open(job["log"], "ab") as log:
-                if self._asked is None:
+                if self._signal_number is None:
                     self._process = subprocess.Popen(
                         [job["argv"][0] or sys.executable, *job["argv"][1:]],
                         env=environment,
@@ -103,19 +113,30 @@ class Runner:
             return str(e)
         return ""
 
-    def _leave(self) -> None:
+    def _terminate(self) -> None:
         if self._process is None or self._process.poll() is not None:
             return
         self._process.terminate()
         try:
-            self._process.wait(timeout=LEAVE_S)
+            self._process.wait(timeout=TERMINATE_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
 
 
 @dataclass
 class Handle:
-    """A job and its actor, as the driver sees them."""
+    """A job and its actor, on the driver's side.
+
+    Attributes:
+        name: The job's name.
+        needs: The resources that it waits for, as text.
+        actor: The handle of its ``Runner``.
+        ready: Future of ``Runner.ready``.
+        result: Future of ``Runner.run``.
+        since: When it began to wait or, once ready, to run; of ``time.monotonic``.
+        is_ready: Whether the actor runs.
+        is_reported: Whether a note said that it waits.
+    """
 
     name: str
     needs: str
@@ -124,32 +145,32 @@ class Handle:
     result: Any
     since: float = field(default_factory=time.monotonic)
     is_ready: bool = False
-    told: bool = False
+    is_reported: bool = False
 
 
 class Driver:
-    """Answers requests; one method each."""
+    """Answers requests, each by the method of that name."""
 
     def __init__(self) -> None:
         self._handles: dict[str, Handle] = {}
         self._actor = ray.remote(max_restarts=0, max_task_retries=0, max_concurrency=4)(Runner)
 
     def connect(self, address: str) -> bool:
-        """Joins the cluster at that address; False where ``auto`` finds none to join.
+        """Connects to the cluster at an address; returns False where ``auto`` finds none.
 
         Raises:
-            ConnectionError: There is none, or it will not have us.
+            ConnectionError: There is no cluster, or it refuses the connection.
         """
         options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if address == "local":
-            options["num_cpus"] = len(os.sched_getaffinity(0))
+            options["num_cpus"] = available_cores()
             options["object_store_memory"] = OBJECT_STORE_BYTES
             options["include_dashboard"] = False
         elif address != "auto":
-            _knock(address)
+            check_listening(address)
         try:
             ray.init(address, **options)
-        except (Exception, SystemExit) as e:  # noqa: BLE001  Ray raises whatever it likes
+        except (Exception, SystemExit) as e:  # noqa: BLE001  Ray documents no exceptions
             if address == "auto" and isinstance(e, ConnectionError):
                 return False
             if "InvalidAuthToken" in f"{e} {e.__cause__}":
@@ -158,7 +179,7 @@ class Driver:
         return True
 
     def resources(self) -> dict[str, int]:
-        """What the nodes have that are alive now."""
+        """Returns the resources of the live nodes: ``cpus``, ``gpus`` and ``machines``."""
         nodes = [n for n in ray.nodes() if n["Alive"]]
         return {
             "cpus": int(sum(n["Resources"].get("CPU", 0) for n in nodes)),
@@ -167,7 +188,10 @@ class Driver:
         }
 
     def start(self, jobs: Sequence[Mapping[str, Any]]) -> None:
-        """An actor a job. What is secret in a job is an argument, which Ray shows nowhere."""
+        """Starts one actor per job.
+
+        Secrets of a job are passed as an argument, which Ray does not show anywhere.
+        """
         for job in jobs:
             cpus, gpus = job["cpus"], job["gpus"]
             actor = self._actor.options(num_cpus=cpus, num_gpus=gpus).remote()
@@ -180,44 +204,53 @@ class Driver:
             )
 
     def poll(self, late_s: float) -> dict[str, Any]:
-        """The jobs that have ended, and a line on those without room for that many seconds."""
-        self._look_for_ready()
-        ended = [self._end(h) for h in self._done(timeout_s=0)]
+        """Returns the jobs that have ``ended`` since the last call, and ``notes`` for the log.
+
+        A note names the jobs that have waited for resources for ``late_s`` seconds, once.
+        """
+        self._update_ready()
+        ended = [self._collect(h) for h in self._finished(timeout_s=0)]
         return {"ended": ended, "notes": self._notes(late_s)}
 
     def stop(self, wait_s: float) -> dict[str, Any]:
-        """Ends every job: those that run by SIGTERM, then SIGKILL; those that wait at once."""
-        self._look_for_ready()
-        ended = [self._drop(h, -15) for h in list(self._handles.values()) if not h.is_ready]
-        # A job that has been killed is gone in no time, unless its node is.
+        """Ends every job; see ``poll`` for the result.
+
+        Args:
+            wait_s: Seconds between SIGTERM and SIGKILL of running jobs.
+        """
+        self._update_ready()
+        ended = [self._remove(h, -15) for h in list(self._handles.values()) if not h.is_ready]
+        # A killed job ends at once, unless its node is lost.
         for number, patience_s in ((15, wait_s), (9, 10.0)):
             for handle in self._handles.values():
                 handle.actor.signal.remote(number)
-            ended += [self._end(h) for h in self._done(timeout_s=patience_s)]
-        ended += [self._drop(h, -9) for h in list(self._handles.values())]
+            ended += [self._collect(h) for h in self._finished(timeout_s=patience_s)]
+        ended += [self._remove(h, -9) for h in list(self._handles.values())]
         return {"ended": ended, "notes": []}
 
-    def _done(self, *, timeout_s: float) -> list[Handle]:
+    def _finished(self, *, timeout_s: float) -> list[Handle]:
+        """Returns the jobs that have ended, waiting for all of them up to ``timeout_s`` seconds."""
         by_result = {h.result: h for h in self._handles.values()}
         if not by_result:
             return []
         done, _ = ray.wait(list(by_result), num_returns=len(by_result), timeout=timeout_s)
         return [by_result[result] for result in done]
 
-    def _end(self, handle: Handle) -> dict[str, Any]:
+    def _collect(self, handle: Handle) -> dict[str, Any]:
+        """Removes a job that has ended; returns its exit for ``RayLauncher``."""
         try:
-            code, seconds, said = ray.get(handle.result)
+            code, seconds, problem = ray.get(handle.result)
         except RayError as e:
-            return self._drop(handle, -9, lost=_reason(e))
-        return {**self._drop(handle, code), "seconds": seconds, "said": said}
+            return self._remove(handle, -9, lost=_failure(e))
+        return {**self._remove(handle, code), "seconds": seconds, "problem": problem}
 
-    def _drop(self, handle: Handle, code: int, lost: str = "") -> dict[str, Any]:
+    def _remove(self, handle: Handle, code: int, lost: str = "") -> dict[str, Any]:
         del self._handles[handle.name]
         ray.kill(handle.actor)
         seconds = time.monotonic() - handle.since
-        return {"name": handle.name, "code": code, "seconds": seconds, "said": "", "lost": lost}
+        return {"name": handle.name, "code": code, "seconds": seconds, "problem": "", "lost": lost}
 
-    def _look_for_ready(self) -> None:
+    def _update_ready(self) -> None:
         waiting = {h.ready: h for h in self._handles.values() if not h.is_ready}
         if waiting:
             for ready in ray.wait(list(waiting), num_returns=len(waiting), timeout=0)[0]:
@@ -227,8 +260,8 @@ class Driver:
         late = time.monotonic() - late_s
         by_needs: dict[str, list[str]] = {}
         for handle in self._handles.values():
-            if not handle.is_ready and not handle.told and handle.since < late:
-                handle.told = True
+            if not handle.is_ready and not handle.is_reported and handle.since < late:
+                handle.is_reported = True
                 by_needs.setdefault(handle.needs, []).append(handle.name)
         if not by_needs:
             return []
@@ -240,22 +273,8 @@ class Driver:
         ]
 
 
-def _knock(address: str) -> None:
-    """Raises ConnectionError where nobody listens; Ray itself would try for minutes."""
-    try:
-        parts = urlsplit(address if "://" in address else f"//{address}")
-        host, port = parts.hostname, parts.port or (10001 if parts.scheme == "ray" else None)
-    except ValueError:
-        host, port = None, None
-    if not host or not port:
-        raise ConnectionError("not an address: use HOST:PORT, auto, or local for a new cluster")
-    try:
-        socket.create_connection((host, port), timeout=10).close()
-    except OSError as e:
-        raise ConnectionError(f"nobody listens there ({e.strerror or e})") from e
-
-
-def _reason(error: RayError) -> str:
+def _failure(error: RayError) -> str:
+    """Returns the line of Ray's message that says why an actor died."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     named = [line for line in lines if line.startswith("The actor died because")]
     return (named or lines or [type(error).__name__])[0]
@@ -264,7 +283,7 @@ def _reason(error: RayError) -> str:
 def main() -> None:
     """Answers requests until standard input ends."""
     replies = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # Ray writes there what no option turns off
+    os.dup2(2, 1)  # no option stops Ray from writing to standard output
     driver = Driver()
     for line in sys.stdin:
         request = json.loads(line)

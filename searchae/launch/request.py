@@ -1,4 +1,4 @@
-"""What the user asked for, and the workers that follow from it; nothing here imports torch."""
+"""What the user asked for, and the workers that follow from it. Imports no torch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -15,37 +16,37 @@ from searchae.errors import UserError
 from searchae.launch import sizing
 from searchae.launch.base import Job, Launcher
 from searchae.launch.local import LocalLauncher
-from searchae.storage import is_sqlite, parse_url
+from searchae.storage import is_sqlite
 
 _GPU_FILES = ("/dev/nvidiactl", "/dev/nvgpu", "/dev/kfd", "/dev/dxg")
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for.
+    """The arguments of a search.
 
     Attributes:
         study: Name or path of a study file.
-        name: The study's name in the storage; the file's name if empty.
-        storage: Database URL.
-        trials: The budget; the file's if unset.
-        max_hours: The whole fleet ends its last epoch this long from now; never if unset.
-        workers: How many at once; by the machine if unset.
-        workers_per_device: How many share a GPU; measured on this machine's if unset.
-        threads: CPU threads of each worker; the cores shared out among them if unset.
-        precision: ``auto``, ``fp32`` or ``bf16``; each worker sees for itself what ``auto`` is.
+        storage: URL of the database.
+        name: The study's name in the database; the file's name if empty.
+        trials: Trials to end complete or pruned; the study file's number if unset.
+        max_hours: Hours from now after which no worker begins another epoch; no limit if unset.
+        workers: Number of workers at once; depends on the launcher's resources if unset.
+        workers_per_device: Number of workers that share a GPU; measured on this machine if unset.
+        threads: CPU threads of each worker; the cores divided by the workers if unset.
+        precision: ``auto``, ``fp32`` or ``bf16``; each worker resolves ``auto`` for itself.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: The file's if unset.
-        data_dir: Where data sets lie.
-        artifacts: Where checkpoints and logs go.
-        overrides: ``section.key=value`` texts.
-        warm_start: Name of a study whose trials a new one starts from.
-        environment: Variables that may override the file.
+        seed: Overrides the study file's seed.
+        data_dir: Folder of the data sets.
+        artifacts: Folder for checkpoints and logs, shared by all workers.
+        overrides: Overrides of the study file, each ``section.key=value``.
+        warm_start: Name of a study whose trials a new study starts from; none if empty.
+        environment: Variables that may override the study file.
     """
 
     study: str
+    storage: URL
     name: str = ""
-    storage: str = "sqlite:///searchae.db"
     trials: int | None = None
     max_hours: float | None = None
     workers: int | None = None
@@ -60,37 +61,37 @@ class Request:
     warm_start: str = ""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
 
+    @cached_property
+    def resolved(self) -> tuple[str, StudySpec]:
+        """The study's name and its spec with every override; the file is read at first use.
 
-def resolve_study(request: Request) -> tuple[str, StudySpec]:
-    """The study's name and its spec, with every override in place.
-
-    Raises:
-        SpecError: The study file is missing or wrong.
-    """
-    path = find_study_file(request.study)
-    changes = {"search.trials": request.trials, "seed": request.seed}
-    spec = load_study_file(
-        path,
-        overrides=request.overrides,
-        environment=request.environment,
-        changes={k: v for k, v in changes.items() if v is not None},
-    )
-    return request.name or path.stem, spec
+        Raises:
+            SpecError: The study file is missing or invalid.
+        """
+        path = find_study_file(self.study)
+        changes = {"search.trials": self.trials, "seed": self.seed}
+        spec = load_study_file(
+            path,
+            overrides=self.overrides,
+            environment=self.environment,
+            changes={k: v for k, v in changes.items() if v is not None},
+        )
+        return self.name or path.stem, spec
 
 
 def sized_fleet(request: Request, launcher: Launcher) -> sizing.Fleet:
-    """How many workers a launcher shall run, and with what.
+    """Returns the number and size of the workers that a launcher is to run.
 
     Raises:
-        UserError: It cannot be had so.
+        UserError: The launcher cannot run what the request asks for.
     """
-    has = launcher.resources()
-    if is_sqlite(request.storage) and (has is None or has.machines > 1):
+    available = launcher.resources()
+    if is_sqlite(request.storage) and (available is None or available.machines > 1):
         raise UserError(
             "--storage: SQLite serves the workers of one machine; for several use "
             "postgresql://user@host/database"
         )
-    if request.workers_per_device is None and not launcher.nearby:
+    if request.workers_per_device is None and not launcher.is_local:
         raise UserError(
             "--workers-per-device auto: measured on this machine's GPUs only; give a number for "
             "a cluster's"
@@ -105,12 +106,19 @@ def sized_fleet(request: Request, launcher: Launcher) -> sizing.Fleet:
     )
 
 
-def study_jobs(crew: sizing.Fleet, request: Request, study: str, *, at_most: int) -> list[Job]:
-    """The workers of a study, at most so many."""
+def study_jobs(fleet: sizing.Fleet, request: Request, study: str, *, at_most: int) -> list[Job]:
+    """Returns one job per worker of a study.
+
+    Args:
+        fleet: Number and size of the workers.
+        request: Where the study's database and files are.
+        study: The study's name.
+        at_most: Upper limit of the number of workers.
+    """
     return sizing.worker_jobs(
-        crew,
+        fleet,
         study,
-        storage=_whole_url(parse_url(request.storage)),
+        storage=_absolute_url(request.storage).render_as_string(hide_password=False),
         data_dir=request.data_dir,
         artifacts=request.artifacts,
         at_most=at_most,
@@ -120,41 +128,43 @@ def study_jobs(crew: sizing.Fleet, request: Request, study: str, *, at_most: int
 
 @contextmanager
 def prestarted_workers(request: Request, launcher: Launcher) -> Iterator[Callable[[], None]]:
-    """Within the block, the workers that will be wanted import torch while the caller does.
+    """Within the block, workers import torch while the caller imports and checks.
 
-    Only workers on a CPU, of which it is clear what they will be told; those that turn out not to
-    be wanted are ended. The caller has a core to itself: until it says that it has imported, one
-    worker fewer is started than there are cores.
+    Applies to local workers on a CPU, whose jobs are known before the checks; elsewhere it does
+    nothing. At the end of the block, workers that were not started are ended. One core is left to
+    the caller until it has done its imports.
 
     Yields:
-        To be called when the caller has imported.
+        A function to call when the caller has done its imports.
 
     Raises:
-        UserError: The study file is missing or wrong, or the workers cannot be had so.
+        SpecError: The study file is missing or invalid.
+        UserError: The launcher cannot run what the request asks for.
     """
+    # Whether torch sees a GPU is known only after importing it.
     no_gpu = not any(map(os.path.exists, _GPU_FILES))
     on_cpu = request.device == "cpu" or (request.device == "auto" and no_gpu)
     if not (on_cpu and isinstance(launcher, LocalLauncher)):
         yield lambda: None
         return
-    name, spec = resolve_study(request)
-    crew = sized_fleet(request, LocalLauncher(gpus=0))
+    name, spec = request.resolved
+    fleet = sized_fleet(request, LocalLauncher(gpus=0))
     cores = sizing.available_cores()
-    wanted = study_jobs(crew, request, name, at_most=min(cores, spec.search.trials))
+    jobs = study_jobs(fleet, request, name, at_most=min(cores, spec.search.trials))
 
     def prepare(some: Sequence[Job]) -> None:
-        with suppress(OSError):  # no process to be had now: they are started when they are wanted
+        with suppress(OSError):  # no more processes possible now: ``start`` tries again
             launcher.prepare(some)
 
     try:
-        prepare(wanted[: cores - 1])
-        yield lambda: prepare(wanted[cores - 1 :])
+        prepare(jobs[: cores - 1])
+        yield lambda: prepare(jobs[cores - 1 :])
     finally:
         launcher.discard()
 
 
-def _whole_url(url: URL) -> str:
-    """A database's URL, password and all, that means the same in any working folder."""
+def _absolute_url(url: URL) -> URL:
+    """Returns the URL with a SQLite file's path made absolute, for any working directory."""
     if is_sqlite(url):
-        url = url.set(database=os.path.abspath(str(url.database)))
-    return url.render_as_string(hide_password=False)
+        return url.set(database=os.path.abspath(str(url.database)))
+    return url

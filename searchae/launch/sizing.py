@@ -1,4 +1,4 @@
-"""How many workers a search starts, where, and with what: a request -> jobs for a launcher."""
+"""Decides how many workers a search starts and with which resources, and makes their jobs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from searchae import malloc
 from searchae.errors import UserError
 from searchae.launch.base import Job, Launcher, Resources
 
-MOST_DEFAULT_WORKERS = 4
-"""A sequential sampler learns less from more at once; ask for more with --workers."""
+MAX_DEFAULT_WORKERS = 4
+"""Workers at once unless ``--workers`` asks for more: the more trials run in parallel, the fewer
+results a sequential sampler has when it chooses the next one."""
 
 _PASSED_ON = ("SEARCHAE_KERNELS", "SEARCHAE_OPTUNA")
 """Environment variables that workers get from the process that starts them."""
 
 
 def available_cores() -> int:
-    """Processors that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -29,12 +30,12 @@ class Fleet:
     """The workers of one search.
 
     Attributes:
-        workers: How many at once.
+        workers: Number of workers at once.
         threads: CPU threads of each.
         gpus: GPUs of each; a fraction where several share one.
-        device: What each is told to use.
-        precision: The same: ``auto``, ``fp32`` or ``bf16``.
-        nearby: Whether they are processes on this machine.
+        device: The ``--device`` of each.
+        precision: The ``--precision`` of each: ``auto``, ``fp32`` or ``bf16``.
+        is_local: Whether they are processes on this machine.
     """
 
     workers: int
@@ -42,7 +43,7 @@ class Fleet:
     gpus: float
     device: str
     precision: str
-    nearby: bool
+    is_local: bool
 
 
 def plan_fleet(
@@ -54,39 +55,41 @@ def plan_fleet(
     threads: int | None,
     precision: str = "auto",
 ) -> Fleet:
-    """Sizes a fleet.
+    """Sizes the workers of a search.
 
-    Small nets gain little from a second thread: one worker a core trains more images a second
+    Small models gain little from a second thread: one worker per core trains more images a second
     than one worker with all cores.
 
     Args:
-        launcher: Where they run.
+        launcher: Where the workers run.
         device: ``auto``, ``cpu``, ``cuda`` or, on this machine, ``cuda:N``.
-        workers: How many at once; by what the launcher has if unset.
-        workers_per_device: How many share a GPU.
-        threads: CPU threads of each; the cores shared out if unset.
+        workers: Number of workers at once; depends on the launcher's resources if unset.
+        workers_per_device: Number of workers that share a GPU.
+        threads: CPU threads of each worker; the cores divided by the workers if unset.
         precision: ``auto``, ``fp32`` or ``bf16``.
 
     Raises:
-        UserError: One GPU was named, and somebody else gives them out.
+        UserError: ``device`` names one GPU, but a scheduler assigns them.
     """
-    has = launcher.resources()
-    if device.startswith("cuda:") and not launcher.nearby:
+    available = launcher.resources()
+    if device.startswith("cuda:") and not launcher.is_local:
         raise UserError(f"--device {device}: the cluster gives out the GPUs; use --device cuda")
-    on_gpu = device.startswith("cuda") or (device == "auto" and has is not None and has.gpus > 0)
-    wanted = workers or _default_workers(has, device, workers_per_device if on_gpu else 0)
+    on_gpu = device.startswith("cuda") or (
+        device == "auto" and available is not None and available.gpus > 0
+    )
+    workers = workers or _default_workers(available, device, workers_per_device if on_gpu else 0)
     if threads is None:
-        threads = max(1, has.cpus // wanted) if launcher.nearby and has else 1
+        threads = max(1, available.cpus // workers) if launcher.is_local and available else 1
     gpus = 1 / workers_per_device if on_gpu else 0.0
-    return Fleet(wanted, threads, gpus, device, precision, launcher.nearby)
+    return Fleet(workers, threads, gpus, device, precision, launcher.is_local)
 
 
-def _default_workers(has: Resources | None, device: str, per_gpu: int) -> int:
-    if has is None:
-        return MOST_DEFAULT_WORKERS
+def _default_workers(available: Resources | None, device: str, per_gpu: int) -> int:
+    if available is None:
+        return MAX_DEFAULT_WORKERS
     if per_gpu:
-        return max(1, 1 if ":" in device else has.gpus) * per_gpu
-    return min(has.cpus, MOST_DEFAULT_WORKERS)
+        return max(1, 1 if ":" in device else available.gpus) * per_gpu
+    return min(available.cpus, MAX_DEFAULT_WORKERS)
 
 
 def worker_jobs(
@@ -99,18 +102,19 @@ def worker_jobs(
     at_most: int,
     environment: Mapping[str, str],
 ) -> list[Job]:
-    """One job a worker.
+    """Returns one job per worker.
 
     Args:
-        fleet: How many, and with what.
+        fleet: Number and size of the workers.
         study: The study's name.
-        storage: Its database's URL, password and all; it travels in the environment.
-        data_dir: Where data sets lie.
-        artifacts: The folder that all workers share.
-        at_most: Trials that are left: more workers would have nothing to do.
-        environment: This process's variables.
+        storage: URL of its database including the password, which the worker gets through its
+            environment.
+        data_dir: Folder of the data sets.
+        artifacts: Folder that all workers share.
+        at_most: Number of trials left: more workers would have nothing to do.
+        environment: Variables of this process.
     """
-    gpus = _visible_gpus(environment) if fleet.nearby and fleet.gpus else []
+    gpus = _visible_gpus(environment) if fleet.is_local and fleet.gpus else []
     return [
         Job(
             name=f"worker-{i}",
@@ -128,10 +132,10 @@ def worker_jobs(
                 "SEARCHAE_STORAGE": storage,
                 "OMP_NUM_THREADS": str(fleet.threads),
                 **{k: v for k, v in malloc.HUGE_PAGES_ENVIRONMENT.items() if k not in environment},
-                **({"SEARCHAE_PARENT": str(os.getpid())} if fleet.nearby else {}),
+                **({"SEARCHAE_PARENT": str(os.getpid())} if fleet.is_local else {}),
                 **{k: environment[k] for k in _PASSED_ON if k in environment},
-                **_seen(gpus, i, fleet.device),
-                **_shares(fleet, gpus, i),
+                **_visible_device(gpus, i, fleet.device),
+                **_gpu_sharing(fleet, gpus, i),
             },
             cpus=fleet.threads,
             gpus=fleet.gpus,
@@ -140,8 +144,11 @@ def worker_jobs(
     ]
 
 
-def _shares(fleet: Fleet, gpus: Sequence[str], index: int) -> dict[str, str]:
-    """What a worker does that has no memory on a GPU which it shares: the first of each stays."""
+def _gpu_sharing(fleet: Fleet, gpus: Sequence[str], index: int) -> dict[str, str]:
+    """Tells a worker whether to exit when the GPU that it shares runs out of memory.
+
+    The first worker of each GPU stays.
+    """
     if not 0 < fleet.gpus < 1:
         return {}
     first = index < (1 if ":" in fleet.device else len(gpus))
@@ -149,17 +156,17 @@ def _shares(fleet: Fleet, gpus: Sequence[str], index: int) -> dict[str, str]:
 
 
 def _visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """This machine's GPUs as this process may use them, by index or UUID."""
-    named = environment.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [part.strip() for part in named.split(",") if part.strip()]
+    """Returns the GPUs that this process may use, each by index or UUID."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [part.strip() for part in visible.split(",") if part.strip()]
     import torch
 
     return [str(i) for i in range(torch.cuda.device_count())]
 
 
-def _seen(gpus: Sequence[str], index: int, device: str) -> dict[str, str]:
-    """The one GPU that a worker sees: a context on another would only take its memory."""
+def _visible_device(gpus: Sequence[str], index: int, device: str) -> dict[str, str]:
+    """Makes one GPU visible to a worker: a CUDA context on another one would waste memory."""
     if not gpus:
         return {}
     if ":" in device:

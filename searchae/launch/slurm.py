@@ -1,13 +1,11 @@
-"""Workers as tasks of Slurm's job arrays."""
+"""Runs workers as tasks of Slurm job arrays."""
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import secrets
 import shutil
-import signal
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,35 +14,35 @@ from pathlib import Path
 from searchae.errors import ArtifactsError, UserError
 from searchae.launch import slurm_script
 from searchae.launch.base import Exit, Job, Resources
+from searchae.launch.slurm_files import Files, append_file, create_file, read_exit_code
 from searchae.launch.slurm_queue import NO_SBATCH, Queue, Row
-from searchae.launch.slurm_script import Files
 
 log = logging.getLogger(__name__)
 
 RESUBMIT_S = 30.0
-"""Seconds between two tries to submit while the controller is away."""
+"""Seconds between two attempts to submit while the controller does not answer."""
 
 ABANDONED_S = 3600.0
-"""Age in seconds from which files are those of a launcher that was killed, if nothing in the
-queue needs them: another launcher may just be about to submit younger ones."""
+"""Age in seconds from which files that no job in the queue needs are removed, as left by a killed
+launcher. Younger ones may belong to a launcher that is about to submit them."""
 
 LAST_WAIT_S = 120.0
-"""Seconds that ``stop`` waits for Slurm to clear away what it has killed."""
+"""Seconds that ``stop`` waits for killed tasks to leave the queue."""
 
-WAITING_AS_USUAL = {"None", "Priority", "Resources", "BeginTime", "Cleaning"}
-"""Reasons to wait in the queue that are worth no word to the user."""
+USUAL_REASONS = {"None", "Priority", "Resources", "BeginTime", "Cleaning"}
+"""Reasons for a pending task that are not logged."""
 
 
 @dataclass
 class Array:
-    """Jobs that were submitted together.
+    """A job array.
 
     Attributes:
         files: Its files.
-        jobs: By index; those that have ended are removed.
-        id: Slurm's; empty as long as it is not known to be submitted.
-        tried: When it was last submitted.
-        running_since: When a task was first seen to run.
+        jobs: The jobs that have not ended, by task index.
+        id: Slurm's job id; empty until it is known to be submitted.
+        tried: When it was last submitted; of ``time.monotonic``.
+        running_since: When each task was first seen running; of ``time.monotonic``.
     """
 
     files: Files
@@ -55,23 +53,23 @@ class Array:
 
 
 class SlurmLauncher:
-    """An array a call of ``start``; Slurm requeues a preempted task, which stays the same job.
+    """Submits one job array per call of ``start``, for each number of cores and GPUs.
 
-    A job gets whole GPUs. Its worker gets SIGTERM a minute before its time limit, and the exit
-    that follows is told as any other.
+    A task that Slurm preempts and requeues stays the same job. Each job gets whole GPUs. Its worker
+    gets SIGTERM a minute before the time limit, and its exit is reported like any other.
 
     Args:
-        folder: For scripts and exit codes, on the file system that the nodes share. Nobody else
-            may look into it.
-        options: Further options of sbatch: ``{"partition": "gpu", "exclusive": ""}``.
-        label: Part of the name in the queue.
-        poll_s: Seconds between two looks at the queue, at least.
+        folder: For scripts and exit codes, on the file system that the nodes share. Only the user
+            gets access to it.
+        options: Further options of sbatch, such as ``{"partition": "gpu", "exclusive": ""}``.
+        label: Part of the array's name in the queue.
+        poll_s: Minimum seconds between two calls of squeue.
 
     Raises:
-        UserError: An option is not possible.
+        UserError: An option is not allowed.
     """
 
-    nearby = False
+    is_local = False
 
     def __init__(
         self,
@@ -88,61 +86,62 @@ class SlurmLauncher:
         self._poll_s = poll_s
         self._arrays: list[Array] = []
         self._ended: list[Exit] = []
-        self._looked = float("-inf")
+        self._polled_at = float("-inf")
         self._queue = Queue()
-        self._reasons: set[str] = set()
+        self._logged_reasons: set[str] = set()
         self._submitted = False
 
     def resources(self) -> Resources | None:
-        """None: the queue decides.
+        """Returns None: the queue decides.
 
         Raises:
-            UserError: There is no sbatch here.
+            UserError: sbatch is not installed.
         """
         if shutil.which("sbatch") is None:
             raise UserError(NO_SBATCH)
         return None
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Submits jobs; those that need the same cores and GPUs as one array.
+        """Submits jobs; those with the same number of cores and GPUs as one array.
 
         Raises:
-            UserError: There is no sbatch here, or it refuses the options.
+            UserError: sbatch is not installed or refuses the options.
             ArtifactsError: The folder cannot be written.
         """
         shapes: dict[tuple[int, float], list[Job]] = {}
         for job in jobs:
             shapes.setdefault((job.cpus, job.gpus), []).append(job)
-        for alike in shapes.values():
-            array = self._write(alike)
+        for same_shape in shapes.values():
+            array = self._write_files(same_shape)
             try:
                 self._submit(array)
             except UserError as e:
                 if not self._submitted:
-                    _remove(array.files, range(len(alike)))
+                    array.files.remove(range(len(same_shape)))
                     raise
-                # The same options were fine before: the controller is away, or a limit is met.
+                # These options were accepted before: the controller is down, or a limit is reached.
                 log.warning("%s; again in %g s", e, RESUBMIT_S)
             self._arrays.append(array)
 
     def poll(self) -> list[Exit]:
-        """The tasks that have left the queue since the last call."""
-        if self._arrays and time.monotonic() >= self._looked + self._poll_s:
-            self._look()
+        """Returns the tasks that have left the queue since the last call."""
+        if self._arrays and time.monotonic() >= self._polled_at + self._poll_s:
+            self._poll_queue()
         ended, self._ended = self._ended, []
         return ended
 
     def alive(self) -> int:
-        """How many tasks wait, run or are being cleared away."""
+        """Returns the number of tasks in the queue."""
         return sum(len(array.jobs) for array in self._arrays)
 
     def stop(self, *, wait_s: float) -> None:
-        """Cancels what waits, SIGTERM to what runs; cancels what is left after ``wait_s``.
+        """Cancels pending tasks and sends SIGTERM to running ones.
 
-        The latter is again SIGTERM, and SIGKILL after the cluster's ``KillWait``.
+        Tasks that are left after ``wait_s`` seconds are cancelled: Slurm sends SIGTERM again, and
+        SIGKILL after the cluster's ``KillWait``.
         """
         if not all(array.id for array in self._arrays):
-            self._look(submit=False)
+            self._poll_queue(submit=False)
         for array in [a for a in self._arrays if not a.id]:
             self._end(array, list(array.jobs))
         self._cancel("--state=PENDING")
@@ -156,7 +155,7 @@ class SlurmLauncher:
             for array in list(self._arrays):
                 self._end(array, list(array.jobs))
 
-    def _write(self, jobs: Sequence[Job]) -> Array:
+    def _write_files(self, jobs: Sequence[Job]) -> Array:
         files = Files(self._folder, f"searchae-{self._label}-{secrets.token_hex(4)}")
         try:
             for folder in (self._folder, files.exit("").parent):
@@ -165,15 +164,15 @@ class SlurmLauncher:
             for job in jobs:
                 job.log.parent.mkdir(parents=True, exist_ok=True)
                 job.log.touch()
-            self._clear_away()
-            _create(files.environment, slurm_script.environment(jobs), 0o600)
-            _create(files.script, slurm_script.script(jobs, files, self._options), 0o700)
+            self._remove_abandoned()
+            create_file(files.environment, slurm_script.environment(jobs), 0o600)
+            create_file(files.script, slurm_script.script(jobs, files, self._options), 0o700)
         except OSError as e:
             raise ArtifactsError(f"--launcher slurm: {e}") from e
         return Array(files, dict(enumerate(jobs)))
 
-    def _clear_away(self) -> None:
-        """Removes files of arrays whose launcher was killed: they hold a secret."""
+    def _remove_abandoned(self) -> None:
+        """Removes the environment files, which hold secrets, of launchers that were killed."""
         known = {array.files.environment for array in self._arrays}
         old = time.time() - ABANDONED_S
         left = [
@@ -186,22 +185,22 @@ class SlurmLauncher:
             queued = {row.name for row in rows}
             for path in left:
                 if path.stem not in queued:
-                    _remove(Files(self._folder, path.stem), ())
+                    Files(self._folder, path.stem).remove(())
 
     def _submit(self, array: Array) -> None:
         array.tried = time.monotonic()
         secret = {name for job in array.jobs.values() for name in job.environment}
         array.id = self._queue.submit(
-            array.files.script, leave_out=secret | slurm_script.overriding(self._options)
+            array.files.script, leave_out=secret | slurm_script.overriding_variables(self._options)
         )
         self._submitted = True
 
-    def _look(self, *, submit: bool = True) -> None:
-        """Compares the queue with what is known; ends what is no longer there."""
+    def _poll_queue(self, *, submit: bool = True) -> None:
+        """Updates the arrays from the queue; tasks that are no longer in it have ended."""
         rows = self._queue.rows()
         now = time.monotonic()
         if rows is None:
-            self._looked = now
+            self._polled_at = now
             return
         for array in list(self._arrays):
             mine = {row.task: row for row in rows if array.id and row.array == array.id}
@@ -212,13 +211,13 @@ class SlurmLauncher:
                 if row.state != "PENDING":
                     array.running_since.setdefault(index, now)
                 elif index in array.running_since:
-                    del array.running_since[index]  # requeued: its next life counts
-            self._explain(mine.values())
+                    del array.running_since[index]  # requeued: the next run counts
+            self._log_reasons(mine.values())
             self._end(array, [i for i in array.jobs if i not in mine])
-        self._looked = now
+        self._polled_at = now
 
     def _submit_again(self, array: Array, rows: Sequence[Row], *, submit: bool) -> None:
-        """Submits what the controller did not take, unless it did and only its answer was lost."""
+        """Submits an array again, unless it was accepted and only the answer was lost."""
         ids = [row.array for row in rows if row.name == array.files.name]
         if ids:
             array.id = ids[0]
@@ -228,24 +227,24 @@ class SlurmLauncher:
             except UserError as e:
                 log.warning("%s; again in %g s", e, RESUBMIT_S)
 
-    def _explain(self, rows: Iterable[Row]) -> None:
-        """Says, once each, why tasks wait for something that may never come."""
+    def _log_reasons(self, rows: Iterable[Row]) -> None:
+        """Logs each unusual reason for which tasks are pending once."""
         reasons = {row.reason for row in rows if row.state == "PENDING"}
-        for reason in reasons - WAITING_AS_USUAL - self._reasons:
-            self._reasons.add(reason)
+        for reason in reasons - USUAL_REASONS - self._logged_reasons:
+            self._logged_reasons.add(reason)
             log.warning("workers wait in Slurm's queue: %s", reason)
 
     def _end(self, array: Array, indices: Sequence[int]) -> None:
         now = time.monotonic()
         for index in indices:
             job = array.jobs.pop(index)
-            code = _code(array.files.exit(index))
+            code = read_exit_code(array.files.exit(index))
             if code < 0:
-                _append(array.files.slurm_log(index), job.log)
-            # One that came and went between two looks lived since the last at most.
-            since = array.running_since.get(index, max(self._looked, array.tried))
+                append_file(array.files.slurm_log(index), job.log)
+            # A task that started and ended between two polls ran since the last one at most.
+            since = array.running_since.get(index, max(self._polled_at, array.tried))
             self._ended.append(Exit(job, code, now - since))
-        _remove(array.files, indices, whole=not array.jobs)
+        array.files.remove(indices, shared=not array.jobs)
         if not array.jobs:
             self._arrays.remove(array)
 
@@ -256,47 +255,9 @@ class SlurmLauncher:
         deadline = time.monotonic() + wait_s
         pause = min(1.0, self._poll_s)
         while self._arrays:
-            self._look()
+            self._poll_queue()
             if not self._arrays or time.monotonic() + pause > deadline:
                 break
             time.sleep(pause)
         if self._arrays:
             time.sleep(max(0.0, deadline - time.monotonic()))
-
-
-def _code(path: Path) -> int:
-    """A worker's exit code; negative for a signal, by which it also went if it left none.
-
-    Looked at only once the task is gone: a shared file system may go on saying for a minute
-    that a file is not there, to one who has asked before.
-    """
-    try:
-        code = int(path.read_text())
-    except (FileNotFoundError, ValueError):
-        return -signal.SIGKILL
-    # 130 is what a worker that was asked to leave returns; Slurm sends no SIGINT.
-    return 128 - code if 128 < code <= 128 + 64 and code != 130 else code
-
-
-def _append(source: Path, target: Path) -> None:
-    """Puts what Slurm said about a task that died where the user looks."""
-    try:
-        words = source.read_bytes()
-    except FileNotFoundError:
-        return
-    with target.open("ab") as out:
-        out.write(words)
-
-
-def _create(path: Path, text: str, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-
-
-def _remove(files: Files, indices: Iterable[int], *, whole: bool = True) -> None:
-    paths = [path for i in indices for path in (files.exit(i), files.slurm_log(i))]
-    if whole:
-        paths += [files.script, files.environment]
-    for path in paths:
-        path.unlink(missing_ok=True)

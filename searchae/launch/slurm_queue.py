@@ -1,4 +1,4 @@
-"""Slurm's commands: submit, look, cancel."""
+"""Runs Slurm's commands ``sbatch``, ``squeue`` and ``scancel``."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ NO_SBATCH = "--launcher slurm: sbatch is not on this machine; run it where jobs 
 log = logging.getLogger(__name__)
 
 COMMAND_S = 30.0
-"""Seconds that one command of Slurm may take."""
+"""Timeout of a Slurm command, in seconds."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A task of an array in the queue.
+    """A task of a job array in the queue.
 
     Attributes:
-        array: Slurm's id of the array.
-        task: Its index in the array.
-        state: For instance ``PENDING``.
+        array: Slurm's job id of the array.
+        task: The task's index in the array.
+        state: Slurm's job state, such as ``PENDING``.
         name: The array's name.
-        reason: Why it waits.
+        reason: Why the task is pending.
     """
 
     array: str
@@ -39,20 +39,20 @@ class Row:
 
 
 class Queue:
-    """What this user has in the queue of the cluster that this machine belongs to."""
+    """The current user's tasks in the queue of the cluster that this machine belongs to."""
 
     def __init__(self) -> None:
-        self._away = False
+        self._unreachable = False
 
     def submit(self, script: Path, *, leave_out: Collection[str]) -> str:
-        """Submits a script of an array; returns the array's id.
+        """Submits a job array; returns its id.
 
         Args:
-            script: A batch script.
-            leave_out: Variables of this process that the tasks shall not inherit.
+            script: The batch script.
+            leave_out: Variables of this process that the tasks must not inherit.
 
         Raises:
-            UserError: There is no sbatch here, it does not answer, or it refuses.
+            UserError: sbatch is not installed, times out, or refuses the script.
         """
         try:
             done = _run(("sbatch", "--parsable", str(script)), leave_out=leave_out)
@@ -66,10 +66,10 @@ class Queue:
         return done.stdout.strip().split(";")[0]
 
     def rows(self) -> list[Row] | None:
-        """This user's tasks; None, with one warning an outage, if Slurm does not answer.
+        """Returns the user's tasks; None if Slurm does not answer, which is logged once an outage.
 
-        Not by the arrays' ids: Slurm answers with the same error when it has forgotten an array
-        that has ended and when something is wrong.
+        All tasks are listed, not those of given arrays: for an array that has ended, Slurm reports
+        the same error as for a failure.
         """
         user = str(os.getuid())
         words = ("squeue", "--noheader", "--array", f"--user={user}", "--format=%F|%K|%T|%j|%r")
@@ -79,20 +79,25 @@ class Queue:
         except (OSError, subprocess.TimeoutExpired) as e:
             problem = str(e)
         if problem:
-            if not self._away:
+            if not self._unreachable:
                 log.warning("Slurm does not answer; its jobs are taken to live on: %s", problem)
-            self._away = True
+            self._unreachable = True
             return None
-        self._away = False
+        self._unreachable = False
         lines = (line.split("|", 4) for line in done.stdout.splitlines())
         return [
             Row(fields[0], int(fields[1]), *fields[2:])
             for fields in lines
-            if len(fields) == 5 and fields[1].isdigit()  # N/A: a job that is no array
+            if len(fields) == 5 and fields[1].isdigit()  # N/A: not an array
         ]
 
     def cancel(self, ids: Sequence[str], *words: str) -> None:
-        """Cancels or signals arrays. Those that have left meanwhile are no error."""
+        """Cancels or signals job arrays; ignores those that have ended.
+
+        Args:
+            ids: Slurm's job ids.
+            *words: Further options of scancel.
+        """
         if not ids:
             return
         try:
@@ -107,12 +112,12 @@ class Queue:
 def _run(
     words: Sequence[str], *, leave_out: Collection[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    # squeue and scancel take filters from these variables, which would hide tasks from us.
-    ours = {
+    # squeue and scancel take filters from these variables, which would hide tasks.
+    environment = {
         name: value
         for name, value in os.environ.items()
         if name not in leave_out and not name.startswith(("SQUEUE_", "SCANCEL_"))
     }
     return subprocess.run(
-        words, capture_output=True, text=True, timeout=COMMAND_S, env=ours, check=False
+        words, capture_output=True, text=True, timeout=COMMAND_S, env=environment, check=False
     )

@@ -1,7 +1,7 @@
-"""The files that an array of workers is submitted with: a batch script and an environment.
+"""The text of the two files that a job array is submitted with: batch script and environment.
 
-The script holds no secret: any user of the cluster may be shown it (``scontrol show job``,
-accounting). The database URL with its password stands in a file of mode 0600 beside it.
+The script holds no secret, because Slurm may show it to every user of the cluster (``scontrol show
+job``, accounting). The database URL with its password is in the environment file, of mode 0600.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import math
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from searchae.errors import UserError
 from searchae.launch.base import Job
+from searchae.launch.slurm_files import Files
 
 WARNING_S = 60
-"""How long before its time limit, in seconds, a worker is told to put its trial back."""
+"""Seconds before its time limit at which a worker is told to put its trial back."""
 
-OURS = {
+RESERVED_OPTIONS = {
     "array": "--workers says how many",
     "cpus-per-task": "--threads says how many",
     **dict.fromkeys(
@@ -31,20 +30,20 @@ OURS = {
         "searchae sets it itself",
     ),
 }
-"""Options that cannot be given, and why."""
+"""Options of sbatch that ``--slurm`` cannot set, and why."""
 
 GPU_OPTIONS = {"gpus", "gpus-per-node", "gpus-per-task", "gres"}
-"""Given by the user, one of these replaces ours: many clusters want the GPU's type named."""
+"""Each replaces the default ``--gres=gpu:N``: many clusters require the type of GPU."""
 
 
 def check_options(options: Mapping[str, str]) -> None:
-    """Refuses options of sbatch that a script cannot have.
+    """Refuses options that the batch script cannot contain.
 
     Args:
-        options: By long name, without dashes; an empty value for a flag.
+        options: Values by long name without dashes; empty for a flag.
 
     Raises:
-        UserError: An option is one that searchae sets, or cannot stand in a script.
+        UserError: An option is reserved or malformed.
     """
     for key, value in options.items():
         if not re.fullmatch(r"[a-z][a-z0-9-]+", key):
@@ -52,8 +51,8 @@ def check_options(options: Mapping[str, str]) -> None:
                 f"--slurm {key}={value}: {key!r} is no long option of sbatch; "
                 "for example --slurm partition=gpu"
             )
-        if key in OURS:
-            raise UserError(f"--slurm {key}={value}: {OURS[key]}")
+        if key in RESERVED_OPTIONS:
+            raise UserError(f"--slurm {key}={value}: {RESERVED_OPTIONS[key]}")
         if not re.fullmatch(r"[^\x00-\x1f\x7f'\"\\#]*", value):
             raise UserError(
                 f"--slurm {key}={value!r}: quotes, backslashes, # and control characters "
@@ -61,46 +60,21 @@ def check_options(options: Mapping[str, str]) -> None:
             )
 
 
-def overriding(options: Mapping[str, str]) -> set[str]:
-    """Variables by which a site's or a user's defaults would overrule the script's lines."""
-    keys = {*OURS, *options, *(GPU_OPTIONS if GPU_OPTIONS & set(options) else ())}
+def overriding_variables(options: Mapping[str, str]) -> set[str]:
+    """Returns the environment variables of sbatch that would override lines of the script.
+
+    Sites and users set them as defaults.
+
+    Args:
+        options: As for ``check_options``.
+    """
+    keys = {*RESERVED_OPTIONS, *options, *(GPU_OPTIONS if GPU_OPTIONS & set(options) else ())}
     other_names = {"array": "array-inx", "time": "timelimit"}
     return {f"SBATCH_{other_names.get(k, k).upper().replace('-', '_')}" for k in keys}
 
 
-@dataclass(frozen=True)
-class Files:
-    """Where the files of one array are.
-
-    Attributes:
-        folder: On the file system that the nodes share.
-        name: The array's name in the queue, unique in the folder.
-    """
-
-    folder: Path
-    name: str
-
-    @property
-    def script(self) -> Path:
-        """What is submitted."""
-        return self.folder / f"{self.name}.sh"
-
-    @property
-    def environment(self) -> Path:
-        """The workers' variables, secrets among them."""
-        return self.folder / f"{self.name}.env"
-
-    def exit(self, index: int | str) -> Path:
-        """Holds a task's exit code once its worker has left."""
-        return self.folder / "exits" / f"{self.name}-{index}"
-
-    def slurm_log(self, index: int | str) -> Path:
-        """What Slurm itself says about a task: cancelled, out of memory, time limit."""
-        return self.folder / f"{self.name}-{index}.slurm"
-
-
 def environment(jobs: Sequence[Job]) -> str:
-    """The text of the environment file: each task's variables."""
+    """Returns the text of the environment file, which exports each task's variables."""
     lines = ['case "$SLURM_ARRAY_TASK_ID" in']
     for index, job in enumerate(jobs):
         lines.append(f"{index})")
@@ -110,14 +84,19 @@ def environment(jobs: Sequence[Job]) -> str:
 
 
 def script(jobs: Sequence[Job], files: Files, options: Mapping[str, str]) -> str:
-    """The text of the batch script of an array, one task a job.
+    """Returns the text of the batch script of a job array.
 
-    A task's bash stays, since it alone can record how the worker left; accounting, which also
-    knows, is absent from many clusters. SIGTERM from Slurm (cancelled, preempted, requeued, time
-    limit) reaches every process of a task, so bash must not pass it on: the second one would end a
-    worker that is putting its trial back. The warning before the time limit reaches the first bash
-    alone; it is another signal and is passed on to all. A second bash has the worker in its
-    foreground: of a "wait" that a signal ended, bash does not always get the code afterwards.
+    Bash keeps running beside the worker to record its exit code; accounting, which also has it, is
+    missing on many clusters. Slurm's SIGTERM (cancelled, preempted, requeued, time limit) reaches
+    every process of a task. Bash must not forward it, since a second SIGTERM ends a worker that is
+    putting its trial back. The warning before the time limit, USR1, reaches only the first bash,
+    which sends SIGTERM to all. A second bash runs the worker in its foreground, because after a
+    ``wait`` that was interrupted by a signal, bash cannot always get the exit code.
+
+    Args:
+        jobs: One per task, all with the same number of cores and GPUs.
+        files: The array's files.
+        options: Further options of sbatch, as for ``check_options``.
     """
     directives = "\n".join(f"#SBATCH {option}" for option in _directives(jobs, files, options))
     tasks = "\n".join(
@@ -151,24 +130,24 @@ exit "$(cat "$ended")"
 
 
 def _directives(jobs: Sequence[Job], files: Files, options: Mapping[str, str]) -> list[str]:
-    shape = jobs[0]
-    ours = {
+    first = jobs[0]
+    defaults = {
         "job-name": files.name,
         "array": f"0-{len(jobs) - 1}",
         "nodes": "1",
         "ntasks": "1",
-        "cpus-per-task": str(shape.cpus),
+        "cpus-per-task": str(first.cpus),
         "requeue": "",
         "open-mode": "append",
         "signal": f"B:USR1@{WARNING_S}",
-        # As sbatch does for any script: modules and environments that are loaded stay loaded.
-        # Variables that a job sets, secrets among them, are taken out first.
+        # sbatch's own default, which keeps loaded modules and virtual environments. The variables
+        # that a job sets, secrets among them, are removed before submission.
         "export": "ALL",
         "output": str(files.slurm_log("\0")).replace("%", "%%").replace("\0", "%a"),
     }
-    if shape.gpus > 0 and not GPU_OPTIONS & set(options):
-        ours["gres"] = f"gpu:{math.ceil(shape.gpus)}"
+    if first.gpus > 0 and not GPU_OPTIONS & set(options):
+        defaults["gres"] = f"gpu:{math.ceil(first.gpus)}"
     return [
         shlex.quote(f"--{key}={value}" if value else f"--{key}")
-        for key, value in {**ours, **options}.items()
+        for key, value in {**defaults, **options}.items()
     ]

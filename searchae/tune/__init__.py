@@ -1,7 +1,8 @@
-"""The search: checks, plans, starts the workers, follows them, and sums up."""
+"""Runs a search or shows what it would do: the use cases behind ``searchae tune``."""
 
 from searchae.tune.dry_run import DryRun, plan_search
-from searchae.tune.run import StopRequest, Watcher, tune
+from searchae.tune.follow import StopRequest, Watcher
+from searchae.tune.run import tune
 
 __all__ = [
     "DryRun",

@@ -1,81 +1,44 @@
-"""What a search would do: everything checked, a step measured, nothing trained."""
+"""What a search would do: checks everything and measures a training step, but trains nothing."""
 
 from __future__ import annotations
 
-import contextlib
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from searchae.config import (
-    ProgressCallback,
-    StudySpec,
-    initial_params,
-    model_variants,
-    readable_params,
-)
-from searchae.data import Splits, describe_splits
-from searchae.launch import (
-    Fleet,
-    Launcher,
-    LocalLauncher,
-    Request,
-    available_cores,
-    resolve_study,
-    sized_fleet,
-)
-from searchae.models import build_model
-from searchae.storage import connect, database_exists, parse_url
-from searchae.study import (
-    Coordinator,
-    StoredStudy,
-    check_same_study,
-    check_spec,
-    check_warm_start,
-    find_study,
-)
-from searchae.training import (
-    Precision,
-    Trainer,
-    chosen_kernels,
-    pick_device,
-    pick_precision,
-    uses_compiled,
-)
-from searchae.tune.run import (
-    check_hours,
-    check_models,
-    crowding_warning,
-    load_images,
-    measured_workers_per_device,
-    warm_start_source,
-    warn_unused_options,
-)
+from searchae.config import StudySpec, initial_params, readable_params
+from searchae.data import describe_splits
+from searchae.launch import Launcher, LocalLauncher, Request
+from searchae.study import Coordinator
+from searchae.training import Trainer, chosen_kernels, uses_compiled
+from searchae.tune.fleet import concurrent_trials, crowding_warning, measured_fleet
+from searchae.tune.preflight import Prepared, preflight
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a search would do: ``tune --dry-run``.
+    """The result of ``tune --dry-run``.
 
     Attributes:
         name: The study's name.
         spec: The resolved spec.
-        device: Where it would run.
-        workers: How many at once.
-        threads: CPU threads of each.
-        precision: ``fp32`` or ``bf16``, on this machine.
-        kernels: What convolves there: ``winograd`` (compiled, where it fits) or ``torch``.
-        splits: Images by split, their shape and hash.
+        device: Where the trials would run.
+        workers: Number of workers at once.
+        threads: CPU threads of each worker.
+        precision: ``fp32`` or ``bf16`` on this machine.
+        kernels: Convolutions: ``winograd`` (compiled, where they fit) or ``torch``.
+        splits: Number of images of each split, their shape and hash.
         baseline_db: PSNR of the mean training image, in dB.
-        parameters: Trainable parameters of the smallest and the largest net.
-        done: Trials of the study that are finished already.
-        begins: What is set of the first trial, name -> value; the rest of it is sampled. Nothing
-            is of a study that has begun.
-        step_s: Seconds a training step takes, measured on one batch after a warm-up.
-        epoch_s: Seconds an epoch would take at that rate, without validation.
-        at_most_s: Seconds that the trials to run would take at it if none were pruned.
+        parameters: Trainable parameters of the smallest and the largest model.
+        done: Number of finished trials of the study.
+        begins: Parameters of the first trial that are fixed, name -> value; the others are
+            sampled. Empty if the study has begun.
+        step_s: Seconds of a training step, measured on one batch after a warm-up.
+        epoch_s: Seconds of an epoch at that rate, without validation.
+        at_most_s: Seconds of the remaining trials at that rate if none is pruned.
     """
 
     name: str
@@ -96,104 +59,80 @@ class DryRun:
 
 
 def plan_search(
-    request: Request, progress: ProgressCallback, launcher: Launcher | None = None
+    request: Request, note: Callable[[str], None], launcher: Launcher | None = None
 ) -> DryRun:
-    """Checks everything that a search needs, measures a step on this machine, trains nothing.
+    """Checks everything that a search needs and measures a training step on this machine.
+
+    Args:
+        request: What to search.
+        note: Called with lines for the user.
+        launcher: Where the workers would run; this machine if unset.
 
     Raises:
-        SearchaeError: What ``tune`` would raise before it starts.
+        SearchaeError: What ``tune`` would raise before it starts workers.
     """
-    name, spec = resolve_study(request)
-    device = pick_device(request.device)
-    precision = pick_precision(request.precision, device)
-    check_hours(request.max_hours)
-    source = warm_start_source(request)
-    stored = _stored(request, name)
-    if stored:
-        check_spec(stored, spec)
-    is_new = not request.artifacts.exists()
-    splits, baseline_db = load_images(spec, request, progress)
-    if is_new:  # made to see whether it can be; somebody else may use it by now
-        with contextlib.suppress(OSError):
-            request.artifacts.rmdir()
-    if stored:
-        check_same_study(stored, spec=spec, data_hash=splits.hash)
-    if source:
-        check_warm_start(source, data_hash=splits.hash)
-    counts = Coordinator(stored).counts() if stored else None
-    done = counts.finished if counts else 0
-    left = max(0, spec.search.trials - done)
-    sizes = check_models(spec, splits)
     launcher = launcher or LocalLauncher()
-    crew = sized_fleet(request, launcher)
-    warn_unused_options(request, crew, progress)
-    crew = measured_workers_per_device(crew, request, launcher, spec, splits, lambda _: None)
-    if crowded := crowding_warning(crew, left=left):
-        progress(crowded)
-    torch.set_num_threads(crew.threads)
-    step_s = _measure_step(spec, splits, device, precision)
-    params = model_variants(spec)[0]
-    steps = -(-len(splits.train) // params.train.batch_size)
+    prepared = preflight(request, launcher, note, dry_run=True)
+    spec = prepared.spec
+    done, has_begun = _progress(prepared)
+    left = max(0, spec.search.trials - done)
+    fleet = measured_fleet(prepared, request, launcher, lambda _: None)
+    if warning := crowding_warning(fleet, left=left):
+        note(warning)
+    torch.set_num_threads(fleet.threads)
+    step_s = _measure_step(prepared)
+    batch_size = prepared.networks[0].params.train.batch_size
+    epoch_s = step_s * -(-len(prepared.splits.train) // batch_size)
+    sizes = [n.parameters for n in prepared.networks]
+    first = {} if has_begun else initial_params(spec, 0, warm=bool(request.warm_start))
     return DryRun(
-        name=name,
+        name=prepared.name,
         spec=spec,
-        device=str(device),
-        workers=crew.workers,
-        threads=crew.threads,
-        precision=precision,
-        kernels=_kernels(spec, splits, device, precision),
-        splits=describe_splits(splits),
-        baseline_db=baseline_db,
+        device=str(prepared.device),
+        workers=fleet.workers,
+        threads=fleet.threads,
+        precision=prepared.precision,
+        kernels=_kernels(prepared),
+        splits=describe_splits(prepared.splits),
+        baseline_db=prepared.baseline_db,
         parameters=(min(sizes), max(sizes)),
         done=done,
-        begins={}
-        if counts and (done or counts.running or counts.waiting)
-        else readable_params(spec, initial_params(spec, 0, warm=bool(request.warm_start))),
+        begins=readable_params(spec, first),
         step_s=step_s,
-        epoch_s=step_s * steps,
-        at_most_s=step_s * steps * spec.epochs * math.ceil(left / _at_once(crew)),
+        epoch_s=epoch_s,
+        at_most_s=epoch_s * spec.epochs * math.ceil(left / concurrent_trials(fleet)),
     )
 
 
-def _stored(request: Request, name: str) -> StoredStudy | None:
-    """The study, if it is there already; no SQLite file is made by looking for it."""
-    url = parse_url(request.storage)
-    return find_study(connect(url), name) if database_exists(url) else None
+def _progress(prepared: Prepared) -> tuple[int, bool]:
+    """Returns the number of finished trials, and whether the study has any trial."""
+    if prepared.existing is None:
+        return 0, False
+    counts = Coordinator(prepared.existing).counts()
+    return counts.finished, bool(counts.finished or counts.running or counts.waiting)
 
 
-def _at_once(crew: Fleet) -> int:
-    """Trials that train at the same time, each at the speed of one alone."""
-    if crew.gpus or not crew.nearby:
-        return crew.workers
-    return max(1, min(crew.workers, available_cores() // crew.threads))
-
-
-def _kernels(spec: StudySpec, splits: Splits, device: torch.device, precision: Precision) -> str:
-    """What convolves in the study's nets: compiled kernels that fit none of them do not count."""
-    compiled = chosen_kernels(device, precision)
-    shape = splits.image_shape
-    if compiled and any(
-        uses_compiled(build_model(p.model, image_shape=shape), compiled)
-        for p in model_variants(spec)
-    ):
+def _kernels(prepared: Prepared) -> str:
+    """Returns ``winograd`` if compiled kernels are chosen and fit a layer of some model."""
+    compiled = chosen_kernels(prepared.device, prepared.precision)
+    if compiled and any(uses_compiled(n.model, compiled) for n in prepared.networks):
         return "winograd"
     return "torch"
 
 
-def _measure_step(
-    spec: StudySpec, splits: Splits, device: torch.device, precision: Precision
-) -> float:
-    """Seconds of one training step, from eight of them after a warm-up."""
-    first = model_variants(spec)[0]
-    # A step takes as long at any rate, and at this one nothing diverges.
-    harmless = {"epochs": 2, "patience": 0, "learning_rate": 1e-6}
-    steps = min(8, max(1, len(splits.train) // first.train.batch_size))
+def _measure_step(prepared: Prepared) -> float:
+    """Returns the seconds of one training step, averaged over up to eight after a warm-up."""
+    params, splits = prepared.networks[0].params, prepared.splits
+    batch_size = params.train.batch_size
+    # The learning rate does not change the duration, and with this one no model diverges.
+    update = {"epochs": 2, "patience": 0, "learning_rate": 1e-6}
+    steps = min(8, max(1, len(splits.train) // batch_size))
     trainer = Trainer(
-        replace(first, train=first.train.model_copy(update=harmless)),
-        train=splits.train[: steps * first.train.batch_size],
+        replace(params, train=params.train.model_copy(update=update)),
+        train=splits.train[: steps * batch_size],
         validation=splits.validation[:1],
-        seed=spec.seed,
-        device=device,
-        precision=precision,
+        seed=prepared.spec.seed,
+        device=prepared.device,
+        precision=prepared.precision,
     )
     return list(trainer.epochs())[-1].seconds / steps

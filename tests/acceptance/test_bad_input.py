@@ -109,6 +109,28 @@ def test_a_mistyped_line(words: tuple[str, ...], wanted: str, refused: Refused) 
         assert position >= 0, (word, text)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--max-hours", "nan"),
+        ("--device", "nonsense"),
+        ("--precision", "fp8"),
+        ("--warm-start", "nobody"),
+        ("--artifacts", "studies/tiny.toml/x"),
+        ("--set", "data.path=absent.npz", "--workers-per-device", "2"),
+        ("--set", "train.batch_size=1000"),
+        ("--set", "model.downsample=pool", "--set", "model.channels=[4,4,4,4,4]"),
+    ],
+)
+def test_a_dry_run_refuses_in_the_same_words_and_leaves_nothing(
+    words: tuple[str, ...], refused: Refused, folder: Path
+) -> None:
+    before = sorted(p.name for p in folder.iterdir())
+    told = refused(*TUNE, *words, "--dry-run")
+    assert sorted(p.name for p in folder.iterdir()) == before
+    assert refused(*TUNE, *words) == told
+
+
 def test_cuda_where_there_is_none(refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     says(refused(*TUNE, "--device", "cuda"), "--device cuda: this machine has 0 CUDA", "cpu")

@@ -20,6 +20,7 @@ import optuna
 import pytest
 
 from searchae.storage.connection import connect
+from searchae.storage.url import parse_url
 from searchae.study.coordination import Coordinator
 from searchae.study.stored import load_study
 from tests.conftest import make_folder, smooth_images
@@ -213,18 +214,19 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
     folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exception there leaves a transaction open, for which putting back would wait for ever."""
-    from searchae.launch import Request
+    from searchae.launch.request import Request
     from searchae.study import summary
-    from searchae.tune import run as use_case
+    from searchae.tune import follow
+    from searchae.tune.run import tune
     from tests.fake_launcher import FakeLauncher
 
     looks: list[bool] = []
     ended: list[int] = []
-    stop = use_case.StopRequest()
+    stop = follow.StopRequest()
     look = summary.summarize
 
     def summarize(stored: Any, ledger: Any) -> Any:
-        looks.append(stop.heard)
+        looks.append(stop.is_polled)
         if len(looks) == 3:
             stop.set()  # as the handler does
         found = look(stored, ledger)
@@ -232,13 +234,13 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
         return found
 
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(use_case, "summarize", summarize)
-    request = Request(study="tiny", storage=url, device="cpu", workers=1)
+    monkeypatch.setattr(follow, "summarize", summarize)
+    request = Request(study="tiny", storage=parse_url(url), device="cpu", workers=1)
     with pytest.raises(KeyboardInterrupt):
-        use_case.tune(request, Quiet(), FakeLauncher(), stop)
+        tune(request, Quiet(), FakeLauncher(), stop)
     assert looks[2] is True
     assert ended[-1] == len(looks) == 3
-    assert not stop.heard
+    assert not stop.is_polled
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -248,7 +250,7 @@ def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
     from searchae.launch.base import Job
     from searchae.launch.local import LocalLauncher
     from searchae.launch.request import Request, prestarted_workers
-    from searchae.tune import run as use_case
+    from searchae.tune.run import tune
 
     monkeypatch.setattr("searchae.launch.request._GPU_FILES", ())
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
@@ -261,13 +263,13 @@ def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
 
     monkeypatch.chdir(folder)
     sqlite = "sqlite:///elsewhere.db"
-    storage = sqlite if kind == "sqlite" else request.getfixturevalue("postgres_url")
+    storage = parse_url(sqlite if kind == "sqlite" else request.getfixturevalue("postgres_url"))
     asked, launcher = Request(study="tiny", storage=storage, trials=2, workers=2), Counting()
     with prestarted_workers(asked, launcher) as imported:
         assert spawned == ["worker-0"], "a core is left to the one who asks"
         imported()
         assert spawned == ["worker-0", "worker-1"]
-        done = use_case.tune(asked, Quiet(), launcher)
+        done = tune(asked, Quiet(), launcher)
     assert done.counts.finished == 2
     assert spawned == ["worker-0", "worker-1"], "no other was started"
 

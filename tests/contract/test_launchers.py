@@ -227,15 +227,17 @@ class TestFakeLauncher(LauncherContract):
         return lambda name: Job(name, ("run",), Path("unused.log"))
 
 
+# site.main(): jobs run with -S, and the package needs what is installed.
 AHEAD = (
-    "import os; from searchae.launch import wait_until_wanted; wait_until_wanted(); "
+    "import os, site; site.main(); "
+    "from searchae.launch import wait_until_wanted; wait_until_wanted(); "
     "print(os.getpid(), os.fstat(0).st_rdev, flush=True); raise SystemExit(3)"
 )
 
 
 def waiting(launcher: LocalLauncher) -> dict[str, subprocess.Popen[bytes]]:
     """The processes that were started ahead, by their job's name."""
-    return {name: process for name, (_, process) in launcher._ahead.items()}
+    return {name: process for name, (_, process) in launcher._prestarted.items()}
 
 
 class TestLocalLauncher(ProcessContract):
@@ -302,10 +304,11 @@ class TestLocalLauncher(ProcessContract):
         program = (
             "import os, sys, signal\n"
             "from pathlib import Path\n"
-            "from searchae.launch import Job, LocalLauncher\n"
+            "from searchae.launch.base import Job\n"
+            "from searchae.launch.local import LocalLauncher\n"
             "launcher = LocalLauncher()\n"
             f"launcher.prepare([Job('one', (sys.executable, '-c', {AHEAD!r}), Path('log'))])\n"
-            "print(launcher._ahead['one'][1].pid, flush=True)\n"
+            "print(launcher._prestarted['one'][1].pid, flush=True)\n"
             "os.kill(os.getpid(), signal.SIGKILL)\n"
         )
         killed = subprocess.run(

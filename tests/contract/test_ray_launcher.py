@@ -103,8 +103,7 @@ class TestRayLauncher(test_launchers.ProcessContract):
         self, launcher: RayLauncher, job: MakeJob, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         worker = job("import sys; print(sys.executable)")
-        here = RayLauncher._connected(launcher)  # needs this machine's Python
-        launcher._driver = here
+        launcher.resources()  # connects, which needs this machine's Python
         real = sys.executable
         monkeypatch.setattr(sys, "executable", "/only/on/the/driver/python")
         launcher.start([Job(worker.name, (sys.executable, *worker.argv[1:]), worker.log)])
@@ -227,7 +226,7 @@ class TestRunner:
     ) -> None:
         from searchae.launch import ray_driver
 
-        monkeypatch.setattr(ray_driver, "SHARED_S", 0.1)
+        monkeypatch.setattr(ray_driver, "SHARED_FOLDER_S", 0.1)
         code, _, said = ray_driver.Runner().run({**asked, "log": "/no/such/job.log"}, "0.1.0")
         assert code == 2
         assert "no /no/such/job.log; --artifacts must be a folder that all nodes share" in said

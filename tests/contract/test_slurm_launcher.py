@@ -17,8 +17,9 @@ from searchae.launch.base import Exit, Job
 from searchae.launch.request import Request
 from searchae.launch.slurm import SlurmLauncher
 from searchae.launch.slurm_queue import Queue
+from searchae.storage.url import parse_url
 from searchae.study.summary import Summary, TrialRow
-from searchae.tune import run
+from searchae.tune.run import tune
 from tests.contract import test_launchers as contract
 from tests.contract.test_launchers import SECRET, ends, wait_for
 from tests.slurm_cluster import SlurmCluster
@@ -71,7 +72,7 @@ class TestSlurmLauncher(contract.ProcessContract):
 
     def test_it_leaves_the_number_of_workers_to_the_queue(self, launcher: SlurmLauncher) -> None:
         assert launcher.resources() is None
-        assert not launcher.nearby
+        assert not launcher.is_local
 
     def test_jobs_of_one_call_are_one_array_each_with_its_own_log_and_code(
         self, launcher: SlurmLauncher, job: Callable[..., Job]
@@ -268,7 +269,7 @@ def test_a_search_keeps_its_exact_budget_when_a_worker_is_requeued(
 ) -> None:
     request = Request(
         study=str(folder / "studies" / "tiny.toml"),
-        storage=postgres_url,
+        storage=parse_url(postgres_url),
         trials=TRIALS,
         workers=2,
         threads=1,
@@ -279,7 +280,7 @@ def test_a_search_keeps_its_exact_budget_when_a_worker_is_requeued(
         environment={},
     )
     watcher = RequeueOne(cluster)
-    summary = run.tune(request, watcher, launcher)
+    summary = tune(request, watcher, launcher)
     assert watcher.left_then > 2, "it was requeued in the middle"
     states = [row.state for row in summary.rows]
     assert states == ["complete"] * TRIALS

@@ -14,14 +14,8 @@ from searchae.config.schema import ModelParams
 from searchae.models.builder import build_model
 from searchae.training.device import CONTEXT_BYTES
 from searchae.tune import gpu_probe
-from searchae.tune.gpu_probe import (
-    GpuMemory,
-    ProbeError,
-    ProbeTask,
-    Throughput,
-    choose_workers_per_device,
-    has_room,
-)
+from searchae.tune.gpu_probe import Throughput, choose_workers_per_device, has_room
+from searchae.tune.probe_process import GpuMemory, ProbeError, ProbeProcess, ProbeTask
 from tests.unit.tiny_training import params
 
 GIB = 2**30
@@ -56,7 +50,9 @@ def test_there_must_be_room_for_tensors_and_for_what_cuda_itself_takes() -> None
 
 def test_real_processes_train_at_once() -> None:
     told: list[Throughput] = []
-    readings = gpu_probe.measure_throughput(TINY, counts=(1, 2), seconds=0.2, told=told.append)
+    readings = gpu_probe.measure_throughput(
+        TINY, counts=(1, 2), seconds=0.2, on_reading=told.append
+    )
     assert [r.processes for r in readings] == [1, 2]
     assert all(r.images_per_s > 0 for r in readings)
     assert told == readings
@@ -79,22 +75,22 @@ def test_where_it_ends(
     measured: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    class Member:
+    class Process:
         memory = GpuMemory(0, 0, 0)
 
-    hired: list[Member] = []
+    started: list[Process] = []
 
-    def hire(count: int, *_: object) -> list[Member]:
-        hired.extend(Member() for _ in range(count))
-        if len(hired) >= dies_at:
+    def start(count: int, *_: object) -> list[Process]:
+        started.extend(Process() for _ in range(count))
+        if len(started) >= dies_at:
             raise ProbeError("out of memory")
-        return hired[-count:]
+        return started[-count:]
 
-    def rate(crew: list[Member], _: float) -> float:
-        return rates[gpu_probe.COUNTS.index(len(crew))]
+    def rate(processes: list[Process], _: float) -> float:
+        return rates[gpu_probe.COUNTS.index(len(processes))]
 
-    monkeypatch.setattr(gpu_probe, "_hired", hire)
-    monkeypatch.setattr(gpu_probe, "_together", rate)
+    monkeypatch.setattr(gpu_probe, "start_processes", start)
+    monkeypatch.setattr(gpu_probe, "combined_rate", rate)
     monkeypatch.setattr(gpu_probe, "has_room", lambda memory, more: more <= room)
     assert [r.processes for r in gpu_probe.measure_throughput(TINY)] == measured
 
@@ -109,14 +105,14 @@ def test_a_net_that_cannot_be_trained_is_an_error() -> None:
 def test_a_process_that_is_killed_is_an_error_and_not_a_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    hired = gpu_probe._hired
+    start = gpu_probe.start_processes
 
-    def short_lived(*about: Any) -> list[gpu_probe._Member]:
-        crew = hired(*about)
-        crew[0]._process.kill()
-        return crew
+    def short_lived(*about: Any) -> list[ProbeProcess]:
+        processes = start(*about)
+        processes[0].kill()
+        return processes
 
-    monkeypatch.setattr(gpu_probe, "_hired", short_lived)
+    monkeypatch.setattr(gpu_probe, "start_processes", short_lived)
     with pytest.raises(ProbeError, match="has died"):
         gpu_probe.measure_throughput(TINY, counts=(1,), seconds=0.1)
 
@@ -133,7 +129,7 @@ def test_the_largest_net_of_a_study_is_measured(
     )
     measured: list[ProbeTask] = []
 
-    def measure(work: ProbeTask, *, told: object) -> list[Throughput]:
+    def measure(work: ProbeTask, *, on_reading: object) -> list[Throughput]:
         measured.append(work)
         return [Throughput(1, 100.0), Throughput(2, 190.0)]
 
@@ -163,7 +159,7 @@ def test_the_largest_net_of_a_study_is_measured(
 def test_a_net_that_drawn_images_do_not_suit_gets_a_gpu_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def measure(work: ProbeTask, *, told: object) -> list[Throughput]:
+    def measure(work: ProbeTask, *, on_reading: object) -> list[Throughput]:
         raise ProbeError("DeadError: the net is dead")
 
     monkeypatch.setattr(gpu_probe, "measure_throughput", measure)

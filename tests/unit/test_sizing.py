@@ -19,10 +19,10 @@ class Machine(FakeLauncher):
     """A launcher with so many cores and GPUs."""
 
     def __init__(
-        self, cpus: int = 8, gpus: int = 0, *, nearby: bool = True, known: bool = True
+        self, cpus: int = 8, gpus: int = 0, *, is_local: bool = True, known: bool = True
     ) -> None:
         super().__init__()
-        self.nearby = nearby
+        self.is_local = is_local
         self._has = Resources(cpus=cpus, gpus=gpus, machines=1) if known else None
 
     def resources(self) -> Resources | None:  # type: ignore[override]
@@ -93,7 +93,7 @@ def test_of_workers_that_share_a_gpu_the_first_stays_when_memory_is_short() -> N
     assert told(one, **two) == ["stay", "leave", "leave"]
     assert told(planned(Machine(gpus=2)), **two) == [None, None]
     assert told(planned(Machine(cpus=3))) == [None] * 3
-    cluster = planned(Machine(cpus=64, gpus=2, nearby=False), workers_per_device=2)
+    cluster = planned(Machine(cpus=64, gpus=2, is_local=False), workers_per_device=2)
     assert told(cluster) == ["stay"] * 4, "nobody knows which is the first there"
 
 
@@ -114,17 +114,17 @@ def test_told_to_use_the_cpu_no_gpu_is_taken() -> None:
 
 
 def test_on_a_cluster_the_cluster_gives_out_the_gpus() -> None:
-    fleet = planned(Machine(cpus=64, gpus=6, nearby=False), workers_per_device=4)
+    fleet = planned(Machine(cpus=64, gpus=6, is_local=False), workers_per_device=4)
     found = started(fleet)
     assert (fleet.workers, fleet.threads, fleet.gpus) == (24, 1, 0.25)
     assert seen(found) == [None] * 24
     assert {j.gpus for j in found} == {0.25}
     with pytest.raises(UserError, match=r"--device cuda$"):
-        planned(Machine(nearby=False), device="cuda:0")
+        planned(Machine(is_local=False), device="cuda:0")
 
 
 def test_where_a_scheduler_decides_gpus_are_asked_for_by_name() -> None:
-    queue = Machine(known=False, nearby=False)
+    queue = Machine(known=False, is_local=False)
     assert (planned(queue).workers, planned(queue).gpus) == (4, 0)
     assert planned(queue, device="cuda", workers=9).gpus == 1
 
@@ -133,10 +133,10 @@ def test_no_more_workers_than_trials_are_left() -> None:
     assert len(started(planned(Machine(cpus=8)), at_most=3)) == 3
 
 
-@pytest.mark.parametrize("nearby", [True, False])
-def test_the_database_s_password_is_in_no_argv(nearby: bool) -> None:
-    for job in started(planned(Machine(nearby=nearby))):
+@pytest.mark.parametrize("is_local", [True, False])
+def test_the_database_s_password_is_in_no_argv(is_local: bool) -> None:
+    for job in started(planned(Machine(is_local=is_local))):
         assert "hunter2" not in " ".join(job.argv)
         assert "hunter2" not in repr(job)
         assert job.environment["SEARCHAE_STORAGE"] == SECRET
-        assert ("SEARCHAE_PARENT" in job.environment) == nearby, "elsewhere it means nothing"
+        assert ("SEARCHAE_PARENT" in job.environment) == is_local, "elsewhere it means nothing"

@@ -14,7 +14,8 @@ import pytest
 from searchae.errors import UserError
 from searchae.launch.base import Job
 from searchae.launch.slurm import ABANDONED_S, SlurmLauncher
-from searchae.launch.slurm_script import Files, environment, overriding, script
+from searchae.launch.slurm_files import Files
+from searchae.launch.slurm_script import environment, overriding_variables, script
 
 SECRET = "postgresql://me:hunter2@db/searchae"
 
@@ -129,7 +130,7 @@ def test_an_option_that_cannot_be_is_refused(
 
 
 def test_a_site_s_defaults_do_not_overrule_what_the_script_says() -> None:
-    overruled = overriding({"time": "1:00", "partition": "gpu"})
+    overruled = overriding_variables({"time": "1:00", "partition": "gpu"})
     ours = {"SBATCH_ARRAY_INX", "SBATCH_EXPORT", "SBATCH_SIGNAL", "SBATCH_NO_REQUEUE"}
     assert {"SBATCH_TIMELIMIT", "SBATCH_PARTITION"} | ours <= overruled
     assert "SBATCH_ACCOUNT" not in overruled, "defaults for what is not said stay"

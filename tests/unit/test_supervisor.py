@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from searchae.launch.base import Job
-from searchae.launch.supervisor import QUICK_S, Supervisor
+from searchae.launch.supervisor import STABLE_AFTER_S, Supervisor
 from tests.fake_launcher import FakeLauncher
 
 LOG = Path("unused.log")
@@ -17,11 +17,11 @@ ONE, TWO = (Job(name=name, argv=("worker",), log=LOG) for name in ("one", "two")
 class Scene:
     """A supervisor with two jobs, and the hand on its clock."""
 
-    def __init__(self, *jobs: Job, most_deaths: int = 5) -> None:
+    def __init__(self, *jobs: Job, max_failures: int = 5) -> None:
         self.now = 100.0
         self.launcher = FakeLauncher()
         self.supervisor = Supervisor(
-            self.launcher, jobs, most_deaths=most_deaths, clock=lambda: self.now
+            self.launcher, jobs, max_failures=max_failures, clock=lambda: self.now
         )
         self.supervisor.start()
 
@@ -76,7 +76,7 @@ def test_a_job_that_left_by_itself_and_said_why_is_given_up(code: int) -> None:
 
 
 def test_pauses_double_up_to_half_a_minute() -> None:
-    scene = Scene(ONE, most_deaths=12)
+    scene = Scene(ONE, max_failures=12)
     pauses = []
     for _ in range(10):
         scene.die()
@@ -89,7 +89,7 @@ def test_pauses_double_up_to_half_a_minute() -> None:
 
 
 def test_a_job_that_dies_again_and_again_is_given_up() -> None:
-    scene = Scene(ONE, TWO, most_deaths=3)
+    scene = Scene(ONE, TWO, max_failures=3)
     for _ in range(3):
         scene.die()
         scene.poll()
@@ -99,8 +99,8 @@ def test_a_job_that_dies_again_and_again_is_given_up() -> None:
 
 
 def test_a_long_life_is_forgiven_the_deaths_before() -> None:
-    scene = Scene(ONE, most_deaths=3)
-    for alive_s in (1.0, 1.0, QUICK_S + 1, 1.0):
+    scene = Scene(ONE, max_failures=3)
+    for alive_s in (1.0, 1.0, STABLE_AFTER_S + 1, 1.0):
         scene.die(alive_s=alive_s)
         scene.poll()
         scene.poll(60)

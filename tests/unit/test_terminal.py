@@ -12,7 +12,6 @@ from rich.console import Console
 
 from searchae import formatting
 from searchae.cli import console, progress
-from searchae.config.loader import spec_from_document
 from searchae.study.budget import TrialCounts
 from searchae.study.summary import Summary, TrialRow, _to_go_s
 from searchae.study.workers import WorkerInfo
@@ -179,8 +178,7 @@ def test_a_summary_of_nothing_shows_zeros_and_no_best(capsys: pytest.CaptureFixt
 
 
 def test_the_best_trial_a_parameter_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = spec_from_document({"data": {"name": "svhn"}}, source="test")
-    console.print_best(ROW, spec)
+    console.print_best(ROW)
     first, *others = capsys.readouterr().out.splitlines()
     assert first == "trial 7: 21.345 dB on the validation split, 20 epochs"
     assert [line.split(maxsplit=1) for line in others] == [
@@ -248,7 +246,7 @@ def test_a_long_silence_off_a_terminal_is_broken_by_a_line(
 def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> None:
     summary = replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0)
     paper = io.StringIO()
-    Console(width=60, file=paper).print(progress.standing(summary))
+    Console(width=60, file=paper).print(progress.study_panel(summary))
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 60
     text = " ".join(paper.getvalue().split())
@@ -260,7 +258,7 @@ def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> 
 
 
 def test_one_line_says_how_far_it_is_and_how_long_it_takes() -> None:
-    line = progress.standing_line(replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0))
+    line = progress.study_line(replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0))
     assert "about 1 min 30 s to go, 2 h 00 min of --max-hours left, best 21.34 dB" in line
 
 

@@ -1,0 +1,59 @@
+"""``searchae data``: fetches a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from searchae.cli.options import DataDirOption, JsonOption, examples
+from searchae.cli.output import print_result
+from searchae.cli.startup import importing
+from searchae.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from searchae.config import StudySpec
+
+app = typer.Typer()
+
+NameArgument = Annotated[
+    str, typer.Argument(help="A data set (mnist), or a study file whose data it is.")
+]
+
+
+@app.command(
+    epilog=examples(
+        "searchae data mnist", "searchae data house-numbers", "searchae data ./my-study.toml"
+    )
+)
+def data(
+    name: NameArgument, data_dir: DataDirOption = Path("data"), as_json: JsonOption = False
+) -> None:
+    """Fetch and check a data set, and show its splits."""
+    with importing():
+        from searchae.cli import console
+        from searchae.data import describe_splits, load_splits
+
+    spec = _spec_of(name)
+    splits = load_splits(spec.data, data_dir=data_dir, seed=spec.seed, progress=console.print_note)
+    document = {"name": spec.data.name, **describe_splits(splits)}
+    print_result(lambda: document, lambda: console.print_splits(document), as_json=as_json)
+
+
+def _spec_of(name: str) -> StudySpec:
+    """Returns the study of a file, or one with the data set of that name."""
+    from searchae.config import (
+        SOURCES_WITHOUT_PATH,
+        find_study_file,
+        load_study_file,
+        spec_from_document,
+        study_files,
+    )
+
+    known = {*SOURCES_WITHOUT_PATH, *study_files()}
+    if name in SOURCES_WITHOUT_PATH:
+        return spec_from_document({"data": {"name": name}}, source=name)
+    if name in known or "/" in name or name.endswith(".toml"):
+        return load_study_file(find_study_file(name))
+    raise UserError(f"{name!r} is no data set and no study file; {nearest(name, known)}")

@@ -1,0 +1,129 @@
+"""Opens the database and the study that a command names."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+    from searchae.storage import ResilientStorage
+    from searchae.study import StoredStudy
+
+AWAIT_S = 2.0
+"""Seconds between two attempts to open a study that does not exist yet."""
+STOP_RETRIES = 15
+"""Seconds for which a worker that was stopped waits for the database to put its trial back."""
+
+
+def storage_url(text: str) -> URL:
+    """Parses the value of ``--storage``.
+
+    A PostgreSQL URL without a password gets the content of the file that the environment variable
+    SEARCHAE_STORAGE_PASSWORD_FILE names.
+
+    Raises:
+        StorageError: It is not a URL of a supported database, or the file cannot be read.
+    """
+    from searchae.errors import StorageError
+    from searchae.storage import is_sqlite, parse_url
+
+    url = parse_url(text)
+    path = os.environ.get("SEARCHAE_STORAGE_PASSWORD_FILE")
+    if not path or is_sqlite(url):
+        return url
+    try:
+        password = Path(path).read_text().rstrip("\n")
+    except (OSError, UnicodeDecodeError) as e:
+        raise StorageError(f"SEARCHAE_STORAGE_PASSWORD_FILE: {path} cannot be read: {e}") from None
+    return url.set(password=password) if url.password is None else url
+
+
+def require_database(url: URL) -> None:
+    """Checks that the database exists; connecting would create a SQLite file.
+
+    Raises:
+        NoStudyError: It does not exist.
+    """
+    from searchae.errors import NoStudyError
+    from searchae.storage import database_exists, masked_url
+
+    if not database_exists(url):
+        raise NoStudyError(
+            f"{masked_url(url)}: there is no such database; `searchae tune` makes one"
+        )
+
+
+def connect_to(url: URL, *, stop: threading.Event | None = None) -> ResilientStorage:
+    """Connects to a database; its calls wait for up to a minute during an outage.
+
+    Args:
+        url: The database.
+        stop: If given, calls wait until it is set, and then long enough to put a trial back.
+
+    Raises:
+        StorageError: The database cannot be used.
+    """
+    from searchae.storage import Backoff, connect
+
+    if stop is None:
+        return connect(url, backoff=Backoff(limit_s=60))
+    from searchae.training import Interrupted
+
+    retries = iter(range(STOP_RETRIES))
+
+    def sleep(seconds: float) -> None:
+        if stop.wait(seconds):
+            if next(retries, None) is None:
+                raise Interrupted("stopped while the database was away")
+            time.sleep(1)
+
+    return connect(url, backoff=Backoff(sleep=sleep), patient=True)
+
+
+def open_study(url: URL, study: str, *, stop: threading.Event | None = None) -> StoredStudy:
+    """Opens a study that must exist, without creating a SQLite file.
+
+    Args:
+        url: The database.
+        study: The study's name.
+        stop: See ``connect_to``.
+
+    Raises:
+        NoStudyError: The study or its database does not exist.
+    """
+    from searchae.study import load_study
+
+    require_database(url)
+    return load_study(connect_to(url, stop=stop), study)
+
+
+def await_study(url: URL, study: str, *, stop: threading.Event) -> StoredStudy:
+    """Opens a study, waiting until another process has created it.
+
+    Args:
+        url: The database.
+        study: The study's name.
+        stop: Ends the wait; see also ``connect_to``.
+
+    Raises:
+        Interrupted: ``stop`` was set before the study existed.
+    """
+    from searchae.errors import NoStudyError
+    from searchae.training import Interrupted
+
+    shown = False
+    while not stop.is_set():
+        try:
+            return open_study(url, study, stop=stop)
+        except NoStudyError as e:
+            if not shown:
+                print(f"searchae: waiting: {e}", file=sys.stderr, flush=True)
+            shown = True
+            stop.wait(AWAIT_S)
+    raise Interrupted("stopped before the study was there")

@@ -1,0 +1,89 @@
+"""``searchae status``, ``studies`` and ``best``: show what is in the storage."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from searchae.cli.database import connect_to, open_study, storage_url
+from searchae.cli.options import (
+    DEFAULT_STORAGE,
+    JsonOption,
+    StorageOption,
+    StudyNameOption,
+    examples,
+)
+from searchae.cli.output import print_result
+from searchae.cli.startup import importing, quiet_optuna
+from searchae.errors import UserError
+
+app = typer.Typer()
+
+WatchOption = Annotated[bool, typer.Option("--watch", help="Again every 2 seconds, until done.")]
+
+
+@app.command(epilog=examples("searchae status -s svhn", "searchae status -s svhn --watch"))
+def status(
+    study: StudyNameOption,
+    storage: StorageOption = DEFAULT_STORAGE,
+    watch: WatchOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Show how far a study is, which workers live, and the best trial so far."""
+    with importing():
+        quiet_optuna()
+        from searchae.cli import console, progress
+        from searchae.study import Coordinator, summarize
+
+    stored = open_study(storage_url(storage), study)
+    coordinator = Coordinator(stored)
+    if watch and not as_json:
+        summary = progress.watch_search(lambda: summarize(stored, coordinator))
+        console.print_summary(summary, workers=True)
+        return
+    summary = summarize(stored, coordinator)
+    document = {**summary.document(), "workers": [asdict(w) for w in summary.workers]}
+    print_result(
+        lambda: document, lambda: console.print_summary(summary, workers=True), as_json=as_json
+    )
+
+
+@app.command(epilog=examples("searchae studies --json"))
+def studies(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = False) -> None:
+    """List the study files that can be named, and the studies in the storage."""
+    with importing():
+        quiet_optuna()
+        from searchae.cli import console
+        from searchae.config import study_files
+        from searchae.storage import database_exists
+        from searchae.study import study_names
+
+    url, files = storage_url(storage), study_files()
+    stored = study_names(connect_to(url)) if database_exists(url) else []
+    document = {"files": {name: str(path) for name, path in files.items()}, "stored": stored}
+    print_result(lambda: document, lambda: console.print_studies(files, stored), as_json=as_json)
+
+
+@app.command(epilog=examples("searchae best -s quickstart --json"))
+def best(
+    study: StudyNameOption, storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = False
+) -> None:
+    """Show the best trial."""
+    with importing():
+        quiet_optuna()
+        from searchae.cli import console
+        from searchae.study import Coordinator, summarize
+
+    stored = open_study(storage_url(storage), study)
+    summary = summarize(stored, Coordinator(stored))
+    row, finished, budget = summary.best, summary.counts.finished, summary.counts.budget
+    if row is None:
+        raise UserError(
+            f"study {study!r}: no trial has trained to its end yet; see searchae status"
+        )
+    if finished < budget:
+        console.print_note(f"the best of {finished} of {budget} trials: the search is not finished")
+    document = {"number": row.number, "psnr_db": row.psnr_db, "params": row.params}
+    print_result(lambda: document, lambda: console.print_best(row), as_json=as_json)

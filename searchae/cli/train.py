@@ -1,0 +1,153 @@
+"""``searchae train``: retrains a trial and keeps it as a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from searchae import malloc
+from searchae.cli.database import open_study, storage_url
+from searchae.cli.options import (
+    DEFAULT_STORAGE,
+    DataDirOption,
+    DeviceOption,
+    JsonOption,
+    RecordedPrecisionOption,
+    StorageOption,
+    StudyNameOption,
+    examples,
+)
+from searchae.cli.output import print_result
+from searchae.cli.startup import importing, quiet_optuna
+from searchae.formatting import format_count
+
+if TYPE_CHECKING:
+    from searchae.retrain import RetrainPlan
+    from searchae.study import StoredStudy
+
+app = typer.Typer()
+
+OutOption = Annotated[Path, typer.Option(metavar="DIR", help="The bundle's folder.")]
+TrialOption = Annotated[str, typer.Option(metavar="best|winner|N", help="Which trial.")]
+EpochsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="E|search",
+        help="At most so many, until the curve stabilises; or exactly as in the search.",
+        show_default="100, or the study's if more",
+    ),
+]
+PatienceOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        help="Stop after so many epochs without a better PSNR; 0 for never.",
+        show_default="the study's, else 10",
+    ),
+]
+TrainImagesOption = Annotated[
+    str,
+    typer.Option(
+        metavar="N|all",
+        help="Train on so many images, those held out for validation included; after a search "
+        "on a part of them.",
+        show_default="the study's",
+    ),
+]
+ValidationOption = Annotated[
+    float | None,
+    typer.Option(help="Share of them that is held out.", show_default="the study's"),
+]
+SeedsOption = Annotated[
+    int, typer.Option(min=1, help="Trainings, each with the next seed, on the same splits.")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        envvar="SEARCHAE_THREADS",
+        help="CPU threads; results are the search's to the bit with as many as it had.",
+        show_default="as many as the trial had",
+    ),
+]
+
+
+@app.command(
+    epilog=examples(
+        "searchae train -s quickstart --out best",
+        "searchae train -s svhn --trial 17 --epochs 200 --seeds 5 --out svhn-17",
+        "searchae train -s quickstart --epochs search --out same",
+    )
+)
+def train(
+    study: StudyNameOption,
+    out: OutOption,
+    trial: TrialOption = "best",
+    epochs: EpochsOption = "",
+    patience: PatienceOption = None,
+    train_images: TrainImagesOption = "",
+    validation: ValidationOption = None,
+    seeds: SeedsOption = 1,
+    storage: StorageOption = DEFAULT_STORAGE,
+    data_dir: DataDirOption = Path("data"),
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = None,
+    precision: RecordedPrecisionOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Retrain the best trial, measure it on the test split, and keep it as a bundle.
+
+    The weights kept are those after the best validation epoch of the first seed, which is the
+    study's own. The test split is read once, at the end. Run the same command again after an
+    interruption: it goes on from the last epoch.
+    """
+    malloc.configure_malloc()
+    with importing():
+        quiet_optuna()
+        from searchae.retrain import plan_retraining
+        from searchae.training import pick_device
+
+    stored = open_study(storage_url(storage), study)
+    plan = plan_retraining(
+        stored,
+        trial=trial,
+        epochs=epochs,
+        patience=patience,
+        train_images=train_images,
+        validation=validation,
+        seeds=seeds,
+        device=pick_device(device),
+        threads=threads,
+        precision=precision,
+    )
+    _print_notes(plan, stored, hint_at_winner=trial == "best")
+    _train(plan, out, data_dir, as_json=as_json)
+
+
+def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool) -> None:
+    """Prints what will be trained, and a hint if the comparison over seeds had another winner."""
+    from searchae.cli.console import print_note
+    from searchae.study import WINNER
+
+    seeds = format_count(len(plan.seeds), "seed")
+    print_note(
+        f"trial {plan.trial.number}: at most {plan.params.train.epochs} epochs, {seeds}, on "
+        f"{plan.device} with {format_count(plan.threads, 'thread')}"
+    )
+    winner = stored.study.user_attrs.get(WINNER, {}).get("number", plan.trial.number)
+    if hint_at_winner and winner != plan.trial.number:
+        print_note(f"over seeds trial {winner} was better: --trial winner takes that one")
+
+
+def _train(plan: RetrainPlan, out: Path, data_dir: Path, *, as_json: bool) -> None:
+    from searchae.cli.console import print_note
+    from searchae.cli.console_bundle import EpochLines, print_trained
+    from searchae.retrain import train_bundle
+
+    with EpochLines(plan.params.train.epochs) as lines:
+        metrics = train_bundle(
+            plan, out=out, data_dir=data_dir, on_epoch=lines.epoch, note=print_note
+        )
+    print_result(lambda: metrics, lambda: print_trained(metrics), as_json=as_json)

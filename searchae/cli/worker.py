@@ -1,0 +1,91 @@
+"""``searchae worker``: joins a study."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from searchae import malloc
+from searchae.cli.database import await_study, open_study, storage_url
+from searchae.cli.options import (
+    DEFAULT_STORAGE,
+    ArtifactsOption,
+    DataDirOption,
+    DeviceOption,
+    JsonOption,
+    PrecisionOption,
+    StorageOption,
+    StudyNameOption,
+    examples,
+)
+from searchae.cli.output import print_result
+from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
+from searchae.cli.startup import importing, quiet_optuna
+
+app = typer.Typer()
+
+ThreadsOption = Annotated[
+    int, typer.Option(min=0, envvar="SEARCHAE_THREADS", help="CPU threads; 0 for all cores.")
+]
+WaitOption = Annotated[
+    bool, typer.Option("--wait", help="Wait for the study, if it is not there yet.")
+]
+
+
+@app.command(
+    epilog=examples("SEARCHAE_STORAGE=postgresql://me@db/searchae searchae worker -s svhn")
+)
+def worker(
+    study: StudyNameOption,
+    storage: StorageOption = DEFAULT_STORAGE,
+    data_dir: DataDirOption = Path("data"),
+    artifacts: ArtifactsOption = Path("artifacts"),
+    device: DeviceOption = "auto",
+    threads: ThreadsOption = 0,
+    precision: PrecisionOption = "auto",
+    wait: WaitOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Join a study from any machine and work until its budget is spent.
+
+    What to train comes from the study. SIGTERM or Ctrl-C puts the running trial back.
+    """
+    malloc.configure_malloc()
+    logging.getLogger("searchae").setLevel(min(logging.INFO, logging.getLogger("searchae").level))
+    with importing():
+        quiet_optuna()
+        from searchae.cli import console
+        from searchae.launch import available_cores, wait_until_wanted
+        from searchae.training import Interrupted
+        from searchae.worker import Worker, WorkerOptions, WorkerResults
+
+    wait_until_wanted()
+    stop = threading.Event()
+    # A second signal does not wait for the trial to be put back.
+    handle_signals(lambda: interrupt() if stop.is_set() else stop.set())
+    options = WorkerOptions(
+        device=device,
+        threads=threads or available_cores(),
+        precision=precision,
+        data_dir=data_dir,
+        artifacts=artifacts,
+        parent=int(os.environ.get("SEARCHAE_PARENT", "0")),
+        shares=os.environ.get("SEARCHAE_SHARES", ""),
+    )
+    results = WorkerResults()
+    url = storage_url(storage)
+    try:
+        stored = (await_study if wait else open_study)(url, study, stop=stop)
+        Worker(stored, options, stop, results).run()
+    except Interrupted:
+        stop.set()
+    counts = asdict(results)
+    print_result(lambda: counts, lambda: console.print_counts(counts), as_json=as_json)
+    if stop.is_set():
+        raise typer.Exit(INTERRUPTED)

@@ -1,0 +1,145 @@
+"""Follows the workers of a running search until they are done, and reports the progress."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+from searchae.errors import SearchaeError, StudyStoppedError, UserError
+from searchae.launch import Supervisor
+from searchae.study import Coordinator, StoredStudy, Summary, TrialRow, summarize
+
+POLL_S = 1.0
+"""Seconds between two reads of the study."""
+LAST_POLL_S = 0.25
+"""The same while the last trial runs."""
+MAX_POLL_SHARE = 0.05
+"""Share of a core that reading the study may take; workers need the rest."""
+EXIT_S = 3.0
+"""Seconds that workers get to exit by themselves once the budget is spent."""
+MARKED_GAIN_DB = 0.05
+"""Gain over the baseline from which the best trial is marked."""
+
+
+class Watcher(Protocol):
+    """Shows the progress of a search to the user."""
+
+    def note(self, text: str) -> None:
+        """Shows a line."""
+
+    def trial(self, row: TrialRow, *, best_db: float | None) -> None:
+        """Shows a trial that has ended."""
+
+    def progress(self, summary: Summary) -> None:
+        """Shows the state of the study."""
+
+
+class StopRequest(threading.Event):
+    """A request to stop, which is obeyed between two database calls.
+
+    An exception inside a database call would leave a transaction open, which this process itself
+    would then wait for.
+
+    Attributes:
+        is_polled: Whether the event is being checked; if not, a signal handler has to raise.
+    """
+
+    is_polled = False
+
+
+def follow_workers(
+    stored: StoredStudy,
+    coordinator: Coordinator,
+    supervisor: Supervisor,
+    watcher: Watcher,
+    stop: StopRequest,
+) -> None:
+    """Starts the workers and returns when the budget is spent or the time is up.
+
+    Args:
+        stored: The study.
+        coordinator: Its budget and claims.
+        supervisor: Restarts the workers.
+        watcher: Gets each trial that ends, and the progress.
+        stop: Checked between two reads of the study.
+
+    Raises:
+        KeyboardInterrupt: ``stop`` was set.
+        StudyStoppedError: A trial met a bug.
+        SearchaeError: No worker is left although there is work.
+    """
+    shown = {row.number for row in _ended(summarize(stored, coordinator))}
+    supervisor.start()
+    alive = True
+    while alive:
+        alive = supervisor.poll()
+        started = time.monotonic()
+        summary = summarize(stored, coordinator)
+        took_s = time.monotonic() - started
+        _show(summary, watcher, shown)
+        counts = summary.counts
+        is_local = supervisor.launcher.is_local
+        # On a cluster, workers that are left still wait for a node or exit within a second.
+        if counts.finished >= counts.budget and not (is_local and counts.running):
+            _wait_for_exits(supervisor, EXIT_S if is_local else 0.0)
+            break
+        pause_s = POLL_S if counts.budget - counts.finished > 1 else LAST_POLL_S
+        if alive and stop.wait(max(pause_s, took_s / MAX_POLL_SHARE)):
+            raise KeyboardInterrupt
+    _check_end(coordinator, supervisor, watcher)
+
+
+def _show(summary: Summary, watcher: Watcher, shown: set[int]) -> None:
+    """Shows the progress and the trials whose numbers are not in ``shown``, and adds them."""
+    for row in _ended(summary):
+        if row.number not in shown:
+            shown.add(row.number)
+            watcher.trial(row, best_db=_best_to_mark(summary))
+    watcher.progress(summary)
+
+
+def _wait_for_exits(supervisor: Supervisor, wait_s: float) -> None:
+    deadline = time.monotonic() + wait_s
+    while supervisor.launcher.alive() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def _check_end(coordinator: Coordinator, supervisor: Supervisor, watcher: Watcher) -> None:
+    """Raises an error if the search ended early for another reason than the time limit."""
+    end = coordinator.snapshot()
+    if end.stopped:
+        raise StudyStoppedError(end.stopped)
+    if end.seconds_left is not None and end.seconds_left <= 0:
+        watcher.note(
+            f"the time is up: {end.counts.finished} of {end.counts.budget} trials are done; the "
+            "rest is kept for another run"
+        )
+    elif end.counts.finished < end.counts.budget:
+        raise _no_workers_error(supervisor)
+
+
+def _best_to_mark(summary: Summary) -> float | None:
+    """Returns the best PSNR so far, in dB, once it exceeds that of the mean training image."""
+    best = summary.best
+    if best is None or best.psnr_db is None:
+        return None
+    return best.psnr_db if best.psnr_db >= summary.baseline_db + MARKED_GAIN_DB else None
+
+
+def _ended(summary: Summary) -> list[TrialRow]:
+    return [r for r in summary.rows if r.state in ("complete", "pruned", "failed")]
+
+
+def _no_workers_error(supervisor: Supervisor) -> SearchaeError:
+    """Returns the error that says why no worker is left although there is work."""
+    if not supervisor.given_up:
+        return SearchaeError("the workers left before the budget was spent; run it again")
+    last = supervisor.given_up[-1]
+    lines = last.job.log.read_text(errors="replace").splitlines()[-15:]
+    tail = "\n".join(f"  {line}" for line in lines)
+    kind = UserError if last.code == 2 else SearchaeError
+    return kind(
+        f"every worker died; the last one with exit code {last.code}. Its log, "
+        f"{last.job.log}, ends:\n{tail}"
+    )
