@@ -126,12 +126,13 @@ class BatchedStorage(_CachedStorage):
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         row = {"key": key, "value_json": json.dumps(value)}
         self._write(tables.system_attributes, "key", trial_id, row)
-        if self._is_exclusive(trial_id) and self._exclusive:
-            self._exclusive.system_attrs[key] = value
+        exclusive = self._if_exclusive(trial_id)
+        if exclusive:
+            exclusive.system_attrs[key] = value
 
     def _write(self, table: sa.Table, key: str, trial_id: int, row: dict[str, Any]) -> None:
         row = {"trial": trial_id, **row}
-        if self._collected is not None and self._is_exclusive(trial_id):
+        if self._collected is not None and self._if_exclusive(trial_id):
             self._collected[table, key].append(row)
             return
         if not self._queries.write(table, key, row):
@@ -143,8 +144,9 @@ class BatchedStorage(_CachedStorage):
     # -- reads
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
-        if self._collected is not None and self._is_exclusive(trial_id):
-            return copy.deepcopy(self._exclusive)  # type: ignore[return-value]
+        exclusive = self._if_exclusive(trial_id)
+        if exclusive and self._collected is not None:
+            return copy.deepcopy(exclusive)
         with self._lock:
             finished = self._get_cached_trial(trial_id)
         if finished is not None:
@@ -155,8 +157,9 @@ class BatchedStorage(_CachedStorage):
         return found[trial_id]
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
-        if self._is_exclusive(trial_id) and self._exclusive:
-            return dict(self._exclusive.system_attrs)
+        exclusive = self._if_exclusive(trial_id)
+        if exclusive:
+            return dict(exclusive.system_attrs)
         return super().get_trial_system_attrs(trial_id)
 
     def get_study_user_attrs(self, study_id: int) -> dict[str, Any]:
@@ -237,8 +240,9 @@ class BatchedStorage(_CachedStorage):
                 return self._trial_id_to_study_id_and_number[trial_id][0]
         return self._queries.study_of(trial_id)
 
-    def _is_exclusive(self, trial_id: int) -> bool:
-        return self._exclusive is not None and self._exclusive._trial_id == trial_id
+    def _if_exclusive(self, trial_id: int) -> FrozenTrial | None:
+        trial = self._exclusive
+        return trial if trial is not None and trial._trial_id == trial_id else None
 
 
 def self_check() -> None:
