@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from searchae.search import factory
 from searchae.storage.connection import connect
 from searchae.study import gallery
 from searchae.study.stored import open_study
+from tests.fork_server import ForkedProcess, start_command
 
 STUDY = "looked-at"
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -90,7 +90,7 @@ class Answer:
 class Server:
     """A running dashboard."""
 
-    process: subprocess.Popen[str]
+    process: ForkedProcess
     address: str = ""
     port: int = 0
     said: list[str] = field(default_factory=list)
@@ -132,9 +132,9 @@ class Server:
 def running(
     url: str, folder: Path, *words: str, environment: Sequence[tuple[str, str]] = ()
 ) -> Iterator[Server]:
-    """``searchae dashboard`` on a free port, from when it answers."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "searchae", "dashboard", "--port", "0", *words],
+    """``searchae dashboard`` in a forked process on a free port, from when it answers."""
+    process = start_command(
+        *("dashboard", "--port", "0", *words),
         cwd=folder,
         env={**os.environ, "SEARCHAE_STORAGE": url, **dict(environment)},
         stderr=subprocess.PIPE,
