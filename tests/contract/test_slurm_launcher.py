@@ -23,6 +23,8 @@ from tests.contract import test_launchers as contract
 from tests.contract.test_launchers import SECRET, ends, wait_for
 from tests.slurm_cluster import SlurmCluster
 
+pytestmark = pytest.mark.fleet
+
 TRIALS = 5
 
 LIVES_TWICE = """
