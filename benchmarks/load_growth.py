@@ -48,11 +48,18 @@ def seed(url: str, options: argparse.Namespace, others: int, state: TrialState) 
     spec = loader.spec_from_document(document(options), source="load")
     described = {p.name: factory.to_distribution(p) for p in spec.space}
     draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    trials, params, reports, fixed = [], [], [], []
-    now = {"study_id": 1, "datetime_start": tables.utc_now()}
+    trials: list[dict[str, Any]] = []
+    params: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
+    fixed: list[dict[str, Any]] = []
+    now: dict[str, Any] = {"study_id": 1, "datetime_start": tables.utc_now()}
     for i in range(ENDED + others):
         has_ended = i < ENDED
-        row = {"trial_id": i + 1, "number": i, "state": TrialState.COMPLETE if has_ended else state}
+        row: dict[str, Any] = {
+            "trial_id": i + 1,
+            "number": i,
+            "state": TrialState.COMPLETE if has_ended else state,
+        }
         trials.append(now | row)
         if state == TrialState.WAITING and not has_ended:
             fixed.append({"trial_id": i + 1, "key": "fixed_params", "value_json": "{}"})

@@ -85,9 +85,7 @@ def _insert_finished(stored: Any, held: int, best_from: int) -> None:
     draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     now, epochs, by = tables.utc_now(), stored.spec.epochs, stored.spec.search.reduction_factor
     search = stored.spec.search
-    assert (factory.make_pruner, search.min_epochs) == ("successive-halving", 1), (
-        "it has other rungs"
-    )
+    assert (search.pruner, search.min_epochs) == ("successive-halving", 1), "it has other rungs"
     rungs = [by**rung for rung in range(epochs) if by**rung < epochs]
     history = json.dumps({name: [0.05] * epochs for name in HISTORY_COLUMNS})
     rows: dict[Any, list[dict[str, Any]]] = defaultdict(list)
@@ -117,8 +115,8 @@ def _insert_finished(stored: Any, held: int, best_from: int) -> None:
         rows[tables.values].append(trial | value)
         rows[tables.user_attributes].append({**trial, "key": HISTORY, "value_json": history})
     with stored.storage.engine.begin() as connection:
-        for table_, cells in rows.items():
-            connection.execute(sa.insert(table_), cells)
+        for table_, table_rows in rows.items():
+            connection.execute(sa.insert(table_), table_rows)
 
 
 # -- jobs
@@ -138,7 +136,7 @@ def worker(settings: Mapping[str, Any]) -> Measure:
         return claim(ledger, **rest)
 
     def measure() -> dict[str, Any]:
-        Coordinator.claim = noted  # type: ignore[method-assign]
+        Coordinator.claim = noted  # type: ignore[method-assign, assignment]
         made.run()
         ended_at = time.perf_counter()
         own = made.stored.study.get_trials(deepcopy=False)[settings["held"] :]

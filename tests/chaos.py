@@ -206,7 +206,7 @@ def run(url: str, options: argparse.Namespace, server: PostgresServer | None) ->
     started = time.monotonic()
     pids = {spawn(url, folder) for _ in range(options.workers)}
     done = wreak_havoc(url, folder, pids, options, server)
-    exits = {}
+    exits: dict[int, int] = {}
     while pids and time.monotonic() - started < options.seconds + 120:
         exits |= reap_children(pids)
         time.sleep(0.1)

@@ -61,9 +61,7 @@ CHROMIUM_ARGUMENTS = [
 
 # Files whose tests take longest, to be begun first: else one of them would still run, alone, when
 # all others have ended.
-LONGEST_FIRST = (
-    "acceptance/test_tune.py",
-)
+LONGEST_FIRST = ("acceptance/test_tune.py",)
 
 # Tests run side by side: two threads each on two cores would wait for one another.
 os.environ["SEARCHAE_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
@@ -112,7 +110,8 @@ def smooth_images(count: int, size_px: int = 16, channels: int = 3, seed: int = 
     y, x = np.mgrid[0 : 1 : size_px * 1j, 0 : 1 : size_px * 1j]
     slopes = draw.uniform(-1, 1, (2, count, 1, 1, channels))
     plane = slopes[0] * x[None, :, :, None] + slopes[1] * y[None, :, :, None]
-    return (127.5 + 127.5 * np.tanh(plane)).astype(np.uint8)
+    images: np.ndarray = (127.5 + 127.5 * np.tanh(plane)).astype(np.uint8)
+    return images
 
 
 def make_folder(at: Path) -> Path:

@@ -142,16 +142,17 @@ def running(
         text=True,
     )
     server = Server(process)
-    assert process.stderr is not None
+    output = process.stderr
+    assert output is not None
     try:
-        for line in process.stderr:
+        for line in output:
             server.said.append(line)
             if found := re.search(r"at http://\[?([^/\]]+)\]?:(\d+)/", line):
                 server.address, server.port = found[1], int(found[2])
                 break
         assert server.port, "".join(server.said)
         # Whoever does not read a pipe stops its writer in the end.
-        reader = threading.Thread(target=lambda: server.said.extend(process.stderr), daemon=True)
+        reader = threading.Thread(target=server.said.extend, args=(output,), daemon=True)
         reader.start()
         yield server
     finally:

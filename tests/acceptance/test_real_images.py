@@ -83,7 +83,7 @@ def test_a_search_on_cifar10_tells_good_from_bad(
     assert json.loads(done.stdout)["budget"] == 12
     study = optuna.load_study(study_name="cifar", storage=f"sqlite:///{folder / 'searchae.db'}")
     trained = [
-        t.value
+        t.values[0]
         for t in study.trials
         if t.state.name == "COMPLETE" and "searchae:outcome" not in t.user_attrs
     ]

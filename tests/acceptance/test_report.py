@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from PIL import Image
@@ -132,6 +132,7 @@ def file(made: Path) -> Path:
 
 
 Open = Callable[..., Page]
+Scheme = Literal["dark", "light"]
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def opened(browser: Browser, file: Path) -> Iterator[Open]:
         if not request.url.startswith(("file:", "data:", "blob:")):
             told.append(f"asked for {request.url}")
 
-    def make(*, width: int = 1200, scheme: str = "light", **more: Any) -> Page:
+    def make(*, width: int = 1200, scheme: Scheme = "light", **more: Any) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, **more
         )

@@ -139,7 +139,7 @@ def test_a_search_runs_its_budget_and_says_what_it_found(
     assert found["trials"]["complete"] + found["trials"]["pruned"] == 6
     assert found["trials"]["running"] == found["trials"]["failed"] == 0
     rows = trials(url)
-    best = max((t for t in rows if t.state.name == "COMPLETE"), key=lambda t: t.value)
+    best = max((t for t in rows if t.state.name == "COMPLETE"), key=lambda t: t.values[0])
     assert found["best"]["number"] == best.number
     assert found["best"]["psnr_db"] == best.value
     assert found["best"]["params"].keys() >= {"activation", "optimizer", "learning_rate"}
@@ -233,7 +233,7 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
     folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exception there leaves a transaction open, for which putting back would wait for ever."""
-    from searchae.launch import request
+    from searchae.launch.request import Request
     from searchae.study import summary
     from searchae.tune import run as use_case
     from tests.fake_launcher import FakeLauncher
@@ -253,7 +253,7 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
 
     monkeypatch.chdir(folder)
     monkeypatch.setattr(use_case, "summarize", summarize)
-    request = request.Request(study="tiny", storage=url, device="cpu", workers=1)
+    request = Request(study="tiny", storage=url, device="cpu", workers=1)
     with pytest.raises(KeyboardInterrupt):
         use_case.tune(request, Quiet(), FakeLauncher(), stop)
     assert looks[2] is True
@@ -412,8 +412,8 @@ def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
     assert (dry.returncode, dry.stdout) == (2, "")
     assert dry.stderr == refused.stderr
     words = ("--name", "wider", "--warm-start", "tiny", "--trials", "3", "--workers", "1")
-    for dry in ((), ("--dry-run",)):
-        refused = command_line("tune", "--study", "tiny", *words, "--seed", "9", *dry)
+    for more in ((), ("--dry-run",)):
+        refused = command_line("tune", "--study", "tiny", *words, "--seed", "9", *more)
         assert refused.returncode == 2
         assert "--warm-start tiny: its trials were measured on other images" in refused.stderr
     planned = command_line("tune", "--study", "tiny", *words, "--dry-run", "--json")
@@ -525,17 +525,16 @@ def test_how_it_computes_comes_from_the_environment_too(
     assert (told["precision"], told["kernels"]) == ("bf16", "torch")
     told = json.loads(command_line(*words, "--precision", "fp32", SEARCHAE_KERNELS="off").stdout)
     assert (told["precision"], told["kernels"]) == ("fp32", "torch")
-    words = (*words, "--precision", "fp32", "--device", "cpu")
-    assert json.loads(command_line(*words).stdout)["kernels"] == "torch", "they fit no strided net"
-    told = json.loads(command_line(*words, "--set", "model.downsample=pool").stdout)
+    on_cpu = (*words, "--precision", "fp32", "--device", "cpu")
+    assert json.loads(command_line(*on_cpu).stdout)["kernels"] == "torch", "they fit no strided net"
+    told = json.loads(command_line(*on_cpu, "--set", "model.downsample=pool").stdout)
     assert told["kernels"] == "winograd"
-    words = ("tune", "--study", "tiny", "--dry-run", "--json")
     refused = command_line(*words, SEARCHAE_PRECISION="fp8")
     assert refused.returncode == 2
     assert "--precision fp8: use auto, fp32, bf16" in refused.stderr
     for dry in (("--dry-run",), ()):
-        words = ("tune", "--study", "tiny", "--precision", "fp32", *dry)
-        refused = command_line(*words, SEARCHAE_KERNELS="fast")
+        again = ("tune", "--study", "tiny", "--precision", "fp32", *dry)
+        refused = command_line(*again, SEARCHAE_KERNELS="fast")
         assert refused.returncode == 2
         assert "SEARCHAE_KERNELS=fast: use auto or off" in refused.stderr
     assert not (folder / "searchae.db").exists(), "no trial is spent on a wrong word"
