@@ -55,11 +55,7 @@ def seed(url: str, options: argparse.Namespace, others: int, state: TrialState) 
     now: dict[str, Any] = {"study_id": 1, "datetime_start": tables.utc_now()}
     for i in range(ENDED + others):
         has_ended = i < ENDED
-        row: dict[str, Any] = {
-            "trial_id": i + 1,
-            "number": i,
-            "state": TrialState.COMPLETE if has_ended else state,
-        }
+        row = {"trial_id": i + 1, "number": i, "state": TrialState.COMPLETE if has_ended else state}
         trials.append(now | row)
         if state == TrialState.WAITING and not has_ended:
             fixed.append({"trial_id": i + 1, "key": "fixed_params", "value_json": "{}"})
@@ -71,8 +67,8 @@ def seed(url: str, options: argparse.Namespace, others: int, state: TrialState) 
             params.append({"trial_id": i + 1, "param_value": it.to_internal_repr(value)} | cells)
         for epoch in range(1, options.reports // (1 if has_ended else 2) + 1):
             value = psnr(space.params_of_trial(spec, drawn), epoch)
-            cells = {"step": epoch, "intermediate_value": value}
-            reports.append({"trial_id": i + 1, "intermediate_value_type": "FINITE"} | cells)
+            reported: dict[str, Any] = {"step": epoch, "intermediate_value": value}
+            reports.append({"trial_id": i + 1, "intermediate_value_type": "FINITE"} | reported)
     last = [{"trial_id": i + 1, "objective": 0, "value": 20.0 + i / 9} for i in range(ENDED)]
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
     with engine.begin() as connection:
