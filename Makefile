@@ -1,6 +1,6 @@
 PYTHON ?= .venv/bin/python
 
-.PHONY: check format test
+.PHONY: check format test test-fleet
 
 check:
 	$(PYTHON) -m ruff format --check .
@@ -14,3 +14,6 @@ format:
 
 test:
 	$(PYTHON) -m pytest -n 2
+
+test-fleet:
+	$(PYTHON) -m pytest -n 2 -m fleet

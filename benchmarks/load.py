@@ -136,9 +136,9 @@ class Meter:
         sa.event.listen(engine, "rollback", ended)
         ping = engine.dialect.do_ping
 
-        def counted_ping(connection: Any) -> bool:
+        def counted_ping(dbapi_connection: Any) -> bool:
             self.counted["round trips"] += 1
-            return ping(connection)
+            return ping(dbapi_connection)
 
         engine.dialect.do_ping = counted_ping  # type: ignore[method-assign]
 

@@ -48,8 +48,11 @@ def seed(url: str, options: argparse.Namespace, others: int, state: TrialState) 
     spec = loader.spec_from_document(document(options), source="load")
     described = {p.name: factory.to_distribution(p) for p in spec.space}
     draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    trials, params, reports, fixed = [], [], [], []
-    now = {"study_id": 1, "datetime_start": tables.utc_now()}
+    trials: list[dict[str, Any]] = []
+    params: list[dict[str, Any]] = []
+    reports: list[dict[str, Any]] = []
+    fixed: list[dict[str, Any]] = []
+    now: dict[str, Any] = {"study_id": 1, "datetime_start": tables.utc_now()}
     for i in range(ENDED + others):
         has_ended = i < ENDED
         row = {"trial_id": i + 1, "number": i, "state": TrialState.COMPLETE if has_ended else state}
@@ -64,8 +67,8 @@ def seed(url: str, options: argparse.Namespace, others: int, state: TrialState) 
             params.append({"trial_id": i + 1, "param_value": it.to_internal_repr(value)} | cells)
         for epoch in range(1, options.reports // (1 if has_ended else 2) + 1):
             value = psnr(space.params_of_trial(spec, drawn), epoch)
-            cells = {"step": epoch, "intermediate_value": value}
-            reports.append({"trial_id": i + 1, "intermediate_value_type": "FINITE"} | cells)
+            reported: dict[str, Any] = {"step": epoch, "intermediate_value": value}
+            reports.append({"trial_id": i + 1, "intermediate_value_type": "FINITE"} | reported)
     last = [{"trial_id": i + 1, "objective": 0, "value": 20.0 + i / 9} for i in range(ENDED)]
     engine = sa.create_engine(url, poolclass=sa.pool.NullPool)
     with engine.begin() as connection:

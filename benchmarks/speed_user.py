@@ -129,7 +129,7 @@ class Resident:
 
     def __iter__(self) -> Iterator[Tensor]:
         order = torch.randperm(len(self.images)).to(self.images.device)
-        for indices in order.split(BATCH):
+        for indices in order.split(BATCH):  # type: ignore[no-untyped-call]
             yield self.images[indices].float().div(255)
 
 
@@ -168,7 +168,7 @@ def user_epochs(
             if l1_weight:
                 loss = loss + l1_weight * latents.abs().mean()
             updates.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             updates.step()
             if clip is not None:
                 with torch.no_grad():

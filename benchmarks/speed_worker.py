@@ -115,8 +115,8 @@ def _insert_finished(stored: Any, held: int, best_from: int) -> None:
         rows[tables.values].append(trial | value)
         rows[tables.user_attributes].append({**trial, "key": HISTORY, "value_json": history})
     with stored.storage.engine.begin() as connection:
-        for table_, cells in rows.items():
-            connection.execute(sa.insert(table_), cells)
+        for table_, table_rows in rows.items():
+            connection.execute(sa.insert(table_), table_rows)
 
 
 # -- jobs
@@ -136,7 +136,7 @@ def worker(settings: Mapping[str, Any]) -> Measure:
         return claim(ledger, **rest)
 
     def measure() -> dict[str, Any]:
-        Coordinator.claim = noted  # type: ignore[method-assign]
+        Coordinator.claim = noted  # type: ignore[method-assign, assignment]
         made.run()
         ended_at = time.perf_counter()
         own = made.stored.study.get_trials(deepcopy=False)[settings["held"] :]

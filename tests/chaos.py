@@ -208,7 +208,7 @@ def run(url: str, options: argparse.Namespace, server: PostgresServer | None) ->
     started = time.monotonic()
     pids = {spawn(url, folder) for _ in range(options.workers)}
     done = inject_failures(url, folder, pids, options, server)
-    exits = {}
+    exits: dict[int, int] = {}
     while pids and time.monotonic() - started < options.seconds + 120:
         exits |= reap_children(pids)
         time.sleep(0.1)

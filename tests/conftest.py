@@ -8,14 +8,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from uuid import uuid4
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from tests.fork_server import fork_server, forking_subprocess, run_command
 from tests.postgres_server import PostgresServer
+
+CompletedCommand: TypeAlias = subprocess.CompletedProcess[str]
+RunCommand: TypeAlias = Callable[..., CompletedCommand]
 
 TINY = """
 description = "tiny"
@@ -55,8 +59,18 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 
+# Files whose tests take longest, to be begun first: else one of them would still run, alone, when
+# all others have ended.
+LONGEST_FIRST = ("acceptance/test_tune.py",)
+
 # Tests run side by side: two threads each on two cores would wait for one another.
 os.environ["SEARCHAE_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest files first; the others keep their order."""
+    rank = {Path(__file__).parent / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")
@@ -96,7 +110,8 @@ def smooth_images(count: int, size_px: int = 16, channels: int = 3, seed: int = 
     y, x = np.mgrid[0 : 1 : size_px * 1j, 0 : 1 : size_px * 1j]
     slopes = draw.uniform(-1, 1, (2, count, 1, 1, channels))
     plane = slopes[0] * x[None, :, :, None] + slopes[1] * y[None, :, :, None]
-    return (127.5 + 127.5 * np.tanh(plane)).astype(np.uint8)
+    images: np.ndarray = (127.5 + 127.5 * np.tanh(plane)).astype(np.uint8)
+    return images
 
 
 def make_folder(at: Path) -> Path:
@@ -116,12 +131,21 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def searchae(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Runs the command line as a user does: a new process, in the user's folder."""
+def searchae(folder: Path) -> RunCommand:
+    """Runs the command line in a process of its own (see ``fork_server``), in the user's folder."""
 
-    def run(
-        *words: str, timeout: float = 120, **environment: Any
-    ) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, timeout: float = 120, **environment: Any) -> CompletedCommand:
+        changes = {name: str(value) for name, value in environment.items()}
+        return run_command(*words, cwd=folder, env={**os.environ, **changes}, timeout=timeout)
+
+    return run
+
+
+@pytest.fixture
+def new_process(folder: Path) -> RunCommand:
+    """Runs the command line as a user does: in a new process, in the user's folder."""
+
+    def run(*words: str, timeout: float = 120, **environment: Any) -> CompletedCommand:
         return subprocess.run(
             [sys.executable, "-m", "searchae", *words],
             cwd=folder,
@@ -136,16 +160,27 @@ def searchae(folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 @pytest.fixture
+def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that this process starts are forked (see ``fork_server``)."""
+    from searchae.launch import local
+
+    monkeypatch.setattr(local, "subprocess", forking_subprocess(fork_server))
+
+
+@pytest.fixture
 def command_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
-    """The same in this process, for commands that start no worker: saves seconds of imports."""
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    forked_workers: None,
+) -> Iterator[RunCommand]:
+    """Runs the command line in this process, in the user's folder."""
     from searchae.cli import app
 
     monkeypatch.chdir(folder)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def run(*words: str, **environment: Any) -> subprocess.CompletedProcess[str]:
+    def run(*words: str, **environment: Any) -> CompletedCommand:
         capsys.readouterr()
         with monkeypatch.context() as patch:
             for name, value in environment.items():

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from searchae.search import factory
 from searchae.storage.connection import connect
 from searchae.study import gallery
 from searchae.study.stored import open_study
+from tests.fork_server import ForkedProcess, start_command
 
 STUDY = "looked-at"
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -90,7 +90,7 @@ class Answer:
 class Server:
     """A running dashboard."""
 
-    process: subprocess.Popen[str]
+    process: ForkedProcess
     address: str = ""
     port: int = 0
     said: list[str] = field(default_factory=list)
@@ -132,9 +132,9 @@ class Server:
 def running(
     url: str, folder: Path, *words: str, environment: Sequence[tuple[str, str]] = ()
 ) -> Iterator[Server]:
-    """``searchae dashboard`` on a free port, from when it answers."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "searchae", "dashboard", "--port", "0", *words],
+    """``searchae dashboard`` in a forked process on a free port, from when it answers."""
+    process = start_command(
+        *("dashboard", "--port", "0", *words),
         cwd=folder,
         env={**os.environ, "SEARCHAE_STORAGE": url, **dict(environment)},
         stderr=subprocess.PIPE,
@@ -142,16 +142,17 @@ def running(
         text=True,
     )
     server = Server(process)
-    assert process.stderr is not None
+    output = process.stderr
+    assert output is not None
     try:
-        for line in process.stderr:
+        for line in output:
             server.said.append(line)
             if found := re.search(r"at http://\[?([^/\]]+)\]?:(\d+)/", line):
                 server.address, server.port = found[1], int(found[2])
                 break
         assert server.port, "".join(server.said)
         # Whoever does not read a pipe stops its writer in the end.
-        reader = threading.Thread(target=lambda: server.said.extend(process.stderr), daemon=True)
+        reader = threading.Thread(target=server.said.extend, args=(output,), daemon=True)
         reader.start()
         yield server
     finally:

@@ -72,8 +72,8 @@ def test_a_winner_is_trained_measured_and_used(home: Path, command_line: Run) ->
 
     answer(command_line("decode", "w", "codes.npz", "back", "--json"))
     answer(command_line("decode", "w", "codes.npz", "back.npz", "--json"))
-    told = answer(command_line("reconstruct", "w", "photos", "again.npz", "--json"))
-    assert told["psnr_db"] == pytest.approx(metrics["psnr_db"], abs=1e-4)
+    direct_result = answer(command_line("reconstruct", "w", "photos", "again.npz", "--json"))
+    assert direct_result["psnr_db"] == pytest.approx(metrics["psnr_db"], abs=1e-4)
     with np.load(home / "back.npz") as back, np.load(home / "again.npz") as direct:
         assert (back["images"].dtype, back["images"].shape) == (np.uint8, (16, 16, 16, 3))
         np.testing.assert_array_equal(back["images"], direct["images"])

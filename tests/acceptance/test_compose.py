@@ -35,6 +35,7 @@ def composed() -> dict[str, Any]:
     return services
 
 
+@pytest.mark.fleet
 def test_docker_compose_accepts_the_file(tmp_path: Path) -> None:
     if not shutil.which("docker-compose"):
         pytest.skip("install Debian's docker-compose to run this")
@@ -128,6 +129,7 @@ def page(port: int, login: str = "") -> int:
         return e.code
 
 
+@pytest.mark.fleet
 def test_the_services_commands_run_a_search_together(services: Services) -> None:
     login = subprocess.run(
         [sys.executable, "-m", "searchae", "dashboard", "--hash-password", "ann"],

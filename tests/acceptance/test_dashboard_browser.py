@@ -11,6 +11,8 @@ import pytest
 
 from tests.dashboard_server import STUDY, Made, Server, draw_picture, make_study, running
 
+pytestmark = pytest.mark.fleet
+
 TRIALS = 12
 BEST = 6  # of the trials that ``make_study`` makes
 HOSTILE = (

@@ -16,6 +16,8 @@ import pytest
 from tests.ray_cluster import RayCluster
 from tests.seen import finished, states
 
+pytestmark = pytest.mark.fleet
+
 TRIALS = 30
 
 

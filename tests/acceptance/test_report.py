@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from PIL import Image
@@ -132,6 +132,7 @@ def file(made: Path) -> Path:
 
 
 Open = Callable[..., Page]
+Scheme = Literal["dark", "light"]
 
 
 @pytest.fixture
@@ -143,7 +144,7 @@ def opened(browser: Browser, file: Path) -> Iterator[Open]:
         if not request.url.startswith(("file:", "data:", "blob:")):
             told.append(f"asked for {request.url}")
 
-    def make(*, width: int = 1200, scheme: str = "light", **more: Any) -> Page:
+    def make(*, width: int = 1200, scheme: Scheme = "light", **more: Any) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=scheme, offline=True, **more
         )
@@ -169,6 +170,7 @@ def look(page: Page, name: str) -> None:
         page.screenshot(path=str(Path(folder) / f"report-{name}.png"), full_page=True)
 
 
+@pytest.mark.fleet
 @pytest.mark.parametrize("width", [1200, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_draws_everything_in_its_width_and_legibly(
@@ -191,6 +193,7 @@ def test_it_draws_everything_in_its_width_and_legibly(
     assert [c for c in contrasts if c[0] < 4.5] == []
 
 
+@pytest.mark.fleet
 def test_pictures_show(opened: Open) -> None:
     page = opened()
     sizes = page.eval_on_selector_all(
@@ -199,6 +202,7 @@ def test_pictures_show(opened: Open) -> None:
     assert sizes == [[True, 950]] * 5
 
 
+@pytest.mark.fleet
 def test_a_change_of_the_scheme_recolours_what_is_drawn(opened: Open) -> None:
     page = opened(scheme="light")
     tick = page.locator("#history .xtick text").first
@@ -215,6 +219,7 @@ def test_a_change_of_the_scheme_recolours_what_is_drawn(opened: Open) -> None:
     assert page.evaluate(line) == data, "colours that mean something stay"
 
 
+@pytest.mark.fleet
 def test_pointing_at_a_trial_says_what_it_is(opened: Open) -> None:
     page = opened()
     page.locator("#history").scroll_into_view_if_needed()
@@ -223,6 +228,7 @@ def test_pointing_at_a_trial_says_what_it_is(opened: Open) -> None:
     assert "learning_rate" in (page.locator("#history .hoverlayer").text_content() or "")
 
 
+@pytest.mark.fleet
 def test_it_prints_dark_on_white_paper(opened: Open, tmp_path: Path) -> None:
     page = opened(scheme="dark")
     ink = "document.getElementById('history').layout.font.color"

@@ -23,10 +23,9 @@ from searchae.storage.connection import connect
 from searchae.storage.url import parse_url
 from searchae.study.coordination import Coordinator
 from searchae.study.stored import load_study
-from tests.conftest import make_folder, smooth_images
+from tests.conftest import RunCommand, make_folder, smooth_images
+from tests.fork_server import ForkedProcess, run_command, start_command
 from tests.seen import finished, states, trials
-
-Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
@@ -39,14 +38,7 @@ def url(folder: Path) -> str:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A folder in which a search of six trials has ended, and what it printed."""
     folder = make_folder(tmp_path_factory.mktemp("searched"))
-    done = subprocess.run(
-        [sys.executable, "-m", "searchae", "tune", "-s", "tiny", "--workers", "1", "--json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_command("tune", "-s", "tiny", "--workers", "1", "--json", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert not [*folder.glob("*-wal")], "the one file holds the whole study"
     return folder, json.loads(done.stdout)
@@ -68,8 +60,22 @@ class Quiet:
 
 
 def start(folder: Path, *words: str, url: str) -> subprocess.Popen[str]:
+    """Starts the command line as a user does: in a new process."""
     return subprocess.Popen(
         [sys.executable, "-m", "searchae", *words],
+        cwd=folder,
+        env={**os.environ, "SEARCHAE_STORAGE": url},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def fork(folder: Path, *words: str, url: str) -> ForkedProcess:
+    """Starts the command line in a forked process."""
+    return start_command(
+        *words,
         cwd=folder,
         env={**os.environ, "SEARCHAE_STORAGE": url},
         stdout=subprocess.PIPE,
@@ -87,7 +93,7 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 60) -> None:
 
 
 def worker_pids(tune: subprocess.Popen[str]) -> list[int]:
-    """The processes of the workers that a `tune` has started."""
+    """The workers that a ``tune`` in a new process has started."""
     mark = f"SEARCHAE_PARENT={tune.pid}".encode()
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
@@ -95,6 +101,17 @@ def worker_pids(tune: subprocess.Popen[str]) -> list[int]:
             if mark in (entry / "environ").read_bytes().split(b"\0"):
                 found.append(int(entry.name))
     return sorted(found)
+
+
+def forked_worker_pids(tune: ForkedProcess) -> list[int]:
+    """The workers that a forked ``tune`` has started: the children of its own fork server."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = entry.read_text().rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(entry.parent.name))
+    servers = children.get(tune.pid, [])
+    return sorted(pid for server in servers for pid in children.get(server, []))
 
 
 @pytest.fixture
@@ -110,9 +127,12 @@ def slow_folder(folder: Path) -> Path:
     return folder
 
 
-def test_a_search_runs_its_budget_and_says_what_it_found(searchae: Run, database: str) -> None:
+def test_a_search_runs_its_budget_and_says_what_it_found(
+    searchae: RunCommand, new_process: RunCommand, database: str
+) -> None:
     url = database
-    done = searchae("tune", "--study", "tiny", "--workers", "2", "--json", SEARCHAE_STORAGE=url)
+    run = new_process if url.startswith("sqlite") else searchae
+    done = run("tune", "--study", "tiny", "--workers", "2", "--json", SEARCHAE_STORAGE=url)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["study"] == "tiny"
@@ -120,7 +140,7 @@ def test_a_search_runs_its_budget_and_says_what_it_found(searchae: Run, database
     assert found["trials"]["complete"] + found["trials"]["pruned"] == 6
     assert found["trials"]["running"] == found["trials"]["failed"] == 0
     rows = trials(url)
-    best = max((t for t in rows if t.state.name == "COMPLETE"), key=lambda t: t.value)
+    best = max((t for t in rows if t.state.name == "COMPLETE"), key=lambda t: t.values[0])
     assert found["best"]["number"] == best.number
     assert found["best"]["psnr_db"] == best.value
     assert found["best"]["params"].keys() >= {"activation", "optimizer", "learning_rate"}
@@ -133,7 +153,7 @@ def test_a_search_runs_its_budget_and_says_what_it_found(searchae: Run, database
 
 
 def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
-    searchae: Run, command_line: Run, told: dict[str, Any], folder: Path, url: str
+    searchae: RunCommand, command_line: RunCommand, told: dict[str, Any], folder: Path, url: str
 ) -> None:
     words = ("tune", "--study", "tiny", "--workers", "1", "--json")
     again = command_line(*words)
@@ -161,11 +181,12 @@ def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
 
 
 def test_two_runs_with_one_seed_and_one_worker_agree_to_the_bit(
-    searchae: Run, folder: Path
+    searchae: RunCommand, new_process: RunCommand, folder: Path
 ) -> None:
+    """Two processes, each with hashes and addresses of its own."""
     results = []
-    for name in ("one", "two"):
-        done = searchae(
+    for name, run in (("one", searchae), ("two", new_process)):
+        done = run(
             "tune",
             "--study",
             "tiny",
@@ -185,25 +206,24 @@ def test_two_runs_with_one_seed_and_one_worker_agree_to_the_bit(
 def test_killed_workers_and_the_same_command_again_end_exact(
     slow_folder: Path, database: str
 ) -> None:
-    """kill -9 of two of three workers and of tune in the middle of 24 trials."""
+    """kill -9 of two of three workers and of tune in the middle of 15 trials."""
     url = database
-    words = ("tune", "--study", "tiny", "--trials", "24", "--workers", "3")
-    first = start(slow_folder, *words, url=url)
-    wait_for(lambda: finished(url) >= 3)
-    victims = worker_pids(first)[:2]
-    assert len(victims) == 2
+    words = ("tune", "--study", "tiny", "--trials", "15", "--workers", "3")
+    first = fork(slow_folder, *words, url=url)
+    wait_for(lambda: finished(url) >= 3 and len(forked_worker_pids(first)) == 3)
+    victims = forked_worker_pids(first)[:2]
     first.kill()
     for pid in victims:
         os.kill(pid, signal.SIGKILL)
     first.communicate()
     done_before = finished(url)
-    assert done_before < 24
-    again = start(slow_folder, *words, url=url)
+    assert done_before < 15
+    again = fork(slow_folder, *words, url=url)
     _, progress = again.communicate(timeout=200)
     assert again.returncode == 0, progress
     assert " of them begun already" in progress
     assert states(url).get("RUNNING", 0) == 0
-    assert finished(url) == len(trials(url)) == 24
+    assert finished(url) == len(trials(url)) == 15
     assert all(
         sorted(t.intermediate_values) == list(range(1, len(t.intermediate_values) + 1))
         for t in trials(url)
@@ -245,7 +265,11 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
-    kind: str, folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    folder: Path,
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    forked_workers: None,
 ) -> None:
     from searchae.launch.base import Job
     from searchae.launch.local import LocalLauncher
@@ -290,7 +314,7 @@ def test_a_signal_leaves_nothing_running(
     on_sqlite = number == signal.SIGINT
     url = f"sqlite:///{tmp_path}/s.db" if on_sqlite else request.getfixturevalue("postgres_url")
     words = ("tune", "--study", "tiny", "--trials", "20", "--workers", "2")
-    running = start(slow_folder, *words, url=url)
+    running = (start if on_sqlite else fork)(slow_folder, *words, url=url)
     wait_for(lambda: finished(url) >= 1)
     running.send_signal(number)
     _, progress = running.communicate(timeout=60)
@@ -303,14 +327,14 @@ def test_a_signal_leaves_nothing_running(
 
 
 def test_a_killed_worker_is_replaced(slow_folder: Path, url: str) -> None:
-    running = start(
-        slow_folder, "tune", "--study", "tiny", "--trials", "8", "--workers", "1", url=url
+    running = fork(
+        slow_folder, "tune", "--study", "tiny", "--trials", "5", "--workers", "1", url=url
     )
     wait_for(lambda: finished(url) >= 1)
-    os.kill(worker_pids(running)[0], signal.SIGKILL)
+    os.kill(forked_worker_pids(running)[0], signal.SIGKILL)
     _, progress = running.communicate(timeout=120)
     assert running.returncode == 0, progress
-    assert finished(url) == len(trials(url)) == 8
+    assert finished(url) == len(trials(url)) == 5
 
 
 def test_no_worker_is_left_when_tune_is_killed(slow_folder: Path, url: str) -> None:
@@ -325,7 +349,7 @@ def test_no_worker_is_left_when_tune_is_killed(slow_folder: Path, url: str) -> N
 
 
 def test_a_worker_joins_with_the_storage_alone(
-    searchae: Run, folder: Path, told: dict[str, Any], url: str
+    searchae: RunCommand, folder: Path, told: dict[str, Any], url: str
 ) -> None:
     (folder / "studies" / "tiny.toml").unlink()
     Coordinator(load_study(connect(url), "tiny")).set_budget(8)
@@ -337,7 +361,7 @@ def test_a_worker_joins_with_the_storage_alone(
 
 
 def test_the_best_of_an_unfinished_search_is_said_to_be_that(
-    command_line: Run, told: dict[str, Any], url: str
+    command_line: RunCommand, told: dict[str, Any], url: str
 ) -> None:
     Coordinator(load_study(connect(url), "tiny")).set_budget(8)
     done = command_line("best", "-s", "tiny", "--json")
@@ -346,7 +370,7 @@ def test_the_best_of_an_unfinished_search_is_said_to_be_that(
 
 
 def test_a_worker_with_other_data_is_refused(
-    command_line: Run, folder: Path, told: dict[str, Any]
+    command_line: RunCommand, folder: Path, told: dict[str, Any]
 ) -> None:
     images = smooth_images(128, seed=9)
     elsewhere = folder / "another-machine"
@@ -358,7 +382,7 @@ def test_a_worker_with_other_data_is_refused(
 
 
 def test_status_best_and_studies_tell_what_tune_told(
-    command_line: Run, told: dict[str, Any]
+    command_line: RunCommand, told: dict[str, Any]
 ) -> None:
     status = json.loads(command_line("status", "--study", "tiny", "--json").stdout)
     assert status.pop("workers") == []
@@ -377,7 +401,7 @@ def test_status_best_and_studies_tell_what_tune_told(
 
 
 def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
-    searchae: Run, command_line: Run, folder: Path, told: dict[str, Any], url: str
+    searchae: RunCommand, command_line: RunCommand, folder: Path, told: dict[str, Any], url: str
 ) -> None:
     path = folder / "studies" / "tiny.toml"
     path.write_text(path.read_text().replace('["relu", "tanh"]', '["relu", "tanh", "elu"]'))
@@ -390,8 +414,8 @@ def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
     assert (dry.returncode, dry.stdout) == (2, "")
     assert dry.stderr == refused.stderr
     words = ("--name", "wider", "--warm-start", "tiny", "--trials", "3", "--workers", "1")
-    for dry in ((), ("--dry-run",)):
-        refused = command_line("tune", "--study", "tiny", *words, "--seed", "9", *dry)
+    for more in ((), ("--dry-run",)):
+        refused = command_line("tune", "--study", "tiny", *words, "--seed", "9", *more)
         assert refused.returncode == 2
         assert "--warm-start tiny: its trials were measured on other images" in refused.stderr
     planned = command_line("tune", "--study", "tiny", *words, "--dry-run", "--json")
@@ -405,7 +429,9 @@ def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
     assert counts["complete"] + counts["pruned"] == 3
 
 
-def test_a_dry_run_says_what_would_run_and_trains_nothing(command_line: Run, folder: Path) -> None:
+def test_a_dry_run_says_what_would_run_and_trains_nothing(
+    command_line: RunCommand, folder: Path
+) -> None:
     done = command_line("tune", "--study", "tiny", "--dry-run")
     assert done.returncode == 0, done.stderr
     for word in (
@@ -429,9 +455,7 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(command_line: Run, fol
     assert document["parameters"][0] == document["parameters"][1] > 0
 
 
-def test_a_dry_run_counts_what_is_done(
-    command_line: Run, told: dict[str, Any], database: str
-) -> None:
+def test_a_dry_run_counts_what_is_done(command_line: RunCommand, told: dict[str, Any]) -> None:
     words = ("tune", "--study", "tiny", "--trials", "9", "--dry-run")
     assert "done       6 trials already, 3 to run\n" in command_line(*words).stdout
     document = json.loads(command_line(*words, "--json").stdout)
@@ -439,7 +463,7 @@ def test_a_dry_run_counts_what_is_done(
     assert document["begins"] == {}, "it has begun"
 
 
-def test_a_dry_run_of_more_workers_than_cores_or_trials(command_line: Run) -> None:
+def test_a_dry_run_of_more_workers_than_cores_or_trials(command_line: RunCommand) -> None:
     words = ("tune", "--study", "tiny", "--device", "cpu", "--threads", "1", "--dry-run", "--json")
     cores = len(os.sched_getaffinity(0))
     many = str(100 * cores)
@@ -455,7 +479,7 @@ def test_a_dry_run_of_more_workers_than_cores_or_trials(command_line: Run) -> No
     assert plan["at_most_s"] == pytest.approx(plan["epoch_s"] * plan["spec"]["train"]["epochs"])
 
 
-def test_a_study_whose_making_was_cut_off_is_made_again(command_line: Run, url: str) -> None:
+def test_a_study_whose_making_was_cut_off_is_made_again(command_line: RunCommand, url: str) -> None:
     optuna.create_study(study_name="tiny", storage=connect(url), direction="maximize")
     dry = command_line("tune", "--study", "tiny", "--dry-run")
     assert dry.returncode == 0, dry.stderr
@@ -465,13 +489,15 @@ def test_a_study_whose_making_was_cut_off_is_made_again(command_line: Run, url: 
     assert finished(url) == 1
 
 
-def test_a_dry_run_measures_a_step_at_any_learning_rate(command_line: Run) -> None:
+def test_a_dry_run_measures_a_step_at_any_learning_rate(command_line: RunCommand) -> None:
     words = ("tune", "--study", "tiny", "--set", "train.learning_rate=1e9", "--dry-run")
     done = command_line(*words)
     assert done.returncode == 0, done.stderr
 
 
-def test_overrides_come_from_the_command_line_then_the_environment(command_line: Run) -> None:
+def test_overrides_come_from_the_command_line_then_the_environment(
+    command_line: RunCommand,
+) -> None:
     words = ("tune", "--study", "tiny", "--dry-run", "--json")
     variable = {"SEARCHAE_TRAIN__EPOCHS": "9"}
     assert json.loads(command_line(*words, **variable).stdout)["spec"]["train"]["epochs"] == 9
@@ -479,7 +505,9 @@ def test_overrides_come_from_the_command_line_then_the_environment(command_line:
     assert json.loads(both.stdout)["spec"]["train"]["epochs"] == 4
 
 
-def test_what_helps_nobody_is_said(command_line: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_helps_nobody_is_said(
+    command_line: RunCommand, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("tune", "--study", "tiny", "--dry-run", "--device", "cpu")
     monkeypatch.setattr("searchae.training.precision._has_amx", lambda: False)
     told = command_line(*words, "--precision", "bf16", "--workers-per-device", "2").stderr
@@ -491,29 +519,30 @@ def test_what_helps_nobody_is_said(command_line: Run, monkeypatch: pytest.Monkey
     assert "--workers-per-device" not in told
 
 
-def test_how_it_computes_comes_from_the_environment_too(command_line: Run, folder: Path) -> None:
+def test_how_it_computes_comes_from_the_environment_too(
+    command_line: RunCommand, folder: Path
+) -> None:
     words = ("tune", "--study", "tiny", "--dry-run", "--json")
     told = json.loads(command_line(*words, SEARCHAE_PRECISION="bf16").stdout)
     assert (told["precision"], told["kernels"]) == ("bf16", "torch")
     told = json.loads(command_line(*words, "--precision", "fp32", SEARCHAE_KERNELS="off").stdout)
     assert (told["precision"], told["kernels"]) == ("fp32", "torch")
-    words = (*words, "--precision", "fp32", "--device", "cpu")
-    assert json.loads(command_line(*words).stdout)["kernels"] == "torch", "they fit no strided net"
-    told = json.loads(command_line(*words, "--set", "model.downsample=pool").stdout)
+    on_cpu = (*words, "--precision", "fp32", "--device", "cpu")
+    assert json.loads(command_line(*on_cpu).stdout)["kernels"] == "torch", "they fit no strided net"
+    told = json.loads(command_line(*on_cpu, "--set", "model.downsample=pool").stdout)
     assert told["kernels"] == "winograd"
-    words = ("tune", "--study", "tiny", "--dry-run", "--json")
     refused = command_line(*words, SEARCHAE_PRECISION="fp8")
     assert refused.returncode == 2
     assert "--precision fp8: use auto, fp32, bf16" in refused.stderr
     for dry in (("--dry-run",), ()):
-        words = ("tune", "--study", "tiny", "--precision", "fp32", *dry)
-        refused = command_line(*words, SEARCHAE_KERNELS="fast")
+        again = ("tune", "--study", "tiny", "--precision", "fp32", *dry)
+        refused = command_line(*again, SEARCHAE_KERNELS="fast")
         assert refused.returncode == 2
         assert "SEARCHAE_KERNELS=fast: use auto or off" in refused.stderr
     assert not (folder / "searchae.db").exists(), "no trial is spent on a wrong word"
 
 
-def test_workers_per_device_is_a_number_or_auto(command_line: Run) -> None:
+def test_workers_per_device_is_a_number_or_auto(command_line: RunCommand) -> None:
     words = ("tune", "--study", "tiny", "--dry-run")
     for wrong in ("0", "-1", "two", "1.5"):
         refused = command_line(*words, "--workers-per-device", wrong)
@@ -528,7 +557,7 @@ def test_workers_per_device_is_a_number_or_auto(command_line: Run) -> None:
     assert "--workers-per-device auto: measured on this machine's GPUs only" in refused.stderr
 
 
-def test_data_shows_the_splits(command_line: Run) -> None:
+def test_data_shows_the_splits(command_line: RunCommand) -> None:
     found = json.loads(command_line("data", "tiny", "--json").stdout)
     assert (found["train"], found["validation"], found["test"]) == (96, 32, 16)
     assert len(found["hash"]) == 64
@@ -549,25 +578,15 @@ def test_no_secret_shows_in_a_worker_s_arguments(slow_folder: Path, postgres_url
 
 
 def test_hours_end_the_whole_fleet_and_another_run_goes_on(
-    searchae: Run, folder: Path, database: str
+    searchae: RunCommand, folder: Path, postgres_url: str
 ) -> None:
     """Two workers of tune's and one that joined by itself."""
-
-    def start(*words: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "searchae", *words],
-            cwd=folder,
-            env={**os.environ, "SEARCHAE_STORAGE": database},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
     words = ("tune", "-s", "tiny", "--workers", "2")
-    joined = start("worker", "-s", "tiny", "--wait")
-    tune = start(*words, "--trials", "2000", "--max-hours", "1", "--json")
-    wait_for(lambda: finished(database) >= 3)
-    ledger = Coordinator(load_study(connect(database), "tiny"))
+    joined = fork(folder, "worker", "-s", "tiny", "--wait", url=postgres_url)
+    hours = ("--trials", "2000", "--max-hours", "1", "--json")
+    tune = fork(folder, *words, *hours, url=postgres_url)
+    wait_for(lambda: finished(postgres_url) >= 3)
+    ledger = Coordinator(load_study(connect(postgres_url), "tiny"))
     assert 3500 < (ledger.seconds_left() or 0) < 3600
     ledger.set_time_limit(0)
     out, err = tune.communicate(timeout=60)
@@ -580,9 +599,9 @@ def test_hours_end_the_whole_fleet_and_another_run_goes_on(
     assert told["trials"]["running"] <= 1, "of the worker that joined"
     _, err = joined.communicate(timeout=30)
     assert joined.returncode == 0, err
-    begun = len(trials(database))
+    begun = len(trials(postgres_url))
     assert done <= begun <= done + 3, "each worker had one trial under way"
-    again = searchae(*words, "--trials", str(begun), "--storage", database)
+    again = searchae(*words, "--trials", str(begun), "--storage", postgres_url)
     assert again.returncode == 0, again.stderr
     assert f"{begun} of {begun}" in again.stdout
-    assert len(trials(database)) == begun
+    assert len(trials(postgres_url)) == begun

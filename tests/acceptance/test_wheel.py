@@ -10,6 +10,10 @@ import sysconfig
 import venv
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.fleet
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -21,6 +21,8 @@ from tests.contract import test_launchers
 from tests.contract.test_launchers import SECRET, ends, wait_for
 from tests.ray_cluster import RayCluster, mentioning
 
+pytestmark = pytest.mark.fleet
+
 MakeJob = Callable[..., Job]
 
 

@@ -24,6 +24,8 @@ from tests.contract import test_launchers as contract
 from tests.contract.test_launchers import SECRET, ends, wait_for
 from tests.slurm_cluster import SlurmCluster
 
+pytestmark = pytest.mark.fleet
+
 TRIALS = 5
 
 LIVES_TWICE = """
@@ -236,7 +238,12 @@ def test_jobs_outlive_an_absent_controller_and_one_started_meanwhile_is_submitte
 
 def ends_within(launcher: SlurmLauncher, count: int, timeout_s: float) -> list[Exit]:
     found: list[Exit] = []
-    wait_for(lambda: found.extend(launcher.poll()) or len(found) >= count, timeout_s)
+
+    def enough() -> bool:
+        found.extend(launcher.poll())
+        return len(found) >= count
+
+    wait_for(enough, timeout_s)
     return found
 
 

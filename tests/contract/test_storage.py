@@ -43,7 +43,8 @@ class TestResilientStorageOnOptunasOwn(StorageTestCase):
 def test_another_program_may_mark_the_new_tables_in_the_same_moment(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stamp, refused = MigrationContext.stamp, []
+    stamp = MigrationContext.stamp
+    refused: list[tuple[Any, ...]] = []
 
     def late(*words: Any) -> None:
         if not refused:

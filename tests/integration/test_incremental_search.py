@@ -66,7 +66,9 @@ def told_by_optuna(pruner: SuccessiveHalvingPruner, plain: RDBStorage, trial: Fr
     return pruner.prune(study, trial)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("many", [100, 0])
+@pytest.mark.parametrize(
+    ("database", "many"), [("sqlite", 100), ("postgresql", 0)], indirect=["database"]
+)
 def test_whatever_the_others_do_meanwhile(
     lean: ResilientStorage,
     plain: RDBStorage,

@@ -20,6 +20,8 @@ from searchae.study.coordination import Coordinator
 from searchae.study.stored import StoredStudy, open_study
 from tests.postgres_server import PostgresServer
 
+pytestmark = pytest.mark.fleet
+
 GRACE_S = 3.0
 
 

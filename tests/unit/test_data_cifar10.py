@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_server import NOWHERE, Server, md5, names, put, serve
 from torchvision.datasets import CIFAR10
 
 from searchae.config.schema import DataSpec
 from searchae.data import torchvision_sets
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
+from tests.unit.data_server import NOWHERE, Server, md5, names, put, serve
 
 __all__ = ["serve"]
 

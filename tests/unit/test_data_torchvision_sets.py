@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from data_server import NOWHERE, Server, md5, names, put, serve
 from torchvision.datasets import MNIST, SVHN
 
 from searchae.config.schema import DataSpec
 from searchae.data import mnist, torchvision_sets
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
+from tests.unit.data_server import NOWHERE, Server, md5, names, put, serve
 
 DIGITS = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 12), np.uint8)
 

@@ -10,12 +10,12 @@ import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from study_documents import documents
 
 from searchae.config import space
 from searchae.config.loader import spec_from_document
 from searchae.config.study_spec import StudySpec
 from searchae.search import factory
+from tests.unit.study_documents import documents
 
 
 class RecordingTrial:

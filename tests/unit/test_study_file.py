@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from study_documents import documents
 
 from searchae.config.loader import load_study_file, spec_from_document
 from searchae.config.study_spec import NOT_IDENTITY, StudySpec
 from searchae.errors import SpecError
+from tests.unit.study_documents import documents
 
 
 def read(**sections: Any) -> StudySpec:

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from tiny_training import TRAIN, VALIDATION, params, smooth_images, trainer
 from torch import Tensor
 
 from searchae.errors import (
@@ -17,6 +16,7 @@ from searchae.errors import (
     OutOfMemoryError,
     SearchaeError,
 )
+from tests.unit.tiny_training import TRAIN, VALIDATION, params, smooth_images, trainer
 
 
 @pytest.mark.parametrize(("images", "batch_size"), [(1, 16), (90, 1)])

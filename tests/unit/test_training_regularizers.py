@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_training import VALIDATION, params, trainer
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from searchae.errors import DivergedError
 from searchae.training.trainer import Trainer
+from tests.unit.tiny_training import VALIDATION, params, trainer
 
 
 @settings(max_examples=15, deadline=None)

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny_training import TRAIN, VALIDATION, params, smooth_images, trainer
 from torch import Tensor
 
 from searchae.errors import SearchaeError
@@ -20,6 +19,7 @@ from searchae.training.checkpoint import CheckpointError
 from searchae.training.epoch import EpochResult
 from searchae.training.metrics import evaluate
 from searchae.training.trainer import Interrupted, Trainer
+from tests.unit.tiny_training import TRAIN, VALIDATION, params, smooth_images, trainer
 
 
 def untimed(results: list[EpochResult]) -> list[EpochResult]:
