@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,34 @@ def test_imports_point_one_way() -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout
+
+
+def test_the_tree_can_be_seen_at_a_glance() -> None:
+    modules = {p.stem for p in PACKAGE.glob("*.py")}
+    packages = {p.parent.name for p in PACKAGE.glob("*/__init__.py")}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    (layers,) = (c["layers"] for c in contracts["contracts"] if c["type"] == "layers")
+    assert len(modules) <= 6
+    assert 10 < len(packages) <= 16
+    assert 5 < len(layers) <= 14
+    protected = {
+        c["allowed_importers"][0] for c in contracts["contracts"] if c["type"] == "protected"
+    }
+    assert protected == {f"searchae.{package}" for package in packages}
+
+
+def test_optuna_s_private_names_stand_in_two_files() -> None:
+    """Attributes are ruff's to find (SLF001); this is about what is imported."""
+    private = re.compile(
+        r"^\s*(?:from optuna[\w.]*\._\w|from optuna[\w.]* import .*\b_\w|import optuna[\w.]*\._)"
+    )
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in PACKAGE.rglob("*.py")
+        for line in path.read_text().splitlines()
+        if private.match(line)
+    }
+    assert found == {"storage/batched.py", "search/incremental.py"}
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:
