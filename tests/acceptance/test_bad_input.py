@@ -281,7 +281,7 @@ def test_a_server_that_is_not_there(command: tuple[str, ...], refused: Refused) 
     started = time.monotonic()
     told = refused(*command, "--storage", f"postgresql://me:{SECRET}@127.0.0.1:1/x")
     says(told, "me:***@127.0.0.1:1/x", "refused")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30, "one that is away is waited for a minute"
 
 
 @pytest.mark.parametrize("command", [TINY, WORKER, STATUS])

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -65,8 +64,6 @@ def secrets(folder: Path) -> list[Path]:
 
 
 class TestSlurmLauncher(contract.ProcessContract):
-    slack_s: ClassVar[float] = 5.0  # Slurm clears up a killed job
-
     @pytest.fixture
     def launcher(self, launcher: SlurmLauncher) -> SlurmLauncher:
         return launcher
