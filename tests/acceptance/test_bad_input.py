@@ -39,6 +39,7 @@ def refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
+    forked_workers: None,
 ) -> Iterator[Refused]:
     """Runs a command that must be refused; returns what it said on stderr."""
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}

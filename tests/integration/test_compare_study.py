@@ -134,7 +134,7 @@ def test_the_best_of_each_side_stand_for_it(
     for verdict in judged[1]:
         for side in verdict.sides:
             mine = [t for t in trials if t.params[verdict.parameter] == side.name]
-            best = sorted(mine, key=lambda t: (-t.value, t.number))[:2]
+            best = sorted(mine, key=lambda t: (-t.values[0], t.number))[:2]
             assert side.trials == tuple(t.number for t in best)
             assert side.finished == len(mine)
 

@@ -74,7 +74,7 @@ def test_with_gpus_each_worker_sees_its_own() -> None:
 
 
 def test_of_workers_that_share_a_gpu_the_first_stays_when_memory_is_short() -> None:
-    def told(fleet: Fleet, **environment: str) -> list[str | None]:
+    def told(fleet: Fleet, **environment: Any) -> list[str | None]:
         return [j.environment.get("SEARCHAE_SHARES") for j in started(fleet, **environment)]
 
     two = {"CUDA_VISIBLE_DEVICES": "0,1"}
