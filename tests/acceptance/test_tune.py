@@ -127,11 +127,10 @@ def slow_folder(folder: Path) -> Path:
 
 
 def test_a_search_runs_its_budget_and_says_what_it_found(
-    searchae: RunCommand, new_process: RunCommand, database: str
+    searchae: RunCommand, database: str
 ) -> None:
     url = database
-    run = new_process if url.startswith("sqlite") else searchae
-    done = run("tune", "--study", "tiny", "--workers", "2", "--json", SEARCHAE_STORAGE=url)
+    done = searchae("tune", "--study", "tiny", "--workers", "2", "--json", SEARCHAE_STORAGE=url)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["study"] == "tiny"
@@ -298,11 +297,17 @@ def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
 
 def test_a_search_that_cannot_start_leaves_no_worker(slow_folder: Path, url: str) -> None:
     (slow_folder / "data" / "tiny.npz").write_bytes(b"no images")
-    running = start(slow_folder, "tune", "--study", "tiny", "--workers", "2", url=url)
-    wait_for(lambda: worker_pids(running) or running.poll() is not None)
+    running = fork(slow_folder, "tune", "--study", "tiny", "--workers", "2", url=url)
+    workers: list[int] = []
+
+    def started() -> bool:
+        workers.extend(forked_worker_pids(running))
+        return bool(workers) or running.poll() is not None
+
+    wait_for(started)
     told = running.communicate(timeout=60)[1]
     assert running.returncode == 2, told
-    assert worker_pids(running) == []
+    assert not any(Path(f"/proc/{pid}/exe").exists() for pid in workers)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -564,7 +569,8 @@ def test_data_shows_the_splits(command_line: RunCommand) -> None:
 def test_no_secret_shows_in_a_worker_s_arguments(slow_folder: Path, postgres_url: str) -> None:
     secret = postgres_url.replace("postgres@", "postgres:hunter%7B2@")
     assert secret != postgres_url
-    running = start(slow_folder, "tune", "--study", "tiny", "--workers", "1", url=secret)
+    words = ("tune", "--study", "tiny", "--workers", "1", "--trials", "2")
+    running = start(slow_folder, *words, url=secret)
     wait_for(lambda: worker_pids(running) or running.poll() is not None)
     assert running.poll() is None, running.communicate()[1]
     arguments = Path(f"/proc/{worker_pids(running)[0]}/cmdline").read_text()

@@ -42,7 +42,7 @@ ONE_IS_WORSE = {
     "train.l1_target": {"choices": ["latent", "weights"]},
     "train.optimizer": {"choices": ["adam", "sgd"]},
     "train.epochs": 6,
-    "train.batch_size": 4,
+    "train.batch_size": 8,
     "train.learning_rate": 1e-2,
     "train.momentum": 0.0,
 }
