@@ -116,7 +116,7 @@ class Meter:
     def listen(self, engine: sa.Engine) -> None:
         """Counts an engine's statements and round trips."""
 
-        def executed(connection: sa.Connection, *_: object) -> None:
+        def executed(_connection: sa.Connection, *_: object) -> None:
             self.counted["statements"] += 1
             self.counted["round trips"] += 1
 
@@ -172,7 +172,7 @@ def searchae_worker(url: str, folder: Path, options: argparse.Namespace) -> Mete
     return meter
 
 
-def optuna_worker(url: str, folder: Path, options: argparse.Namespace) -> Meter:
+def optuna_worker(url: str, _folder: Path, options: argparse.Namespace) -> Meter:
     """Optuna's own loop on its own storage."""
     meter = Meter()
     storage = RDBStorage(url)
@@ -371,7 +371,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--pruner", default="hyperband")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.set_defaults(entered=lambda meter: None)
+    parser.set_defaults(entered=lambda _meter: None)
     return parser
 
 

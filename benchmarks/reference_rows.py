@@ -184,7 +184,7 @@ def mnist_as_csv(data_dir: Path, say: Callable[[str], None]) -> None:
     from searchae.data.mnist import load
 
     say("writing MNIST as CSV")
-    images = load(DataSpec(name="mnist"), data_dir, 0, lambda text: None)
+    images = load(DataSpec(name="mnist"), data_dir, 0, lambda _text: None)
     assert images.test is not None
     header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
     for split, path in files.items():

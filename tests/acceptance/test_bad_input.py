@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from searchae.cli import app
 from searchae.storage.connection import connect
-from tests.conftest import smooth_images
+from tests.conftest import fork_workers, smooth_images
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -39,12 +39,12 @@ def refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
-    forked_workers: None,
 ) -> Iterator[Refused]:
     """Runs a command that must be refused; returns what it said on stderr."""
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     level = logging.getLogger("searchae").level
     monkeypatch.chdir(folder)
+    fork_workers(monkeypatch)
     for name in [n for n in os.environ if n.startswith("SEARCHAE_")]:
         monkeypatch.delenv(name)
 

@@ -22,7 +22,7 @@ from tests.contract import test_launchers as contract
 from tests.contract.test_launchers import SECRET, ends, wait_for
 from tests.slurm_cluster import SlurmCluster
 
-pytestmark = pytest.mark.fleet
+pytestmark = [pytest.mark.fleet, pytest.mark.usefixtures("cluster")]
 
 TRIALS = 5
 
@@ -45,7 +45,7 @@ def cluster() -> Iterator[SlurmCluster]:
 
 
 @pytest.fixture
-def launcher(cluster: SlurmCluster, tmp_path: Path) -> Iterator[SlurmLauncher]:
+def launcher(tmp_path: Path) -> Iterator[SlurmLauncher]:
     launcher = SlurmLauncher(tmp_path / "my slurm", {}, poll_s=0.2)
     yield launcher
     launcher.stop(wait_s=0)
@@ -180,9 +180,8 @@ class TestSlurmLauncher(contract.ProcessContract):
         assert not secrets(tmp_path)
 
     def test_defaults_in_the_environment_change_nothing(
-        self, cluster: SlurmCluster, exiting: Callable[..., Job], tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+        self, exiting: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for name, value in {
             "SBATCH_ARRAY_INX": "5-9",
             "SBATCH_PARTITION": "nosuch",
@@ -196,7 +195,7 @@ class TestSlurmLauncher(contract.ProcessContract):
         assert [e.code for e in ends(launcher)] == [3]
 
     def test_sbatch_s_refusal_is_told_in_its_words(
-        self, cluster: SlurmCluster, exiting: Callable[..., Job], tmp_path: Path
+        self, exiting: Callable[..., Job], tmp_path: Path
     ) -> None:
         launcher = SlurmLauncher(tmp_path, {"partition": "nosuch"})
         with pytest.raises(UserError, match=r"(?i)--launcher slurm: .*invalid partition"):
