@@ -70,7 +70,7 @@ class Ours:
         self._study.pruner = factory.make_pruner(spec, self._study)
         self._trials: list[Trial] = []
 
-    def ask(self, worker: int) -> Params:  # workers share what is known
+    def ask(self, _worker: int) -> Params:  # workers share what is known
         """The next trial's configuration."""
         number = len(self._trials)
         self._study.sampler = factory.make_sampler(self._spec, number=number)
@@ -89,7 +89,7 @@ class Ours:
         self._trials[number].report(psnr_db, epoch)
         return epoch < self._spec.epochs and self._trials[number].should_prune()
 
-    def end(self, number: int, epoch: int, psnr_db: float, *, pruned: bool) -> None:
+    def end(self, number: int, _epoch: int, psnr_db: float, *, pruned: bool) -> None:
         """Tells how a trial ended."""
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
         self._study.tell(self._trials[number], None if pruned else psnr_db, state=state)
@@ -129,7 +129,7 @@ class RayTune:
         self._continue = TrialScheduler.CONTINUE
         self._trials: list[SimpleNamespace] = []
 
-    def ask(self, worker: int) -> Params:  # one searcher for all
+    def ask(self, _worker: int) -> Params:  # one searcher for all
         """The next trial's configuration."""
         trial = SimpleNamespace(trial_id=str(len(self._trials)))
         self._trials.append(trial)
@@ -146,6 +146,7 @@ class RayTune:
 
     def end(self, number: int, epoch: int, psnr_db: float, *, pruned: bool) -> None:
         """Tells how a trial ended."""
+        del pruned  # the scheduler has decided it
         trial, result = self._trials[number], {"training_iteration": epoch, "psnr_db": psnr_db}
         self._scheduler.on_trial_complete(None, trial, result)
         self._searcher.on_trial_complete(trial.trial_id, result)

@@ -175,7 +175,7 @@ def searchae_worker(url: str, folder: Path, options: argparse.Namespace) -> Mete
     return meter
 
 
-def optuna_worker(url: str, folder: Path, options: argparse.Namespace) -> Meter:
+def optuna_worker(url: str, _folder: Path, options: argparse.Namespace) -> Meter:
     """Optuna's own loop on its own storage."""
     meter = Meter()
     storage = RDBStorage(url)
@@ -374,7 +374,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--sampler", default="tpe")
     parser.add_argument("--pruner", default="hyperband")
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.set_defaults(entered=lambda meter: None)
+    parser.set_defaults(entered=lambda _meter: None)
     return parser
 
 

@@ -181,10 +181,10 @@ def mnist_as_csv(data_dir: Path, say: Callable[[str], None]) -> None:
     files = {"train": data_dir / "mnist_train.csv", "test": data_dir / "mnist_test.csv"}
     if all(path.exists() for path in files.values()):
         return
-    from searchae.data.mnist import load
+    from searchae.data.mnist import load_mnist
 
     say("writing MNIST as CSV")
-    images = load(DataSpec(name="mnist"), data_dir, 0, lambda text: None)
+    images = load_mnist(DataSpec(name="mnist"), data_dir, 0, lambda _text: None)
     assert images.test is not None
     header = ",".join(["label", *(f"pixel{i}" for i in range(784))])
     for split, path in files.items():

@@ -159,9 +159,8 @@ def new_process(folder: Path) -> RunCommand:
     return run
 
 
-@pytest.fixture
-def forked_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that this process starts are forked (see ``fork_server``)."""
+def fork_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the workers that this process starts forked (see ``fork_server``)."""
     from searchae.launch import local
 
     monkeypatch.setattr(local, "subprocess", forking_subprocess(fork_server))
@@ -172,12 +171,12 @@ def command_line(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    forked_workers: None,
 ) -> Iterator[RunCommand]:
     """Runs the command line in this process, in the user's folder."""
     from searchae.cli import app
 
     monkeypatch.chdir(folder)
+    fork_workers(monkeypatch)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*words: str, **environment: Any) -> CompletedCommand:

@@ -39,6 +39,7 @@ class FakeLauncher:
         return len(self._running)
 
     def stop(self, *, wait_s: float) -> None:
+        assert wait_s >= 0
         for name in list(self._running):
             self.end(name, 130)
 

@@ -23,7 +23,7 @@ import sqlalchemy as sa
 
 from searchae.cli import app
 from searchae.storage.connection import connect
-from tests.conftest import smooth_images
+from tests.conftest import fork_workers, smooth_images
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -44,6 +44,7 @@ def refused(
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
     level = logging.getLogger("searchae").level
     monkeypatch.chdir(folder)
+    fork_workers(monkeypatch)
     for name in [n for n in os.environ if n.startswith("SEARCHAE_")]:
         monkeypatch.delenv(name)
 
@@ -303,7 +304,7 @@ def test_a_server_that_is_not_there(command: tuple[str, ...], refused: Refused) 
     started = time.monotonic()
     told = refused(*command, "--storage", f"postgresql://me:{SECRET}@127.0.0.1:1/x")
     says(told, "me:***@127.0.0.1:1/x", "refused")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 30, "one that is away is waited for a minute"
 
 
 @pytest.mark.parametrize("command", [TINY, WORKER, STATUS])

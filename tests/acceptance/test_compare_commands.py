@@ -61,7 +61,8 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     assert found["seeds"] == [1, 2]
 
 
-def test_a_winner_over_seeds_is_named_and_trained(home: Path, command_line: Run) -> None:
+@pytest.mark.usefixtures("home")
+def test_a_winner_over_seeds_is_named_and_trained(command_line: Run) -> None:
     nothing = command_line("train", "-s", "tiny", "--trial", "winner", "--out", "w")
     assert nothing.returncode == 2
     assert "has none yet; `searchae compare --study tiny --top 10` finds it" in nothing.stderr
@@ -78,6 +79,7 @@ def test_a_winner_over_seeds_is_named_and_trained(home: Path, command_line: Run)
     assert json.loads(trained.stdout)["trial"] == found["winner"]
 
 
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -88,9 +90,7 @@ def test_a_winner_over_seeds_is_named_and_trained(home: Path, command_line: Run)
         (["--best", "0"], "--best"),
     ],
 )
-def test_a_mistake_is_explained_in_a_line(
-    home: Path, command_line: Run, words: list[str], said: str
-) -> None:
+def test_a_mistake_is_explained_in_a_line(command_line: Run, words: list[str], said: str) -> None:
     told = command_line("compare", "-s", "tiny", *words)
     assert told.returncode == 2
     assert said in told.stderr

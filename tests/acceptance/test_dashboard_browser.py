@@ -70,6 +70,7 @@ def told(folder: Path, url: str) -> Made:
 
 @pytest.fixture(scope="module")
 def server(folder: Path, url: str, made: Made) -> Iterator[Server]:
+    assert made.study_id, "the study is there before the server"
     with running(url, folder, "--read-only") as server:
         yield server
 

@@ -23,7 +23,7 @@ from searchae.storage.connection import connect
 from searchae.storage.url import parse_url
 from searchae.study.coordination import Coordinator
 from searchae.study.stored import load_study
-from tests.conftest import RunCommand, make_folder, smooth_images
+from tests.conftest import RunCommand, fork_workers, make_folder, smooth_images
 from tests.fork_server import ForkedProcess, run_command, start_command
 from tests.seen import finished, states, trials
 
@@ -128,11 +128,10 @@ def slow_folder(folder: Path) -> Path:
 
 
 def test_a_search_runs_its_budget_and_says_what_it_found(
-    searchae: RunCommand, new_process: RunCommand, database: str
+    searchae: RunCommand, database: str
 ) -> None:
     url = database
-    run = new_process if url.startswith("sqlite") else searchae
-    done = run("tune", "--study", "tiny", "--workers", "2", "--json", SEARCHAE_STORAGE=url)
+    done = searchae("tune", "--study", "tiny", "--workers", "2", "--json", SEARCHAE_STORAGE=url)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["study"] == "tiny"
@@ -152,8 +151,9 @@ def test_a_search_runs_its_budget_and_says_what_it_found(
     assert "created" in done.stderr
 
 
+@pytest.mark.usefixtures("told")
 def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
-    searchae: RunCommand, command_line: RunCommand, told: dict[str, Any], folder: Path, url: str
+    searchae: RunCommand, command_line: RunCommand, folder: Path, url: str
 ) -> None:
     words = ("tune", "--study", "tiny", "--workers", "1", "--json")
     again = command_line(*words)
@@ -265,11 +265,7 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
-    kind: str,
-    folder: Path,
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-    forked_workers: None,
+    kind: str, folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from searchae.launch.base import Job
     from searchae.launch.local import LocalLauncher
@@ -286,6 +282,7 @@ def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
             return super()._spawn(job, *rest, **more)
 
     monkeypatch.chdir(folder)
+    fork_workers(monkeypatch)
     sqlite = "sqlite:///elsewhere.db"
     storage = parse_url(sqlite if kind == "sqlite" else request.getfixturevalue("postgres_url"))
     asked, launcher = Request(study="tiny", storage=storage, trials=2, workers=2), Counting()
@@ -300,11 +297,17 @@ def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
 
 def test_a_search_that_cannot_start_leaves_no_worker(slow_folder: Path, url: str) -> None:
     (slow_folder / "data" / "tiny.npz").write_bytes(b"no images")
-    running = start(slow_folder, "tune", "--study", "tiny", "--workers", "2", url=url)
-    wait_for(lambda: worker_pids(running) or running.poll() is not None)
+    running = fork(slow_folder, "tune", "--study", "tiny", "--workers", "2", url=url)
+    workers: list[int] = []
+
+    def started() -> bool:
+        workers.extend(forked_worker_pids(running))
+        return bool(workers) or running.poll() is not None
+
+    wait_for(started)
     told = running.communicate(timeout=60)[1]
     assert running.returncode == 2, told
-    assert worker_pids(running) == []
+    assert not any(Path(f"/proc/{pid}/exe").exists() for pid in workers)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -348,8 +351,9 @@ def test_no_worker_is_left_when_tune_is_killed(slow_folder: Path, url: str) -> N
     wait_for(lambda: not worker_pids(running), seconds=30)
 
 
+@pytest.mark.usefixtures("told")
 def test_a_worker_joins_with_the_storage_alone(
-    searchae: RunCommand, folder: Path, told: dict[str, Any], url: str
+    searchae: RunCommand, folder: Path, url: str
 ) -> None:
     (folder / "studies" / "tiny.toml").unlink()
     Coordinator(load_study(connect(url), "tiny")).set_budget(8)
@@ -369,9 +373,8 @@ def test_the_best_of_an_unfinished_search_is_said_to_be_that(
     assert "the best of 6 of 8 trials: the search is not finished" in done.stderr
 
 
-def test_a_worker_with_other_data_is_refused(
-    command_line: RunCommand, folder: Path, told: dict[str, Any]
-) -> None:
+@pytest.mark.usefixtures("told")
+def test_a_worker_with_other_data_is_refused(command_line: RunCommand, folder: Path) -> None:
     images = smooth_images(128, seed=9)
     elsewhere = folder / "another-machine"
     elsewhere.mkdir()
@@ -400,8 +403,9 @@ def test_status_best_and_studies_tell_what_tune_told(
     assert "6 of 6" in command_line("status", "-s", "tiny", "--watch").stdout
 
 
+@pytest.mark.usefixtures("told")
 def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
-    searchae: RunCommand, command_line: RunCommand, folder: Path, told: dict[str, Any], url: str
+    searchae: RunCommand, command_line: RunCommand, folder: Path, url: str
 ) -> None:
     path = folder / "studies" / "tiny.toml"
     path.write_text(path.read_text().replace('["relu", "tanh"]', '["relu", "tanh", "elu"]'))
@@ -455,7 +459,8 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(
     assert document["parameters"][0] == document["parameters"][1] > 0
 
 
-def test_a_dry_run_counts_what_is_done(command_line: RunCommand, told: dict[str, Any]) -> None:
+@pytest.mark.usefixtures("told")
+def test_a_dry_run_counts_what_is_done(command_line: RunCommand) -> None:
     words = ("tune", "--study", "tiny", "--trials", "9", "--dry-run")
     assert "done       6 trials already, 3 to run\n" in command_line(*words).stdout
     document = json.loads(command_line(*words, "--json").stdout)
@@ -566,7 +571,8 @@ def test_data_shows_the_splits(command_line: RunCommand) -> None:
 def test_no_secret_shows_in_a_worker_s_arguments(slow_folder: Path, postgres_url: str) -> None:
     secret = postgres_url.replace("postgres@", "postgres:hunter%7B2@")
     assert secret != postgres_url
-    running = start(slow_folder, "tune", "--study", "tiny", "--workers", "1", url=secret)
+    words = ("tune", "--study", "tiny", "--workers", "1", "--trials", "2")
+    running = start(slow_folder, *words, url=secret)
     wait_for(lambda: worker_pids(running) or running.poll() is not None)
     assert running.poll() is None, running.communicate()[1]
     arguments = Path(f"/proc/{worker_pids(running)[0]}/cmdline").read_text()

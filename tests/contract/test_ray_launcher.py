@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -42,8 +41,6 @@ def started(job: Job) -> str:
 
 
 class TestRayLauncher(test_launchers.ProcessContract):
-    slack_s: ClassVar[float] = 4.0  # it also leaves the cluster
-
     @pytest.fixture
     def launcher(self, cluster: RayCluster) -> Iterator[RayLauncher]:
         launcher = RayLauncher(cluster.address, late_s=0.5)

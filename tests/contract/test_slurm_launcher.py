@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import ClassVar
 
 import pytest
 
@@ -24,7 +23,7 @@ from tests.contract import test_launchers as contract
 from tests.contract.test_launchers import SECRET, ends, wait_for
 from tests.slurm_cluster import SlurmCluster
 
-pytestmark = pytest.mark.fleet
+pytestmark = [pytest.mark.fleet, pytest.mark.usefixtures("cluster")]
 
 TRIALS = 5
 
@@ -47,7 +46,7 @@ def cluster() -> Iterator[SlurmCluster]:
 
 
 @pytest.fixture
-def launcher(cluster: SlurmCluster, tmp_path: Path) -> Iterator[SlurmLauncher]:
+def launcher(tmp_path: Path) -> Iterator[SlurmLauncher]:
     launcher = SlurmLauncher(tmp_path / "my slurm", {}, poll_s=0.2)
     yield launcher
     launcher.stop(wait_s=0)
@@ -66,8 +65,6 @@ def secrets(folder: Path) -> list[Path]:
 
 
 class TestSlurmLauncher(contract.ProcessContract):
-    slack_s: ClassVar[float] = 5.0  # Slurm clears up a killed job
-
     @pytest.fixture
     def launcher(self, launcher: SlurmLauncher) -> SlurmLauncher:
         return launcher
@@ -184,9 +181,8 @@ class TestSlurmLauncher(contract.ProcessContract):
         assert not secrets(tmp_path)
 
     def test_defaults_in_the_environment_change_nothing(
-        self, cluster: SlurmCluster, exiting: Callable[..., Job], tmp_path: Path,
-        monkeypatch: pytest.MonkeyPatch,
-    ) -> None:  # fmt: skip
+        self, exiting: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         for name, value in {
             "SBATCH_ARRAY_INX": "5-9",
             "SBATCH_PARTITION": "nosuch",
@@ -200,7 +196,7 @@ class TestSlurmLauncher(contract.ProcessContract):
         assert [e.code for e in ends(launcher)] == [3]
 
     def test_sbatch_s_refusal_is_told_in_its_words(
-        self, cluster: SlurmCluster, exiting: Callable[..., Job], tmp_path: Path
+        self, exiting: Callable[..., Job], tmp_path: Path
     ) -> None:
         launcher = SlurmLauncher(tmp_path, {"partition": "nosuch"})
         with pytest.raises(UserError, match=r"(?i)--launcher slurm: .*invalid partition"):

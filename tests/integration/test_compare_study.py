@@ -43,7 +43,7 @@ ONE_IS_WORSE = {
     "train.l1_target": {"choices": ["latent", "weights"]},
     "train.optimizer": {"choices": ["adam", "sgd"]},
     "train.epochs": 6,
-    "train.batch_size": 4,
+    "train.batch_size": 8,
     "train.learning_rate": 1e-2,
     "train.momentum": 0.0,
 }
@@ -135,7 +135,7 @@ def test_the_best_of_each_side_stand_for_it(
     for verdict in judged[1]:
         for side in verdict.sides:
             mine = [t for t in trials if t.params[verdict.parameter] == side.name]
-            best = sorted(mine, key=lambda t: (-t.value, t.number))[:2]
+            best = sorted(mine, key=lambda t: (-t.values[0], t.number))[:2]
             assert side.trials == tuple(t.number for t in best)
             assert side.finished == len(mine)
 

@@ -275,7 +275,7 @@ def test_workers_are_listed_while_they_live(storage: ResilientStorage) -> None:
 def test_a_lock_session_that_was_cut_off_takes_no_trial_too_many(postgres_url: str) -> None:
     storage = connect(postgres_url)
     stored = make(storage, budget=1)
-    cuts = []
+    cuts: list[Any] = []
 
     def cut() -> None:
         if not cuts:
@@ -370,7 +370,9 @@ def test_after_the_time_limit_nobody_claims_and_without_one_they_do_again(
     coordinator = worker(stored, "one")
     assert coordinator.seconds_left() is None
     coordinator.set_time_limit(3600)
-    assert 3590 < coordinator.seconds_left() <= 3600
+    left_s = coordinator.seconds_left()
+    assert left_s is not None
+    assert 3590 < left_s <= 3600
     assert isinstance(coordinator.claim(), int)
     coordinator.set_time_limit(-1)
     assert worker(stored, "two").claim() is NoTrial.TIME_UP
@@ -381,6 +383,8 @@ def test_after_the_time_limit_nobody_claims_and_without_one_they_do_again(
 def test_a_spent_budget_is_done_also_after_the_time_limit(storage: ResilientStorage) -> None:
     stored = make(storage, budget=1)
     coordinator = worker(stored, "one")
-    finish(stored, coordinator.claim())
+    trial_id = coordinator.claim()
+    assert isinstance(trial_id, int)
+    finish(stored, trial_id)
     coordinator.set_time_limit(-1)
     assert coordinator.claim() is NoTrial.DONE

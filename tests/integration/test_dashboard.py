@@ -41,7 +41,7 @@ class Place:
         tables = sa.MetaData()
         tables.reflect(engine)
         with engine.connect() as connection:
-            return {t.name: connection.execute(t.select()).all() for t in tables.sorted_tables}
+            return {t.name: [*connection.execute(t.select())] for t in tables.sorted_tables}
 
 
 @pytest.fixture(scope="module")
@@ -211,8 +211,8 @@ def test_every_answer_is_guarded(local: Server) -> None:
         headers = local.ask("GET", path, Accept_Encoding="identity").headers
         names = ("X-Content-Type-Options", "Referrer-Policy", "X-Frame-Options")
         assert [headers.get_all(n) for n in names[:2]] == [["nosniff"], ["no-referrer"]], path
-        assert len(headers.get_all(names[2])) == 1
-        (policy,) = headers.get_all("Content-Security-Policy")
+        assert len(headers.get_all(names[2]) or ()) == 1
+        (policy,) = headers.get_all("Content-Security-Policy") or [""]
         assert "frame-ancestors" in policy
         assert ("sandbox" in policy) == (not path.startswith("/dashboard")), path
 

@@ -104,8 +104,8 @@ def test_whatever_the_others_do_meanwhile(
                 if draw.random() < 0.5:
                     plain.set_trial_state_values(trial_id, TrialState.RUNNING)
             else:
-                value = None if to == "FAIL" else [float(draw.randrange(6))]
-                plain.set_trial_state_values(trial_id, TrialState[to], value)
+                result = None if to == "FAIL" else [float(draw.randrange(6))]
+                plain.set_trial_state_values(trial_id, TrialState[to], result)
                 going.remove(trial_id)
         states |= {t.state for t in plain.get_all_trials(theirs._study_id)}
         trial_id = plain.create_new_trial(theirs._study_id)

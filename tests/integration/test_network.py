@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,12 +58,15 @@ class Network:
         """Plugs a host's cable in, or pulls it out."""
         ip("link", "set", self._outer(name), "up" if into else "down")
 
-    def run(self, name: str, argv: list[str], **how: object) -> subprocess.Popen[str]:
+    def run(self, name: str, argv: list[str], **how: Any) -> subprocess.Popen[str]:
         """A process on a host, which sees that host's network, name and processes only."""
         enter = ["ip", "netns", "exec", self._space(name)]
         alone = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--uts"]
         called = ["sh", "-c", 'hostname "$0" && exec "$@"', name]
-        return subprocess.Popen([*enter, *alone, *called, *argv], text=True, **how)
+        process: subprocess.Popen[str] = subprocess.Popen(
+            [*enter, *alone, *called, *argv], text=True, **how
+        )
+        return process
 
     def close(self) -> None:
         """Takes everything down."""

@@ -70,7 +70,7 @@ def train(job: TrialJob, *, dies: bool) -> float:
             os.kill(os.getpid(), signal.SIGKILL)
         if epoch < EPOCHS and trial.should_prune():
             raise PrunedError
-    return psnr_db
+    return float(psnr_db)
 
 
 def work(url: str, folder: Path, *, dies: bool) -> None:

@@ -86,7 +86,7 @@ def test_a_longer_training_passes_through_the_search_s_numbers(
     assert told["search"]["epoch"] == 3
     assert told["search"]["to_the_bit"]
     assert told["search"]["recorded_db"] == max(
-        t.value for t in stored.study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"
+        t.values[0] for t in stored.study.get_trials(deepcopy=False) if t.state.name == "COMPLETE"
     )
 
 

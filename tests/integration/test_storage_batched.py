@@ -270,17 +270,17 @@ def statements_by_trial(stored: StoredStudy, folder: Path, trials: int) -> list[
     stop = threading.Event()
 
     def train(job: TrialJob, _hooks: TrialHooks) -> float:
-        trial = job.trial
+        trial, number = job.trial, job.checkpoints.number
         seen.append((0, len(made)))
         if len(seen) > trials + 1:
             stop.set()
             raise PrunedError
         for epoch in range(1, REPORTS + 1):
             seen[-1] = (epoch, seen[-1][1])
-            trial.report(epoch + trial.number, epoch)
+            trial.report(epoch + number, epoch)
             if epoch < REPORTS and trial.should_prune():
                 raise PrunedError
-        return float(REPORTS + trial.number)
+        return float(REPORTS + number)
 
     options = WorkerOptions(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
     with counted(stored.storage.engine) as made:

@@ -276,7 +276,7 @@ def test_trials_that_were_trained_otherwise_are_not_taken(
 
 @sqlite_only
 def test_a_parameter_that_does_not_act_is_not_imported(storage: ResilientStorage) -> None:
-    l1 = {
+    l1: dict[str, Any] = {
         "regularizer": {"choices": ["clip", "clip+l1"]},
         "l1_weight": {"low": 1e-6, "high": 1e-3, "log": True},
     }

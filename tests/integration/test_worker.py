@@ -65,7 +65,7 @@ def trials(stored: StoredStudy) -> list[FrozenTrial]:
 
 def failing_once(error: Exception) -> Callable[..., float]:
     """Returns a training that raises an error the first time it is called."""
-    met = []
+    met: list[Any] = []
 
     def train(job: TrialJob, hooks: TrialHooks) -> float:
         if not met:
@@ -168,7 +168,7 @@ class KilledError(BaseException):
 
 def killed_after(epochs: int) -> Callable[..., float]:
     """Returns a training that is killed once, after a number of epochs."""
-    killed = []
+    killed: list[Any] = []
 
     def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: EpochResult) -> None:
@@ -196,7 +196,7 @@ def test_a_trial_cut_off_after_an_epoch_goes_on_with_the_next_to_the_same_bit(
 
     def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: EpochResult) -> None:
-            first_epochs.append((job.trial.number, result.epoch))
+            first_epochs.append((job.checkpoints.number, result.epoch))
             hooks.on_epoch(result)
 
         return run_trial(job, replace(hooks, on_epoch=on_epoch))
@@ -236,15 +236,15 @@ def test_a_worker_whose_trial_was_taken_away_ends_it_quietly(
     study: Callable[..., StoredStudy], folder: Path
 ) -> None:
     stored = study(search__trials=2, train__epochs=2)
-    taken = []
+    taken: list[int] = []
 
     def train(job: TrialJob, hooks: TrialHooks) -> float:
         value = run_trial(job, hooks)
         if not taken:
-            taken.append(job.trial.number)
+            taken.append(job.checkpoints.number)
             with stored.storage.engine.begin() as connection:
                 connection.exec_driver_sql("UPDATE searchae_leases SET worker = 'another'")
-            (running,) = (t for t in trials(stored) if t.number == job.trial.number)
+            (running,) = (t for t in trials(stored) if t.number == job.checkpoints.number)
             stored.storage.set_trial_state_values(running._trial_id, TrialState.COMPLETE, [99.0])
         return value
 
@@ -261,7 +261,7 @@ def test_a_machine_that_keeps_failing_is_quarantined_and_its_trials_go_elsewhere
     stored, tried = study(), []
 
     def broken(job: TrialJob, _hooks: TrialHooks) -> float:
-        tried.append(job.trial.number)
+        tried.append(job.checkpoints.number)
         raise DeviceError("epoch 1: the device failed (CUDA error: unspecified launch failure)")
 
     with pytest.raises(DeviceError, match="unspecified launch failure"):
@@ -283,7 +283,7 @@ def test_failures_that_do_not_follow_one_another_are_forgiven(
     stored, calls = study(), []
 
     def flaky(job: TrialJob, hooks: TrialHooks) -> float:
-        calls.append(job.trial.number)
+        calls.append(job.checkpoints.number)
         if len(calls) % 3:
             raise OSError(28, "No space left on device")
         return run_trial(job, hooks)
@@ -300,7 +300,9 @@ def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
     coordinator = Coordinator(stored)
     coordinator.set_time_limit(2.0)
     counts = worker(stored, folder).run()
-    assert coordinator.seconds_left() < 0
+    left_s = coordinator.seconds_left()
+    assert left_s is not None
+    assert left_s < 0
     assert counts.put_back == 1
     (trial,) = trials(stored)
     assert trial.state.name == "WAITING"
@@ -323,7 +325,12 @@ def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
 
     stop = threading.Event()
     me = worker(stored, folder, train=go_on, stop=stop)
-    timer = threading.Timer(0, lambda: (again.wait(), stop.set()))
+
+    def stop_then() -> None:
+        again.wait()
+        stop.set()
+
+    timer = threading.Timer(0, stop_then)
     timer.start()
     me.run()
     assert seen == [max(trial.intermediate_values) + 1], "continues with the next epoch"

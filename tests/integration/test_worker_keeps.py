@@ -58,7 +58,7 @@ def test_a_trial_s_epochs_are_kept_with_it(study: Callable[..., StoredStudy], fo
 
     def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: Any) -> None:
-            seen.setdefault(job.trial.number, []).append(result)
+            seen.setdefault(job.checkpoints.number, []).append(result)
             hooks.on_epoch(result)
 
         return run_trial(job, replace(hooks, on_epoch=on_epoch))
@@ -73,13 +73,13 @@ def test_a_trial_s_epochs_are_kept_with_it(study: Callable[..., StoredStudy], fo
 
 
 def test_a_pruned_trial_s_epochs_are_kept_and_it_has_no_picture(
-    study: Callable[..., StoredStudy], folder: Path
+    study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored = study(search__trials=3)
 
     def train(job: TrialJob, hooks: TrialHooks) -> float:
-        if job.trial.number == 1:
-            job.trial.should_prune = lambda: True
+        if job.checkpoints.number == 1:
+            monkeypatch.setattr(job.trial, "should_prune", lambda: True)
         return run_trial(job, hooks)
 
     trials = work(stored, folder, train=train)
@@ -124,7 +124,7 @@ def test_pictures_are_of_the_best_only_and_of_the_net_that_was_measured(
             with torch.inference_mode():
                 clean = to_unit_float(validation)
                 out = trainer.model.decode(trainer.model.encode(clean))
-            drawn[job.trial.number] = psnr_per_image(out, clean).tolist()
+            drawn[job.checkpoints.number] = psnr_per_image(out, clean).tolist()
 
         return run_trial(job, replace(hooks, on_end=on_end))
 

@@ -54,7 +54,7 @@ def test_pauses_double_up_to_the_longest_and_are_jittered() -> None:
 def test_what_is_not_worth_another_try_is_raised_at_once() -> None:
     flaky = Flaky(1, ValueError("wrong password"))
     with pytest.raises(ValueError, match="wrong password"):
-        Backoff(sleep=pytest.fail).call(flaky, again=is_away)
+        Backoff(sleep=lambda _: pytest.fail("it waits")).call(flaky, again=is_away)
     assert flaky.calls == 1
 
 

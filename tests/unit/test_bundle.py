@@ -41,10 +41,10 @@ def test_it_gives_what_the_net_gives(model: Bundle) -> None:
         expected = net.encode(torch.from_numpy(images) / 255)
         pictures = net.decode(expected)
     z = model.encode(images)
-    assert (z.dtype, z.shape) == (np.float32, (20, 8))
+    assert (z.dtype, z.shape) == (np.dtype("float32"), (20, 8))
     np.testing.assert_allclose(z, expected.numpy(), atol=1e-6)
     decoded = model.decode(z)
-    assert (decoded.dtype, decoded.shape) == (np.float32, (20, 3, 16, 16))
+    assert (decoded.dtype, decoded.shape) == (np.dtype("float32"), (20, 3, 16, 16))
     np.testing.assert_allclose(decoded, pictures.numpy(), atol=1e-6)
     np.testing.assert_array_equal(model.reconstruct(images), decoded)
     assert (model.latent_size, model.image_shape) == (8, (3, 16, 16))
@@ -309,5 +309,6 @@ def test_the_plane_holds_the_two_largest_variances() -> None:
 
 def test_a_single_latent_or_none_that_varies_still_has_a_plane() -> None:
     plane, share = principal_plane(np.arange(5.0)[:, None])
-    assert (plane.shape, share) == ((5, 2), pytest.approx(1))
+    assert plane.shape == (5, 2)
+    assert share == pytest.approx(1)
     assert principal_plane(np.ones((5, 3)))[1] == 1

@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from searchae.cli.app import app
 
-group = typer.main.get_command(app)
-assert isinstance(group, TyperGroup)
+_command = typer.main.get_command(app)
+assert isinstance(_command, TyperGroup)
+group: TyperGroup = _command
 
 
 @pytest.mark.parametrize("name", group.commands)

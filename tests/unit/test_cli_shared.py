@@ -31,7 +31,8 @@ def test_imports_need_no_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
     for stderr in (None, closed):
         monkeypatch.setattr("sys.stderr", stderr)
         with importing():
-            pass
+            assert not gc.isenabled()
+        assert gc.isenabled()
 
 
 @pytest.mark.parametrize("stderr", [io.StringIO(), _Terminal()], ids=["file", "terminal"])

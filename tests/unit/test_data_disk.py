@@ -1,6 +1,7 @@
 """The data folder: paths are found, writers exclude each other, no half-written file stays."""
 
 import errno
+import fcntl
 import logging
 import os
 import threading
@@ -9,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from searchae.data import disk
 from searchae.data.disk import disk_errors, exclusive_preparation, find_data_file, is_disk_error
 from searchae.errors import DataError
 
@@ -95,7 +95,7 @@ def test_a_file_system_without_locks_is_worked_on_with_a_warning(
     def no_locks(*_args: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(disk.fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "flock", no_locks)
     with (
         caplog.at_level(logging.WARNING),
         exclusive_preparation("x", data_dir=tmp_path, progress=silent) as held,

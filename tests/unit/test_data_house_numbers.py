@@ -103,7 +103,7 @@ def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: str) -> None:
         np.save(path, np.zeros((3, 3), np.uint8))
     else:
         contents = {"empty": b"", "truncated": whole[:-1], "flipped": flipped, "text": b"hello"}
-        path.write_bytes(contents[damage])
+        path.write_bytes(bytes(contents[damage]))
     mended, said = read(tmp_path)
     assert len(said) == 1
     assert np.array_equal(mended, drawn)

@@ -13,7 +13,7 @@ from searchae.config.loader import load_study_file
 from searchae.config.schema import ModelParams
 from searchae.models.builder import build_model
 from searchae.training.device import CONTEXT_BYTES
-from searchae.tune import gpu_probe
+from searchae.tune import gpu_probe, probe_process
 from searchae.tune.gpu_probe import Throughput, choose_workers_per_device, has_room
 from searchae.tune.probe_process import GpuMemory, ProbeError, ProbeProcess, ProbeTask
 from tests.unit.tiny_training import params
@@ -105,7 +105,7 @@ def test_a_net_that_cannot_be_trained_is_an_error() -> None:
 def test_a_process_that_is_killed_is_an_error_and_not_a_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start = gpu_probe.start_processes
+    start = probe_process.start_processes
 
     def short_lived(*about: Any) -> list[ProbeProcess]:
         processes = start(*about)

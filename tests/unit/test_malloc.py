@@ -10,7 +10,7 @@ import pytest
 CODE = """
 import re, sys
 from pathlib import Path
-import torch
+import numpy as np
 from searchae import malloc
 
 def resident_mb():
@@ -19,7 +19,7 @@ def resident_mb():
 if sys.argv[1] == "keep":
     print(malloc.configure_malloc())
 before = resident_mb()
-block = torch.zeros(64 << 20)
+block = np.full(64 << 20, 1.0, np.float32)
 del block
 print(resident_mb() - before)
 """

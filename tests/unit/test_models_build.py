@@ -131,7 +131,7 @@ def test_symmetric_images_are_mapped_inside_and_back_outside() -> None:
 
 def test_reconstructions_are_clamped_in_evaluation_only() -> None:
     net = model(kind="dense", hidden=(4,), latent_dim=2, output="none")
-    nn.init.constant_(net.decoder[-2].bias, 3.0)
+    nn.init.constant_(net.decoder[-2].get_parameter("bias"), 3.0)
     images = torch.rand(3, 1, 28, 28)
     assert net.train()(images).max() > 1
     assert net.eval()(images).max() == 1
@@ -162,7 +162,7 @@ def test_explicit_layers_pool_upsample_and_choose_their_kind() -> None:
 def test_frozen_parameters_are_not_counted() -> None:
     net = model(kind="dense", hidden=(4,), latent_dim=2)
     before = parameter_count(net)
-    net.encoder[1].bias.requires_grad_(requires_grad=False)
+    net.encoder[1].get_parameter("bias").requires_grad = False
     assert before - parameter_count(net) == 4
 
 

@@ -260,7 +260,9 @@ def test_asked_to_leave_it_keeps_the_epoch_it_has_ended(run: Run, checkpoints: C
     with pytest.raises(Interrupted):
         run(trial, leave=lambda: True)
     assert sorted(trial.reports) == [1]
-    assert len(checkpoints.latest()["history"]) == 1
+    latest = checkpoints.latest()
+    assert latest is not None
+    assert len(latest["history"]) == 1
 
 
 def test_the_training_does_not_wait_for_the_disk(

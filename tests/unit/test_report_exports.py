@@ -92,6 +92,7 @@ def test_tensorboard_gets_every_epoch_and_the_parameters(tmp_path: Path, found: 
     assert [e.value for e in psnr] == pytest.approx(list(run.reports.values()))
     losses = [e.value for e in read.Scalars("val_mse")]
     assert losses == pytest.approx(list(run.history["val_mse"]))
+    assert run.started is not None
     assert psnr[0].wall_time == pytest.approx(run.started.timestamp() + 0.25)
     assert "_hparams_/session_start_info" in read.summary_metadata
     assert not (tmp_path / "trial-000007").exists(), "it has not ended an epoch"

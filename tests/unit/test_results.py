@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -16,7 +17,7 @@ SPEC = spec_from_document({"data": {"name": "svhn"}, "train": {"epochs": 2}}, so
 COMPLETE, PRUNED = TrialState.COMPLETE, TrialState.PRUNED
 
 
-def trial(state: TrialState, value: float | None = None, **attributes: str) -> FrozenTrial:
+def trial(state: TrialState, value: float | None = None, **attributes: Any) -> FrozenTrial:
     return create_trial(
         state=state,
         value=value,
@@ -32,8 +33,8 @@ WITHOUT_RESULT = {
     "dead": trial(COMPLETE, 11.5, **{OUTCOME: "dead"}),
     "too large": trial(COMPLETE, 11.5, **{OUTCOME: "out-of-memory"}),
     "imported": trial(COMPLETE, 20.0, **{WARM_START: "other #3"}),
-    "imported and pruned": trial(PRUNED, **{WARM_START: "other #3"}),
-    "lost": trial(TrialState.FAIL, **{OUTCOME: "lost"}),
+    "imported and pruned": trial(PRUNED, None, **{WARM_START: "other #3"}),
+    "lost": trial(TrialState.FAIL, None, **{OUTCOME: "lost"}),
     "failed": trial(TrialState.FAIL),
     "running": trial(TrialState.RUNNING),
     "waiting": trial(TrialState.WAITING),

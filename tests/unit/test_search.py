@@ -210,7 +210,7 @@ def test_halving_is_optuna_s_own(seed: int, factor: int) -> None:
 def test_brackets_are_optuna_s_own() -> None:
     spec = read(pruner="hyperband")
     study = optuna.create_study(direction="maximize", study_name="shared")
-    ours = factory.make_pruner(spec, study)
+    ours: Any = factory.make_pruner(spec, study)
     plain = HyperbandPruner(
         min_resource=spec.search.min_epochs,
         max_resource=spec.epochs,
@@ -268,7 +268,7 @@ def test_a_pruner_gives_up_the_hopeless_and_never_the_best(name: str, seed: int)
 @pytest.mark.parametrize("name", ["hyperband", "successive-halving", "median"])
 def test_nothing_is_pruned_before_the_least_number_of_epochs(name: str) -> None:
     study = simulate(read(pruner=name, min_epochs=3), qualities(0))
-    pruned_at = [t.last_step for t in study.trials if t.state == TrialState.PRUNED]
+    pruned_at = [t.last_step or 0 for t in study.trials if t.state == TrialState.PRUNED]
     assert pruned_at
     assert min(pruned_at) >= 3
 
@@ -296,7 +296,8 @@ def test_a_new_worker_s_hyperband_puts_trials_where_the_others_do() -> None:
     trials = [create_trial(state=TrialState.RUNNING) for _ in range(20)]
     for number, trial in enumerate(trials):
         trial.number = number
-    old, new = factory.make_pruner(spec, study), factory.make_pruner(spec, study)
+    old: Any = factory.make_pruner(spec, study)
+    new: Any = factory.make_pruner(spec, study)
     for trial in trials:
         old.prune(study, trial)
     brackets = [[p._get_bracket_id(study, t) for t in trials] for p in (old, new)]
@@ -314,7 +315,13 @@ def test_a_value_is_checked_against_the_range_that_it_shall_go_into() -> None:
         False,
         False,
     ]
-    wanted = {0.25: True, 1.0: True, 0.2499: False, 1.0001: False, "0.5": False}
+    wanted: dict[float | str, bool] = {
+        0.25: True,
+        1.0: True,
+        0.2499: False,
+        1.0001: False,
+        "0.5": False,
+    }
     assert {v: factory.can_take(numbers, v) for v in wanted} == wanted
 
 

@@ -66,7 +66,7 @@ def test_each_worker_is_told_the_precision_and_keeps_its_pages() -> None:
 
 
 def test_settings_of_this_process_are_passed_on_to_each_worker() -> None:
-    settings = {"SEARCHAE_KERNELS": "off", "SEARCHAE_OPTUNA": "public"}
+    settings: dict[str, Any] = {"SEARCHAE_KERNELS": "off", "SEARCHAE_OPTUNA": "public"}
     (job,) = started(planned(Machine(cpus=1)), **settings, OTHER="1")
     assert settings.items() <= job.environment.items()
     assert "OTHER" not in job.environment
@@ -81,7 +81,7 @@ def test_with_gpus_each_worker_sees_its_own() -> None:
 
 
 def test_of_workers_that_share_a_gpu_the_first_stays_when_memory_is_short() -> None:
-    def told(fleet: Fleet, **environment: str) -> list[str | None]:
+    def told(fleet: Fleet, **environment: Any) -> list[str | None]:
         return [j.environment.get("SEARCHAE_SHARES") for j in started(fleet, **environment)]
 
     two = {"CUDA_VISIBLE_DEVICES": "0,1"}

@@ -29,14 +29,12 @@ class RecordingTrial:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        del step, log
-        return self._answer(name, self._random.uniform(low, high))
+        return float(self._answer(name, self._random.uniform(low, high)))
 
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
-        del log
-        return self._answer(name, self._random.randrange(low, high + 1, step))
+        return int(self._answer(name, self._random.randrange(low, high + 1, step)))
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
         return self._answer(name, self._random.choice(choices))
@@ -131,7 +129,7 @@ def test_readable_parameters_stand_in_the_file_s_order() -> None:
         model={"activation": {"choices": ["relu", "tanh"]}},
         train={"clip": {"low": 0.1, "high": 1.0}, "l1_weight": L1, "regularizer": "l1"},
     )
-    stored = {"l1_weight": 1e-4, "clip": 0.5, "activation": "tanh"}
+    stored: dict[str, float | str] = {"l1_weight": 1e-4, "clip": 0.5, "activation": "tanh"}
     assert list(space.readable_params(spec, stored)) == ["activation", "clip", "l1_weight"]
     assert list(space.readable_params(spec, {"clip": 0.5})) == ["clip"]
 

@@ -218,7 +218,7 @@ def test_a_patient_connection_waits_for_the_server() -> None:
 def test_a_database_that_is_not_there_is_told_also_to_the_patient(postgres: str) -> None:
     url = sa.make_url(postgres).set(database="absent")
     with pytest.raises(StorageError, match='database "absent" does not exist'):
-        connect(url, backoff=Backoff(sleep=pytest.fail), patient=True)
+        connect(url, backoff=Backoff(sleep=lambda _: pytest.fail("it waits")), patient=True)
 
 
 def test_a_password_with_braces_and_signs_arrives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import BaseModel
 
 from searchae import models
 from searchae.config import loader, schema, space
 
 PAGE = (Path(__file__).parents[2] / "studies" / "README.md").read_text()
-SECTIONS = {**schema.SECTIONS, "A layer": schema.Layer}
+SECTIONS: dict[str, type[BaseModel]] = {**schema.SECTIONS, "A layer": schema.Layer}
 
 
 @pytest.mark.parametrize("heading", SECTIONS)

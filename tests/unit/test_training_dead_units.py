@@ -20,7 +20,7 @@ def silenced(**train: Any) -> Trainer:
     free = {"regularizer": "none", "optimizer": "sgd", **train}
     run = trainer(params({"activation": "relu"}, **free))
     with torch.no_grad():
-        run.model.encoder[0].bias.fill_(-1000)
+        run.model.encoder[0].get_parameter("bias").fill_(-1000)
     return run
 
 
@@ -55,7 +55,7 @@ def test_a_saturated_layer_that_still_tells_images_apart_goes_on() -> None:
     model = {"kind": "dense", "hidden": (8,), "activation": "tanh"}
     run = trainer(params(model, regularizer="none"))
     with torch.no_grad():
-        run.model.encoder[1].weight.mul_(1e6)
+        run.model.encoder[1].get_parameter("weight").mul_(1e6)
     results = list(run.epochs())
     assert len(results) == 4
     assert results[-1].train_mse < results[0].train_mse
@@ -88,11 +88,11 @@ def test_one_image_that_still_passes_a_gradient_is_enough() -> None:
     model = {"kind": "dense", "hidden": (3,), "activation": "relu"}
     run = trainer(params(model), train=torch.cat([dark, bright]))
     with torch.no_grad():
-        run.model.encoder[1].weight.fill_(1.0)
-        run.model.encoder[1].bias.fill_(-60.0)  # of 64 pixels
+        run.model.encoder[1].get_parameter("weight").fill_(1.0)
+        run.model.encoder[1].get_parameter("bias").fill_(-60.0)  # of 64 pixels
     assert not find_dead_layer(run.model, run._images)
     with torch.no_grad():
-        run.model.encoder[1].bias.fill_(-65.0)
+        run.model.encoder[1].get_parameter("bias").fill_(-65.0)
     assert find_dead_layer(run.model, run._images)
 
 

@@ -38,7 +38,7 @@ def test_a_training_that_diverges_says_so_and_hands_out_no_state() -> None:
 def test_an_infinite_weight_behind_a_relu_is_found() -> None:
     run = trainer(params(regularizer="none", optimizer="sgd"))
     with torch.no_grad():
-        run.model.encoder[0].bias[0] = -math.inf
+        run.model.encoder[0].get_parameter("bias")[0] = -math.inf
     with pytest.raises(DivergedError):
         list(run.epochs())
 

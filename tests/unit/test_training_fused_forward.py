@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -24,10 +25,10 @@ POOL = {"channels": (4, 8), "latent_dim": 4, "downsample": "pool"}
 
 def model(**more: object) -> Autoencoder:
     torch.manual_seed(0)
-    return build_model(ModelParams(**{**POOL, **more}), image_shape=(3, 8, 8))  # type: ignore[arg-type]
+    return build_model(ModelParams(**{**POOL, **more}), image_shape=(3, 8, 8))
 
 
-def gradients(outputs: Tensor, weights: list[Tensor]) -> list[Tensor]:
+def gradients(outputs: Tensor, weights: Sequence[Tensor]) -> list[Tensor]:
     draws = torch.Generator().manual_seed(1)
     toward = torch.randn(outputs.shape, generator=draws, dtype=outputs.dtype)
     return list(torch.autograd.grad((outputs * toward).sum(), weights))

@@ -246,7 +246,7 @@ def test_of_equal_pixels_the_first_is_the_largest_as_in_torch(compiled: Convolut
 def test_a_whole_net_is_the_model_s_own(more: dict[str, object], taken: int) -> None:
     compiled = kernels.chosen_kernels(CPU, "fp32")
     torch.manual_seed(0)
-    model_params = ModelParams(**{**POOL, **more})  # type: ignore[arg-type]
+    model_params = ModelParams(**{**POOL, **more})
     net = build_model(model_params, image_shape=(3, 12, 12))
     run = Forward(net, "fp32", compiled)
     joined = [m for m in [*run._encoder, *run._body] if isinstance(m, CompiledConvolution)]

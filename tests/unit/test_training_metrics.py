@@ -156,7 +156,7 @@ def test_noise_is_fixed_by_the_seed_and_the_target_stays_clean() -> None:
     assert evaluate(model, data, noise_std=0.3, seed=2) != first
     assert first.mse != evaluate(model, data).mse
     # A model that ignores its input has the error of the clean target, whatever the noise.
-    torch.nn.init.zeros_(next(iter(model.decoder)).weight)
+    torch.nn.init.zeros_(next(iter(model.decoder)).get_parameter("weight"))
     assert evaluate(model, data, noise_std=0.3).mse == evaluate(model, data).mse
 
 

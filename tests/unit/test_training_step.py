@@ -28,7 +28,11 @@ def random_images(channels: int) -> Tensor:
 
 
 def plain_optimizer(train: TrainParams, weights: list[Tensor]) -> torch.optim.Optimizer:
-    shared = {"lr": train.learning_rate, "weight_decay": train.weight_decay, "foreach": False}
+    shared: dict[str, Any] = {
+        "lr": train.learning_rate,
+        "weight_decay": train.weight_decay,
+        "foreach": False,
+    }
     if train.optimizer == "adam":
         return torch.optim.Adam(weights, **shared)
     kind = torch.optim.SGD if train.optimizer == "sgd" else torch.optim.RMSprop
@@ -39,7 +43,8 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
     """What the design says, in the plainest words."""
     train = trial.train
     with seeded_initialisation(SEED):
-        model = build_model(trial.model, image_shape=tuple(images.shape[1:])).train()
+        _, channels, height, width = images.shape
+        model = build_model(trial.model, image_shape=(channels, height, width)).train()
     norms = {p for m in model.modules() if isinstance(m, _BatchNorm) for p in m.parameters()}
     weights = [p for p in model.parameters() if p not in norms]
     for w in weights:
@@ -68,7 +73,7 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
                 )
                 loss = loss + train.l1_weight * flat.abs().mean()
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             for w in weights:
                 w.data.clamp_(-train.clip, train.clip)
