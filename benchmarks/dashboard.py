@@ -26,10 +26,10 @@ import sqlalchemy as sa
 from optuna.distributions import CategoricalDistribution, distribution_to_json
 
 from searchae.config.loader import spec_from_document
-from searchae.search import factory
+from searchae.search import distributions
 from searchae.storage.connection import connect
-from searchae.study import history
-from searchae.study.stored import open_study
+from searchae.study import epoch_history
+from searchae.study.stored_study import open_study
 
 DOCUMENT = {
     "data": {"name": "svhn"},
@@ -77,7 +77,9 @@ def fill(url: str, trials: int, epochs: int, *, notes: bool) -> int:
     storage = connect(url)
     spec = spec_from_document(DOCUMENT, source="benchmark")
     stored, _ = open_study(storage, "large", spec=spec, data_hash="a" * 64, baseline_db=14.0)
-    columns = {c: [0.0123456 * 0.99**k for k in range(epochs)] for c in history.HISTORY_COLUMNS}
+    columns = {
+        c: [0.0123456 * 0.99**k for k in range(epochs)] for c in epoch_history.HISTORY_COLUMNS
+    }
     numbers = {
         "study": stored.id,
         "trials": trials,
@@ -89,7 +91,7 @@ def fill(url: str, trials: int, epochs: int, *, notes: bool) -> int:
             text = sa.text(statement)
             connection.execute(text, {k: v for k, v in numbers.items() if f":{k}" in statement})
         for parameter in spec.space:
-            space: Any = factory.to_distribution(parameter)
+            space: Any = distributions.to_distribution(parameter)
             value = (
                 f"exp(ln({space.low}) + random() * ln({space.high / space.low}) * 0.999)"
                 if (not isinstance(space, CategoricalDistribution))

@@ -44,7 +44,7 @@ from optuna.trial import Trial, TrialState
 from benchmarks.defaults_table import DATA, TABLES, Params, Table, read, read_lines, train
 from searchae.config import space
 from searchae.config.study_spec import StudySpec
-from searchae.search import factory, incremental
+from searchae.search import distributions, incremental_algorithms, pruners, samplers
 
 DEFAULT = "halving /2, tpe 10"
 """The side that is shipped: the others are measured against it."""
@@ -67,13 +67,13 @@ class Ours:
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
         self._study = optuna.create_study(direction="maximize", study_name=f"replay-{spec.seed}")
-        self._study.pruner = factory.make_pruner(spec, self._study)
+        self._study.pruner = pruners.make_pruner(spec, self._study)
         self._trials: list[Trial] = []
 
     def ask(self, _worker: int) -> Params:  # workers share what is known
         """The next trial's configuration."""
         number = len(self._trials)
-        self._study.sampler = factory.make_sampler(self._spec, number=number)
+        self._study.sampler = samplers.make_sampler(self._spec, number=number)
         first = space.initial_params(self._spec, number)
         if first:
             self._study.enqueue_trial(first)
@@ -123,7 +123,7 @@ class RayTune:
         from ray.tune.schedulers import ASHAScheduler, TrialScheduler
         from ray.tune.search.optuna import OptunaSearch
 
-        found = {p.name: factory.to_distribution(p) for p in spec.space}
+        found = {p.name: distributions.to_distribution(p) for p in spec.space}
         self._searcher = OptunaSearch(found, metric="psnr_db", mode="max", seed=spec.seed)
         self._scheduler = ASHAScheduler(max_t=spec.epochs, metric="psnr_db", mode="max")
         self._continue = TrialScheduler.CONTINUE
@@ -417,7 +417,7 @@ def _replayed(key: Key) -> tuple[Key, Ends]:
 def _stamp(table: Table, side: str) -> int:
     """Changes with what a search depends on; one that was kept is used only if this is the same."""
     spec = table.spec(seed=0, search=_made_by(side)[1])
-    files = (factory.__file__, incremental.__file__, __file__)
+    files = (samplers.__file__, pruners.__file__, incremental_algorithms.__file__, __file__)
     makers = [Path(str(file)).read_text(encoding="utf-8") for file in files]
     return zlib.crc32(f"{table}{spec.search!r}{makers}{optuna.__version__}{side}".encode())
 

@@ -43,7 +43,7 @@ from searchae.config import loader, space
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
 from searchae.study.coordination import Coordinator
-from searchae.study.stored import load_study, open_study
+from searchae.study.stored_study import load_study, open_study
 from searchae.training.trial_checkpoints import PrunedError
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob

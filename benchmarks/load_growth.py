@@ -34,7 +34,7 @@ from benchmarks.load import (
     table,
 )
 from searchae.config import loader, space
-from searchae.search import factory
+from searchae.search import distributions
 from searchae.storage import tables
 
 MEASURED = 10
@@ -46,7 +46,7 @@ ENDED = 30
 def seed(url: str, options: argparse.Namespace, others: int, state: TrialState) -> None:
     """Adds trials that have ended, and the others, as rows like Optuna's own."""
     spec = loader.spec_from_document(document(options), source="load")
-    described = {p.name: factory.to_distribution(p) for p in spec.space}
+    described = {p.name: distributions.to_distribution(p) for p in spec.space}
     draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     trials: list[dict[str, Any]] = []
     params: list[dict[str, Any]] = []

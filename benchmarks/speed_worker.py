@@ -42,7 +42,7 @@ def prepared(
     from searchae.data import decoded_cache
     from searchae.storage.connection import connect
     from searchae.study.coordination import Coordinator
-    from searchae.study.stored import open_study
+    from searchae.study.stored_study import open_study
     from searchae.training.metrics import mean_image_psnr_db
 
     pixels, _ = images(options, "cifar10", count)
@@ -77,11 +77,11 @@ def _insert_finished(stored: Any, held: int, best_from: int) -> None:
     from optuna.distributions import distribution_to_json
     from optuna.trial import TrialState
 
-    from searchae.search import factory
+    from searchae.search import distributions
     from searchae.storage import tables
-    from searchae.study.history import HISTORY, HISTORY_COLUMNS
+    from searchae.study.epoch_history import HISTORY, HISTORY_COLUMNS
 
-    described = {p.name: factory.to_distribution(p) for p in stored.spec.space}
+    described = {p.name: distributions.to_distribution(p) for p in stored.spec.space}
     draw = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     now, epochs, by = tables.utc_now(), stored.spec.epochs, stored.spec.search.reduction_factor
     search = stored.spec.search
@@ -125,7 +125,7 @@ def _insert_finished(stored: Any, held: int, best_from: int) -> None:
 def worker(settings: Mapping[str, Any]) -> Measure:
     """A worker until the budget is spent, from its first claim to its end."""
     from searchae.study.coordination import Coordinator
-    from searchae.study.history import history_columns
+    from searchae.study.epoch_history import history_columns
 
     made = _made(settings, threading.Event())
     claimed_at: list[float] = []
@@ -163,7 +163,7 @@ def _made(settings: Mapping[str, Any], stop: threading.Event) -> Any:
     import optuna
 
     from searchae.storage.connection import connect
-    from searchae.study.stored import load_study
+    from searchae.study.stored_study import load_study
     from searchae.worker.loop import Worker
     from searchae.worker.options import WorkerOptions
 
@@ -248,17 +248,17 @@ def _watch(clock: Clock) -> None:
     from searchae.study.coordination import Coordinator
     from searchae.training import trainer, trial_checkpoints
     from searchae.training.trainer import Trainer
-    from searchae.worker import machine, pictures, sampling
+    from searchae.worker import hardware, pictures, trial_sampling
 
     # Functions are wrapped where they are called.
-    clock.wrap("data", machine, "find_decoded", "load_splits")
+    clock.wrap("data", hardware, "find_decoded", "load_splits")
     clock.wrap("building nets", Trainer, "__init__")
     clock.wrap("evaluation", trainer, "evaluate")
     clock.wrap("checkpoints", Trainer, "state", "restore")
     clock.wrap("checkpoints", trial_checkpoints.Checkpoints, "save", "latest", "clear")
     drawing = ("draw_reconstructions", "save_picture", "keep_best_pictures")
     clock.wrap("pictures", pictures, *drawing)
-    clock.wrap("sampling and pruning", sampling, "sample_params", "make_sampler")
+    clock.wrap("sampling and pruning", trial_sampling, "sample_params", "make_sampler")
     clock.wrap("sampling and pruning", optuna.Trial, "should_prune")
     base = optuna.storages.BaseStorage
     calls = [n for n in dir(base) if not n.startswith("_") and callable(getattr(base, n))]

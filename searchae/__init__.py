@@ -35,6 +35,6 @@ def load(folder: str | Path, *, device: str = "cpu") -> Bundle:
     Raises:
         errors.BundleError: The folder is not a bundle, or the bundle is damaged or was altered.
     """
-    from searchae import bundle
+    from searchae.bundle import load_bundle
 
-    return bundle.load_bundle(folder, device=device)
+    return load_bundle(folder, device=device)

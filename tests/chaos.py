@@ -33,7 +33,7 @@ from searchae import data
 from searchae.config import loader
 from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
-from searchae.study.stored import load_study, open_study
+from searchae.study.stored_study import load_study, open_study
 from searchae.training.trial_checkpoints import PrunedError
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob

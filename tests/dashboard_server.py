@@ -21,10 +21,10 @@ from optuna_dashboard import save_note
 from PIL import Image
 
 from searchae.config.loader import spec_from_document
-from searchae.search import factory
+from searchae.search import distributions
 from searchae.storage.connection import connect
 from searchae.study import gallery
-from searchae.study.stored import open_study
+from searchae.study.stored_study import open_study
 from tests.fork_server import ForkedProcess, start_command
 
 STUDY = "looked-at"
@@ -57,14 +57,14 @@ def make_study(
                 state=TrialState.PRUNED if number % 4 == 3 else TrialState.COMPLETE,
                 value=20.0 + number % 7,
                 params={"learning_rate": 1e-3 * (number % 50 + 1)},
-                distributions={"learning_rate": factory.to_distribution(parameter)},
+                distributions={"learning_rate": distributions.to_distribution(parameter)},
                 intermediate_values={k: 15.0 + k + number % 7 for k in range(1, 6)},
             )
         )
     if note:
         save_note(stored.study, note)
     # Optuna takes no file for a trial that has ended.
-    running = stored.study.ask({"learning_rate": factory.to_distribution(parameter)})
+    running = stored.study.ask({"learning_rate": distributions.to_distribution(parameter)})
     (artifacts / "pictures").mkdir(parents=True, exist_ok=True)
     page = artifacts / "page.html"
     page.write_text(SCRIPT)

@@ -12,11 +12,11 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.config.loader import spec_from_document
 from searchae.config.study_spec import StudySpec
-from searchae.search import factory
+from searchae.search import distributions
 from searchae.storage.connection import connect
 from searchae.study.attributes import ERROR, OUTCOME, RUNTIME, SPLITS
-from searchae.study.history import HISTORY, HISTORY_COLUMNS
-from searchae.study.stored import StoredStudy, open_study
+from searchae.study.epoch_history import HISTORY, HISTORY_COLUMNS
+from searchae.study.stored_study import StoredStudy, open_study
 
 BASELINE_DB, EPOCHS = 14.0, 9
 START = datetime(2026, 1, 1, 12)
@@ -92,7 +92,9 @@ def make_trial(
         state=state,
         value=came_to if state == TrialState.COMPLETE else None,
         params=params,
-        distributions={p.name: factory.to_distribution(p) for p in spec.space if p.name in params},
+        distributions={
+            p.name: distributions.to_distribution(p) for p in spec.space if p.name in params
+        },
         intermediate_values={e: came_to - (epochs - e) * 0.5 for e in range(1, epochs + 1)},
         user_attrs=attributes,
     )

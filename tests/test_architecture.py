@@ -97,7 +97,7 @@ def test_optuna_s_private_names_stand_in_two_files() -> None:
         for line in path.read_text().splitlines()
         if private.match(line)
     }
-    assert found == {"storage/batched.py", "search/incremental.py"}
+    assert found == {"storage/batched_storage.py", "search/incremental_algorithms.py"}
 
 
 def test_the_command_line_loads_nothing_heavy() -> None:

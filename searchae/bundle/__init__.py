@@ -26,8 +26,8 @@ from searchae.bundle.model import (
     load_bundle,
     write_bundle,
 )
+from searchae.bundle.output_folder import Workspace
 from searchae.bundle.plots import write_curves_page, write_reconstructions_picture
-from searchae.bundle.workspace import Workspace
 
 __all__ = [
     "EVALUATION_SPLITS",

@@ -29,12 +29,7 @@ from searchae.bundle.validation import (
 from searchae.errors import BundleError, ModelError
 from searchae.files import atomic_file
 from searchae.models import Autoencoder, build_model
-from searchae.training import (
-    EVALUATION_BATCH,
-    load_weights,
-    preferred_memory_format,
-    to_unit_float,
-)
+from searchae.training import EVALUATION_BATCH, load_weights, preferred_memory_format, to_unit_float
 
 ArrayT = TypeVar("ArrayT", npt.NDArray[Any], Tensor)
 

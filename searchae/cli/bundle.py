@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from searchae.cli.lazy_imports import importing
 from searchae.cli.options import DataDirOption, DeviceOption, JsonOption, examples
-from searchae.cli.output import print_result
-from searchae.cli.startup import importing
+from searchae.cli.results import print_result
 from searchae.errors import UserError, nearest
 
 if TYPE_CHECKING:

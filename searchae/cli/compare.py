@@ -10,6 +10,7 @@ import typer
 
 from searchae import malloc
 from searchae.cli.database import open_study, storage_url
+from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -21,8 +22,7 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
-from searchae.cli.output import print_result
-from searchae.cli.startup import importing, quiet_optuna
+from searchae.cli.results import print_result
 from searchae.errors import UserError
 
 if TYPE_CHECKING:

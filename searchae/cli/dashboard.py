@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from searchae.cli.database import require_database, storage_url
+from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import DEFAULT_STORAGE, ArtifactsOption, StorageOption, examples
 from searchae.cli.signals import INTERRUPTED
-from searchae.cli.startup import importing, quiet_optuna
 from searchae.errors import UserError
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from searchae.cli.lazy_imports import importing
 from searchae.cli.options import DataDirOption, JsonOption, examples
-from searchae.cli.output import print_result
-from searchae.cli.startup import importing
+from searchae.cli.results import print_result
 from searchae.errors import UserError, nearest
 
 if TYPE_CHECKING:

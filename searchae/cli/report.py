@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from searchae.cli.database import open_study, storage_url
+from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -17,8 +18,7 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
-from searchae.cli.output import print_result
-from searchae.cli.startup import importing, quiet_optuna
+from searchae.cli.results import print_result
 from searchae.errors import UserError
 
 app = typer.Typer()
@@ -57,19 +57,23 @@ def report(
         raise UserError("nothing to write: give --out, --csv, --parquet or --tensorboard")
     with importing():
         quiet_optuna()
-        from searchae import report as package
         from searchae.cli.console import print_note
+        from searchae.report import (
+            collect_findings,
+            write_csv,
+            write_parquet,
+            write_report,
+            write_tensorboard,
+        )
 
     stored = open_study(storage_url(storage), study)
-    found = package.collect_findings(stored, artifacts=artifacts)
+    found = collect_findings(stored, artifacts=artifacts)
     spec, runs = found.spec, found.runs
     written = [
-        *_write("--out", out, "report", lambda p: package.write_report(p, found)),
-        *_write("--csv", csv, "trials", lambda p: package.write_csv(p, spec, runs)),
-        *_write("--parquet", parquet, "trials", lambda p: package.write_parquet(p, spec, runs)),
-        *_write(
-            "--tensorboard", tensorboard, "scalars", lambda p: package.write_tensorboard(p, runs)
-        ),
+        *_write("--out", out, "report", lambda p: write_report(p, found)),
+        *_write("--csv", csv, "trials", lambda p: write_csv(p, spec, runs)),
+        *_write("--parquet", parquet, "trials", lambda p: write_parquet(p, spec, runs)),
+        *_write("--tensorboard", tensorboard, "scalars", lambda p: write_tensorboard(p, runs)),
     ]
     if out and found.best and not found.pictures:
         print_note(

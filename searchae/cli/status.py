@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from searchae.cli.database import connect_to, open_study, storage_url
+from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     JsonOption,
@@ -15,8 +16,7 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
-from searchae.cli.output import print_result
-from searchae.cli.startup import importing, quiet_optuna
+from searchae.cli.results import print_result
 from searchae.errors import UserError
 
 app = typer.Typer()

@@ -9,6 +9,7 @@ import typer
 
 from searchae import malloc
 from searchae.cli.database import open_study, storage_url
+from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     DataDirOption,
@@ -19,8 +20,7 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
-from searchae.cli.output import print_result
-from searchae.cli.startup import importing, quiet_optuna
+from searchae.cli.results import print_result
 from searchae.formatting import format_count
 
 if TYPE_CHECKING:

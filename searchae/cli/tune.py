@@ -10,6 +10,7 @@ import typer
 
 from searchae import malloc
 from searchae.cli.database import storage_url
+from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -21,9 +22,8 @@ from searchae.cli.options import (
     StudyOption,
     examples,
 )
-from searchae.cli.output import print_result
+from searchae.cli.results import print_result
 from searchae.cli.signals import handle_signals, interrupt
-from searchae.cli.startup import importing, quiet_optuna
 from searchae.errors import UserError, nearest
 
 if TYPE_CHECKING:

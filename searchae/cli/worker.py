@@ -13,6 +13,7 @@ import typer
 
 from searchae import malloc
 from searchae.cli.database import await_study, open_study, storage_url
+from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -24,9 +25,8 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
-from searchae.cli.output import print_result
+from searchae.cli.results import print_result
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
-from searchae.cli.startup import importing, quiet_optuna
 
 app = typer.Typer()
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from searchae.compare.kept_training import TrainingRecord, shown_indices
+from searchae.compare.training_record import TrainingRecord, shown_indices
 from searchae.compare.verdict import SideFigures, TrainingRecords, Verdict
 from searchae.report import (
     BAD_COLOUR,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from searchae.compare.kept_training import TrainingRecord
+from searchae.compare.training_record import TrainingRecord
 from searchae.study import TrialRow
 
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from searchae.bundle import write_json
 from searchae.compare import page
-from searchae.compare.kept_training import shown_indices
+from searchae.compare.choices import ParameterSides, choose_sides, top_trials
 from searchae.compare.ranking import Ranking, rank_trials
-from searchae.compare.sides import ParameterSides, choose_sides, top_trials
 from searchae.compare.statistics import RESAMPLES
+from searchae.compare.training_record import shown_indices
 from searchae.compare.trainings import PlannedTraining, TrainingStore
 from searchae.compare.verdict import TrainingRecords, Verdict, compare_sides
 from searchae.config import ProgressCallback

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from searchae.compare.kept_training import (
+from searchae.compare.training_record import (
     RecordError,
     TrainingRecord,
     read_record,

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from searchae.compare.kept_training import TrainingRecord
-from searchae.compare.sides import ParameterSides, SideChoice
+from searchae.compare.choices import ParameterSides, SideChoice
 from searchae.compare.statistics import RESAMPLES, Difference, Side, differences, resample_images
+from searchae.compare.training_record import TrainingRecord
 from searchae.retrain import FAILURE_VERBS
 
 TrainingRecords = Mapping[tuple[int, int], TrainingRecord]

@@ -3,7 +3,6 @@
 ``schema`` has the keys of a study file, ``loader`` reads one, ``space`` samples its parameters.
 """
 
-from searchae.config.catalog import find_study_file, study_files
 from searchae.config.loader import load_study_file, spec_from_document
 from searchae.config.parameters import Parameter, Value
 from searchae.config.schema import (
@@ -28,6 +27,7 @@ from searchae.config.space import (
     sample_params,
     stored_value,
 )
+from searchae.config.study_file_catalog import find_study_file, study_files
 from searchae.config.study_spec import StudySpec
 
 __all__ = [

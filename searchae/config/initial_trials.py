@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from searchae.config.faults import Faults
 from searchae.config.parameters import CONDITIONS, Parameter, label
+from searchae.config.study_file_errors import Faults
 from searchae.errors import nearest
 
 Convert = Callable[[str, Any, Parameter], Any]

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from searchae.config.faults import Faults
 from searchae.config.schema import SECTIONS
+from searchae.config.study_file_errors import Faults
 from searchae.config.study_spec import StudySpec
 from searchae.config.validation import validated_spec
 from searchae.errors import SpecError

@@ -7,10 +7,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from searchae.config.faults import Faults
 from searchae.config.initial_trials import InitialTrials
 from searchae.config.parameters import Parameter
-from searchae.config.ranges import RangeReader
+from searchae.config.range_parsing import RangeReader
 from searchae.config.schema import (
     SEARCHABLE,
     SECTIONS,
@@ -21,6 +20,7 @@ from searchae.config.schema import (
     Section,
     TrainParams,
 )
+from searchae.config.study_file_errors import Faults
 from searchae.config.study_spec import StudySpec
 
 

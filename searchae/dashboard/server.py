@@ -24,9 +24,9 @@ import waitress
 from optuna.artifacts import FileSystemArtifactStore
 from optuna.artifacts.exceptions import ArtifactNotFound
 
-from searchae.dashboard.access import AccessControl, RefusedError, is_local, send_refusal
+from searchae.dashboard.access_control import AccessControl, RefusedError, is_local, send_refusal
+from searchae.dashboard.added_content import Overlay, serve_pictures
 from searchae.dashboard.logins import Logins
-from searchae.dashboard.overlay import Overlay, serve_pictures
 from searchae.dashboard.trial_details import StudyDetails, call_wsgi
 from searchae.errors import SearchaeError, UserError
 from searchae.storage import ReaderStorage, ResilientStorage

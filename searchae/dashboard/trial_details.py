@@ -21,7 +21,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from optuna.trial import FrozenTrial, TrialState
 
-from searchae.dashboard.overlay import Overlay
+from searchae.dashboard.added_content import Overlay
 from searchae.dashboard.trial_json import trial_document, trial_json
 from searchae.storage import ReaderStorage
 from searchae.study import HISTORY, StoredStudy

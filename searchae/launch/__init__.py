@@ -4,11 +4,11 @@ A worker is a command with an environment, never a pickled function.
 """
 
 from searchae.launch.base import Exit, Job, Launcher, Resources
+from searchae.launch.fleet_plan import Fleet, available_cores
 from searchae.launch.local import LocalLauncher
 from searchae.launch.prestart import wait_until_wanted
 from searchae.launch.ray import RayLauncher
 from searchae.launch.request import Request, prestarted_workers, sized_fleet, study_jobs
-from searchae.launch.sizing import Fleet, available_cores
 from searchae.launch.slurm import SlurmLauncher
 from searchae.launch.supervisor import Supervisor
 

@@ -11,7 +11,7 @@ from typing import IO
 
 from searchae.launch import prestart
 from searchae.launch.base import Exit, Job, Resources
-from searchae.launch.sizing import available_cores
+from searchae.launch.fleet_plan import available_cores
 
 
 class LocalLauncher:

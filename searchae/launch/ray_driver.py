@@ -23,8 +23,8 @@ import ray
 from ray.exceptions import RayError
 
 from searchae import __version__
+from searchae.launch.fleet_plan import available_cores
 from searchae.launch.ray_address import check_listening
-from searchae.launch.sizing import available_cores
 
 TERMINATE_S = 15.0
 """Seconds that a job gets to put its trial back when its actor or node is shut down."""

@@ -13,7 +13,7 @@ from sqlalchemy.engine import URL
 
 from searchae.config import StudySpec, find_study_file, load_study_file
 from searchae.errors import UserError
-from searchae.launch import sizing
+from searchae.launch import fleet_plan
 from searchae.launch.base import Job, Launcher
 from searchae.launch.local import LocalLauncher
 from searchae.storage import is_sqlite
@@ -79,7 +79,7 @@ class Request:
         return self.name or path.stem, spec
 
 
-def sized_fleet(request: Request, launcher: Launcher) -> sizing.Fleet:
+def sized_fleet(request: Request, launcher: Launcher) -> fleet_plan.Fleet:
     """Returns the number and size of the workers that a launcher is to run.
 
     Raises:
@@ -96,7 +96,7 @@ def sized_fleet(request: Request, launcher: Launcher) -> sizing.Fleet:
             "--workers-per-device auto: measured on this machine's GPUs only; give a number for "
             "a cluster's"
         )
-    return sizing.plan_fleet(
+    return fleet_plan.plan_fleet(
         launcher,
         device=request.device,
         workers=request.workers,
@@ -106,7 +106,7 @@ def sized_fleet(request: Request, launcher: Launcher) -> sizing.Fleet:
     )
 
 
-def study_jobs(fleet: sizing.Fleet, request: Request, study: str, *, at_most: int) -> list[Job]:
+def study_jobs(fleet: fleet_plan.Fleet, request: Request, study: str, *, at_most: int) -> list[Job]:
     """Returns one job per worker of a study.
 
     Args:
@@ -115,7 +115,7 @@ def study_jobs(fleet: sizing.Fleet, request: Request, study: str, *, at_most: in
         study: The study's name.
         at_most: Upper limit of the number of workers.
     """
-    return sizing.worker_jobs(
+    return fleet_plan.worker_jobs(
         fleet,
         study,
         storage=_absolute_url(request.storage).render_as_string(hide_password=False),
@@ -149,7 +149,7 @@ def prestarted_workers(request: Request, launcher: Launcher) -> Iterator[Callabl
         return
     name, spec = request.resolved
     fleet = sized_fleet(request, LocalLauncher(gpus=0))
-    cores = sizing.available_cores()
+    cores = fleet_plan.available_cores()
     jobs = study_jobs(fleet, request, name, at_most=min(cores, spec.search.trials))
 
     def prepare(some: Sequence[Job]) -> None:

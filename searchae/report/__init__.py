@@ -21,7 +21,7 @@ from searchae.report.findings import (
     trial_run,
 )
 from searchae.report.frame import trials, write_csv, write_parquet
-from searchae.report.markup import EMPTY_CELL, HtmlSection, html_plot, html_table, study_command
+from searchae.report.html_parts import EMPTY_CELL, HtmlSection, html_plot, html_table, study_command
 from searchae.report.page import html_document, write_report
 from searchae.report.tensorboard import write_tensorboard
 

@@ -6,7 +6,7 @@ from html import escape
 
 from searchae.formatting import format_count, format_duration, format_value
 from searchae.report.findings import Findings
-from searchae.report.markup import HtmlSection, gain_text, study_command
+from searchae.report.html_parts import HtmlSection, gain_text, study_command
 
 MIN_TRIALS_FOR_IMPORTANCES = 50
 """With fewer ended trials, the text does not mention importances."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from searchae.files import atomic_file
 from searchae.report.findings import Findings
-from searchae.report.markup import HtmlSection
+from searchae.report.html_parts import HtmlSection
 from searchae.report.sections import SECTIONS
 
 _POLICY = (

@@ -6,8 +6,8 @@ from collections import Counter
 from html import escape
 
 from searchae.report.findings import Findings
-from searchae.report.markup import EMPTY_CELL, HtmlSection, html_table, study_command
-from searchae.report.toml import study_toml
+from searchae.report.html_parts import EMPTY_CELL, HtmlSection, html_table, study_command
+from searchae.report.study_toml import study_toml
 
 
 def provenance_section(found: Findings) -> HtmlSection:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from searchae.formatting import format_count, format_duration, format_value
-from searchae.report import figures, parameters
+from searchae.report import figures, parameter_plots
 from searchae.report.findings import Findings, TrialRun
 from searchae.report.headline import headline_section
-from searchae.report.markup import (
+from searchae.report.html_parts import (
     EMPTY_CELL,
     HtmlSection,
     gain_text,
@@ -36,8 +36,8 @@ def search_section(found: Findings) -> HtmlSection:
 
 def parameters_section(found: Findings) -> HtmlSection:
     """Returns the section with the parameters' importances and PSNR by their values."""
-    plots = (parameters.importances_plot(found), parameters.parallel_plot(found))
-    slices = parameters.slice_plots(found)
+    plots = (parameter_plots.importances_plot(found), parameter_plots.parallel_plot(found))
+    slices = parameter_plots.slice_plots(found)
     body = "".join(map(html_plot, plots))
     if slices:
         body += (

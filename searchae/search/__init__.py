@@ -1,13 +1,9 @@
 """Samplers and pruners by the names of a study file."""
 
-from searchae.search.factory import (
-    can_take,
-    make_pruner,
-    make_sampler,
-    to_distribution,
-    why_nothing_is_pruned,
-)
-from searchae.search.history import FinishedTrialCursor, TrialHistory
+from searchae.search.distributions import can_take, to_distribution
+from searchae.search.pruners import make_pruner, why_nothing_is_pruned
+from searchae.search.samplers import make_sampler
+from searchae.search.tpe_history import FinishedTrialCursor, TrialHistory
 
 __all__ = [
     "FinishedTrialCursor",

@@ -3,8 +3,8 @@
 from searchae.storage.backoff import Backoff
 from searchae.storage.connection import connect
 from searchae.storage.locks import exclusive_lock, locked_transaction
-from searchae.storage.private_api import is_usable, require_signature
-from searchae.storage.reader import ReaderStorage
+from searchae.storage.optuna_compatibility import is_usable, require_signature
+from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage
 from searchae.storage.statements import finish_trial, upsert, upsert_if_unfinished
 from searchae.storage.tables import (

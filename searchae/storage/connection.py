@@ -14,11 +14,15 @@ from sqlalchemy.pool import NullPool
 from searchae.errors import StorageError
 from searchae.storage import tables
 from searchae.storage.backoff import Backoff
-from searchae.storage.batching import NoBatching, TrialBatching
-from searchae.storage.engine import POSTGRESQL_ARGUMENTS, engine_arguments, register_listeners
+from searchae.storage.engine_settings import (
+    POSTGRESQL_ARGUMENTS,
+    engine_arguments,
+    register_listeners,
+)
 from searchae.storage.locks import exclusive_lock, file_lock
-from searchae.storage.private_api import is_usable
+from searchae.storage.optuna_compatibility import is_usable
 from searchae.storage.resilient import ResilientStorage, database_error_text, is_transient
+from searchae.storage.trial_batching import NoBatching, TrialBatching
 from searchae.storage.url import check_file, is_sqlite, masked_url, parse_url
 
 
@@ -93,7 +97,7 @@ def _choose_backend(rdb: RDBStorage) -> tuple[BaseStorage, TrialBatching]:
             )
         obstacle = f"tables {revision} instead of {tables.SCHEMA}"
     if is_usable("batched storage", _check, instead="its own storage", obstacle=obstacle):
-        from searchae.storage.batched import BatchedStorage
+        from searchae.storage.batched_storage import BatchedStorage
 
         batched = BatchedStorage(rdb)
         return batched, batched
@@ -102,6 +106,6 @@ def _choose_backend(rdb: RDBStorage) -> tuple[BaseStorage, TrialBatching]:
 
 
 def _check() -> None:
-    from searchae.storage.batched import self_check
+    from searchae.storage.batched_storage import self_check
 
     self_check()

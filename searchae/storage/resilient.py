@@ -19,8 +19,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from searchae.errors import StorageError
 from searchae.storage.backoff import Backoff
-from searchae.storage.batching import TrialBatching
-from searchae.storage.engine import register_listeners
+from searchae.storage.engine_settings import register_listeners
+from searchae.storage.trial_batching import TrialBatching
 from searchae.storage.url import is_sqlite, masked_url
 
 P = ParamSpec("P")

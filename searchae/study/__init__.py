@@ -17,6 +17,7 @@ from searchae.study.attributes import (
 )
 from searchae.study.budget import NoTrial, TrialCounts
 from searchae.study.coordination import Coordinator
+from searchae.study.epoch_history import HISTORY, compact_history, history_columns
 from searchae.study.gallery import (
     best_trials,
     gallery_folder,
@@ -25,10 +26,9 @@ from searchae.study.gallery import (
     save_picture,
     trials_with_picture,
 )
-from searchae.study.history import HISTORY, compact_history, history_columns
 from searchae.study.results import has_result, result_db
 from searchae.study.snapshot import StudySnapshot
-from searchae.study.stored import (
+from searchae.study.stored_study import (
     StoredStudy,
     check_same_study,
     check_spec,
@@ -40,7 +40,7 @@ from searchae.study.stored import (
 )
 from searchae.study.summary import Summary, TrialRow, best_of, summarize, trial_row
 from searchae.study.warm_start import check_warm_start
-from searchae.study.workers import WorkerInfo
+from searchae.study.worker_registry import WorkerInfo
 
 __all__ = [
     "ERROR",

@@ -1,6 +1,6 @@
 """Keys of the attributes that searchae stores with Optuna's studies and trials.
 
-All values are JSON. ``searchae.study.history.HISTORY`` is one more attribute of a trial.
+All values are JSON. ``searchae.study.epoch_history.HISTORY`` is one more attribute of a trial.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ WARM_START = "searchae:warm_start"
 """str: The study and trial that an imported trial was copied from, as ``NAME #NUMBER``."""
 
 RUNTIME = "searchae:runtime"
-"""dict: The worker, device, precision and versions that trained it last; see ``worker.machine``."""
+"""dict: Worker, device, precision and versions that trained it last; see ``worker.hardware``."""
 
 OUTCOME = "searchae:outcome"
 """str: How a trial ended badly: ``diverged``, ``dead``, ``out-of-memory``, ``lost`` or ``bug``.

@@ -21,14 +21,14 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from searchae.storage import exclusive_lock, locked_transaction
-from searchae.study import claims, leases, stops, workers
+from searchae.study import claims, leases, stop_flags, worker_registry
 from searchae.study.attributes import BUDGET, QUARANTINED, STOPPED, TIME_LIMIT
 from searchae.study.budget import NoTrial, TrialCounts, count_trials, seconds_left
-from searchae.study.process import ProcessIdentity
+from searchae.study.process_identity import ProcessIdentity
 from searchae.study.snapshot import StudySnapshot
-from searchae.study.stored import StoredStudy
+from searchae.study.stored_study import StoredStudy
 from searchae.study.transaction import StudyTransaction, metadata
-from searchae.study.workers import WorkerInfo
+from searchae.study.worker_registry import WorkerInfo
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class Coordinator:
         def read(
             transaction: StudyTransaction,
         ) -> tuple[dict[str, Any], float, list[WorkerInfo]]:
-            return *transaction.read_attributes(), workers.live_workers(transaction)
+            return *transaction.read_attributes(), worker_registry.live_workers(transaction)
 
         attributes, now_s, alive = self._run(read)
         trials = self.stored.study.get_trials(deepcopy=False)
@@ -95,8 +95,8 @@ class Coordinator:
             trials=trials,
             counts=self._counts(Counter(trial.state for trial in trials), attributes),
             workers=tuple(alive),
-            stopped=stops.stop_message(attributes),
-            quarantined=stops.quarantine_reasons(attributes),
+            stopped=stop_flags.stop_message(attributes),
+            quarantined=stop_flags.quarantine_reasons(attributes),
             seconds_left=seconds_left(attributes, now_s),
         )
 
@@ -111,7 +111,7 @@ class Coordinator:
     def quarantined(self) -> tuple[str, ...]:
         """Returns why workers left for good since the last ``clear_stop``, a line each."""
         attributes, _ = self._attributes()
-        return stops.quarantine_reasons(attributes)
+        return stop_flags.quarantine_reasons(attributes)
 
     def stop(self, message: str) -> None:
         """Gives out no more trials; ``message`` says why."""
@@ -120,13 +120,13 @@ class Coordinator:
     def clear_stop(self) -> None:
         """Gives out trials again after a stop, and forgets which workers were quarantined."""
         attributes, _ = self._attributes()
-        for key in stops.stop_keys(attributes):
+        for key in stop_flags.stop_keys(attributes):
             self.stored.study.set_user_attr(key, "")
 
     def stopped(self) -> str:
         """Returns why the study was stopped early; empty if it was not."""
         attributes, _ = self._attributes()
-        return stops.stop_message(attributes)
+        return stop_flags.stop_message(attributes)
 
     # -- trials
 
@@ -196,11 +196,11 @@ class Coordinator:
         Args:
             device: The device that it trains on, for people.
         """
-        self._run(lambda transaction: workers.register(transaction, device))
+        self._run(lambda transaction: worker_registry.register(transaction, device))
 
     def leave(self) -> None:
         """Removes this process from the study's workers."""
-        self._run(workers.unregister)
+        self._run(worker_registry.unregister)
 
     def beat(self, trial_id: int | None, *, number: int | None, epoch: int | None) -> bool:
         """Records a heartbeat and renews the lease; does not wait for the database.
@@ -218,12 +218,12 @@ class Coordinator:
         """
         with self._engine.begin() as connection:
             transaction = self._transaction(connection)
-            workers.record_heartbeat(transaction, number=number, epoch=epoch)
+            worker_registry.record_heartbeat(transaction, number=number, epoch=epoch)
             return trial_id is None or leases.renew(transaction, trial_id)
 
     def workers(self) -> list[WorkerInfo]:
         """Returns the workers heard of within the grace period, the longest registered first."""
-        return self._run(workers.live_workers)
+        return self._run(worker_registry.live_workers)
 
     # -- transactions
 

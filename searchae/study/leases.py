@@ -21,7 +21,7 @@ from searchae.storage import (
     utc_now,
 )
 from searchae.study.attributes import OUTCOME, STOPPED
-from searchae.study.process import ProcessIdentity, process_is_gone
+from searchae.study.process_identity import ProcessIdentity, process_is_gone
 from searchae.study.transaction import StudyTransaction, metadata
 
 LOST = "lost"

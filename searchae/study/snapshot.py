@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from optuna.trial import FrozenTrial
 
 from searchae.study.budget import TrialCounts
-from searchae.study.workers import WorkerInfo
+from searchae.study.worker_registry import WorkerInfo
 
 
 @dataclass(frozen=True)

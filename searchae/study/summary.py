@@ -17,11 +17,11 @@ from searchae.storage import masked_url
 from searchae.study.attributes import OUTCOME, RUNTIME, WARM_START
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
-from searchae.study.history import history_columns
+from searchae.study.epoch_history import history_columns
 from searchae.study.results import is_result
 from searchae.study.snapshot import StudySnapshot
-from searchae.study.stored import StoredStudy
-from searchae.study.workers import WorkerInfo
+from searchae.study.stored_study import StoredStudy
+from searchae.study.worker_registry import WorkerInfo
 
 
 @dataclass(frozen=True)

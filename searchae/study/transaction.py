@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from searchae.config import SearchSpec
 from searchae.errors import NoStudyError
 from searchae.storage import UNFINISHED, studies, study_attributes, trials
-from searchae.study.process import ProcessIdentity
+from searchae.study.process_identity import ProcessIdentity
 
 metadata = sa.MetaData()
 """The tables that searchae adds to Optuna's."""

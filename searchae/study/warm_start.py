@@ -15,7 +15,7 @@ from searchae.search import can_take, to_distribution
 from searchae.study.attributes import IMPORTED, OUTCOME, WARM_START
 
 if TYPE_CHECKING:
-    from searchae.study.stored import StoredStudy
+    from searchae.study.stored_study import StoredStudy
 
 
 def check_warm_start(source: StoredStudy, *, data_hash: str) -> None:

@@ -12,14 +12,7 @@ from torch import Tensor, nn
 from searchae.models import ACTIVATION_MODULES, Autoencoder
 from searchae.training.fused_layers import CompiledConvolution, UpsampledConvolution
 from searchae.training.kernels.convolution import Convolutions
-from searchae.training.kernels.library import (
-    NONE,
-    SIGMOID,
-    TANH,
-    Activation,
-    elu,
-    leaky_relu,
-)
+from searchae.training.kernels.library import NONE, SIGMOID, TANH, Activation, elu, leaky_relu
 from searchae.training.precision import Precision
 
 

@@ -1,7 +1,7 @@
 """Runs a search or shows what it would do: the use cases behind ``searchae tune``."""
 
 from searchae.tune.dry_run import DryRun, plan_search
-from searchae.tune.follow import StopRequest, Watcher
+from searchae.tune.monitor import StopRequest, Watcher
 from searchae.tune.run import tune
 
 __all__ = [

@@ -14,7 +14,7 @@ from searchae.data import describe_splits
 from searchae.launch import Launcher, LocalLauncher, Request
 from searchae.study import Coordinator
 from searchae.training import Trainer, chosen_kernels, uses_compiled
-from searchae.tune.fleet import concurrent_trials, crowding_warning, measured_fleet
+from searchae.tune.gpu_sharing import concurrent_trials, crowding_warning, measured_fleet
 from searchae.tune.preflight import Prepared, preflight
 
 

@@ -32,7 +32,7 @@ from searchae.training import (
     pick_precision,
     why_slow,
 )
-from searchae.tune.networks import Network, build_networks, check_batch_size
+from searchae.tune.model_checks import Network, build_networks, check_batch_size
 
 
 @dataclass(frozen=True)

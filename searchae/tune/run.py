@@ -17,8 +17,8 @@ from searchae.study import (
     summarize,
 )
 from searchae.training import checkpoint_folder, remove_old_checkpoints
-from searchae.tune.fleet import crowding_warning, measured_fleet
-from searchae.tune.follow import StopRequest, Watcher, follow_workers
+from searchae.tune.gpu_sharing import crowding_warning, measured_fleet
+from searchae.tune.monitor import StopRequest, Watcher, follow_workers
 from searchae.tune.preflight import Prepared, preflight
 
 STOP_S = 30.0

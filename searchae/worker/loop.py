@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 from searchae.errors import ArtifactsError, DeviceError, StudyStoppedError
 from searchae.study import Coordinator, NoTrial, StoredStudy
+from searchae.worker.gpu_memory import CrowdedError
+from searchae.worker.hardware import Machine
 from searchae.worker.heartbeat import Heartbeat
-from searchae.worker.machine import Machine
 from searchae.worker.objective import run_trial
 from searchae.worker.options import WorkerOptions, WorkerResults
-from searchae.worker.shared_gpu import CrowdedError
 from searchae.worker.trial_runner import TrainFunction, TrialRunner
 
 log = logging.getLogger(__name__)

@@ -23,14 +23,7 @@ from searchae.errors import (
     StorageError,
     StudyStoppedError,
 )
-from searchae.study import (
-    ERROR,
-    HISTORY,
-    OUTCOME,
-    RUNTIME,
-    Coordinator,
-    compact_history,
-)
+from searchae.study import ERROR, HISTORY, OUTCOME, RUNTIME, Coordinator, compact_history
 from searchae.training import (
     CheckpointError,
     Checkpoints,
@@ -41,13 +34,13 @@ from searchae.training import (
     Trainer,
     checkpoint_folder,
 )
+from searchae.worker.gpu_memory import CrowdedError, SharedGpu
+from searchae.worker.hardware import Machine
 from searchae.worker.heartbeat import Heartbeat
-from searchae.worker.machine import Machine
 from searchae.worker.objective import TrialHooks, TrialJob
 from searchae.worker.options import WorkerOptions, WorkerResults
 from searchae.worker.pictures import BestPictures
-from searchae.worker.sampling import TrialSampler
-from searchae.worker.shared_gpu import CrowdedError, SharedGpu
+from searchae.worker.trial_sampling import TrialSampler
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import searchae as package
-from tests.integration import finished
+from tests.integration import finished_studies
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -28,7 +28,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder in which a search has ended."""
     folder = tmp_path_factory.mktemp("done") / "home"
     folder.mkdir()
-    finished.search(folder)
+    finished_studies.search(folder)
     return folder
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import finished
+from tests.integration import finished_studies
 from tests.integration.test_compare_study import ONE_IS_WORSE
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
@@ -24,7 +24,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder in which a search has ended."""
     folder = tmp_path_factory.mktemp("done") / "home"
     folder.mkdir()
-    finished.search(folder, **ONE_IS_WORSE)
+    finished_studies.search(folder, **ONE_IS_WORSE)
     return folder
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.ray_cluster import RayCluster
-from tests.seen import finished, states
+from tests.stored_trials import finished, states
 
 pytestmark = pytest.mark.fleet
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from searchae import data
-from searchae.config import catalog
+from searchae.config import study_file_catalog
 from searchae.config.loader import load_study_file
 from searchae.training.trainer import Trainer
 from tests.conftest import RunCommand
@@ -54,7 +54,9 @@ pruner = "none"
 def test_gap_conv_learns_mnist_as_published(real_data: Path, tmp_path: Path) -> None:
     """Adam at 1e-3, batches of 32, 10 epochs on 10,000 images: validation MSE below 0.02."""
     shutil.copytree(real_data / "MNIST", tmp_path / "MNIST")
-    spec = load_study_file(catalog.find_study_file("gap-conv"), environment={}, changes=PUBLISHED)
+    spec = load_study_file(
+        study_file_catalog.find_study_file("gap-conv"), environment={}, changes=PUBLISHED
+    )
     splits = data.load_splits(spec.data, data_dir=tmp_path, seed=spec.seed)
     assert len(splits.train) + len(splits.validation) == 10_000
     trainer = Trainer(

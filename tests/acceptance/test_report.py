@@ -124,7 +124,7 @@ def test_an_unknown_study_is_named_with_those_there_are(report: Run, tmp_path: P
 def file(made: Path) -> Path:
     from searchae.report import page
     from searchae.storage.connection import connect
-    from searchae.study.stored import load_study
+    from searchae.study.stored_study import load_study
 
     stored = load_study(connect(f"sqlite:///{made}/searchae.db"), "s")
     page.write_report(made / "r.html", collect_findings(stored, artifacts=made / "artifacts"))

@@ -22,10 +22,10 @@ import pytest
 from searchae.storage.connection import connect
 from searchae.storage.url import parse_url
 from searchae.study.coordination import Coordinator
-from searchae.study.stored import load_study
+from searchae.study.stored_study import load_study
 from tests.conftest import RunCommand, fork_workers, make_folder, smooth_images
 from tests.fork_server import ForkedProcess, run_command, start_command
-from tests.seen import finished, states, trials
+from tests.stored_trials import finished, states, trials
 
 
 @pytest.fixture
@@ -236,13 +236,13 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
     """An exception there leaves a transaction open, for which putting back would wait for ever."""
     from searchae.launch.request import Request
     from searchae.study import summary
-    from searchae.tune import follow
+    from searchae.tune import monitor
     from searchae.tune.run import tune
     from tests.fake_launcher import FakeLauncher
 
     looks: list[bool] = []
     ended: list[int] = []
-    stop = follow.StopRequest()
+    stop = monitor.StopRequest()
     look = summary.summarize
 
     def summarize(stored: Any, ledger: Any) -> Any:
@@ -254,7 +254,7 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
         return found
 
     monkeypatch.chdir(folder)
-    monkeypatch.setattr(follow, "summarize", summarize)
+    monkeypatch.setattr(monitor, "summarize", summarize)
     request = Request(study="tiny", storage=parse_url(url), device="cpu", workers=1)
     with pytest.raises(KeyboardInterrupt):
         tune(request, Quiet(), FakeLauncher(), stop)

@@ -10,9 +10,9 @@ import pytest
 from alembic.migration import MigrationContext
 from sqlalchemy.exc import IntegrityError
 
-from searchae.storage.batching import NoBatching
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
+from searchae.storage.trial_batching import NoBatching
 
 try:
     from optuna.testing.pytest_storages import StorageTestCase

@@ -18,8 +18,8 @@ from searchae.compare.verdict import Verdict
 from searchae.errors import UserError
 from searchae.retrain.plan import find_trial
 from searchae.study.attributes import WINNER
-from searchae.study.stored import StoredStudy, load_study
-from tests.integration import finished
+from searchae.study.stored_study import StoredStudy, load_study
+from tests.integration import finished_studies
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -53,12 +53,12 @@ BOTH = ["l1_target", "optimizer"]
 
 @pytest.fixture(scope="module")
 def same(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
-    return finished.search(tmp_path_factory.mktemp("same"), **CHANGES_NOTHING)
+    return finished_studies.search(tmp_path_factory.mktemp("same"), **CHANGES_NOTHING)
 
 
 @pytest.fixture(scope="module")
 def differing(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
-    return finished.search(tmp_path_factory.mktemp("differing"), **ONE_IS_WORSE)
+    return finished_studies.search(tmp_path_factory.mktemp("differing"), **ONE_IS_WORSE)
 
 
 def home(stored: StoredStudy) -> Path:
@@ -105,7 +105,7 @@ def test_a_parameter_that_changes_nothing_shows_no_difference(
 
 def test_nor_where_its_trials_differ_in_other_things(tmp_path: Path) -> None:
     rates = {"low": 1e-3, "high": 1e-2, "log": True}
-    stored = finished.search(tmp_path, **{**CHANGES_NOTHING, "train.learning_rate": rates})
+    stored = finished_studies.search(tmp_path, **{**CHANGES_NOTHING, "train.learning_rate": rates})
     verdict = run(contest(stored, tmp_path / "artifacts", by=["l1_target"], best=3, seeds=3))[0][0]
     assert verdict.pairs[0].mean_db > 0, "no two trials are the same"
     assert not verdict.shown
@@ -253,7 +253,7 @@ def test_a_choice_that_no_trial_was_trained_with_is_said_to_be_untried(
     verdict = run(contest(differing, tmp_path, by=["optimizer"], best=20, epochs=1))[0][0]
     assert sorted(len(s.trials) for s in verdict.sides) == sorted(counts)
     assert any("not 20, that ended well" in note for note in verdict.notes)
-    lone = finished.search(
+    lone = finished_studies.search(
         _new(tmp_path, "lone"), **{**ONE_IS_WORSE, "search.trials": 1, "train.epochs": 1}
     )
     with pytest.raises(UserError, match="nothing to compare yet"):
@@ -262,7 +262,7 @@ def test_a_choice_that_no_trial_was_trained_with_is_said_to_be_untried(
 
 def test_a_choice_that_the_search_always_stopped_early_has_its_verdict_too(tmp_path: Path) -> None:
     halving = {"search.pruner": "successive-halving", "search.first": [{"optimizer": "adam"}]}
-    stored = finished.search(tmp_path, **{**ONE_IS_WORSE, **halving})
+    stored = finished_studies.search(tmp_path, **{**ONE_IS_WORSE, **halving})
     trials = [t for t in stored.study.trials if t.params["optimizer"] == "sgd"]
     assert trials
     assert {t.state.name for t in trials} == {"PRUNED"}
@@ -290,7 +290,7 @@ def test_a_parameter_without_choices_has_no_sides(
 
 def test_a_range_has_no_sides(tmp_path: Path) -> None:
     rates = {"low": 1e-3, "high": 1e-2, "log": True}
-    stored = finished.search(
+    stored = finished_studies.search(
         tmp_path, **{**FIXED, "train.learning_rate": rates, "search.trials": 1}
     )
     with pytest.raises(UserError, match="learning_rate: is a range; sides are made of choices"):

@@ -19,8 +19,8 @@ from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
 from searchae.study.budget import NoTrial
 from searchae.study.coordination import Coordinator
-from searchae.study.process import ProcessIdentity
-from searchae.study.stored import StoredStudy, open_study
+from searchae.study.process_identity import ProcessIdentity
+from searchae.study.stored_study import StoredStudy, open_study
 
 
 @pytest.fixture

@@ -23,12 +23,12 @@ from optuna_dashboard import save_note
 from optuna_dashboard._note import save_note_with_version
 
 from searchae.dashboard import server
-from searchae.dashboard.overlay import Overlay
+from searchae.dashboard.added_content import Overlay
 from searchae.dashboard.server import ServerOptions, application
 from searchae.dashboard.trial_details import BEST_CURVES, MOST_CURVES, StudyDetails, call_wsgi
 from searchae.storage.backoff import Backoff
 from searchae.storage.connection import connect
-from searchae.storage.reader import ReaderStorage
+from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage
 from tests.dashboard_server import draw_picture, make_study
 

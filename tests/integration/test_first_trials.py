@@ -12,7 +12,7 @@ from searchae import data
 from searchae.config.loader import load_study_file
 from searchae.storage.connection import connect
 from searchae.study.attributes import IMPORTED
-from searchae.study.stored import StoredStudy, open_study
+from searchae.study.stored_study import StoredStudy, open_study
 from searchae.training.trainer import Interrupted
 from searchae.worker.loop import Worker
 from searchae.worker.options import WorkerOptions

@@ -17,17 +17,17 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from searchae.config import space
 from searchae.config.loader import spec_from_document
 from searchae.config.study_spec import StudySpec
-from searchae.search import factory
-from searchae.search.history import TrialHistory
-from searchae.storage import connection, private_api
+from searchae.search import distributions, pruners, samplers
+from searchae.search.tpe_history import TrialHistory
+from searchae.storage import connection, optuna_compatibility
 from searchae.storage.resilient import ResilientStorage
 
 EPOCHS = 8
 
 pytestmark = pytest.mark.skipif(
     any(
-        private_api.failure_of(check)
-        for check in (factory._check_sampler, factory._check_pruners, connection._check)
+        optuna_compatibility.failure_of(check)
+        for check in (samplers._check_sampler, pruners._check_pruners, connection._check)
     ),
     reason="the incremental sampler or the batched storage does not fit the installed Optuna",
 )
@@ -77,10 +77,10 @@ def test_whatever_the_others_do_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """They end, fail, are put back and gone on with; some trials are another study's."""
-    monkeypatch.setattr("searchae.storage.changes.MANY_UNFINISHED", many)
+    monkeypatch.setattr("searchae.storage.changed_trials.MANY_UNFINISHED", many)
     draw = random.Random(many)
     theirs = optuna.create_study(storage=plain, study_name="compared", direction="maximize")
-    described = {p.name: factory.to_distribution(p) for p in spec.space}
+    described = {p.name: distributions.to_distribution(p) for p in spec.space}
     for value in range(3):
         names = ["learning_rate", "latent_dim"][: 1 + value % 2]
         some = {n: described[n] for n in names}
@@ -88,8 +88,8 @@ def test_whatever_the_others_do_meanwhile(
         params = {n: values[n] for n in names}
         theirs.add_trial(create_trial(params=params, distributions=some, value=float(value)))
     mine = optuna.load_study(storage=lean, study_name="compared")
-    history, halving = TrialHistory(), factory.make_pruner(spec, mine)
-    monkeypatch.setattr(factory, "INCREMENTAL_FROM", 0)
+    history, halving = TrialHistory(), pruners.make_pruner(spec, mine)
+    monkeypatch.setattr(samplers, "INCREMENTAL_FROM", 0)
     optuna_s = SuccessiveHalvingPruner(min_resource=1, reduction_factor=2)
     going: list[int] = []
     proposals, decisions, states = 0, set[bool](), set[TrialState]()
@@ -110,16 +110,16 @@ def test_whatever_the_others_do_meanwhile(
         states |= {t.state for t in plain.get_all_trials(theirs._study_id)}
         trial_id = plain.create_new_trial(theirs._study_id)
         trial = lean.get_trial(trial_id)
-        ours = factory.make_sampler(spec, number=trial.number, history=history)
+        ours = samplers.make_sampler(spec, number=trial.number, history=history)
         with monkeypatch.context() as patch:
-            patch.setattr(factory, "INCREMENTAL_FROM", 1000)
-            expected = proposed(theirs, factory.make_sampler(spec, number=trial.number), trial)
+            patch.setattr(samplers, "INCREMENTAL_FROM", 1000)
+            expected = proposed(theirs, samplers.make_sampler(spec, number=trial.number), trial)
         with lean.exclusive_trial(trial_id):
             with lean.batched_writes():
                 found = proposed(mine, ours, trial)
             assert found == expected
             proposals += bool(found)
-            mine.sampler = factory.make_sampler(spec, number=trial.number, history=history)
+            mine.sampler = samplers.make_sampler(spec, number=trial.number, history=history)
             mine._thread_local.cached_all_trials = None
             with lean.batched_writes():
                 space.sample_params(spec, Trial(mine, trial_id))

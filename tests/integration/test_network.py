@@ -18,7 +18,7 @@ from searchae import data
 from searchae.config import loader
 from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
-from searchae.study.stored import StoredStudy, open_study
+from searchae.study.stored_study import StoredStudy, open_study
 from tests.postgres_server import PostgresServer
 
 pytestmark = pytest.mark.fleet

@@ -15,7 +15,7 @@ from searchae.compare.run import Reranking, TrainingSchedule
 from searchae.config.loader import load_study_file
 from searchae.storage.connection import connect
 from searchae.study.attributes import RUNTIME
-from searchae.study.stored import StoredStudy, open_study
+from searchae.study.stored_study import StoredStudy, open_study
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob, run_trial
 from searchae.worker.options import WorkerOptions

@@ -21,11 +21,11 @@ from searchae import data
 from searchae.config.loader import load_study_file
 from searchae.config.study_spec import StudySpec
 from searchae.errors import UserError
-from searchae.search import factory
-from searchae.storage import private_api
-from searchae.storage.batching import NoBatching
+from searchae.search import pruners, samplers
+from searchae.storage import optuna_compatibility
 from searchae.storage.connection import connect
-from searchae.study.stored import load_study, open_study
+from searchae.storage.trial_batching import NoBatching
+from searchae.study.stored_study import load_study, open_study
 from searchae.training.trial_checkpoints import PrunedError
 from searchae.worker import TrialJob, Worker, WorkerOptions
 
@@ -44,11 +44,11 @@ def unknown_optuna(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     ):
         original = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *words, of=original, **more: of(*words, **more))
-    monkeypatch.setattr(private_api, "_warned", set())
-    monkeypatch.setattr(factory, "INCREMENTAL_FROM", 0)
-    private_api.failure_of.cache_clear()
+    monkeypatch.setattr(optuna_compatibility, "_warned", set())
+    monkeypatch.setattr(samplers, "INCREMENTAL_FROM", 0)
+    optuna_compatibility.failure_of.cache_clear()
     yield
-    private_api.failure_of.cache_clear()
+    optuna_compatibility.failure_of.cache_clear()
 
 
 def spec_of(folder: Path) -> StudySpec:
@@ -119,8 +119,8 @@ def test_optuna_s_own_classes_are_used_and_one_warning_each_says_so(
     study = optuna.create_study(direction="maximize")
     with caplog.at_level(logging.WARNING):
         for number in range(3):
-            assert type(factory.make_sampler(spec, number=number)) is TPESampler
-            assert type(factory.make_pruner(spec, study)) is HyperbandPruner
+            assert type(samplers.make_sampler(spec, number=number)) is TPESampler
+            assert type(pruners.make_pruner(spec, study)) is HyperbandPruner
     warnings = [r.message for r in caplog.records if r.levelno == logging.WARNING]
     said = [m.split(", which")[0] for m in warnings]
     assert said == [
@@ -133,7 +133,7 @@ def test_public_names_alone_can_be_asked_for(folder: Path, monkeypatch: pytest.M
     url = f"sqlite:///{folder / 'searchae.db'}"
     monkeypatch.setenv("SEARCHAE_OPTUNA", "public")
     assert isinstance(connect(url).batching, NoBatching)
-    assert type(factory.make_sampler(spec_of(folder), number=10**4)) is TPESampler
+    assert type(samplers.make_sampler(spec_of(folder), number=10**4)) is TPESampler
     monkeypatch.setenv("SEARCHAE_OPTUNA", "private")
     with pytest.raises(UserError, match="SEARCHAE_OPTUNA=private: use auto or public"):
         connect(url)

@@ -19,10 +19,10 @@ from searchae.bundle.evaluation import evaluate_bundle
 from searchae.errors import DataError, DivergedError, UserError
 from searchae.retrain.plan import find_trial
 from searchae.retrain.training import reproduction
-from searchae.study.stored import StoredStudy
+from searchae.study.stored_study import StoredStudy
 from searchae.training.epoch import EpochResult
 from searchae.training.metrics import mean_image_psnr_db
-from tests.integration import finished
+from tests.integration import finished_studies
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -31,7 +31,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
-    return finished.search(tmp_path_factory.mktemp("searched"))
+    return finished_studies.search(tmp_path_factory.mktemp("searched"))
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +332,7 @@ def test_other_images_than_the_study_s_are_refused(
     stored: StoredStudy, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
     shutil.copytree(home / "data", tmp_path / "data")
-    finished.other_images(tmp_path)
+    finished_studies.other_images(tmp_path)
     with pytest.raises(DataError, match="differs from what the study was made with"):
         train(plan(stored), tmp_path, tmp_path / "bundle")
     with pytest.raises(DataError, match="differs from what the study was made with"):
@@ -340,7 +340,7 @@ def test_other_images_than_the_study_s_are_refused(
 
 
 def test_the_winner_of_a_part_is_trained_on_all_images(tmp_path: Path) -> None:
-    stored = finished.search(tmp_path, **{"data.train_images": 64})
+    stored = finished_studies.search(tmp_path, **{"data.train_images": 64})
     part = train(plan(stored), tmp_path, tmp_path / "part")
     told = train(plan(stored, train_images="all"), tmp_path, tmp_path / "whole")
     assert (part["training"]["images"], told["training"]["images"]) == (48, 96)
@@ -356,7 +356,7 @@ def test_the_winner_of_a_part_is_trained_on_all_images(tmp_path: Path) -> None:
     ), "the same training may replace its own bundle"
     with pytest.raises(UserError, match="data_hash"):
         train(plan(stored), tmp_path, tmp_path / "whole")
-    finished.other_images(tmp_path)
+    finished_studies.other_images(tmp_path)
     with pytest.raises(DataError, match="differs from what the study was made with"):
         train(plan(stored, train_images="all"), tmp_path, tmp_path / "other")
 
@@ -373,7 +373,9 @@ def test_less_may_be_held_out_than_in_the_search(
 
 
 def test_a_denoiser_is_not_retrained_without_its_noise(tmp_path: Path) -> None:
-    stored = finished.search(tmp_path, **{"train.noise_std": 0.1, "train.noise_from_epoch": 3})
+    stored = finished_studies.search(
+        tmp_path, **{"train.noise_std": 0.1, "train.noise_from_epoch": 3}
+    )
     with pytest.raises(UserError, match=r"--epochs 2: the trial's noise begins in epoch 3"):
         plan(stored, epochs="2")
     assert plan(stored, epochs="3").params.train.noise_from_epoch == 3
@@ -427,7 +429,7 @@ def test_what_cannot_be_retrained_is_refused(
 
 
 def test_a_study_whose_trials_all_ended_badly_has_no_winner(tmp_path: Path) -> None:
-    bad = finished.search(
+    bad = finished_studies.search(
         tmp_path,
         **{
             "search.trials": 1,

@@ -24,14 +24,14 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae import data
 from searchae.config.loader import load_study_file
 from searchae.errors import StorageError
-from searchae.storage import engine as storage_engine
+from searchae.storage import engine_settings as storage_engine
 from searchae.storage import resilient, tables
-from searchae.storage.batching import NoBatching
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
+from searchae.storage.trial_batching import NoBatching
 from searchae.study.coordination import Coordinator
-from searchae.study.process import ProcessIdentity
-from searchae.study.stored import StoredStudy, load_study, open_study
+from searchae.study.process_identity import ProcessIdentity
+from searchae.study.stored_study import StoredStudy, load_study, open_study
 from searchae.training.trial_checkpoints import PrunedError
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob
@@ -145,9 +145,9 @@ def test_of_many_trials_only_those_that_may_have_changed_are_read(
     many: int, lean: ResilientStorage, plain: RDBStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the others do between two looks: the same as Optuna's own reading."""
-    monkeypatch.setattr("searchae.storage.changes.MANY_UNFINISHED", many)
-    monkeypatch.setattr("searchae.storage.changes.REREAD_ROWS", 3)
-    monkeypatch.setattr("searchae.storage.changes.MAX_NAMED_TRIALS", 2)
+    monkeypatch.setattr("searchae.storage.changed_trials.MANY_UNFINISHED", many)
+    monkeypatch.setattr("searchae.storage.changed_trials.REREAD_ROWS", 3)
+    monkeypatch.setattr("searchae.storage.changed_trials.MAX_NAMED_TRIALS", 2)
     study_id = optuna.create_study(storage=plain)._study_id
     neighbour = optuna.create_study(storage=plain)._study_id
     draw = random.Random(0)
@@ -319,10 +319,10 @@ def test_trials_that_run_or_wait_cost_no_statement_more(database: str, folder: P
 
 
 def _learning_rate(stored: StoredStudy) -> FloatDistribution:
-    from searchae.search import factory
+    from searchae.search import distributions
 
     (found,) = (p for p in stored.spec.space if p.name == "learning_rate")
-    made = factory.to_distribution(found)
+    made = distributions.to_distribution(found)
     assert isinstance(made, FloatDistribution)
     return made
 
@@ -438,7 +438,7 @@ def test_a_connection_that_died_in_a_pause_is_replaced_without_a_word(
 def test_a_study_deleted_and_made_again_is_found(
     lean: ResilientStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("searchae.storage.changes.REREAD_ROWS", 0)
+    monkeypatch.setattr("searchae.storage.changed_trials.REREAD_ROWS", 0)
     first = optuna.create_study(study_name="s", storage=lean)
     for _ in range(3):
         last = lean.create_new_trial(first._study_id)

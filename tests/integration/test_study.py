@@ -16,7 +16,7 @@ from searchae.config import space
 from searchae.config.loader import spec_from_document
 from searchae.config.study_spec import StudySpec
 from searchae.errors import NoStudyError, StorageError, StudyMismatchError
-from searchae.search import factory
+from searchae.search import distributions
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
 from searchae.study.attributes import (
@@ -29,7 +29,7 @@ from searchae.study.attributes import (
     WARM_START,
 )
 from searchae.study.coordination import Coordinator
-from searchae.study.stored import StoredStudy, load_study, open_study, study_names
+from searchae.study.stored_study import StoredStudy, load_study, open_study, study_names
 
 HASH = "a" * 64
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -75,7 +75,7 @@ def add(stored: StoredStudy, psnr_db: float, **params: Any) -> None:
             state=state,
             value=psnr_db if state == TrialState.COMPLETE else None,
             params=params,
-            distributions={n: factory.to_distribution(by_name[n]) for n in params},
+            distributions={n: distributions.to_distribution(by_name[n]) for n in params},
             intermediate_values={1: psnr_db},
             user_attrs=attributes,
         )

@@ -23,9 +23,9 @@ from searchae.errors import (
 )
 from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
-from searchae.study.stored import StoredStudy, open_study
+from searchae.study.stored_study import StoredStudy, open_study
 from searchae.training.epoch import EpochResult
-from searchae.worker import shared_gpu
+from searchae.worker import gpu_memory
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob, run_trial
 from searchae.worker.options import WorkerOptions
@@ -116,8 +116,8 @@ def test_without_memory_beside_others_a_worker_leaves_or_waits_for_them(
     study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stored, full = study(), OutOfMemoryError("2 GiB wanted")
-    monkeypatch.setattr(shared_gpu, "held_by_others", lambda _device: 2**30)
-    monkeypatch.setattr(shared_gpu, "FIRST_WAIT_S", 0.01)
+    monkeypatch.setattr(gpu_memory, "held_by_others", lambda _device: 2**30)
+    monkeypatch.setattr(gpu_memory, "FIRST_WAIT_S", 0.01)
     leaving = worker(stored, folder, shares="leave", train=failing_once(full)).run()
     assert (leaving.complete, leaving.put_back, leaving.out_of_memory) == (0, 1, 0)
     assert [t.state.name for t in trials(stored)] == ["WAITING"]
@@ -139,8 +139,8 @@ def test_a_trial_that_had_the_memory_or_all_the_time_is_too_large(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shared_gpu, "held_by_others", lambda _device: others)
-    monkeypatch.setattr(shared_gpu, "LONGEST_WAIT_S", longest_s)
+    monkeypatch.setattr(gpu_memory, "held_by_others", lambda _device: others)
+    monkeypatch.setattr(gpu_memory, "LONGEST_WAIT_S", longest_s)
     train = failing_once(OutOfMemoryError("96 GiB wanted"))
     counts = worker(study(), folder, shares=shares, train=train).run()
     assert (counts.out_of_memory, counts.put_back) == (1, 0)

@@ -18,8 +18,8 @@ from searchae.report.findings import collect_findings
 from searchae.report.page import report_page
 from searchae.storage.connection import connect
 from searchae.study import gallery
-from searchae.study.history import history_columns
-from searchae.study.stored import StoredStudy, open_study
+from searchae.study.epoch_history import history_columns
+from searchae.study.stored_study import StoredStudy, open_study
 from searchae.training.images import to_unit_float
 from searchae.training.metrics import psnr_per_image
 from searchae.worker.loop import Worker

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchae.compare.kept_training import TrainingRecord, shown_indices
+from searchae.compare.choices import ParameterSides, SideChoice, _parameter_sides
 from searchae.compare.plots import losses_plot, reconstructions_plot
 from searchae.compare.ranking import Ranking, rank_trials
-from searchae.compare.sides import ParameterSides, SideChoice, _parameter_sides
+from searchae.compare.training_record import TrainingRecord, shown_indices
 from searchae.compare.verdict import Verdict, combined_notes, compare_sides
 from searchae.config.parameters import Parameter
 from searchae.study.summary import TrialRow

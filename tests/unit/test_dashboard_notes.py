@@ -13,8 +13,8 @@ from searchae.config.loader import spec_from_document
 from searchae.dashboard import curves, notes
 from searchae.report.findings import TrialRun
 from searchae.study.attributes import ERROR, WARM_START
-from searchae.study.history import HISTORY_COLUMNS
-from searchae.study.stored import StoredStudy
+from searchae.study.epoch_history import HISTORY_COLUMNS
+from searchae.study.stored_study import StoredStudy
 from searchae.study.summary import TrialRow
 
 

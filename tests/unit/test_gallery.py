@@ -14,7 +14,7 @@ from searchae.config.schema import ModelParams
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.builder import build_model
 from searchae.study import gallery
-from searchae.study.history import compact_history, history_columns
+from searchae.study.epoch_history import compact_history, history_columns
 from searchae.training import reconstructions
 from searchae.training.epoch import EpochResult
 

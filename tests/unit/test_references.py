@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import references
 from benchmarks.reference_rows import ROWS, Comparison, Row
-from searchae.config import catalog, loader
+from searchae.config import loader, study_file_catalog
 
 KEYS = [row.key for row in ROWS]
 
@@ -49,7 +49,7 @@ def test_every_row_s_study_can_be_read_and_begins_with_what_was_published(
     settings = {**row.source.settings(tmp_path), **row.settings, **row.search}
     words = references._settings(settings)
     spec = loader.load_study_file(
-        catalog.find_study_file(row.study), environment={}, overrides=words[1::2]
+        study_file_catalog.find_study_file(row.study), environment={}, overrides=words[1::2]
     )
     assert spec.search.first[0]["activation"] == "relu"
     assert row.trials > len(spec.search.first), "it searches on"

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from searchae.report import drawing, figures, parameters
+from searchae.report import drawing, figures, parameter_plots
 from searchae.report.axes import log_axis
 from searchae.report.drawing import Plot
 from searchae.report.findings import Findings, collect_findings
-from searchae.study.stored import StoredStudy
+from searchae.study.stored_study import StoredStudy
 from tests.reported_study import BASELINE_DB, DOCUMENT, EPOCHS, add, make_study, make_trial
 
 
@@ -95,7 +95,7 @@ def test_of_a_thousand_curves_200_are_drawn_the_best_among_them_and_the_page_say
     texts = set(shown["complete"].text)
     for run in best[:100]:
         assert any(f"trial {run.row.number}</b>" in t for t in texts)
-    assert parameters.parallel_plot(found).note.endswith("Drawn: 200 of 667 trials.")
+    assert parameter_plots.parallel_plot(found).note.endswith("Drawn: 200 of 667 trials.")
 
 
 # -- the parameters
@@ -106,7 +106,7 @@ def test_what_matters_is_found_to_be_important(found: Findings) -> None:
     assert next(iter(shares)) == "learning_rate"
     assert sum(shares.values()) == pytest.approx(1)
     assert set(shares) == {p.name for p in found.spec.space}
-    plot = parameters.importances_plot(found)
+    plot = parameter_plots.importances_plot(found)
     assert list(plot.figure.data[0].y)[-1] == "learning_rate", "the first stands on top"
     assert "best 12 of 31" in plot.note
 
@@ -145,7 +145,7 @@ def test_where_most_trials_ended_badly_the_best_are_the_others(tmp_path: Path) -
 @pytest.mark.parametrize(("trials", "reason"), [(0, "0 trials"), (9, "9 trials ended")])
 def test_too_few_trials_for_importances_are_told(tmp_path: Path, trials: int, reason: str) -> None:
     found = collect_findings(make_study(tmp_path, trials), artifacts=tmp_path)
-    plot = parameters.importances_plot(found)
+    plot = parameter_plots.importances_plot(found)
     assert plot.figure is None
     assert reason in plot.note
 
@@ -154,13 +154,13 @@ def test_equal_results_have_no_importances(tmp_path: Path) -> None:
     stored = make_study(tmp_path)
     for _ in range(12):
         add(stored, value=20.0)
-    plot = parameters.importances_plot(collect_findings(stored, artifacts=tmp_path))
+    plot = parameter_plots.importances_plot(collect_findings(stored, artifacts=tmp_path))
     assert plot.figure is None
     assert "same PSNR" in plot.note
 
 
 def test_a_line_of_the_parallel_coordinates_is_a_completed_trial(found: Findings) -> None:
-    plot = parameters.parallel_plot(found)
+    plot = parameter_plots.parallel_plot(found)
     lines = [t for t in plot.figure.data if t.mode == "lines"]
     assert sum(list(t.x).count(None) for t in lines) == 20
     assert {t.name for t in lines} == {"lower half", "upper half", "best tenth"}
@@ -172,11 +172,11 @@ def test_a_line_of_the_parallel_coordinates_is_a_completed_trial(found: Findings
 
 
 def test_a_trial_without_a_conditional_value_passes_beside_its_row(found: Findings) -> None:
-    plot = parameters.parallel_plot(found)
+    plot = parameter_plots.parallel_plot(found)
     names = [p.name for p in found.spec.space]
     row = names.index("l1_weight")
     beside = sum(
-        x == parameters.NOT_SAMPLED and y == row
+        x == parameter_plots.NOT_SAMPLED and y == row
         for t in plot.figure.data
         for x, y in zip(t.x, t.y, strict=True)
     )
@@ -184,7 +184,7 @@ def test_a_trial_without_a_conditional_value_passes_beside_its_row(found: Findin
 
 
 def test_slices_have_the_parameter_s_own_axis(found: Findings) -> None:
-    plots = {p.title: p.figure for p in parameters.slice_plots(found)}
+    plots = {p.title: p.figure for p in parameter_plots.slice_plots(found)}
     assert list(plots) == [p.name for p in found.spec.space]
     assert plots["learning_rate"].layout.xaxis.type == "log"
     assert plots["batch_size"].layout.xaxis.type is None
@@ -228,14 +228,14 @@ def test_an_empty_study_has_reasons_in_the_place_of_figures(tmp_path: Path) -> N
         figures.curves_plot,
         figures.losses_plot,
         figures.sparsity_plot,
-        parameters.importances_plot,
-        parameters.parallel_plot,
+        parameter_plots.importances_plot,
+        parameter_plots.parallel_plot,
     )
     for make in makers:
         plot = make(found)
         assert plot.figure is None
         assert plot.note
-    assert parameters.slice_plots(found) == []
+    assert parameter_plots.slice_plots(found) == []
 
 
 def test_a_study_that_searches_nothing_has_a_history(tmp_path: Path) -> None:
@@ -245,8 +245,8 @@ def test_a_study_that_searches_nothing_has_a_history(tmp_path: Path) -> None:
     add_fixed(stored, 21.0)
     found = collect_findings(stored, artifacts=tmp_path)
     assert list(traces(figures.history_plot(found))["complete"].y) == [20.0, 21.0]
-    assert parameters.parallel_plot(found).figure is None
-    assert parameters.slice_plots(found) == []
+    assert parameter_plots.parallel_plot(found).figure is None
+    assert parameter_plots.slice_plots(found) == []
 
 
 def add_fixed(stored: StoredStudy, value: float) -> None:

@@ -18,11 +18,11 @@ from searchae.config.loader import spec_from_document
 from searchae.formatting import format_duration
 from searchae.report import page as report
 from searchae.report.findings import Findings, collect_findings, comparison_file
-from searchae.report.markup import HtmlSection, html_table
+from searchae.report.html_parts import HtmlSection, html_table
 from searchae.report.sections import SECTIONS
-from searchae.report.toml import study_toml
+from searchae.report.study_toml import study_toml
 from searchae.study import gallery
-from searchae.study.stored import StoredStudy
+from searchae.study.stored_study import StoredStudy
 from tests.reported_study import DOCUMENT, add, make_study
 
 EVIL = "<script>alert(1)</script>"

@@ -16,9 +16,9 @@ from searchae.config import space
 from searchae.config.loader import spec_from_document
 from searchae.config.parameters import Parameter
 from searchae.config.study_spec import StudySpec
-from searchae.search import factory
-from searchae.search.history import TrialHistory
-from searchae.storage import connection, private_api
+from searchae.search import distributions, pruners, samplers
+from searchae.search.tpe_history import TrialHistory
+from searchae.storage import connection, optuna_compatibility
 
 TRAIN = {
     "epochs": 9,
@@ -48,7 +48,7 @@ def study_with(spec: StudySpec, trials: int) -> optuna.Study:
     """A study with finished trials for a sampler to learn from, the same ones each time."""
     study = optuna.create_study(direction="maximize", study_name="fixed")
     for number in range(trials):
-        study.sampler = factory.make_sampler(spec, number=number)
+        study.sampler = samplers.make_sampler(spec, number=number)
         trial = study.ask()
         space.sample_params(spec, trial)
         study.tell(trial, random.Random(number).uniform(10, 30))
@@ -57,7 +57,7 @@ def study_with(spec: StudySpec, trials: int) -> optuna.Study:
 
 def proposal(spec: StudySpec, *, number: int, after: int = 0) -> dict[str, Any]:
     study = study_with(spec, after)
-    study.sampler = factory.make_sampler(spec, number=number)
+    study.sampler = samplers.make_sampler(spec, number=number)
     trial = study.ask()
     space.sample_params(spec, trial)
     return dict(trial.params)
@@ -79,31 +79,31 @@ def test_a_trial_s_proposal_hangs_on_seed_and_number_only(name: str, after: int)
     ("name", "kind"), [("random", RandomSampler), ("tpe", TPESampler), ("gp", GPSampler)]
 )
 def test_a_sampler_is_known_by_its_name(name: str, kind: type[BaseSampler]) -> None:
-    assert isinstance(factory.make_sampler(read(sampler=name), number=0), kind)
+    assert isinstance(samplers.make_sampler(read(sampler=name), number=0), kind)
 
 
 needs_sampler = pytest.mark.skipif(
-    bool(private_api.failure_of(factory._check_sampler)),
+    bool(optuna_compatibility.failure_of(samplers._check_sampler)),
     reason="the incremental sampler does not fit the installed Optuna",
 )
 needs_pruners = pytest.mark.skipif(
-    bool(private_api.failure_of(factory._check_pruners)),
+    bool(optuna_compatibility.failure_of(pruners._check_pruners)),
     reason="the incremental pruners do not fit the installed Optuna",
 )
 
 
 @pytest.mark.skipif(not optuna.__version__.startswith("5.0."), reason="is about Optuna 5.0")
 @pytest.mark.parametrize(
-    "check", [factory._check_sampler, factory._check_pruners, connection._check]
+    "check", [samplers._check_sampler, pruners._check_pruners, connection._check]
 )
 def test_what_uses_private_names_fits_optuna_5_0(check: Callable[[], None]) -> None:
-    assert private_api.failure_of(check) == ""
+    assert optuna_compatibility.failure_of(check) == ""
 
 
 @pytest.fixture
 def incremental(monkeypatch: pytest.MonkeyPatch) -> None:
     """Uses the incremental sampler from the first trial on."""
-    monkeypatch.setattr(factory, "INCREMENTAL_FROM", 0)
+    monkeypatch.setattr(samplers, "INCREMENTAL_FROM", 0)
 
 
 @needs_sampler
@@ -119,7 +119,7 @@ def test_what_is_found_with_less_work_is_what_optuna_itself_finds(
         study.ask()  # and runs still
         found = []
         for number in range(31, 41):
-            study.sampler = factory.make_sampler(spec, number=number, history=history)
+            study.sampler = samplers.make_sampler(spec, number=number, history=history)
             trial = study.ask()
             space.sample_params(spec, trial)
             found.append(dict(trial.params))
@@ -132,7 +132,7 @@ def test_what_is_found_with_less_work_is_what_optuna_itself_finds(
     assert len(kept.tables) > 1
     assert proposals(None) == lean
     assert {"l1_weight" in t.params for t in study_with(spec, 30).trials} == {True, False}
-    monkeypatch.setattr(factory, "INCREMENTAL_FROM", 1000)
+    monkeypatch.setattr(samplers, "INCREMENTAL_FROM", 1000)
     assert proposals(None) == lean
 
 
@@ -148,7 +148,7 @@ def test_tpe_takes_the_same_trials_for_the_best_however_few_are_complete(
     def proposals() -> list[dict[str, Any]]:
         study = optuna.create_study(direction="maximize")
         for number in range(40):
-            study.sampler = factory.make_sampler(read(sampler="random"), number=number)
+            study.sampler = samplers.make_sampler(read(sampler="random"), number=number)
             trial = study.ask()
             space.sample_params(spec, trial)
             for epoch in range(1, 1 + number % 4):
@@ -157,14 +157,14 @@ def test_tpe_takes_the_same_trials_for_the_best_however_few_are_complete(
             study.tell(trial, number % 5 if number < complete else None, state=ended)
         found = []
         for number in range(40, 46):
-            study.sampler = factory.make_sampler(spec, number=number)
+            study.sampler = samplers.make_sampler(spec, number=number)
             trial = study.ask()
             space.sample_params(spec, trial)
             found.append(dict(trial.params))
         return found
 
     lean = proposals()
-    monkeypatch.setattr(factory, "INCREMENTAL_FROM", 1000)
+    monkeypatch.setattr(samplers, "INCREMENTAL_FROM", 1000)
     assert proposals() == lean
 
 
@@ -176,7 +176,7 @@ def test_halving_is_optuna_s_own(seed: int, factor: int) -> None:
     spec = read(epochs=16, pruner="successive-halving", reduction_factor=factor)
     own = optuna.create_study(direction="maximize")
     plain = optuna.create_study(direction="maximize")
-    own.pruner = factory.make_pruner(spec, own)
+    own.pruner = pruners.make_pruner(spec, own)
     plain.pruner = SuccessiveHalvingPruner(
         min_resource=spec.search.min_epochs, reduction_factor=factor
     )
@@ -210,7 +210,7 @@ def test_halving_is_optuna_s_own(seed: int, factor: int) -> None:
 def test_brackets_are_optuna_s_own() -> None:
     spec = read(pruner="hyperband")
     study = optuna.create_study(direction="maximize", study_name="shared")
-    ours: Any = factory.make_pruner(spec, study)
+    ours: Any = pruners.make_pruner(spec, study)
     plain = HyperbandPruner(
         min_resource=spec.search.min_epochs,
         max_resource=spec.epochs,
@@ -229,7 +229,7 @@ def test_brackets_are_optuna_s_own() -> None:
 def simulate(spec: StudySpec, qualities_db: list[float]) -> optuna.Study:
     """Trials one after the other whose PSNR climbs to their quality, pruned as a worker prunes."""
     study = optuna.create_study(direction="maximize", study_name="simulated")
-    study.pruner = factory.make_pruner(spec, study)
+    study.pruner = pruners.make_pruner(spec, study)
     for quality_db in qualities_db:
         trial = study.ask()
         state, psnr_db = TrialState.COMPLETE, None
@@ -296,8 +296,8 @@ def test_a_new_worker_s_hyperband_puts_trials_where_the_others_do() -> None:
     trials = [create_trial(state=TrialState.RUNNING) for _ in range(20)]
     for number, trial in enumerate(trials):
         trial.number = number
-    old: Any = factory.make_pruner(spec, study)
-    new: Any = factory.make_pruner(spec, study)
+    old: Any = pruners.make_pruner(spec, study)
+    new: Any = pruners.make_pruner(spec, study)
     for trial in trials:
         old.prune(study, trial)
     brackets = [[p._get_bracket_id(study, t) for t in trials] for p in (old, new)]
@@ -309,7 +309,7 @@ def test_a_new_worker_s_hyperband_puts_trials_where_the_others_do() -> None:
 def test_a_value_is_checked_against_the_range_that_it_shall_go_into() -> None:
     choices = Parameter("train.optimizer", choices=("adam", "sgd"))
     numbers = Parameter("train.clip", low=0.25, high=1.0)
-    assert [factory.can_take(choices, v) for v in ("adam", "sgd", "rmsprop", 1)] == [
+    assert [distributions.can_take(choices, v) for v in ("adam", "sgd", "rmsprop", 1)] == [
         True,
         True,
         False,
@@ -322,7 +322,7 @@ def test_a_value_is_checked_against_the_range_that_it_shall_go_into() -> None:
         1.0001: False,
         "0.5": False,
     }
-    assert {v: factory.can_take(numbers, v) for v in wanted} == wanted
+    assert {v: distributions.can_take(numbers, v) for v in wanted} == wanted
 
 
 @pytest.mark.parametrize(
@@ -340,4 +340,4 @@ def test_a_value_is_checked_against_the_range_that_it_shall_go_into() -> None:
     ],
 )
 def test_says_why_nothing_is_pruned(spec: StudySpec, wanted: str) -> None:
-    assert wanted in factory.why_nothing_is_pruned(spec)
+    assert wanted in pruners.why_nothing_is_pruned(spec)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from searchae.config import space
 from searchae.config.loader import spec_from_document
 from searchae.config.study_spec import StudySpec
-from searchae.search import factory
+from searchae.search import distributions
 from tests.unit.study_documents import documents
 
 
@@ -74,8 +74,8 @@ def test_optuna_gives_back_what_was_sampled(document: dict[str, Any]) -> None:
     assert space.params_of_trial(spec, stored.params) == sampled
     for p in spec.space:
         if p.name in stored.params:
-            assert stored.distributions[p.name] == factory.to_distribution(p)
-            assert factory.can_take(p, stored.params[p.name])
+            assert stored.distributions[p.name] == distributions.to_distribution(p)
+            assert distributions.can_take(p, stored.params[p.name])
 
 
 @pytest.mark.parametrize(

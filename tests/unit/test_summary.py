@@ -14,12 +14,12 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.config.loader import spec_from_document
 from searchae.config.study_spec import StudySpec
-from searchae.search import factory
+from searchae.search import distributions
 from searchae.storage.connection import connect
 from searchae.study.attributes import OUTCOME, WARM_START
 from searchae.study.coordination import Coordinator
-from searchae.study.history import HISTORY, HISTORY_COLUMNS
-from searchae.study.stored import StoredStudy, open_study
+from searchae.study.epoch_history import HISTORY, HISTORY_COLUMNS
+from searchae.study.stored_study import StoredStudy, open_study
 from searchae.study.summary import Summary, TrialRow, best_of, summarize, trial_row
 
 START = datetime(2026, 1, 1, 12)
@@ -50,7 +50,7 @@ def trial(
         state=state,
         value=psnr_db if state == TrialState.COMPLETE else None,
         params={"optimizer": "sgd", "channels": "[16]"},
-        distributions={p.name: factory.to_distribution(p) for p in spec.space},
+        distributions={p.name: distributions.to_distribution(p) for p in spec.space},
         intermediate_values={e: psnr_db - (epochs - e) for e in range(1, epochs + 1)},
         user_attrs={f"searchae:{k}": v for k, v in attributes.items()},
     )

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from searchae.cli.startup import importing
+from searchae.cli.lazy_imports import importing
 
 
 def test_imports_are_not_searched_for_garbage_and_what_runs_then_is() -> None:

@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
-from searchae.config.faults import Faults
 from searchae.config.parameters import Parameter, label
 from searchae.config.schema import NOT_SEARCHABLE, SECTIONS, jsonable, refuse_flag
+from searchae.config.study_file_errors import Faults
 
 
 class RangeReader:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from searchae.config import catalog
+from searchae.config import study_file_catalog
 from searchae.errors import SpecError
 
 
@@ -20,33 +20,36 @@ def here(tmp_path: Path) -> Path:
 
 
 def test_a_study_packed_with_searchae_is_found_from_anywhere(tmp_path: Path) -> None:
-    found = catalog.find_study_file("quickstart", tmp_path)
+    found = study_file_catalog.find_study_file("quickstart", tmp_path)
     assert found.is_file()
-    assert found.parent == catalog.packed_folder()
+    assert found.parent == study_file_catalog.packed_folder()
 
 
 def test_a_file_in_studies_here_comes_before_the_packed_one(here: Path) -> None:
-    assert catalog.find_study_file("svhn", here) == here / "studies" / "svhn.toml"
-    assert catalog.find_study_file("mnist", here).parent == catalog.packed_folder()
+    assert study_file_catalog.find_study_file("svhn", here) == here / "studies" / "svhn.toml"
+    assert (
+        study_file_catalog.find_study_file("mnist", here).parent
+        == study_file_catalog.packed_folder()
+    )
 
 
 def test_a_path_is_taken_as_it_is(here: Path) -> None:
-    assert catalog.find_study_file("other.toml", here) == here / "other.toml"
-    assert catalog.find_study_file("studies/mine.toml", here).samefile(
+    assert study_file_catalog.find_study_file("other.toml", here) == here / "other.toml"
+    assert study_file_catalog.find_study_file("studies/mine.toml", here).samefile(
         here / "studies" / "mine.toml"
     )
-    assert catalog.find_study_file(str(here / "other.toml")) == here / "other.toml"
+    assert study_file_catalog.find_study_file(str(here / "other.toml")) == here / "other.toml"
 
 
 def test_the_current_folder_is_where_names_start(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(here)
-    assert catalog.find_study_file("mine").samefile(here / "studies" / "mine.toml")
+    assert study_file_catalog.find_study_file("mine").samefile(here / "studies" / "mine.toml")
 
 
 def test_all_that_can_be_named_are_listed_by_name(here: Path) -> None:
-    names = list(catalog.study_files(here))
+    names = list(study_file_catalog.study_files(here))
     assert names == sorted(names)
     assert {"mine", "svhn", "quickstart"} <= set(names)
     assert "other" not in names
@@ -54,7 +57,7 @@ def test_all_that_can_be_named_are_listed_by_name(here: Path) -> None:
 
 def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(here: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        catalog.find_study_file("quikstart", here)
+        study_file_catalog.find_study_file("quikstart", here)
     message = str(caught.value)
     assert "'quikstart'" in message
     assert "did you mean 'quickstart'?" in message
@@ -64,4 +67,4 @@ def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(here: Path) -> Non
 @pytest.mark.parametrize("path", ["absent.toml", "studies/absent", "studies"])
 def test_what_is_no_file_is_refused(here: Path, path: str) -> None:
     with pytest.raises(SpecError, match=path):
-        catalog.find_study_file(path, here)
+        study_file_catalog.find_study_file(path, here)

@@ -9,7 +9,7 @@ import pytest
 
 from searchae.errors import UserError
 from searchae.launch.base import Job, Resources
-from searchae.launch.sizing import Fleet, plan_fleet, worker_jobs
+from searchae.launch.fleet_plan import Fleet, plan_fleet, worker_jobs
 from tests.fake_launcher import FakeLauncher
 
 SECRET = "postgresql+psycopg://me:hunter2@db/searchae"

@@ -26,7 +26,7 @@ from optuna.storages import InMemoryStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from searchae.search.history import FinishedTrialCursor, TrialHistory
+from searchae.search.tpe_history import FinishedTrialCursor, TrialHistory
 from searchae.storage import require_signature
 
 _RUNG = "completed_rung_"

@@ -35,9 +35,9 @@ from optuna.storages._cached_storage import _CachedStorage, _StudyInfo
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.storage import tables
-from searchae.storage.changes import ChangeReader, StudyChanges
-from searchae.storage.private_api import require_signature
-from searchae.storage.queries import NOT_FOUND, Queries
+from searchae.storage.changed_trials import ChangeReader, StudyChanges
+from searchae.storage.optuna_compatibility import require_signature
+from searchae.storage.single_statements import NOT_FOUND, Queries
 
 
 class BatchedStorage(_CachedStorage):

@@ -1,8 +1,9 @@
 """Decides whether code that uses Optuna's private names fits the installed Optuna.
 
-``storage.batched`` and ``search.incremental`` do the same as Optuna's own storage, sampler and
-pruners with less work, by means of private names that any release of Optuna may change. Each of
-their parts has a self-check. Where it fails, Optuna's own public classes are used instead.
+``storage.batched_storage`` and ``search.incremental_algorithms`` do the same as Optuna's own
+storage, sampler and pruners with less work, by means of private names that any release of Optuna
+may change. Each of their parts has a self-check. Where it fails, Optuna's own public classes are
+used instead.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ from searchae.config.loader import load_study_file
 from searchae.config.schema import ModelParams
 from searchae.models.builder import build_model
 from searchae.training.device import CONTEXT_BYTES
-from searchae.tune import gpu_probe, probe_process
-from searchae.tune.gpu_probe import Throughput, choose_workers_per_device, has_room
-from searchae.tune.probe_process import GpuMemory, ProbeError, ProbeProcess, ProbeTask
+from searchae.tune import workers_per_gpu, workers_per_gpu_process
+from searchae.tune.workers_per_gpu import Throughput, choose_workers_per_device, has_room
+from searchae.tune.workers_per_gpu_process import GpuMemory, ProbeError, ProbeProcess, ProbeTask
 from tests.unit.tiny_training import params
 
 GIB = 2**30
@@ -34,7 +34,7 @@ TINY = ProbeTask(params(), (1, 8, 8), "cpu", "fp32")
     ],
 )
 def test_more_are_chosen_as_long_as_each_doubling_pays(rates: list[float], chosen: int) -> None:
-    readings = [Throughput(n, r) for n, r in zip(gpu_probe.COUNTS, rates, strict=False)]
+    readings = [Throughput(n, r) for n, r in zip(workers_per_gpu.COUNTS, rates, strict=False)]
     assert choose_workers_per_device(readings) == chosen
 
 
@@ -50,7 +50,7 @@ def test_there_must_be_room_for_tensors_and_for_what_cuda_itself_takes() -> None
 
 def test_real_processes_train_at_once() -> None:
     told: list[Throughput] = []
-    readings = gpu_probe.measure_throughput(
+    readings = workers_per_gpu.measure_throughput(
         TINY, counts=(1, 2), seconds=0.2, on_reading=told.append
     )
     assert [r.processes for r in readings] == [1, 2]
@@ -87,34 +87,34 @@ def test_where_it_ends(
         return started[-count:]
 
     def rate(processes: list[Process], _: float) -> float:
-        return rates[gpu_probe.COUNTS.index(len(processes))]
+        return rates[workers_per_gpu.COUNTS.index(len(processes))]
 
-    monkeypatch.setattr(gpu_probe, "start_processes", start)
-    monkeypatch.setattr(gpu_probe, "combined_rate", rate)
-    monkeypatch.setattr(gpu_probe, "has_room", lambda memory, more: more <= room)
-    assert [r.processes for r in gpu_probe.measure_throughput(TINY)] == measured
+    monkeypatch.setattr(workers_per_gpu, "start_processes", start)
+    monkeypatch.setattr(workers_per_gpu, "combined_rate", rate)
+    monkeypatch.setattr(workers_per_gpu, "has_room", lambda memory, more: more <= room)
+    assert [r.processes for r in workers_per_gpu.measure_throughput(TINY)] == measured
 
 
 def test_a_net_that_cannot_be_trained_is_an_error() -> None:
     wrong = ProbeTask(params({"downsample": "pool", "channels": (4, 8)}), (1, 7, 7), "cpu", "fp32")
     with pytest.raises(ProbeError, match=r"ModelError: .*pool"):
-        gpu_probe.measure_throughput(wrong, counts=(1,), seconds=0.1)
+        workers_per_gpu.measure_throughput(wrong, counts=(1,), seconds=0.1)
     assert not multiprocessing.active_children()
 
 
 def test_a_process_that_is_killed_is_an_error_and_not_a_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    start = probe_process.start_processes
+    start = workers_per_gpu_process.start_processes
 
     def short_lived(*about: Any) -> list[ProbeProcess]:
         processes = start(*about)
         processes[0].kill()
         return processes
 
-    monkeypatch.setattr(gpu_probe, "start_processes", short_lived)
+    monkeypatch.setattr(workers_per_gpu, "start_processes", short_lived)
     with pytest.raises(ProbeError, match="has died"):
-        gpu_probe.measure_throughput(TINY, counts=(1,), seconds=0.1)
+        workers_per_gpu.measure_throughput(TINY, counts=(1,), seconds=0.1)
 
 
 def test_the_largest_net_of_a_study_is_measured(
@@ -133,9 +133,9 @@ def test_the_largest_net_of_a_study_is_measured(
         measured.append(work)
         return [Throughput(1, 100.0), Throughput(2, 190.0)]
 
-    monkeypatch.setattr(gpu_probe, "measure_throughput", measure)
+    monkeypatch.setattr(workers_per_gpu, "measure_throughput", measure)
     notes: list[str] = []
-    found = gpu_probe.workers_per_device(
+    found = workers_per_gpu.workers_per_device(
         load_study_file(path),
         image_shape=(1, 28, 28),
         images=900,
@@ -162,12 +162,12 @@ def test_a_net_that_drawn_images_do_not_suit_gets_a_gpu_of_its_own(
     def measure(work: ProbeTask, *, on_reading: object) -> list[Throughput]:
         raise ProbeError("DeadError: the net is dead")
 
-    monkeypatch.setattr(gpu_probe, "measure_throughput", measure)
+    monkeypatch.setattr(workers_per_gpu, "measure_throughput", measure)
     path = tmp_path / "study.toml"
     path.write_text('[data]\nname = "mnist"\n')
     notes: list[str] = []
     about = {"image_shape": (1, 28, 28), "images": 900, "held_out": 100, "precision": "fp32"}
-    found = gpu_probe.workers_per_device(
+    found = workers_per_gpu.workers_per_device(
         load_study_file(path),
         device=torch.device("cuda"),
         note=notes.append,

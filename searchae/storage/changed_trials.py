@@ -17,7 +17,7 @@ from typing import Any
 import sqlalchemy as sa
 from optuna.trial import FrozenTrial, TrialState
 
-from searchae.storage.records import TrialContents
+from searchae.storage.frozen_trials import TrialContents
 from searchae.storage.statements import select_changes, select_trials
 from searchae.storage.tables import UNFINISHED, params, system_attributes
 

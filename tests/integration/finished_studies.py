@@ -10,7 +10,7 @@ import torch
 from searchae import data
 from searchae.config.loader import load_study_file
 from searchae.storage.connection import connect
-from searchae.study.stored import StoredStudy, open_study
+from searchae.study.stored_study import StoredStudy, open_study
 from searchae.training.metrics import mean_image_psnr_db
 from searchae.worker.loop import Worker
 from searchae.worker.options import WorkerOptions

@@ -15,7 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from searchae.storage.records import parse_distribution
+from searchae.storage.frozen_trials import parse_distribution
 from searchae.storage.statements import trial_ids_of_study, upsert_if_unfinished
 from searchae.storage.tables import params, studies, study_attributes, trials
 

@@ -14,7 +14,7 @@ from searchae import formatting
 from searchae.cli import console, progress
 from searchae.study.budget import TrialCounts
 from searchae.study.summary import Summary, TrialRow, _to_go_s
-from searchae.study.workers import WorkerInfo
+from searchae.study.worker_registry import WorkerInfo
 
 ROW = TrialRow(
     number=7,

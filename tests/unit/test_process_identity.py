@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from searchae.study.process import ProcessIdentity, process_is_gone
+from searchae.study.process_identity import ProcessIdentity, process_is_gone
 
 ME = ProcessIdentity.of_this_process()
 

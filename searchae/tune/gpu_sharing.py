@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from searchae.formatting import format_count
 from searchae.launch import Fleet, Launcher, Request, available_cores, sized_fleet
-from searchae.tune import gpu_probe
+from searchae.tune import workers_per_gpu
 from searchae.tune.preflight import Prepared
 
 
@@ -24,7 +24,7 @@ def measured_fleet(
     """
     if request.workers_per_device is not None or request.workers or not prepared.fleet.gpus:
         return prepared.fleet
-    workers = gpu_probe.workers_per_device(
+    workers = workers_per_gpu.workers_per_device(
         prepared.spec,
         image_shape=prepared.splits.image_shape,
         images=len(prepared.splits.train),

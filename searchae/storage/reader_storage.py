@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from searchae.errors import StorageError
-from searchae.storage.records import TrialContents, local_time
+from searchae.storage.frozen_trials import TrialContents, local_time
 from searchae.storage.resilient import ResilientStorage
 from searchae.storage.tables import (
     params,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from searchae.study.process import process_is_gone
+from searchae.study.process_identity import process_is_gone
 from searchae.study.transaction import StudyTransaction, metadata
 
 workers = sa.Table(
