@@ -59,9 +59,30 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 
-# Files whose tests take longest, to be begun first: else one of them would still run, alone, when
-# all others have ended.
-LONGEST_FIRST = ("acceptance/test_tune.py",)
+# The files that take longest, to be started first: one that is started late would still run when
+# all others have ended. Times: ``pytest --durations=0``.
+LONGEST_FIRST = (
+    "acceptance/test_tune.py",
+    "integration/test_coordination.py",
+    "integration/test_compare_study.py",
+    "unit/test_training_kernels.py",
+    "acceptance/test_real_images.py",
+    "integration/test_storage_batched.py",
+    "contract/test_launchers.py",
+    "contract/test_storage.py",
+    "unit/test_gpu_probe.py",
+    "integration/test_dashboard_reading.py",
+    "integration/test_dashboard.py",
+    "integration/test_worker.py",
+    "integration/test_study.py",
+    "acceptance/test_bad_input.py",
+    "acceptance/test_compare_commands.py",
+    "acceptance/test_bundle_commands.py",
+    "integration/test_retrain.py",
+    "integration/test_incremental_search.py",
+    "integration/test_dashboard_outage.py",
+    "test_architecture.py",
+)
 
 # Tests run side by side: two threads each on two cores would wait for one another.
 os.environ["SEARCHAE_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
