@@ -14,7 +14,16 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "searchae"
 LONGEST_FILE = 600
 HEAVY = {"torch", "torchvision", "optuna", "sqlalchemy", "numpy", "plotly"}
-FOREIGN_FOLDERS = {"build", "dist", "data", "artifacts", "venv", "node_modules", "__pycache__"}
+FOREIGN_FOLDERS = {
+    ".git",
+    "build",
+    "dist",
+    "data",
+    "artifacts",
+    "venv",
+    "node_modules",
+    "__pycache__",
+}
 # Written apart, so that this file does not find itself.
 HOMES = re.compile("|".join(rf"(?<![\w.~-])/{home}/" for home in ("work", "root", r"home/\w+")))
 
@@ -24,7 +33,7 @@ def text_files() -> Iterator[tuple[Path, str]]:
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
         hidden = any(p.startswith(".") and p not in (".ci", ".github") for p in parts[:-1])
-        if hidden or FOREIGN_FOLDERS & set(parts[:1]) or "__pycache__" in parts:
+        if hidden or FOREIGN & set(parts[:1]) or "__pycache__" in parts:
             continue
         if path.is_file() and path.stat().st_size < 2**20:
             try:
