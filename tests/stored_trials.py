@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 
 import optuna
-from optuna.exceptions import StorageInternalError
+import sqlalchemy as sa
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 
@@ -17,19 +17,32 @@ def trials(url: str, name: str = "tiny") -> list[FrozenTrial]:
 
     No connection outlives the look: a hundred looks would else take all that a server has.
     """
-    try:
-        storage = RDBStorage(
-            url,
-            engine_kwargs={"poolclass": NullPool},
-            skip_compatibility_check=True,
-            skip_table_creation=True,  # who looks must not be in the way of who makes them
-        )
-        study = optuna.load_study(study_name=name, storage=storage)
-    except (KeyError, StorageInternalError):  # no study yet, or no tables
+    if not _has_tables(url):
         return []
-    except IntegrityError:  # Optuna marks tables with their version, and somebody else just did
+    storage = RDBStorage(
+        url,
+        engine_kwargs={"poolclass": NullPool},
+        skip_compatibility_check=True,
+        skip_table_creation=True,
+    )
+    try:
+        study = optuna.load_study(study_name=name, storage=storage)
+    except KeyError:  # no study yet
         return []
     return study.get_trials(deepcopy=False)
+
+
+def _has_tables(url: str) -> bool:
+    """Whether whoever makes the tables has marked them with their version, which is done last.
+
+    Before that ``RDBStorage`` would mark them itself, and be in the way of who makes them.
+    """
+    engine = sa.create_engine(url, poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            return bool(connection.scalar(sa.text("SELECT count(*) FROM alembic_version")))
+    except DBAPIError:  # there are no tables, or they are being made
+        return False
 
 
 def states(url: str, name: str = "tiny") -> Counter[str]:

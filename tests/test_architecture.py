@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "searchae"
 LONGEST_FILE = 600
 HEAVY = {"torch", "torchvision", "optuna", "sqlalchemy", "numpy", "plotly"}
-FOREIGN_FOLDERS = {"build", "dist", "data", "artifacts", "venv", "node_modules", "__pycache__"}
+FOREIGN = {".git", "build", "dist", "data", "artifacts", "venv", "node_modules", "__pycache__"}
 # Written apart, so that this file does not find itself.
 HOMES = re.compile("|".join(rf"(?<![\w.~-])/{home}/" for home in ("work", "root", r"home/\w+")))
 

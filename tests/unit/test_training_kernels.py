@@ -476,9 +476,9 @@ def test_several_workers_that_build_at_once(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
     workers = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)
-        for _ in range(3)
+        for _ in range(2)
     ]
-    assert [w.communicate()[0].decode().strip() for w in workers] == ["winograd"] * 3
+    assert [w.communicate()[0].decode().strip() for w in workers] == ["winograd"] * 2
     (left,) = (tmp_path / "searchae").iterdir()
     assert re.fullmatch(r"winograd-[0-9a-f]{16}-[0-9a-f]{16}\.so", left.name)
 
