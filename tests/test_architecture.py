@@ -25,12 +25,7 @@ def text_files() -> Iterator[tuple[Path, str]]:
     for path in sorted(ROOT.rglob("*")):
         parts = path.relative_to(ROOT).parts
         hidden = any(p.startswith(".") and p not in (".ci", ".github") for p in parts[:-1])
-        if (
-            hidden
-            or path.name == ".git"
-            or FOREIGN_FOLDERS & set(parts[:1])
-            or "__pycache__" in parts
-        ):
+        if hidden or FOREIGN & set(parts[:1]) or "__pycache__" in parts:
             continue
         if path.is_file() and path.stat().st_size < 2**20:
             try:
