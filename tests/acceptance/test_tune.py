@@ -23,7 +23,7 @@ from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
 from searchae.study.stored import load_study
 from tests.conftest import RunCommand, fork_workers, make_folder, smooth_images
-from tests.fork_server import ForkedProcess, run_command, start_command
+from tests.forked_commands import ForkedProcess, run_command, start_command
 from tests.seen import finished, states, trials
 
 
