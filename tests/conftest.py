@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 
-from tests.fork_server import fork_server, forking_subprocess, run_command
+from tests.forked_commands import fork_server, forking_subprocess, run_command
 from tests.postgres_server import PostgresServer
 
 CompletedCommand: TypeAlias = subprocess.CompletedProcess[str]
@@ -153,7 +153,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def searchae(folder: Path) -> RunCommand:
-    """Runs the command line in a process of its own (see ``fork_server``), in the user's folder."""
+    """Runs the command line in a forked process (see ``forked_commands``), in the user's folder."""
 
     def run(*words: str, timeout: float = 120, **environment: Any) -> CompletedCommand:
         changes = {name: str(value) for name, value in environment.items()}
@@ -181,7 +181,7 @@ def new_process(folder: Path) -> RunCommand:
 
 
 def fork_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has the workers that this process starts forked (see ``fork_server``)."""
+    """Has the workers that this process starts forked (see ``forked_commands``)."""
     from searchae.launch import local
 
     monkeypatch.setattr(local, "subprocess", forking_subprocess(fork_server))

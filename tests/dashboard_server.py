@@ -25,7 +25,7 @@ from searchae.search import distributions
 from searchae.storage.connection import connect
 from searchae.study import gallery
 from searchae.study.stored_study import open_study
-from tests.fork_server import ForkedProcess, start_command
+from tests.forked_commands import ForkedProcess, start_command
 
 STUDY = "looked-at"
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}

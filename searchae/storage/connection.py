@@ -8,7 +8,7 @@ import optuna
 import sqlalchemy as sa
 from optuna.storages import BaseStorage, RDBStorage
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from searchae.errors import StorageError
@@ -75,9 +75,11 @@ def _open(url: URL) -> RDBStorage:
     with lock:
         try:
             return RDBStorage(template, engine_kwargs=engine_arguments(url))
-        except IntegrityError:
-            # A program without our lock (Optuna's dashboard, say) has just stored the version of
-            # the new tables, which is done once.
+        except (IntegrityError, OperationalError, ProgrammingError) as e:
+            # A program without our lock (Optuna's dashboard, say) has just created the new tables
+            # or stored their version, which is done once.
+            if not isinstance(e, IntegrityError) and "already exists" not in str(e.orig):
+                raise
             return RDBStorage(template, engine_kwargs=engine_arguments(url))
 
 

@@ -24,7 +24,7 @@ from searchae.storage.url import parse_url
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import load_study
 from tests.conftest import RunCommand, fork_workers, make_folder, smooth_images
-from tests.fork_server import ForkedProcess, run_command, start_command
+from tests.forked_commands import ForkedProcess, run_command, start_command
 from tests.stored_trials import finished, states, trials
 
 
