@@ -71,6 +71,7 @@ def test_gap_conv_learns_mnist_as_published(real_data: Path, tmp_path: Path) -> 
     assert results[-1].val_mse < 0.02
 
 
+@pytest.mark.fleet
 @pytest.mark.timeout(400)
 def test_a_search_on_cifar10_tells_good_from_bad(
     real_data: Path,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from alembic.migration import MigrationContext
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError
 
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
@@ -40,8 +40,16 @@ class TestResilientStorageOnOptunasOwn(StorageTestCase):
         storage.engine.dispose()
 
 
-def test_another_program_may_mark_the_new_tables_in_the_same_moment(
-    database: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error",
+    [
+        IntegrityError("INSERT INTO alembic_version", {}, Exception("UNIQUE")),
+        OperationalError("CREATE TABLE alembic_version", {}, Exception("table already exists")),
+        ProgrammingError("CREATE TABLE alembic_version", {}, Exception("it already exists")),
+    ],
+)
+def test_another_program_may_create_the_new_tables_in_the_same_moment(
+    database: str, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     stamp = MigrationContext.stamp
     refused: list[tuple[Any, ...]] = []
@@ -49,7 +57,7 @@ def test_another_program_may_mark_the_new_tables_in_the_same_moment(
     def late(*words: Any) -> None:
         if not refused:
             refused.append(words)
-            raise IntegrityError("INSERT INTO alembic_version", {}, Exception("UNIQUE"))
+            raise error
         stamp(*words)
 
     monkeypatch.setattr(MigrationContext, "stamp", late)

@@ -308,6 +308,7 @@ def test_a_worker_holds_at_most_two_connections(postgres_url: str) -> None:
         assert 1 <= c.execute(sa.text(query)).scalar_one() <= 2
 
 
+@pytest.mark.fleet
 def test_chaos_leaves_the_budget_exact(tmp_path: Path) -> None:
     """Six workers, killed and suspended at random for six seconds."""
     outcome = chaos("--url", f"sqlite:///{tmp_path}/chaos.db", trials=40, seconds=6, seed=1)
@@ -315,6 +316,7 @@ def test_chaos_leaves_the_budget_exact(tmp_path: Path) -> None:
     assert outcome["killed"] >= 3
 
 
+@pytest.mark.fleet
 def test_chaos_with_a_database_that_goes_away_leaves_the_budget_exact() -> None:
     """The same, while lock sessions are terminated and the server is restarted."""
     outcome = chaos("--postgres", trials=40, seconds=12, seed=7)

