@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-_NO_FOLDER_SYNC = frozenset({errno.EBADF, errno.EINVAL})
-"""What fsync of a folder fails with on file systems that do not support it."""
+_NO_FOLDER_SYNC = frozenset(
+    {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
+)
 
 
 @contextmanager
@@ -46,15 +47,20 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Flushes a folder's entries; without it a rename may be lost in a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+    """Flushes a folder's entries; without it a rename may be lost in a power cut.
+
+    A folder that cannot be read and a file system that cannot flush one are no errors: the file
+    is complete and in its place by then.
+    """
     try:
-        os.fsync(descriptor)
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as e:
         if e.errno not in _NO_FOLDER_SYNC:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def remove_unfinished(path: Path) -> None:

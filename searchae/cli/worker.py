@@ -63,7 +63,9 @@ def worker(
         from searchae.cli import console
         from searchae.launch import available_cores, wait_until_wanted
         from searchae.training import Interrupted
-        from searchae.worker import Worker, WorkerOptions, WorkerResults
+        from searchae.worker import Worker, WorkerOptions, WorkerResults, preload
+
+        preload()
 
     wait_until_wanted()
     stop = threading.Event()

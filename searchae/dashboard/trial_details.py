@@ -3,7 +3,7 @@
 Optuna's dashboard serializes every trial for each request, which takes 6 seconds for 10,000
 trials of 50 epochs, and searches the notes on all trials for each trial's note. Here the dashboard
 is asked for the study without trials. The trials are added from a cache of their JSON text, each
-with a note and pictures (see ``overlay``).
+with a note and pictures (see ``added_content``).
 """
 
 from __future__ import annotations

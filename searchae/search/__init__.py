@@ -1,7 +1,7 @@
 """Samplers and pruners by the names of a study file."""
 
 from searchae.search.distributions import can_take, to_distribution
-from searchae.search.pruners import make_pruner, why_nothing_is_pruned
+from searchae.search.pruners import make_pruner, preload_pruners, why_nothing_is_pruned
 from searchae.search.samplers import make_sampler
 from searchae.search.tpe_history import FinishedTrialCursor, TrialHistory
 
@@ -11,6 +11,7 @@ __all__ = [
     "can_take",
     "make_pruner",
     "make_sampler",
+    "preload_pruners",
     "to_distribution",
     "why_nothing_is_pruned",
 ]

@@ -1,7 +1,7 @@
 """Optuna's TPE sampler and pruners with the same results and less work in large studies.
 
 Optuna's own look through all trials of a study each time. Here each finished trial is read once:
-see ``history``. Tests compare sampler and pruners with Optuna's own.
+see ``tpe_history``. Tests compare sampler and pruners with Optuna's own.
 
 This module uses private names of Optuna's. It is imported only where ``check_sampler`` or
 ``check_pruners`` decides whether they are as expected.

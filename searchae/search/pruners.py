@@ -13,7 +13,7 @@ from optuna.pruners import (
 from optuna.trial import TrialState, create_trial
 
 from searchae.config import StudySpec
-from searchae.storage import is_usable
+from searchae.storage import failure_of, is_usable
 
 
 def make_pruner(spec: StudySpec, study: optuna.Study) -> BasePruner:
@@ -49,6 +49,11 @@ def make_pruner(spec: StudySpec, study: optuna.Study) -> BasePruner:
     # all brackets. Asked about a trial without reports, it creates them and prunes nothing.
     pruner.prune(study, create_trial(state=TrialState.WAITING))
     return pruner
+
+
+def preload_pruners() -> None:
+    """Imports what ``make_pruner`` uses: a prestarted worker does so before it is needed."""
+    failure_of(_check_pruners)
 
 
 def _check_pruners() -> None:

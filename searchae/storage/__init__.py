@@ -1,9 +1,14 @@
 """The shared database: URLs, connections, locks, and an Optuna storage that survives outages."""
 
 from searchae.storage.backoff import Backoff
-from searchae.storage.connection import connect
+from searchae.storage.connection import connect, preload_storage
 from searchae.storage.locks import exclusive_lock, locked_transaction
-from searchae.storage.optuna_compatibility import is_usable, require_signature
+from searchae.storage.optuna_compatibility import (
+    failure_of,
+    is_usable,
+    optuna_setting,
+    require_signature,
+)
 from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage
 from searchae.storage.statements import finish_trial, upsert, upsert_if_unfinished
@@ -25,12 +30,15 @@ __all__ = [
     "connect",
     "database_exists",
     "exclusive_lock",
+    "failure_of",
     "finish_trial",
     "is_sqlite",
     "is_usable",
     "locked_transaction",
     "masked_url",
+    "optuna_setting",
     "parse_url",
+    "preload_storage",
     "require_signature",
     "studies",
     "study_attributes",

@@ -7,7 +7,7 @@ checks by itself that the trial has not finished; all others are left to Optuna.
 While a worker has a trial to itself (``exclusive_trial``), the storage knows that trial's own
 attributes, and ``get_all_trials`` returns what samplers and pruners ask for: finished trials whole,
 and of the others the state, the parameters and the system attributes (a rung's values), but not
-each report. Only what is new is read: see ``changes``.
+each report. Only what is new is read: see ``changed_trials``.
 
 This module uses private names of Optuna's. It is imported only where ``self_check`` decides whether
 they are as expected, and used only with the schema revision ``tables.SCHEMA``.
@@ -58,7 +58,7 @@ class BatchedStorage(_CachedStorage):
         self._distributions: defaultdict[int, dict[str, BaseDistribution]] = defaultdict(dict)
         self._in_order: dict[int, list[FrozenTrial]] = {}
 
-    # -- a worker's trial: ``batching.TrialBatching``
+    # -- a worker's trial: ``trial_batching.TrialBatching``
 
     def read_trial(self, trial_id: int) -> FrozenTrial:
         return self.get_trial(trial_id)

@@ -20,7 +20,7 @@ from searchae.storage.engine_settings import (
     register_listeners,
 )
 from searchae.storage.locks import exclusive_lock, file_lock
-from searchae.storage.optuna_compatibility import is_usable
+from searchae.storage.optuna_compatibility import failure_of, is_usable
 from searchae.storage.resilient import ResilientStorage, database_error_text, is_transient
 from searchae.storage.trial_batching import NoBatching, TrialBatching
 from searchae.storage.url import check_file, is_sqlite, masked_url, parse_url
@@ -61,6 +61,11 @@ def connect(
     # At the latest when the process ends: SQLite moves all from its -wal into the file then.
     weakref.finalize(storage, rdb.engine.dispose)
     return storage
+
+
+def preload_storage() -> None:
+    """Imports what ``connect`` uses, so that a prestarted worker does so before it is needed."""
+    failure_of(_check)
 
 
 def _open(url: URL) -> RDBStorage:

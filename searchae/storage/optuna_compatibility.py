@@ -41,9 +41,7 @@ def is_usable(
     Raises:
         UserError: ``SEARCHAE_OPTUNA`` is neither ``auto`` nor ``public``.
     """
-    setting = os.environ.get(VARIABLE) or "auto"
-    if setting not in ("auto", "public"):
-        raise UserError(f"{VARIABLE}={setting}: use auto or public")
+    setting = optuna_setting()
     reason = f"{VARIABLE}=public" if setting == "public" else obstacle or failure_of(self_check)
     if reason and part not in _warned:
         _warned.add(part)
@@ -52,6 +50,18 @@ def is_usable(
             *(optuna.__version__, instead, part, reason),
         )
     return not reason
+
+
+def optuna_setting() -> str:
+    """Returns ``auto`` or ``public``, as the environment variable ``SEARCHAE_OPTUNA`` says.
+
+    Raises:
+        UserError: It is something else.
+    """
+    setting = os.environ.get(VARIABLE) or "auto"
+    if setting not in ("auto", "public"):
+        raise UserError(f"{VARIABLE}={setting}: use auto or public")
+    return setting
 
 
 @functools.cache

@@ -165,7 +165,7 @@ def select_trials(*, of_study: bool) -> tuple[sa.Select[Any], sa.CompoundSelect[
     """Returns two SELECTs: the trials in the order of their ids, and all that belongs to them.
 
     The second one has the columns ``kind``, ``id``, ``trial_id``, ``name``, ``number`` and
-    ``text``, which ``records.TrialContents`` reads.
+    ``text``, which ``frozen_trials.TrialContents`` reads.
 
     Args:
         of_study: Whether the statements' parameter ``which`` is a study's id or else a list of

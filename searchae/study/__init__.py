@@ -1,7 +1,7 @@
 """Studies in the database: their specs, budgets, trials, workers and pictures.
 
 To find: the budget in ``budget``, who takes which trial in ``claims``, leases and dead workers in
-``leases``, the list of live workers in ``workers``; ``coordination`` is the way in to all of these.
+``leases``, the list of live workers in ``worker_registry``. ``coordination`` leads to all of them.
 """
 
 from searchae.study.attributes import (

@@ -5,7 +5,8 @@ All values are JSON. ``searchae.study.epoch_history.HISTORY`` is one more attrib
 
 from __future__ import annotations
 
-# User attributes of a study, written once when it is created.
+# User attributes of a study, written when it is created. Only SPEC may change later, in keys that
+# change no result.
 
 DATA_HASH = "searchae:data_hash"
 """str: SHA-256 of the images, in hexadecimal. The first attribute that a new study gets."""

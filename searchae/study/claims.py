@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 
 from searchae.storage import finish_trial, trials, utc_now
 from searchae.study import leases
+from searchae.study.attributes import STOPPED
 from searchae.study.budget import NoTrial, TrialCounts, count_trials, why_no_trial
 from searchae.study.transaction import StudyTransaction
 
@@ -32,8 +33,10 @@ def claim(
     Returns:
         The id of the trial, now RUNNING and leased to this process; or why there is none.
     """
-    leases.reap(transaction, trust_silence=trust_silence, claiming=True)
     attributes, now_s = transaction.read_attributes(lock_study=True)
+    if attributes.get(STOPPED):  # before reaping, which may store another reason
+        return NoTrial.STOPPED
+    leases.reap(transaction, trust_silence=trust_silence, claiming=True)
     by_state = count_trials(transaction)
     counts = TrialCounts.of(
         {state: found.count for state, found in by_state.items()},

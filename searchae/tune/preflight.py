@@ -14,7 +14,13 @@ from searchae.config import StudySpec
 from searchae.data import Splits, load_splits
 from searchae.errors import NoStudyError, UserError
 from searchae.launch import Fleet, Launcher, Request, sized_fleet
-from searchae.storage import ResilientStorage, connect, database_exists, masked_url
+from searchae.storage import (
+    ResilientStorage,
+    connect,
+    database_exists,
+    masked_url,
+    optuna_setting,
+)
 from searchae.study import (
     StoredStudy,
     check_same_study,
@@ -86,6 +92,7 @@ def preflight(
     device = pick_device(request.device) if trains_here else torch.device("cpu")
     precision = pick_precision(request.precision, device)
     kernels_setting()
+    optuna_setting()
     _check_hours(request.max_hours)
     fleet = sized_fleet(request, launcher)
     _warn_unused_options(request, fleet, note)

@@ -3,7 +3,7 @@
 ``loop`` claims trials, ``trial_runner`` runs one of them, ``objective`` trains it.
 """
 
-from searchae.worker.loop import Worker
+from searchae.worker.loop import Worker, preload
 from searchae.worker.objective import TrialHooks, TrialJob
 from searchae.worker.options import WorkerOptions, WorkerResults
 
@@ -13,4 +13,5 @@ __all__ = [
     "Worker",
     "WorkerOptions",
     "WorkerResults",
+    "preload",
 ]

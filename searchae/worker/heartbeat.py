@@ -101,7 +101,7 @@ class Heartbeat:
             held = self.coordinator.beat(trial_id, number=number, epoch=self.epoch)
             left = self.coordinator.seconds_left()
         except SQLAlchemyError as e:
-            log.warning("no sign of life: the database is away (%s)", type(e).__name__)
+            log.warning("no heartbeat: the database is away (%s)", type(e).__name__)
             self._beats_in_a_row = 0
             return
         self._beats_in_a_row += 1

@@ -390,3 +390,17 @@ def test_a_spent_budget_is_done_also_after_the_time_limit(storage: ResilientStor
     finish(stored, trial_id)
     coordinator.set_time_limit(-1)
     assert coordinator.claim() is NoTrial.DONE
+
+
+def test_the_reason_of_a_stop_outlives_the_next_claim(storage: ResilientStorage) -> None:
+    """A claim that reaped first could store that workers keep dying in its place."""
+    stored = make(storage, grace_s=0.3)
+    one, two = worker(stored, "one"), worker(stored, "two")
+    trial_id = one.claim()
+    assert isinstance(trial_id, int)
+    time.sleep(0.5)
+    two.stop("trial 0 met a bug")
+    assert two.claim(trust_silence=True) is NoTrial.STOPPED
+    assert states(stored) == ["RUNNING"], "nothing was reaped"
+    two.clear_stop()
+    assert two.claim(trust_silence=True) == trial_id, "now it was"

@@ -28,6 +28,7 @@ from searchae.storage.trial_batching import NoBatching
 from searchae.study.stored_study import load_study, open_study
 from searchae.training.trial_checkpoints import PrunedError
 from searchae.worker import TrialJob, Worker, WorkerOptions
+from tests.conftest import RunCommand
 
 BUDGET = 24
 EPOCHS = 3
@@ -137,3 +138,12 @@ def test_public_names_alone_can_be_asked_for(folder: Path, monkeypatch: pytest.M
     monkeypatch.setenv("SEARCHAE_OPTUNA", "private")
     with pytest.raises(UserError, match="SEARCHAE_OPTUNA=private: use auto or public"):
         connect(url)
+
+
+def test_a_wrong_setting_is_refused_before_a_database_is_created(
+    searchae: RunCommand, folder: Path
+) -> None:
+    refused = searchae("tune", "-s", "tiny", SEARCHAE_OPTUNA="private")
+    assert refused.returncode == 2
+    assert "SEARCHAE_OPTUNA=private: use auto or public" in refused.stderr
+    assert not [*folder.glob("searchae.db*")]
