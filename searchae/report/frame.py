@@ -14,7 +14,7 @@ from searchae.config import StudySpec
 from searchae.errors import NoStudyError, UserError
 from searchae.files import atomic_file
 from searchae.report.findings import TrialRun, read_trial_runs
-from searchae.storage import connect, masked_url, parse_url
+from searchae.storage import connect, database_exists, masked_url, parse_url
 from searchae.study import load_study
 
 LAST_EPOCH_COLUMNS = ("train_mse", "val_mse", "psnr_of_mse_db", "sparsity")
@@ -36,10 +36,9 @@ def trials(study: str, storage: str = "sqlite:///searchae.db") -> list[dict[str,
         StorageError: The database cannot be read, or searchae did not make the study.
     """
     url = parse_url(storage)
-    # Connecting to a missing SQLite file would create it.
-    if url.get_backend_name() == "sqlite" and not Path(str(url.database)).exists():
-        raise NoStudyError(f"{masked_url(storage)}: there is no such database")
-    stored = load_study(connect(storage), study)
+    if not database_exists(url):  # connecting would create a SQLite file
+        raise NoStudyError(f"{masked_url(url)}: there is no such database")
+    stored = load_study(connect(url), study)
     return rows(stored.spec, read_trial_runs(stored))
 
 
