@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 import optuna
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
@@ -16,6 +18,11 @@ from searchae.formatting import format_count
 
 MIN_TRIALS, TOP_SHARE, MIN_TOP = 10, 0.1, 12
 """Ended trials needed; share of the trials that count as the best; and at least so many."""
+
+
+_HAS_TARGET_QUANTILE = (
+    "target_quantile" in inspect.signature(PedAnovaImportanceEvaluator).parameters
+)
 
 
 @dataclass(frozen=True)
@@ -65,10 +72,22 @@ def parameter_importances(trials: Sequence[FrozenTrial]) -> Importances:
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         shares = get_param_importances(
             _in_memory_study(ended),
-            evaluator=PedAnovaImportanceEvaluator(target_quantile=(top - 0.5) / count),
+            evaluator=_evaluator((top - 0.5) / count),
         )
     ordered = sorted(shares.items(), key=lambda item: -item[1])
     return Importances({name: float(share) for name, share in ordered}, top=top, trials=count)
+
+
+def _evaluator(top_share: float) -> PedAnovaImportanceEvaluator:
+    """Returns Optuna's evaluator.
+
+    Args:
+        top_share: Share of the trials that count as the best, above 0 and below 1.
+    """
+    evaluator: Any = PedAnovaImportanceEvaluator
+    # Optuna renamed the argument in 4.7.
+    name = "target_quantile" if _HAS_TARGET_QUANTILE else "baseline_quantile"
+    return cast(PedAnovaImportanceEvaluator, evaluator(**{name: top_share}))
 
 
 def _top(values: Sequence[float]) -> int:
