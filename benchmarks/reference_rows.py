@@ -158,8 +158,7 @@ class Comparison:
     """A published verdict; see ``Row``.
 
     Attributes:
-        best: Trials that stand for each choice.
-        seeds: Trainings of each.
+        until_db: The half-width of the intervals that is asked for, in dB.
     """
 
     key: str
@@ -167,8 +166,7 @@ class Comparison:
     study: str
     source: Source
     trials: int
-    best: int
-    seeds: int
+    until_db: float
     settings: Mapping[str, Any] = field(default_factory=dict)
     search: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
@@ -311,8 +309,7 @@ def _a(key: str, source: Source, *, images: int, epochs: int) -> Comparison:
         study="svhn",
         source=source,
         trials=28,
-        best=2,
-        seeds=3,
+        until_db=0.3,
         search={
             "data.train_images": images,
             "data.test_images": 1000,

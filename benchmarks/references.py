@@ -209,7 +209,7 @@ def _compared(row: Comparison, command: Commands, say: Say) -> dict[str, Any]:
     _search(row, command, say)
     say("comparing")
     found = command.run(
-        *("compare", "--study", row.key, "--best", str(row.best), "--seeds", str(row.seeds)),
+        *("compare", "--study", row.key, "--until", str(row.until_db)),
         *("--out", str(command.folder / "compare.html")),
     )
     return {"comparison": found}

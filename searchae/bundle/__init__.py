@@ -26,10 +26,11 @@ from searchae.bundle.model import (
     load_bundle,
     write_bundle,
 )
-from searchae.bundle.output_folder import Workspace
+from searchae.bundle.output_folder import CHECKPOINTS_FOLDER, Workspace
 from searchae.bundle.plots import write_curves_page, write_reconstructions_picture
 
 __all__ = [
+    "CHECKPOINTS_FOLDER",
     "EVALUATION_SPLITS",
     "EXPORT_PARTS",
     "Bundle",

@@ -1,4 +1,4 @@
-"""The output folder of ``searchae train``: its lock, and checkpoints of an interrupted training."""
+"""The output folder of ``searchae train``: its lock, and what is being trained for it."""
 
 from __future__ import annotations
 
@@ -22,11 +22,9 @@ class Workspace:
 
     Attributes:
         folder: The bundle's folder.
-        checkpoints: The folder of the training's checkpoints.
     """
 
     folder: Path
-    checkpoints: Path
     _lock: IO[bytes]
 
     @classmethod
@@ -34,8 +32,8 @@ class Workspace:
         """Opens and locks a folder for a training.
 
         Args:
-            folder: A folder that is new, empty, or has checkpoints or the bundle of the same
-                training.
+            folder: A folder that is new, empty, or has the bundle of the same training, finished
+                or not.
             identity: What identifies the training; JSON values.
             seeds: Number of seeds; a bundle over more seeds is not overwritten.
 
@@ -46,7 +44,7 @@ class Workspace:
         checkpoints = folder / CHECKPOINTS_FOLDER
         _check_contents(folder, identity, seeds)
         try:
-            (checkpoints / "epochs").mkdir(parents=True, exist_ok=True)
+            checkpoints.mkdir(parents=True, exist_ok=True)
             lock = (checkpoints / "lock").open("ab")
         except OSError as e:
             raise UserError(f"--out {folder}: cannot be written: {e.strerror or e}") from e
@@ -58,7 +56,7 @@ class Workspace:
         except OSError:  # the file system has no locks: proceed without one
             pass
         write_json(checkpoints / IDENTITY_FILE, identity)
-        return cls(folder, checkpoints / "epochs", lock)
+        return cls(folder, lock)
 
     def __enter__(self) -> Workspace:
         return self
@@ -77,7 +75,8 @@ def _check_contents(folder: Path, identity: Mapping[str, Any], seeds: int) -> No
         raise UserError(f"--out {folder}: is a file; give a folder")
     unfinished = folder / CHECKPOINTS_FOLDER / IDENTITY_FILE
     if unfinished.exists():
-        _require_same(folder, _read_json(unfinished), identity, what="another unfinished training")
+        begun = {k: v for k, v in _read_json(unfinished).items() if k in identity}
+        _require_same(folder, begun, identity, what="another unfinished training")
     if (folder / CONFIG).exists():
         _check_bundle(folder, identity, seeds)
     elif (
@@ -96,9 +95,6 @@ def _check_bundle(folder: Path, identity: Mapping[str, Any], seeds: int) -> None
         raise UserError(f"--out {folder}: holds something else: {e}") from e
     bundle = config.model_dump(mode="json", include=set(identity))
     metrics = _read_json(folder / METRICS_FILE) if (folder / METRICS_FILE).exists() else {}
-    kernels = metrics.get("machine", {}).get("kernels")
-    if kernels:
-        bundle["kernels"] = kernels
     wanted = {k: identity[k] for k in bundle}
     _require_same(folder, bundle, wanted, what="the bundle of another training")
     had = metrics.get("seeds", {}).get("count", 0)

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from searchae import malloc
 from searchae.cli.database import open_study, storage_url
+from searchae.cli.fleet import (
+    LauncherOption,
+    MaxHoursOption,
+    NumberPerDeviceOption,
+    RayAddressOption,
+    SlurmOption,
+    ThreadsOption,
+    WorkersOption,
+    choose_launcher,
+)
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
@@ -23,10 +33,12 @@ from searchae.cli.options import (
     examples,
 )
 from searchae.cli.results import print_result
+from searchae.cli.signals import polled_stop
 from searchae.errors import UserError
 
 if TYPE_CHECKING:
     from searchae.compare import Comparison, Reranking
+    from searchae.launch import FleetRequest, Launcher
 
 app = typer.Typer()
 
@@ -38,12 +50,24 @@ ByOption = Annotated[
         show_default="regularizer, activation and optimizer, as far as they are searched",
     ),
 ]
-BestOption = Annotated[int, typer.Option(min=1, help="Trials that stand for each choice.")]
+UntilOption = Annotated[
+    float,
+    typer.Option(
+        metavar="DB", help="Add bases and seeds until each difference is known within so many dB."
+    ),
+]
+MaxTrainingsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Begin no further ones beyond so many.", show_default="no limit"),
+]
 TopOption = Annotated[
     int | None,
     typer.Option(min=1, help="Instead, rank the study's K best trials again.", show_default="no"),
 ]
-SeedsOption = Annotated[int, typer.Option(min=2, help="Trainings of each trial, on new seeds.")]
+SeedsOption = Annotated[
+    int | None,
+    typer.Option(min=2, help="With --top: trainings of each trial.", show_default="3"),
+]
 EpochsOption = Annotated[
     int | None, typer.Option(min=1, help="Of each training.", show_default="the search's")
 ]
@@ -64,126 +88,163 @@ OutOption = Annotated[
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Only show what would be trained, and how long.")
 ]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        envvar="SEARCHAE_THREADS",
-        help="CPU threads.",
-        show_default="as many as each trial had",
-    ),
-]
+DEFAULT_SEEDS = 3
 
 
 @app.command(
     epilog=examples(
         "searchae compare -s quickstart",
-        "searchae compare -s svhn --by activation --best 5 --seeds 5",
+        "searchae compare -s svhn --by activation --until 0.2",
+        "searchae compare -s svhn --max-hours 2 --workers 4",
         "searchae compare -s svhn --top 10 --seeds 5",
     )
 )
 def compare(
     study: StudyNameOption,
     by: ByOption = None,
-    best: BestOption = 3,
+    until: UntilOption = 0.3,
+    max_trainings: MaxTrainingsOption = None,
+    max_hours: MaxHoursOption = None,
     top: TopOption = None,
-    seeds: SeedsOption = 3,
+    seeds: SeedsOption = None,
     epochs: EpochsOption = None,
     patience: PatienceOption = None,
     out: OutOption = None,
     dry_run: DryRunOption = False,
+    workers: WorkersOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     data_dir: DataDirOption = Path("data"),
     artifacts: ArtifactsOption = Path("artifacts"),
     device: DeviceOption = "auto",
+    workers_per_device: NumberPerDeviceOption = 1,
     threads: ThreadsOption = None,
     precision: RecordedPrecisionOption = None,
+    launcher: LauncherOption = "local",
+    ray_address: RayAddressOption = "auto",
+    slurm: SlurmOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say which regularizer, activation and optimizer win, or that no difference is shown.
 
-    The best trials of each side are trained anew over seeds that the search has not seen, and
-    compared on the test split. Trainings are kept: an interrupted comparison goes on, and the
-    same one again takes no training. --top K re-ranks the study's best over seeds before naming
-    a winner, since the best of many noisy values flatters itself; searchae train --trial winner
-    then takes it.
+    A matched experiment: each choice is put into the same settings of the study's best trials,
+    gets the same number of tries to find its own learning rate there, and is trained with the same
+    new seeds and measured on the test split. Bases and seeds are added until each difference is
+    known within --until dB.
+
+    Trainings are trials of the study NAME.trainings: workers share them, searchae worker -s
+    NAME.trainings helps from another machine, and what was trained is kept, so that the same
+    command again continues. --top K ranks the study's best trials over seeds before naming a
+    winner, since the best of many noisy values is flattered; searchae train --trial winner then
+    takes it.
     """
-    if top is not None and (by or out):
-        raise UserError("--top: ranks trials; --by and --out belong to a comparison of choices")
+    _check_options(top, by=by, out=out, seeds=seeds, max_trainings=max_trainings)
     malloc.configure_malloc()
     with importing():
         quiet_optuna()
-        from searchae.compare import Comparison, Reranking, TrainingSchedule
-        from searchae.training import pick_device
+        from searchae.compare import Comparison, ComparisonOptions, Reranking, TopOptions
+        from searchae.launch import FleetRequest
 
-    stored = open_study(storage_url(storage), study)
-    schedule = TrainingSchedule(seeds, epochs, patience, pick_device(device), threads, precision)
+    url = storage_url(storage)
+    stored = open_study(url, study)
+    chosen = choose_launcher(
+        launcher, artifacts=artifacts, label=study, ray_address=ray_address, slurm=slurm or ()
+    )
+    request = FleetRequest(
+        storage=url,
+        max_hours=max_hours,
+        workers=workers,
+        workers_per_device=workers_per_device,
+        threads=threads,
+        device=device,
+        data_dir=data_dir,
+        artifacts=artifacts,
+    )
     if top is not None:
-        reranking = Reranking(stored, schedule, top=top, artifacts=artifacts)
-        _rerank(reranking, data_dir, dry_run=dry_run, as_json=as_json)
+        options = TopOptions(top, seeds or DEFAULT_SEEDS, epochs, patience, precision)
+        reranking = Reranking(stored, options)
+        _rerank(reranking, request, chosen, dry_run=dry_run, as_json=as_json)
     else:
-        comparison = Comparison(stored, schedule, by=by or (), best=best, artifacts=artifacts)
-        _compare(comparison, data_dir, out, dry_run=dry_run, as_json=as_json)
+        comparison = Comparison(
+            stored,
+            ComparisonOptions(
+                by=by or (),
+                until_db=until,
+                max_trainings=max_trainings,
+                epochs=epochs,
+                patience=patience,
+                precision=precision,
+            ),
+        )
+        _compare(comparison, request, chosen, out, dry_run=dry_run, as_json=as_json)
 
 
-def _rerank(reranking: Reranking, data_dir: Path, *, dry_run: bool, as_json: bool) -> None:
-    from searchae.cli import console, console_compare
+def _check_options(
+    top: int | None,
+    *,
+    by: Sequence[str] | None,
+    out: Path | None,
+    seeds: int | None,
+    max_trainings: int | None,
+) -> None:
+    """Refuses options that belong to the other kind of comparison.
+
+    Raises:
+        UserError: There is one.
+    """
+    if top is not None and (by or out or max_trainings):
+        raise UserError(
+            "--top: ranks trials; --by, --out and --max-trainings belong to a comparison of choices"
+        )
+    if top is None and seeds is not None:
+        raise UserError("--seeds: only with --top; a comparison of choices adds seeds as needed")
+
+
+def _rerank(
+    reranking: Reranking,
+    request: FleetRequest,
+    launcher: Launcher,
+    *,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    from searchae.cli import console_compare, progress
 
     if dry_run:
-        numbers = [row.number for row in reranking.rows]
-        side = {"parameter": "top", "name": f"{len(numbers)}", "trials": numbers}
-        _print_plan(reranking, [side], as_json=as_json)
+        document = {
+            "study": reranking.stored.name,
+            "trials": [row.number for row in reranking.rows],
+            "seeds": list(reranking.seeds),
+            "trainings": len(reranking.trainings),
+        }
+        print_result(
+            lambda: document, lambda: console_compare.print_top_plan(document), as_json=as_json
+        )
         return
-    ranking, document = reranking.run(
-        data_dir=data_dir, on_training=console_compare.print_training, note=console.print_note
-    )
-    print_result(lambda: document, lambda: console_compare.print_ranking(ranking), as_json=as_json)
+    with progress.ProgressDisplay() as watcher:
+        ranking, found = reranking.run(request, launcher, watcher, polled_stop())
+    print_result(lambda: found, lambda: console_compare.print_ranking(ranking), as_json=as_json)
 
 
 def _compare(
-    comparison: Comparison, data_dir: Path, out: Path | None, *, dry_run: bool, as_json: bool
+    comparison: Comparison,
+    request: FleetRequest,
+    launcher: Launcher,
+    out: Path | None,
+    *,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    from searchae.cli import console, console_compare
+    from searchae.cli import console_compare, progress
+    from searchae.compare import ComparisonRun
 
     if dry_run:
-        sides = [
-            {"parameter": contest.parameter, "name": side.name, "trials": list(side.trials)}
-            for contest in comparison.compared
-            for side in contest.sides
-        ]
-        _print_plan(comparison, sides, as_json=as_json)
+        plan = comparison.estimate()
+        print_result(lambda: plan, lambda: console_compare.print_plan(plan), as_json=as_json)
         return
-    verdicts, document = comparison.run(
-        data_dir=data_dir,
-        out=out,
-        on_training=console_compare.print_training,
-        note=console.print_note,
-    )
-    html = document["html"]
+    with progress.ProgressDisplay() as watcher:
+        run = ComparisonRun(comparison, request, launcher, watcher, polled_stop())
+        verdicts, found = run.run(out)
+    html = found["html"]
     print_result(
-        lambda: document, lambda: console_compare.print_verdicts(verdicts, html), as_json=as_json
+        lambda: found, lambda: console_compare.print_verdicts(verdicts, html), as_json=as_json
     )
-
-
-def _print_plan(
-    plan: Comparison | Reranking, sides: Sequence[dict[str, Any]], *, as_json: bool
-) -> None:
-    """Prints what a comparison would train.
-
-    Args:
-        plan: The comparison.
-        sides: Its trials: ``parameter``, ``name`` and ``trials`` of each side.
-        as_json: See ``print_result``.
-    """
-    from searchae.cli import console_compare
-
-    missing = plan.store.missing()
-    document = {
-        "study": plan.stored.name,
-        "sides": sides,
-        "seeds": list(plan.seeds),
-        "trainings": len(plan.store.wanted),
-        "missing": len(missing),
-        "seconds": plan.store.seconds(missing),
-    }
-    print_result(lambda: document, lambda: console_compare.print_plan(document), as_json=as_json)

@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from searchae.training import EpochResult
+    from searchae.study import Summary, TrialRow
 
 
 class EpochLines:
-    """Shows the epochs of trainings: a bar per seed on a terminal, a line per epoch elsewhere.
+    """Shows the epochs of trainings: a bar per seed on a terminal, lines elsewhere.
+
+    A context manager; implements ``Watcher``.
 
     Args:
         epochs: The most that a training can have.
@@ -31,7 +33,7 @@ class EpochLines:
         )
         self._epochs = epochs
         self._tasks: dict[int, Any] = {}
-        self._best: dict[int, float] = {}
+        self._shown: dict[int, int] = {}
 
     def __enter__(self) -> EpochLines:
         self._bar.start()
@@ -40,19 +42,34 @@ class EpochLines:
     def __exit__(self, *error: object) -> None:
         self._bar.stop()
 
-    def epoch(self, seed: int, result: EpochResult) -> None:
-        """Shows an epoch of a seed's training."""
-        best = self._best[seed] = max(result.psnr_db, self._best.get(seed, result.psnr_db))
-        if not self._console.is_terminal:
-            self._console.print(
-                f"seed {seed}  epoch {result.epoch:3d} of {self._epochs}  "
-                f"{result.psnr_db:6.2f} dB  loss {result.train_mse:.5f}  {result.seconds:.1f} s"
-            )
+    def note(self, text: str) -> None:
+        """Prints a line."""
+        self._console.print(text, markup=False)
+
+    def trial(self, row: TrialRow, *, best_db: float | None) -> None:
+        """Shows a training that has ended."""
+        del best_db
+        self._show(row)
+
+    def progress(self, summary: Summary) -> None:
+        """Shows the last epoch of each training that is running."""
+        for row in summary.rows:
+            if row.state == "running" and row.epochs:
+                self._show(row)
+
+    def _show(self, row: TrialRow) -> None:
+        if self._shown.get(row.number) == row.epochs or row.psnr_db is None:
             return
-        if seed not in self._tasks:
-            self._tasks[seed] = self._bar.add_task(f"seed {seed}", total=self._epochs, more="")
-        more = f"{result.psnr_db:.2f} dB, best {best:.2f}"
-        self._bar.update(self._tasks[seed], completed=result.epoch, more=more)
+        self._shown[row.number] = row.epochs
+        seed = f"seed {row.seed}"
+        if not self._console.is_terminal:
+            epoch = f"epoch {row.epochs:3d} of {self._epochs}"
+            self._console.print(f"{seed}  {epoch}  {row.psnr_db:6.2f} dB", markup=False)
+            return
+        if row.number not in self._tasks:
+            self._tasks[row.number] = self._bar.add_task(seed, total=self._epochs, more="")
+        more = f"{row.psnr_db:.2f} dB"
+        self._bar.update(self._tasks[row.number], completed=row.epochs, more=more)
 
 
 def print_export(found: Mapping[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,30 +12,28 @@ from rich.table import Table
 from searchae.formatting import format_duration, format_value
 
 if TYPE_CHECKING:
-    from searchae.compare import PlannedTraining, Ranking, Verdict
-
-
-def print_training(work: PlannedTraining) -> None:
-    """Prints that a training starts, on stderr."""
-    left = "" if work.seconds_left is None else f", about {format_duration(work.seconds_left)} left"
-    print(
-        f"training {work.number} of {work.of}: trial {work.trial}, seed {work.seed}{left}",
-        file=sys.stderr,
-        flush=True,
-    )
+    from searchae.compare import Ranking, Verdict
 
 
 def print_plan(document: dict[str, Any]) -> None:
-    """Prints what a comparison would train."""
-    seeds = ", ".join(map(str, document["seeds"]))
+    """Prints what the first look of a comparison would train."""
     for side in document["sides"]:
-        trials = ", ".join(map(str, side["trials"])) or "none that ended well"
-        print(f"{side['parameter']:12s} {side['name']}: trials {trials}")
+        print(f"{side['parameter']:12s} {', '.join(side['choices'])}")
+        for base in side["bases"]:
+            print(f"{'':12s} in {base}")
+        tries = f"{side['tries']} tuning tries, " if side["tries"] else ""
+        print(f"{'':12s} {tries}{side['trainings']} trainings over {side['seeds']} seeds")
     seconds = document["seconds"]
-    cost = "unknown" if seconds is None else f"about {format_duration(seconds)}, one after another"
-    print(f"{'seeds':12s} {seeds}")
-    print(f"{'trainings':12s} {document['missing']} to do of {document['trainings']}")
-    print(f"{'time':12s} {cost}")
+    cost = "unknown" if seconds is None else f"about {format_duration(seconds)} of one worker"
+    print(f"{'first look':12s} {document['trainings']} trainings, {cost}")
+    print(f"{'then':12s} more, until each difference is known within {document['until_db']:g} dB")
+
+
+def print_top_plan(document: dict[str, Any]) -> None:
+    """Prints what a new ranking would train."""
+    print(f"{'trials':12s} {', '.join(map(str, document['trials']))}")
+    print(f"{'seeds':12s} {', '.join(map(str, document['seeds']))}")
+    print(f"{'trainings':12s} {document['trainings']}")
 
 
 def print_verdicts(verdicts: Sequence[Verdict], html: str) -> None:
@@ -51,11 +48,11 @@ def print_verdicts(verdicts: Sequence[Verdict], html: str) -> None:
     for verdict in verdicts:
         _print_table(
             (verdict.parameter, *COMPARISON_HEADERS[1:]),
-            [comparison_cells(s) for s in verdict.sides],
+            [comparison_cells(verdict, c) for c in verdict.order],
         )
         print()
     for verdict in verdicts:
-        print(verdict.sentence)
+        print(f"{verdict.sentence}  [{verdict.rests_on}]")
     for note in combined_notes(verdicts):
         print(f"note: {note}")
     print(f"plots: {html}")

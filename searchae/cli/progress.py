@@ -210,4 +210,6 @@ def trial_line(row: TrialRow, *, best_db: float | None) -> str:
     is_best = best_db is not None and row.psnr_db == best_db and row.state == "complete"
     mark = "  <- best" if is_best and not row.outcome else ""
     params = format_assignments(row.params)
+    if row.seed is not None:
+        params += f" seed={row.seed}"
     return f"trial {row.number:3d}  {state:9s} {value}  {epochs} {took}  {params}{mark}"

@@ -5,6 +5,10 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from searchae.fleet import StopRequest
 
 INTERRUPTED = 130
 """The exit code of a command that one of the two ended, as in shells."""
@@ -23,3 +27,15 @@ def handle_signals(action: Callable[[], None]) -> None:
 def interrupt() -> None:
     """Raises KeyboardInterrupt, as Python does on SIGINT by default."""
     raise KeyboardInterrupt
+
+
+def polled_stop() -> StopRequest:
+    """Returns a request to stop that both signals set from now on.
+
+    A second signal, or one while nobody looks at the request, interrupts at once.
+    """
+    from searchae.fleet import StopRequest
+
+    stop = StopRequest()
+    handle_signals(lambda: stop.set() if stop.is_polled and not stop.is_set() else interrupt())
+    return stop

@@ -9,9 +9,18 @@ import typer
 
 from searchae import malloc
 from searchae.cli.database import open_study, storage_url
+from searchae.cli.fleet import (
+    LauncherOption,
+    NumberPerDeviceOption,
+    RayAddressOption,
+    SlurmOption,
+    WorkersOption,
+    choose_launcher,
+)
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
+    ArtifactsOption,
     DataDirOption,
     DeviceOption,
     JsonOption,
@@ -21,9 +30,11 @@ from searchae.cli.options import (
     examples,
 )
 from searchae.cli.results import print_result
+from searchae.cli.signals import polled_stop
 from searchae.formatting import format_count
 
 if TYPE_CHECKING:
+    from searchae.launch import FleetRequest, Launcher
     from searchae.retrain import RetrainPlan
     from searchae.study import StoredStudy
 
@@ -68,7 +79,8 @@ ThreadsOption = Annotated[
     typer.Option(
         min=1,
         envvar="SEARCHAE_THREADS",
-        help="CPU threads; results are the search's to the bit with as many as it had.",
+        help="CPU threads of each worker; results are the search's to the bit with as many as it "
+        "had.",
         show_default="as many as the trial had",
     ),
 ]
@@ -90,26 +102,38 @@ def train(
     train_images: TrainImagesOption = "",
     validation: ValidationOption = None,
     seeds: SeedsOption = 1,
+    workers: WorkersOption = None,
     storage: StorageOption = DEFAULT_STORAGE,
     data_dir: DataDirOption = Path("data"),
+    artifacts: ArtifactsOption = Path("artifacts"),
     device: DeviceOption = "auto",
+    workers_per_device: NumberPerDeviceOption = 1,
     threads: ThreadsOption = None,
     precision: RecordedPrecisionOption = None,
+    launcher: LauncherOption = "local",
+    ray_address: RayAddressOption = "auto",
+    slurm: SlurmOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Retrain the best trial, measure it on the test split, and keep it as a bundle.
 
     The weights kept are those after the best validation epoch of the first seed, which is the
-    study's own. The test split is read once, at the end. Run the same command again after an
-    interruption: it goes on from the last epoch.
+    study's own. Trainings are trials of the study NAME.trainings: workers share them, and what was
+    trained is kept. Run the same command again after an interruption: it continues from the last
+    epoch. With more --seeds only the new ones are trained.
     """
     malloc.configure_malloc()
     with importing():
         quiet_optuna()
+        from searchae.launch import FleetRequest, available_cores
         from searchae.retrain import plan_retraining
         from searchae.training import pick_device
 
-    stored = open_study(storage_url(storage), study)
+    url = storage_url(storage)
+    stored = open_study(url, study)
+    chosen = choose_launcher(
+        launcher, artifacts=artifacts, label=study, ray_address=ray_address, slurm=slurm or ()
+    )
     plan = plan_retraining(
         stored,
         trial=trial,
@@ -118,12 +142,21 @@ def train(
         train_images=train_images,
         validation=validation,
         seeds=seeds,
-        device=pick_device(device),
+        device=pick_device(device if chosen.is_local else "cpu"),
         threads=threads,
         precision=precision,
     )
+    request = FleetRequest(
+        storage=url,
+        workers=workers or min(seeds, max(1, available_cores() // plan.threads)),
+        workers_per_device=workers_per_device,
+        threads=plan.threads,
+        device=device,
+        data_dir=data_dir,
+        artifacts=artifacts,
+    )
     _print_notes(plan, stored, hint_at_winner=trial == "best")
-    _train(plan, out, data_dir, as_json=as_json)
+    _train(plan, out, request, chosen, as_json=as_json)
 
 
 def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool) -> None:
@@ -141,13 +174,14 @@ def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool
         print_note(f"over seeds trial {winner} was better: --trial winner takes that one")
 
 
-def _train(plan: RetrainPlan, out: Path, data_dir: Path, *, as_json: bool) -> None:
-    from searchae.cli.console import print_note
+def _train(
+    plan: RetrainPlan, out: Path, request: FleetRequest, launcher: Launcher, *, as_json: bool
+) -> None:
     from searchae.cli.console_bundle import EpochLines, print_trained
     from searchae.retrain import train_bundle
 
     with EpochLines(plan.params.train.epochs) as lines:
         metrics = train_bundle(
-            plan, out=out, data_dir=data_dir, on_epoch=lines.epoch, note=print_note
+            plan, out=out, request=request, launcher=launcher, watcher=lines, stop=polled_stop()
         )
     print_result(lambda: metrics, lambda: print_trained(metrics), as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +10,16 @@ import typer
 
 from searchae import malloc
 from searchae.cli.database import storage_url
+from searchae.cli.fleet import (
+    LauncherOption,
+    MaxHoursOption,
+    RayAddressOption,
+    SlurmOption,
+    ThreadsOption,
+    WorkersOption,
+    WorkersPerDeviceOption,
+    choose_launcher,
+)
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
@@ -23,8 +33,8 @@ from searchae.cli.options import (
     examples,
 )
 from searchae.cli.results import print_result
-from searchae.cli.signals import handle_signals, interrupt
-from searchae.errors import UserError, nearest
+from searchae.cli.signals import polled_stop
+from searchae.errors import UserError
 
 if TYPE_CHECKING:
     from searchae.launch import Launcher, Request
@@ -35,43 +45,6 @@ app = typer.Typer()
 TrialsOption = Annotated[
     int | None,
     typer.Option(min=1, help="Trials to end complete or pruned.", show_default="the study file's"),
-]
-MaxHoursOption = Annotated[
-    float | None,
-    typer.Option(
-        help="Time for the whole fleet from now; each worker still ends its epoch.",
-        show_default="no limit",
-    ),
-]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, help="Processes at once.", show_default="one a GPU, else one a core up to 4"
-    ),
-]
-WorkersPerDeviceOption = Annotated[
-    str, typer.Option(metavar="N|auto", help="Workers that share a GPU; auto: measured, up to 8.")
-]
-ThreadsOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        envvar="SEARCHAE_THREADS",
-        help="CPU threads of each worker.",
-        show_default="the cores, shared out among the workers",
-    ),
-]
-LauncherOption = Annotated[str, typer.Option(help="Where workers run: local, ray or slurm.")]
-RayAddressOption = Annotated[
-    str,
-    typer.Option(
-        envvar="RAY_ADDRESS",
-        help="Ray cluster: HOST:PORT; auto: the one here, else a new one; local: a new one.",
-    ),
-]
-SlurmOption = Annotated[
-    list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="An sbatch option, as partition=gpu; repeatable."),
 ]
 SeedOption = Annotated[
     int | None,
@@ -148,7 +121,13 @@ def tune(
         overrides=overrides or (),
         warm_start=warm_start,
     )
-    chosen = _launcher(launcher, request, ray_address=ray_address, slurm=slurm or ())
+    chosen = choose_launcher(
+        launcher,
+        artifacts=artifacts,
+        label=name or Path(study).stem,
+        ray_address=ray_address,
+        slurm=slurm or (),
+    )
     (_show_plan if dry_run else _search)(request, chosen, as_json=as_json)
 
 
@@ -186,14 +165,11 @@ def _follow_search(
 ) -> Summary:
     with importing():
         from searchae.cli import progress
-        from searchae.tune import StopRequest, tune
+        from searchae.tune import tune
 
     imports_done()
-    stop = StopRequest()
-    # A second signal interrupts at once.
-    handle_signals(lambda: stop.set() if stop.is_polled and not stop.is_set() else interrupt())
     with progress.ProgressDisplay() as watcher:
-        return tune(request, watcher, launcher, stop)
+        return tune(request, watcher, launcher, polled_stop())
 
 
 def _parse_workers_per_device(text: str) -> int | None:
@@ -203,19 +179,3 @@ def _parse_workers_per_device(text: str) -> int | None:
     if not (text.isdecimal() and int(text)):
         raise UserError(f"--workers-per-device {text}: give a number of 1 or more, or auto")
     return int(text)
-
-
-def _launcher(name: str, request: Request, *, ray_address: str, slurm: Sequence[str]) -> Launcher:
-    from searchae.launch import LocalLauncher, RayLauncher, SlurmLauncher
-
-    if slurm and name != "slurm":
-        raise UserError(f"--slurm {slurm[0]}: only with --launcher slurm")
-    if name == "local":
-        return LocalLauncher()
-    if name == "ray":
-        return RayLauncher(ray_address)
-    if name == "slurm":
-        options = dict(part.partition("=")[::2] for part in slurm)
-        label = request.name or Path(request.study).stem
-        return SlurmLauncher(request.artifacts.resolve() / "slurm", options, label=label)
-    raise UserError(f"--launcher {name!r}: not known. {nearest(name, ('local', 'ray', 'slurm'))}")

@@ -1,18 +1,19 @@
-"""Compares the choices of parameters, or the best trials, by training them again with new seeds."""
+"""Compares the choices of parameters by matched experiments, and ranks the best trials again."""
 
 from searchae.compare.page import COMPARISON_HEADERS, comparison_cells
 from searchae.compare.ranking import Ranking
-from searchae.compare.run import Comparison, Reranking, TrainingSchedule
-from searchae.compare.trainings import PlannedTraining
+from searchae.compare.rerank import Reranking, TopOptions
+from searchae.compare.run import Comparison, ComparisonOptions, ComparisonRun
 from searchae.compare.verdict import Verdict, combined_notes
 
 __all__ = [
     "COMPARISON_HEADERS",
     "Comparison",
-    "PlannedTraining",
+    "ComparisonOptions",
+    "ComparisonRun",
     "Ranking",
     "Reranking",
-    "TrainingSchedule",
+    "TopOptions",
     "Verdict",
     "combined_notes",
     "comparison_cells",

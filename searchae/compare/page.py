@@ -8,53 +8,59 @@ from pathlib import Path
 
 from searchae.compare import plots
 from searchae.compare.plots import ByteImages
-from searchae.compare.verdict import SideFigures, TrainingRecords, Verdict, combined_notes
+from searchae.compare.verdict import Verdict, combined_notes
 from searchae.files import atomic_file
-from searchae.report import EMPTY_CELL, HtmlSection, html_document, html_plot, html_table
+from searchae.formatting import format_assignments
+from searchae.report import HtmlSection, html_document, html_plot, html_table
 
 METHOD = (
-    "The best trials of each side by their search PSNR (validation split), those that the search "
-    "had stopped early last, trained anew over the same seeds, none of which is the search's own, "
-    "and with the same epochs; compared on the test split, which nothing was chosen by. Intervals "
-    "come from a bootstrap over images, seeds and trials, paired by image and by seed, as wide as "
-    "Student's t makes them for so few seeds and trials."
+    "A matched experiment. Bases are settings of all other parameters, taken from the study's best "
+    "trials and different from each other. Each choice is put into each base, gets the same number "
+    "of tries to find its own learning rate there (and other values that only it has) on the "
+    "validation split, and is then trained with the same new seeds and measured on the test "
+    "split, by which nothing was chosen. Differences are paired by base, seed and image. An "
+    "interval holds for what another search would find in other bases, too; each sentence says "
+    "something false at most 5% of the time, over all pairs of the parameter and all looks at the "
+    "results."
 )
 
 
 def write_comparison(
-    path: Path,
-    verdicts: Sequence[Verdict],
-    trained: TrainingRecords,
-    originals: ByteImages,
-    *,
-    study: str,
-    how_long: str,
+    path: Path, verdicts: Sequence[Verdict], originals: ByteImages, *, study: str, about: str
 ) -> None:
     """Writes the comparison atomically.
 
     Args:
         path: The file, in an existing folder.
         verdicts: The results.
-        trained: The trainings.
         originals: The test images, uint8 (n, C, H, W), whose reconstructions were stored.
         study: The study's name.
-        how_long: A sentence on the number and the epochs of the trainings.
+        about: A sentence on the number and the cost of the trainings.
 
     Raises:
         OSError: The file cannot be written.
     """
-    sections = [_conclusions_section(verdicts, how_long)]
-    sections += [_parameter_section(v, trained, originals) for v in verdicts]
+    sections = [_answers_section(verdicts)]
+    sections += [_parameter_section(v, originals) for v in verdicts]
+    sections.append(_method_section(about))
     content = html_document(sections, heading=study, brand="searchae compare").encode()
     with atomic_file(path) as file:
         file.write(content)
 
 
-def _conclusions_section(verdicts: Sequence[Verdict], how_long: str) -> HtmlSection:
-    sentences = "".join(f"<p>{_bold_name(v.sentence)}.</p>" for v in verdicts)
-    notes = "".join(f'<p class="note">{escape(n)}.</p>' for n in combined_notes(verdicts))
-    body = f'<div class="say">{sentences}</div>{notes}<p class="note">{escape(METHOD)}</p>'
-    return HtmlSection("result", "", body + f'<p class="note">{escape(how_long)}</p>')
+def _answers_section(verdicts: Sequence[Verdict]) -> HtmlSection:
+    sentences = "".join(
+        f'<p>{_bold_name(v.sentence)}. <span class="note">From {escape(v.rests_on)}.</span></p>'
+        for v in verdicts
+    )
+    notes = "".join(f"<li>{escape(n)}.</li>" for n in combined_notes(verdicts))
+    body = f'<div class="say">{sentences}</div>' + (f"<ul>{notes}</ul>" if notes else "")
+    return HtmlSection("result", "", body)
+
+
+def _method_section(about: str) -> HtmlSection:
+    body = f'<p class="note">{escape(METHOD)}</p><p class="note">{escape(about)}</p>'
+    return HtmlSection("method", "How it was measured", body)
 
 
 def _bold_name(sentence: str) -> str:
@@ -62,49 +68,66 @@ def _bold_name(sentence: str) -> str:
     return f"<b>{escape(name)}:</b>{escape(rest)}"
 
 
-def _parameter_section(
-    verdict: Verdict, trained: TrainingRecords, originals: ByteImages
-) -> HtmlSection:
-    body = f"<p>{_bold_name(verdict.sentence)}.</p>" + html_table(
-        COMPARISON_HEADERS,
-        [comparison_cells(s) for s in verdict.sides],
-        numeric=range(1, len(COMPARISON_HEADERS) - 1),
-    )
-    if len(verdict.sides) < 2:
-        return HtmlSection(verdict.parameter, verdict.parameter, body)
+def _parameter_section(verdict: Verdict, originals: ByteImages) -> HtmlSection:
     figures = (
-        plots.trainings_plot(verdict, trained),
-        plots.intervals_plot(verdict),
-        plots.losses_plot(verdict, trained),
+        plots.effects_plot(verdict),
+        plots.trainings_plot(verdict),
+        plots.losses_plot(verdict),
     )
-    first, second, third = map(html_plot, figures)
-    body += f'<div class="grid wide">{first}{second}</div>{third}'
-    picture = plots.reconstructions_plot(verdict, trained, originals)
-    shown = ", ".join(f"{s.name}: trial {s.trials[0]}" for s in verdict.sides)
-    body += (
+    effects, trainings, losses = map(html_plot, figures)
+    table = html_table(
+        COMPARISON_HEADERS,
+        [comparison_cells(verdict, c) for c in verdict.order],
+        numeric=range(1, len(COMPARISON_HEADERS)),
+    )
+    picture = plots.reconstructions_plot(verdict, originals)
+    first = f"in the first base, {verdict.bases[0]}" if verdict.bases else ""
+    body = (
+        f"<p>{_bold_name(verdict.sentence)}.</p>{effects}{table}"
+        "<h3>What each choice was tuned to</h3>"
+        f"{_settings_table(verdict)}"
+        f'<div class="grid wide">{trainings}{losses}</div>'
         "<h3>The same test images</h3>"
-        f'<p class="note">As the best trial of each side reconstructs them ({escape(shown)}; seed '
-        f"{verdict.seeds[0]}).</p>"
+        f'<p class="note">As each choice reconstructs them {escape(first)}.</p>'
         '<figure class="picture"><div class="scroll"><img alt="Originals, and their '
-        f'reconstructions by each side" src="data:image/png;base64,{picture}"></div></figure>'
+        f'reconstructions by each choice" src="data:image/png;base64,{picture}"></div></figure>'
     )
     return HtmlSection(verdict.parameter, verdict.parameter, body, figures)
 
 
-COMPARISON_HEADERS = ("", "PSNR, dB", "deviation", "SSIM", "MSE", "near zero", "searched", "trials")
-"""Headings of the table of sides, on the page and in the terminal."""
+def _settings_table(verdict: Verdict) -> str:
+    head = ("base", *(verdict.choices[c].name for c in verdict.order))
+    rows = [
+        (
+            f"{name} (trial {number})",
+            *(_setting(verdict, c, b) for c in verdict.order),
+        )
+        for b, (name, number) in enumerate(zip(verdict.bases, verdict.base_trials, strict=True))
+    ]
+    return html_table(head, rows, numeric=())
 
 
-def comparison_cells(side: SideFigures) -> tuple[str, ...]:
-    """Returns a side's row of the table with ``COMPARISON_HEADERS``."""
-    deviation = EMPTY_CELL if side.psnr_std_db is None else f"{side.psnr_std_db:.2f}"
+def _setting(verdict: Verdict, choice: int, base: int) -> str:
+    cell = verdict.cells[choice][base]
+    mean_db = sum(cell.psnr_db) / len(cell.psnr_db)
+    tuned = format_assignments(cell.settings)
+    return f"{tuned}: {mean_db:.2f} dB" if tuned else f"{mean_db:.2f} dB"
+
+
+COMPARISON_HEADERS = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "Hoyer", "trainings", "failed")
+"""Headings of the table of choices, on the page and in the terminal."""
+
+
+def comparison_cells(verdict: Verdict, choice: int) -> tuple[str, ...]:
+    """Returns a choice's row of the table with ``COMPARISON_HEADERS``."""
+    figures, means = verdict.choices[choice], verdict.means(choice)
     return (
-        side.name,
-        f"{side.psnr_db:.2f}",
-        deviation,
-        f"{side.ssim:.4f}",
-        f"{side.mse:.6f}",
-        f"{side.sparsity:.1%}",
-        str(side.finished),
-        ", ".join(map(str, side.trials)),
+        figures.name,
+        f"{means['psnr_db']:.2f}",
+        f"{means['ssim']:.4f}",
+        f"{means['mse']:.6f}",
+        f"{means['sparsity']:.1%}",
+        f"{means['hoyer']:.3f}",
+        str(figures.trainings),
+        str(figures.failed),
     )

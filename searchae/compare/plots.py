@@ -1,4 +1,4 @@
-"""Plotly figures of a comparison, and a picture of the sides' reconstructions."""
+"""Plotly figures of a comparison, and a picture of the choices' reconstructions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from searchae.compare.training_record import TrainingRecord, shown_indices
-from searchae.compare.verdict import SideFigures, TrainingRecords, Verdict
+from searchae.compare.matched_statistics import BaseDifference, PairDifference
+from searchae.compare.verdict import Verdict
 from searchae.report import (
     BAD_COLOUR,
     BEST_COLOUR,
@@ -25,93 +25,94 @@ from searchae.report import (
     join_curves,
     log_axis,
 )
+from searchae.worker import TrainingRecord, shown_indices
 
 COLOURS = (COMPLETE_COLOUR, PRUNED_COLOUR, BEST_COLOUR, "#b5629b", "#7b77d1", BAD_COLOUR, GREY)
-"""Colours of the sides, in order; distinguishable for colour-blind readers."""
+"""Colours of the choices, in order; distinguishable for colour-blind readers."""
 _TILE_PX, _GUTTER_PX, _LABEL_PX, _MARGIN_PX = 96, 6, 20, 12
 
 ByteImages = npt.NDArray[np.uint8]
 
 
-def trainings_plot(verdict: Verdict, trained: TrainingRecords) -> Plot:
-    """Returns a plot of each training's PSNR on the test split, with one row per side."""
+def effects_plot(verdict: Verdict) -> Plot:
+    """Returns a plot of each choice's difference from the best: over all bases, and by base."""
+    name, title = f"{verdict.parameter}-effects", f"{verdict.best.name} against the others"
+    best = escape_plotly_text(verdict.best.name)
+    figure = blank_figure(x=f"PSNR of {best} minus that of the other, dB", y="")
+    labels: list[str] = []
+    for choice, p in verdict.against_best:
+        sign = 1 if p.first == verdict.statistics.best else -1
+        rows: list[tuple[str, PairDifference | BaseDifference, bool]]
+        rows = [(verdict.choices[choice].name, p, p.shown)]
+        rows += [(f"in {verdict.bases[b.base]}", b, False) for b in p.by_base]
+        for place, (label, found, shown) in enumerate(rows):
+            low, high = sorted((sign * found.low_db, sign * found.high_db))
+            mean, is_all = sign * found.mean_db, place == 0
+            figure.add_scatter(
+                x=[mean],
+                y=[-len(labels)],
+                mode="markers",
+                marker={
+                    "color": BEST_COLOUR if shown else GREY,
+                    "size": 11 if is_all else 6,
+                    "symbol": "circle" if shown or not is_all else "circle-open",
+                },
+                error_x={
+                    "array": [high - mean],
+                    "arrayminus": [mean - low],
+                    "color": BEST_COLOUR if shown else GREY,
+                    "thickness": 2.5 if is_all else 1,
+                },
+                text=[f"{escape_plotly_text(label)}: {mean:.2f} dB, {low:.2f} to {high:.2f}"],
+                hovertemplate="%{text}<extra></extra>",
+                showlegend=False,
+            )
+            labels.append(label)
+    figure.add_vline(x=0, line={"color": GREY, "width": 1.5, "dash": "dash"})
+    _label_rows(figure, labels)
+    note = (
+        f"Right of the dashed line {verdict.best.name} is better, left of it worse. Large: the "
+        "mean over all bases; filled and green where a difference is shown. Small: each base by "
+        "itself, with intervals that hold for all bases at once."
+    )
+    return Plot(name, title, note, figure, 110 + 34 * len(labels))
+
+
+def trainings_plot(verdict: Verdict) -> Plot:
+    """Returns a plot of each training's PSNR on the test split: a row per choice and base."""
     name, title = f"{verdict.parameter}-trainings", "PSNR of each training on the test split"
     figure = blank_figure(x="test PSNR, dB", y="")
-    symbols = ("circle", "diamond", "square", "triangle-up", "cross", "star", "pentagon")
-    for i, side in enumerate(verdict.sides):
-        keys = [(t, s) for t in side.trials for s in verdict.seeds]
-        # Seeds are offset a little, so that equal values do not cover each other.
-        spread = [verdict.seeds.index(s) - (len(verdict.seeds) - 1) / 2 for _, s in keys]
-        figure.add_scatter(
-            x=[float(trained[k].psnr_db.mean()) for k in keys],
-            y=[-i + 0.18 * d / max(1, len(verdict.seeds)) for d in spread],
-            mode="markers",
-            marker={
-                "color": COLOURS[i % len(COLOURS)],
-                "size": 9,
-                "opacity": 0.8,
-                "symbol": [symbols[side.trials.index(t) % len(symbols)] for t, _ in keys],
-            },
-            text=[f"{escape_plotly_text(side.name)}<br>trial {t}, seed {s}" for t, s in keys],
-            hovertemplate="%{text}: %{x:.2f} dB<extra></extra>",
-            showlegend=False,
-        )
-        figure.add_scatter(
-            x=[side.psnr_db] * 2,
-            y=[-i - 0.3, -i + 0.3],
-            mode="lines",
-            line={"color": COLOURS[i % len(COLOURS)], "width": 3},
-            hovertemplate=f"{escape_plotly_text(side.name)}: mean %{{x:.2f}} dB<extra></extra>",
-            showlegend=False,
-        )
-    _label_rows(figure, [s.name for s in verdict.sides])
-    note = "A symbol a trial, a row's points its seeds; the line is the mean of the side."
-    return Plot(name, title, note, figure, 110 + 62 * len(verdict.sides))
+    labels: list[str] = []
+    for place, choice in enumerate(verdict.order):
+        label = escape_plotly_text(verdict.choices[choice].name)
+        colour = COLOURS[place % len(COLOURS)]
+        for base, cell in zip(verdict.bases, verdict.cells[choice], strict=True):
+            figure.add_scatter(
+                x=list(cell.psnr_db),
+                y=[-len(labels)] * len(cell.psnr_db),
+                mode="markers",
+                marker={"color": colour, "size": 8, "opacity": 0.75},
+                text=[
+                    f"{label}<br>{escape_plotly_text(base)}, seed {r.seed}" for r in cell.records
+                ],
+                hovertemplate="%{text}: %{x:.2f} dB<extra></extra>",
+                showlegend=False,
+            )
+            labels.append(f"{verdict.choices[choice].name} in {base}")
+    _label_rows(figure, labels)
+    note = "A row for each choice in each base; its points are the seeds."
+    return Plot(name, title, note, figure, 110 + 24 * len(labels))
 
 
-def intervals_plot(verdict: Verdict) -> Plot:
-    """Returns a plot of each side's difference from the best, with its interval."""
-    name, title = f"{verdict.parameter}-intervals", "Difference, with its interval"
-    best = verdict.sides[0].name
-    pairs = verdict.against_best
-    figure = blank_figure(x=f"PSNR of {escape_plotly_text(best)} minus that of the other, dB", y="")
-    for i, p in enumerate(pairs):
-        colour = BEST_COLOUR if p.shown else GREY
-        figure.add_scatter(
-            x=[p.mean_db],
-            y=[-i],
-            mode="markers",
-            marker={"color": colour, "size": 10, "symbol": "circle" if p.shown else "circle-open"},
-            error_x={
-                "array": [p.high_db - p.mean_db],
-                "arrayminus": [p.mean_db - p.low_db],
-                "color": colour,
-                "thickness": 2,
-            },
-            text=[f"{p.mean_db:.2f} dB, {p.low_db:.2f} to {p.high_db:.2f}"],
-            hovertemplate="%{text}<extra></extra>",
-            showlegend=False,
-        )
-    figure.add_vline(x=0, line={"color": GREY, "width": 1.5, "dash": "dash"})
-    _label_rows(figure, [f"to {verdict.sides[p.second].name}" for p in pairs])
-    several = len(verdict.sides) > 2
-    note = (
-        f"Left of the dashed line {best} is worse, right of it better. Filled and green: the "
-        "interval leaves out 0, a difference is shown."
-        + (" The intervals hold for all pairs at once, by Holm's correction." if several else "")
-    )
-    return Plot(name, title, note, figure, 110 + 50 * len(pairs))
-
-
-def losses_plot(verdict: Verdict, trained: TrainingRecords) -> Plot:
-    """Returns a plot of validation loss by epoch: faint per training, bold for each side's mean."""
+def losses_plot(verdict: Verdict) -> Plot:
+    """Returns a plot of validation loss by epoch: faint per training, bold for a choice's mean."""
     name, title = f"{verdict.parameter}-losses", "Validation loss by epoch"
     figure = blank_figure(x="epoch", y="mean squared error")
     lowest, highest = np.inf, 0.0
     means = []
-    for i, side in enumerate(verdict.sides):
+    for i, choice in enumerate(verdict.order):
         colour = COLOURS[i % len(COLOURS)]
-        curves = _curves(side, verdict.seeds, trained)
+        curves = _curves([r for cell in verdict.cells[choice] for r in cell.records])
         if not curves:
             continue
         xs, ys = join_curves(dict(enumerate(curve, 1)) for curve in curves)
@@ -126,7 +127,7 @@ def losses_plot(verdict: Verdict, trained: TrainingRecords) -> Plot:
             hoverinfo="skip",
             showlegend=False,
         )
-        means.append((side.name, colour, _mean_curve(curves)))
+        means.append((verdict.choices[choice].name, colour, _mean_curve(curves)))
     for label, colour, mean in means:
         figure.add_scatter(
             x=list(range(1, len(mean) + 1)),
@@ -142,24 +143,23 @@ def losses_plot(verdict: Verdict, trained: TrainingRecords) -> Plot:
     longest = max(len(m) for _, _, m in means)
     figure.update_xaxes(**epoch_axis(longest))
     note = (
-        "Faint: each training; bold: the mean of the side, in which a training that ended early "
+        "Faint: each training; bold: the mean of the choice, in which a training that ended early "
         "keeps its last value."
     )
     return Plot(name, title, note, figure, 400)
 
 
-def reconstructions_plot(verdict: Verdict, trained: TrainingRecords, originals: ByteImages) -> str:
-    """Returns a PNG, in base64, of test images and each side's reconstructions of them.
+def reconstructions_plot(verdict: Verdict, originals: ByteImages) -> str:
+    """Returns a PNG, in base64, of test images and each choice's reconstructions of them.
 
     Args:
-        verdict: The sides.
-        trained: Their trainings.
+        verdict: The result; the first base and seed are shown.
         originals: uint8 (n, C, H, W), the images whose reconstructions were stored.
     """
     rows: list[tuple[str, ByteImages, list[str]]] = [("original", originals, [])]
-    for side in verdict.sides:
-        record = trained[side.trials[0], verdict.seeds[0]]
-        rows.append((side.name, record.pictures, _psnr_texts(record)))
+    for choice in verdict.order:
+        record = verdict.cells[choice][0].records[0]
+        rows.append((verdict.choices[choice].name, record.pictures, _psnr_texts(record)))
     return base64.b64encode(_draw_rows(rows)).decode()
 
 
@@ -200,8 +200,7 @@ def _draw_rows(rows: Sequence[tuple[str, ByteImages, list[str]]]) -> bytes:
     return file.getvalue()
 
 
-def _curves(side: SideFigures, seeds: Sequence[int], trained: TrainingRecords) -> list[list[float]]:
-    records = [trained[t, s] for t in side.trials for s in seeds]
+def _curves(records: Sequence[TrainingRecord]) -> list[list[float]]:
     return [[r.val_mse for r in record.history] for record in records if record.history]
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from searchae.compare.training_record import TrainingRecord
 from searchae.study import TrialRow
+from searchae.worker import TrainingRecord
 
 
 @dataclass(frozen=True)

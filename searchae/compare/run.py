@@ -1,271 +1,378 @@
-"""The two functions of ``searchae compare``: comparing choices, and ranking the best trials."""
+"""The comparison of choices behind ``searchae compare``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from searchae.bundle import write_json
 from searchae.compare import page
-from searchae.compare.choices import ParameterSides, choose_sides, top_trials
-from searchae.compare.ranking import Ranking, rank_trials
-from searchae.compare.statistics import RESAMPLES
-from searchae.compare.training_record import shown_indices
-from searchae.compare.trainings import PlannedTraining, TrainingStore
-from searchae.compare.verdict import TrainingRecords, Verdict, compare_sides
-from searchae.config import ProgressCallback
+from searchae.compare.bases import (
+    MAX_BASES,
+    SearchedTrial,
+    SearchedTrials,
+    choose_factor,
+    compared_parameters,
+)
+from searchae.compare.cells import CellMaker, Schedule, base_name
+from searchae.compare.experiment import Experiment, Wanted
+from searchae.compare.matched_design import Limits
+from searchae.compare.matched_statistics import analyse
+from searchae.compare.verdict import CellResult, Verdict
+from searchae.data import Splits, keep_decoded, load_splits, require_same_data
 from searchae.errors import UserError
+from searchae.fleet import ListRun, RecordFolder, Results, StopRequest, Watcher
+from searchae.launch import FleetRequest, Launcher
 from searchae.report import comparison_file
-from searchae.retrain import RetrainPlan, plan_retraining
-from searchae.study import WINNER, StoredStudy, TrialRow
+from searchae.study import (
+    ListedTraining,
+    StoredStudy,
+    list_name,
+    open_training_list,
+    require_searched,
+    trial_row,
+)
+from searchae.training import Precision, pick_precision, psnr_per_image, to_unit_float
+from searchae.worker import TrainingRecord, shown_indices
+
+MIN_CHOICES = 2
+_CACHED_RECORDS = 64
+_IMAGES_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True)
-class TrainingSchedule:
-    """How each trial is trained.
+class ComparisonOptions:
+    """What is compared, and how far.
 
     Attributes:
-        seeds: Number of seeds, counted up from the one after the search's.
-        epochs: Epochs at most; None for the search's.
-        patience: Epochs without improvement until early stopping; None for the search's.
-        device: The device.
-        threads: CPU threads; None for as many as the trial had in the search.
+        by: Names of the parameters; empty for the default ones.
+        until_db: Bases and seeds are added until each interval's half-width is at most this, in dB.
+        max_trainings: No further bases or seeds are added once this many trainings are planned.
+        epochs: Epochs at most of the measured trainings; None for the search's.
+        patience: Their patience; None for the search's.
         precision: ``auto``, ``fp32`` or ``bf16``; None for the trials', or fp32 if they differ.
     """
 
-    seeds: int
-    epochs: int | None
-    patience: int | None
-    device: torch.device
-    threads: int | None
+    by: Sequence[str] = ()
+    until_db: float = 0.3
+    max_trainings: int | None = None
+    epochs: int | None = None
+    patience: int | None = None
     precision: str | None = None
 
 
 class Comparison:
-    """A comparison of the choices of parameters."""
+    """A comparison of the choices of parameters by matched experiments."""
 
-    def __init__(
-        self,
-        stored: StoredStudy,
-        schedule: TrainingSchedule,
-        *,
-        by: Sequence[str] = (),
-        best: int,
-        artifacts: Path,
-    ) -> None:
-        """Chooses the trials.
+    def __init__(self, stored: StoredStudy, options: ComparisonOptions) -> None:
+        """Chooses the bases; reads and trains nothing.
 
         Args:
             stored: The study.
-            schedule: How each trial is trained.
-            by: Names of the parameters to compare; empty for the default ones.
-            best: Trials per choice, at most.
-            artifacts: The study's artifact folder.
+            options: What is compared.
 
         Raises:
             UserError: There is nothing to compare, or a name is not valid.
         """
-        self.stored, self.best = stored, best
-        self.compared: list[ParameterSides] = choose_sides(stored, by=by, best=best)
-        trials = (t for c in self.compared if len(c.tried) > 1 for s in c.tried for t in s.trials)
-        self.folder = _folder(artifacts, stored)
-        self.result = comparison_file(artifacts, stored.name)
-        self.plans = _plans(stored, trials, schedule)
-        self.seeds = _seeds(stored, schedule)
-        self.store = TrainingStore(stored, self.plans, self.seeds, self.folder)
+        require_searched(stored)
+        if not (math.isfinite(options.until_db) and options.until_db > 0):
+            raise UserError(f"--until {options.until_db:g}: give a number of dB above 0")
+        self.stored, self.options = stored, options
+        trials = SearchedTrials.of(stored)
+        self._good_db = trials.good_db
+        parameters = compared_parameters(stored.spec, options.by)
+        self.factors = [choose_factor(stored.spec, p, trials) for p in parameters]
+        self.schedule = Schedule(
+            epochs=options.epochs,
+            patience=options.patience,
+            precision=_precision(options.precision, trials.good),
+            first_seed=stored.spec.seed + 1,
+        )
+        self._cells = [CellMaker(stored.spec, f, trials.good, self.schedule) for f in self.factors]
 
-    def run(
-        self,
-        *,
-        data_dir: Path,
-        out: Path | None,
-        on_training: Callable[[PlannedTraining], None],
-        note: ProgressCallback,
-    ) -> tuple[list[Verdict], dict[str, Any]]:
-        """Trains what is missing, compares the sides, and writes the page.
+    def experiments(
+        self, splits: Splits | None, read: Callable[[str], TrainingRecord]
+    ) -> list[Experiment]:
+        """Returns the experiment on each parameter.
 
         Args:
-            data_dir: The folder of the data sets.
+            splits: The study's images; None to plan the first look only.
+            read: Reads measurements.
+        """
+        baseline_db = np.zeros(1) if splits is None else _baseline_db(splits)
+        made = []
+        for factor, cells in zip(self.factors, self._cells, strict=True):
+            key = factor.parameter.key
+            made.append(
+                Experiment(
+                    factor,
+                    cells,
+                    Limits(self.options.until_db, bases=min(len(factor.bases), MAX_BASES)),
+                    baseline_db=baseline_db,
+                    read=read,
+                    good_db=self._good_db,
+                    name_base=partial(base_name, spec=self.stored.spec, leave_out=[key]),
+                )
+            )
+        return made
+
+    def estimate(self) -> dict[str, Any]:
+        """Returns what the first look takes, as a JSON document: trainings and seconds."""
+        sides: list[dict[str, Any]] = []
+        each_s = _epoch_seconds(self.stored)
+        for experiment in self.experiments(None, _no_records):
+            least = experiment.first_look()
+            sides.append(
+                {
+                    "parameter": experiment.parameter,
+                    "choices": list(experiment.choices),
+                    "bases": list(experiment.bases[: least.bases]),
+                    "seeds": least.seeds,
+                    "tries": experiment.tries * least.bases * len(experiment.choices),
+                    "trainings": least.seeds * least.bases * len(experiment.choices),
+                }
+            )
+        # About half of a try's epochs are saved by pruning.
+        trainings = sum(s["tries"] / 2 + s["trainings"] for s in sides)
+        seconds = each_s * self.stored.spec.epochs * trainings
+        return {
+            "study": self.stored.name,
+            "until_db": self.options.until_db,
+            "sides": sides,
+            "trainings": sum(s["tries"] + s["trainings"] for s in sides),
+            "seconds": seconds or None,
+        }
+
+
+class ComparisonRun:
+    """Runs a comparison with the workers of a launcher.
+
+    Args:
+        comparison: What is compared.
+        request: The workers.
+        launcher: Where they run.
+        watcher: Shows the progress.
+        stop: Setting it ends the run like an interrupt.
+    """
+
+    def __init__(
+        self,
+        comparison: Comparison,
+        request: FleetRequest,
+        launcher: Launcher,
+        watcher: Watcher,
+        stop: StopRequest | None = None,
+    ) -> None:
+        self.comparison, self.request = comparison, request
+        self._launcher, self._watcher = launcher, watcher
+        self._stop = stop or StopRequest()
+        self._told: dict[str, int] = {}
+
+    def run(self, out: Path | None) -> tuple[list[Verdict], dict[str, Any]]:
+        """Trains what is missing, compares the choices, and writes the page.
+
+        Args:
             out: The HTML page; None for ``compare.html`` in the comparison's folder.
-            on_training: Called before each training.
-            note: Called with other progress messages.
 
         Returns:
             The result for each parameter, and all of it as a JSON document.
 
         Raises:
-            UserError: There is nothing to compare, or a file cannot be written.
+            UserError: There is nothing to say yet, or a file cannot be written.
             DataError: The data here differs from the study's.
         """
-        if not self.plans:
-            each = "; ".join(f"{c.parameter}: {_tried(c)}" for c in self.compared)
+        stored, request = self.comparison.stored, self.request
+        splits = load_splits(
+            stored.spec.data,
+            data_dir=request.data_dir,
+            seed=stored.spec.seed,
+            progress=self._watcher.note,
+        )
+        require_same_data(splits, stored.data_hash)
+        if self._launcher.is_local:
+            keep_decoded(splits, request.data_dir)
+        listed = open_training_list(
+            stored,
+            data=stored.spec.data,
+            data_hash=stored.data_hash,
+            baseline_db=stored.baseline_db,
+        )
+        folder = RecordFolder(request.artifacts, list_name(stored))
+        read = lru_cache(_CACHED_RECORDS)(folder.read)
+        self._experiments = self.comparison.experiments(splits, read)
+        run = ListRun(listed, self._plan, request, self._launcher, self._watcher, self._stop)
+        results = run.run()
+        wanted = self._wanted(results)
+        verdicts = [
+            self._verdict(e, w, results, read)
+            for e, w in zip(self._experiments, wanted, strict=True)
+            if w.looks
+        ]
+        if not verdicts:
             raise UserError(
-                f"study {self.stored.name!r}: nothing to compare yet, since no parameter has two "
-                f"choices with a trial that ended well ({each}); search on"
+                f"study {stored.name!r}: no comparison is complete yet; the same command again "
+                "continues"
             )
-        trained = self.store.train(data_dir=data_dir, on_training=on_training, note=note)
-        compared = [c for c in self.compared if len(c.tried) > 1]
-        for lone in (c for c in self.compared if len(c.tried) < 2):
-            note(f"{lone.parameter}: nothing to compare: of trials that ended well {_tried(lone)}")
-        test = self.store.splits(data_dir, note).test
-        verdicts = compare_sides(compared, trained, seeds=self.seeds, best=self.best)
-        out = out or self.folder / "compare.html"
-        document = {
-            **self.about(),
-            "test_images": len(test),
-            "resamples": RESAMPLES,
-            "comparisons": [v.document() for v in verdicts],
-            "html": str(out),
-        }
+        file = comparison_file(request.artifacts, stored.name)
+        out = out or file.parent / "compare.html"
+        document = self._document(verdicts, len(splits.test), out)
         try:
-            self._write(out, verdicts, trained, test, document)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            page.write_comparison(
+                out, verdicts, _shown(splits.test), study=stored.name, about=self._about(verdicts)
+            )
+            write_json(file, document)
         except OSError as e:
             raise UserError(f"--out {out}: cannot be written: {e.strerror or e}") from e
         return verdicts, document
 
-    def _write(
-        self,
-        out: Path,
-        verdicts: Sequence[Verdict],
-        trained: TrainingRecords,
-        test: Tensor,
-        document: dict[str, Any],
-    ) -> None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        page.write_comparison(
-            out,
-            verdicts,
-            trained,
-            test[shown_indices(len(test))].numpy(),
-            study=self.stored.name,
-            how_long=self.how_long,
-        )
-        write_json(self.result, document)
+    def _plan(self, results: Results) -> Sequence[ListedTraining]:
+        """Returns the trainings that all experiments want."""
+        wanted = self._wanted(results)
+        for experiment, w in zip(self._experiments, wanted, strict=True):
+            self._tell(experiment, w)
+        return list({t.key: t for w in wanted for t in w.trainings}.values())
 
-    def about(self) -> dict[str, Any]:
-        """Returns what is compared as a JSON document."""
-        plan = next(iter(self.plans.values()), None)
+    def _wanted(self, results: Results) -> list[Wanted]:
+        limit = self.comparison.options.max_trainings
+        found: list[Wanted] = []
+        for experiment in self._experiments:
+            others = len({t.key for w in found for t in w.trainings})
+            allowed = math.inf if limit is None else limit - others
+            found.append(experiment.wanted(results, allowed=allowed))
+        return found
+
+    def _tell(self, experiment: Experiment, wanted: Wanted) -> None:
+        """Says once what each look came to, and how the experiment goes on."""
+        if wanted.step is None or self._told.get(experiment.parameter) == len(wanted.looks):
+            return
+        self._told[experiment.parameter] = len(wanted.looks)
+        look, step = wanted.looks[-1], wanted.step
+        text = (
+            f"{experiment.parameter}: known within {step.half_width_db:.2f} dB after "
+            f"{look.bases} bases and {look.seeds} seeds"
+        )
+        if wanted.design is not None:
+            text += f"; going on to {wanted.design.bases} bases and {wanted.design.seeds} seeds"
+        self._watcher.note(text)
+
+    def _verdict(
+        self,
+        experiment: Experiment,
+        wanted: Wanted,
+        results: Results,
+        read: Callable[[str], TrainingRecord],
+    ) -> Verdict:
+        look, step = wanted.looks[-1], wanted.step
+        assert step is not None
+        cells, tries = [], 0
+        bases, _ = experiment.used_bases(look.bases, results)
+        for c in range(len(experiment.choices)):
+            row = []
+            for b in bases:
+                tuned = experiment.tuned(c, b, results)
+                assert tuned.best is not None  # the look is complete
+                tries += len(tuned.wanted)
+                keys = experiment.measured_keys(c, b, look.seeds, results)
+                settings = experiment.cells[c][b].settings(tuned.best)
+                row.append(CellResult(settings, tuned.is_at_edge, tuple(map(read, keys))))
+            cells.append(tuple(row))
+        return Verdict(
+            parameter=experiment.parameter,
+            statistics=analyse(experiment.matched(look, results)),
+            bases=tuple(experiment.bases[b] for b in bases),
+            base_trials=tuple(experiment.factor.bases[b].number for b in bases),
+            cells=tuple(cells),
+            tries=tries,
+            until_db=self.comparison.options.until_db,
+            half_width_db=step.half_width_db,
+            lacking=self._lacking(wanted),
+        )
+
+    def _lacking(self, wanted: Wanted) -> str:
+        """Returns what keeps the intervals wide; empty if they are as narrow as asked for."""
+        step, until_db = wanted.step, self.comparison.options.until_db
+        if step is None or (step.half_width_db <= until_db and wanted.design is None):
+            return ""
+        text = f"known within {step.half_width_db:.2f} dB, not {until_db:g} dB"
+        if wanted.design is not None:
+            return f"{text}: the time was up; the same command again continues"
+        if wanted.is_short:
+            return (
+                f"{text}: --max-trainings ended it; about {step.forecast.bases} bases and "
+                f"{step.forecast.seeds} seeds would do"
+            )
+        return f"{text}: it would take more bases or seeds than there are; give a larger --until"
+
+    def _about(self, verdicts: Sequence[Verdict]) -> str:
+        train = self.comparison.stored.spec.fixed["train"]
+        epochs = self.comparison.options.epochs or train["epochs"]
+        total = sum(v.trainings + v.tries for v in verdicts)
+        hours = sum(
+            r.seconds
+            for v in verdicts
+            for row in v.cells
+            for cell in row
+            for record in cell.records
+            for r in record.history
+        )
+        return (
+            f"{total} trainings in all, of at most {epochs} epochs; those that were measured took "
+            f"{hours / 3600:.1f} hours of one worker."
+        )
+
+    def _document(self, verdicts: Sequence[Verdict], images: int, out: Path) -> dict[str, Any]:
+        options, schedule = self.comparison.options, self.comparison.schedule
+        seeds = max(v.statistics.seeds for v in verdicts)
         return {
-            "study": self.stored.name,
-            "by": [c.parameter for c in self.compared],
-            "best": self.best,
-            "seeds": list(self.seeds),
-            "epochs": plan and plan.params.train.epochs,
-            "patience": plan and plan.params.train.patience,
-            "trainings": len(self.store.wanted),
-            "data_hash": self.stored.data_hash,
+            "study": self.comparison.stored.name,
+            "by": [v.parameter for v in verdicts],
+            "until_db": options.until_db,
+            "seeds": [schedule.first_seed + s for s in range(seeds)],
+            "epochs": options.epochs or self.comparison.stored.spec.epochs,
+            "patience": options.patience,
+            "trainings": sum(v.trainings for v in verdicts),
+            "tries": sum(v.tries for v in verdicts),
+            "data_hash": self.comparison.stored.data_hash,
+            "test_images": images,
+            "comparisons": [v.document() for v in verdicts],
+            "html": str(out),
         }
 
-    @property
-    def how_long(self) -> str:
-        """A sentence on the number and the epochs of the trainings."""
-        train = next(iter(self.plans.values())).params.train
-        plateau = f", patience {train.patience}" if train.patience else ""
-        return (
-            f"{len(self.store.wanted)} trainings: {len(self.plans)} trials over the seeds "
-            f"{', '.join(map(str, self.seeds))}, at most {train.epochs} epochs each{plateau}."
-        )
+
+def _no_records(key: str) -> TrainingRecord:
+    raise AssertionError(f"nothing was measured yet: {key}")
 
 
-class Reranking:
-    """A new ranking of a study's best trials by several seeds."""
-
-    def __init__(
-        self, stored: StoredStudy, schedule: TrainingSchedule, *, top: int, artifacts: Path
-    ) -> None:
-        """Chooses the trials.
-
-        Args:
-            stored: The study.
-            schedule: How each trial is trained.
-            top: Number of trials, at most.
-            artifacts: The study's artifact folder.
-
-        Raises:
-            UserError: No trial has trained to its end.
-        """
-        self.stored = stored
-        self.rows: list[TrialRow] = top_trials(stored, top)
-        self.seeds = _seeds(stored, schedule)
-        self._same_schedule = schedule.epochs is None and schedule.patience is None
-        plans = _plans(stored, [r.number for r in self.rows], schedule)
-        self.store = TrainingStore(stored, plans, self.seeds, _folder(artifacts, stored))
-
-    def run(
-        self,
-        *,
-        data_dir: Path,
-        on_training: Callable[[PlannedTraining], None],
-        note: ProgressCallback,
-    ) -> tuple[Ranking, dict[str, Any]]:
-        """Trains what is missing, ranks the trials, and stores the winner in the study.
-
-        Args:
-            data_dir: The folder of the data sets.
-            on_training: Called before each training.
-            note: Called with other progress messages.
-
-        Returns:
-            The ranking, and all of it as a JSON document.
-
-        Raises:
-            DataError: The data here differs from the study's.
-        """
-        trained = self.store.train(data_dir=data_dir, on_training=on_training, note=note)
-        found = rank_trials(
-            self.rows,
-            trained,
-            seeds=self.seeds,
-            baseline_db=self.stored.baseline_db,
-            same_schedule=self._same_schedule,
-        )
-        first = found.winner
-        kept = {"number": first.number, "seeds": list(self.seeds), "mean_db": first.mean_db}
-        self.stored.study.set_user_attr(WINNER, kept)
-        return found, {"study": self.stored.name, "top": len(self.rows), **found.document()}
+def _precision(name: str | None, good: Sequence[SearchedTrial]) -> Precision:
+    """Returns the precision of all trainings: the trials' own, if they have one in common."""
+    used = {t.precision for t in good}
+    return pick_precision(name or (used.pop() if len(used) == 1 else "fp32"), torch.device("cpu"))
 
 
-def _folder(artifacts: Path, stored: StoredStudy) -> Path:
-    return comparison_file(artifacts, stored.name).parent
+def _baseline_db(splits: Splits) -> Any:
+    """Returns the PSNR of the mean training image on each test image, in dB: float64 (N,)."""
+    mean = to_unit_float(splits.train.sum(0, dtype=torch.int64).div(len(splits.train)))[None]
+    parts = map(to_unit_float, torch.split(splits.test, _IMAGES_AT_A_TIME))
+    found = [psnr_per_image(mean.expand_as(p), p) for p in parts]
+    return torch.cat(found).double().numpy()
 
 
-def _seeds(stored: StoredStudy, schedule: TrainingSchedule) -> tuple[int, ...]:
-    """Returns seeds without the search's own, by which the trials were selected."""
-    first = stored.spec.seed + 1
-    return tuple(range(first, first + schedule.seeds))
+def _shown(test: Tensor) -> Any:
+    return test[shown_indices(len(test))].numpy()
 
 
-def _plans(
-    stored: StoredStudy, trials: Iterable[int], schedule: TrainingSchedule
-) -> dict[int, RetrainPlan]:
-    epochs, patience = "search", schedule.patience
-    if schedule.epochs is not None or patience is not None:
-        epochs = str(schedule.epochs or stored.spec.epochs)
-        if patience is None:
-            patience = int(stored.spec.fixed["train"].get("patience", 0))
-    plans = {
-        t: plan_retraining(
-            stored,
-            trial=str(t),
-            epochs=epochs,
-            patience=patience,
-            device=schedule.device,
-            threads=schedule.threads,
-            precision=schedule.precision,
-        )
-        for t in sorted(set(trials))
-    }
-    if len({plan.precision for plan in plans.values()}) > 1:
-        # The trials ran on different machines; that must not decide which choice wins.
-        return {t: replace(plan, precision="fp32") for t, plan in plans.items()}
-    return plans
-
-
-def _tried(parameter: ParameterSides) -> str:
-    names = [s.name for s in parameter.tried]
-    return f"only {names[0]} has one" if names else "no choice has one"
+def _epoch_seconds(stored: StoredStudy) -> float:
+    """Returns the mean duration of an epoch in the search, in seconds; 0 if it is not known."""
+    rows = [trial_row(stored.spec, t) for t in stored.study.get_trials(deepcopy=False)]
+    timed = [(r.seconds, r.epochs) for r in rows if r.seconds and r.epochs]
+    return sum(s for s, _ in timed) / sum(e for _, e in timed) if timed else 0.0

@@ -2,262 +2,233 @@
 
 from __future__ import annotations
 
-import statistics as plain
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
-from searchae.compare.choices import ParameterSides, SideChoice
-from searchae.compare.statistics import RESAMPLES, Difference, Side, differences, resample_images
-from searchae.compare.training_record import TrainingRecord
-from searchae.retrain import FAILURE_VERBS
-
-TrainingRecords = Mapping[tuple[int, int], TrainingRecord]
-RNG_SEED = 20_070_601
-"""Seed of the bootstrap: the same trainings give the same intervals."""
-RECOMMENDED_MIN = 3
-"""Trials per side, and seeds, with which a difference of 0.5 dB is usually detected."""
-UNBALANCED_FACTOR = 2
-"""Ratio of two sides' numbers of searched trials from which on a note warns of it."""
+from searchae.compare.matched_statistics import ChoiceFigures, MatchedVerdict, PairDifference
+from searchae.formatting import format_assignments, format_count
+from searchae.worker import TrainingRecord
 
 
 @dataclass(frozen=True)
-class SideFigures:
-    """The metrics of one side on the test split: means over its trainings.
+class CellResult:
+    """One choice in one base.
 
     Attributes:
-        name: The choice.
-        finished: Number of the search's trials with it.
-        eligible: Number of those that did not end badly.
-        trials: Numbers of the trials that were trained again.
-        pruned: How many of these the search had pruned.
-        psnr_db: Mean over trainings and images, in dB.
-        psnr_std_db: Sample standard deviation of the trainings' means, in dB; None for one
-            training.
-        ssim: Mean over trainings and images.
-        mse: The same, on the [0, 1] scale.
-        sparsity: Mean share of latents below 1e-3 in magnitude.
-        diverged: Number of trainings that diverged or died.
+        settings: The tuned values by name.
+        is_at_edge: Whether the best of them lie at the end of their range, or of what was tried.
+        psnr_db: Test PSNR of each seed in dB, a mean over the images.
+        records: The measurements of each seed.
     """
 
-    name: str
-    finished: int
-    eligible: int
-    trials: tuple[int, ...]
-    pruned: int
-    psnr_db: float
-    psnr_std_db: float | None
-    ssim: float
-    mse: float
-    sparsity: float
-    diverged: int
+    settings: Mapping[str, Any]
+    is_at_edge: bool
+    records: tuple[TrainingRecord, ...]
+
+    @property
+    def psnr_db(self) -> tuple[float, ...]:
+        """Test PSNR of each seed in dB, a mean over the images."""
+        return tuple(float(r.psnr_db.mean()) for r in self.records)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Verdict:
     """The result for one parameter.
 
     Attributes:
         parameter: The parameter's name.
-        sides: The choices with trials, the best mean PSNR first.
-        pairs: The difference of each pair of sides, by index into ``sides``; empty with fewer
-            than two sides.
-        untried: Choices without a trial that ended well.
-        wanted: Requested number of trials per side.
-        seeds: The seeds of the trainings.
+        statistics: The differences between its choices.
+        bases: The bases as texts.
+        base_trials: The trials that they come from.
+        cells: The result of each choice in each base.
+        tries: Number of trainings that tuned a choice's values.
+        until_db: The half-width that was asked for, in dB.
+        half_width_db: The largest half-width among choices that train, in dB.
+        lacking: What keeps the intervals wider than asked for; empty if they are not.
     """
 
     parameter: str
-    sides: tuple[SideFigures, ...]
-    pairs: tuple[Difference, ...]
-    untried: tuple[str, ...]
-    wanted: int
-    seeds: tuple[int, ...]
+    statistics: MatchedVerdict
+    bases: tuple[str, ...]
+    base_trials: tuple[int, ...]
+    cells: tuple[tuple[CellResult, ...], ...]
+    tries: int
+    until_db: float
+    half_width_db: float
+    lacking: str
 
     @property
-    def against_best(self) -> list[Difference]:
-        """The pairs with the best side, in the order of the other sides."""
-        return sorted((p for p in self.pairs if 0 in (p.first, p.second)), key=lambda p: p.second)
+    def choices(self) -> tuple[ChoiceFigures, ...]:
+        """The choices' figures, in the order of ``cells``."""
+        return self.statistics.choices
+
+    @property
+    def best(self) -> ChoiceFigures:
+        """The choice with the best mean difference to the others."""
+        return self.choices[self.statistics.best]
+
+    @property
+    def order(self) -> list[int]:
+        """The choices by index: the best first, then by their mean PSNR."""
+        best = self.statistics.best
+        return sorted(range(len(self.choices)), key=lambda c: (c != best, -self.choices[c].mean_db))
+
+    @property
+    def against_best(self) -> list[tuple[int, PairDifference]]:
+        """The other choices, by index, each with its pair with the best one."""
+        pairs = {frozenset((p.first, p.second)): p for p in self.statistics.pairs}
+        best = self.statistics.best
+        return [(c, pairs[frozenset((best, c))]) for c in self.order if c != best]
 
     @property
     def shown(self) -> bool:
-        """Whether the best side is significantly better than at least one other."""
-        return any(p.shown for p in self.against_best)
+        """Whether the best choice is significantly better than at least one other."""
+        return any(p.shown for _, p in self.against_best)
+
+    @property
+    def trainings(self) -> int:
+        """Number of measured trainings."""
+        return sum(len(cell.records) for row in self.cells for cell in row)
 
     @property
     def sentence(self) -> str:
         """The result as a sentence."""
-        if not self.sides:
-            return f"{self.parameter}: no choice has a trial that ended well"
-        best = self.sides[0].name
-        if len(self.sides) == 1:
-            return f"{self.parameter}: only {best} has a trial that ended well; nothing to compare"
-        pairs = self.against_best
-        better = [p for p in pairs if p.shown]
-        same = [p for p in pairs if not p.shown]
+        better = [(c, p) for c, p in self.against_best if p.shown]
+        same = [(c, p) for c, p in self.against_best if not p.shown]
         if not better:
-            return f"{self.parameter}: no difference shown between {self._no_difference_text(same)}"
-        won = " and ".join(
-            f"{self.sides[p.second].name} by {p.mean_db:.2f} dB ({self._interval(p, first=not i)})"
-            for i, p in enumerate(better)
-        )
-        text = f"{self.parameter}: {best} beats {won}"
-        if same:
-            text += "; no difference shown to " + " and ".join(
-                f"{self.sides[p.second].name} ({_interval_text(p)})" for p in same
+            names = [self.choices[c].name for c in self.order]
+            widest = max(same, key=lambda found: abs(found[1].mean_db))
+            over = f"{names[0]} over {self.choices[widest[0]].name}, " if len(same) > 1 else ""
+            return (
+                f"{self.parameter}: no difference shown between {_listed(names)} "
+                f"({over}{self._plain_interval(widest[1])})"
             )
+        won = _listed(
+            [
+                f"{self.choices[c].name} by {self._interval(p, is_first=not i)}"
+                for i, (c, p) in enumerate(better)
+            ]
+        )
+        text = f"{self.parameter}: {self.best.name} beats {won}"
+        if same:
+            others = [f"{self.choices[c].name} ({self._plain_interval(p)})" for c, p in same]
+            text += f"; no difference shown to {_listed(others)}"
         return text
+
+    def _interval(self, p: PairDifference, *, is_first: bool = False) -> str:
+        """Returns a difference of the best choice to another one, with its interval."""
+        mean_db, low_db, high_db = self._from_best(p)
+        what = "95% interval " if is_first else ""
+        return f"{mean_db:.2f} dB ({what}{low_db:.2f} to {high_db:.2f})"
+
+    def _plain_interval(self, p: PairDifference) -> str:
+        mean_db, low_db, high_db = self._from_best(p)
+        return f"{mean_db:.2f} dB, {low_db:.2f} to {high_db:.2f}"
+
+    def _from_best(self, p: PairDifference) -> tuple[float, float, float]:
+        """Returns mean and interval of the best choice's PSNR minus the other's, in dB."""
+        if p.first == self.statistics.best:
+            return p.mean_db, p.low_db, p.high_db
+        return -p.mean_db, -p.high_db, -p.low_db
+
+    @property
+    def rests_on(self) -> str:
+        """What the sentence rests on, as a text."""
+        counts = (
+            format_count(len(self.bases), "base"),
+            format_count(self.statistics.seeds, "seed"),
+            format_count(self.trainings, "training"),
+            f"{self.tries} tuning tries",
+        )
+        return ", ".join(counts)
 
     @property
     def notes(self) -> list[str]:
         """Limitations of the result, one sentence each."""
-        found = [f"{self.parameter}: {name} has no trial that ended well" for name in self.untried]
-        for s in self.sides:
-            if len(s.trials) < self.wanted:
-                few = f"{s.name} has {len(s.trials)} trial{'s' * (len(s.trials) != 1)}"
-                found.append(f"{self.parameter}: {few}, not {self.wanted}, that ended well")
-            if s.pruned:
+        found = [self._opposite_text(p) for p in self.statistics.pairs if p.opposite]
+        for choice, row in zip(self.choices, self.cells, strict=True):
+            if not choice.trains:
                 found.append(
-                    f"{self.parameter}: {s.pruned} of the {len(s.trials)} trials of {s.name} had "
-                    "been stopped early by the search; they were trained in full here"
+                    f"{choice.name} does not train: at least half of its {choice.trainings} "
+                    "trainings are no better than the mean training image"
                 )
-            if s.diverged:
+            elif choice.failed:
                 found.append(
-                    f"{self.parameter}: {s.diverged} trainings of {s.name} diverged or died"
+                    f"{choice.failed} of {choice.trainings} trainings with {choice.name} diverged "
+                    "or died; they count as the mean training image"
                 )
-        if len(self.sides) > 1 and (
-            self.wanted < RECOMMENDED_MIN or len(self.seeds) < RECOMMENDED_MIN
-        ):
-            short = [
-                f"--{option} {RECOMMENDED_MIN}"
-                for option, given in (("best", self.wanted), ("seeds", len(self.seeds)))
-                if given < RECOMMENDED_MIN
+            edges = [
+                f"{base} ({format_assignments(cell.settings)})"
+                for base, cell in zip(self.bases, row, strict=True)
+                if cell.is_at_edge
             ]
-            found.append(
-                f"{self.parameter}: from so few trainings intervals are wide; {' '.join(short)} or "
-                "more makes them narrower"
-            )
-        if len(self.sides) > 1 and all(len(s.trials) == 1 for s in self.sides):
-            found.append(
-                f"{self.parameter}: one trial a side: this says which of these settings is "
-                "better, not which choice"
-            )
-        if len(self.sides) > 1:
-            most = max(self.sides, key=lambda s: s.finished)
-            least = min(self.sides, key=lambda s: s.finished)
-            if most.finished >= UNBALANCED_FACTOR * least.finished:
+            if edges and choice.trains:
                 found.append(
-                    f"{self.parameter}: the search tried {most.name} {most.finished} times and "
-                    f"{least.name} {least.finished} times, so {most.name} had more chances to find "
-                    "good settings"
+                    f"the best values of {choice.name} lie at the end of their range in "
+                    f"{_listed(edges)}: a wider range may do better"
                 )
-        return found
+        if self.lacking:
+            found.append(self.lacking)
+        return [f"{self.parameter}: {text}" for text in found]
+
+    def _opposite_text(self, p: PairDifference) -> str:
+        first, second = self.choices[p.first].name, self.choices[p.second].name
+        effects = [
+            f"{b.mean_db:+.2f} dB ({b.low_db:.2f} to {b.high_db:.2f}) with {self.bases[b.base]}"
+            for b in p.by_base
+            if b.low_db > 0 or b.high_db < 0
+        ]
+        return f"{first} against {second} depends on the rest: {_listed(effects)}"
 
     def document(self) -> dict[str, Any]:
         """Returns the result as a JSON document."""
-        names = [s.name for s in self.sides]
+        names = [c.name for c in self.choices]
         return {
             "parameter": self.parameter,
             "sentence": self.sentence,
             "difference_shown": self.shown,
-            "sides": [{**asdict(s), "trials": list(s.trials)} for s in self.sides],
+            "best": self.best.name,
+            "bases": [
+                {"trial": number, "name": name}
+                for number, name in zip(self.base_trials, self.bases, strict=True)
+            ],
+            "seeds": self.statistics.seeds,
+            "trainings": self.trainings,
+            "tries": self.tries,
+            "until_db": self.until_db,
+            "half_width_db": self.half_width_db,
+            "lacking": self.lacking,
+            "sides": [self._side(c) for c in self.order],
             "pairs": [
                 {**asdict(p), "first": names[p.first], "second": names[p.second]}
-                for p in self.pairs
+                for p in self.statistics.pairs
             ],
-            "untried": list(self.untried),
             "notes": self.notes,
         }
 
-    def _no_difference_text(self, pairs: Sequence[Difference]) -> str:
-        names = [s.name for s in self.sides]
-        if len(pairs) == 1:
-            return f"{names[0]} and {names[1]} ({_interval_text(pairs[0])})"
-        largest = max(pairs, key=lambda p: p.mean_db)
-        return (
-            f"{', '.join(names)} (largest: {names[0]} over {names[largest.second]}, "
-            f"{_interval_text(largest)})"
-        )
+    def _side(self, choice: int) -> dict[str, Any]:
+        return {
+            **asdict(self.choices[choice]),
+            **self.means(choice),
+            "trials": list(self.base_trials),
+            "cells": [
+                {
+                    "base": base,
+                    "settings": dict(cell.settings),
+                    "psnr_db": list(cell.psnr_db),
+                    "at_edge": cell.is_at_edge,
+                }
+                for base, cell in zip(self.bases, self.cells[choice], strict=True)
+            ],
+        }
 
-    def _interval(self, p: Difference, *, first: bool) -> str:
-        span = f"{p.low_db:.2f} to {p.high_db:.2f}"
-        if not first:
-            return span
-        return f"95% interval{'' if len(self.sides) == 2 else 's, all at once,'} {span}"
-
-
-def _interval_text(p: Difference) -> str:
-    return f"{p.mean_db:.2f} dB, {p.low_db:.2f} to {p.high_db:.2f}"
-
-
-def compare_sides(
-    compared: Sequence[ParameterSides],
-    trained: TrainingRecords,
-    *,
-    seeds: tuple[int, ...],
-    best: int,
-) -> list[Verdict]:
-    """Compares the sides of each parameter.
-
-    Args:
-        compared: The parameters with their sides.
-        trained: The trainings of all their trials with all seeds.
-        seeds: The seeds, at least two.
-        best: Requested number of trials per side.
-    """
-    keys = sorted(
-        {(t, s) for c in compared for side in c.tried for t in side.trials for s in seeds}
-    )
-    index = {key: i for i, key in enumerate(keys)}
-    psnr_db = np.stack([trained[key].psnr_db for key in keys])
-    # The same images are drawn for all trainings, so that their common variation cancels.
-    means = resample_images(psnr_db, resamples=RESAMPLES, rng=np.random.default_rng(RNG_SEED))
-    verdicts = []
-    for parameter in compared:
-        # The order affects only how the result is written.
-        order = sorted(parameter.tried, key=lambda c: -_side_figures(c, trained, seeds).psnr_db)
-        sides = [
-            Side(
-                np.array([[index[t, s] for s in seeds] for t in choice.trials]),
-                selected=choice.eligible > len(choice.trials),
-            )
-            for choice in order
-        ]
-        rng = np.random.default_rng(RNG_SEED)
-        pairs = differences(psnr_db, sides, image_means=means, rng=rng) if len(sides) > 1 else []
-        verdicts.append(
-            Verdict(
-                parameter=parameter.parameter,
-                sides=tuple(_side_figures(c, trained, seeds) for c in order),
-                pairs=tuple(pairs),
-                untried=tuple(s.name for s in parameter.sides if not s.trials),
-                wanted=best,
-                seeds=seeds,
-            )
-        )
-    return verdicts
-
-
-def _side_figures(
-    choice: SideChoice, trained: TrainingRecords, seeds: Sequence[int]
-) -> SideFigures:
-    records = [trained[t, s] for t in choice.trials for s in seeds]
-    psnrs = [float(r.psnr_db.mean()) for r in records]
-    return SideFigures(
-        name=choice.name,
-        finished=choice.finished,
-        eligible=choice.eligible,
-        trials=choice.trials,
-        pruned=choice.pruned,
-        psnr_db=plain.fmean(psnrs),
-        psnr_std_db=plain.stdev(psnrs) if len(psnrs) > 1 else None,
-        ssim=plain.fmean(float(r.ssim.mean()) for r in records),
-        mse=plain.fmean(float(r.mse.mean()) for r in records),
-        sparsity=plain.fmean(r.sparsity for r in records),
-        diverged=sum(r.ended in FAILURE_VERBS for r in records),
-    )
+    def means(self, choice: int) -> dict[str, float]:
+        """Returns the metrics of a choice on the test split, means over its trainings."""
+        found = [r.summary() for cell in self.cells[choice] for r in cell.records]
+        names = ("psnr_db", "ssim", "mse", "sparsity", "hoyer")
+        return {name: statistics.fmean(float(r[name]) for r in found) for name in names}
 
 
 def combined_notes(verdicts: Iterable[Verdict]) -> list[str]:
@@ -266,3 +237,8 @@ def combined_notes(verdicts: Iterable[Verdict]) -> list[str]:
     for parameter, _, text in (n.partition(": ") for v in verdicts for n in v.notes):
         parameters.setdefault(text, []).append(parameter)
     return [f"{', '.join(names)}: {text}" for text, names in parameters.items()]
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Returns texts as a list: ``a, b and c``."""
+    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else texts[0]

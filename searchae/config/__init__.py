@@ -4,7 +4,7 @@
 """
 
 from searchae.config.loader import load_study_file, spec_from_document
-from searchae.config.parameters import Parameter, Value
+from searchae.config.parameters import CONDITIONS, Parameter, Value
 from searchae.config.schema import (
     SOURCES_WITHOUT_PATH,
     DataSpec,
@@ -21,6 +21,8 @@ from searchae.config.seeds import sampler_seed, split_seed, training_seed
 from searchae.config.space import (
     batch_size_variants,
     initial_params,
+    middle_value,
+    midpoint_params,
     model_variants,
     params_of_trial,
     readable_params,
@@ -31,6 +33,7 @@ from searchae.config.study_file_catalog import find_study_file, study_files
 from searchae.config.study_spec import StudySpec
 
 __all__ = [
+    "CONDITIONS",
     "SOURCES_WITHOUT_PATH",
     "DataSpec",
     "Layer",
@@ -48,6 +51,8 @@ __all__ = [
     "find_study_file",
     "initial_params",
     "load_study_file",
+    "middle_value",
+    "midpoint_params",
     "model_variants",
     "params_of_trial",
     "readable_params",

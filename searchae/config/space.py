@@ -85,11 +85,12 @@ def midpoint_params(spec: StudySpec) -> dict[str, Value]:
     Returns:
         Name -> value of the active parameters, as Optuna stores them.
     """
-    values = _chosen(spec, _middle)
+    values = _chosen(spec, middle_value)
     return {p.name: stored_value(p, values[p.key]) for p in spec.space if p.key in values}
 
 
-def _middle(p: Parameter) -> Value:
+def middle_value(p: Parameter) -> Value:
+    """Returns the middle of a range, or the first of several choices, as Optuna stores it."""
     if p.choices:
         return p.labels[0]
     middle = math.sqrt(p.low * p.high) if p.log else (p.low + p.high) / 2

@@ -3,7 +3,7 @@
 ``splits`` makes and hashes the splits, ``sources`` lists the sources; each has a module.
 """
 
-from searchae.data.decoded_cache import find_decoded, keep_decoded
+from searchae.data.decoded_cache import find_decoded, find_decoded_test, keep_decoded
 from searchae.data.npz import as_images
 from searchae.data.splits import Splits, describe_splits, load_splits, require_same_data
 
@@ -12,6 +12,7 @@ __all__ = [
     "as_images",
     "describe_splits",
     "find_decoded",
+    "find_decoded_test",
     "keep_decoded",
     "load_splits",
     "require_same_data",

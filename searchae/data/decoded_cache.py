@@ -1,7 +1,7 @@
 """A cache of decoded images that a search writes and its workers map into memory.
 
 The workers of a machine share one copy in the operating system's page cache, and none of them has
-to decode the files again. The test split is not cached, since workers do not use it.
+to decode the files again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,13 @@ KEPT = 4
 """How many data sets the cache keeps; older ones are removed."""
 
 _PARTS = ("train", "validation")
+"""What every worker needs: earlier versions cached no more than this."""
+_TEST = "test"
 _SUMS = "sha256.json"
 
 
 def keep_decoded(splits: Splits, data_dir: Path) -> bool:
-    """Writes the training and validation images to the cache, under their hash.
+    """Writes the images to the cache, under their hash.
 
     Args:
         splits: The images.
@@ -41,18 +44,21 @@ def keep_decoded(splits: Splits, data_dir: Path) -> bool:
         decodes the images itself.
     """
     home = data_dir / FOLDER / splits.hash
-    if home.is_dir():
+    if (home / f"{_TEST}.npy").is_file():
         return True
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home.parent))
         try:
-            sums = {p: _write(draft / f"{p}.npy", getattr(splits, p)) for p in _PARTS}
+            sums = {p: _write(draft / f"{p}.npy", getattr(splits, p)) for p in (*_PARTS, _TEST)}
             (draft / _SUMS).write_text(json.dumps(sums))
             draft.chmod(0o755)
+            if home.is_dir():  # without the test split; who has mapped its files keeps them
+                os.rename(home, draft.with_name(f"{draft.name}-old"))
             os.rename(draft, home)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
+            shutil.rmtree(draft.with_name(f"{draft.name}-old"), ignore_errors=True)
         for old in sorted(home.parent.glob("[!.]*"), key=_age)[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
     except OSError as e:
@@ -61,7 +67,7 @@ def keep_decoded(splits: Splits, data_dir: Path) -> bool:
 
 
 def find_decoded(hash_: str, data_dir: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Maps cached images into memory.
+    """Maps cached training and validation images into memory.
 
     Args:
         hash_: ``Splits.hash`` of the data set.
@@ -71,16 +77,28 @@ def find_decoded(hash_: str, data_dir: Path) -> tuple[torch.Tensor, torch.Tensor
         Training and validation images, uint8 (N, C, H, W), channels last in memory. Writing to
         them does not change the cache (copy-on-write). None if they are not cached, or damaged.
     """
+    found = _find(hash_, data_dir, _PARTS)
+    return None if found is None else (found[0], found[1])
+
+
+def find_decoded_test(hash_: str, data_dir: Path) -> torch.Tensor | None:
+    """Maps cached test images into memory, as ``find_decoded`` does the others."""
+    found = _find(hash_, data_dir, (_TEST,))
+    return None if found is None else found[0]
+
+
+def _find(hash_: str, data_dir: Path, parts: Sequence[str]) -> list[torch.Tensor] | None:
     home = data_dir / FOLDER / hash_
     try:
         sums = json.loads((home / _SUMS).read_text())
-        found = [_read(home / f"{part}.npy", sums[part]) for part in _PARTS]
+        if parts == (_TEST,) and _TEST not in sums:  # written by an earlier version
+            return None
+        return [_read(home / f"{part}.npy", sums[part]) for part in parts]
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as e:
         logger.warning("decoded images in %s are of no use (%s): reading the source", home, e)
         return None
-    return found[0], found[1]
 
 
 def _write(path: Path, images: torch.Tensor) -> str:

@@ -8,13 +8,20 @@ from searchae.launch.fleet_plan import Fleet, available_cores
 from searchae.launch.local import LocalLauncher
 from searchae.launch.prestart import wait_until_wanted
 from searchae.launch.ray import RayLauncher
-from searchae.launch.request import Request, prestarted_workers, sized_fleet, study_jobs
+from searchae.launch.request import (
+    FleetRequest,
+    Request,
+    prestarted_workers,
+    sized_fleet,
+    study_jobs,
+)
 from searchae.launch.slurm import SlurmLauncher
 from searchae.launch.supervisor import Supervisor
 
 __all__ = [
     "Exit",
     "Fleet",
+    "FleetRequest",
     "Job",
     "Launcher",
     "LocalLauncher",

@@ -21,42 +21,51 @@ from searchae.storage import is_sqlite
 _GPU_FILES = ("/dev/nvidiactl", "/dev/nvgpu", "/dev/kfd", "/dev/dxg")
 
 
-@dataclass(frozen=True)
-class Request:
-    """The arguments of a search.
+@dataclass(frozen=True, kw_only=True)
+class FleetRequest:
+    """The workers that the user asked for.
 
     Attributes:
-        study: Name or path of a study file.
         storage: URL of the database.
-        name: The study's name in the database; the file's name if empty.
-        trials: Trials to end complete or pruned; the study file's number if unset.
         max_hours: Hours from now after which no worker begins another epoch; no limit if unset.
         workers: Number of workers at once; depends on the launcher's resources if unset.
         workers_per_device: Number of workers that share a GPU; measured on this machine if unset.
         threads: CPU threads of each worker; the cores divided by the workers if unset.
         precision: ``auto``, ``fp32`` or ``bf16``; each worker resolves ``auto`` for itself.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        seed: Overrides the study file's seed.
         data_dir: Folder of the data sets.
         artifacts: Folder for checkpoints and logs, shared by all workers.
-        overrides: Overrides of the study file, each ``section.key=value``.
-        warm_start: Name of a study whose trials a new study starts from; none if empty.
-        environment: Variables that may override the study file.
     """
 
-    study: str
     storage: URL
-    name: str = ""
-    trials: int | None = None
     max_hours: float | None = None
     workers: int | None = None
     workers_per_device: int | None = 1
     threads: int | None = None
     precision: str = "auto"
     device: str = "auto"
-    seed: int | None = None
     data_dir: Path = Path("data")
     artifacts: Path = Path("artifacts")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request(FleetRequest):
+    """The arguments of a search.
+
+    Attributes:
+        study: Name or path of a study file.
+        name: The study's name in the database; the file's name if empty.
+        trials: Trials to end complete or pruned; the study file's number if unset.
+        seed: Overrides the study file's seed.
+        overrides: Overrides of the study file, each ``section.key=value``.
+        warm_start: Name of a study whose trials a new study starts from; none if empty.
+        environment: Variables that may override the study file.
+    """
+
+    study: str
+    name: str = ""
+    trials: int | None = None
+    seed: int | None = None
     overrides: Sequence[str] = ()
     warm_start: str = ""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
@@ -79,7 +88,7 @@ class Request:
         return self.name or path.stem, spec
 
 
-def sized_fleet(request: Request, launcher: Launcher) -> fleet_plan.Fleet:
+def sized_fleet(request: FleetRequest, launcher: Launcher) -> fleet_plan.Fleet:
     """Returns the number and size of the workers that a launcher is to run.
 
     Raises:
@@ -106,7 +115,9 @@ def sized_fleet(request: Request, launcher: Launcher) -> fleet_plan.Fleet:
     )
 
 
-def study_jobs(fleet: fleet_plan.Fleet, request: Request, study: str, *, at_most: int) -> list[Job]:
+def study_jobs(
+    fleet: fleet_plan.Fleet, request: FleetRequest, study: str, *, at_most: int
+) -> list[Job]:
     """Returns one job per worker of a study.
 
     Args:

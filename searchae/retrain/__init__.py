@@ -1,14 +1,11 @@
 """Trains a study's trial again, over several seeds, and measures it on the test split."""
 
 from searchae.retrain.outcome import train_bundle
-from searchae.retrain.plan import RetrainPlan, plan_retraining
-from searchae.retrain.training import FAILURE_VERBS, RetrainResult, retrain_once
+from searchae.retrain.plan import RetrainPlan, find_trial, plan_retraining
 
 __all__ = [
-    "FAILURE_VERBS",
     "RetrainPlan",
-    "RetrainResult",
+    "find_trial",
     "plan_retraining",
-    "retrain_once",
     "train_bundle",
 ]

@@ -16,12 +16,11 @@ import torch
 
 from searchae import __version__
 from searchae.bundle import (
+    CHECKPOINTS_FOLDER,
     BundleConfig,
     Workspace,
-    bundle_from_weights,
     load_bundle,
     machine_info,
-    measure_bundle,
     metrics_document,
     write_bundle,
     write_curves_page,
@@ -29,19 +28,17 @@ from searchae.bundle import (
     write_reconstructions_picture,
 )
 from searchae.config import ProgressCallback, readable_params
-from searchae.data import Splits, load_splits, require_same_data
+from searchae.data import Splits, keep_decoded, load_splits, require_same_data
+from searchae.errors import DivergedError
 from searchae.files import atomic_file
+from searchae.fleet import ListRun, RecordFolder, StopRequest, Watcher
+from searchae.launch import FleetRequest, Launcher
 from searchae.models import build_model
 from searchae.retrain.plan import RetrainPlan
-from searchae.retrain.training import (
-    FAILURE_VERBS,
-    EpochCallback,
-    RetrainResult,
-    reproduction,
-    retrain_once,
-)
-from searchae.study import package_versions
-from searchae.training import Checkpoints, EpochResult, Metrics, kernels_of
+from searchae.retrain.reproduction import reproduction
+from searchae.study import open_training_list, package_versions
+from searchae.training import MAX_PSNR_DB, EpochResult, mean_image_psnr_db
+from searchae.worker import FAILURE_VERBS, TrainingRecord
 
 BUNDLE_FILES = (
     "model.safetensors",
@@ -58,20 +55,22 @@ def train_bundle(
     plan: RetrainPlan,
     *,
     out: Path,
-    data_dir: Path,
-    on_epoch: EpochCallback,
-    note: ProgressCallback,
+    request: FleetRequest,
+    launcher: Launcher,
+    watcher: Watcher,
+    stop: StopRequest | None = None,
 ) -> dict[str, Any]:
     """Trains all seeds, measures them on the test split, and writes a bundle.
 
-    After an interruption, another call resumes from the last checkpoint.
+    Trainings that were made before are not repeated; one that was interrupted is continued.
 
     Args:
         plan: What to train.
-        out: The bundle's folder: new, empty, or with an interrupted run of the same training.
-        data_dir: The folder of the data sets.
-        on_epoch: Called with the seed and the result of each epoch.
-        note: Called with other progress messages.
+        out: The bundle's folder: new, empty, or with a bundle of the same training.
+        request: The workers.
+        launcher: Where they run.
+        watcher: Shows the progress.
+        stop: Setting it ends the trainings like an interrupt.
 
     Returns:
         The content of ``metrics.json``, with ``bundle`` (the folder) and ``files``.
@@ -79,67 +78,94 @@ def train_bundle(
     Raises:
         UserError: ``out`` has other contents or cannot be written.
         DataError: The data here differs from the study's.
-        DivergedError: A training diverged in its first epoch.
+        DivergedError: The training that the bundle is to hold diverged in its first epoch.
         OutOfMemoryError: A training does not fit on the device.
     """
-    stored = plan.stored
-    torch.set_num_threads(plan.threads)
-    splits = load_splits(stored.spec.data, data_dir=data_dir, seed=stored.spec.seed, progress=note)
-    require_same_data(splits, stored.data_hash)
-    if not plan.as_searched:
-        splits = load_splits(plan.data, data_dir=data_dir, seed=stored.spec.seed, progress=note)
-    identity = plan.identity(splits.hash)
-    with Workspace.open(out, identity, seeds=len(plan.seeds)) as workspace:
-        runs = []
-        for seed in plan.seeds:
-            checkpoints = Checkpoints(workspace.checkpoints, seed)
-            runs.append(
-                retrain_once(plan, seed, splits, checkpoints=checkpoints, on_epoch=on_epoch)
-            )
-            if verb := FAILURE_VERBS.get(runs[-1].ended):
-                note(f"seed {seed} {verb}; its best epoch until then, {runs[-1].epoch}, is kept")
-        note("measuring on the test split")
-        metrics = _write_results(plan, runs, splits, out)
-    shutil.rmtree(workspace.checkpoints.parent)
+    splits = load_training_splits(plan, request.data_dir, note=watcher.note)
+    with Workspace.open(out, plan.identity(splits.hash), seeds=len(plan.seeds)) as workspace:
+        if launcher.is_local:
+            keep_decoded(splits, request.data_dir)
+        records = _train(plan, splits, request, launcher, watcher, stop or StopRequest())
+        for record in records:
+            if verb := FAILURE_VERBS.get(record.ended):
+                watcher.note(
+                    f"seed {record.seed} {verb}; its best epoch until then, {record.epoch}, is kept"
+                )
+        if not records[0].weights:
+            raise DivergedError(f"seed {plan.seeds[0]}: the training diverged in its first epoch")
+        metrics = _write_results(plan, records, splits, out)
+    shutil.rmtree(workspace.folder / CHECKPOINTS_FOLDER)
     return {**metrics, "bundle": str(out), "files": list(BUNDLE_FILES)}
 
 
+def load_training_splits(plan: RetrainPlan, data_dir: Path, *, note: ProgressCallback) -> Splits:
+    """Loads the images of a training.
+
+    Args:
+        plan: The training.
+        data_dir: The folder of the data sets.
+        note: Called with progress messages.
+
+    Raises:
+        DataError: The data here differs from the study's.
+    """
+    stored = plan.stored
+    splits = load_splits(stored.spec.data, data_dir=data_dir, seed=stored.spec.seed, progress=note)
+    require_same_data(splits, stored.data_hash)
+    if plan.as_searched:
+        return splits
+    return load_splits(plan.data, data_dir=data_dir, seed=stored.spec.seed, progress=note)
+
+
+def _train(
+    plan: RetrainPlan,
+    splits: Splits,
+    request: FleetRequest,
+    launcher: Launcher,
+    watcher: Watcher,
+    stop: StopRequest,
+) -> list[TrainingRecord]:
+    """Trains each seed and returns its measurements, in order."""
+    listed = open_training_list(
+        plan.stored,
+        data=plan.data,
+        data_hash=splits.hash,
+        baseline_db=mean_image_psnr_db(splits.train, splits.validation),
+    )
+    wanted = plan.listed()
+    ListRun(listed, lambda _results: wanted, request, launcher, watcher, stop).run()
+    folder = RecordFolder(request.artifacts, listed.stored.name)
+    return [folder.read(training.key) for training in wanted]
+
+
 def _write_results(
-    plan: RetrainPlan, runs: Sequence[RetrainResult], splits: Splits, out: Path
+    plan: RetrainPlan, records: Sequence[TrainingRecord], splits: Splits, out: Path
 ) -> dict[str, Any]:
-    """Writes the bundle and its metrics; the first time that the test split is used."""
-    first = runs[0]
-    config = _config(plan, first, splits)
-    write_bundle(out, config, first.weights)
+    """Writes the bundle and its metrics."""
+    first = records[0]
+    write_bundle(out, _config(plan, first, splits), dict(first.weights))
     # Measures the written file, so that `searchae evaluate` gives identical results.
     written = load_bundle(out, device=plan.device)
     measured = metrics_document(written, splits)
-    other_metrics = [
-        measure_bundle(
-            bundle_from_weights(
-                config.model_copy(update={"seed": run.seed, "epoch": run.epoch}),
-                run.weights,
-                device=plan.device,
-            ),
-            splits.test,
-        )
-        for run in runs[1:]
-    ]
-    rows = [_row(first, Metrics(**{k: measured[k] for k in _METRICS}))]
-    rows += [
-        _row(run, measured_run) for run, measured_run in zip(runs[1:], other_metrics, strict=True)
-    ]
-    metrics = {**measured, **_provenance(plan, runs, splits), "seeds": _over_seeds(rows)}
+    rows = [_row(first, {k: measured[k] for k in _METRICS})]
+    rows += [_row(record, _measured(record)) for record in records[1:]]
+    metrics = {**measured, **_provenance(plan, records, splits), "seeds": _over_seeds(rows)}
     title = f"{plan.stored.name}, trial {plan.trial.number}: {measured['psnr_db']:.2f} dB on test"
     write_reconstructions_picture(out / "reconstructions.png", written, splits.test, title=title)
-    histories = {run.seed: run.history for run in runs}
+    histories = {r.seed: r.history for r in records}
     write_curves_page(out / "curves.html", written, splits.test, histories=histories, title=title)
-    _write_history(out / "history.csv", runs)
+    _write_history(out / "history.csv", records)
     write_json(out / "metrics.json", metrics)
     return metrics
 
 
-def _config(plan: RetrainPlan, run: RetrainResult, splits: Splits) -> BundleConfig:
+def _measured(record: TrainingRecord) -> dict[str, float]:
+    found = record.summary()
+    of_mse = -10 * math.log10(max(found["mse"], 10 ** (-MAX_PSNR_DB / 10)))
+    return {**{k: found[k] for k in _METRICS if k in found}, "psnr_of_mse_db": of_mse}
+
+
+def _config(plan: RetrainPlan, run: TrainingRecord, splits: Splits) -> BundleConfig:
     spec = plan.stored.spec
     return BundleConfig(
         searchae=__version__,
@@ -155,8 +181,8 @@ def _config(plan: RetrainPlan, run: RetrainResult, splits: Splits) -> BundleConf
         latent_size=_latent_size(plan, splits),
         model=plan.params.model,
         train=plan.params.train,
-        device=str(plan.device),
-        threads=plan.threads,
+        device=run.runtime["device"],
+        threads=run.runtime["threads"],
         precision=plan.precision,
         weights_sha256="0" * 64,  # computed when the weights are written
     )
@@ -167,17 +193,18 @@ def _latent_size(plan: RetrainPlan, splits: Splits) -> int:
         return build_model(plan.params.model, image_shape=splits.image_shape).latent_size
 
 
-def _provenance(plan: RetrainPlan, runs: Sequence[RetrainResult], splits: Splits) -> dict[str, Any]:
+def _provenance(
+    plan: RetrainPlan, runs: Sequence[TrainingRecord], splits: Splits
+) -> dict[str, Any]:
     """Returns the training, the versions and the machine that the metrics come from."""
-    first, versions = runs[0], package_versions()
+    first = runs[0]
+    names = ("device", "precision", "kernels", "threads", "cpu")
     machine = {
         **machine_info(plan.device, threads=plan.threads),
-        "precision": plan.precision,
-        "kernels": kernels_of(plan.device, plan.precision, plan.threads),
+        **{k: first.runtime[k] for k in names},
     }
-    runtime = {
-        k: machine[k] for k in ("device", "precision", "kernels", "threads", "cpu")
-    } | versions
+    versions = {k: first.runtime[k] for k in package_versions()}
+    runtime = {k: first.runtime[k] for k in (*names, *versions)}
     kept = first.history[first.epoch - 1]
     return {
         "study": plan.stored.name,
@@ -207,16 +234,20 @@ def _provenance(plan: RetrainPlan, runs: Sequence[RetrainResult], splits: Splits
     }
 
 
-def _row(run: RetrainResult, metrics: Metrics) -> dict[str, Any]:
+def _row(run: TrainingRecord, metrics: Mapping[str, float]) -> dict[str, Any]:
     return {
         "seed": run.seed,
         "epochs": len(run.history),
         "epoch": run.epoch,
         "ended": run.ended,
-        "validation_psnr_db": run.history[run.epoch - 1].psnr_db,
-        **{name: getattr(metrics, name) for name in _METRICS},
+        "validation_psnr_db": _validation_psnr_db(run),
+        **metrics,
         "seconds": sum(r.seconds for r in run.history),
     }
+
+
+def _validation_psnr_db(run: TrainingRecord) -> float | None:
+    return run.history[run.epoch - 1].psnr_db if run.epoch else None
 
 
 def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -229,7 +260,7 @@ def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"count": len(rows), **spread, "rows": list(rows)}
 
 
-def _write_history(path: Path, runs: Iterable[RetrainResult]) -> None:
+def _write_history(path: Path, runs: Iterable[TrainingRecord]) -> None:
     text = io.StringIO(newline="")
     columns = ["seed", *(f.name for f in fields(EpochResult))]
     writer = csv.DictWriter(text, columns, lineterminator="\n")

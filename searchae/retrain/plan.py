@@ -10,8 +10,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchae.config import DataSpec, TrainParams, TrialParams, params_of_trial
 from searchae.errors import UserError
-from searchae.study import OUTCOME, RUNTIME, WARM_START, WINNER, StoredStudy, best_of, trial_row
-from searchae.training import Precision, kernels_of, pick_precision
+from searchae.study import (
+    OUTCOME,
+    RUNTIME,
+    WARM_START,
+    WINNER,
+    ListedTraining,
+    StoredStudy,
+    best_of,
+    require_searched,
+    trial_row,
+)
+from searchae.training import Precision, pick_precision
 
 MIN_EPOCHS, DEFAULT_PATIENCE = 100, 10
 """Defaults of a retraining: at least so many epochs; the patience if the study has none."""
@@ -27,8 +37,8 @@ class RetrainPlan:
         params: The trial's parameters, with the epochs and patience of this training.
         data: The study's data, perhaps with another number of training images.
         seeds: One training per seed; the first is the study's.
-        device: The device.
-        threads: CPU threads.
+        device: The device of this machine, for measuring the bundle.
+        threads: CPU threads of each worker.
         precision: Precision of the training steps.
     """
 
@@ -47,7 +57,7 @@ class RetrainPlan:
         return self.data == self.stored.spec.data
 
     def identity(self, data_hash: str = "") -> dict[str, Any]:
-        """Returns what two trainings must have in common for one to resume the other.
+        """Returns what a bundle's training must have in common with this one to be replaced.
 
         Args:
             data_hash: Hash of the training's data; empty for the study's.
@@ -59,11 +69,21 @@ class RetrainPlan:
             "seed": self.seeds[0],
             "model": self.params.model.model_dump(mode="json"),
             "train": self.params.train.model_dump(mode="json"),
-            "device": str(self.device),
-            "threads": self.threads,
             "precision": self.precision,
-            "kernels": kernels_of(self.device, self.precision, self.threads),
         }
+
+    def listed(self) -> list[ListedTraining]:
+        """Returns the trainings for a list; the first seed's weights are kept."""
+        return [
+            ListedTraining(
+                params=self.params,
+                seed=seed,
+                precision=self.precision,
+                values=self.trial.params,
+                keeps_weights=seed == self.seeds[0],
+            )
+            for seed in self.seeds
+        ]
 
 
 def plan_retraining(
@@ -100,6 +120,7 @@ def plan_retraining(
     Raises:
         UserError: There is no such trial, it cannot be retrained, or an option is not valid.
     """
+    require_searched(stored)
     chosen = find_trial(stored, trial)
     params = params_of_trial(stored.spec, chosen.params)
     params = replace(params, train=_schedule(params.train, epochs=epochs, patience=patience))

@@ -1,6 +1,7 @@
 """Samplers and pruners by the names of a study file."""
 
 from searchae.search.distributions import can_take, to_distribution
+from searchae.search.group_pruner import falls_behind
 from searchae.search.pruners import make_pruner, preload_pruners, why_nothing_is_pruned
 from searchae.search.samplers import make_sampler
 from searchae.search.tpe_history import FinishedTrialCursor, TrialHistory
@@ -9,6 +10,7 @@ __all__ = [
     "FinishedTrialCursor",
     "TrialHistory",
     "can_take",
+    "falls_behind",
     "make_pruner",
     "make_sampler",
     "preload_pruners",

@@ -7,10 +7,13 @@ To find: the budget in ``budget``, who takes which trial in ``claims``, leases a
 from searchae.study.attributes import (
     ERROR,
     IMPORTED,
+    MEASURED,
     OUTCOME,
     RUNTIME,
     SPEC,
     SPLITS,
+    TRAINING,
+    TRAININGS_OF,
     VERSIONS,
     WARM_START,
     WINNER,
@@ -26,6 +29,7 @@ from searchae.study.gallery import (
     save_picture,
     trials_with_picture,
 )
+from searchae.study.listed_training import ListedTraining, training_of
 from searchae.study.results import has_result, result_db
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import (
@@ -39,6 +43,13 @@ from searchae.study.stored_study import (
     study_names,
 )
 from searchae.study.summary import Summary, TrialRow, best_of, summarize, trial_row
+from searchae.study.training_list import (
+    TrainingList,
+    find_training_list,
+    list_name,
+    open_training_list,
+    require_searched,
+)
 from searchae.study.warm_start import check_warm_start
 from searchae.study.worker_registry import WorkerInfo
 
@@ -46,18 +57,23 @@ __all__ = [
     "ERROR",
     "HISTORY",
     "IMPORTED",
+    "MEASURED",
     "OUTCOME",
     "RUNTIME",
     "SPEC",
     "SPLITS",
+    "TRAINING",
+    "TRAININGS_OF",
     "VERSIONS",
     "WARM_START",
     "WINNER",
     "Coordinator",
+    "ListedTraining",
     "NoTrial",
     "StoredStudy",
     "StudySnapshot",
     "Summary",
+    "TrainingList",
     "TrialCounts",
     "TrialRow",
     "WorkerInfo",
@@ -68,18 +84,23 @@ __all__ = [
     "check_warm_start",
     "compact_history",
     "find_study",
+    "find_training_list",
     "gallery_folder",
     "has_result",
     "history_columns",
     "keep_best_pictures",
+    "list_name",
     "load_study",
     "open_study",
+    "open_training_list",
     "package_versions",
     "read_picture",
+    "require_searched",
     "result_db",
     "save_picture",
     "study_names",
     "summarize",
+    "training_of",
     "trial_row",
     "trials_with_picture",
 ]

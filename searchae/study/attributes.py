@@ -25,6 +25,9 @@ SPEC = "searchae:spec"
 """dict: The study file after all overrides, as ``StudySpec.document`` writes it. The last attribute
 that a new study gets: a study without it was not created to the end."""
 
+TRAININGS_OF = "searchae:trainings_of"
+"""str: The study whose trainings this one lists; absent for a search. See ``training_list``."""
+
 # User attributes of a study that change while it is worked on.
 
 SPLITS = "searchae:splits"
@@ -35,6 +38,10 @@ BUDGET = "searchae:budget"
 
 TIME_LIMIT = "searchae:time_limit"
 """float | None: When work ends, in seconds since 1970 by the database's clock; None for never."""
+
+OPEN_UNTIL = "searchae:open_until"
+"""dict[str, float]: Process that decides on more trainings of a list -> until when workers wait for
+it, in seconds since 1970 by the database's clock."""
 
 STOPPED = "searchae:stopped"
 """str: Why no more trials are given out; empty or absent while they are."""
@@ -47,6 +54,12 @@ WINNER = "searchae:winner"
 """dict: The best trial by ``compare --top``: ``number``, ``seeds`` and ``mean_db``."""
 
 # User attributes of a trial.
+
+TRAINING = "searchae:training"
+"""dict: What a listed trial trains, see ``ListedTraining.document``. Absent in a search."""
+
+MEASURED = "searchae:measured"
+"""dict: Measurements of a listed trial on the test split, see ``training_record``."""
 
 WARM_START = "searchae:warm_start"
 """str: The study and trial that an imported trial was copied from, as ``NAME #NUMBER``."""

@@ -11,7 +11,14 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from searchae.storage import trials
-from searchae.study.attributes import BUDGET, IMPORTED, STOPPED, TIME_LIMIT
+from searchae.study.attributes import (
+    BUDGET,
+    IMPORTED,
+    OPEN_UNTIL,
+    STOPPED,
+    TIME_LIMIT,
+    TRAININGS_OF,
+)
 from searchae.study.transaction import StudyTransaction
 
 
@@ -119,6 +126,8 @@ def why_no_trial(
     """
     if attributes.get(STOPPED):
         return NoTrial.STOPPED
+    if TRAININGS_OF in attributes:
+        return _why_no_listed_trial(counts, attributes, now_s)
     if counts.finished >= counts.budget:
         return NoTrial.DONE
     left_s = seconds_left(attributes, now_s)
@@ -127,3 +136,16 @@ def why_no_trial(
     if counts.finished + counts.running >= counts.budget:
         return NoTrial.WAIT
     return None
+
+
+def _why_no_listed_trial(
+    counts: TrialCounts, attributes: Mapping[str, Any], now_s: float
+) -> NoTrial | None:
+    """Returns the same for a list of trainings, to which a claim never adds a trial."""
+    left_s = seconds_left(attributes, now_s)
+    is_open = now_s < max(attributes.get(OPEN_UNTIL, {}).values(), default=0.0)
+    if left_s is not None and left_s <= 0 and (counts.waiting or counts.running or is_open):
+        return NoTrial.TIME_UP
+    if counts.waiting:
+        return None
+    return NoTrial.WAIT if counts.running or is_open else NoTrial.DONE

@@ -22,7 +22,7 @@ from optuna.trial import TrialState
 
 from searchae.storage import exclusive_lock, locked_transaction
 from searchae.study import claims, leases, stop_flags, worker_registry
-from searchae.study.attributes import BUDGET, QUARANTINED, STOPPED, TIME_LIMIT
+from searchae.study.attributes import BUDGET, OPEN_UNTIL, QUARANTINED, STOPPED, TIME_LIMIT
 from searchae.study.budget import NoTrial, TrialCounts, count_trials, seconds_left
 from searchae.study.process_identity import ProcessIdentity
 from searchae.study.snapshot import StudySnapshot
@@ -65,6 +65,21 @@ class Coordinator:
         """Ends the work of every worker this many seconds from now; None for never."""
         _, now_s = self._attributes()
         self.stored.study.set_user_attr(TIME_LIMIT, None if seconds is None else now_s + seconds)
+
+    def keep_open(self, seconds: float) -> None:
+        """Makes the workers of a list of trainings wait for more from this process; 0 ends this."""
+
+        def update(transaction: StudyTransaction) -> None:
+            attributes, now_s = transaction.read_attributes(lock_study=True)
+            others = {
+                process: until_s
+                for process, until_s in attributes.get(OPEN_UNTIL, {}).items()
+                if until_s > now_s and process != self.identity.worker
+            }
+            own = {self.identity.worker: now_s + seconds} if seconds else {}
+            transaction.set_attribute(OPEN_UNTIL, others | own)
+
+        self._run_locked(update)
 
     def seconds_left(self) -> float | None:
         """Returns the seconds until the time limit, negative after it; None without one."""

@@ -13,7 +13,6 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from searchae.storage import (
-    study_attributes,
     trials,
     upsert,
     upsert_if_unfinished,
@@ -184,9 +183,4 @@ def _stop_if_many_are_lost(transaction: StudyTransaction) -> None:
         f"{lost} trials were given up because their workers kept dying (out of the "
         "machine's memory?): lower --workers, train.batch_size or the model's widths"
     )
-    row = {
-        "study_id": transaction.study_id,
-        "key": STOPPED,
-        "value_json": json.dumps(message),
-    }
-    connection.execute(upsert(connection.dialect.name, study_attributes, ["study_id", "key"], row))
+    transaction.set_attribute(STOPPED, message)

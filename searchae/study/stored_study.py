@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import platform
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from typing import Any
 
 import optuna
 
@@ -119,6 +121,7 @@ def open_study(
     data_hash: str,
     baseline_db: float,
     warm_start: StoredStudy | None = None,
+    attributes: Mapping[str, Any] | None = None,
 ) -> tuple[StoredStudy, bool]:
     """Opens the study of a name if spec and images are the same; creates it if there is none.
 
@@ -130,6 +133,7 @@ def open_study(
         baseline_db: PSNR in dB of the mean training image on the validation split.
         warm_start: Import the finished trials of this study into a new one; they do not count
             towards its budget.
+        attributes: Further user attributes of a new study.
 
     Returns:
         The study, and whether it was created.
@@ -151,6 +155,8 @@ def open_study(
             study.set_metric_names(["psnr_db"])
             study.set_user_attr(BASELINE_DB, baseline_db)
             study.set_user_attr(VERSIONS, package_versions())
+            for key, value in (attributes or {}).items():
+                study.set_user_attr(key, value)
             if warm_start is not None:
                 import_trials(study, spec, warm_start, check_lock)
             study.set_user_attr(SPEC, spec.document())  # last: see ``_is_incomplete``

@@ -14,7 +14,7 @@ from searchae.config import StudySpec, readable_params
 from searchae.formatting import format_count
 from searchae.search import why_nothing_is_pruned
 from searchae.storage import masked_url
-from searchae.study.attributes import OUTCOME, RUNTIME, WARM_START
+from searchae.study.attributes import OUTCOME, RUNTIME, TRAINING, WARM_START
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import history_columns
@@ -40,6 +40,7 @@ class TrialRow:
             history was not stored; None before the end.
         imported: Whether a warm start copied it from another study.
         worker: The name of the worker that trains it or trained it last.
+        seed: The seed of a listed training; None in a search, whose trials have the study's.
     """
 
     number: int
@@ -51,6 +52,7 @@ class TrialRow:
     seconds: float | None
     imported: bool
     worker: str = ""
+    seed: int | None = None
 
     @property
     def has_result(self) -> bool:
@@ -153,7 +155,14 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         seconds=_seconds(trial),
         imported=WARM_START in trial.user_attrs,
         worker=trial.user_attrs.get(RUNTIME, {}).get("worker", ""),
+        seed=trial.user_attrs.get(TRAINING, {}).get("seed"),
     )
+
+
+def _full_epochs(spec: StudySpec, trial: FrozenTrial) -> int:
+    """Returns the epochs of a trial that neither the pruner nor a plateau ends."""
+    listed = trial.user_attrs.get(TRAINING)
+    return spec.epochs if listed is None else int(listed["train"]["epochs"])
 
 
 def _seconds(trial: FrozenTrial) -> float | None:
@@ -174,7 +183,8 @@ def summarize(stored: StoredStudy, coordinator: Coordinator) -> Summary:
     own_trials = [t for t in snapshot.trials if WARM_START not in t.user_attrs]
     own = [trial_row(stored.spec, t) for t in own_trials]
     finished = [r for r in own if r.state in ("complete", "pruned")]
-    full = stored.spec.epochs * len(finished)
+    numbers = {r.number for r in finished}
+    full = sum(_full_epochs(stored.spec, t) for t in own_trials if t.number in numbers)
     return Summary(
         study=stored.name,
         storage=masked_url(stored.storage.engine.url),

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 
 from searchae.config import SearchSpec
 from searchae.errors import NoStudyError
-from searchae.storage import UNFINISHED, studies, study_attributes, trials
+from searchae.storage import UNFINISHED, studies, study_attributes, trials, upsert
 from searchae.study.process_identity import ProcessIdentity
 
 metadata = sa.MetaData()
@@ -68,6 +68,17 @@ class StudyTransaction:
             raise NoStudyError("the study has been deleted")
         attributes = {row.key: json.loads(row.value_json) for row in rows if row.key is not None}
         return attributes, rows[0].now
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Sets a user attribute of the study.
+
+        Args:
+            key: The attribute.
+            value: A JSON value.
+        """
+        dialect = self.connection.dialect.name
+        row = {"study_id": self.study_id, "key": key, "value_json": json.dumps(value)}
+        self.connection.execute(upsert(dialect, study_attributes, ["study_id", "key"], row))
 
     def set_state(self, trial_id: int, state: TrialState, **times: Any) -> None:
         """Sets the state of a trial, unless it has ended since it was looked at."""

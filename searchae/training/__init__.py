@@ -16,9 +16,11 @@ from searchae.training.kernels import chosen_kernels, kernels_of, kernels_settin
 from searchae.training.memory_format import load_weights, preferred_memory_format, to_device
 from searchae.training.metrics import (
     EVALUATION_BATCH,
+    MAX_PSNR_DB,
     Metrics,
     evaluate,
     evaluate_images,
+    hoyer,
     mean_image_psnr_db,
     near_zero,
     psnr_per_image,
@@ -40,6 +42,7 @@ from searchae.training.trial_checkpoints import (
 __all__ = [
     "CONTEXT_BYTES",
     "EVALUATION_BATCH",
+    "MAX_PSNR_DB",
     "BackgroundCheckpoints",
     "CheckpointError",
     "Checkpoints",
@@ -58,6 +61,7 @@ __all__ = [
     "evaluate_images",
     "gaussian",
     "held_by_others",
+    "hoyer",
     "kernels_of",
     "kernels_setting",
     "load_weights",

@@ -62,11 +62,13 @@ class PerImage:
         mse: Float64 (N,), on the CPU, for values in [0, 1].
         ssim: Float64 (N,), on the CPU; None if it was not asked for.
         sparsity: Share of all latents below 1e-3 in magnitude.
+        hoyer: Hoyer's sparsity of each image's latent, averaged over the images; see ``hoyer``.
     """
 
     mse: Tensor
     ssim: Tensor | None
     sparsity: float
+    hoyer: float
 
     @property
     def psnr_db(self) -> Tensor:
@@ -195,7 +197,7 @@ def evaluate_images(
     check_images(images, split="evaluated")
     draws = named_generator(seed, "evaluation noise")
     reconstruct = partial(_reconstruct, model, forward)
-    mses, similarities, zeros = [], [], []
+    mses, similarities, zeros, sparsities = [], [], [], []
     with _evaluation_mode(model), torch.inference_mode():
         for part in torch.split(images, batch_size):
             targets = to_unit_float(part.to(_device(model)))
@@ -206,18 +208,44 @@ def evaluate_images(
             latents, reconstruction = reconstruct(inputs)
             mses.append(_mse_per_image(reconstruction, targets))
             zeros.append(near_zero([latents]))
+            sparsities.append(hoyer(latents))
             if with_ssim:
                 similarities.append(ssim(reconstruction, targets))
     return PerImage(
         mse=torch.cat(mses).cpu().double(),
         ssim=torch.cat(similarities).cpu().double() if similarities else None,
         sparsity=int(torch.stack(zeros).sum()) / (len(images) * model.latent_size),
+        hoyer=float(torch.cat(sparsities).double().mean()),
     )
 
 
 def near_zero(values: list[Tensor]) -> Tensor:
     """Counts the values below 1e-3 in magnitude; returns an int64 scalar tensor."""
     return torch.stack([(v.abs() < 1e-3).sum() for v in values]).sum()
+
+
+def hoyer(latents: Tensor) -> Tensor:
+    """Returns Hoyer's measure of how sparse each latent is.
+
+    (sqrt(n) - L1 / L2) / (sqrt(n) - 1) for n values: 0 if all have the same magnitude, 1 if all but
+    one are 0. Unlike a share of values near 0 it does not depend on their scale. P. O. Hoyer,
+    "Non-negative matrix factorization with sparseness constraints", JMLR 5, 2004.
+
+    Args:
+        latents: Float (N, n).
+
+    Returns:
+        Float (N,), in [0, 1]; 1 where all values are 0, and 0 where n is 1.
+    """
+    flat = latents.flatten(1)
+    root: float = flat.shape[1] ** 0.5
+    if root == 1:
+        return torch.zeros(len(flat), device=flat.device)
+    norm = flat.norm(dim=1)
+    ratio = flat.abs().sum(1) / norm.where(norm > 0, torch.ones_like(norm))
+    found = ((root - ratio) / (root - 1)).clamp(0, 1)
+    measure: Tensor = found.where(norm > 0, torch.ones_like(norm))
+    return measure
 
 
 def mean_image_psnr_db(train: Tensor, images: Tensor) -> float:

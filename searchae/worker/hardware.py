@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from searchae.data import find_decoded, load_splits, require_same_data
+from searchae.data import Splits, find_decoded, find_decoded_test, load_splits, require_same_data
 from searchae.study import StoredStudy, package_versions
 from searchae.training import Precision, kernels_of, pick_device, pick_precision
 from searchae.worker.options import WorkerOptions
@@ -23,12 +25,14 @@ class Machine:
         threads: CPU threads.
         precision: Precision of the training steps, for trials that start here.
         images: Training and validation images, uint8 (N, C, H, W), on the CPU.
+        load_test: Returns the test images, which only listed trainings use.
     """
 
     device: torch.device
     threads: int
     precision: Precision
     images: tuple[Tensor, Tensor]
+    load_test: Callable[[], Tensor]
 
     @classmethod
     def prepare(cls, stored: StoredStudy, options: WorkerOptions) -> Machine:
@@ -47,7 +51,9 @@ class Machine:
         device = pick_device(options.device)
         precision = pick_precision(options.precision, device)
         kernels_of(device, precision)  # builds them now, and fails now if they cannot be built
-        return cls(device, options.threads, precision, _load_images(stored, options))
+        images = _load_images(stored, options)
+        load_test = cache(partial(_load_test_images, stored, options))
+        return cls(device, options.threads, precision, images, load_test)
 
     @property
     def label(self) -> str:
@@ -78,7 +84,17 @@ def _load_images(stored: StoredStudy, options: WorkerOptions) -> tuple[Tensor, T
     decoded = find_decoded(stored.data_hash, options.data_dir)
     if decoded is not None:
         return decoded
+    splits = _load_splits(stored, options)
+    return splits.train, splits.validation
+
+
+def _load_test_images(stored: StoredStudy, options: WorkerOptions) -> Tensor:
+    decoded = find_decoded_test(stored.data_hash, options.data_dir)
+    return _load_splits(stored, options).test if decoded is None else decoded
+
+
+def _load_splits(stored: StoredStudy, options: WorkerOptions) -> Splits:
     spec = stored.spec
     splits = load_splits(spec.data, data_dir=options.data_dir, seed=spec.seed)
     require_same_data(splits, stored.data_hash)
-    return splits.train, splits.validation
+    return splits

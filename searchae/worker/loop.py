@@ -14,9 +14,9 @@ from searchae.study import Coordinator, NoTrial, StoredStudy
 from searchae.worker.gpu_memory import CrowdedError
 from searchae.worker.hardware import Machine
 from searchae.worker.heartbeat import Heartbeat
-from searchae.worker.objective import run_trial
+from searchae.worker.objective import TrainFunction, run_trial
 from searchae.worker.options import WorkerOptions, WorkerResults
-from searchae.worker.trial_runner import TrainFunction, TrialRunner
+from searchae.worker.trial_runner import TrialRunner
 
 log = logging.getLogger(__name__)
 

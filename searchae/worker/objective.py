@@ -21,6 +21,7 @@ from searchae.training import (
     PrunedError,
     Trainer,
 )
+from searchae.worker.best_epoch import BestEpoch
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class TrialJob:
         reported: Epochs that an earlier worker has already reported.
         precision: Precision of the training steps.
         writer: The thread that writes checkpoints, see ``BackgroundCheckpoints``.
+        best: Gets the best epoch, which is then part of each checkpoint; None to keep none.
     """
 
     trial: ReportingTrial
@@ -60,6 +62,7 @@ class TrialJob:
     reported: Container[int] = ()
     precision: Precision = "fp32"
     writer: ThreadPoolExecutor | None = None
+    best: BestEpoch | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class TrialHooks:
     """What the training of a trial calls.
 
     Attributes:
+        on_start: Called with the trainer before the first epoch.
         on_epoch: Called after each epoch, before the pruner is asked; may raise.
         on_end: Called with the trainer when the training has come to its end or was pruned.
         should_leave: Asked after each epoch but the last; True ends the training with
@@ -74,10 +78,15 @@ class TrialHooks:
         should_stop: Asked between steps; True ends the training with ``Interrupted`` at once.
     """
 
+    on_start: Callable[[Trainer], None] = lambda _trainer: None
     on_epoch: Callable[[EpochResult], None] = lambda _result: None
     on_end: Callable[[Trainer], None] = lambda _trainer: None
     should_leave: Callable[[], bool] = lambda: False
     should_stop: Callable[[], bool] = lambda: False
+
+
+TrainFunction = Callable[[TrialJob, TrialHooks], float]
+"""Trains a trial and returns its PSNR in dB; see ``run_trial``."""
 
 
 def run_trial(job: TrialJob, hooks: TrialHooks) -> float:
@@ -107,13 +116,17 @@ def run_trial(job: TrialJob, hooks: TrialHooks) -> float:
         precision=job.precision,
         stop=hooks.should_stop,
     )
-    _restore(trainer, job.checkpoints)
+    _restore(trainer, job.checkpoints, job.best)
+    hooks.on_start(trainer)
     # A worker killed between writing a checkpoint and reporting its epoch leaves a gap.
     for result in trainer.history:
         _report(job, result)
     with BackgroundCheckpoints(job.checkpoints, job.writer) as background:
         for result in trainer.epochs():
-            background.save(trainer.state(), result.epoch)
+            state = trainer.state()
+            if job.best is not None:
+                state = job.best.update(state, result)
+            background.save(state, result.epoch)
             _report(job, result)
             hooks.on_epoch(result)
             if trainer.done:  # the trial has its result, whoever asks to leave
@@ -134,13 +147,15 @@ def _report(job: TrialJob, result: EpochResult) -> None:
         job.trial.report(result.psnr_db, result.epoch)
 
 
-def _restore(trainer: Trainer, checkpoints: Checkpoints) -> None:
+def _restore(trainer: Trainer, checkpoints: Checkpoints, best: BestEpoch | None) -> None:
     """Continues from the last checkpoint; starts over if it belongs to another training."""
     state = checkpoints.latest()
     if state is None:
         return
     try:
         trainer.restore(state)
+        if best is not None:
+            best.restore(state)
     except CheckpointError as e:
         log.warning("trial %d starts over: %s", checkpoints.number, e)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -23,7 +23,15 @@ from searchae.errors import (
     StorageError,
     StudyStoppedError,
 )
-from searchae.study import ERROR, HISTORY, OUTCOME, RUNTIME, Coordinator, compact_history
+from searchae.study import (
+    ERROR,
+    HISTORY,
+    OUTCOME,
+    RUNTIME,
+    Coordinator,
+    compact_history,
+    training_of,
+)
 from searchae.training import (
     CheckpointError,
     Checkpoints,
@@ -37,18 +45,17 @@ from searchae.training import (
 from searchae.worker.gpu_memory import CrowdedError, SharedGpu
 from searchae.worker.hardware import Machine
 from searchae.worker.heartbeat import Heartbeat
-from searchae.worker.objective import TrialHooks, TrialJob
+from searchae.worker.listed_trial import ListedTrial
+from searchae.worker.measured_training import MeasuredTraining
+from searchae.worker.objective import TrainFunction, TrialHooks, TrialJob
 from searchae.worker.options import WorkerOptions, WorkerResults
 from searchae.worker.pictures import BestPictures
-from searchae.worker.trial_sampling import TrialSampler
+from searchae.worker.trial_sampling import RecordedTrial, TrialSampler
 
 log = logging.getLogger(__name__)
 
 DIVERGED, DEAD, OUT_OF_MEMORY, BUG = "diverged", "dead", "out-of-memory", "bug"
 """Values of the attribute ``OUTCOME``; ``study.leases.LOST`` is one more."""
-
-TrainFunction = Callable[[TrialJob, TrialHooks], float]
-"""Trains a trial and returns its PSNR in dB; see ``objective.run_trial``."""
 
 
 @dataclass
@@ -123,14 +130,32 @@ class TrialRunner:
         number, trainers = claimed.number, list[Trainer]()
         # A trial that is continued here keeps the precision that it was started with.
         started_with = claimed.user_attrs.get(RUNTIME, {}).get("precision")
-        precision: Precision = started_with or self.machine.precision
+        listed = training_of(claimed)
+        own_precision = self.machine.precision if listed is None else listed.precision
+        precision: Precision = started_with or own_precision
+        runtime, train = self._runtime(precision), self.train
+        trial: RecordedTrial | ListedTrial
         with self._failures_handled(trial_id, number):
-            trial, params = self._sampler.sample(trial_id, claimed, self._runtime(precision))
+            if listed is None:
+                trial, params = self._sampler.sample(trial_id, claimed, runtime)
+            else:
+                trial, params = ListedTrial(self._stored, trial_id, claimed, listed), listed.params
+                trial.store_runtime(runtime)
+        if listed is not None and listed.is_tested:
+            train = MeasuredTraining(
+                stored=self._stored,
+                trial_id=trial_id,
+                listed=listed,
+                machine=self.machine,
+                runtime=runtime,
+                artifacts=self.options.artifacts,
+                train=self.train,
+            )
         job = TrialJob(
             trial=trial,
             params=params,
             images=self.machine.images,
-            seed=self._stored.spec.seed,
+            seed=self._stored.spec.seed if listed is None else listed.seed,
             device=self.machine.device,
             checkpoints=self._checkpoints(number),
             reported=claimed.intermediate_values,
@@ -139,7 +164,7 @@ class TrialRunner:
         )
         try:
             with self._failures_handled(trial_id, number):
-                psnr_db = self.train(job, self._hooks(trial_id, trainers))
+                psnr_db = train(job, self._hooks(trial_id, trainers))
         except PrunedError:
             self._finish(trial_id, TrialState.PRUNED, trial.last_value)
             self.results.pruned += 1

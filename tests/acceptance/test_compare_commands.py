@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from tests.integration.test_compare_study import ONE_IS_WORSE
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-WORDS = ("compare", "-s", "tiny", "--best", "2", "--seeds", "2")
+WORDS = ("compare", "-s", "tiny", "--until", "3", "--workers", "1", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +39,24 @@ def home(done: Path, folder: Path) -> Path:
 def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Run) -> None:
     planned = command_line(*WORDS, "--dry-run")
     assert planned.returncode == 0, planned.stderr
-    assert "8 to do of 8" in planned.stdout
-    assert not (home / "artifacts" / "tiny" / "compare").exists(), "nothing was trained"
+    assert "first look" in planned.stdout
+    assert "optimizer    adam, sgd" in planned.stdout
+    assert not (home / "artifacts" / "tiny.trainings").exists(), "nothing was trained"
 
     told = command_line(*WORDS)
     assert told.returncode == 0, told.stderr
     assert "optimizer: adam beats sgd by " in told.stdout
-    assert "training 8 of 8: trial " in told.stderr
+    assert "seed=1" in told.stderr, "a line a training"
     assert "adam" in told.stdout.splitlines()[1], "the better one stands first"
     assert (home / "artifacts" / "tiny" / "compare" / "compare.html").is_file()
 
+    status = command_line("status", "-s", "tiny.trainings", "--json")
+    found = json.loads(status.stdout)
+    assert found["trials"]["complete"] == found["budget"] > 0
+
     again = command_line(*WORDS, "--json", "--out", "mine.html")
     assert again.returncode == 0, again.stderr
-    assert "training" not in again.stderr
+    assert "seed=" not in again.stderr, "nothing is trained again"
     found = json.loads(again.stdout)
     assert found["html"] == "mine.html"
     assert (home / "mine.html").is_file()
@@ -58,7 +64,28 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     assert optimizer["sentence"] in told.stdout
     assert optimizer["difference_shown"]
     assert optimizer["pairs"][0]["first"] == "adam"
-    assert found["seeds"] == [1, 2]
+
+    report = command_line("report", "-s", "tiny", "--out", "report.html")
+    assert report.returncode == 0, report.stderr
+    assert "adam beats sgd by " in (home / "report.html").read_text()
+
+
+def test_another_worker_shares_a_comparison(
+    home: Path, command_line: Run, new_process: Run
+) -> None:
+    """A worker started by hand, as on another machine, takes trainings off the list."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "searchae", *WORDS, "--by", "optimizer", "--threads", "1"],
+        cwd=home,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as first:
+        joined = new_process("worker", "-s", "tiny.trainings", "--wait", "--threads", "1", "--json")
+        assert first.wait(timeout=120) == 0
+    assert joined.returncode == 0, joined.stderr
+    mine = json.loads(joined.stdout)["complete"]
+    status = json.loads(command_line("status", "-s", "tiny.trainings", "--json").stdout)
+    assert 0 < mine < status["trials"]["complete"], "each did a part"
 
 
 @pytest.mark.usefixtures("home")
@@ -72,7 +99,7 @@ def test_a_winner_over_seeds_is_named_and_trained(command_line: Run) -> None:
     assert len(found["rows"]) == 3
     text = command_line("compare", "-s", "tiny", "--top", "3", "--seeds", "2")
     assert found["sentence"] in text.stdout
-    assert "training" not in text.stderr
+    assert "seed=" not in text.stderr
     words = ("--trial", "winner", "--epochs", "1", "--out", "w", "--json")
     trained = command_line("train", "-s", "tiny", *words)
     assert trained.returncode == 0, trained.stderr
@@ -86,8 +113,10 @@ def test_a_winner_over_seeds_is_named_and_trained(command_line: Run) -> None:
         (["--by", "optimiser"], "--by optimiser: did you mean 'optimizer'"),
         (["--by", "regularizer"], "--by regularizer: "),
         (["--top", "3", "--by", "optimizer"], "--top: ranks trials"),
-        (["--seeds", "1"], "--seeds"),
-        (["--best", "0"], "--best"),
+        (["--top", "3", "--seeds", "1"], "--seeds"),
+        (["--seeds", "3"], "--seeds: only with --top"),
+        (["--until", "0"], "--until 0: give a number of dB above 0"),
+        (["--max-trainings", "0"], "--max-trainings"),
     ],
 )
 def test_a_mistake_is_explained_in_a_line(command_line: Run, words: list[str], said: str) -> None:

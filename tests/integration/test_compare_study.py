@@ -1,9 +1,9 @@
-"""From a finished search to what it shows: sides, trainings that are kept, verdicts, ranks."""
+"""From a finished search to what it shows: matched experiments, kept trainings, verdicts, ranks."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,27 @@ import pytest
 import torch
 
 from searchae import retrain
-from searchae.compare.run import Comparison, Reranking, TrainingSchedule
-from searchae.compare.trainings import PlannedTraining
-from searchae.compare.verdict import Verdict
-from searchae.errors import UserError
+from searchae.compare import (
+    Comparison,
+    ComparisonOptions,
+    ComparisonRun,
+    Reranking,
+    TopOptions,
+    Verdict,
+)
+from searchae.errors import SearchaeError, UserError
+from searchae.fleet import RecordFolder, Watcher
+from searchae.launch.request import FleetRequest
 from searchae.retrain.plan import find_trial
 from searchae.study.attributes import WINNER
 from searchae.study.stored_study import StoredStudy, load_study
+from searchae.study.summary import Summary
+from searchae.study.training_list import find_training_list
 from tests.integration import finished_studies
+from tests.thread_launcher import Recorder, ThreadLauncher
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
-CPU = torch.device("cpu")
 FIXED = {
     "search.pruner": "none",
     "search.sampler": "random",
@@ -35,7 +44,14 @@ FIXED = {
     "model.activation": "relu",
     "train.optimizer": "adam",
 }
-CHANGES_NOTHING = {**FIXED, "train.l1_target": {"choices": ["latent", "weights"]}}
+CHANGES_NOTHING = {
+    **FIXED,
+    "model.activation": "tanh",
+    "train.epochs": 6,
+    "train.batch_size": 8,
+    "train.learning_rate": 1e-2,
+    "train.l1_target": {"choices": ["latent", "weights"]},
+}
 """Without an L1 penalty its target has no part in anything."""
 ONE_IS_WORSE = {
     **FIXED,
@@ -48,7 +64,7 @@ ONE_IS_WORSE = {
     "train.momentum": 0.0,
 }
 """At this learning rate plain gradient descent hardly moves."""
-BOTH = ["l1_target", "optimizer"]
+BOTH = ("l1_target", "optimizer")
 
 
 @pytest.fixture(scope="module")
@@ -65,255 +81,290 @@ def home(stored: StoredStudy) -> Path:
     return Path(str(stored.storage.engine.url.database)).parent
 
 
-def schedule(**changes: Any) -> TrainingSchedule:
-    given = {"seeds": 2, "epochs": None, "patience": None, "device": CPU, "threads": None}
-    return TrainingSchedule(**{**given, **changes})
+def request(stored: StoredStudy, **changes: Any) -> FleetRequest:
+    return FleetRequest(
+        **{
+            "storage": stored.storage.engine.url,
+            "workers": 1,
+            "threads": 1,
+            "device": "cpu",
+            "data_dir": home(stored) / "data",
+            "artifacts": home(stored) / "artifacts",
+            **changes,
+        }
+    )
 
 
-def contest(stored: StoredStudy, at: Path, **changes: Any) -> Comparison:
-    how = schedule(**{k: changes.pop(k) for k in ("seeds", "epochs") if k in changes})
-    return Comparison(stored, how, **{"best": 2, "artifacts": at, **changes})
-
-
-def run(
-    made: Comparison, out: Path | None = None, **told: Any
-) -> tuple[list[Verdict], list[PlannedTraining]]:
-    works: list[PlannedTraining] = []
-    given = {"on_training": works.append, "note": lambda text: None, **told}
-    verdicts, _ = made.run(data_dir=home(made.stored) / "data", out=out, **given)
-    return verdicts, works
+def compare(
+    stored: StoredStudy,
+    *,
+    watcher: Watcher | None = None,
+    out: Path | None = None,
+    fleet: dict[str, Any] | None = None,
+    **options: Any,
+) -> tuple[list[Verdict], dict[str, Any]]:
+    made = Comparison(stored, ComparisonOptions(**{"until_db": 3.0, **options}))
+    asked = request(stored, **(fleet or {}))
+    return ComparisonRun(made, asked, ThreadLauncher(), watcher or Recorder()).run(out)
 
 
 @pytest.fixture(scope="module")
-def judged(
-    differing: StoredStudy, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, list[Verdict], list[PlannedTraining]]:
+def judged(differing: StoredStudy) -> tuple[list[Verdict], dict[str, Any]]:
     """Both parameters of the study where one choice is worse."""
-    at = tmp_path_factory.mktemp("judged")
-    return at, *run(contest(differing, at, by=BOTH))
+    return compare(differing, by=BOTH)
 
 
-def test_a_parameter_that_changes_nothing_shows_no_difference(
-    same: StoredStudy, tmp_path: Path
-) -> None:
-    verdict = run(contest(same, tmp_path, by=["l1_target"]))[0][0]
+def test_a_parameter_that_changes_nothing_shows_no_difference(same: StoredStudy) -> None:
+    (verdict,), _ = compare(same, by=["l1_target"])
     assert not verdict.shown
     assert verdict.sentence.startswith("l1_target: no difference shown between")
-    assert verdict.pairs[0].mean_db == 0, "the same nets, to the bit"
-    assert [len(s.trials) for s in verdict.sides] == [2, 2]
-
-
-def test_nor_where_its_trials_differ_in_other_things(tmp_path: Path) -> None:
-    rates = {"low": 1e-3, "high": 1e-2, "log": True}
-    stored = finished_studies.search(tmp_path, **{**CHANGES_NOTHING, "train.learning_rate": rates})
-    verdict = run(contest(stored, tmp_path / "artifacts", by=["l1_target"], best=3, seeds=3))[0][0]
-    assert verdict.pairs[0].mean_db > 0, "no two trials are the same"
-    assert not verdict.shown
-    assert "no difference shown between" in verdict.sentence
+    assert verdict.statistics.pairs[0].mean_db == 0, "the same nets, to the bit"
 
 
 def test_a_choice_that_is_truly_worse_loses(
-    judged: tuple[Path, list[Verdict], list[PlannedTraining]],
+    judged: tuple[list[Verdict], dict[str, Any]],
 ) -> None:
-    _, verdicts, _ = judged
-    by_name = {v.parameter: v for v in verdicts}
-    assert list(by_name) == BOTH
+    by_name = {v.parameter: v for v in judged[0]}
+    assert tuple(by_name) == BOTH
+    assert not by_name["l1_target"].shown
     optimizer = by_name["optimizer"]
     assert optimizer.shown
-    assert [s.name for s in optimizer.sides] == ["adam", "sgd"]
+    assert optimizer.best.name == "adam"
     assert optimizer.sentence.startswith("optimizer: adam beats sgd by ")
-    pair = optimizer.pairs[0]
+    (pair,) = optimizer.statistics.pairs
     assert 0 < pair.low_db < pair.mean_db < pair.high_db
-    assert optimizer.sides[0].mse < optimizer.sides[1].mse
-    assert optimizer.sides[0].ssim > optimizer.sides[1].ssim
+    adam, sgd = (optimizer.means(c) for c in optimizer.order)
+    assert adam["mse"] < sgd["mse"]
+    assert adam["ssim"] > sgd["ssim"]
 
 
-def test_the_best_of_each_side_stand_for_it(
-    differing: StoredStudy, judged: tuple[Path, list[Verdict], list[PlannedTraining]]
-) -> None:
-    trials = differing.study.get_trials(deepcopy=False)
-    for verdict in judged[1]:
-        for side in verdict.sides:
-            mine = [t for t in trials if t.params[verdict.parameter] == side.name]
-            best = sorted(mine, key=lambda t: (-t.values[0], t.number))[:2]
-            assert side.trials == tuple(t.number for t in best)
-            assert side.finished == len(mine)
-
-
-def test_each_training_is_done_once_and_on_seeds_that_the_search_did_not_use(
-    differing: StoredStudy, judged: tuple[Path, list[Verdict], list[PlannedTraining]]
-) -> None:
-    _, verdicts, works = judged
-    assert differing.spec.seed == 0
-    assert {w.seed for w in works} == {1, 2}
-    wanted = {t for v in verdicts for s in v.sides for t in s.trials}
-    assert sorted((w.trial, w.seed) for w in works) == sorted(
-        (t, s) for t in wanted for s in (1, 2)
+@pytest.fixture(scope="module")
+def unlucky(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
+    """A search that gave tanh rates at which it cannot learn, and relu good ones."""
+    first = [{"activation": "relu", "learning_rate": rate} for rate in (3e-3, 1e-2)]
+    first += [{"activation": "tanh", "learning_rate": rate} for rate in (1e-6, 3e-6)]
+    return finished_studies.search(
+        tmp_path_factory.mktemp("unlucky"),
+        **{
+            **FIXED,
+            "search.trials": 4,
+            "search.first": first,
+            "train.epochs": 8,
+            "train.batch_size": 8,
+            "train.learning_rate": {"low": 1e-6, "high": 1e-1, "log": True},
+            "model.activation": {"choices": ["relu", "tanh"]},
+        },
     )
-    assert [w.number for w in works] == list(range(1, len(works) + 1))
-    assert all(w.seconds_left is not None and w.seconds_left > 0 for w in works)
+
+
+def test_a_choice_with_bad_learning_rates_in_the_search_is_not_beaten_by_that(
+    unlucky: StoredStudy,
+) -> None:
+    found = {t.params["activation"]: t.values[0] for t in unlucky.study.trials}
+    assert found["relu"] - found["tanh"] > 1, "so the search says, and it is only luck"
+    (verdict,), _ = compare(unlucky, by=["activation"], until_db=1.0)
+    by_name = {c.name: c for c in verdict.choices}
+    assert by_name["tanh"].trains
+    assert by_name["tanh"].mean_db > found["tanh"] + 1, "it found a learning rate of its own"
+    assert "relu beats tanh" not in verdict.sentence
+    for row in verdict.cells:
+        assert all(1e-4 < cell.settings["learning_rate"] < 1e-1 for cell in row)
+    listed = find_training_list(unlucky)
+    assert listed is not None
+    tries = [t for t in listed.trials().values() if not listed.is_tested(t)]
+    counts = {a: sum(t.params["activation"] == a for t in tries) for a in ("relu", "tanh")}
+    assert min(counts.values()) >= 5, "each has at least its number of tries"
+
+
+def test_new_seeds_are_measured_and_tries_have_the_search_s_own(
+    unlucky: StoredStudy,
+) -> None:
+    compare(unlucky, by=["activation"], until_db=1.0)
+    listed = find_training_list(unlucky)
+    assert listed is not None
+    trials = listed.trials().values()
+    seeds = {
+        is_tested: {
+            t.user_attrs["searchae:training"]["seed"]
+            for t in trials
+            if listed.is_tested(t) == is_tested
+        }
+        for is_tested in (True, False)
+    }
+    assert seeds[False] == {unlucky.spec.seed}
+    assert unlucky.spec.seed not in seeds[True]
+
+
+def test_the_second_time_nothing_is_trained_and_the_same_is_said(
+    differing: StoredStudy, judged: tuple[list[Verdict], dict[str, Any]]
+) -> None:
+    watcher = Recorder()
+    again, document = compare(differing, by=BOTH, watcher=watcher)
+    assert watcher.rows == []
+    assert [v.document() for v in again] == [v.document() for v in judged[0]]
+    kept = json.loads((home(differing) / "artifacts/tiny/compare/comparison.json").read_text())
+    assert kept == json.loads(json.dumps(document))
+
+
+class InterruptAfter(Recorder):
+    """Interrupts once so many trainings have ended."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self._count = count
+
+    def progress(self, summary: Summary) -> None:
+        if summary.counts.finished >= self._count:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_comparison_trains_only_what_is_missing(tmp_path: Path) -> None:
+    stored = finished_studies.search(tmp_path, **ONE_IS_WORSE)
+    with pytest.raises(KeyboardInterrupt):
+        compare(stored, by=["optimizer"], watcher=InterruptAfter(3))
+    listed = find_training_list(stored)
+    assert listed is not None
+    before = [t for t in listed.trials().values() if t.state.is_finished()]
+    assert len(before) >= 3
+    watcher = Recorder()
+    compare(stored, by=["optimizer"], watcher=watcher)
+    trials = stored.storage.get_all_trials(listed.stored.id)
+    assert len(watcher.rows) == len(trials) - len(before)
+    assert {t.state.name for t in trials} == {"COMPLETE"}
+    assert len(listed.trials()) == len(trials), "no training was listed twice"
+
+
+def test_two_comparisons_at_once_share_the_work(tmp_path: Path) -> None:
+    stored = finished_studies.search(tmp_path, **ONE_IS_WORSE)
+    sentences: list[str] = []
+
+    def run() -> None:
+        own = load_study(stored.storage, "tiny")
+        (verdict,), _ = compare(own, by=["optimizer"])
+        sentences.append(verdict.sentence)
+
+    both = [threading.Thread(target=run) for _ in range(2)]
+    for thread in both:
+        thread.start()
+    for thread in both:
+        thread.join(timeout=120)
+    assert len(sentences) == 2
+    assert sentences[0] == sentences[1]
+    listed = find_training_list(stored)
+    assert listed is not None
+    trials = stored.storage.get_all_trials(listed.stored.id)
+    assert len(listed.trials()) == len(trials), "no training was done twice"
 
 
 def test_the_test_split_figures_are_those_of_a_bundle_of_the_same_training(
-    differing: StoredStudy,
-    judged: tuple[Path, list[Verdict], list[PlannedTraining]],
-    tmp_path: Path,
+    differing: StoredStudy, judged: tuple[list[Verdict], dict[str, Any]], tmp_path: Path
 ) -> None:
-    at, verdicts, _ = judged
-    trial = verdicts[0].sides[0].trials[0]
+    optimizer = judged[0][1]
+    best = optimizer.statistics.best
+    cell = optimizer.cells[best][0]
+    trial = optimizer.base_trials[0]
     plan = retrain.plan_retraining(
-        differing, trial=str(trial), epochs="search", seeds=3, device=CPU
+        differing, trial=str(trial), epochs="search", seeds=3, device=torch.device("cpu")
     )
     told = retrain.train_bundle(
         plan,
         out=tmp_path / "bundle",
-        data_dir=home(differing) / "data",
-        on_epoch=lambda *_: None,
-        note=lambda text: None,
+        request=request(differing),
+        launcher=ThreadLauncher(),
+        watcher=Recorder(),
     )
-    for row in told["seeds"]["rows"][1:]:
-        (path,) = at.glob(f"tiny/compare/{trial:06d}-{row['seed']}-*.npz")
-        with np.load(path) as archive:
-            assert archive["psnr_db"].mean() == pytest.approx(row["psnr_db"], abs=1e-12)
-            assert archive["ssim"].mean() == pytest.approx(row["ssim"], abs=1e-12)
-            assert archive["mse"].mean() == pytest.approx(row["mse"], abs=1e-15)
+    by_seed = {row["seed"]: row for row in told["seeds"]["rows"]}
+    assert len(cell.records) >= 2
+    for record in cell.records[:2]:
+        assert by_seed[record.seed]["psnr_db"] == record.summary()["psnr_db"]
+        assert by_seed[record.seed]["ssim"] == record.summary()["ssim"]
 
 
-def test_the_second_time_nothing_is_trained_and_the_same_is_said(
-    differing: StoredStudy, judged: tuple[Path, list[Verdict], list[PlannedTraining]]
-) -> None:
-    at, verdicts, _ = judged
-    again, works = run(contest(differing, at, by=BOTH))
-    assert works == []
-    assert again == verdicts
-    kept = json.loads((at / "tiny" / "compare" / "comparison.json").read_text())
-    assert [c["sentence"] for c in kept["comparisons"]] == [v.sentence for v in verdicts]
-
-
-def test_an_interrupted_comparison_goes_on(differing: StoredStudy, tmp_path: Path) -> None:
-    def interrupt(work: PlannedTraining) -> None:
-        if work.number == 3:
-            raise KeyboardInterrupt
-
-    made = contest(differing, tmp_path, by=["optimizer"], epochs=1)
-    with pytest.raises(KeyboardInterrupt):
-        run(made, on_training=interrupt)
-    assert len(made.store.wanted) - len(made.store.missing()) == 2
-    _, works = run(made)
-    assert len(works) == len(made.store.wanted) - 2
-    assert made.store.missing() == []
-
-
-def test_a_damaged_training_is_done_again(
-    differing: StoredStudy,
-    judged: tuple[Path, list[Verdict], list[PlannedTraining]],
-    tmp_path: Path,
-) -> None:
-    shutil.copytree(judged[0], tmp_path / "copy")
-    torn, cut, other = sorted((tmp_path / "copy" / "tiny" / "compare").glob("*.npz"))[:3]
-    content = bytearray(torn.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    torn.write_bytes(content)
-    cut.write_bytes(cut.read_bytes()[:100])
-    np.savez(other, about=np.array([{}], dtype=object))
-    again, works = run(contest(differing, tmp_path / "copy", by=BOTH))
-    assert len(works) == 3
-    assert again == judged[1]
-
-
-def test_another_schedule_is_another_training(
-    differing: StoredStudy, judged: tuple[Path, list[Verdict], list[PlannedTraining]]
-) -> None:
-    made = contest(differing, judged[0], by=BOTH, epochs=1)
-    assert made.store.missing() == made.store.wanted
-    assert made.about()["epochs"] == 1
-
-
-def test_the_page_shows_curves_intervals_and_pictures(
-    differing: StoredStudy,
-    judged: tuple[Path, list[Verdict], list[PlannedTraining]],
-    tmp_path: Path,
+def test_the_page_shows_effects_curves_and_pictures(
+    differing: StoredStudy, judged: tuple[list[Verdict], dict[str, Any]], tmp_path: Path
 ) -> None:
     out = tmp_path / "new" / "page.html"
-    run(contest(differing, judged[0], by=BOTH), out)
+    compare(differing, by=BOTH, out=out)
     page = out.read_text()
     for name in BOTH:
-        assert f'id="{name}-losses"' in page
-        assert f'id="{name}-intervals"' in page
+        for kind in ("effects", "trainings", "losses"):
+            assert f'id="{name}-{kind}"' in page
     assert page.count('<img alt="Originals, and their') == 2
-    assert "adam beats sgd" in page
+    assert judged[0][1].sentence.split(": ")[1] in page
+    assert "How it was measured" in page
     assert 'src="http' not in page
 
 
-def test_a_choice_that_no_trial_was_trained_with_is_said_to_be_untried(
-    differing: StoredStudy, tmp_path: Path
-) -> None:
-    trials = differing.study.get_trials(deepcopy=False)
-    counts = [sum(t.params["optimizer"] == o for t in trials) for o in ("adam", "sgd")]
-    verdict = run(contest(differing, tmp_path, by=["optimizer"], best=20, epochs=1))[0][0]
-    assert sorted(len(s.trials) for s in verdict.sides) == sorted(counts)
-    assert any("not 20, that ended well" in note for note in verdict.notes)
-    lone = finished_studies.search(
-        _new(tmp_path, "lone"), **{**ONE_IS_WORSE, "search.trials": 1, "train.epochs": 1}
-    )
-    with pytest.raises(UserError, match="nothing to compare yet"):
-        run(contest(lone, tmp_path / "there"))
-
-
-def test_a_choice_that_the_search_always_stopped_early_has_its_verdict_too(tmp_path: Path) -> None:
-    halving = {"search.pruner": "successive-halving", "search.first": [{"optimizer": "adam"}]}
-    stored = finished_studies.search(tmp_path, **{**ONE_IS_WORSE, **halving})
-    trials = [t for t in stored.study.trials if t.params["optimizer"] == "sgd"]
-    assert trials
-    assert {t.state.name for t in trials} == {"PRUNED"}
-    verdict = run(contest(stored, tmp_path / "artifacts", by=["optimizer"]))[0][0]
-    assert verdict.sentence.startswith("optimizer: adam beats sgd by ")
-    sgd = verdict.sides[1]
-    assert sgd.pruned == len(sgd.trials) == 2
-    assert any("2 of the 2 trials of sgd had been stopped early" in note for note in verdict.notes)
+def test_a_limit_of_trainings_ends_it_and_says_what_is_lacking(unlucky: StoredStudy) -> None:
+    verdicts, _ = compare(unlucky, by=["activation"], until_db=1.2, max_trainings=1)
+    (verdict,) = verdicts
+    assert verdict.half_width_db > 1.2
+    assert "--max-trainings ended it" in verdict.lacking
+    assert any("--max-trainings ended it" in note for note in verdict.notes)
 
 
 @pytest.mark.parametrize(
-    ("by", "said"),
+    ("options", "said"),
     [
-        (["optimiser"], "--by optimiser: did you mean 'optimizer'"),
-        (["learning_rate"], "--by learning_rate: "),
-        (["batch_size"], "--by batch_size: "),
+        ({"by": ["optimiser"]}, "--by optimiser: did you mean 'optimizer'"),
+        ({"by": ["learning_rate"]}, "--by learning_rate: "),
+        ({"by": ["batch_size"]}, "--by batch_size: "),
+        ({"until_db": 0.0}, "--until 0: give a number of dB above 0"),
+        ({"until_db": float("nan")}, "--until nan"),
     ],
 )
-def test_a_parameter_without_choices_has_no_sides(
-    differing: StoredStudy, tmp_path: Path, by: list[str], said: str
+def test_what_cannot_be_compared_is_refused(
+    differing: StoredStudy, options: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(UserError, match=said):
-        contest(differing, tmp_path, by=by)
+        Comparison(differing, ComparisonOptions(**options))
 
 
-def test_a_range_has_no_sides(tmp_path: Path) -> None:
+def test_a_range_has_no_choices_to_compare(tmp_path: Path) -> None:
     rates = {"low": 1e-3, "high": 1e-2, "log": True}
     stored = finished_studies.search(
         tmp_path, **{**FIXED, "train.learning_rate": rates, "search.trials": 1}
     )
-    with pytest.raises(UserError, match="learning_rate: is a range; sides are made of choices"):
-        contest(stored, tmp_path, by=["learning_rate"])
+    with pytest.raises(UserError, match="learning_rate: is a range; only choices are compared"):
+        Comparison(stored, ComparisonOptions(by=["learning_rate"]))
     with pytest.raises(UserError, match="nothing to compare: regularizer, activation, optimizer"):
-        contest(stored, tmp_path)
+        Comparison(stored, ComparisonOptions())
 
 
-def test_the_best_are_ranked_again_by_their_mean_over_new_seeds(
-    differing: StoredStudy, tmp_path: Path
+def test_a_list_of_trainings_is_not_compared_nor_searched_on(
+    differing: StoredStudy, judged: tuple[list[Verdict], dict[str, Any]]
 ) -> None:
-    made = Reranking(differing, schedule(seeds=3), top=4, artifacts=tmp_path)
-    works: list[PlannedTraining] = []
-    where = home(differing) / "data"
-    found, document = made.run(data_dir=where, on_training=works.append, note=lambda text: None)
-    assert len(works) == 4 * 3
+    del judged
+    listed = load_study(differing.storage, "tiny.trainings")
+    with pytest.raises(UserError, match="lists trainings of study 'tiny': name that one instead"):
+        Comparison(listed, ComparisonOptions())
+    with pytest.raises(UserError, match="lists trainings of study 'tiny'"):
+        retrain.plan_retraining(listed, device=torch.device("cpu"))
+
+
+def test_measurements_that_cannot_be_written_end_it_with_a_reason(tmp_path: Path) -> None:
+    stored = finished_studies.search(tmp_path, **{**ONE_IS_WORSE, "search.trials": 4})
+    (tmp_path / "artifacts" / "tiny.trainings").mkdir(parents=True)
+    (tmp_path / "artifacts" / "tiny.trainings" / "records").write_text("no folder")
+    with pytest.raises(SearchaeError, match=r"--artifacts .*records"):
+        compare(stored, by=["optimizer"])
+
+
+def test_the_best_are_ranked_again_by_their_mean_over_new_seeds(differing: StoredStudy) -> None:
+    made = Reranking(differing, TopOptions(top=4, seeds=5))
+    watcher = Recorder()
+    found, document = made.run(request(differing), ThreadLauncher(), watcher)
+    assert len(made.trainings) == 4 * 5
+    assert len({t.key for t in made.trainings.values()}) >= len(watcher.rows) > 0
     assert [r.mean_db for r in found.rows] == sorted((r.mean_db for r in found.rows), reverse=True)
-    baseline = differing.baseline_db
-    trained = made.store.train(data_dir=where, on_training=works.append, note=lambda text: None)
-    assert len(works) == 4 * 3, "they are kept"
+    watcher = Recorder()
+    made.run(request(differing), ThreadLauncher(), watcher)
+    assert watcher.rows == [], "they are kept"
+    folder = RecordFolder(home(differing) / "artifacts", "tiny.trainings")
     recorded = {t.number: t.value for t in differing.study.get_trials(deepcopy=False)}
     for row in found.rows:
-        last = [trained[row.number, s].searched_psnr_db(baseline) for s in (1, 2, 3)]
+        records = [folder.read(made.trainings[row.number, s].key) for s in range(1, 6)]
+        last = [r.searched_psnr_db(differing.baseline_db) for r in records]
         assert (row.mean_db, row.std_db) == pytest.approx((np.mean(last), np.std(last, ddof=1)))
         assert row.searched_db == recorded[row.number]
         better = [r for r in found.rows if r.searched_db > row.searched_db]
@@ -322,10 +373,9 @@ def test_the_best_are_ranked_again_by_their_mean_over_new_seeds(
     assert document["flattery_db"] == pytest.approx(best.searched_db - best.mean_db)
     stored = load_study(differing.storage, "tiny")
     left = stored.study.user_attrs[WINNER]
-    assert left == {"number": found.winner.number, "seeds": [1, 2, 3], "mean_db": left["mean_db"]}
+    assert left == {
+        "number": found.winner.number,
+        "seeds": [1, 2, 3, 4, 5],
+        "mean_db": left["mean_db"],
+    }
     assert find_trial(stored, "winner").number == found.winner.number
-
-
-def _new(at: Path, name: str) -> Path:
-    (at / name).mkdir()
-    return at / name

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from searchae import data, retrain
-from searchae.compare.run import Reranking, TrainingSchedule
+from searchae.compare import Reranking, TopOptions
 from searchae.config.loader import load_study_file
 from searchae.storage.connection import connect
 from searchae.study.attributes import RUNTIME
@@ -108,9 +108,8 @@ def test_trials_of_unlike_machines_are_compared_in_float32(
     assert sorted(precisions(stored)) == ["bf16"] * 4 + ["fp32"] * 4
 
     def compared(precision: str | None) -> set[str]:
-        schedule = TrainingSchedule(2, None, None, CPU, None, precision)
-        found = Reranking(stored, schedule, top=8, artifacts=folder / "compared")
-        return {plan.precision for plan in found.store._plans.values()}
+        found = Reranking(stored, TopOptions(top=8, seeds=2, precision=precision))
+        return {training.precision for training in found.trainings.values()}
 
     assert compared(None) == {"fp32"}
     assert compared("bf16") == {"bf16"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from optuna.trial import FrozenTrial
 
 import searchae
 from searchae import data, retrain
 from searchae.bundle.evaluation import evaluate_bundle
-from searchae.errors import DataError, DivergedError, UserError
+from searchae.errors import ArtifactsError, DataError, DivergedError, UserError
+from searchae.fleet import Watcher
+from searchae.launch.request import FleetRequest
 from searchae.retrain.plan import find_trial
-from searchae.retrain.training import reproduction
+from searchae.retrain.reproduction import reproduction
 from searchae.study.stored_study import StoredStudy
+from searchae.study.summary import Summary
+from searchae.study.training_list import TrainingList, find_training_list
 from searchae.training.epoch import EpochResult
 from searchae.training.metrics import mean_image_psnr_db
 from tests.integration import finished_studies
+from tests.thread_launcher import Recorder, ThreadLauncher
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -43,12 +50,38 @@ def plan(stored: StoredStudy, **changes: Any) -> retrain.RetrainPlan:
     return retrain.plan_retraining(stored, **{"epochs": "search", "device": CPU, **changes})
 
 
-def train(plan: retrain.RetrainPlan, home: Path, out: Path, **more: Any) -> dict[str, Any]:
-    def silent(*_: Any) -> None:
-        pass
+def train(
+    plan: retrain.RetrainPlan,
+    home: Path,
+    out: Path,
+    *,
+    watcher: Watcher | None = None,
+    artifacts: Path | None = None,
+) -> dict[str, Any]:
+    request = FleetRequest(
+        storage=plan.stored.storage.engine.url,
+        workers=1,
+        threads=plan.threads,
+        device="cpu",
+        data_dir=home / "data",
+        artifacts=artifacts or home / "artifacts",
+    )
+    return retrain.train_bundle(
+        plan, out=out, request=request, launcher=ThreadLauncher(), watcher=watcher or Recorder()
+    )
 
-    told = {"on_epoch": silent, "note": silent, **more}
-    return retrain.train_bundle(plan, out=out, data_dir=home / "data", **told)
+
+class Interrupting(Recorder):
+    """Interrupts the training of a seed once it has so many epochs."""
+
+    def __init__(self, seed: int, epoch: int) -> None:
+        super().__init__()
+        self._at = (seed, epoch)
+
+    def progress(self, summary: Summary) -> None:
+        seed, epoch = self._at
+        if any(r.state == "running" and r.seed == seed and r.epochs >= epoch for r in summary.rows):
+            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -175,13 +208,14 @@ def test_a_denoiser_is_measured_under_the_noise_that_it_was_validated_under(
 def test_of_a_training_that_goes_wrong_late_the_best_epoch_is_kept(
     stored: StoredStudy, home: Path, tmp_path: Path, changes: dict[str, Any], ended: str, verb: str
 ) -> None:
-    notes: list[str] = []
+    told_to = Recorder()
     made = unbounded(plan(stored, epochs="40", patience=0), learning_rate=10.0)
     params = replace(made.params, train=made.params.train.model_copy(update=changes))
-    told = train(replace(made, params=params), home, tmp_path / "bundle", note=notes.append)
+    told = train(replace(made, params=params), home, tmp_path / "bundle", watcher=told_to)
     assert told["training"]["ended"] == ended
     assert 0 < told["epoch"] <= told["training"]["epochs"] < 40
-    assert f"seed 0 {verb}; its best epoch until then, {told['epoch']}, is kept" in notes
+    said = f"seed 0 {verb}; its best epoch until then, {told['epoch']}, is kept"
+    assert said in told_to.notes
 
 
 def test_evaluating_a_bundle_gives_its_metrics_to_the_bit(
@@ -240,22 +274,63 @@ def test_the_bundle_holds_what_it_names(undisturbed: tuple[Path, dict[str, Any]]
 def test_an_interrupted_training_goes_on_to_the_same_bits(
     stored: StoredStudy, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
-    made, out = plan(stored, epochs="5", patience=0, seeds=3), tmp_path / "bundle"
-
-    def interrupt(seed: int, result: EpochResult) -> None:
-        if (seed, result.epoch) == (1, 2):
-            raise KeyboardInterrupt
-
+    made, out = plan(stored, epochs="60", patience=0, seeds=3), tmp_path / "bundle"
     with pytest.raises(KeyboardInterrupt):
-        train(made, home, out, on_epoch=interrupt)
+        train(made, home, out, watcher=Interrupting(seed=1, epoch=3))
     assert not (out / "config.json").exists(), "no bundle before its end"
-    seen: list[tuple[int, int]] = []
-    train(made, home, out, on_epoch=lambda seed, result: seen.append((seed, result.epoch)))
-    assert seen == [(1, 3), (1, 4), (1, 5), *[(2, e) for e in range(1, 6)]]
+    listed = find_training_list(stored)
+    assert listed is not None
+    begun = [t for t in listed.trials().values() if not t.state.is_finished()]
+    assert sorted(t.state.name for t in begun) == ["WAITING", "WAITING"], "none is left running"
+    epochs = max(len(t.intermediate_values) for t in begun)
+    assert epochs >= 3
+    first = train(made, home, out)
+    assert all(len(t.intermediate_values) == 60 for t in map(of(listed), begun))
     assert not (out / ".checkpoint").exists()
+    # The same in another folder, where nothing is found of it, and without an interruption.
+    again = tmp_path / "again"
+    second = train(made, home, again, artifacts=tmp_path / "artifacts")
     for name in ("model.safetensors", "config.json", "reconstructions.png"):
-        assert (out / name).read_bytes() == (undisturbed[0] / name).read_bytes()
-    assert without_seconds(out) == without_seconds(undisturbed[0])
+        assert (out / name).read_bytes() == (again / name).read_bytes()
+    assert first["seeds"]["psnr_db"] == second["seeds"]["psnr_db"]
+    assert without_seconds(out) == without_seconds(again)
+    del undisturbed
+
+
+def of(listed: TrainingList) -> Callable[[FrozenTrial], FrozenTrial]:
+    """Returns a function that reads a listed trial again."""
+    return lambda trial: listed.stored.study.get_trials(deepcopy=False)[trial.number]
+
+
+def test_what_was_trained_is_not_trained_again(
+    stored: StoredStudy, home: Path, tmp_path: Path
+) -> None:
+    told = Recorder()
+    train(plan(stored, epochs="4", patience=0, seeds=2), home, tmp_path / "two", watcher=told)
+    assert len(told.rows) == 2
+    told = Recorder()
+    more = plan(stored, epochs="4", patience=0, seeds=3)
+    found = train(more, home, tmp_path / "two", watcher=told)
+    assert [row.seed for row in told.rows] == [2], "one seed more is one training more"
+    assert [row["seed"] for row in found["seeds"]["rows"]] == [0, 1, 2]
+    told = Recorder()
+    train(more, home, tmp_path / "elsewhere", watcher=told)
+    assert told.rows == []
+
+
+def test_measurements_that_are_gone_or_damaged_are_made_again(
+    stored: StoredStudy, home: Path, tmp_path: Path
+) -> None:
+    made, artifacts = plan(stored, epochs="3", patience=0), tmp_path / "artifacts"
+    first = train(made, home, tmp_path / "first", artifacts=artifacts)
+    (record,) = (artifacts / "tiny.trainings" / "records").iterdir()
+    record.unlink()
+    again = train(made, home, tmp_path / "again", artifacts=artifacts)
+    assert again["psnr_db"] == first["psnr_db"]
+    assert record.exists()
+    record.write_bytes(record.read_bytes()[:-100])
+    with pytest.raises(ArtifactsError, match="remove the file, and the training is run again"):
+        train(made, home, tmp_path / "damaged", artifacts=artifacts)
 
 
 def without_seconds(bundle: Path) -> dict[str, Any]:
@@ -269,25 +344,38 @@ def without_seconds(bundle: Path) -> dict[str, Any]:
 def test_more_seeds_may_be_asked_for_after_an_interruption_but_nothing_else_changed(
     stored: StoredStudy, home: Path, tmp_path: Path
 ) -> None:
-    def interrupt(_seed: int, _result: EpochResult) -> None:
-        raise KeyboardInterrupt
-
+    artifacts = tmp_path / "artifacts"
+    out = tmp_path / "bundle"
     with pytest.raises(KeyboardInterrupt):
-        train(plan(stored, epochs="2"), home, tmp_path, on_epoch=interrupt)
-    with pytest.raises(UserError, match=r"unfinished training .*\n  train.epochs: 2 -> 3"):
-        train(plan(stored, epochs="3"), home, tmp_path)
-    told = train(plan(stored, epochs="2", seeds=2), home, tmp_path)
-    assert [row["epochs"] for row in told["seeds"]["rows"]] == [2, 2]
+        train(
+            plan(stored, epochs="50", patience=0),
+            home,
+            out,
+            watcher=Interrupting(seed=0, epoch=1),
+            artifacts=artifacts,
+        )
+    with pytest.raises(UserError, match=r"unfinished training .*\n  train.epochs: 50 -> 3"):
+        train(plan(stored, epochs="3", patience=0), home, out)
+    told = train(plan(stored, epochs="50", patience=0, seeds=2), home, out, artifacts=artifacts)
+    assert [row["epochs"] for row in told["seeds"]["rows"]] == [50, 50]
 
 
 def test_two_trainings_do_not_share_a_folder(
     stored: StoredStudy, home: Path, tmp_path: Path
 ) -> None:
-    def second(_seed: int, _result: EpochResult) -> None:
-        train(plan(stored), home, tmp_path)
+    class Second(Recorder):
+        def progress(self, summary: Summary) -> None:
+            del summary
+            train(plan(stored), home, tmp_path / "bundle")
 
     with pytest.raises(UserError, match="another searchae train is at work in it"):
-        train(plan(stored), home, tmp_path, on_epoch=second)
+        train(
+            plan(stored),
+            home,
+            tmp_path / "bundle",
+            watcher=Second(),
+            artifacts=tmp_path / "artifacts",
+        )
 
 
 def test_a_folder_with_something_else_is_left_alone(
@@ -310,12 +398,7 @@ def test_a_folder_with_something_else_is_left_alone(
     same = {"epochs": "5", "patience": 0}
     with pytest.raises(UserError, match=r"over 3 seeds, here are 1: give --seeds 3 or more"):
         train(plan(stored, **same), home, tmp_path / "bundle")
-    metrics = tmp_path / "bundle" / "metrics.json"
-    was = json.loads(metrics.read_text())
-    metrics.write_text(json.dumps({**was, "machine": {**was["machine"], "kernels": "others"}}))
-    with pytest.raises(UserError, match=r"another training.*\n  kernels: "):
-        train(plan(stored, seeds=3, **same), home, tmp_path / "bundle")
-    metrics.write_text(json.dumps(was))
+    was = json.loads((tmp_path / "bundle" / "metrics.json").read_text())
     hidden = tmp_path / "bundle" / ".checkpoint"
     hidden.mkdir()
     shorter = plan(stored, seeds=3)
@@ -385,7 +468,7 @@ def test_a_training_that_diverges_at_once_says_which_seed(
     stored: StoredStudy, home: Path, tmp_path: Path
 ) -> None:
     made = unbounded(plan(stored, epochs="2"), learning_rate=1e30)
-    with pytest.raises(DivergedError, match=r"^seed 0: training diverged"):
+    with pytest.raises(DivergedError, match=r"^seed 0: the training diverged in its first epoch"):
         train(made, home, tmp_path / "bundle")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from dataclasses import replace
@@ -10,157 +11,175 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchae.compare.choices import ParameterSides, SideChoice, _parameter_sides
-from searchae.compare.plots import losses_plot, reconstructions_plot
+from searchae.compare.matched_results import MatchedResults
+from searchae.compare.matched_statistics import analyse
+from searchae.compare.plots import effects_plot, losses_plot, reconstructions_plot
 from searchae.compare.ranking import Ranking, rank_trials
-from searchae.compare.training_record import TrainingRecord, shown_indices
-from searchae.compare.verdict import Verdict, combined_notes, compare_sides
-from searchae.config.parameters import Parameter
+from searchae.compare.verdict import CellResult, Verdict, combined_notes
 from searchae.study.summary import TrialRow
 from searchae.training.epoch import EpochResult
+from searchae.worker import TrainingRecord, shown_indices
 
 SEEDS = (1, 2, 3)
 IMAGES = 40
+BASES = ("adam clip", "rmsprop clip", "adam clip+l1", "rmsprop clip+l1")
+BASELINE_DB = 14.0
 
 
 def record(
-    trial: int, seed: int, psnr_db: float, *, epochs: int = 3, ended: str = ""
+    picture: int, seed: int, psnr_db: float, *, epochs: int = 3, ended: str = "epochs"
 ) -> TrainingRecord:
-    draw = np.random.default_rng(100 * trial + seed)
+    draw = np.random.default_rng(100 * picture + seed)
     images = psnr_db + np.linspace(-3, 3, IMAGES) + 0.01 * draw.normal(size=IMAGES)
     history = [
         EpochResult(e, 0.1, 0.1 / e, psnr_db - 3 + e, psnr_db, 0.1, 1.0)
         for e in range(1, epochs + 1)
     ]
     return TrainingRecord(
-        trial=trial,
         seed=seed,
         epoch=epochs,
-        ended=ended or "epochs",
+        ended=ended,
         history=tuple(history),
         sparsity=0.25,
+        hoyer=0.5,
         psnr_db=images,
         mse=10 ** (-images / 10),
         ssim=np.full(IMAGES, 0.5),
-        pictures=np.full((8, 1, 4, 4), trial, dtype=np.uint8),
+        pictures=np.full((8, 1, 4, 4), picture, dtype=np.uint8),
     )
 
 
-def judged(levels: dict[str, float], *, finished: dict[str, int] | None = None) -> Verdict:
-    """A verdict on sides of three trials, which have these mean PSNRs and a spread of 0.1 dB."""
-    sides, trained = [], {}
-    for i, (name, level) in enumerate(levels.items()):
-        numbers = tuple(range(3 * i, 3 * i + 3))
-        sides.append(SideChoice(name, (finished or {}).get(name, 10), 10, numbers))
-        for j, trial in enumerate(numbers):
-            for k, seed in enumerate(SEEDS):
-                spread = 0.1 * (j - 1) + 0.03 * ((j + k) % 3 - 1)
-                trained[trial, seed] = record(trial, seed, level + spread)
-    contest = ParameterSides("activation", (*sides, SideChoice("gelu", 0, 0, ())))
-    return compare_sides([contest], trained, seeds=SEEDS, best=3)[0]
+def judged(levels: dict[str, float | list[float]], **changes: object) -> Verdict:
+    """A verdict on choices with these mean PSNRs, in all bases or in each, and a little noise."""
+    cells = []
+    for i, level in enumerate(levels.values()):
+        by_base = level if isinstance(level, list) else [level] * len(BASES)
+        row = []
+        for j, value in enumerate(by_base):
+            noise = 0.04 * ((i + j) % 3 - 1)
+            records = [
+                record(50 * (i + 2), s, value + noise + 0.03 * ((i + j + k) % 3 - 1))
+                for k, s in enumerate(SEEDS)
+            ]
+            row.append(CellResult({"learning_rate": 0.01}, False, tuple(records)))
+        cells.append(tuple(row))
+    psnr_db = np.array([[[r.psnr_db for r in c.records] for c in row] for row in cells])
+    results = MatchedResults(
+        choices=tuple(levels),
+        psnr_db=psnr_db,
+        failed=np.zeros(psnr_db.shape[:3], dtype=bool),
+        baseline_db=np.full(IMAGES, BASELINE_DB),
+        population=12,
+    )
+    made = Verdict(
+        parameter="activation",
+        statistics=analyse(results),
+        bases=BASES,
+        base_trials=(3, 5, 7, 9),
+        cells=tuple(cells),
+        tries=20,
+        until_db=0.3,
+        half_width_db=0.2,
+        lacking="",
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def test_of_two_the_better_one_is_named_first_wherever_it_stands() -> None:
     said = judged({"relu": 20.0, "tanh": 21.5}).sentence
-    assert said.startswith("activation: tanh beats relu by 1.50 dB (95% interval 1.")
-    assert said == judged({"tanh": 21.5, "relu": 20.0}).sentence
+    assert said.startswith("activation: tanh beats relu by 1.5")
+    assert " dB (95% interval 1." in said
+    swapped = judged({"tanh": 21.5, "relu": 20.0}).sentence
+    assert swapped.startswith("activation: tanh beats relu by 1.")
 
 
 def test_no_difference_is_said_with_its_interval() -> None:
-    verdict = judged({"relu": 20.0, "tanh": 20.05})
+    verdict = judged({"relu": 20.0, "tanh": 20.0})
     assert not verdict.shown
-    assert verdict.sentence.startswith(
-        "activation: no difference shown between tanh and relu (0.05 dB, -0."
-    )
+    assert "no difference shown between" in verdict.sentence
+    assert ", -0." in verdict.sentence
 
 
 def test_of_several_it_is_said_which_are_beaten_and_which_are_not() -> None:
     said = judged({"relu": 22.0, "tanh": 20.0, "elu": 22.02, "sigmoid": 18.0}).sentence
-    assert said.startswith("activation: elu beats tanh by 2.02 dB (95% intervals, all at once, ")
-    assert " and sigmoid by 4.02 dB (" in said
-    assert "; no difference shown to relu (0.02 dB, -0." in said
-    said = judged({"relu": 22.0, "tanh": 22.01, "elu": 22.02}).sentence
-    assert said.startswith(
-        "activation: no difference shown between elu, tanh, relu (largest: elu over relu, 0.02 dB, "
-    )
+    assert " beats tanh by 1.9" in said or " beats tanh by 2.0" in said
+    assert " and sigmoid by " in said
+    assert "; no difference shown to " in said
+    assert said.count("95% interval") == 1
 
 
-def test_one_knows_what_was_not_tried_and_who_had_more_chances() -> None:
-    notes = judged({"relu": 20.0, "tanh": 20.0}, finished={"relu": 30, "tanh": 6}).notes
-    assert "activation: gelu has no trial that ended well" in notes
-    assert any("tried relu 30 times and tanh 6 times" in n for n in notes)
-    assert not any("6 times" in n for n in judged({"relu": 20.0, "tanh": 20.0}).notes)
+def test_opposite_effects_are_not_hidden_by_their_mean() -> None:
+    verdict = judged({"clip": 22.0, "clip+l1": [24.0, 20.0, 24.0, 20.0]})
+    assert not verdict.shown, "their mean is nothing"
+    (note,) = [n for n in verdict.notes if "depends on the rest" in n]
+    assert "with adam clip" in note
+    assert "with rmsprop clip" in note
+    assert "+2." in note
+    assert "-2." in note or "-1." in note
+
+
+def test_a_choice_that_nobody_can_train_is_told_of() -> None:
+    verdict = judged({"relu": 22.0, "sigmoid": BASELINE_DB})
+    assert any(n.startswith("activation: sigmoid does not train: ") for n in verdict.notes)
+    assert "relu beats sigmoid by " in verdict.sentence
+
+
+def test_values_at_the_end_of_their_range_are_told_of() -> None:
+    verdict = judged({"relu": 22.0, "tanh": 22.0})
+    row = tuple(replace(c, is_at_edge=i == 1) for i, c in enumerate(verdict.cells[0]))
+    verdict = replace(verdict, cells=(row, verdict.cells[1]))
+    (note,) = verdict.notes
+    assert "the best values of relu lie at the end of their range in rmsprop clip (" in note
+    assert "learning_rate=0.01" in note
 
 
 def test_what_holds_of_several_parameters_is_said_once() -> None:
-    few, again = (replace(judged({"relu": 20.0, "tanh": 20.0}), wanted=1) for _ in range(2))
-    again = replace(again, parameter="optimizer", untried=())
-    notes = combined_notes([few, again])
-    assert len([n for n in notes if "intervals are wide" in n]) == 1
-    assert any(n.startswith("activation, optimizer: from so few trainings") for n in notes)
-    assert "activation: gelu has no trial that ended well" in notes
-    told = [text for v in (few, again) for text in (n.partition(": ")[2] for n in v.notes)]
-    assert {n.partition(": ")[2] for n in notes} == set(told), "nothing is left out"
-
-
-def test_a_choice_is_stood_for_by_whole_trials_then_by_those_that_came_furthest() -> None:
-    row = TrialRow(0, "pruned", 0.0, {"activation": "relu"}, 6, "", 1.0, False)
-    rows = [
-        replace(row, number=0, psnr_db=30.0, epochs=1),
-        replace(row, number=1, psnr_db=20.0, epochs=4),
-        replace(row, number=2, psnr_db=18.0, epochs=3, state="complete"),
-        replace(row, number=3, psnr_db=19.0, state="complete"),
-        replace(row, number=4, psnr_db=21.0, epochs=4),
-        replace(row, number=5, psnr_db=40.0, outcome="diverged", state="complete"),
-        replace(row, number=6, psnr_db=40.0, state="failed"),
-    ]
-    of = Parameter("model.activation", choices=("relu", "tanh"))
-    relu, tanh = _parameter_sides(of, rows, 4).sides
-    assert (relu.trials, relu.pruned, relu.eligible) == ((3, 2, 4, 1), 2, 5)
-    assert (tanh.trials, tanh.pruned) == ((), 0)
+    lacking = "known within 0.40 dB, not 0.3 dB: the time was up"
+    one = judged({"relu": 20.0, "tanh": 20.0}, lacking=lacking)
+    notes = combined_notes([one, replace(one, parameter="optimizer")])
+    assert notes == [f"activation, optimizer: {lacking}"]
 
 
 def test_all_of_it_is_json() -> None:
     document = judged({"relu": 20.0, "tanh": 21.5, "elu": 20.0}).document()
     text = json.dumps(document, allow_nan=False)
-    assert json.loads(text)["pairs"][0]["first"] == "tanh"
+    assert json.loads(text)["best"] == "tanh"
     side = document["sides"][0]
-    assert (side["name"], side["sparsity"], side["ssim"]) == ("tanh", 0.25, 0.5)
-    assert side["psnr_db"] == pytest.approx(21.5, abs=0.01)
+    assert (side["name"], side["sparsity"], side["ssim"], side["hoyer"]) == ("tanh", 0.25, 0.5, 0.5)
+    assert side["psnr_db"] == pytest.approx(21.5, abs=0.05)
+    assert side["cells"][1]["base"] == "rmsprop clip"
+    assert side["cells"][1]["settings"] == {"learning_rate": 0.01}
+    assert document["bases"][3] == {"trial": 9, "name": "rmsprop clip+l1"}
+
+
+def test_each_base_has_its_row_of_effects() -> None:
+    verdict = judged({"relu": 20.0, "tanh": 21.5, "elu": 20.0})
+    figure = effects_plot(verdict).figure
+    assert len(figure.data) == 2 * (1 + len(BASES))
+    assert "in rmsprop clip" in figure.layout.yaxis.ticktext
+    assert all(trace.x[0] > 0 for trace in figure.data)
 
 
 def test_a_curve_that_ended_early_keeps_its_last_value_in_the_mean() -> None:
-    trained = {(t, s): record(t, s, 20, epochs=2 if t else 4) for t in (0, 1) for s in SEEDS}
-    contest = ParameterSides(
-        "activation", (SideChoice("relu", 1, 1, (0,)), SideChoice("tanh", 1, 1, (1,)))
-    )
-    verdict = compare_sides([contest], trained, seeds=SEEDS, best=1)[0]
-    figure = losses_plot(verdict, trained).figure
-    by_name = {t.name: list(t.y) for t in figure.data if t.name}
-    assert by_name["relu"] == pytest.approx([0.1, 0.05, 0.1 / 3, 0.025])
-    assert by_name["tanh"] == pytest.approx([0.1, 0.05])
-    both = ParameterSides(
-        "activation", (SideChoice("relu", 2, 2, (0, 1)), SideChoice("tanh", 1, 1, (1,)))
-    )
-    verdict = compare_sides([both], trained, seeds=SEEDS, best=2)[0]
-    by_name = {t.name: list(t.y) for t in losses_plot(verdict, trained).figure.data if t.name}
+    verdict = judged({"relu": 20.0, "tanh": 20.0})
+
+    def row(*epochs: int) -> tuple[CellResult, ...]:
+        return tuple(CellResult({}, False, (record(1, 1, 20, epochs=e),)) for e in epochs)
+
+    verdict = replace(verdict, cells=(row(4, 2), row(2, 2)))
+    by_name = {t.name: list(t.y) for t in losses_plot(verdict).figure.data if t.name}
     assert by_name["relu"] == pytest.approx([0.1, 0.05, (0.1 / 3 + 0.05) / 2, (0.025 + 0.05) / 2])
+    assert by_name["tanh"] == pytest.approx([0.1, 0.05])
 
 
-def test_the_picture_has_a_row_for_the_originals_and_each_side() -> None:
-    import base64
-
-    trained = {(t, s): record(t, s, 20) for t in (100, 200) for s in SEEDS}
-    contest = ParameterSides(
-        "activation", (SideChoice("relu", 1, 1, (100,)), SideChoice("tanh", 1, 1, (200,)))
-    )
-    verdict = compare_sides([contest], trained, seeds=SEEDS, best=1)[0]
+def test_the_picture_has_a_row_for_the_originals_and_each_choice() -> None:
+    verdict = judged({"relu": 20.0, "tanh": 22.0})
     originals = np.full((8, 1, 4, 4), 50, dtype=np.uint8)
-    png = base64.b64decode(reconstructions_plot(verdict, trained, originals))
+    png = base64.b64decode(reconstructions_plot(verdict, originals))
     levels = np.asarray(Image.open(io.BytesIO(png)).convert("L"))
     column = levels[:, levels.shape[1] // 2 - 80]
-    rows = [int(v) for v in column if v in (50, 100, 200)]
-    assert sorted(set(rows), key=rows.index) == [50, *(s.trials[0] for s in verdict.sides)]
+    rows = [int(v) for v in column if v in (50, 100, 150)]
+    assert sorted(set(rows), key=rows.index) == [50, 150, 100], "the best choice first"
 
 
 @pytest.mark.parametrize(("count", "places"), [(3, [0, 1, 2]), (8, list(range(8)))])

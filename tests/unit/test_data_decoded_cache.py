@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import subprocess
@@ -48,10 +49,27 @@ def test_no_trial_copies_what_is_mapped(tmp_path: Path) -> None:
     assert resident.rows.data_ptr() == found[0].data_ptr()
 
 
-def test_the_test_split_is_not_kept(tmp_path: Path) -> None:
+def test_the_test_split_is_found_too(tmp_path: Path) -> None:
+    assert decoded_cache.find_decoded_test("abc", tmp_path) is None
     decoded_cache.keep_decoded(splits(), tmp_path)
-    names = {p.name for p in (tmp_path / "decoded" / "abc").iterdir()}
-    assert names == {"train.npy", "validation.npy", "sha256.json"}
+    found = decoded_cache.find_decoded_test("abc", tmp_path)
+    assert found is not None
+    assert torch.equal(found, splits().test)
+
+
+def test_what_an_earlier_version_kept_is_used_and_then_replaced(tmp_path: Path) -> None:
+    """It kept no test split."""
+    decoded_cache.keep_decoded(splits(), tmp_path)
+    home = tmp_path / "decoded" / "abc"
+    (home / "test.npy").unlink()
+    sums = json.loads((home / "sha256.json").read_text())
+    del sums["test"]
+    (home / "sha256.json").write_text(json.dumps(sums))
+    assert decoded_cache.find_decoded("abc", tmp_path) is not None
+    assert decoded_cache.find_decoded_test("abc", tmp_path) is None
+    assert decoded_cache.keep_decoded(splits(), tmp_path)
+    assert decoded_cache.find_decoded_test("abc", tmp_path) is not None
+    assert [p.name for p in (tmp_path / "decoded").iterdir()] == ["abc"], "nothing is left over"
 
 
 def test_writing_to_them_changes_no_file(tmp_path: Path) -> None:

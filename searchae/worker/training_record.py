@@ -1,4 +1,4 @@
-"""Files with the result of one training: ``.npz``, read without unpickling."""
+"""Files with the measurements of one listed training: ``.npz``, read without unpickling."""
 
 from __future__ import annotations
 
@@ -6,24 +6,29 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from searchae.errors import SearchaeError
 from searchae.files import atomic_file
-from searchae.retrain import FAILURE_VERBS
 from searchae.training import EpochResult
 
 SHOWN_IMAGES = 8
 """Number of test images whose reconstructions are stored."""
-_FORMAT = 1
+FAILURE_VERBS = {"diverged": "diverged", "dead": "died"}
+"""The values of ``TrainingRecord.ended`` for failed trainings, with verbs for messages."""
+
+_FORMAT = 2
 _CORRUPT_FILE_ERRORS = (zipfile.BadZipFile, zlib.error)
 _ARRAYS = ("psnr_db", "mse", "ssim", "pictures")
-_SCALARS = ("trial", "seed", "epoch", "ended", "sparsity")
+_SCALARS = ("seed", "epoch", "ended", "sparsity", "hoyer")
+_WEIGHT = "weight:"
 
 
 class RecordError(SearchaeError):
@@ -35,29 +40,38 @@ class TrainingRecord:
     """One training, measured on the test split.
 
     Attributes:
-        trial: The trial's number.
         seed: Seed of initialization, shuffling and noise.
-        epoch: The epoch with the best validation PSNR, whose weights were measured; 0 if the
-            training diverged before the end of the first.
+        epoch: The epoch with the best validation PSNR, from 1, whose weights were measured; the
+            first of equal ones; 0 if the training diverged before the end of the first.
         ended: ``epochs``, ``plateau``, ``diverged`` or ``dead``.
         history: The results of all epochs.
         sparsity: Share of test latents below 1e-3 in magnitude.
+        hoyer: Hoyer's sparsity of the test latents, averaged over the images, in [0, 1].
         psnr_db: PSNR of each test image in dB: float64 (N,).
         mse: MSE of each test image on the [0, 1] scale: float64 (N,).
         ssim: SSIM of each test image: float64 (N,).
         pictures: Reconstructions of a few test images: uint8 (n, C, H, W).
+        runtime: Device, precision, threads and versions of the training, as the trial has them.
+        weights: The weights after ``epoch``, on the CPU; empty if they were not to be kept.
     """
 
-    trial: int
     seed: int
     epoch: int
     ended: str
     history: tuple[EpochResult, ...]
     sparsity: float
+    hoyer: float
     psnr_db: npt.NDArray[np.float64]
     mse: npt.NDArray[np.float64]
     ssim: npt.NDArray[np.float64]
     pictures: npt.NDArray[np.uint8]
+    runtime: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the training diverged or died."""
+        return self.ended in FAILURE_VERBS
 
     def searched_psnr_db(self, baseline_db: float) -> float:
         """Returns the result as the search defines it: the last epoch's validation PSNR in dB.
@@ -65,7 +79,14 @@ class TrainingRecord:
         Args:
             baseline_db: The result of a failed training.
         """
-        return baseline_db if self.ended in FAILURE_VERBS else self.history[-1].psnr_db
+        return baseline_db if self.has_failed else self.history[-1].psnr_db
+
+    def summary(self) -> dict[str, Any]:
+        """Returns the means over the test images, as JSON values."""
+        names = ("psnr_db", "mse", "ssim")
+        values = {name: torch.from_numpy(getattr(self, name)) for name in names}
+        means = {name: float(value.mean()) for name, value in values.items()}  # as in a bundle
+        return {**{name: getattr(self, name) for name in _SCALARS}, **means}
 
 
 def shown_indices(count: int) -> list[int]:
@@ -79,49 +100,70 @@ def shown_indices(count: int) -> list[int]:
     return [i * (count - 1) // (SHOWN_IMAGES - 1) for i in range(SHOWN_IMAGES)]
 
 
-def write_record(path: Path, record: TrainingRecord, identity: Mapping[str, Any]) -> None:
+def record_path(artifacts: Path, study: str, key: str) -> Path:
+    """Returns the file of a training.
+
+    Args:
+        artifacts: The folder that all workers share.
+        study: Name of the study that lists the training.
+        key: The training's key.
+    """
+    return artifacts / study / "records" / f"{key}.npz"
+
+
+def write_record(path: Path, record: TrainingRecord, key: str) -> None:
     """Writes a training atomically.
 
     Args:
-        path: The file.
+        path: The file; its folder is created.
         record: The training.
-        identity: What identifies the training; JSON values.
+        key: What identifies the training.
 
     Raises:
         OSError: The file cannot be written.
     """
     about = {
         "format": _FORMAT,
-        "identity": identity,
+        "key": key,
         **{name: getattr(record, name) for name in _SCALARS},
+        "runtime": dict(record.runtime),
         "history": [asdict(r) for r in record.history],
     }
     text = np.frombuffer(json.dumps(about, allow_nan=False).encode(), dtype=np.uint8)
     arrays = {name: getattr(record, name) for name in _ARRAYS}
+    weights = {_WEIGHT + name: w.numpy() for name, w in record.weights.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
-        np.savez_compressed(file, about=text, **arrays)
+        np.savez_compressed(file, **{"about": text, **arrays, **weights})
 
 
-def read_record(path: Path, identity: Mapping[str, Any]) -> TrainingRecord:
+def read_record(path: Path, key: str) -> TrainingRecord:
     """Reads a training back.
 
     Args:
         path: The file.
-        identity: The identity of the expected training.
+        key: The key of the expected training.
 
     Raises:
-        RecordError: The file is damaged, or belongs to another training.
+        RecordError: The file is missing, damaged, or belongs to another training.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
             about = json.loads(archive["about"].tobytes())
             arrays = {name: archive[name] for name in _ARRAYS}
-        if about["format"] != _FORMAT or about["identity"] != json.loads(json.dumps(identity)):
-            raise RecordError("it is of another training or another version of searchae")
+            weights = {
+                name.removeprefix(_WEIGHT): torch.from_numpy(archive[name])
+                for name in archive.files
+                if name.startswith(_WEIGHT)
+            }
+        if about["format"] != _FORMAT or about["key"] != key:
+            raise RecordError(f"{path}: is of another training or another version of searchae")
         return TrainingRecord(
             **{name: about[name] for name in _SCALARS},
             history=tuple(EpochResult(**r) for r in about["history"]),
+            runtime=about["runtime"],
+            weights=weights,
             **arrays,
         )
     except (OSError, ValueError, KeyError, TypeError, EOFError, *_CORRUPT_FILE_ERRORS) as e:
-        raise RecordError(f"cannot be read: {e}") from e
+        raise RecordError(f"{path}: cannot be read: {e}") from e

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from searchae.errors import SearchaeError, StudyStoppedError, UserError
@@ -54,6 +55,7 @@ def follow_workers(
     supervisor: Supervisor,
     watcher: Watcher,
     stop: StopRequest,
+    add_work: Callable[[], bool] = lambda: False,
 ) -> None:
     """Starts the workers and returns when the budget is spent or the time is up.
 
@@ -63,6 +65,8 @@ def follow_workers(
         supervisor: Restarts the workers.
         watcher: Gets each trial that ends, and the progress.
         stop: Checked between two reads of the study.
+        add_work: Called before each read; may raise the budget. Returns whether it may do so again
+            when more trials have ended.
 
     Raises:
         KeyboardInterrupt: ``stop`` was set.
@@ -74,6 +78,7 @@ def follow_workers(
     alive = True
     while alive:
         alive = supervisor.poll()
+        more = add_work()
         started = time.monotonic()
         summary = summarize(stored, coordinator)
         took_s = time.monotonic() - started
@@ -81,7 +86,8 @@ def follow_workers(
         counts = summary.counts
         is_local = supervisor.launcher.is_local
         # On a cluster, workers that are left still wait for a node or exit within a second.
-        if counts.finished >= counts.budget and not (is_local and counts.running):
+        is_done = counts.finished >= counts.budget and not more
+        if is_done and not (is_local and counts.running):
             _wait_for_exits(supervisor, EXIT_S if is_local else 0.0)
             break
         pause_s = POLL_S if counts.budget - counts.finished > 1 else LAST_POLL_S

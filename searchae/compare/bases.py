@@ -1,0 +1,230 @@
+"""Chooses what is compared: parameters, their choices, and the bases that each choice is put into.
+
+A base is a setting of all parameters but the compared one. What holds for one optimizer may not
+hold for another, so there is a base for each combination of the other parameters' choices: the
+study's best trial with it, or, where the search has no good trial with it, its best trial with
+these choices put in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from typing import Any
+
+from optuna.trial import FrozenTrial
+
+from searchae.config import CONDITIONS, Parameter, StudySpec, middle_value
+from searchae.errors import UserError, nearest
+from searchae.study import RUNTIME, StoredStudy, trial_row
+
+DEFAULT_PARAMETERS = ("regularizer", "activation", "optimizer")
+"""Parameters that are compared by default, if the study searches them."""
+LEARNING_RATE = "train.learning_rate"
+GOOD_SHARE = 0.5
+"""A trial is good if it gained at least this share of what the best trial gained over the mean
+training image, in dB: what happens among nets that learn little is of no interest."""
+MAX_BASES = 12
+"""Most bases of a parameter, where ranges make them countless."""
+
+
+@dataclass(frozen=True)
+class SearchedTrial:
+    """A trial of the search that ended well, or a base made from one.
+
+    Attributes:
+        number: Its number.
+        psnr_db: Its last validation PSNR in dB.
+        is_complete: Whether it was trained to its end.
+        values: Searched key -> value, of the active parameters.
+        precision: Precision of its training steps.
+        is_made: Whether choices were put in that the trial did not have.
+    """
+
+    number: int
+    psnr_db: float
+    is_complete: bool
+    values: Mapping[str, Any]
+    precision: str
+    is_made: bool = False
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A parameter to compare, with the bases in the order in which they are used.
+
+    Attributes:
+        parameter: The parameter.
+        tuned: Keys of the values that each choice gets tries to find: the learning rate, and
+            parameters that only some choices have.
+        bases: The bases.
+        population: How many bases there are at all; None if ranges make them countless.
+    """
+
+    parameter: Parameter
+    tuned: tuple[str, ...]
+    bases: tuple[SearchedTrial, ...]
+    population: int | None
+
+
+def compared_parameters(spec: StudySpec, by: Sequence[str]) -> list[Parameter]:
+    """Returns the parameters to compare.
+
+    Args:
+        spec: The study.
+        by: Names of the parameters; empty for the default ones.
+
+    Raises:
+        UserError: A name is not that of a searched parameter with choices, or no searched parameter
+            can be compared.
+    """
+    categorical = {p.name: p for p in spec.space if len(p.choices) > 1}
+    if not by:
+        found = [categorical[n] for n in DEFAULT_PARAMETERS if n in categorical]
+        if found:
+            return found
+        hint = (
+            f"; name another with --by: {', '.join(categorical)}"
+            if categorical
+            else ", and no other parameter has choices"
+        )
+        raise UserError(
+            f"nothing to compare: {', '.join(DEFAULT_PARAMETERS)} are not searched here{hint}"
+        )
+    for name in by:
+        if name in categorical:
+            continue
+        if name in {p.name for p in spec.space}:
+            valid = f"Valid: {', '.join(categorical)}" if categorical else "None here has choices"
+            raise UserError(f"--by {name}: is a range; only choices are compared. {valid}")
+        raise UserError(f"--by {name}: {nearest(name, list(categorical))}")
+    return [categorical[n] for n in dict.fromkeys(by)]
+
+
+@dataclass(frozen=True)
+class SearchedTrials:
+    """The study's own trials that ended well.
+
+    Attributes:
+        all: All of them, the best first.
+        good: Those that are good enough for a base.
+        good_db: The validation PSNR in dB from which on they are.
+    """
+
+    all: tuple[SearchedTrial, ...]
+    good: tuple[SearchedTrial, ...]
+    good_db: float
+
+    @classmethod
+    def of(cls, stored: StoredStudy) -> SearchedTrials:
+        """Reads a study's trials.
+
+        Raises:
+            UserError: None has ended well.
+        """
+        trials = stored.study.get_trials(deepcopy=False)
+        found = [t for t in (_searched(stored.spec, trial) for trial in trials) if t is not None]
+        best_db = max((t.psnr_db for t in found if t.is_complete), default=-math.inf)
+        if best_db == -math.inf:
+            raise UserError(
+                f"study {stored.name!r}: no trial has trained to its end yet; see searchae status"
+            )
+        if best_db <= stored.baseline_db:
+            raise UserError(
+                f"study {stored.name!r}: no trial is better than the mean training image; search on"
+            )
+        good_db = stored.baseline_db + GOOD_SHARE * (best_db - stored.baseline_db)
+        ordered = sorted(found, key=lambda t: (-t.psnr_db, t.number))
+        return cls(tuple(ordered), tuple(t for t in ordered if t.psnr_db >= good_db), good_db)
+
+
+def choose_factor(spec: StudySpec, parameter: Parameter, trials: SearchedTrials) -> Factor:
+    """Chooses the bases of a parameter: one for each combination of the other choices.
+
+    Combinations with good trials come first. Where ranges are searched beside the tuned values,
+    further good trials follow.
+
+    Args:
+        spec: The study.
+        parameter: The parameter to compare.
+        trials: The study's trials.
+    """
+    good = trials.good
+    children = [key for key, (parent, _) in CONDITIONS.items() if parent == parameter.key]
+    searched = {p.key for p in spec.space}
+    tuned = tuple(k for k in (LEARNING_RATE, *children) if k in searched)
+    others = [p for p in spec.space if p.key != parameter.key and p.key not in tuned]
+    choosing = [p for p in others if p.choices]
+    found: dict[tuple[str, ...], SearchedTrial] = {}
+    for trial in good:
+        found.setdefault(_setting(trial.values, choosing), trial)
+    bases = list(found.values())
+    for values in _combinations(choosing, trials.all):
+        if _setting(values, choosing) not in found:
+            bases.append(_made_base(spec, values, good))
+    is_countless = any(not p.choices and p.key not in CONDITIONS for p in others)
+    population = None if is_countless else len(bases)
+    if is_countless:
+        seen = {_setting(t.values, others) for t in bases}
+        further = {_setting(t.values, others): t for t in reversed(good)}
+        more = sorted(
+            (t for setting, t in further.items() if setting not in seen), key=lambda t: -t.psnr_db
+        )
+        bases = [*found.values(), *more, *bases[len(found) :]]
+    return Factor(parameter, tuned, tuple(bases[:MAX_BASES]), population)
+
+
+def _combinations(
+    parameters: Sequence[Parameter], trials: Sequence[SearchedTrial]
+) -> list[dict[str, Any]]:
+    """Returns all combinations of choices, those of choices with better trials first."""
+
+    def best_db(parameter: Parameter, choice: Any) -> float:
+        with_choice = (t.psnr_db for t in trials if t.values.get(parameter.key) == choice)
+        return next(with_choice, 0.0)
+
+    rated = [[(best_db(p, c), c) for c in p.choices] for p in parameters]
+    ordered = sorted(product(*rated), key=lambda combination: -sum(db for db, _ in combination))
+    keys = [p.key for p in parameters]
+    return [dict(zip(keys, (c for _, c in found), strict=True)) for found in ordered]
+
+
+def _made_base(
+    spec: StudySpec, choices: Mapping[str, Any], good: Sequence[SearchedTrial]
+) -> SearchedTrial:
+    """Returns the best trial with other choices; values that it lacks are another trial's."""
+    values = {**good[0].values, **choices}
+    for p in spec.space:
+        if p.key not in values and spec.is_active(p.key, values):
+            known = (t.values[p.key] for t in good if p.key in t.values)
+            values[p.key] = next(known, middle_value(p))
+    values = {k: v for k, v in values.items() if spec.is_active(k, values)}
+    return replace(good[0], values=values, is_made=True)
+
+
+def choice_text(choice: Any) -> str:
+    """Returns a choice as text."""
+    return choice if isinstance(choice, str) else json.dumps(choice)
+
+
+def _setting(values: Mapping[str, Any], parameters: Sequence[Parameter]) -> tuple[str, ...]:
+    return tuple(f"{p.key}={json.dumps(values.get(p.key), default=str)}" for p in parameters)
+
+
+def _searched(spec: StudySpec, trial: FrozenTrial) -> SearchedTrial | None:
+    """Returns a trial as a candidate for a base; None if it did not end well."""
+    row = trial_row(spec, trial)
+    is_good_so_far = row.state == "pruned" and not row.outcome and row.psnr_db is not None
+    if row.imported or not (row.has_result or is_good_so_far):
+        return None
+    by_name = {p.name: p for p in spec.space}
+    return SearchedTrial(
+        number=row.number,
+        psnr_db=row.psnr_db or 0.0,
+        is_complete=row.has_result,
+        values={by_name[n].key: by_name[n].value(v) for n, v in trial.params.items()},
+        precision=trial.user_attrs.get(RUNTIME, {}).get("precision", "fp32"),
+    )

@@ -1,0 +1,212 @@
+"""The cells of a matched experiment: each choice in each base, and their trainings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+from searchae.compare.bases import Factor, SearchedTrial, choice_text
+from searchae.compare.tuning import (
+    TRIES,
+    TRIES_PER_FURTHER_VALUE,
+    Grid,
+    Point,
+    Score,
+    Tuned,
+    tune,
+)
+from searchae.config import Parameter, StudySpec, middle_value, stored_value
+from searchae.fleet import Results
+from searchae.study import ListedTraining
+from searchae.training import Precision
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the trainings of a comparison are done.
+
+    Attributes:
+        epochs: Epochs at most of a training that is measured; None for the search's.
+        patience: Its epochs without improvement until early stopping; None for the search's.
+        precision: Precision of all trainings.
+        first_seed: The first of the new seeds, which count up from it.
+    """
+
+    epochs: int | None
+    patience: int | None
+    precision: Precision
+    first_seed: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One choice in one base.
+
+    Attributes:
+        spec: The study.
+        values: Searched key -> value, without the tuned ones.
+        grids: The grid of each tuned value that is active here.
+        starts: Points to begin the tries with.
+        tries: Number of tries, the same for all choices of the parameter; 0 if nothing is tuned.
+        schedule: How trainings are done.
+    """
+
+    spec: StudySpec
+    values: Mapping[str, Any]
+    grids: tuple[Grid, ...]
+    starts: tuple[Point, ...]
+    tries: int
+    schedule: Schedule
+
+    def tuned(self, results: Results) -> Tuned:
+        """Returns how far the tries have come."""
+        if not self.grids:
+            return Tuned((), ())
+
+        return tune(self.grids, self.starts, self.tries, partial(self._score, results))
+
+    def _score(self, results: Results, point: Point) -> Score | None:
+        found = results.get(self.attempt(point).key)
+        if found is None or not found.is_finished or found.psnr_db is None:
+            return None
+        return not found.is_pruned, found.psnr_db
+
+    def best_score(self, results: Results) -> Score | None:
+        """Returns the result of the best try; None before the tries have ended."""
+        tuned = self.tuned(results)
+        if tuned.best is None:
+            return None
+        if not self.grids:
+            return True, math.inf
+        return max(s for s in map(partial(self._score, results), tuned.wanted) if s is not None)
+
+    def attempt(self, point: Point) -> ListedTraining:
+        """Returns the training of a try: the search's own schedule and seed."""
+        values = self._at(point)
+        params = self.spec.resolve(values)
+        return ListedTraining(
+            params=params,
+            seed=self.spec.seed,
+            precision=self.schedule.precision,
+            values=self._labels(values),
+            is_tested=False,
+            is_pruned=True,
+            group=self._group,
+        )
+
+    def measured(self, point: Point, seed: int) -> ListedTraining:
+        """Returns the training at the best point with one of the new seeds, counted from 0."""
+        values, schedule = self._at(point), self.schedule
+        params = self.spec.resolve(values)
+        changes = {"epochs": schedule.epochs, "patience": schedule.patience}
+        given = {k: v for k, v in changes.items() if v is not None}
+        return ListedTraining(
+            params=replace(params, train=params.train.model_copy(update=given)),
+            seed=schedule.first_seed + seed,
+            precision=schedule.precision,
+            values=self._labels(values),
+        )
+
+    def settings(self, point: Point) -> dict[str, Any]:
+        """Returns the tuned values by name."""
+        return {g.parameter.name: g.value(i) for g, i in zip(self.grids, point, strict=True)}
+
+    def _at(self, point: Point) -> dict[str, Any]:
+        tuned = {g.parameter.key: g.value(i) for g, i in zip(self.grids, point, strict=True)}
+        return {**self.values, **tuned}
+
+    def _labels(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        return {p.name: stored_value(p, values[p.key]) for p in self.spec.space if p.key in values}
+
+    @cached_property
+    def _group(self) -> str:
+        text = json.dumps(dict(sorted(self.values.items())), default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class CellMaker:
+    """Makes the cells of one parameter.
+
+    Args:
+        spec: The study.
+        factor: The parameter and its bases.
+        good: The study's good trials, the best first, for known values.
+        schedule: How trainings are done.
+    """
+
+    def __init__(
+        self,
+        spec: StudySpec,
+        factor: Factor,
+        good: Sequence[SearchedTrial],
+        schedule: Schedule,
+    ) -> None:
+        self._spec, self._factor, self._good, self._schedule = spec, factor, good, schedule
+        self._space = {p.key: p for p in spec.space}
+        counts = [len(self._active(base, c)) for base in factor.bases for c in self.choices]
+        most = max(counts, default=0)
+        self._tries = TRIES + TRIES_PER_FURTHER_VALUE * (most - 1) if most else 0
+
+    @property
+    def choices(self) -> tuple[Any, ...]:
+        """The parameter's choices, in the study file's order."""
+        return self._factor.parameter.choices
+
+    def cell(self, base: SearchedTrial, choice: Any) -> Cell:
+        """Returns the cell of a choice in a base."""
+        active = self._active(base, choice)
+        values = {
+            k: v
+            for k, v in {**base.values, self._factor.parameter.key: choice}.items()
+            if k not in self._factor.tuned
+        }
+        values = {k: v for k, v in values.items() if self._spec.is_active(k, values)}
+        grids = tuple(Grid.of(p) for p in active)
+        return Cell(
+            spec=self._spec,
+            values=values,
+            grids=grids,
+            starts=self._starts(base, choice, grids),
+            tries=self._tries,
+            schedule=self._schedule,
+        )
+
+    def _active(self, base: SearchedTrial, choice: Any) -> list[Parameter]:
+        """Returns the tuned parameters that this choice has."""
+        values = {**base.values, self._factor.parameter.key: choice}
+        tuned = [self._space[k] for k in self._factor.tuned]
+        return [p for p in tuned if not p.choices and self._spec.is_active(p.key, values)]
+
+    def _starts(self, base: SearchedTrial, choice: Any, grids: Sequence[Grid]) -> tuple[Point, ...]:
+        """Returns where to begin: the search's best values with the choice, and the base's own."""
+        known = self._known(base, choice)
+        sources = [trial.values for trial in (known, base) if trial is not None]
+        points = (
+            tuple(
+                g.index(float(source.get(g.parameter.key, middle_value(g.parameter))))
+                for g in grids
+            )
+            for source in sources
+        )
+        return tuple(dict.fromkeys(points))
+
+    def _known(self, base: SearchedTrial, choice: Any) -> SearchedTrial | None:
+        """Returns the search's best trial with the choice, with the base's optimizer if it can."""
+        key = self._factor.parameter.key
+        with_choice = [t for t in self._good if t.values.get(key) == choice]
+        optimizer = base.values.get("train.optimizer")
+        if key != "train.optimizer":
+            with_choice = [t for t in with_choice if t.values.get("train.optimizer") == optimizer]
+        return with_choice[0] if with_choice else None
+
+
+def base_name(base: SearchedTrial, spec: StudySpec, leave_out: Sequence[str]) -> str:
+    """Returns a base as text: its choices, without those of some keys."""
+    named = [p for p in spec.space if p.choices and p.key in base.values]
+    texts = [choice_text(base.values[p.key]) for p in named if p.key not in leave_out]
+    return " ".join(texts) or f"trial {base.number}"

@@ -1,0 +1,207 @@
+"""The matched experiment on one parameter: which trainings it wants, and what they came to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from searchae.compare.bases import Factor, SearchedTrial, choice_text
+from searchae.compare.cells import Cell, CellMaker
+from searchae.compare.matched_design import Design, Limits, Step, first_design, next_design
+from searchae.compare.matched_results import MatchedResults
+from searchae.compare.tuning import Point, Tuned
+from searchae.fleet import Results
+from searchae.study import ListedTraining
+from searchae.worker import TrainingRecord
+
+ReadRecord = Callable[[str], TrainingRecord]
+"""Returns the measurements of a training by its key."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an experiment wants, given the results so far.
+
+    Attributes:
+        trainings: All trainings, those that have ended included, in order.
+        design: The bases and seeds that they are for; None once the experiment is over.
+        looks: The designs that were complete, the newest last.
+        step: What the newest look said; None before the first.
+        is_short: Whether it ended because of the limit of trainings.
+    """
+
+    trainings: tuple[ListedTraining, ...]
+    design: Design | None
+    looks: tuple[Design, ...]
+    step: Step | None
+    is_short: bool = False
+
+
+class Experiment:
+    """The matched experiment on one parameter.
+
+    Args:
+        factor: The parameter and its bases.
+        cells: Makes the cells.
+        limits: How far the experiment may grow.
+        baseline_db: PSNR of the mean training image on each test image, in dB: float64 (N,).
+        read: Reads measurements.
+        name_base: Returns a base as text.
+        good_db: Validation PSNR in dB that at least one choice must reach in a base by its tries.
+    """
+
+    def __init__(
+        self,
+        factor: Factor,
+        cells: CellMaker,
+        limits: Limits,
+        *,
+        baseline_db: npt.NDArray[np.float64],
+        read: ReadRecord,
+        name_base: Callable[[SearchedTrial], str],
+        good_db: float,
+    ) -> None:
+        self.factor, self.limits = factor, limits
+        self.choices = tuple(map(choice_text, cells.choices))
+        self.bases = tuple(map(name_base, factor.bases))
+        self.cells: list[list[Cell]] = [
+            [cells.cell(base, choice) for base in factor.bases] for choice in cells.choices
+        ]
+        self._baseline_db, self._read, self._good_db = baseline_db, read, good_db
+        self._steps: dict[Design, Step] = {}
+
+    @property
+    def parameter(self) -> str:
+        """The parameter's name."""
+        return self.factor.parameter.name
+
+    @property
+    def tries(self) -> int:
+        """Number of tries of each cell, at least."""
+        return self.cells[0][0].tries
+
+    def first_look(self) -> Design:
+        """Returns the first design."""
+        return first_design(self.limits, self.factor.population)
+
+    def wanted(self, results: Results, *, allowed: float = math.inf) -> Wanted:
+        """Returns the trainings that are wanted; depends on nothing but the results.
+
+        Args:
+            results: The results so far.
+            allowed: The largest number of trainings; a design that would need more is not begun.
+        """
+        design: Design | None = self.first_look()
+        trainings: dict[str, ListedTraining] = {}
+        looks: list[Design] = []
+        step = None
+        while design is not None:
+            if looks and self._estimate(design) > allowed:
+                return Wanted(tuple(trainings.values()), None, tuple(looks), step, is_short=True)
+            of_design, is_complete = self._trainings(design, results)
+            trainings.update({t.key: t for t in of_design})
+            if not is_complete:
+                break
+            design = replace(design, bases=len(self.used_bases(design.bases, results)[0]))
+            if not design.bases or design in looks:  # the further bases are of no use
+                design = None
+                break
+            looks.append(design)
+            step = self._step(design, results)
+            design = step.next
+        return Wanted(tuple(trainings.values()), design, tuple(looks), step)
+
+    def used_bases(self, count: int, results: Results) -> tuple[list[int], int]:
+        """Returns the first bases in which the tries of at least one choice came to something.
+
+        A base whose tries have not ended counts as one of them.
+
+        Args:
+            count: Number of bases, at most.
+            results: The results so far.
+
+        Returns:
+            The bases' indices, and how many were passed over.
+        """
+        used: list[int] = []
+        for b in range(len(self.factor.bases)):
+            if len(used) == count:
+                break
+            if self._is_of_use(b, results):
+                used.append(b)
+        return used, (used[-1] + 1 if used else len(self.factor.bases)) - len(used)
+
+    def _is_of_use(self, base: int, results: Results) -> bool:
+        cells = [row[base] for row in self.cells]
+        best = [cell.best_score(results) for cell in cells]
+        return any(score is None or score[1] >= self._good_db for score in best)
+
+    def tuned(self, choice: int, base: int, results: Results) -> Tuned:
+        """Returns how far the tries of a cell have come."""
+        return self.cells[choice][base].tuned(results)
+
+    def measured_keys(self, choice: int, base: int, seeds: int, results: Results) -> list[str]:
+        """Returns the keys of a cell's measured trainings; none before its tries have ended."""
+        cell = self.cells[choice][base]
+        best = cell.tuned(results).best
+        return [] if best is None else [cell.measured(best, s).key for s in range(seeds)]
+
+    def matched(self, design: Design, results: Results) -> MatchedResults:
+        """Reads the measurements of a complete design."""
+        bases, passed_over = self.used_bases(design.bases, results)
+        shape = (len(self.choices), len(bases), design.seeds)
+        psnr_db = np.full((*shape, len(self._baseline_db)), np.nan)
+        failed = np.zeros(shape, dtype=bool)
+        for c in range(shape[0]):
+            for place, b in enumerate(bases):
+                for s, key in enumerate(self.measured_keys(c, b, design.seeds, results)):
+                    record = self._read(key)
+                    psnr_db[c, place, s], failed[c, place, s] = record.psnr_db, record.has_failed
+        population = self.factor.population
+        return MatchedResults(
+            choices=self.choices,
+            psnr_db=psnr_db,
+            failed=failed,
+            baseline_db=self._baseline_db,
+            population=None if population is None else population - passed_over,
+        )
+
+    def _step(self, design: Design, results: Results) -> Step:
+        if design not in self._steps:
+            self._steps[design] = next_design(self.matched(design, results), self.limits)
+        return self._steps[design]
+
+    def _trainings(self, design: Design, results: Results) -> tuple[list[ListedTraining], bool]:
+        """Returns the trainings of a design that can be named now, and whether all have ended."""
+        found: list[ListedTraining] = []
+        is_complete = True
+        for b in self.used_bases(design.bases, results)[0]:
+            for row in self.cells:
+                cell = row[b]
+                tuned = cell.tuned(results)
+                found += [cell.attempt(p) for p in tuned.wanted]
+                if tuned.best is None:
+                    is_complete = False
+                    continue
+                measured = self._measured(cell, tuned.best, design.seeds)
+                found += measured
+                is_complete &= all(_has_ended(results, t) for t in measured)
+        return found, is_complete
+
+    @staticmethod
+    def _measured(cell: Cell, best: Point, seeds: int) -> list[ListedTraining]:
+        return [cell.measured(best, s) for s in range(seeds)]
+
+    def _estimate(self, design: Design) -> int:
+        """Returns about how many trainings a design takes, those made before included."""
+        cells: Sequence[Cell] = [row[b] for row in self.cells for b in range(design.bases)]
+        return sum(cell.tries + design.seeds for cell in cells)
+
+
+def _has_ended(results: Results, training: ListedTraining) -> bool:
+    found = results.get(training.key)
+    return found is not None and found.is_finished

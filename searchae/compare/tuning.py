@@ -1,0 +1,168 @@
+"""Tunes the values that a choice may need for itself, by a compass search on a grid.
+
+Choices are compared at equal tuning budgets: each gets the same number of tries in each base
+(Sivaprasad et al. 2020, "Optimizer Benchmarking Needs to Account for Hyperparameter Tuning"; Choi
+et al. 2019, "On Empirical Comparisons of Optimizers for Deep Learning"), and more only as long as
+its best value lies at the edge of what was tried. A round of tries goes one step away from the
+best point in each direction; when all of these are worse, the step is halved (Kolda, Lewis and
+Torczon 2003, "Optimization by Direct Search", SIAM Review 45). The values of all cells lie on one
+grid, so that cells that ask for the same training share it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from searchae.compare.bases import LEARNING_RATE
+from searchae.config import Parameter, Value
+
+TRIES = 5
+"""Tries of each choice in each base, for one tuned value."""
+TRIES_PER_FURTHER_VALUE = 2
+EDGE_FACTOR = 2
+"""A choice gets at most this many times as many tries, while its best lies at the edge."""
+_COARSE = 2
+_PARTS = 12
+
+Point = tuple[int, ...]
+"""One index into the grid of each tuned value."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The values of one parameter that may be tried.
+
+    Attributes:
+        parameter: The searched range.
+        unit: Distance of two values: in decades if the range is logarithmic, else as a number.
+    """
+
+    parameter: Parameter
+    unit: float
+
+    @classmethod
+    def of(cls, parameter: Parameter) -> Grid:
+        """Returns the grid of a range: of quarter decades for a learning rate, half for others."""
+        p = parameter
+        span = math.log10(p.high / p.low) if p.log else p.high - p.low
+        usual = (0.25 if p.key == LEARNING_RATE else 0.5) if p.log else span / _PARTS
+        return cls(p, min(usual, span / 4) or 1.0)
+
+    def index(self, value: float) -> int:
+        """Returns the index of the value nearest to a number."""
+        number = math.log10(value) if self.parameter.log else value
+        return min(max(round(number / self.unit), self.lowest), self.highest)
+
+    def value(self, index: int) -> Value:
+        """Returns the value of an index."""
+        p = self.parameter
+        value = 10 ** (index * self.unit) if p.log else index * self.unit
+        if p.step is not None:
+            value = p.low + round((value - p.low) / p.step) * p.step
+        value = min(max(float(f"{value:.4g}"), p.low), p.high)
+        return round(value) if p.integer else value
+
+    @property
+    def lowest(self) -> int:
+        """The index of the range's lower end."""
+        p = self.parameter
+        return math.floor((math.log10(p.low) if p.log else p.low) / self.unit + 1e-9)
+
+    @property
+    def highest(self) -> int:
+        """The index of the range's upper end."""
+        p = self.parameter
+        return math.ceil((math.log10(p.high) if p.log else p.high) / self.unit - 1e-9)
+
+
+Score = tuple[bool, float]
+"""Whether a try trained to its end, and its validation PSNR in dB: the larger the better."""
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The state of a search for the best point.
+
+    Attributes:
+        wanted: The points that were tried or are to be tried now, in order.
+        best: The best point; None before the end.
+        is_at_edge: Whether the best point lies at the end of a range or of what was tried.
+    """
+
+    wanted: tuple[Point, ...]
+    best: Point | None
+    is_at_edge: bool = False
+
+
+def tune(
+    grids: Sequence[Grid],
+    starts: Sequence[Point],
+    tries: int,
+    score: Callable[[Point], Score | None],
+) -> Tuned:
+    """Returns the points to try, given the results so far; depends on nothing else.
+
+    Args:
+        grids: The grid of each tuned value.
+        starts: Points to begin with, the most promising first; at least one.
+        tries: How many points to try.
+        score: Returns the result of a point; None while there is none.
+    """
+    tried: dict[Point, Score] = {}
+    while batch := _next_batch(grids, starts, tries, tried):
+        scores = {point: score(point) for point in batch}
+        if any(found is None for found in scores.values()):
+            return Tuned((*tried, *batch), None)
+        tried.update({p: found for p, found in scores.items() if found is not None})
+    best = _best(tried)
+    at_edge = bool(_edges(grids, tried, best)) or _is_at_end(grids, best)
+    return Tuned(tuple(tried), best, at_edge)
+
+
+def _next_batch(
+    grids: Sequence[Grid], starts: Sequence[Point], tries: int, tried: dict[Point, Score]
+) -> list[Point]:
+    """Returns the points to try next, all at once; none if the search is over."""
+    if not tried:
+        first = [starts[0], *_around(grids, starts[0], _COARSE), *starts[1:]]
+        return list(dict.fromkeys(first))[: max(tries, 1)]
+    best, left = _best(tried), tries - len(tried)
+    if left > 0:
+        for step in (_COARSE, 1):
+            new = [p for p in _around(grids, best, step) if p not in tried]
+            if new:
+                return new[:left]
+    if len(tried) < EDGE_FACTOR * tries:
+        return _edges(grids, tried, best)[: EDGE_FACTOR * tries - len(tried)]
+    return []
+
+
+def _best(tried: dict[Point, Score]) -> Point:
+    """Returns the best point, the first of equal ones."""
+    return max(tried, key=lambda p: tried[p])
+
+
+def _around(grids: Sequence[Grid], point: Point, step: int) -> Iterator[Point]:
+    """Yields the points one step away within the ranges, along one value at a time."""
+    for axis, grid in enumerate(grids):
+        for direction in (-step, step):
+            moved = min(max(point[axis] + direction, grid.lowest), grid.highest)
+            if moved != point[axis]:
+                yield (*point[:axis], moved, *point[axis + 1 :])
+
+
+def _edges(grids: Sequence[Grid], tried: dict[Point, Score], best: Point) -> list[Point]:
+    """Returns the points beyond the best one in each direction in which nothing was tried."""
+    found = []
+    for beyond in _around(grids, best, _COARSE):
+        (axis,) = (i for i in range(len(best)) if beyond[i] != best[i])
+        sign = 1 if beyond[axis] > best[axis] else -1
+        if not any(sign * p[axis] > sign * best[axis] for p in tried):
+            found.append(beyond)
+    return found
+
+
+def _is_at_end(grids: Sequence[Grid], point: Point) -> bool:
+    return any(i in (g.lowest, g.highest) for i, g in zip(point, grids, strict=True))
