@@ -1,0 +1,124 @@
+"""Which settings each choice is put into."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from searchae.compare.bases import SearchedTrial, SearchedTrials, choose_factor
+from searchae.compare.cells import CellMaker, Schedule
+from searchae.config.loader import spec_from_document
+from searchae.config.parameters import Parameter
+from searchae.config.study_spec import StudySpec
+
+RATE = {"low": 1e-4, "high": 1e-1, "log": True}
+
+
+def spec(**model: Any) -> StudySpec:
+    made = {
+        "data": {"name": "mnist"},
+        "model": {"activation": {"choices": ["relu", "tanh"]}, **model},
+        "train": {
+            "optimizer": {"choices": ["adam", "sgd"]},
+            "regularizer": {"choices": ["clip", "clip+l1"]},
+            "learning_rate": RATE,
+            "l1_weight": {"low": 1e-7, "high": 1e-2, "log": True},
+            "momentum": {"low": 0.0, "high": 0.99},
+        },
+    }
+    return spec_from_document(made, source="a test")
+
+
+def trial(number: int, psnr_db: float, activation: str, optimizer: str, **more: Any) -> Any:
+    regularizer = more.pop("regularizer", "clip")
+    values = {
+        "model.activation": activation,
+        "train.optimizer": optimizer,
+        "train.regularizer": regularizer,
+        "train.learning_rate": more.pop("rate", 1e-3),
+        **({"train.l1_weight": 1e-4} if regularizer == "clip+l1" else {}),
+        **({"train.momentum": 0.9} if optimizer == "sgd" else {}),
+        **more,
+    }
+    return SearchedTrial(number, psnr_db, True, values, "fp32")
+
+
+def trials(*found: SearchedTrial, good_db: float = 20.0) -> SearchedTrials:
+    ordered = tuple(sorted(found, key=lambda t: -t.psnr_db))
+    return SearchedTrials(ordered, tuple(t for t in ordered if t.psnr_db >= good_db), good_db)
+
+
+def parameter(of: StudySpec, name: str) -> Parameter:
+    return next(p for p in of.space if p.name == name)
+
+
+def test_there_is_a_base_for_each_combination_of_the_other_choices() -> None:
+    made = spec()
+    found = trials(
+        trial(0, 25.0, "relu", "adam"),
+        trial(1, 24.0, "relu", "adam", rate=3e-3),
+        trial(2, 23.0, "tanh", "adam", regularizer="clip+l1"),
+        trial(3, 14.0, "tanh", "sgd"),
+    )
+    factor = choose_factor(made, parameter(made, "regularizer"), found)
+    assert factor.population == len(factor.bases) == 4
+    assert [b.number for b in factor.bases[:2]] == [0, 2], "the best trial of each comes first"
+    assert [b.is_made for b in factor.bases] == [False, False, True, True]
+    others = {(b.values["model.activation"], b.values["train.optimizer"]) for b in factor.bases}
+    assert len(others) == 4
+    assert factor.tuned == ("train.learning_rate", "train.l1_weight")
+    made_with_sgd = [b for b in factor.bases if b.values["train.optimizer"] == "sgd"]
+    assert all("train.momentum" in b.values for b in made_with_sgd), "a value that adam lacks"
+
+
+def test_where_a_range_is_searched_too_bases_are_countless_and_further_trials_follow() -> None:
+    made = spec(latent_dim={"low": 8, "high": 64})
+    more = {f"t{i}": 20.0 + i for i in range(3)}
+    found = trials(
+        *(
+            trial(i, psnr, "relu", "adam", **{"model.latent_dim": 8 + i})
+            for i, psnr in enumerate(more.values())
+        )
+    )
+    factor = choose_factor(made, parameter(made, "optimizer"), found)
+    assert factor.population is None
+    assert [b.number for b in factor.bases[:3]] == [2, 1, 0]
+
+
+def test_each_choice_is_put_into_a_base_with_all_else_equal() -> None:
+    made = spec()
+    found = trials(
+        trial(0, 25.0, "relu", "adam", rate=3e-3),
+        trial(1, 24.0, "tanh", "adam", rate=1e-2),
+        trial(2, 23.0, "relu", "sgd", rate=1e-1),
+    )
+    schedule = Schedule(epochs=50, patience=4, precision="fp32", first_seed=1)
+    factor = choose_factor(made, parameter(made, "optimizer"), found)
+    cells = CellMaker(made, factor, found.good, schedule)
+    base = factor.bases[0]
+    adam, sgd = (cells.cell(base, c) for c in ("adam", "sgd"))
+    assert adam.tries == sgd.tries == 7, "also of the one that has no momentum"
+    assert [g.parameter.name for g in adam.grids] == ["learning_rate"]
+    assert [g.parameter.name for g in sgd.grids] == ["learning_rate", "momentum"]
+    assert sgd.settings(sgd.starts[0])["learning_rate"] == 0.1, "the search's best with it"
+    assert adam.settings(adam.starts[0])["learning_rate"] == 0.003162
+    point = sgd.starts[0]
+    attempt, measured = sgd.attempt(point), sgd.measured(point, 2)
+    assert (attempt.seed, measured.seed) == (made.seed, 3)
+    assert (attempt.is_tested, measured.is_tested) == (False, True)
+    assert attempt.params.train.epochs == made.epochs
+    assert (measured.params.train.epochs, measured.params.train.patience) == (50, 4)
+    assert measured.params.model == adam.measured(adam.starts[0], 2).params.model
+    assert attempt.key != measured.key
+
+
+def test_cells_that_ask_for_the_same_training_share_it() -> None:
+    """relu with adam is a cell of both the activation and the optimizer."""
+    made = spec()
+    found = trials(trial(0, 25.0, "relu", "adam", rate=3e-3), trial(1, 24.0, "tanh", "adam"))
+    schedule = Schedule(epochs=None, patience=None, precision="fp32", first_seed=1)
+    keys = []
+    for name, choice in (("activation", "relu"), ("optimizer", "adam")):
+        factor = choose_factor(made, parameter(made, name), found)
+        cell = CellMaker(made, factor, found.good, schedule).cell(factor.bases[0], choice)
+        keys.append({cell.attempt(p).key for p in cell.starts})
+    assert keys[0] & keys[1]

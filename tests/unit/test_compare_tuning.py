@@ -1,0 +1,111 @@
+"""The compass search for a choice's own learning rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+
+from searchae.compare.tuning import EDGE_FACTOR, Grid, Point, Score, Tuned, tune
+from searchae.config.parameters import Parameter
+
+RATE = Grid.of(Parameter("train.learning_rate", low=1e-4, high=1e-1, log=True))
+WEIGHT = Grid.of(Parameter("train.l1_weight", low=1e-7, high=1e-2, log=True))
+TRIES = 5
+
+
+def searched(
+    quality: Callable[..., float], starts: list[Point], *grids: Grid, tries: int = TRIES
+) -> Tuned:
+    """Runs a whole search; the results of a round come in before the next."""
+    known: dict[Point, Score] = {}
+
+    def score(point: Point) -> Score | None:
+        return known.get(point)
+
+    rounds = 0
+    while (found := tune(grids, starts, tries, score)).best is None:
+        rounds += 1
+        assert rounds < 50, "it ends"
+        for point in found.wanted:
+            values = [g.value(i) for g, i in zip(grids, point, strict=True)]
+            known[point] = (True, quality(*values))
+    return found
+
+
+def hump(best: float) -> Callable[[float], float]:
+    """A PSNR that falls by 2 dB a decade from the best learning rate."""
+    return lambda rate: 25 - 2 * abs(math.log10(rate / best))
+
+
+@pytest.mark.parametrize("best", [2e-3, 1e-2, 7e-4])
+def test_the_best_learning_rate_is_found_from_a_decade_away(best: float) -> None:
+    found = searched(hump(best), [(RATE.index(best * 8),)], RATE)
+    assert found.best is not None
+    assert abs(math.log10(float(RATE.value(found.best[0])) / best)) < 0.3
+    assert not found.is_at_edge
+    assert len(found.wanted) <= EDGE_FACTOR * TRIES
+
+
+def test_every_choice_gets_the_same_number_of_tries_when_its_best_lies_within() -> None:
+    counts = {
+        len(searched(hump(best), [(RATE.index(3e-3),)], RATE).wanted)
+        for best in (1.5e-3, 3e-3, 6e-3)
+    }
+    assert counts == {TRIES}
+
+
+def test_further_tries_follow_a_best_value_at_the_edge_and_stop_at_twice_as_many() -> None:
+    rising = searched(math.log10, [(RATE.index(1e-4),)], RATE)
+    assert TRIES < len(rising.wanted) <= EDGE_FACTOR * TRIES
+    assert rising.best is not None
+    assert RATE.value(rising.best[0]) == 0.1
+    assert rising.is_at_edge, "the end of the range"
+
+
+def test_two_values_are_tuned_together() -> None:
+    def quality(rate: float, weight: float) -> float:
+        return hump(3e-3)(rate) - abs(math.log10(weight / 1e-4))
+
+    start = (RATE.index(1e-3), WEIGHT.index(1e-6))
+    found = searched(quality, [start], RATE, WEIGHT, tries=7)
+    assert found.best is not None
+    began = quality(float(RATE.value(start[0])), float(WEIGHT.value(start[1])))
+    rate, weight = RATE.value(found.best[0]), WEIGHT.value(found.best[1])
+    assert quality(float(rate), float(weight)) > began + 1
+
+
+def test_a_pruned_try_is_never_the_best() -> None:
+    known: dict[Point, Score] = {
+        (RATE.index(1e-3),): (True, 20.0),
+        (RATE.index(3e-3),): (False, 30.0),
+    }
+    found = tune([RATE], list(known), 2, lambda p: known.get(p))  # noqa: PLW0108
+    assert found.wanted[0] == (RATE.index(1e-3),)
+    done = tune([RATE], list(known), 2, lambda p: known.get(p, (True, 1.0)))
+    assert done.best == (RATE.index(1e-3),)
+
+
+def test_what_is_wanted_depends_on_the_results_alone() -> None:
+    """A process that starts over with what another one stored wants the same."""
+    whole = searched(hump(2e-3), [(RATE.index(3e-2),)], RATE)
+    half = {p: (True, hump(2e-3)(float(RATE.value(p[0])))) for p in whole.wanted[:3]}
+    found = tune([RATE], [(RATE.index(3e-2),)], TRIES, lambda p: half.get(p))  # noqa: PLW0108
+    assert found.wanted[: len(found.wanted)] == whole.wanted[: len(found.wanted)]
+    assert found.best is None
+
+
+def test_values_lie_on_one_grid_within_the_range() -> None:
+    assert RATE.value(RATE.index(1e-4)) == 1e-4
+    assert RATE.value(RATE.index(0.1)) == 0.1
+    assert RATE.value(RATE.index(5.0)) == 0.1
+    assert RATE.value(RATE.index(3.1e-3)) == RATE.value(RATE.index(3.3e-3)) == 0.003162
+    odd = Grid.of(Parameter("train.learning_rate", low=2e-4, high=5e-2, log=True))
+    values = [float(odd.value(i)) for i in range(odd.lowest, odd.highest + 1)]
+    assert (values[0], values[-1]) == (2e-4, 5e-2)
+    assert values == sorted(set(values))
+    momentum = Grid.of(Parameter("train.momentum", low=0.0, high=0.9))
+    assert momentum.value(momentum.highest) == 0.9
+    steps = Grid.of(Parameter("train.momentum", low=0.0, high=0.9, step=0.3))
+    assert {steps.value(i) for i in range(steps.lowest, steps.highest + 1)} <= {0.0, 0.3, 0.6, 0.9}
