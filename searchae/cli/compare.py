@@ -56,6 +56,10 @@ UntilOption = Annotated[
         metavar="DB", help="Add bases and seeds until each difference is known within so many dB."
     ),
 ]
+L1CurveOption = Annotated[
+    bool,
+    typer.Option(help="With the regularizer, also measure PSNR and sparsity by l1_weight."),
+]
 MaxTrainingsOption = Annotated[
     int | None,
     typer.Option(min=1, help="Begin no further ones beyond so many.", show_default="no limit"),
@@ -103,6 +107,7 @@ def compare(
     study: StudyNameOption,
     by: ByOption = None,
     until: UntilOption = 0.3,
+    l1_curve: L1CurveOption = True,
     max_trainings: MaxTrainingsOption = None,
     max_hours: MaxHoursOption = None,
     top: TopOption = None,
@@ -168,6 +173,7 @@ def compare(
             stored,
             ComparisonOptions(
                 by=by or (),
+                has_l1_curve=l1_curve,
                 until_db=until,
                 max_trainings=max_trainings,
                 epochs=epochs,
@@ -243,8 +249,9 @@ def _compare(
         return
     with progress.ProgressDisplay() as watcher:
         run = ComparisonRun(comparison, request, launcher, watcher, polled_stop())
-        verdicts, found = run.run(out)
-    html = found["html"]
+        verdicts, curve, found = run.run(out)
     print_result(
-        lambda: found, lambda: console_compare.print_verdicts(verdicts, html), as_json=as_json
+        lambda: found,
+        lambda: console_compare.print_verdicts(verdicts, curve, found["html"]),
+        as_json=as_json,
     )

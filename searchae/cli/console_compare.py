@@ -12,7 +12,7 @@ from rich.table import Table
 from searchae.formatting import format_duration, format_value
 
 if TYPE_CHECKING:
-    from searchae.compare import Ranking, Verdict
+    from searchae.compare import PenaltyCurve, Ranking, Verdict
 
 
 def print_plan(document: dict[str, Any]) -> None:
@@ -36,11 +36,12 @@ def print_top_plan(document: dict[str, Any]) -> None:
     print(f"{'trainings':12s} {document['trainings']}")
 
 
-def print_verdicts(verdicts: Sequence[Verdict], html: str) -> None:
+def print_verdicts(verdicts: Sequence[Verdict], curve: PenaltyCurve | None, html: str) -> None:
     """Prints a table and a sentence for each parameter.
 
     Args:
         verdicts: One per parameter.
+        curve: PSNR and sparsity by the weight of the L1 penalty, if they were measured.
         html: Path of the plots.
     """
     from searchae.compare import COMPARISON_HEADERS, combined_notes, comparison_cells
@@ -53,6 +54,9 @@ def print_verdicts(verdicts: Sequence[Verdict], html: str) -> None:
         print()
     for verdict in verdicts:
         print(f"{verdict.sentence}  [{verdict.rests_on}]")
+    if curve is not None:
+        print(f"{curve.sentence}  [{len(curve.bases)} bases, {curve.seeds} seeds]")
+        print(f"l1_weight: {curve.front}")
     for note in combined_notes(verdicts):
         print(f"note: {note}")
     print(f"plots: {html}")

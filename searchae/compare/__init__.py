@@ -1,6 +1,7 @@
 """Compares the choices of parameters by matched experiments, and ranks the best trials again."""
 
 from searchae.compare.page import COMPARISON_HEADERS, comparison_cells
+from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.ranking import Ranking
 from searchae.compare.rerank import Reranking, TopOptions
 from searchae.compare.run import Comparison, ComparisonOptions, ComparisonRun
@@ -11,6 +12,7 @@ __all__ = [
     "Comparison",
     "ComparisonOptions",
     "ComparisonRun",
+    "PenaltyCurve",
     "Ranking",
     "Reranking",
     "TopOptions",

@@ -17,13 +17,17 @@ from searchae.compare.tuning import (
     Grid,
     Point,
     Score,
-    Tuned,
     tune,
 )
 from searchae.config import Parameter, StudySpec, middle_value, stored_value
 from searchae.fleet import Results
 from searchae.study import ListedTraining
 from searchae.training import Precision
+
+FINALISTS = 2
+"""Number of points that are tried with a second seed."""
+SECOND_SEED = 1000
+"""The second seed of a try, counted from the first of the new seeds: never one that is measured."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,21 @@ class Schedule:
     patience: int | None
     precision: Precision
     first_seed: int
+
+
+@dataclass(frozen=True)
+class Tries:
+    """The tries of a cell.
+
+    Attributes:
+        wanted: The tries that were made or are to be made now, in order.
+        best: The best point; None before the end.
+        is_at_edge: Whether it lies at the end of a range or of what was tried.
+    """
+
+    wanted: tuple[ListedTraining, ...]
+    best: Point | None
+    is_at_edge: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,45 +82,76 @@ class Cell:
     tries: int
     schedule: Schedule
 
-    def tuned(self, results: Results) -> Tuned:
-        """Returns how far the tries have come."""
+    def tuned(self, results: Results) -> Tries:
+        """Returns how far the tries have come.
+
+        After the tries, the two best points are tried with a second seed, and the better mean wins:
+        a rate at the edge of stability does well with one seed and badly with the next.
+        """
         if not self.grids:
-            return Tuned((), ())
+            return Tries((), ())
+        found = tune(self.grids, self.starts, self.tries, partial(self._score, results))
+        tries = tuple(self.attempt(p) for p in found.wanted)
+        if found.best is None:
+            return Tries(tries, None)
+        scores = {p: self._score(results, p) for p in found.wanted}
+        complete = {p: s[1] for p, s in scores.items() if s is not None and s[0]}
+        finalists = sorted(complete, key=lambda p: -complete[p])[:FINALISTS]
+        if len(finalists) < FINALISTS:
+            return Tries(tries, found.best, found.is_at_edge)
+        tries += tuple(self.attempt(p, again=True) for p in finalists)
+        again = {p: self._score(results, p, again=True) for p in finalists}
+        second = {p: s[1] for p, s in again.items() if s is not None}
+        if len(second) < len(finalists):
+            return Tries(tries, None)
+        best = max(finalists, key=lambda p: complete[p] + second[p])
+        return Tries(tries, best, found.is_at_edge and best == found.best)
 
-        return tune(self.grids, self.starts, self.tries, partial(self._score, results))
+    def best_db(self, results: Results) -> float | None:
+        """Returns the validation PSNR of the best try in dB; None before the tries have ended."""
+        tuned = self.tuned(results)
+        if tuned.best is None:
+            return None
+        found = (results[t.key].psnr_db for t in tuned.wanted)
+        return max((db for db in found if db is not None), default=math.inf)
 
-    def _score(self, results: Results, point: Point) -> Score | None:
-        found = results.get(self.attempt(point).key)
+    def _score(self, results: Results, point: Point, *, again: bool = False) -> Score | None:
+        found = results.get(self.attempt(point, again=again).key)
         if found is None or not found.is_finished or found.psnr_db is None:
             return None
         return not found.is_pruned, found.psnr_db
 
-    def best_score(self, results: Results) -> Score | None:
-        """Returns the result of the best try; None before the tries have ended."""
-        tuned = self.tuned(results)
-        if tuned.best is None:
-            return None
-        if not self.grids:
-            return True, math.inf
-        return max(s for s in map(partial(self._score, results), tuned.wanted) if s is not None)
+    def attempt(self, point: Point, *, again: bool = False) -> ListedTraining:
+        """Returns the training of a try with the search's own schedule.
 
-    def attempt(self, point: Point) -> ListedTraining:
-        """Returns the training of a try: the search's own schedule and seed."""
-        values = self._at(point)
+        Args:
+            point: The point.
+            again: With a second seed instead of the search's own, and to its end.
+        """
+        values = self.values_at(point)
         params = self.spec.resolve(values)
         return ListedTraining(
             params=params,
-            seed=self.spec.seed,
+            seed=self.schedule.first_seed + SECOND_SEED if again else self.spec.seed,
             precision=self.schedule.precision,
             values=self._labels(values),
             is_tested=False,
-            is_pruned=True,
+            is_pruned=not again,
             group=self._group,
         )
 
     def measured(self, point: Point, seed: int) -> ListedTraining:
         """Returns the training at the best point with one of the new seeds, counted from 0."""
-        values, schedule = self._at(point), self.schedule
+        return self.measured_at(self.values_at(point), seed)
+
+    def measured_at(self, values: Mapping[str, Any], seed: int) -> ListedTraining:
+        """Returns the measured training with given values.
+
+        Args:
+            values: Searched key -> value, of all active parameters.
+            seed: The number of the new seed, from 0.
+        """
+        schedule = self.schedule
         params = self.spec.resolve(values)
         changes = {"epochs": schedule.epochs, "patience": schedule.patience}
         given = {k: v for k, v in changes.items() if v is not None}
@@ -116,7 +166,8 @@ class Cell:
         """Returns the tuned values by name."""
         return {g.parameter.name: g.value(i) for g, i in zip(self.grids, point, strict=True)}
 
-    def _at(self, point: Point) -> dict[str, Any]:
+    def values_at(self, point: Point) -> dict[str, Any]:
+        """Returns searched key -> value of all active parameters at a point."""
         tuned = {g.parameter.key: g.value(i) for g, i in zip(self.grids, point, strict=True)}
         return {**self.values, **tuned}
 

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from searchae.compare.bases import Factor, SearchedTrial, choice_text
-from searchae.compare.cells import Cell, CellMaker
+from searchae.compare.cells import FINALISTS, Cell, CellMaker, Tries
 from searchae.compare.matched_design import Design, Limits, Step, first_design, next_design
 from searchae.compare.matched_results import MatchedResults
-from searchae.compare.tuning import Point, Tuned
+from searchae.compare.tuning import Point
 from searchae.fleet import Results
 from searchae.study import ListedTraining
 from searchae.worker import TrainingRecord
@@ -71,7 +71,7 @@ class Experiment:
         self.cells: list[list[Cell]] = [
             [cells.cell(base, choice) for base in factor.bases] for choice in cells.choices
         ]
-        self._baseline_db, self._read, self._good_db = baseline_db, read, good_db
+        self.baseline_db, self._read, self._good_db = baseline_db, read, good_db
         self._steps: dict[Design, Step] = {}
 
     @property
@@ -82,7 +82,8 @@ class Experiment:
     @property
     def tries(self) -> int:
         """Number of tries of each cell, at least."""
-        return self.cells[0][0].tries
+        tries = self.cells[0][0].tries
+        return tries + FINALISTS if tries else 0
 
     def first_look(self) -> Design:
         """Returns the first design."""
@@ -137,10 +138,10 @@ class Experiment:
 
     def _is_of_use(self, base: int, results: Results) -> bool:
         cells = [row[base] for row in self.cells]
-        best = [cell.best_score(results) for cell in cells]
-        return any(score is None or score[1] >= self._good_db for score in best)
+        best = [cell.best_db(results) for cell in cells]
+        return any(db is None or db >= self._good_db for db in best)
 
-    def tuned(self, choice: int, base: int, results: Results) -> Tuned:
+    def tuned(self, choice: int, base: int, results: Results) -> Tries:
         """Returns how far the tries of a cell have come."""
         return self.cells[choice][base].tuned(results)
 
@@ -154,7 +155,7 @@ class Experiment:
         """Reads the measurements of a complete design."""
         bases, passed_over = self.used_bases(design.bases, results)
         shape = (len(self.choices), len(bases), design.seeds)
-        psnr_db = np.full((*shape, len(self._baseline_db)), np.nan)
+        psnr_db = np.full((*shape, len(self.baseline_db)), np.nan)
         failed = np.zeros(shape, dtype=bool)
         for c in range(shape[0]):
             for place, b in enumerate(bases):
@@ -166,7 +167,7 @@ class Experiment:
             choices=self.choices,
             psnr_db=psnr_db,
             failed=failed,
-            baseline_db=self._baseline_db,
+            baseline_db=self.baseline_db,
             population=None if population is None else population - passed_over,
         )
 
@@ -183,7 +184,7 @@ class Experiment:
             for row in self.cells:
                 cell = row[b]
                 tuned = cell.tuned(results)
-                found += [cell.attempt(p) for p in tuned.wanted]
+                found += tuned.wanted
                 if tuned.best is None:
                     is_complete = False
                     continue
@@ -199,7 +200,7 @@ class Experiment:
     def _estimate(self, design: Design) -> int:
         """Returns about how many trainings a design takes, those made before included."""
         cells: Sequence[Cell] = [row[b] for row in self.cells for b in range(design.bases)]
-        return sum(cell.tries + design.seeds for cell in cells)
+        return sum(cell.tries + (FINALISTS if cell.tries else 0) + design.seeds for cell in cells)
 
 
 def _has_ended(results: Results, training: ListedTraining) -> bool:

@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 
 from searchae.compare import plots
+from searchae.compare.curve_plot import curve_plot
+from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.plots import ByteImages
 from searchae.compare.verdict import Verdict, combined_notes
 from searchae.files import atomic_file
@@ -26,13 +28,20 @@ METHOD = (
 
 
 def write_comparison(
-    path: Path, verdicts: Sequence[Verdict], originals: ByteImages, *, study: str, about: str
+    path: Path,
+    verdicts: Sequence[Verdict],
+    curve: PenaltyCurve | None,
+    originals: ByteImages,
+    *,
+    study: str,
+    about: str,
 ) -> None:
     """Writes the comparison atomically.
 
     Args:
         path: The file, in an existing folder.
         verdicts: The results.
+        curve: PSNR and sparsity by the weight of the L1 penalty, if they were measured.
         originals: The test images, uint8 (n, C, H, W), whose reconstructions were stored.
         study: The study's name.
         about: A sentence on the number and the cost of the trainings.
@@ -40,22 +49,65 @@ def write_comparison(
     Raises:
         OSError: The file cannot be written.
     """
-    sections = [_answers_section(verdicts)]
-    sections += [_parameter_section(v, originals) for v in verdicts]
+    sections = [_answers_section(verdicts, curve)]
+    for verdict in verdicts:
+        sections.append(_parameter_section(verdict, originals))
+        if curve is not None and verdict.parameter == "regularizer":
+            sections.append(_curve_section(curve))
     sections.append(_method_section(about))
     content = html_document(sections, heading=study, brand="searchae compare").encode()
     with atomic_file(path) as file:
         file.write(content)
 
 
-def _answers_section(verdicts: Sequence[Verdict]) -> HtmlSection:
+def _answers_section(verdicts: Sequence[Verdict], curve: PenaltyCurve | None) -> HtmlSection:
     sentences = "".join(
         f'<p>{_bold_name(v.sentence)}. <span class="note">From {escape(v.rests_on)}.</span></p>'
         for v in verdicts
     )
+    if curve is not None:
+        name, _, rest = curve.sentence.partition(" against no penalty")
+        of = f"{len(curve.bases)} bases, {curve.seeds} seeds"
+        sentences += (
+            f"<p><b>{escape(name)}:</b> against no penalty{escape(rest)}. "
+            f'<span class="note">From {of}; {escape(curve.front)}.</span></p>'
+        )
     notes = "".join(f"<li>{escape(n)}.</li>" for n in combined_notes(verdicts))
     body = f'<div class="say">{sentences}</div>' + (f"<ul>{notes}</ul>" if notes else "")
     return HtmlSection("result", "", body)
+
+
+def _curve_section(curve: PenaltyCurve) -> HtmlSection:
+    plot = curve_plot(curve)
+    head = ("l1_weight", "PSNR, dB", "gain, dB", "interval", "near zero", "Hoyer", "interval", "")
+    rows = [
+        (
+            f"{p.weight:g}",
+            f"{p.psnr_db:.2f}",
+            f"{p.gain_db:+.2f}" if p.weight else "",
+            f"{p.low_db:.2f} to {p.high_db:.2f}" if p.weight else "",
+            f"{p.near_zero:.1%}",
+            f"{p.hoyer:.3f}",
+            f"{p.hoyer_low:.3f} to {p.hoyer_high:.3f}",
+            "dominated" if p.is_dominated else "",
+        )
+        for p in curve.points
+    ]
+    by_base = html_table(
+        ("gain in dB in", *(f"{p.weight:g}" for p in curve.points[1:])),
+        [
+            (name, *(f"{p.by_base_db[b]:+.2f}" for p in curve.points[1:]))
+            for b, name in enumerate(curve.bases)
+        ],
+        numeric=range(1, len(curve.points)),
+    )
+    body = (
+        "<p>Each base trained without the penalty and with each weight, all else equal, over the "
+        f"same {curve.seeds} new seeds; measured on the test split.</p>"
+        f"{html_plot(plot)}{html_table(head, rows, numeric=range(7))}"
+        f"<h3>By base</h3>{by_base}"
+    )
+    return HtmlSection("l1", "What the L1 penalty costs and buys", body, (plot,))
 
 
 def _method_section(about: str) -> HtmlSection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,9 +23,10 @@ from searchae.compare.bases import (
     compared_parameters,
 )
 from searchae.compare.cells import CellMaker, Schedule, base_name
-from searchae.compare.experiment import Experiment, Wanted
+from searchae.compare.experiment import Experiment, ReadRecord, Wanted
 from searchae.compare.matched_design import Limits
 from searchae.compare.matched_statistics import analyse
+from searchae.compare.penalty_curve import L1_WEIGHT, PenaltyCurve, PenaltyExperiment
 from searchae.compare.verdict import CellResult, Verdict
 from searchae.data import Splits, keep_decoded, load_splits, require_same_data
 from searchae.errors import UserError
@@ -54,6 +55,8 @@ class ComparisonOptions:
 
     Attributes:
         by: Names of the parameters; empty for the default ones.
+        has_l1_curve: Whether PSNR and sparsity are also measured over a grid of ``l1_weight``,
+            where regularizers with and without the penalty are compared.
         until_db: Bases and seeds are added until each interval's half-width is at most this, in dB.
         max_trainings: No further bases or seeds are added once this many trainings are planned.
         epochs: Epochs at most of the measured trainings; None for the search's.
@@ -62,6 +65,7 @@ class ComparisonOptions:
     """
 
     by: Sequence[str] = ()
+    has_l1_curve: bool = True
     until_db: float = 0.3
     max_trainings: int | None = None
     epochs: int | None = None
@@ -98,9 +102,7 @@ class Comparison:
         )
         self._cells = [CellMaker(stored.spec, f, trials.good, self.schedule) for f in self.factors]
 
-    def experiments(
-        self, splits: Splits | None, read: Callable[[str], TrainingRecord]
-    ) -> list[Experiment]:
+    def experiments(self, splits: Splits | None, read: ReadRecord) -> list[Experiment]:
         """Returns the experiment on each parameter.
 
         Args:
@@ -176,14 +178,15 @@ class ComparisonRun:
         self._stop = stop or StopRequest()
         self._told: dict[str, int] = {}
 
-    def run(self, out: Path | None) -> tuple[list[Verdict], dict[str, Any]]:
+    def run(self, out: Path | None) -> tuple[list[Verdict], PenaltyCurve | None, dict[str, Any]]:
         """Trains what is missing, compares the choices, and writes the page.
 
         Args:
             out: The HTML page; None for ``compare.html`` in the comparison's folder.
 
         Returns:
-            The result for each parameter, and all of it as a JSON document.
+            The result for each parameter, the curve of the L1 penalty if there is one, and all of
+            it as a JSON document.
 
         Raises:
             UserError: There is nothing to say yet, or a file cannot be written.
@@ -211,6 +214,7 @@ class ComparisonRun:
         run = ListRun(listed, self._plan, request, self._launcher, self._watcher, self._stop)
         results = run.run()
         wanted = self._wanted(results)
+        curve = self._curve(wanted, results, read)
         verdicts = [
             self._verdict(e, w, results, read)
             for e, w in zip(self._experiments, wanted, strict=True)
@@ -223,24 +227,52 @@ class ComparisonRun:
             )
         file = comparison_file(request.artifacts, stored.name)
         out = out or file.parent / "compare.html"
-        document = self._document(verdicts, len(splits.test), out)
+        document = self._document(verdicts, curve, len(splits.test), out)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             file.parent.mkdir(parents=True, exist_ok=True)
             page.write_comparison(
-                out, verdicts, _shown(splits.test), study=stored.name, about=self._about(verdicts)
+                out,
+                verdicts,
+                curve,
+                _shown(splits.test),
+                study=stored.name,
+                about=self._about(verdicts),
             )
             write_json(file, document)
         except OSError as e:
             raise UserError(f"--out {out}: cannot be written: {e.strerror or e}") from e
-        return verdicts, document
+        return verdicts, curve, document
 
     def _plan(self, results: Results) -> Sequence[ListedTraining]:
         """Returns the trainings that all experiments want."""
         wanted = self._wanted(results)
         for experiment, w in zip(self._experiments, wanted, strict=True):
             self._tell(experiment, w)
-        return list({t.key: t for w in wanted for t in w.trainings}.values())
+        trainings = {t.key: t for w in wanted for t in w.trainings}
+        for penalty, w in self._penalties(wanted):
+            trainings.update({t.key: t for t in penalty.wanted(w.looks[-1], results)})
+        return list(trainings.values())
+
+    def _penalties(self, wanted: Sequence[Wanted]) -> list[tuple[PenaltyExperiment, Wanted]]:
+        """Returns what measures the L1 penalty, once the regularizer's experiment is over."""
+        space = {p.key: p for p in self.comparison.stored.spec.space}
+        weight = space.get(L1_WEIGHT)
+        return [
+            (PenaltyExperiment(experiment, weight), w)
+            for experiment, w in zip(self._experiments, wanted, strict=True)
+            if self.comparison.options.has_l1_curve
+            and weight is not None
+            and PenaltyExperiment.applies(experiment, weight)
+            and w.design is None
+            and w.looks
+        ]
+
+    def _curve(
+        self, wanted: Sequence[Wanted], results: Results, read: ReadRecord
+    ) -> PenaltyCurve | None:
+        found = [p.curve(w.looks[-1], results, read) for p, w in self._penalties(wanted)]
+        return found[0] if found else None
 
     def _wanted(self, results: Results) -> list[Wanted]:
         limit = self.comparison.options.max_trainings
@@ -270,7 +302,7 @@ class ComparisonRun:
         experiment: Experiment,
         wanted: Wanted,
         results: Results,
-        read: Callable[[str], TrainingRecord],
+        read: ReadRecord,
     ) -> Verdict:
         look, step = wanted.looks[-1], wanted.step
         assert step is not None
@@ -330,7 +362,9 @@ class ComparisonRun:
             f"{hours / 3600:.1f} hours of one worker."
         )
 
-    def _document(self, verdicts: Sequence[Verdict], images: int, out: Path) -> dict[str, Any]:
+    def _document(
+        self, verdicts: Sequence[Verdict], curve: PenaltyCurve | None, images: int, out: Path
+    ) -> dict[str, Any]:
         options, schedule = self.comparison.options, self.comparison.schedule
         seeds = max(v.statistics.seeds for v in verdicts)
         return {
@@ -345,6 +379,7 @@ class ComparisonRun:
             "data_hash": self.comparison.stored.data_hash,
             "test_images": images,
             "comparisons": [v.document() for v in verdicts],
+            "l1_curve": curve and curve.document(),
             "html": str(out),
         }
 

@@ -65,16 +65,18 @@ def comparison_section(found: Findings) -> HtmlSection:
     if found.comparison is None:
         body = (
             "<p>Not looked into yet. The search tried what looked promising more often, each trial "
-            "with one seed, so its trials do not answer this. To train the best of each choice "
-            "anew and compare them on the test split:</p>"
+            "with one seed, so its trials do not answer this. To compare the choices by an "
+            "experiment of their own:</p>"
             f"<pre>{escape(study_command('compare', name))}</pre>"
         )
         return HtmlSection("comparison", "Which choice wins", body)
     verdicts = found.comparison["comparisons"]
     body = "".join(f"<p>{escape(v['sentence'])}.</p>" for v in verdicts)
+    if curve := found.comparison.get("l1_curve"):
+        body += f"<p>{escape(curve['sentence'])}.</p>"
     body = f'<div class="say">{body}</div>'
     body += "".join(f'<p class="note">{escape(n)}.</p>' for v in verdicts for n in v["notes"])
-    head = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "trials")
+    head = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "bases of trials")
     for v in verdicts:
         rows = [
             (
@@ -90,8 +92,9 @@ def comparison_section(found: Findings) -> HtmlSection:
         body += f"<h3>{escape(v['parameter'])}</h3>" + html_table(head, rows, numeric=range(1, 5))
     seeds = ", ".join(map(str, found.comparison["seeds"]))
     body += (
-        f'<p class="note">The best trials of each choice, trained anew over the seeds {seeds} and '
-        "measured on the test split. The curves and pictures of both sides stand in the page that "
+        '<p class="note">Each choice, in the same settings of the study\'s best trials and with a '
+        f"learning rate of its own, trained anew over the seeds {seeds} and measured on the test "
+        "split. Effects by base, curves and pictures stand in the page that "
         f"<code>{escape(study_command('compare', name))}</code> writes.</p>"
     )
     return HtmlSection("comparison", "Which choice wins", body)

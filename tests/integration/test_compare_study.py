@@ -105,7 +105,9 @@ def compare(
 ) -> tuple[list[Verdict], dict[str, Any]]:
     made = Comparison(stored, ComparisonOptions(**{"until_db": 3.0, **options}))
     asked = request(stored, **(fleet or {}))
-    return ComparisonRun(made, asked, ThreadLauncher(), watcher or Recorder()).run(out)
+    run = ComparisonRun(made, asked, ThreadLauncher(), watcher or Recorder())
+    verdicts, _, document = run.run(out)
+    return verdicts, document
 
 
 @pytest.fixture(scope="module")
@@ -191,8 +193,10 @@ def test_new_seeds_are_measured_and_tries_have_the_search_s_own(
         }
         for is_tested in (True, False)
     }
-    assert seeds[False] == {unlucky.spec.seed}
-    assert unlucky.spec.seed not in seeds[True]
+    assert unlucky.spec.seed in seeds[False]
+    assert not seeds[True] & seeds[False], (
+        "nothing is measured on a seed that something was chosen by"
+    )
 
 
 def test_the_second_time_nothing_is_trained_and_the_same_is_said(
