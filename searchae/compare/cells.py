@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -81,6 +81,9 @@ class Cell:
     starts: tuple[Point, ...]
     tries: int
     schedule: Schedule
+    _attempts: dict[tuple[Point, bool], ListedTraining] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def tuned(self, results: Results) -> Tries:
         """Returns how far the tries have come.
@@ -128,10 +131,14 @@ class Cell:
             point: The point.
             again: With a second seed instead of the search's own, and to its end.
         """
+        if (point, again) not in self._attempts:
+            self._attempts[point, again] = self._attempt(point, again=again)
+        return self._attempts[point, again]
+
+    def _attempt(self, point: Point, *, again: bool) -> ListedTraining:
         values = self.values_at(point)
-        params = self.spec.resolve(values)
         return ListedTraining(
-            params=params,
+            params=self.spec.resolve(values),
             seed=self.schedule.first_seed + SECOND_SEED if again else self.spec.seed,
             precision=self.schedule.precision,
             values=self._labels(values),

@@ -72,7 +72,7 @@ class Experiment:
             [cells.cell(base, choice) for base in factor.bases] for choice in cells.choices
         ]
         self.baseline_db, self._read, self._good_db = baseline_db, read, good_db
-        self._steps: dict[Design, Step] = {}
+        self._steps: dict[tuple[Design, Limits], Step] = {}
 
     @property
     def parameter(self) -> str:
@@ -99,7 +99,7 @@ class Experiment:
         design: Design | None = self.first_look()
         trainings: dict[str, ListedTraining] = {}
         looks: list[Design] = []
-        step = None
+        step, limits = None, self.limits
         while design is not None:
             if looks and self._estimate(design) > allowed:
                 return Wanted(tuple(trainings.values()), None, tuple(looks), step, is_short=True)
@@ -107,12 +107,14 @@ class Experiment:
             trainings.update({t.key: t for t in of_design})
             if not is_complete:
                 break
-            design = replace(design, bases=len(self.used_bases(design.bases, results)[0]))
-            if not design.bases or design in looks:  # the further bases are of no use
+            used = len(self.used_bases(design.bases, results)[0])
+            if used < design.bases:  # no further base is of use
+                design, limits = replace(design, bases=used), replace(limits, bases=used)
+            if not used or design in looks:
                 design = None
                 break
             looks.append(design)
-            step = self._step(design, results)
+            step = self._step(design, limits, results)
             design = step.next
         return Wanted(tuple(trainings.values()), design, tuple(looks), step)
 
@@ -171,10 +173,11 @@ class Experiment:
             population=None if population is None else population - passed_over,
         )
 
-    def _step(self, design: Design, results: Results) -> Step:
-        if design not in self._steps:
-            self._steps[design] = next_design(self.matched(design, results), self.limits)
-        return self._steps[design]
+    def _step(self, design: Design, limits: Limits, results: Results) -> Step:
+        at = (design, limits)
+        if at not in self._steps:
+            self._steps[at] = next_design(self.matched(design, results), limits)
+        return self._steps[at]
 
     def _trainings(self, design: Design, results: Results) -> tuple[list[ListedTraining], bool]:
         """Returns the trainings of a design that can be named now, and whether all have ended."""

@@ -28,6 +28,7 @@ from searchae.study import (
     check_warm_start,
     find_study,
     load_study,
+    require_searched,
 )
 from searchae.training import (
     Precision,
@@ -99,6 +100,7 @@ def preflight(
     storage, warm_start = _open_database(request, create=not dry_run)
     existing = find_study(storage, name) if storage else None
     if existing:
+        require_searched(existing)
         check_spec(existing, spec)
     _check_artifacts(request.artifacts, keep=not dry_run)
 
