@@ -1,0 +1,262 @@
+"""The measurements of a matched experiment, and the estimates that all its statements rest on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.intp]
+
+RESOLUTION_DB = 0.0025
+"""Part of every standard error: a mean below 0.005 dB, printed as 0.00 dB, is never shown."""
+OWN_WEIGHT = 0.5
+"""Weight of a pair's own variance between bases; the rest is the mean over all steady pairs."""
+MAX_RATIO = 3.0
+"""In this mean a variance counts at most this many times the pair's own."""
+TRAINS_DB = 1.0
+"""How far above the baseline a training must end to count as trained at all."""
+
+
+@dataclass(frozen=True, eq=False)
+class MatchedResults:
+    """The trainings of one parameter's matched experiment.
+
+    Bases and seeds are in the order in which they are added, so that an earlier state of the
+    experiment is a prefix: ``results.first(bases, seeds)``.
+
+    Attributes:
+        choices: Names of the C choices, at least two.
+        psnr_db: PSNR of each training on each test image, in dB: (C, K, S, N). NaN where a
+            training has not been made; any value where it failed. With N = 1 the images' variance
+            is not counted.
+        failed: Whether a training diverged or died: (C, K, S). It counts with the baseline.
+        baseline_db: PSNR of the mean training image on each test image, in dB: (N,).
+        population: Number M of bases that there are; None for infinitely many.
+    """
+
+    choices: tuple[str, ...]
+    psnr_db: Floats
+    failed: Bools
+    baseline_db: Floats
+    population: int | None = None
+
+    def __post_init__(self) -> None:
+        choices, bases, _, images = self.psnr_db.shape
+        if choices != len(self.choices) or choices < 2:
+            raise ValueError(f"{choices} rows of PSNR for {len(self.choices)} choices")
+        if self.failed.shape != self.psnr_db.shape[:3] or self.baseline_db.shape != (images,):
+            raise ValueError("the arrays' shapes do not belong together")
+        if self.population is not None and bases > self.population:
+            raise ValueError(f"{bases} bases of {self.population}")
+
+    @cached_property
+    def made(self) -> Bools:
+        """Which trainings have been made, failed ones included: (C, K, S)."""
+        return self.failed | ~np.isnan(self.psnr_db[..., 0])
+
+    @cached_property
+    def counted_db(self) -> Floats:
+        """PSNR with the baseline for failed trainings, in dB: (C, K, S, N)."""
+        return np.where(self.failed[..., None], self.baseline_db, self.psnr_db)
+
+    @cached_property
+    def _above(self) -> Bools:
+        """Which trainings ended clearly above the baseline: (C, K, S)."""
+        high: Bools = self.counted_db.mean(3) >= self.baseline_db.mean() + TRAINS_DB
+        return np.logical_and(high, ~self.failed)
+
+    @cached_property
+    def trains(self) -> Bools:
+        """Whether at least half of a choice's trainings ended clearly above the baseline: (C,)."""
+        made = self.made.sum((1, 2))
+        trains: Bools = (made > 0) & (2 * self._above.sum((1, 2)) >= made)
+        return trains
+
+    @cached_property
+    def steady(self) -> Bools:
+        """Whether all of a choice's trainings so far ended clearly above the baseline: (C,)."""
+        steady: Bools = (self._above | ~self.made).all((1, 2))
+        return steady
+
+    @property
+    def pairs(self) -> list[tuple[int, int]]:
+        """All pairs of choices, by index."""
+        return list(combinations(range(len(self.choices)), 2))
+
+    def has(self, bases: int, seeds: int) -> bool:
+        """Returns whether all trainings of the first bases and seeds have been made."""
+        part = self.made[:, :bases, :seeds]
+        return part.shape[1:] == (bases, seeds) and bool(part.all())
+
+    def first(self, bases: int, seeds: int) -> MatchedResults:
+        """Returns the experiment as it was with its first bases and seeds."""
+        return replace(
+            self, psnr_db=self.psnr_db[:, :bases, :seeds], failed=self.failed[:, :bases, :seeds]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Variances:
+    """The variances of P pairs' differences; ``matched_statistics`` has the formula.
+
+    Attributes:
+        between: Variance of the bases' mean differences, in dB^2: (P,). NaN for one base.
+        within: Variance of a base's differences over seeds, in dB^2: (P,). NaN for one seed.
+        within_degrees: Its degrees of freedom: (P,).
+        images: Squared standard error over the images, in dB^2: (P,).
+        images_degrees: Its degrees of freedom.
+        bases: Number of bases that have the pair: (P,).
+        inverse_seeds: Mean over these bases of 1 / (number of seeds): (P,).
+        steady: Whether all trainings of both choices trained: (P,).
+    """
+
+    between: Floats
+    within: Floats
+    within_degrees: Floats
+    images: Floats
+    images_degrees: float
+    bases: Floats
+    inverse_seeds: Floats
+    steady: Bools
+
+    def standard_error(self, population: int | None) -> tuple[Floats, Floats]:
+        """Returns the standard errors, in dB, and their degrees of freedom: (P,) each.
+
+        An error is infinite where nothing is known of its largest part.
+        """
+        seeds = self.within * self.inverse_seeds
+        # With one seed a base's own noise is unknown: then no correction for seen bases is made.
+        seen = np.where(np.isnan(seeds), 0.0, self.bases / (population or np.inf))
+        between, gain = self._moderated(np.fmax(self.between, seeds))
+        unseen = np.where(seen == 1, 0.0, (1 - seen) * between / self.bases)
+        unseen = np.where((self.bases < 2) & (seen < 1), np.inf, unseen)
+        return combined_error(
+            [unseen, np.where(seen > 0, seen * seeds / self.bases, 0.0), self.images],
+            [
+                gain * (self.bases - 1),
+                self.within_degrees,
+                np.full_like(seeds, self.images_degrees),
+            ],
+        )
+
+    def _moderated(self, between: Floats) -> tuple[Floats, Floats]:
+        """Moves the variances of steady pairs half-way to their mean.
+
+        Returns:
+            The variances, and the factors on their degrees of freedom: (P,) each. For C choices of
+            equal variance, the mean has C - 1 times the degrees of a single pair, and its
+            covariance with one is its own variance.
+        """
+        pool = between[self.steady]
+        if len(pool) < 2:
+            return between, np.ones_like(between)
+        choices = (1 + math.sqrt(1 + 8 * len(pool))) / 2
+        gain = 1 / (OWN_WEIGHT**2 + (1 - OWN_WEIGHT**2) / (choices - 1))
+        mean = np.minimum(pool, MAX_RATIO * between[:, None]).mean(1)
+        moderated = OWN_WEIGHT * between + (1 - OWN_WEIGHT) * mean
+        return (
+            np.where(self.steady, moderated, between),
+            np.where(self.steady, gain, 1.0),
+        )
+
+    def predicted(self, bases: int, seeds: int) -> Variances:
+        """Returns the variances to expect from a larger design with the same noise."""
+        noise = self.within * self.inverse_seeds
+        interaction = np.where(self.bases > 1, np.fmax(self.between - noise, 0.0), 0.0)
+        return replace(
+            self,
+            between=interaction + self.within / seeds,
+            within_degrees=np.full_like(noise, bases * (seeds - 1.0)),
+            bases=np.full_like(noise, bases),
+            inverse_seeds=np.full_like(noise, 1 / seeds),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Estimates:
+    """The differences of P pairs of choices, first minus second.
+
+    Attributes:
+        mean: Mean difference, in dB: (P,). NaN for pairs without a common training.
+        error: Its standard error, in dB: (P,).
+        degrees: The error's degrees of freedom: (P,).
+        by_base: Mean difference in each base, in dB: (P, K). NaN where a base lacks the pair.
+        base_error: Its standard error over seeds and images, in dB: (P, K).
+        base_degrees: The error's degrees of freedom: (P, K).
+        variances: What the errors are made of.
+    """
+
+    mean: Floats
+    error: Floats
+    degrees: Floats
+    by_base: Floats
+    base_error: Floats
+    base_degrees: Floats
+    variances: Variances
+
+
+def estimate(results: MatchedResults) -> Estimates:
+    """Returns the differences of all pairs, in the order of ``results.pairs``."""
+    first, second = np.array(results.pairs).T
+    both = results.made[first] & results.made[second]  # (P, K, S)
+    difference = results.counted_db[first] - results.counted_db[second]  # (P, K, S, N)
+    seeds = both.sum(2)
+    bases = (seeds > 0).sum(1).astype(np.float64)
+    extra = np.maximum(seeds - 1.0, 0.0)  # a base's degrees of freedom
+    with np.errstate(divide="ignore", invalid="ignore"):
+        by_image = np.where(both[..., None], difference, 0.0).sum(2) / seeds[..., None]
+        by_base = by_image.mean(2)
+        squares = np.where(both, (difference.mean(3) - by_base[..., None]) ** 2, 0.0).sum(2)
+        within = squares.sum(1) / extra.sum(1)
+        mean = np.nansum(by_base, axis=1) / bases
+        variances = Variances(
+            between=np.nansum((by_base - mean[:, None]) ** 2, axis=1) / (bases - 1),
+            within=within,
+            within_degrees=extra.sum(1),
+            images=_over_images(np.nansum(by_image, axis=1) / bases[:, None]),
+            images_degrees=max(difference.shape[3] - 1.0, 1.0),
+            bases=bases,
+            inverse_seeds=np.where(seeds > 0, 1 / seeds, 0.0).sum(1) / bases,
+            steady=results.steady[first] & results.steady[second] & (bases > 0),
+        )
+        # A base may scatter more than the others. From so few seeds one cannot say that one
+        # scatters less, so that the pooled variance is the least.
+        over_seeds = np.fmax(squares / extra, within[:, None]) / seeds
+        base_error, base_degrees = combined_error(
+            [np.where(np.isnan(over_seeds), np.inf, over_seeds), _over_images(by_image)],
+            [variances.within_degrees[:, None], np.array(variances.images_degrees)],
+        )
+        error, degrees = variances.standard_error(results.population)
+    return Estimates(mean, error, degrees, by_base, base_error, base_degrees, variances)
+
+
+def combined_error(parts: Sequence[Floats], degrees: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Returns the standard error of a sum of variances and Satterthwaite's degrees of freedom.
+
+    Args:
+        parts: Variances, in dB^2, that broadcast to one shape; infinite where unknown.
+        degrees: The degrees of freedom of each.
+    """
+    total = RESOLUTION_DB**2 + sum(parts)
+    squares = RESOLUTION_DB**4 / 1e9 + sum(
+        np.where(part > 0, part**2 / np.maximum(f, 1.0), 0.0)
+        for part, f in zip(parts, degrees, strict=True)
+    )
+    return np.sqrt(total), np.where(np.isfinite(total), total**2 / squares, 1.0)
+
+
+def _over_images(difference_db: Floats) -> Floats:
+    """Returns the squared standard error over the last axis, the images, in dB^2."""
+    images = difference_db.shape[-1]
+    if images == 1:
+        return np.zeros(difference_db.shape[:-1])
+    squared: Floats = difference_db.var(axis=-1, ddof=1) / images
+    return squared

@@ -1,0 +1,256 @@
+"""Which choice of a parameter is better, by how much, and how sure that is: a matched experiment.
+
+Each choice is put into the same K bases (settings of all other parameters), with a learning rate
+tuned for it there, and trained with S seeds. Of two choices, trainings with the same base and seed
+are compared on the same images, so that what bases, seeds and images have in common cancels.
+
+**Estimate.** The mean over bases of the bases' mean differences.
+
+**Error.** Bases are a sample of the good settings that a search can find; another search finds
+others. So the unit of replication is the base, not the training and not the image. The variance
+``s2_between`` of the bases' mean differences contains all that differs between bases: the
+interaction of choice and base, the luck in tuning a learning rate, and the seeds' noise divided by
+S. ``s2_between / K`` with K - 1 degrees of freedom is the paired t-test on cluster means, which is
+exact for normal differences. Where a parameter has only M possible bases, less is left unseen, and
+two-stage sampling applies (Cochran 1977, Sampling Techniques, theorem 10.2, with f = K / M)::
+
+    variance = (1 - f) * s2_between / K  +  f * s2_within / (K * S)  +  s2_images / N
+
+``s2_within`` is the variance of a base's differences over seeds, pooled over the bases.
+``s2_images`` is the variance over images of the mean difference: more bases or seeds do not help.
+The degrees of freedom of the sum are Satterthwaite's (1946, Biometrics Bulletin 2, 110-114). With
+f = 1 the statement is on these bases with these learning rates: then luck in tuning is not counted.
+``s2_between`` is never taken below ``s2_within / S``, its value without any interaction.
+
+Every pair of choices has its own variances. So a choice that fails or scatters does not widen the
+intervals between others.
+
+**Several pairs.** Holm's correction (1979, Scandinavian Journal of Statistics 6, 65-70) over the
+pairs of the parameter: each parameter's sentence says something false at most 5% of the time. A
+pair's interval has the level of its step in Holm's procedure; it excludes 0 exactly if the
+difference is shown.
+
+**Several looks.** Bases and seeds are added until the half-widths are small. Whether to go on
+depends on variances alone. For normal differences, these are independent of the means of a balanced
+design, so that stopping biases no mean; but it happens more easily when the variance is
+underestimated (Stein 1945, Annals of Mathematical Statistics 16, 243-258; Chow and Robbins 1965,
+ibid. 36, 457-462). Starr (1966, ibid. 37, 36-50) computes how far the coverage falls in the worst
+case. ``SEQUENTIAL_SHARE`` makes up for it: all tests and intervals use this share of the 5%.
+``benchmarks/verdicts.md`` has the measured error rates.
+
+**Opposite effects.** Each base has a simultaneous interval (Bonferroni over bases and pairs) with
+the variance over seeds. Two bases whose intervals lie on different sides of 0 have opposite effects
+(the range test of Piantadosi and Gail 1993, Statistics in Medicine 12, 1239-1248).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from searchae.compare.matched_results import Estimates, Floats, MatchedResults, estimate
+
+CONFIDENCE_LEVEL = 0.95
+SEQUENTIAL_SHARE = 0.6
+"""The part of the permitted 5% that tests and intervals use after several looks."""
+
+
+@dataclass(frozen=True)
+class BaseDifference:
+    """The difference between two choices in one base.
+
+    Attributes:
+        base: The base's index.
+        mean_db: Mean PSNR of the pair's first choice minus that of its second, in dB.
+        low_db: Lower end of the interval, simultaneous over all bases and pairs, in dB.
+        high_db: Upper end, in dB.
+        seeds: Number of seeds with which both were trained.
+    """
+
+    base: int
+    mean_db: float
+    low_db: float
+    high_db: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class PairDifference:
+    """The difference between two choices.
+
+    Attributes:
+        first: Index of the choice with the better mean.
+        second: Index of the other choice.
+        mean_db: Mean PSNR of the first minus that of the second, in dB; never below 0. NaN if no
+            base has trainings of both.
+        low_db: Lower end of the confidence interval, in dB.
+        high_db: Upper end of the confidence interval, in dB.
+        half_width_db: Half the width of the interval that holds for all pairs at once
+            (Bonferroni), in dB. The interval above is at most as wide.
+        level: The confidence level of ``low_db`` to ``high_db``; 0.95 is claimed for a single
+            pair, the rest pays for several pairs and looks.
+        p: p-value of the test against no difference, of a single look and pair.
+        p_adjusted: p-value with the corrections for several looks and pairs.
+        degrees: Degrees of freedom of Student's t.
+        shown: Whether the difference is significant: ``p_adjusted`` is below 0.05, and the
+            interval excludes 0.
+        by_base: The difference in each base that has trainings of both.
+        opposite: Whether at least two bases have shown effects of different signs.
+    """
+
+    first: int
+    second: int
+    mean_db: float
+    low_db: float
+    high_db: float
+    half_width_db: float
+    level: float
+    p: float
+    p_adjusted: float
+    degrees: float
+    shown: bool
+    by_base: tuple[BaseDifference, ...]
+    opposite: bool
+
+
+@dataclass(frozen=True)
+class ChoiceFigures:
+    """The trainings of one choice.
+
+    Attributes:
+        name: The choice.
+        mean_db: Mean PSNR over bases, seeds and images, in dB; failed trainings count with the
+            baseline. NaN without trainings.
+        trainings: Number of trainings.
+        failed: How many of them diverged or died.
+        trains: Whether at least half of them ended clearly above the baseline.
+    """
+
+    name: str
+    mean_db: float
+    trainings: int
+    failed: int
+    trains: bool
+
+
+@dataclass(frozen=True)
+class MatchedVerdict:
+    """What the experiment says about one parameter.
+
+    Attributes:
+        choices: The choices in the order of the results.
+        pairs: The difference of each pair of choices, the smallest p-value first.
+        best: Index of the choice with the best mean difference to the others.
+        bases: Number of bases with trainings.
+        seeds: Largest number of seeds of a base.
+    """
+
+    choices: tuple[ChoiceFigures, ...]
+    pairs: tuple[PairDifference, ...]
+    best: int
+    bases: int
+    seeds: int
+
+
+def analyse(results: MatchedResults, *, sequential: bool = True) -> MatchedVerdict:
+    """Compares every pair of choices.
+
+    Args:
+        results: The trainings; a design that is still growing may be unbalanced.
+        sequential: Whether the design's size was decided by looks at the half-widths.
+    """
+    found = estimate(results)
+    pairs = _tested(results, found, error_rate(sequential=sequential))
+    score = np.zeros(len(results.choices))
+    for (a, b), mean in zip(results.pairs, np.nan_to_num(found.mean), strict=True):
+        score[a] += mean
+        score[b] -= mean
+    return MatchedVerdict(
+        choices=tuple(_figures(results, c) for c in range(len(results.choices))),
+        pairs=tuple(pairs),
+        best=int(score.argmax()),
+        bases=int(results.made.any((0, 2)).sum()),
+        seeds=int(results.made.any(0).sum(1).max(initial=0)),
+    )
+
+
+def half_width(error_db: Floats, degrees: Floats, alpha: float) -> Floats:
+    """Returns the half-width of Student's intervals of level ``1 - alpha``, in dB."""
+    from scipy import special
+
+    width: Floats = error_db * -special.stdtrit(degrees, alpha / 2)
+    return width
+
+
+def error_rate(*, sequential: bool) -> float:
+    """Returns the error rate at which a parameter's tests are made, over all its pairs."""
+    return (1 - CONFIDENCE_LEVEL) * (SEQUENTIAL_SHARE if sequential else 1.0)
+
+
+def _tested(results: MatchedResults, found: Estimates, alpha: float) -> list[PairDifference]:
+    """Tests the pairs in Holm's order."""
+    from scipy import special
+
+    ratio = np.nan_to_num(np.abs(found.mean) / found.error)
+    p = 2 * special.stdtr(found.degrees, -ratio)
+    all_at_once = half_width(found.error, found.degrees, alpha / len(p))
+    all_shown, adjusted, tests, out = True, 0.0, len(p), []
+    for number, i in enumerate(np.lexsort((-np.abs(found.mean), p))):
+        if all_shown:  # Holm stops at the first pair that is not significant
+            tests = len(p) - number
+        adjusted = max(adjusted, min(1.0, p[i] * tests * (1 - CONFIDENCE_LEVEL) / alpha))
+        all_shown = all_shown and bool(p[i] < alpha / tests)
+        half = float(half_width(found.error[i], found.degrees[i], alpha / tests))
+        by_base = _by_base(results, found, i, alpha)
+        mean = abs(float(found.mean[i]))
+        out.append(
+            PairDifference(
+                *(results.pairs[i] if not found.mean[i] < 0 else results.pairs[i][::-1]),
+                mean_db=mean,
+                low_db=mean - half,
+                high_db=mean + half,
+                half_width_db=float(all_at_once[i]),
+                level=1 - alpha / tests,
+                p=float(p[i]),
+                p_adjusted=adjusted,
+                degrees=float(found.degrees[i]),
+                shown=all_shown,
+                by_base=by_base,
+                opposite=any(b.low_db > 0 for b in by_base) and any(b.high_db < 0 for b in by_base),
+            )
+        )
+    return out
+
+
+def _by_base(
+    results: MatchedResults, found: Estimates, pair: int, alpha: float
+) -> tuple[BaseDifference, ...]:
+    first, second = results.pairs[pair]
+    seeds = (results.made[first] & results.made[second]).sum(1)
+    intervals = len(found.mean) * max(int((seeds > 0).sum()), 1)
+    half = half_width(found.base_error[pair], found.base_degrees[pair], alpha / intervals)
+    signed = found.by_base[pair] * (-1 if found.mean[pair] < 0 else 1)
+    return tuple(
+        BaseDifference(
+            base=int(b),
+            mean_db=float(signed[b]),
+            low_db=float(signed[b] - half[b]),
+            high_db=float(signed[b] + half[b]),
+            seeds=int(seeds[b]),
+        )
+        for b in np.flatnonzero(seeds)
+    )
+
+
+def _figures(results: MatchedResults, choice: int) -> ChoiceFigures:
+    made = results.made[choice]
+    with np.errstate(invalid="ignore"):
+        by_base = np.where(made, results.counted_db[choice].mean(2), 0.0).sum(1) / made.sum(1)
+    return ChoiceFigures(
+        name=results.choices[choice],
+        mean_db=float(np.nanmean(by_base)) if made.any() else float("nan"),
+        trainings=int(made.sum()),
+        failed=int(results.failed[choice].sum()),
+        trains=bool(results.trains[choice]),
+    )
