@@ -17,9 +17,9 @@ import numpy as np
 from searchae.compare.matched_results import Bools, Floats, MatchedResults, estimate
 from searchae.compare.matched_statistics import error_rate, half_width
 
-FIRST_BASES = 4
+FIRST_BASES = 5
 FIRST_SEEDS = 2
-FIRST_DEGREES = 3
+FIRST_DEGREES = 4
 """Least degrees of freedom of the first variance where seeds are all that varies."""
 GROWTH = 1.5
 """Largest factor on bases and on seeds from one look to the next: the first forecasts may be far
@@ -164,20 +164,23 @@ def _forecast(
 
     Each step is the one that shortens the longest interval most for its cost.
     """
-    if not pairs.any():
-        return design
-    grown = False
-    while not grown or predicted(design)[pairs].max() > limits.until_db:
-        width = predicted(design)[pairs].max()
+
+    def width(d: Design) -> float:
+        return float(predicted(d)[pairs].max(initial=0.0))
+
+    now, grown = width(design), False
+    while pairs.any() and (now > limits.until_db or not grown):
         steps = []
         if design.bases < limits.bases:
-            base = replace(design, bases=design.bases + 1)
-            steps.append((limits.tuning_cost + design.seeds, base))
+            larger = replace(design, bases=design.bases + 1)
+            steps.append((larger, width(larger), limits.tuning_cost + design.seeds))
         if design.seeds < limits.seeds:
-            steps.append((float(design.bases), replace(design, seeds=design.seeds + 1)))
+            larger = replace(design, seeds=design.seeds + 1)
+            steps.append((larger, width(larger), float(design.bases)))
         if not steps:
             break
-        design = max(steps, key=lambda s: math.log(width / predicted(s[1])[pairs].max()) / s[0])[1]
+        before = now
+        design, now, _ = max(steps, key=lambda s: math.log(before / s[1]) / s[2])
         grown = True
     return design
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,10 @@ Ints = npt.NDArray[np.intp]
 
 RESOLUTION_DB = 0.0025
 """Part of every standard error: a mean below 0.005 dB, printed as 0.00 dB, is never shown."""
+OWN_WEIGHT = 0.5
+"""Weight of a pair's own variance between bases; the rest is the mean over all steady pairs."""
+MAX_RATIO = 3.0
+"""In this mean a variance counts at most this many times the pair's own."""
 TRAINS_DB = 1.0
 """How far above the baseline a training must end to count as trained at all."""
 
@@ -63,12 +68,23 @@ class MatchedResults:
         return np.where(self.failed[..., None], self.baseline_db, self.psnr_db)
 
     @cached_property
+    def _above(self) -> Bools:
+        """Which trainings ended clearly above the baseline: (C, K, S)."""
+        high: Bools = self.counted_db.mean(3) >= self.baseline_db.mean() + TRAINS_DB
+        return np.logical_and(high, ~self.failed)
+
+    @cached_property
     def trains(self) -> Bools:
         """Whether at least half of a choice's trainings ended clearly above the baseline: (C,)."""
-        above = self.counted_db.mean(3) >= self.baseline_db.mean() + TRAINS_DB
         made = self.made.sum((1, 2))
-        found: Bools = (made > 0) & (2 * (above & self.made).sum((1, 2)) >= made)
-        return found
+        trains: Bools = (made > 0) & (2 * self._above.sum((1, 2)) >= made)
+        return trains
+
+    @cached_property
+    def steady(self) -> Bools:
+        """Whether all of a choice's trainings so far ended clearly above the baseline: (C,)."""
+        steady: Bools = (self._above | ~self.made).all((1, 2))
+        return steady
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -99,6 +115,7 @@ class Variances:
         images_degrees: Its degrees of freedom.
         bases: Number of bases that have the pair: (P,).
         inverse_seeds: Mean over these bases of 1 / (number of seeds): (P,).
+        steady: Whether all trainings of both choices trained: (P,).
     """
 
     between: Floats
@@ -108,6 +125,7 @@ class Variances:
     images_degrees: float
     bases: Floats
     inverse_seeds: Floats
+    steady: Bools
 
     def standard_error(self, population: int | None) -> tuple[Floats, Floats]:
         """Returns the standard errors, in dB, and their degrees of freedom: (P,) each.
@@ -117,11 +135,36 @@ class Variances:
         seeds = self.within * self.inverse_seeds
         # With one seed a base's own noise is unknown: then no correction for seen bases is made.
         seen = np.where(np.isnan(seeds), 0.0, self.bases / (population or np.inf))
-        unseen = np.where(seen == 1, 0.0, (1 - seen) * np.fmax(self.between, seeds) / self.bases)
+        between, gain = self._moderated(np.fmax(self.between, seeds))
+        unseen = np.where(seen == 1, 0.0, (1 - seen) * between / self.bases)
         unseen = np.where((self.bases < 2) & (seen < 1), np.inf, unseen)
         return combined_error(
             [unseen, np.where(seen > 0, seen * seeds / self.bases, 0.0), self.images],
-            [self.bases - 1, self.within_degrees, np.full_like(seeds, self.images_degrees)],
+            [
+                gain * (self.bases - 1),
+                self.within_degrees,
+                np.full_like(seeds, self.images_degrees),
+            ],
+        )
+
+    def _moderated(self, between: Floats) -> tuple[Floats, Floats]:
+        """Moves the variances of steady pairs half-way to their mean.
+
+        Returns:
+            The variances, and the factors on their degrees of freedom: (P,) each. For C choices of
+            equal variance, the mean has C - 1 times the degrees of a single pair, and its
+            covariance with one is its own variance.
+        """
+        pool = between[self.steady]
+        if len(pool) < 2:
+            return between, np.ones_like(between)
+        choices = (1 + math.sqrt(1 + 8 * len(pool))) / 2
+        gain = 1 / (OWN_WEIGHT**2 + (1 - OWN_WEIGHT**2) / (choices - 1))
+        mean = np.minimum(pool, MAX_RATIO * between[:, None]).mean(1)
+        moderated = OWN_WEIGHT * between + (1 - OWN_WEIGHT) * mean
+        return (
+            np.where(self.steady, moderated, between),
+            np.where(self.steady, gain, 1.0),
         )
 
     def predicted(self, bases: int, seeds: int) -> Variances:
@@ -182,6 +225,7 @@ def estimate(results: MatchedResults) -> Estimates:
             images_degrees=max(difference.shape[3] - 1.0, 1.0),
             bases=bases,
             inverse_seeds=np.where(seeds > 0, 1 / seeds, 0.0).sum(1) / bases,
+            steady=results.steady[first] & results.steady[second] & (bases > 0),
         )
         # A base may scatter more than the others. From so few seeds one cannot say that one
         # scatters less, so that the pooled variance is the least.
