@@ -79,7 +79,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     try:
         app(words)
     except SystemExit as e:  # typer ends every command with it, and prints usage errors itself
-        if e.code == INTERRUPTED:
+        if e.code == INTERRUPTED and "dashboard" not in words:  # it only displays
             _print_error(_INTERRUPTED_MESSAGE)
         return e.code if isinstance(e.code, int) else 1
     except KeyboardInterrupt:

@@ -56,4 +56,9 @@ def _spec_of(name: str) -> StudySpec:
         return spec_from_document({"data": {"name": name}}, source=name)
     if name in known or "/" in name or name.endswith(".toml"):
         return load_study_file(find_study_file(name))
+    if Path(name).is_dir():
+        raise UserError(
+            f"{name!r} is a folder: a study file names it, under [data] as name = \"folder\", "
+            f"path = \"{name}\"; then give the study file"
+        )
     raise UserError(f"{name!r} is no data set and no study file; {nearest(name, known)}")

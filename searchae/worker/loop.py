@@ -111,9 +111,13 @@ class Worker:
 
     def _claim(self, coordinator: Coordinator, heartbeat: Heartbeat) -> int | None:
         """Claims a trial, waiting for one if need be; None if there is nothing left to do."""
+        is_told = False
         while not self.stop.is_set():
             claimed = coordinator.claim(trust_silence=heartbeat.steady)
             if claimed is NoTrial.WAIT:
+                if not is_told:
+                    log.info("waiting: other workers train the rest, or more is being decided on")
+                    is_told = True
                 self.stop.wait(LOCAL_POLL_S if self.options.parent else POLL_S)
             elif claimed is NoTrial.STOPPED:
                 message = coordinator.stopped()

@@ -299,6 +299,39 @@ def test_the_page_shows_effects_curves_and_pictures(
     assert 'src="http' not in page
 
 
+def test_what_the_penalty_costs_and_buys_is_measured_by_its_weight(tmp_path: Path) -> None:
+    stored = finished_studies.search(
+        tmp_path,
+        **{
+            **ONE_IS_WORSE,
+            "search.trials": 4,
+            "train.optimizer": "adam",
+            "train.l1_target": "latent",
+            "train.regularizer": {"choices": ["clip", "clip+l1"]},
+            "train.l1_weight": {"low": 1e-3, "high": 1.0, "log": True},
+        },
+    )
+    out = tmp_path / "page.html"
+    (verdict,), document = compare(stored, by=["regularizer"], out=out)
+    points = document["l1_curve"]["points"]
+    assert [p["weight"] for p in points] == [0.0, 1e-3, 1e-2, 1e-1, 1.0]
+    none, *_, heavy = points
+    assert heavy["near_zero"] > none["near_zero"], "it buys sparsity"
+    assert heavy["gain_db"] < 0, "and costs PSNR"
+    assert heavy["psnr_db"] == pytest.approx(none["psnr_db"] + heavy["gain_db"])
+    assert 0.0 in document["l1_curve"]["front"] or none["is_dominated"]
+    assert document["l1_curve"]["sentence"] in json.dumps(document)
+    assert 'id="l1-curve"' in out.read_text()
+    listed = find_training_list(stored)
+    assert listed is not None
+    tested = [t for t in listed.trials().values() if listed.is_tested(t)]
+    clipped = [t for t in tested if t.params["regularizer"] == "clip"]
+    (clip,) = (c for c in verdict.choices if c.name == "clip")
+    assert len(clipped) == clip.trainings, "the trainings without the penalty are shared"
+    (verdict,), document = compare(stored, by=["regularizer"], has_l1_curve=False)
+    assert document["l1_curve"] is None
+
+
 def test_a_limit_of_trainings_ends_it_and_says_what_is_lacking(unlucky: StoredStudy) -> None:
     verdicts, _ = compare(unlucky, by=["activation"], until_db=1.2, max_trainings=1)
     (verdict,) = verdicts
