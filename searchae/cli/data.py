@@ -58,7 +58,7 @@ def _spec_of(name: str) -> StudySpec:
         return load_study_file(find_study_file(name))
     if Path(name).is_dir():
         raise UserError(
-            f"{name!r} is a folder: a study file names it, under [data] as name = \"folder\", "
-            f"path = \"{name}\"; then give the study file"
+            f'{name!r} is a folder: a study file names it, under [data] as name = "folder", '
+            f'path = "{name}"; then give the study file'
         )
     raise UserError(f"{name!r} is no data set and no study file; {nearest(name, known)}")

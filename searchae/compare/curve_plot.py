@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.report import BEST_COLOUR, COMPLETE_COLOUR, GREY, Plot, blank_figure
 
@@ -28,14 +30,14 @@ def curve_plot(curve: PenaltyCurve) -> Plot:
             textposition="top center",
             marker={"color": GREY if p.is_dominated else COMPLETE_COLOUR, "size": 9},
             error_x={
-                "array": [p.hoyer_high - p.hoyer],
-                "arrayminus": [p.hoyer - p.hoyer_low],
+                "array": [_finite(p.hoyer_high - p.hoyer)],
+                "arrayminus": [_finite(p.hoyer - p.hoyer_low)],
                 "color": GREY,
                 "thickness": 1,
             },
             error_y={
-                "array": [p.high_db - p.gain_db],
-                "arrayminus": [p.gain_db - p.low_db],
+                "array": [_finite(p.high_db - p.gain_db)],
+                "arrayminus": [_finite(p.gain_db - p.low_db)],
                 "color": GREY,
                 "thickness": 1,
             },
@@ -50,3 +52,8 @@ def curve_plot(curve: PenaltyCurve) -> Plot:
         "weight has both a better PSNR and sparser latents."
     )
     return Plot("l1-curve", "PSNR against sparsity", note, figure, 420)
+
+
+def _finite(length: float) -> float | None:
+    """Returns the length of an error bar; None for none."""
+    return length if math.isfinite(length) else None

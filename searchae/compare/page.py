@@ -10,7 +10,7 @@ from searchae.compare import plots
 from searchae.compare.curve_plot import curve_plot
 from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.plots import ByteImages
-from searchae.compare.verdict import Verdict, combined_notes
+from searchae.compare.verdict import Verdict, combined_notes, span_text
 from searchae.files import atomic_file
 from searchae.formatting import format_assignments
 from searchae.report import HtmlSection, html_document, html_plot, html_table
@@ -85,7 +85,7 @@ def _curve_section(curve: PenaltyCurve) -> HtmlSection:
             f"{p.weight:g}",
             f"{p.psnr_db:.2f}",
             f"{p.gain_db:+.2f}" if p.weight else "",
-            f"{p.low_db:.2f} to {p.high_db:.2f}" if p.weight else "",
+            span_text(p.low_db, p.high_db) if p.weight else "",
             f"{p.near_zero:.1%}",
             f"{p.hoyer:.3f}",
             f"{p.hoyer_low:.3f} to {p.hoyer_high:.3f}",

@@ -20,6 +20,7 @@ from searchae.compare.experiment import Experiment, ReadRecord
 from searchae.compare.matched_design import Design
 from searchae.compare.matched_results import MatchedResults
 from searchae.compare.matched_statistics import CONFIDENCE_LEVEL, PairDifference, analyse
+from searchae.compare.verdict import span_text, without_infinities
 from searchae.config import Parameter
 from searchae.fleet import Results
 from searchae.study import ListedTraining
@@ -93,7 +94,7 @@ class PenaltyCurve:
                 worst, best = (self.bases[p.by_base_db.index(v)] for v in (low, high))
                 by_base = f", from {low:+.2f} in {worst} to {high:+.2f} in {best}"
             parts.append(
-                f"{p.weight:g}: {p.gain_db:+.2f} dB ({p.low_db:.2f} to {p.high_db:.2f}){by_base}, "
+                f"{p.weight:g}: {p.gain_db:+.2f} dB ({span_text(p.low_db, p.high_db)}){by_base}, "
                 f"{p.near_zero:.1%} of latents near zero, Hoyer {p.hoyer:.3f}"
             )
         return (
@@ -109,13 +110,15 @@ class PenaltyCurve:
 
     def document(self) -> dict[str, Any]:
         """Returns the curve as a JSON document."""
-        return {
+        document = {
             "bases": list(self.bases),
             "seeds": self.seeds,
             "sentence": self.sentence,
             "front": [p.weight for p in self.points if not p.is_dominated],
             "points": [asdict(p) for p in self.points],
         }
+        found: dict[str, Any] = without_infinities(document)
+        return found
 
 
 class PenaltyExperiment:

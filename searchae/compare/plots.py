@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from searchae.compare.matched_statistics import BaseDifference, PairDifference
-from searchae.compare.verdict import Verdict
+from searchae.compare.verdict import Verdict, span_text
 from searchae.report import (
     BAD_COLOUR,
     BEST_COLOUR,
@@ -58,12 +58,12 @@ def effects_plot(verdict: Verdict) -> Plot:
                     "symbol": "circle" if shown or not is_all else "circle-open",
                 },
                 error_x={
-                    "array": [high - mean],
-                    "arrayminus": [mean - low],
+                    "array": [high - mean if np.isfinite(high) else None],
+                    "arrayminus": [mean - low if np.isfinite(low) else None],
                     "color": BEST_COLOUR if shown else GREY,
                     "thickness": 2.5 if is_all else 1,
                 },
-                text=[f"{escape_plotly_text(label)}: {mean:.2f} dB, {low:.2f} to {high:.2f}"],
+                text=[f"{escape_plotly_text(label)}: {mean:.2f} dB, {span_text(low, high)}"],
                 hovertemplate="%{text}<extra></extra>",
                 showlegend=False,
             )

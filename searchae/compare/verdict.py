@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -121,11 +122,11 @@ class Verdict:
         """Returns a difference of the best choice to another one, with its interval."""
         mean_db, low_db, high_db = self._from_best(p)
         what = "95% interval " if is_first else ""
-        return f"{mean_db:.2f} dB ({what}{low_db:.2f} to {high_db:.2f})"
+        return f"{mean_db:.2f} dB ({what}{span_text(low_db, high_db)})"
 
     def _plain_interval(self, p: PairDifference) -> str:
         mean_db, low_db, high_db = self._from_best(p)
-        return f"{mean_db:.2f} dB, {low_db:.2f} to {high_db:.2f}"
+        return f"{mean_db:.2f} dB, {span_text(low_db, high_db)}"
 
     def _from_best(self, p: PairDifference) -> tuple[float, float, float]:
         """Returns mean and interval of the best choice's PSNR minus the other's, in dB."""
@@ -185,7 +186,7 @@ class Verdict:
     def document(self) -> dict[str, Any]:
         """Returns the result as a JSON document."""
         names = [c.name for c in self.choices]
-        return {
+        document = {
             "parameter": self.parameter,
             "sentence": self.sentence,
             "difference_shown": self.shown,
@@ -207,6 +208,8 @@ class Verdict:
             ],
             "notes": self.notes,
         }
+        found: dict[str, Any] = without_infinities(document)
+        return found
 
     def _side(self, choice: int) -> dict[str, Any]:
         return {
@@ -237,6 +240,22 @@ def combined_notes(verdicts: Iterable[Verdict]) -> list[str]:
     for parameter, _, text in (n.partition(": ") for v in verdicts for n in v.notes):
         parameters.setdefault(text, []).append(parameter)
     return [f"{', '.join(names)}: {text}" for text, names in parameters.items()]
+
+
+def without_infinities(value: Any) -> Any:
+    """Returns a JSON value with null in the place of infinity and NaN, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {k: without_infinities(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_infinities(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def span_text(low_db: float, high_db: float) -> str:
+    """Returns an interval as text; from one base alone there is none."""
+    if math.isfinite(low_db) and math.isfinite(high_db):
+        return f"{low_db:.2f} to {high_db:.2f}"
+    return "one base does not say how it is in others"
 
 
 def _listed(texts: Sequence[str]) -> str:

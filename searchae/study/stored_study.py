@@ -186,7 +186,7 @@ def check_same_study(stored: StoredStudy, *, spec: StudySpec, data_hash: str) ->
     if stored.data_hash != data_hash:
         raise StudyMismatchError(
             f"study {stored.name!r} was made with data {stored.data_hash[:12]}, here it is "
-            f"{data_hash[:12]}: images were added, removed or changed. Restore those of then (check "
+            f"{data_hash[:12]}: images were added, removed or changed. Restore them (check "
             "data.path and --data-dir), or give the study of these images another --name"
         )
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from tests.integration import finished_studies
 from tests.integration.test_compare_study import ONE_IS_WORSE
@@ -86,6 +89,51 @@ def test_another_worker_shares_a_comparison(
     mine = json.loads(joined.stdout)["complete"]
     status = json.loads(command_line("status", "-s", "tiny.trainings", "--json").stdout)
     assert 0 < mine < status["trials"]["complete"], "each did a part"
+
+
+def test_a_comparison_that_was_killed_trains_only_what_is_missing(
+    home: Path, command_line: Run
+) -> None:
+    words = (*WORDS, "--epochs", "40", "--patience", "0")
+    url = f"sqlite:///{home / 'searchae.db'}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "searchae", *words], cwd=home, stderr=subprocess.DEVNULL
+    ) as killed:
+        wait_for(lambda: len(listed(url, "COMPLETE")) >= 2)
+        killed.send_signal(signal.SIGKILL)
+    done = listed(url, "COMPLETE")
+    again = command_line(*words)
+    assert again.returncode == 0, again.stderr
+    every = listed(url)
+    assert {state for _, state in every} == {"COMPLETE"}
+    assert len({key for key, _ in every}) == len(every), "no training was listed twice"
+    trained = sum("seed=" in line for line in again.stderr.splitlines())
+    assert len(every) - len(done) - 1 <= trained <= len(every) - len(done)
+    assert trained < len(every)
+
+
+def listed(url: str, state: str = "") -> list[tuple[str, str]]:
+    """Returns key and state of the trials on the list, or of those in one state."""
+    engine = sa.create_engine(url)
+    query = (
+        "SELECT a.value_json, t.state FROM trials t JOIN trial_user_attributes a "
+        "ON a.trial_id = t.trial_id WHERE a.key = 'searchae:training'"
+    )
+    try:
+        with engine.connect() as connection:
+            rows = connection.execute(sa.text(query)).all()
+    except sa.exc.OperationalError:  # locked for a moment
+        return []
+    finally:
+        engine.dispose()
+    return [(json.loads(value)["key"], s) for value, s in rows if s == (state or s)]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 100
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.1)
 
 
 @pytest.mark.usefixtures("home")

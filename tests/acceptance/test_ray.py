@@ -90,3 +90,27 @@ def test_a_cluster_that_loses_a_node_ends_with_the_exact_budget(
     assert re.search(r"worker-\d: lost: ", err), err
     assert "starting it again" in err
     assert "ray" not in out.lower()
+
+
+def test_a_comparison_is_trained_on_a_cluster(
+    cluster: RayCluster, folder: Path, postgres_url: str
+) -> None:
+    def command(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "searchae", *words, "--study", "tiny", "--workers", "2"],
+            cwd=folder,
+            env={**os.environ, "SEARCHAE_STORAGE": postgres_url},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+
+    on_ray = ("--launcher", "ray", "--ray-address", cluster.address)
+    more = ("--set", "train.epochs=6", "--set", "train.batch_size=8", "--trials", "8")
+    searched = command("tune", *more, *on_ray)
+    assert searched.returncode == 0, searched.stderr
+    compared = command("compare", "--until", "5", "--max-trainings", "1", "--json", *on_ray)
+    assert compared.returncode == 0, compared.stderr
+    (first, *_) = json.loads(compared.stdout)["comparisons"]
+    assert first["trainings"] >= 4

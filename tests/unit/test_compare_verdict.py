@@ -152,6 +152,26 @@ def test_all_of_it_is_json() -> None:
     assert document["bases"][3] == {"trial": 9, "name": "rmsprop clip+l1"}
 
 
+def test_one_base_alone_has_no_interval_and_no_verdict() -> None:
+    """With further bases that were not looked at, nothing is known of them."""
+    whole = judged({"relu": 20.0, "tanh": 25.0})
+    row = tuple(cells[:1] for cells in whole.cells)
+    psnr_db = np.array([[[r.psnr_db for r in c.records] for c in cells] for cells in row])
+    results = MatchedResults(
+        choices=("relu", "tanh"),
+        psnr_db=psnr_db,
+        failed=np.zeros(psnr_db.shape[:3], dtype=bool),
+        baseline_db=np.full(IMAGES, BASELINE_DB),
+        population=12,
+    )
+    verdict = replace(whole, statistics=analyse(results), bases=BASES[:1], cells=row)
+    assert not verdict.shown
+    assert "one base does not say how it is in others" in verdict.sentence
+    assert "inf" not in verdict.sentence
+    json.dumps(verdict.document(), allow_nan=False)
+    effects_plot(verdict).figure.to_json()
+
+
 def test_each_base_has_its_row_of_effects() -> None:
     verdict = judged({"relu": 20.0, "tanh": 21.5, "elu": 20.0})
     figure = effects_plot(verdict).figure
