@@ -164,7 +164,13 @@ def test_one_base_alone_has_no_interval_and_no_verdict() -> None:
         baseline_db=np.full(IMAGES, BASELINE_DB),
         population=12,
     )
-    verdict = replace(whole, statistics=analyse(results), bases=BASES[:1], cells=row)
+    verdict = replace(
+        whole,
+        statistics=analyse(results),
+        bases=BASES[:1],
+        base_trials=(3,),
+        cells=row,
+    )
     assert not verdict.shown
     assert "one base does not say how it is in others" in verdict.sentence
     assert "inf" not in verdict.sentence
