@@ -54,6 +54,9 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     ]
     among = f"  (among them {', '.join(outcomes)})" if outcomes else ""
     out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{among}")
+    if summary.refused is not None:
+        nets = format_count(summary.refused, "net")
+        out.print(f"refused    {nets} above search.max_parameters, before training")
     share = f" ({summary.epochs_saved / summary.epochs_full:.0%})" if summary.epochs_full else ""
     saved = (
         f", {summary.epochs_saved} of {summary.epochs_full} saved by pruning and plateaus{share}"

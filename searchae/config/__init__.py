@@ -21,6 +21,7 @@ from searchae.config.seeds import sampler_seed, split_seed, training_seed
 from searchae.config.space import (
     batch_size_variants,
     initial_params,
+    model_choices,
     model_variants,
     params_of_trial,
     readable_params,
@@ -48,6 +49,7 @@ __all__ = [
     "find_study_file",
     "initial_params",
     "load_study_file",
+    "model_choices",
     "model_variants",
     "params_of_trial",
     "readable_params",

@@ -218,6 +218,8 @@ class SearchSpec(Section):
         heartbeat_s: Seconds between two heartbeats of a worker.
         grace_s: Seconds without a heartbeat after which a trial is given to another worker.
         max_attempts: How many workers of a trial may die before the trial fails.
+        max_parameters: Nets with more trainable parameters than this are not trained: other
+            parameters are sampled instead.
     """
 
     trials: Positive = 100
@@ -233,6 +235,7 @@ class SearchSpec(Section):
     heartbeat_s: float = Field(20.0, gt=0)
     grace_s: float = Field(300.0, gt=0)
     max_attempts: Positive = 3
+    max_parameters: Positive | None = None
 
 
 SECTIONS: dict[str, type[Section]] = {

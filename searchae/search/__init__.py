@@ -3,10 +3,14 @@
 from searchae.search.distributions import can_take, to_distribution
 from searchae.search.pruners import make_pruner, preload_pruners, why_nothing_is_pruned
 from searchae.search.samplers import make_sampler
+from searchae.search.size_limit import MOST_CHOICES, SizeLimit, SizeLimitedSampler
 from searchae.search.tpe_history import FinishedTrialCursor, TrialHistory
 
 __all__ = [
+    "MOST_CHOICES",
     "FinishedTrialCursor",
+    "SizeLimit",
+    "SizeLimitedSampler",
     "TrialHistory",
     "can_take",
     "make_pruner",

@@ -14,7 +14,7 @@ from searchae.config import StudySpec, readable_params
 from searchae.formatting import format_count
 from searchae.search import why_nothing_is_pruned
 from searchae.storage import masked_url
-from searchae.study.attributes import OUTCOME, RUNTIME, WARM_START
+from searchae.study.attributes import OUTCOME, REFUSED, RUNTIME, WARM_START
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import history_columns
@@ -81,6 +81,8 @@ class Summary:
         workers: The workers alive.
         warnings: Warnings for the user, a line each.
         rows: The trials, in order of number.
+        refused: How many nets were refused by ``search.max_parameters`` before they were trained;
+            None without that limit.
         to_go_s: Estimated seconds until the budget is spent; None if there is nothing to estimate
             it from.
         seconds_left: Seconds until the time limit, negative after it; None without one.
@@ -101,6 +103,7 @@ class Summary:
     rows: tuple[TrialRow, ...] = ()
     seconds_left: float | None = None
     to_go_s: float | None = None
+    refused: int | None = None
 
     def document(self) -> dict[str, Any]:
         """Returns the summary as ``--json`` prints it."""
@@ -120,6 +123,7 @@ class Summary:
             and {"number": best.number, "psnr_db": best.psnr_db, "params": best.params},
             "baseline_db": self.baseline_db,
             "outcomes": self.outcomes,
+            **({} if self.refused is None else {"refused": self.refused}),
             "epochs": {
                 "run": self.epochs_run,
                 "full": self.epochs_full,
@@ -196,6 +200,9 @@ def summarize(stored: StoredStudy, coordinator: Coordinator) -> Summary:
             running_epochs=sum(r.epochs for r in own if r.state == "running"),
         ),
         rows=tuple(own),
+        refused=None
+        if stored.spec.search.max_parameters is None
+        else sum(t.user_attrs.get(REFUSED, 0) for t in own_trials),
     )
 
 

@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.config import StudySpec, params_of_trial, stored_value
 from searchae.errors import StudyMismatchError
-from searchae.search import can_take, to_distribution
-from searchae.study.attributes import IMPORTED, OUTCOME, WARM_START
+from searchae.search import SizeLimit, can_take, to_distribution
+from searchae.study.attributes import IMPORTED, OUTCOME, SPLITS, WARM_START
 
 if TYPE_CHECKING:
     from searchae.study.stored_study import StoredStudy
@@ -40,7 +40,7 @@ def import_trials(
 ) -> None:
     """Adds the finished trials of another study that fit into this study's search space.
 
-    Trials that ended badly are left out.
+    Trials that ended badly, or whose nets are larger than ``search.max_parameters``, are left out.
 
     Args:
         study: The new study.
@@ -50,9 +50,11 @@ def import_trials(
             has been lost.
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED)
+    shape = source.study.user_attrs.get(SPLITS, {}).get("image_shape")
+    limit = SizeLimit(spec, tuple(shape)) if shape else None  # older studies have no shape
     for trial in source.study.get_trials(deepcopy=False, states=states):
         params = _params_here(spec, source.spec, trial)
-        if params is None or OUTCOME in trial.user_attrs:
+        if params is None or OUTCOME in trial.user_attrs or (limit and not limit.allows(params)):
             continue
         study.add_trial(
             create_trial(

@@ -12,6 +12,7 @@ import torch
 from searchae.config import StudySpec, initial_params, readable_params
 from searchae.data import describe_splits
 from searchae.launch import Launcher, LocalLauncher, Request
+from searchae.search import SizeLimit
 from searchae.study import Coordinator
 from searchae.training import Trainer, chosen_kernels, uses_compiled
 from searchae.tune.gpu_sharing import concurrent_trials, crowding_warning, measured_fleet
@@ -85,6 +86,7 @@ def plan_search(
     epoch_s = step_s * -(-len(prepared.splits.train) // batch_size)
     sizes = [n.parameters for n in prepared.networks]
     first = {} if has_begun else initial_params(spec, 0, warm=bool(request.warm_start))
+    first = SizeLimit(spec, prepared.splits.image_shape).possible(first)
     return DryRun(
         name=prepared.name,
         spec=spec,

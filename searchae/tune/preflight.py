@@ -104,7 +104,7 @@ def preflight(
 
     splits = load_splits(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=note)
     baseline_db = mean_image_psnr_db(splits.train, splits.validation)
-    networks = build_networks(spec, splits.image_shape)
+    networks = build_networks(spec, splits.image_shape, note)
     check_batch_size(spec, networks, images=len(splits.train))
     if warm_start:
         check_warm_start(warm_start, data_hash=splits.hash)

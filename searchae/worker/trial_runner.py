@@ -77,7 +77,8 @@ class TrialRunner:
         self.gpu = SharedGpu(self.options.shares, self.machine.device)
         self._pictures = BestPictures(stored, self.options.artifacts, self.machine.images[1])
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._sampler = TrialSampler(stored)
+        channels, height, width = self.machine.images[0].shape[1:]
+        self._sampler = TrialSampler(stored, (channels, height, width))
 
     def close(self) -> None:
         """Waits for checkpoints that are still being written or removed."""

@@ -7,11 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from searchae.config import TrialParams, initial_params, sample_params
-from searchae.search import TrialHistory, make_pruner, make_sampler
-from searchae.study import IMPORTED, RUNTIME, StoredStudy
+from searchae.config import TrialParams, initial_params, sample_params, sampler_seed
+from searchae.search import (
+    SizeLimit,
+    SizeLimitedSampler,
+    TrialHistory,
+    make_pruner,
+    make_sampler,
+)
+from searchae.study import IMPORTED, REFUSED, RUNTIME, StoredStudy
 
 
 class RecordedTrial:
@@ -47,10 +54,12 @@ class TrialSampler:
 
     Args:
         stored: The study.
+        image_shape: (C, H, W) of its images.
     """
 
-    def __init__(self, stored: StoredStudy) -> None:
+    def __init__(self, stored: StoredStudy, image_shape: tuple[int, int, int]) -> None:
         self._stored = stored
+        self._limit = SizeLimit(stored.spec, image_shape)
         self._pruner = make_pruner(stored.spec, stored.study)
         self._history = TrialHistory()
         self._imported = sum(stored.study.user_attrs.get(IMPORTED, {}).values())
@@ -74,13 +83,24 @@ class TrialSampler:
         with storage.batched_writes():
             # A copy for each trial: a study caches the trials that its sampler has read.
             study = copy.copy(self._stored.study)
-            study.sampler = make_sampler(spec, number=claimed.number, history=self._history)
-            study.pruner = self._pruner
+            sampler = self._limited(
+                make_sampler(spec, number=claimed.number, history=self._history), claimed.number
+            )
+            study.sampler, study.pruner = sampler, self._pruner
             imported = self._imported
             first = initial_params(spec, claimed.number - imported, warm=imported > 0)
-            if first:
+            if first := self._limit.possible(first):
                 storage.set_trial_system_attr(trial_id, "fixed_params", first)
             trial = optuna.Trial(study, trial_id)
             params = sample_params(spec, trial)
             storage.set_trial_user_attr(trial_id, RUNTIME, runtime)
+            if isinstance(sampler, SizeLimitedSampler) and sampler.refused:
+                storage.set_trial_user_attr(trial_id, REFUSED, sampler.refused)
         return RecordedTrial(trial, claimed.number, claimed.intermediate_values), params
+
+    def _limited(self, sampler: BaseSampler, number: int) -> BaseSampler:
+        """Returns a sampler that proposes only nets within ``search.max_parameters``."""
+        spec = self._stored.spec
+        if spec.search.max_parameters is None:
+            return sampler
+        return SizeLimitedSampler(sampler, self._limit, seed=sampler_seed(spec.seed, number))
