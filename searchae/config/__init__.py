@@ -4,6 +4,7 @@
 """
 
 from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.objectives import OBJECTIVES, Objective, objective_texts
 from searchae.config.parameters import Parameter, Value
 from searchae.config.schema import (
     SOURCES_WITHOUT_PATH,
@@ -32,10 +33,12 @@ from searchae.config.study_file_catalog import find_study_file, study_files
 from searchae.config.study_spec import StudySpec
 
 __all__ = [
+    "OBJECTIVES",
     "SOURCES_WITHOUT_PATH",
     "DataSpec",
     "Layer",
     "ModelParams",
+    "Objective",
     "Parameter",
     "Positive",
     "ProgressCallback",
@@ -51,6 +54,7 @@ __all__ = [
     "load_study_file",
     "model_choices",
     "model_variants",
+    "objective_texts",
     "params_of_trial",
     "readable_params",
     "sample_params",

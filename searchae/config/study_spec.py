@@ -24,9 +24,9 @@ NOT_IDENTITY = frozenset(
 )
 """Keys that may differ between two runs of one study, since no trial's result depends on them."""
 
-LATER_KEYS = frozenset({"max_parameters"})
-"""Keys of ``[search]`` that came later: documents have them only where they are set, so that
-earlier versions read those of other studies."""
+LATER_KEYS = {"max_parameters": None, "objectives": ["psnr"]}
+"""Later keys of ``[search]`` -> their defaults. Documents leave out a key that has its default, so
+that earlier versions read them."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class StudySpec:
             "seed": self.seed,
             "data": self.data.model_dump(mode="json"),
             **sections,
-            "search": {k: v for k, v in search.items() if k not in LATER_KEYS or v is not None},
+            "search": {k: v for k, v in search.items() if LATER_KEYS.get(k, ...) != v},
         }
 
     def differences(self, other: StudySpec) -> list[str]:

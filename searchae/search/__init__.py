@@ -1,7 +1,12 @@
 """Samplers and pruners by the names of a study file."""
 
 from searchae.search.distributions import can_take, to_distribution
-from searchae.search.pruners import make_pruner, preload_pruners, why_nothing_is_pruned
+from searchae.search.pruners import (
+    make_pruner,
+    note_on_objectives,
+    preload_pruners,
+    why_nothing_is_pruned,
+)
 from searchae.search.samplers import make_sampler
 from searchae.search.size_limit import MOST_CHOICES, SizeLimit, SizeLimitedSampler
 from searchae.search.tpe_history import FinishedTrialCursor, TrialHistory
@@ -15,6 +20,7 @@ __all__ = [
     "can_take",
     "make_pruner",
     "make_sampler",
+    "note_on_objectives",
     "preload_pruners",
     "to_distribution",
     "why_nothing_is_pruned",

@@ -59,8 +59,7 @@ OUTCOME = "searchae:outcome"
 Absent for every other trial."""
 
 REFUSED = "searchae:refused"
-"""int: How many nets above ``search.max_parameters`` were sampled before the trial's own; absent for
-none."""
+"""int: How many nets above ``search.max_parameters`` came before its own. Absent for none."""
 
 ERROR = "searchae:error"
 """str: The message or the traceback of the error behind ``OUTCOME``."""

@@ -114,5 +114,28 @@ def check_batch_size(spec: StudySpec, networks: list[Network], *, images: int) -
         raise SpecError(f"train.batch_size: {largest} exceeds the {images} training images")
 
 
+def check_objectives(spec: StudySpec, networks: list[Network]) -> None:
+    """Checks that the sizes that a study minimizes differ among its models.
+
+    Args:
+        spec: The study.
+        networks: Its models.
+
+    Raises:
+        SpecError: All models have the same size.
+    """
+    if len(networks) == MOST_NETWORKS:  # there may be others
+        return
+    for name, sizes in (
+        ("parameters", {n.parameters for n in networks}),
+        ("latent_dim", {n.model.latent_size for n in networks}),
+    ):
+        if name in spec.search.objectives and len(sizes) == 1:
+            raise SpecError(
+                f"search.objectives: {name} is {sizes.pop():,} in every net of this study; search "
+                f"a key of [model] that changes it, or leave {name} out"
+            )
+
+
 def _largest_batch_size(spec: StudySpec, networks: list[Network]) -> int:
     return max(batch_size_variants(spec, [n.params for n in networks]))

@@ -18,6 +18,7 @@ from searchae.search import (
     make_pruner,
     make_sampler,
 )
+from searchae.storage import ResilientStorage
 from searchae.study import IMPORTED, REFUSED, RUNTIME, StoredStudy
 
 
@@ -47,6 +48,28 @@ class RecordedTrial:
     def last_value(self) -> float | None:
         """The PSNR in dB after the last epoch; None before the first."""
         return self._reports[max(self._reports)] if self._reports else None
+
+
+class UnprunedTrial(RecordedTrial):
+    """A trial of a study with several objectives, for which Optuna takes no reports.
+
+    Args:
+        storage: Where the reports are written.
+        trial_id: The trial's id in the database.
+    """
+
+    def __init__(self, *recorded: Any, storage: ResilientStorage, trial_id: int) -> None:
+        super().__init__(*recorded)
+        self._storage, self._trial_id = storage, trial_id
+
+    def report(self, value: float, step: int) -> None:
+        """Records the PSNR in dB after epoch ``step``."""
+        self._storage.set_trial_intermediate_value(self._trial_id, step, value)
+        self._reports.setdefault(step, value)
+
+    def should_prune(self) -> bool:
+        """Returns False."""
+        return False
 
 
 class TrialSampler:
@@ -96,7 +119,10 @@ class TrialSampler:
             storage.set_trial_user_attr(trial_id, RUNTIME, runtime)
             if isinstance(sampler, SizeLimitedSampler) and sampler.refused:
                 storage.set_trial_user_attr(trial_id, REFUSED, sampler.refused)
-        return RecordedTrial(trial, claimed.number, claimed.intermediate_values), params
+        recorded = (trial, claimed.number, claimed.intermediate_values)
+        if spec.search.has_several_objectives:
+            return UnprunedTrial(*recorded, storage=storage, trial_id=trial_id), params
+        return RecordedTrial(*recorded), params
 
     def _limited(self, sampler: BaseSampler, number: int) -> BaseSampler:
         """Returns a sampler that proposes only nets within ``search.max_parameters``."""
