@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from searchae.config import StudySpec, model_variants
 from searchae.models import ModelSize, model_size, parameter_count
 from searchae.training import Trainer
@@ -42,7 +44,9 @@ class FurtherObjectives:
         if not self._names:
             return ()
         nets = {p.model for p in model_variants(self._spec, limit=MOST_VARIANTS)}
+        limit = self._spec.search.max_parameters or math.inf
         sizes = [model_size(net, self._image_shape) for net in nets]
+        sizes = [size for size in sizes if size.parameters <= limit]
         return self._values(
             0.0, ModelSize(max(s.parameters for s in sizes), max(s.latent for s in sizes))
         )

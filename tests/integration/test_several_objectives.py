@@ -34,6 +34,8 @@ from tests.stored_trials import trials
 
 OBJECTIVES = ["psnr", "sparsity", "parameters"]
 BASELINE_DB = 11.5
+LIMIT = 2300
+"""Parameters; nets with more than 4 of the 2 to 16 latents have more."""
 
 
 def make(url: str, folder: Path, **changes: Any) -> StoredStudy:
@@ -106,9 +108,11 @@ def test_each_sampler_learns_from_several_values(
     monkeypatch.setenv("SEARCHAE_OPTUNA", "public" if sampler == "nsga2" else "auto")
     url = f"sqlite:///{folder / 'searchae.db'}"
     changes: dict[str, Any] = {"search.sampler": sampler, "search.startup_trials": 3}
-    stored = make(url, folder, **changes, search__trials=7)
+    stored = make(url, folder, **changes, search__trials=7, search__max_parameters=LIMIT)
     work(stored, folder)
     ended = stored.study.get_trials()
+    assert max(t.values[2] for t in ended) <= LIMIT
+    assert sum(t.user_attrs.get("searchae:refused", 0) for t in ended) > 0
     assert [t.state for t in ended] == [TrialState.COMPLETE] * 7
     assert all(len(t.values) == 3 for t in ended)
     if sampler == "nsga2":

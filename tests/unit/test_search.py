@@ -84,12 +84,6 @@ def test_several_objectives_are_sampled_for_by_optuna_and_replay(name: str) -> N
     assert len({p["learning_rate"] for p in first}) >= 4, "nsga2 recombines those of its parents"
 
 
-def test_the_sampler_of_one_objective_s_large_studies_serves_no_others() -> None:
-    several = read(objectives=["psnr", "sparsity"])
-    assert type(samplers.make_sampler(several, number=10**6)) is TPESampler
-    assert type(samplers.make_sampler(read(), number=10**6)) is not TPESampler
-
-
 @pytest.mark.parametrize(("name", "after"), [("random", 0), ("tpe", 0), ("tpe", 8), ("gp", 0)])
 def test_a_trial_s_proposal_hangs_on_seed_and_number_only(name: str, after: int) -> None:
     spec = read(sampler=name)
@@ -131,6 +125,13 @@ def test_what_uses_private_names_fits_optuna_5_0(check: Callable[[], None]) -> N
 def incremental(monkeypatch: pytest.MonkeyPatch) -> None:
     """Uses the incremental sampler from the first trial on."""
     monkeypatch.setattr(samplers, "INCREMENTAL_FROM", 0)
+
+
+@needs_sampler
+def test_the_sampler_of_one_objective_s_large_studies_serves_no_others() -> None:
+    several = read(objectives=["psnr", "sparsity"])
+    assert type(samplers.make_sampler(several, number=10**6)) is TPESampler
+    assert type(samplers.make_sampler(read(), number=10**6)) is not TPESampler
 
 
 @needs_sampler
