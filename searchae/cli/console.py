@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from searchae.config import OBJECTIVES, objective_texts
 from searchae.formatting import format_assignments, format_count, format_duration, format_value
 
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     ]
     among = f"  (among them {', '.join(outcomes)})" if outcomes else ""
     out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{among}")
+    if summary.refused is not None:
+        nets = format_count(summary.refused, "net")
+        out.print(f"refused    {nets} above search.max_parameters, before training")
     share = f" ({summary.epochs_saved / summary.epochs_full:.0%})" if summary.epochs_full else ""
     saved = (
         f", {summary.epochs_saved} of {summary.epochs_full} saved by pruning and plateaus{share}"
@@ -72,6 +76,8 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
             f"trial {summary.best.number}, {format_assignments(summary.best.params)}",
             markup=False,
         )
+    if summary.front:
+        out.print(f"front      {front_line(summary)}", markup=False)
     if workers:
         _print_workers(out, summary)
     for warning in summary.warnings:
@@ -109,6 +115,26 @@ def _print_workers(out: Console, summary: Summary) -> None:
             f"heard of {w.silent_s:.0f} s ago",
             markup=False,
         )
+
+
+def front_line(summary: Summary) -> str:
+    """Returns the ends of the front: the trials of the highest and the lowest PSNR on it."""
+    ends = (summary.front[0], summary.front[-1])[: len(summary.front)]
+    texts = (f"trial {r.number} ({', '.join(objective_texts(r.values))})" for r in ends)
+    return f"{format_count(len(summary.front), 'trial')}: {' to '.join(texts)}"
+
+
+def print_front(rows: Sequence[TrialRow]) -> None:
+    """Prints the trials of a Pareto front as a table."""
+    objectives = [OBJECTIVES[name] for name in rows[0].values]
+    cells = [["trial", *(o.title for o in objectives)]]
+    cells += [[str(r.number), *(o.text(r.values[o.name]) for o in objectives)] for r in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    texts = ["", *(format_assignments(r.params) for r in rows)]
+    print(f"the front: {format_count(len(rows), 'trial')} that no other one dominates")
+    for line, params in zip(cells, texts, strict=True):
+        shown = "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        print(f"  {shown}  {params}".rstrip())
 
 
 def print_best(row: TrialRow) -> None:
@@ -176,9 +202,10 @@ def print_plan(plan: DryRun) -> None:
         table.add_row(p.name, _range(p.document()))
     out.print(table if spec.space else "searched   nothing: every trial would be the same")
     search = spec.search
-    out.print(
-        f"search     {search.trials} trials, {search.sampler}, {search.pruner}, seed {spec.seed}"
-    )
+    pruner = "no pruning" if search.has_several_objectives else search.pruner
+    out.print(f"search     {search.trials} trials, {search.sampler}, {pruner}, seed {spec.seed}")
+    if plan.objectives:
+        out.print(f"           {plan.objectives}", markup=False)
     if plan.done:
         left = max(0, search.trials - plan.done)
         out.print(f"done       {format_count(plan.done, 'trial')} already, {left} to run")

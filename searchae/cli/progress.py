@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from searchae.config import objective_texts
 from searchae.formatting import format_assignments, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -148,6 +149,8 @@ def study_panel(summary: Summary) -> RenderableType:
         lines.append(
             Text(found + format_assignments(best.params), overflow="ellipsis", no_wrap=True)
         )
+    if summary.front:
+        lines.append(Text(f"front: {format_count(len(summary.front), 'trial')}"))
     if summary.workers:
         lines.append(_worker_table(summary))
     lines += [Text(f"warning: {w}") for w in summary.warnings]
@@ -210,6 +213,8 @@ def trial_line(row: TrialRow, *, best_db: float | None) -> str:
     is_best = best_db is not None and row.psnr_db == best_db and row.state == "complete"
     mark = "  <- best" if is_best and not row.outcome else ""
     params = format_assignments(row.params)
+    if row.values and not row.outcome:
+        params = f"{', '.join(objective_texts(row.values)[1:])}  {params}"
     if row.seed is not None:
         params += f" seed={row.seed}"
     return f"trial {row.number:3d}  {state:9s} {value}  {epochs} {took}  {params}{mark}"

@@ -70,7 +70,7 @@ def studies(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = Fals
 def best(
     study: StudyNameOption, storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = False
 ) -> None:
-    """Show the best trial."""
+    """Show the best trial; with several objectives also the front."""
     with importing():
         quiet_optuna()
         from searchae.cli import console
@@ -86,4 +86,11 @@ def best(
     if finished < budget:
         console.print_note(f"the best of {finished} of {budget} trials: the search is not finished")
     document = {"number": row.number, "psnr_db": row.psnr_db, "params": row.params}
-    print_result(lambda: document, lambda: console.print_best(row), as_json=as_json)
+    document |= summary.front_document()
+
+    def text() -> None:
+        console.print_best(row)
+        if summary.front:
+            console.print_front(summary.front)
+
+    print_result(lambda: document, text, as_json=as_json)

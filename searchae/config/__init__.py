@@ -4,6 +4,7 @@
 """
 
 from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.objectives import OBJECTIVES, Objective, objective_texts
 from searchae.config.parameters import CONDITIONS, Parameter, Value
 from searchae.config.schema import (
     SOURCES_WITHOUT_PATH,
@@ -23,6 +24,7 @@ from searchae.config.space import (
     initial_params,
     middle_value,
     midpoint_params,
+    model_choices,
     model_variants,
     params_of_trial,
     readable_params,
@@ -34,10 +36,12 @@ from searchae.config.study_spec import StudySpec
 
 __all__ = [
     "CONDITIONS",
+    "OBJECTIVES",
     "SOURCES_WITHOUT_PATH",
     "DataSpec",
     "Layer",
     "ModelParams",
+    "Objective",
     "Parameter",
     "Positive",
     "ProgressCallback",
@@ -53,7 +57,9 @@ __all__ = [
     "load_study_file",
     "middle_value",
     "midpoint_params",
+    "model_choices",
     "model_variants",
+    "objective_texts",
     "params_of_trial",
     "readable_params",
     "sample_params",

@@ -18,6 +18,7 @@ from pydantic_core import PydanticCustomError
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu"]
 Optimizer = Literal["adam", "rmsprop", "sgd"]
 Regularizer = Literal["none", "clip", "l1", "clip+l1"]
+ObjectiveName = Literal["psnr", "sparsity", "parameters", "latent_dim"]
 Source = Literal["svhn", "mnist", "cifar10", "house-numbers", "npz", "csv", "folder"]
 
 SOURCES_WITHOUT_PATH = ("svhn", "mnist", "cifar10", "house-numbers")
@@ -203,13 +204,16 @@ class SearchSpec(Section):
 
     Attributes:
         trials: The budget: how many trials have to end COMPLETE or PRUNED.
-        sampler: ``tpe``, ``random`` or ``gp``.
+        objectives: What is optimized: ``psnr`` first, then any of ``sparsity`` (maximized),
+            ``parameters`` and ``latent_dim`` (minimized). With several, nothing is pruned.
+        sampler: ``tpe``, ``random`` or ``gp``; ``nsga2`` for several objectives.
         pruner: ``successive-halving``, ``hyperband``, ``median`` or ``none``. The default was
             chosen by measurement: ``benchmarks/defaults.md``.
         min_epochs: Epochs that a trial runs before it can be pruned.
         reduction_factor: For successive halving (default 2) and hyperband (default 3): one in this
             many trials is promoted at each rung.
-        startup_trials: Trials that are sampled at random before the sampler uses their results.
+        startup_trials: Trials that are sampled at random before the sampler uses their results;
+            with ``nsga2`` (default 20, else 10) the size of its population.
         first: The trials that the search begins with, in this order, each as searched parameter ->
             value. Parameters that are left out are sampled.
         midpoint_first: Whether a search without ``first`` begins with the middle of the space: the
@@ -218,21 +222,32 @@ class SearchSpec(Section):
         heartbeat_s: Seconds between two heartbeats of a worker.
         grace_s: Seconds without a heartbeat after which a trial is given to another worker.
         max_attempts: How many workers of a trial may die before the trial fails.
+        max_parameters: Nets with more trainable parameters than this are not trained: other
+            parameters are sampled instead.
     """
 
     trials: Positive = 100
-    sampler: Literal["tpe", "random", "gp"] = "tpe"
+    objectives: tuple[ObjectiveName, ...] = ("psnr",)
+    sampler: Literal["tpe", "random", "gp", "nsga2"] = "tpe"
     pruner: Literal["successive-halving", "hyperband", "median", "none"] = "successive-halving"
     min_epochs: Positive = 1
     reduction_factor: int = Field(
         default_factory=lambda so_far: 2 if so_far["pruner"] == "successive-halving" else 3, ge=2
     )
-    startup_trials: Annotated[int, Field(ge=0)] = 10
+    startup_trials: int = Field(
+        default_factory=lambda so_far: 20 if so_far["sampler"] == "nsga2" else 10, ge=0
+    )
     first: tuple[dict[str, Any], ...] = ()
     midpoint_first: bool = True
     heartbeat_s: float = Field(20.0, gt=0)
     grace_s: float = Field(300.0, gt=0)
     max_attempts: Positive = 3
+    max_parameters: Positive | None = None
+
+    @property
+    def has_several_objectives(self) -> bool:
+        """Whether there are objectives besides the PSNR."""
+        return len(self.objectives) > 1
 
 
 SECTIONS: dict[str, type[Section]] = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from itertools import product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice, product
 from typing import Any, Protocol
 
 from searchae.config.parameters import CONDITIONS, Parameter, Value, label
@@ -136,14 +136,20 @@ def model_variants(spec: StudySpec, *, limit: int = 64) -> list[TrialParams]:
         spec: The study.
         limit: Return the first this many.
     """
+    others = {
+        p.name: (p.labels or (p.low,))[0] for p in spec.space if not p.key.startswith("model.")
+    }
+    return [params_of_trial(spec, others | net) for net in islice(model_choices(spec), limit)]
+
+
+def model_choices(spec: StudySpec) -> Iterator[dict[str, Value]]:
+    """Yields all combinations of the choices under ``[model]``, with both ends of each range.
+
+    Each is name -> value as Optuna stores it.
+    """
     searched = [p for p in spec.space if p.key.startswith("model.")]
-    ends = [p.choices or (p.low, p.high) for p in searched]
-    combinations = list(product(*ends))[:limit]
-    others = {p.key: (p.choices or (p.low,))[0] for p in spec.space if p not in searched}
-    return [
-        spec.resolve({**others, **{p.key: v for p, v in zip(searched, c, strict=True)}})
-        for c in combinations
-    ]
+    for values in product(*(p.labels or (p.low, p.high) for p in searched)):
+        yield {p.name: v for p, v in zip(searched, values, strict=True)}
 
 
 def batch_size_variants(spec: StudySpec, nets: Sequence[TrialParams]) -> list[int]:

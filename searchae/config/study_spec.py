@@ -24,6 +24,10 @@ NOT_IDENTITY = frozenset(
 )
 """Keys that may differ between two runs of one study, since no trial's result depends on them."""
 
+LATER_KEYS = {"max_parameters": None, "objectives": ["psnr"]}
+"""Later keys of ``[search]`` -> their defaults. Documents leave out a key that has its default, so
+that earlier versions read them."""
+
 
 @dataclass(frozen=True)
 class StudySpec:
@@ -80,6 +84,7 @@ class StudySpec:
 
     def document(self) -> dict[str, Any]:
         """Returns the study as the database stores it: a study file with all defaults, as JSON."""
+        search = self.search.model_dump(mode="json")
         sections: dict[str, Any] = {s: jsonable(dict(self.fixed[s])) for s in SEARCHABLE}
         for p in self.space:
             section, _, name = p.key.partition(".")
@@ -89,7 +94,7 @@ class StudySpec:
             "seed": self.seed,
             "data": self.data.model_dump(mode="json"),
             **sections,
-            "search": self.search.model_dump(mode="json"),
+            "search": {k: v for k, v in search.items() if LATER_KEYS.get(k, ...) != v},
         }
 
     def differences(self, other: StudySpec) -> list[str]:

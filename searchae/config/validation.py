@@ -58,6 +58,7 @@ class _Validator:
         self._check_model_and_data(data, model, space)
         self._check_epochs(train, search, space)
         self._check_lease(search)
+        self._check_objectives(search)
         if self._faults:
             return None
         fixed = _fixed({"model": model, "train": train}, space)
@@ -140,6 +141,18 @@ class _Validator:
             self._faults.add(
                 "search.grace_s",
                 f"{search.grace_s} must be at least twice heartbeat_s = {search.heartbeat_s}",
+            )
+
+    def _check_objectives(self, search: SearchSpec) -> None:
+        names = search.objectives
+        if names[:1] != ("psnr",):
+            self._faults.add("search.objectives", f'must begin with "psnr", not {list(names)!r}')
+        for name in dict.fromkeys(n for n in names if names.count(n) > 1):
+            self._faults.add("search.objectives", f"{name!r} is named twice")
+        if search.sampler == "nsga2" and len(names) == 1:
+            self._faults.add(
+                "search.sampler",
+                '"nsga2" is for several objectives: name them in search.objectives, or use "tpe"',
             )
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from searchae.config import objective_texts
 from searchae.formatting import format_duration, format_value
 from searchae.report import study_command
 from searchae.study import ERROR, WARM_START, StoredStudy, Summary, TrialRow
@@ -17,6 +18,8 @@ from searchae.study import ERROR, WARM_START, StoredStudy, Summary, TrialRow
 _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~!#$])")
 """Characters with a meaning within a line of Markdown."""
 _MAX_ERROR_LENGTH = 300
+MOST_NAMED = 30
+"""Trials of a front that a note names."""
 
 
 def trial_note(
@@ -36,6 +39,8 @@ def trial_note(
     if row.imported:
         source = escape_markdown(str(attributes[WARM_START]))
         parts.append(f"Taken over from {source} by --warm-start: it does not count.")
+    if row.values and not row.outcome:
+        parts.append(f"Objectives: {', '.join(objective_texts(row.values))}.")
     parts += [f"![{alt}]({path})" for alt, path in pictures.items()]
     if row.params:
         parts.append(_parameters(row))
@@ -57,6 +62,10 @@ def study_note(summary: Summary, picture: str = "") -> str:
     parts = _best_trial(summary)
     if picture:
         parts.append(f"![Originals above, the best trial's reconstructions below]({picture})")
+    if summary.front:
+        numbers = ", ".join(str(row.number) for row in summary.front[:MOST_NAMED])
+        more = " ..." if len(summary.front) > MOST_NAMED else ""
+        parts.append(f"On the front, which no other trial dominates: trials {numbers}{more}.")
     lines = (f"| {k}&emsp; | {v} |" for k, v in _progress(summary).items())
     parts.append("| | |\n|---|---|\n" + "\n".join(lines))
     parts += [f"**Note:** {escape_markdown(w)}" for w in summary.warnings]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from searchae.config import OBJECTIVES
 from searchae.report.axes import epoch_axis, log_axis
 from searchae.report.drawing import (
     BEST_COLOUR,
@@ -19,6 +20,7 @@ from searchae.report.drawing import (
     add_markers_by_state,
     blank_figure,
     drawn_note,
+    hover_text,
     hover_title,
     join_curves,
     thin_out,
@@ -55,6 +57,39 @@ def history_plot(found: Findings) -> Plot:
         "A pruned trial stands at its PSNR when it was given up"
         + (", one that ended badly at the baseline" if found.summary.outcomes else "")
         + f".{drawn_note(len(shown), len(found.runs), 'trials')}"
+    )
+    return Plot(name, title, note, figure, 420)
+
+
+def front_plot(found: Findings) -> Plot:
+    """Returns a plot of the second objective against the PSNR, with the Pareto front."""
+    second, front = OBJECTIVES[found.spec.search.objectives[1]], found.front
+    name, title = "pareto-front", f"PSNR against {second.title}"
+    if not front:
+        return Plot(name, title, "No trial has trained to its end yet.")
+
+    def across(run: TrialRun) -> float:
+        return run.row.values[second.name]
+
+    figure = blank_figure(x=second.title, y="validation PSNR, dB")
+    shown = thin_out([r for r in found.runs if r.row.values], MOST_POINTS)
+    add_markers_by_state(figure, shown, x=across, y=lambda r: r.psnr_db)
+    line = sorted(front, key=across)
+    figure.add_scatter(
+        x=[across(r) for r in line],
+        y=[r.psnr_db for r in line],
+        # With three objectives the front is a surface, of which this is one side.
+        mode="lines+markers" if len(found.spec.search.objectives) == 2 else "markers",
+        line={"color": BEST_COLOUR, "width": 2},
+        marker={"symbol": "diamond", "size": 9, "color": BEST_COLOUR},
+        name="front",
+        text=[hover_text(r) for r in line],
+        hovertemplate="%{text}<extra></extra>",
+    )
+    if second.name == "sparsity":
+        figure.update_xaxes(tickformat="~%")
+    note = "Green: trials that no other one dominates. " + (
+        "Better is up and to the right." if second.maximize else "Better is up and to the left."
     )
     return Plot(name, title, note, figure, 420)
 

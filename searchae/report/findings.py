@@ -106,6 +106,12 @@ class Findings:
     taken_at: datetime
     comparison: dict[str, Any] | None = None
 
+    @property
+    def front(self) -> tuple[TrialRun, ...]:
+        """With several objectives, the trials that none dominates, the highest PSNR first."""
+        runs = {r.row.number: r for r in self.runs}
+        return tuple(runs[row.number] for row in self.summary.front if row.number in runs)
+
     def document(self) -> dict[str, Any]:
         """Returns the figures' data as a JSON document, as ``searchae report --json`` prints it."""
         return {

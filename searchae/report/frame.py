@@ -117,6 +117,7 @@ def _columns(spec: StudySpec) -> dict[str, type]:
         "precision": str,
         "kernels": str,
         **dict.fromkeys(LAST_EPOCH_COLUMNS, float),
+        **dict.fromkeys(_size_objectives(spec), float),
         **{f"params_{p.name}": _parameter_type(p.choices, integer=p.integer) for p in spec.space},
     }
 
@@ -158,8 +159,14 @@ def _row(spec: StudySpec, run: TrialRun) -> dict[str, Any]:
         "ended": _utc(run.ended),
         **{name: run.runtime.get(name) for name in ("host", "device", "precision", "kernels")},
         **{name: run.history[name][-1] if run.history else None for name in LAST_EPOCH_COLUMNS},
+        **{name: row.values.get(name) for name in _size_objectives(spec)},
         **params,
     }
+
+
+def _size_objectives(spec: StudySpec) -> list[str]:
+    """Returns the objectives that are no columns otherwise: ``parameters``, ``latent_dim``."""
+    return [o for o in spec.search.objectives if o not in ("psnr", "sparsity")]
 
 
 def _utc(time: datetime | None) -> str | None:

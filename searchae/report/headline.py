@@ -93,6 +93,8 @@ def _states(found: Findings) -> str:
         for n, word in ((c.failed, "failed"), (c.running, "running"), (c.waiting, "waiting"))
         if n
     ]
+    if found.summary.refused:
+        parts.append(f"{format_count(found.summary.refused, 'larger net')} refused")
     return ", ".join(parts)
 
 

@@ -103,7 +103,9 @@ def _top(values: Sequence[float]) -> int:
 def _as_complete(trial: FrozenTrial) -> FrozenTrial:
     """Returns a copy in state COMPLETE, the only state that Optuna's importances consider."""
     ended = copy.copy(trial)
-    ended.state, ended.value = TrialState.COMPLETE, _final_psnr_db(trial)
+    psnr_db = _final_psnr_db(trial)
+    ended.state = TrialState.COMPLETE
+    ended.values = None if psnr_db is None else [psnr_db]  # of several objectives the PSNR
     return ended
 
 

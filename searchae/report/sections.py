@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from html import escape
 
+from searchae.config import OBJECTIVES
 from searchae.formatting import format_count, format_duration, format_value
 from searchae.report import figures, parameter_plots
 from searchae.report.findings import Findings, TrialRun
@@ -32,6 +33,28 @@ def search_section(found: Findings) -> HtmlSection:
     """Returns the section with PSNR by trial and by epoch."""
     plots = (figures.history_plot(found), figures.curves_plot(found))
     return HtmlSection("search", "The search", "".join(map(html_plot, plots)), plots)
+
+
+def front_section(found: Findings) -> HtmlSection | None:
+    """Returns the section with the Pareto front; None for a study with one objective."""
+    if not found.spec.search.has_several_objectives:
+        return None
+    plot = figures.front_plot(found)
+    objectives = [OBJECTIVES[name] for name in found.spec.search.objectives]
+    names = [p.name for p in found.spec.space]
+    rows = [
+        (
+            str(run.row.number),
+            *(o.text(run.row.values[o.name]) for o in objectives),
+            *(_parameter_cell(run, name) for name in names),
+        )
+        for run in found.front
+    ]
+    head = ("trial", *(o.title for o in objectives), *names)
+    body = html_plot(plot)
+    if rows:
+        body += html_table(head, rows, numeric=range(len(objectives) + 1))
+    return HtmlSection("front", "The front", body, (plot,))
 
 
 def parameters_section(found: Findings) -> HtmlSection:
@@ -125,6 +148,7 @@ def bad_ends_section(found: Findings) -> HtmlSection:
 
 SECTIONS: list[Callable[[Findings], HtmlSection | None]] = [
     headline_section,
+    front_section,
     search_section,
     parameters_section,
     best_trials_section,
@@ -171,8 +195,13 @@ def _best_row(found: Findings, run: TrialRun, names: Sequence[str]) -> tuple[str
         sparse,
         str(row.epochs),
         EMPTY_CELL if row.seconds is None else format_duration(row.seconds),
-        *(format_value(row.params[n]) if n in row.params else EMPTY_CELL for n in names),
+        *(_parameter_cell(run, n) for n in names),
     )
+
+
+def _parameter_cell(run: TrialRun, name: str) -> str:
+    params = run.row.params
+    return format_value(params[name]) if name in params else EMPTY_CELL
 
 
 def _shortened(text: str) -> str:

@@ -12,7 +12,7 @@ from optuna.pruners import (
 )
 from optuna.trial import TrialState, create_trial
 
-from searchae.config import StudySpec
+from searchae.config import OBJECTIVES, StudySpec
 from searchae.storage import failure_of, is_usable
 
 
@@ -24,7 +24,7 @@ def make_pruner(spec: StudySpec, study: optuna.Study) -> BasePruner:
         study: Optuna's handle on it.
     """
     search = spec.search
-    if search.pruner == "none":
+    if search.pruner == "none" or search.has_several_objectives:
         return NopPruner()
     if search.pruner == "median":
         return MedianPruner(
@@ -60,6 +60,23 @@ def _check_pruners() -> None:
     from searchae.search.incremental_algorithms import check_pruners
 
     check_pruners()
+
+
+def note_on_objectives(spec: StudySpec) -> str:
+    """Returns a line about what several objectives mean for a search; empty for one.
+
+    Optuna's pruners compare one value, and its TPE sampler orders pruned trials by one.
+    """
+    if not spec.search.has_several_objectives:
+        return ""
+    names = ", ".join(
+        f"{name} ({'up' if OBJECTIVES[name].maximize else 'down'})"
+        for name in spec.search.objectives
+    )
+    return (
+        f"objectives {names}: nothing is pruned, since a trial that is behind in PSNR may be ahead "
+        "in another objective"
+    )
 
 
 def why_nothing_is_pruned(spec: StudySpec) -> str:

@@ -7,7 +7,7 @@ have sampled, and no two workers draw the same numbers.
 
 from __future__ import annotations
 
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from searchae.config import StudySpec, sampler_seed
 from searchae.search.tpe_history import TrialHistory
@@ -35,9 +35,10 @@ def make_sampler(
         return RandomSampler(seed=seed)
     if spec.search.sampler == "gp":
         return GPSampler(seed=seed, n_startup_trials=startup, deterministic_objective=False)
-    if number >= INCREMENTAL_FROM and is_usable(
-        "incremental sampler", _check_sampler, instead="its own TPE sampler"
-    ):
+    if spec.search.sampler == "nsga2":
+        return NSGAIISampler(population_size=max(2, startup), seed=seed)
+    is_large = number >= INCREMENTAL_FROM and not spec.search.has_several_objectives
+    if is_large and is_usable("incremental sampler", _check_sampler, instead="its own TPE sampler"):
         from searchae.search.incremental_algorithms import IncrementalTPESampler
 
         return IncrementalTPESampler(history or TrialHistory(), seed=seed, n_startup_trials=startup)

@@ -87,7 +87,11 @@ def upsert_if_unfinished(dialect: str, table: sa.Table, key: str) -> Any:
 
 
 def finish_trial(
-    connection: sa.Connection, trial_id: int, state: TrialState, value: float | None
+    connection: sa.Connection,
+    trial_id: int,
+    state: TrialState,
+    value: float | None,
+    further: Sequence[float] = (),
 ) -> bool:
     """Finishes a RUNNING trial.
 
@@ -95,7 +99,8 @@ def finish_trial(
         connection: A connection with an open transaction.
         trial_id: The trial's id in the database.
         state: The trial's new state: COMPLETE, PRUNED or FAIL.
-        value: The objective value, if there is one.
+        value: The value of the first objective, if there is one.
+        further: The values of the other objectives, in order.
 
     Returns:
         False if the trial is not RUNNING; nothing is written then.
@@ -106,10 +111,16 @@ def finish_trial(
         .values(state=state, datetime_complete=utc_now())
     )
     if finished.rowcount == 1 and value is not None:
-        number, kind = value_to_row(value)
-        row = {"trial_id": trial_id, "objective": 0, "value": number, "value_type": kind}
-        key = ("trial_id", "objective")
-        connection.execute(upsert(connection.dialect.name, values, key, row))
+        for objective, one in enumerate((value, *further)):
+            number, kind = value_to_row(one)
+            row = {
+                "trial_id": trial_id,
+                "objective": objective,
+                "value": number,
+                "value_type": kind,
+            }
+            key = ("trial_id", "objective")
+            connection.execute(upsert(connection.dialect.name, values, key, row))
     return finished.rowcount == 1
 
 

@@ -71,5 +71,8 @@ OUTCOME = "searchae:outcome"
 """str: How a trial ended badly: ``diverged``, ``dead``, ``out-of-memory``, ``lost`` or ``bug``.
 Absent for every other trial."""
 
+REFUSED = "searchae:refused"
+"""int: How many nets above ``search.max_parameters`` came before its own. Absent for none."""
+
 ERROR = "searchae:error"
 """str: The message or the traceback of the error behind ``OUTCOME``."""

@@ -6,7 +6,7 @@ completely or not at all, even if the process or its connection dies in the midd
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
@@ -65,7 +65,11 @@ def release(transaction: StudyTransaction, trial_id: int) -> None:
 
 
 def finish(
-    transaction: StudyTransaction, trial_id: int, state: TrialState, value: float | None
+    transaction: StudyTransaction,
+    trial_id: int,
+    state: TrialState,
+    value: float | None,
+    further: Sequence[float] = (),
 ) -> bool:
     """Ends a trial that this process holds and deletes its lease: both or neither.
 
@@ -74,6 +78,7 @@ def finish(
         trial_id: The trial.
         state: COMPLETE or PRUNED.
         value: Its PSNR in dB; None without one.
+        further: The values of the study's further objectives, in order.
 
     Returns:
         Whether the trial has ended in this state; False if another worker has taken it over.
@@ -83,7 +88,7 @@ def finish(
         query = sa.select(trials.c.state).where(trials.c.trial_id == trial_id)
         ended_as = transaction.connection.scalar(query)
         return ended_as == state and not leases.is_leased(transaction, trial_id)
-    ended = finish_trial(transaction.connection, trial_id, state, value)
+    ended = finish_trial(transaction.connection, trial_id, state, value, further)
     if not ended:
         transaction.roll_back()
     return ended

@@ -13,7 +13,7 @@ up), only one can end it: the database lets a trial finish once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -168,18 +168,27 @@ class Coordinator:
         """Puts back a trial for the next worker, if this process still holds it."""
         self._run_locked(lambda transaction: claims.release(transaction, trial_id))
 
-    def finish(self, trial_id: int, state: TrialState, value: float | None) -> bool:
+    def finish(
+        self,
+        trial_id: int,
+        state: TrialState,
+        value: float | None,
+        further: Sequence[float] = (),
+    ) -> bool:
         """Ends a trial that this process holds and deletes its lease: both or neither.
 
         Args:
             trial_id: The trial.
             state: COMPLETE or PRUNED.
             value: Its PSNR in dB; None without one.
+            further: The values of the study's further objectives, in order.
 
         Returns:
             Whether the trial has ended in this state; False if another worker has taken it over.
         """
-        return self._run(lambda transaction: claims.finish(transaction, trial_id, state, value))
+        return self._run(
+            lambda transaction: claims.finish(transaction, trial_id, state, value, further)
+        )
 
     def drop_lease(self, trial_id: int) -> None:
         """Deletes this process's lease of a trial that has ended."""

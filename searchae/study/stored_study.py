@@ -15,8 +15,9 @@ from importlib.metadata import version
 from typing import Any
 
 import optuna
+from optuna.study import StudyDirection
 
-from searchae.config import StudySpec, spec_from_document
+from searchae.config import OBJECTIVES, StudySpec, spec_from_document
 from searchae.errors import NoStudyError, StorageError, StudyMismatchError, nearest
 from searchae.storage import ResilientStorage, exclusive_lock, masked_url
 from searchae.study.attributes import BASELINE_DB, DATA_HASH, SPEC, VERSIONS
@@ -150,9 +151,14 @@ def open_study(
         with exclusive_lock(storage.engine, 0) as check_lock:
             if not _needs_creation(storage, name):
                 return False
-            study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+            objectives = [OBJECTIVES[objective] for objective in spec.search.objectives]
+            directions = [
+                StudyDirection.MAXIMIZE if o.maximize else StudyDirection.MINIMIZE
+                for o in objectives
+            ]
+            study = optuna.create_study(study_name=name, storage=storage, directions=directions)
             study.set_user_attr(DATA_HASH, data_hash)  # first: see ``load_study``
-            study.set_metric_names(["psnr_db"])
+            study.set_metric_names([o.metric for o in objectives])
             study.set_user_attr(BASELINE_DB, baseline_db)
             study.set_user_attr(VERSIONS, package_versions())
             for key, value in (attributes or {}).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -14,10 +14,11 @@ from searchae.config import StudySpec, readable_params
 from searchae.formatting import format_count
 from searchae.search import why_nothing_is_pruned
 from searchae.storage import masked_url
-from searchae.study.attributes import OUTCOME, RUNTIME, TRAINING, WARM_START
+from searchae.study.attributes import OUTCOME, REFUSED, RUNTIME, TRAINING, WARM_START
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import history_columns
+from searchae.study.front import front_of
 from searchae.study.results import is_result
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import StoredStudy
@@ -41,6 +42,7 @@ class TrialRow:
         imported: Whether a warm start copied it from another study.
         worker: The name of the worker that trains it or trained it last.
         seed: The seed of a listed training; None in a search, whose trials have the study's.
+        values: Objective -> value, of a complete trial of a study with several objectives.
     """
 
     number: int
@@ -53,6 +55,7 @@ class TrialRow:
     imported: bool
     worker: str = ""
     seed: int | None = None
+    values: dict[str, float] = field(default_factory=dict)
 
     @property
     def has_result(self) -> bool:
@@ -73,7 +76,7 @@ class Summary:
         study: Its name.
         storage: The URL of its database, without the password.
         counts: The budget, and trials by state.
-        best: The trial with the best result; None without one.
+        best: The trial with the best PSNR of those with a result; None without one.
         outcomes: How a trial ended badly -> number of such trials.
         baseline_db: PSNR in dB of the mean training image on the validation split.
         epochs_run: Epochs trained in all trials.
@@ -83,6 +86,9 @@ class Summary:
         workers: The workers alive.
         warnings: Warnings for the user, a line each.
         rows: The trials, in order of number.
+        refused: How many nets were refused by ``search.max_parameters`` before they were trained;
+            None without that limit.
+        front: With several objectives, the trials that none dominates; see ``front_of``.
         to_go_s: Estimated seconds until the budget is spent; None if there is nothing to estimate
             it from.
         seconds_left: Seconds until the time limit, negative after it; None without one.
@@ -103,6 +109,8 @@ class Summary:
     rows: tuple[TrialRow, ...] = ()
     seconds_left: float | None = None
     to_go_s: float | None = None
+    refused: int | None = None
+    front: tuple[TrialRow, ...] = ()
 
     def document(self) -> dict[str, Any]:
         """Returns the summary as ``--json`` prints it."""
@@ -120,8 +128,10 @@ class Summary:
             },
             "best": best
             and {"number": best.number, "psnr_db": best.psnr_db, "params": best.params},
+            **self.front_document(),
             "baseline_db": self.baseline_db,
             "outcomes": self.outcomes,
+            **({} if self.refused is None else {"refused": self.refused}),
             "epochs": {
                 "run": self.epochs_run,
                 "full": self.epochs_full,
@@ -132,6 +142,11 @@ class Summary:
             "warnings": list(self.warnings),
         }
 
+    def front_document(self) -> dict[str, Any]:
+        """Returns the front as ``--json`` prints it; empty without one."""
+        trials = [{"number": r.number, "values": r.values, "params": r.params} for r in self.front]
+        return {"front": trials} if trials else {}
+
 
 def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
     """Returns a row for one of Optuna's trials.
@@ -140,7 +155,7 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         spec: The spec of the trial's study.
         trial: The trial.
     """
-    values = trial.intermediate_values
+    values, objectives = trial.intermediate_values, spec.search.objectives
     value = trial.values[0] if trial.values else None
     if value is None and values:
         value = values[max(values)]
@@ -156,6 +171,9 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         imported=WARM_START in trial.user_attrs,
         worker=trial.user_attrs.get(RUNTIME, {}).get("worker", ""),
         seed=trial.user_attrs.get(TRAINING, {}).get("seed"),
+        values=dict(zip(objectives, trial.values, strict=True))
+        if len(objectives) > 1 and trial.values
+        else {},
     )
 
 
@@ -206,11 +224,15 @@ def summarize(stored: StoredStudy, coordinator: Coordinator) -> Summary:
             running_epochs=sum(r.epochs for r in own if r.state == "running"),
         ),
         rows=tuple(own),
+        refused=None
+        if stored.spec.search.max_parameters is None
+        else sum(t.user_attrs.get(REFUSED, 0) for t in own_trials),
+        front=front_of(own),
     )
 
 
 def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
-    """Returns the trial with the best result, the first of equals; None without a result."""
+    """Returns the trial with the best PSNR, the first of equals; None without a result."""
     with_result = [r for r in rows if r.has_result]
     return max(with_result, key=lambda r: (r.psnr_db, -r.number), default=None)
 
@@ -251,7 +273,8 @@ def _to_go_s(
 
 def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]) -> list[str]:
     counts, found = snapshot.counts, []
-    if counts.complete >= 50 and counts.pruned == 0:
+    is_pruned = not spec.search.has_several_objectives
+    if is_pruned and counts.complete >= 50 and counts.pruned == 0:
         found.append(
             f"{counts.complete} trials ended and none was pruned: {why_nothing_is_pruned(spec)}"
         )

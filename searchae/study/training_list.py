@@ -105,7 +105,11 @@ def open_training_list(
 
 
 def _list_spec(spec: StudySpec, data: DataSpec) -> StudySpec:
-    return replace(spec, data=data, description=f"Trainings of: {spec.description}")
+    """Returns the spec of a list: nothing is sampled, and PSNR is the only value of a trial."""
+    changes = {"objectives": ("psnr",), "sampler": "random", "max_parameters": None, "first": ()}
+    search = spec.search.model_copy(update=changes)
+    description = f"Trainings of: {spec.description}"
+    return replace(spec, data=data, search=search, description=description)
 
 
 def _checked(found: StoredStudy, stored: StoredStudy) -> StoredStudy:

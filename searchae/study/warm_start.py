@@ -11,8 +11,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.config import StudySpec, params_of_trial, stored_value
 from searchae.errors import StudyMismatchError
-from searchae.search import can_take, to_distribution
-from searchae.study.attributes import IMPORTED, OUTCOME, WARM_START
+from searchae.search import SizeLimit, can_take, to_distribution
+from searchae.study.attributes import IMPORTED, OUTCOME, SPLITS, WARM_START
+from searchae.study.epoch_history import history_columns
 
 if TYPE_CHECKING:
     from searchae.study.stored_study import StoredStudy
@@ -40,7 +41,8 @@ def import_trials(
 ) -> None:
     """Adds the finished trials of another study that fit into this study's search space.
 
-    Trials that ended badly are left out.
+    Trials that ended badly, or whose nets are larger than ``search.max_parameters``, are left out;
+    with several objectives also pruned ones.
 
     Args:
         study: The new study.
@@ -50,14 +52,21 @@ def import_trials(
             has been lost.
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED)
+    shape = source.study.user_attrs.get(SPLITS, {}).get("image_shape")
+    image_shape = tuple(shape) if shape else None  # older studies have none
+    limit = SizeLimit(spec, image_shape) if image_shape else None
+    several = spec.search.has_several_objectives
     for trial in source.study.get_trials(deepcopy=False, states=states):
         params = _params_here(spec, source.spec, trial)
-        if params is None or OUTCOME in trial.user_attrs:
+        if params is None or OUTCOME in trial.user_attrs or (limit and not limit.allows(params)):
+            continue
+        values = _values_here(spec, source.spec, trial, image_shape)
+        if values is None and several:
             continue
         study.add_trial(
             create_trial(
                 state=trial.state,
-                values=trial.values,
+                values=values,
                 params=params,
                 distributions={p.name: to_distribution(p) for p in spec.space if p.name in params},
                 intermediate_values=trial.intermediate_values,
@@ -68,6 +77,34 @@ def import_trials(
     # Counted in the database: a call repeated after a broken connection adds a trial twice.
     count = Counter(t.state.name.lower() for t in study.get_trials(deepcopy=False))
     study.set_user_attr(IMPORTED, dict(count))
+
+
+def _values_here(
+    spec: StudySpec,
+    source: StudySpec,
+    trial: FrozenTrial,
+    image_shape: tuple[int, int, int] | None,
+) -> list[float] | None:
+    """Returns the values of another study's trial for this study's objectives.
+
+    None if the trial has none, or if this study has several objectives and one of them was not
+    measured, as in every pruned trial.
+    """
+    if not trial.values or not spec.search.has_several_objectives:
+        return list(trial.values[:1]) if trial.values else None
+    if trial.state == TrialState.PRUNED:
+        return None
+    known = dict(zip(source.search.objectives, trial.values, strict=True))
+    history = history_columns(trial.user_attrs)
+    if history:
+        known.setdefault("sparsity", history["sparsity"][-1])
+    if image_shape is not None:
+        from searchae.models import model_size  # torch, which few users of this package need
+
+        size = model_size(params_of_trial(source, trial.params).model, image_shape)
+        known |= {"parameters": float(size.parameters), "latent_dim": float(size.latent)}
+    wanted = spec.search.objectives
+    return [known[name] for name in wanted] if known.keys() >= set(wanted) else None
 
 
 def _params_here(spec: StudySpec, source: StudySpec, trial: FrozenTrial) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ import torch
 from searchae.config import StudySpec, initial_params, readable_params
 from searchae.data import describe_splits
 from searchae.launch import Launcher, LocalLauncher, Request
+from searchae.search import SizeLimit, note_on_objectives
 from searchae.study import Coordinator
 from searchae.training import Trainer, chosen_kernels, uses_compiled
 from searchae.tune.gpu_sharing import concurrent_trials, crowding_warning, measured_fleet
@@ -36,6 +37,7 @@ class DryRun:
         done: Number of finished trials of the study.
         begins: Parameters of the first trial that are fixed, name -> value; the others are
             sampled. Empty if the study has begun.
+        objectives: What several objectives mean for the search; empty for one.
         step_s: Seconds of a training step, measured on one batch after a warm-up.
         epoch_s: Seconds of an epoch at that rate, without validation.
         at_most_s: Seconds of the remaining trials at that rate if none is pruned.
@@ -53,6 +55,7 @@ class DryRun:
     parameters: tuple[int, int]
     done: int
     begins: dict[str, Any]
+    objectives: str
     step_s: float
     epoch_s: float
     at_most_s: float
@@ -85,6 +88,7 @@ def plan_search(
     epoch_s = step_s * -(-len(prepared.splits.train) // batch_size)
     sizes = [n.parameters for n in prepared.networks]
     first = {} if has_begun else initial_params(spec, 0, warm=bool(request.warm_start))
+    first = SizeLimit(spec, prepared.splits.image_shape).possible(first)
     return DryRun(
         name=prepared.name,
         spec=spec,
@@ -98,6 +102,7 @@ def plan_search(
         parameters=(min(sizes), max(sizes)),
         done=done,
         begins=readable_params(spec, first),
+        objectives=note_on_objectives(spec),
         step_s=step_s,
         epoch_s=epoch_s,
         at_most_s=epoch_s * spec.epochs * math.ceil(left / concurrent_trials(fleet)),

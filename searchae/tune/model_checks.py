@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 
-from searchae.config import StudySpec, TrialParams, batch_size_variants, model_variants
+from searchae.config import (
+    StudySpec,
+    TrialParams,
+    batch_size_variants,
+    initial_params,
+    model_variants,
+)
 from searchae.errors import SpecError
-from searchae.models import Autoencoder, build_model, parameter_count
+from searchae.models import Autoencoder, build_model, model_size, parameter_count
+from searchae.search import MOST_CHOICES, SizeLimit
+
+MOST_NETWORKS = 64
+"""Models that are built to be checked."""
 
 
 @dataclass(frozen=True)
@@ -26,22 +37,58 @@ class Network:
     parameters: int
 
 
-def build_networks(spec: StudySpec, image_shape: tuple[int, int, int]) -> list[Network]:
+def build_networks(
+    spec: StudySpec, image_shape: tuple[int, int, int], note: Callable[[str], None] = lambda _: None
+) -> list[Network]:
     """Builds every model that the choices of a study allow, with ranges at both ends.
 
     Args:
         spec: The study.
         image_shape: (C, H, W) of its images.
+        note: Called with a line for the user if ``search.max_parameters`` refuses some of them.
+
+    Returns:
+        The models that may be trained, the first 64.
 
     Raises:
         ModelError: A model does not fit the images.
+        SpecError: ``search.max_parameters`` refuses all models, or those of ``search.first``.
     """
-    networks = []
-    for params in model_variants(spec):
-        with torch.device("meta"):
-            model = build_model(params.model, image_shape=image_shape)
-        networks.append(Network(params, model, parameter_count(model)))
-    return networks
+    limit = spec.search.max_parameters
+    if limit is None:
+        return [_network(params, image_shape) for params in model_variants(spec)]
+    variants = model_variants(spec, limit=MOST_CHOICES)
+    sizes = [model_size(params.model, image_shape).parameters for params in variants]
+    if min(sizes) > limit:
+        raise SpecError(
+            f"search.max_parameters: {limit:,} refuses every net of this study; the smallest has "
+            f"{min(sizes):,} parameters"
+        )
+    _check_first(spec, image_shape)
+    if refused := sum(size > limit for size in sizes):
+        note(
+            f"search.max_parameters: {limit:,} refuses {refused} of {len(sizes)} nets (at the ends "
+            f"of ranges, of all choices); the largest has {max(sizes):,} parameters"
+        )
+    small = [params for params, size in zip(variants, sizes, strict=True) if size <= limit]
+    return [_network(params, image_shape) for params in small[:MOST_NETWORKS]]
+
+
+def _network(params: TrialParams, image_shape: tuple[int, int, int]) -> Network:
+    with torch.device("meta"):
+        model = build_model(params.model, image_shape=image_shape)
+    return Network(params, model, parameter_count(model))
+
+
+def _check_first(spec: StudySpec, image_shape: tuple[int, int, int]) -> None:
+    """Checks that the nets of the trials that a search begins with are not refused."""
+    limit = SizeLimit(spec, image_shape)
+    for index, _ in enumerate(spec.search.first):
+        if not limit.is_possible(initial_params(spec, index)):
+            raise SpecError(
+                f"search.first[{index}]: every such net has more parameters than "
+                f"search.max_parameters = {spec.search.max_parameters:,}"
+            )
 
 
 def largest_trial(spec: StudySpec, networks: list[Network]) -> TrialParams:
@@ -65,6 +112,29 @@ def check_batch_size(spec: StudySpec, networks: list[Network], *, images: int) -
     largest = _largest_batch_size(spec, networks)
     if largest > images:
         raise SpecError(f"train.batch_size: {largest} exceeds the {images} training images")
+
+
+def check_objectives(spec: StudySpec, networks: list[Network]) -> None:
+    """Checks that the sizes that a study minimizes differ among its models.
+
+    Args:
+        spec: The study.
+        networks: Its models.
+
+    Raises:
+        SpecError: All models have the same size.
+    """
+    if len(networks) == MOST_NETWORKS:  # there may be others
+        return
+    for name, sizes in (
+        ("parameters", {n.parameters for n in networks}),
+        ("latent_dim", {n.model.latent_size for n in networks}),
+    ):
+        if name in spec.search.objectives and len(sizes) == 1:
+            raise SpecError(
+                f"search.objectives: {name} is {sizes.pop():,} in every net of this study; search "
+                f"a key of [model] that changes it, or leave {name} out"
+            )
 
 
 def _largest_batch_size(spec: StudySpec, networks: list[Network]) -> int:

@@ -39,7 +39,7 @@ from searchae.training import (
     pick_precision,
     why_slow,
 )
-from searchae.tune.model_checks import Network, build_networks, check_batch_size
+from searchae.tune.model_checks import Network, build_networks, check_batch_size, check_objectives
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,9 @@ def preflight(
 
     splits = load_splits(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=note)
     baseline_db = mean_image_psnr_db(splits.train, splits.validation)
-    networks = build_networks(spec, splits.image_shape)
+    networks = build_networks(spec, splits.image_shape, note)
     check_batch_size(spec, networks, images=len(splits.train))
+    check_objectives(spec, networks)
     if warm_start:
         check_warm_start(warm_start, data_hash=splits.hash)
     if existing:

@@ -7,6 +7,7 @@ import traceback
 from searchae.data import describe_splits, keep_decoded
 from searchae.fleet import StopRequest, Watcher, follow_workers
 from searchae.launch import Launcher, LocalLauncher, Request, Supervisor, study_jobs
+from searchae.search import note_on_objectives
 from searchae.storage import masked_url
 from searchae.study import (
     SPLITS,
@@ -53,6 +54,8 @@ def tune(
     coordinator = Coordinator(stored)
     counts = _set_limits(coordinator, request, prepared.spec.search.trials, watcher)
     watcher.note(_opening_line(stored, counts, created=created))
+    if text := note_on_objectives(stored.spec):
+        watcher.note(text)
     left = max(0, counts.budget - counts.finished)
     if left == 0:
         return summarize(stored, coordinator)

@@ -42,6 +42,7 @@ from searchae.training import (
     Trainer,
     checkpoint_folder,
 )
+from searchae.worker.further_objectives import FurtherObjectives
 from searchae.worker.gpu_memory import CrowdedError, SharedGpu
 from searchae.worker.hardware import Machine
 from searchae.worker.heartbeat import Heartbeat
@@ -84,7 +85,9 @@ class TrialRunner:
         self.gpu = SharedGpu(self.options.shares, self.machine.device)
         self._pictures = BestPictures(stored, self.options.artifacts, self.machine.images[1])
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._sampler = TrialSampler(stored)
+        channels, height, width = self.machine.images[0].shape[1:]
+        self._sampler = TrialSampler(stored, (channels, height, width))
+        self._further = FurtherObjectives(stored.spec, (channels, height, width))
 
     def close(self) -> None:
         """Waits for checkpoints that are still being written or removed."""
@@ -174,9 +177,10 @@ class TrialRunner:
         except OutOfMemoryError as e:
             self._finish_out_of_memory(trial_id, number, e)
         else:
-            self._finish(trial_id, TrialState.COMPLETE, psnr_db)
+            trainer = trainers[0] if trainers else None
+            self._finish(trial_id, TrialState.COMPLETE, psnr_db, self._further.of(trainer))
             self.results.complete += 1
-            self._pictures.update(number, params, trainers[0] if trainers else None)
+            self._pictures.update(number, params, trainer)
 
     def _runtime(self, precision: Precision) -> dict[str, object]:
         identity = self.coordinator.identity
@@ -237,10 +241,16 @@ class TrialRunner:
 
     # -- ends
 
-    def _finish(self, trial_id: int, state: TrialState, psnr_db: float | None) -> None:
+    def _finish(
+        self,
+        trial_id: int,
+        state: TrialState,
+        psnr_db: float | None,
+        further: tuple[float, ...] = (),
+    ) -> None:
         if psnr_db is not None and math.isnan(psnr_db):
             psnr_db = None
-        if not self.coordinator.finish(trial_id, state, psnr_db):
+        if not self.coordinator.finish(trial_id, state, psnr_db, further):
             raise LeaseLostError
 
     def _finish_badly(self, trial_id: int, number: int, outcome: str, error: Exception) -> None:
@@ -253,7 +263,8 @@ class TrialRunner:
         storage = self._stored.storage
         storage.set_trial_user_attr(trial_id, OUTCOME, outcome)
         storage.set_trial_user_attr(trial_id, ERROR, str(error))
-        self._finish(trial_id, TrialState.COMPLETE, self._stored.baseline_db)
+        worst = self._further.worst()
+        self._finish(trial_id, TrialState.COMPLETE, self._stored.baseline_db, worst)
 
     def _finish_out_of_memory(self, trial_id: int, number: int, error: OutOfMemoryError) -> None:
         """Puts back a trial if others hold the memory; otherwise ends it as too large."""

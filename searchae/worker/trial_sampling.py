@@ -7,11 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
-from searchae.config import TrialParams, initial_params, sample_params
-from searchae.search import TrialHistory, make_pruner, make_sampler
-from searchae.study import IMPORTED, RUNTIME, StoredStudy
+from searchae.config import TrialParams, initial_params, sample_params, sampler_seed
+from searchae.search import (
+    SizeLimit,
+    SizeLimitedSampler,
+    TrialHistory,
+    make_pruner,
+    make_sampler,
+)
+from searchae.storage import ResilientStorage
+from searchae.study import IMPORTED, REFUSED, RUNTIME, StoredStudy
 
 
 class RecordedTrial:
@@ -42,15 +50,39 @@ class RecordedTrial:
         return self._reports[max(self._reports)] if self._reports else None
 
 
+class UnprunedTrial(RecordedTrial):
+    """A trial of a study with several objectives, for which Optuna takes no reports.
+
+    Args:
+        storage: Where the reports are written.
+        trial_id: The trial's id in the database.
+    """
+
+    def __init__(self, *recorded: Any, storage: ResilientStorage, trial_id: int) -> None:
+        super().__init__(*recorded)
+        self._storage, self._trial_id = storage, trial_id
+
+    def report(self, value: float, step: int) -> None:
+        """Records the PSNR in dB after epoch ``step``."""
+        self._storage.set_trial_intermediate_value(self._trial_id, step, value)
+        self._reports.setdefault(step, value)
+
+    def should_prune(self) -> bool:
+        """Returns False."""
+        return False
+
+
 class TrialSampler:
     """Samples the parameters of one study's trials.
 
     Args:
         stored: The study.
+        image_shape: (C, H, W) of its images.
     """
 
-    def __init__(self, stored: StoredStudy) -> None:
+    def __init__(self, stored: StoredStudy, image_shape: tuple[int, int, int]) -> None:
         self._stored = stored
+        self._limit = SizeLimit(stored.spec, image_shape)
         self._pruner = make_pruner(stored.spec, stored.study)
         self._history = TrialHistory()
         self._imported = sum(stored.study.user_attrs.get(IMPORTED, {}).values())
@@ -74,13 +106,27 @@ class TrialSampler:
         with storage.batched_writes():
             # A copy for each trial: a study caches the trials that its sampler has read.
             study = copy.copy(self._stored.study)
-            study.sampler = make_sampler(spec, number=claimed.number, history=self._history)
-            study.pruner = self._pruner
+            sampler = self._limited(
+                make_sampler(spec, number=claimed.number, history=self._history), claimed.number
+            )
+            study.sampler, study.pruner = sampler, self._pruner
             imported = self._imported
             first = initial_params(spec, claimed.number - imported, warm=imported > 0)
-            if first:
+            if first := self._limit.possible(first):
                 storage.set_trial_system_attr(trial_id, "fixed_params", first)
             trial = optuna.Trial(study, trial_id)
             params = sample_params(spec, trial)
             storage.set_trial_user_attr(trial_id, RUNTIME, runtime)
-        return RecordedTrial(trial, claimed.number, claimed.intermediate_values), params
+            if isinstance(sampler, SizeLimitedSampler) and sampler.refused:
+                storage.set_trial_user_attr(trial_id, REFUSED, sampler.refused)
+        recorded = (trial, claimed.number, claimed.intermediate_values)
+        if spec.search.has_several_objectives:
+            return UnprunedTrial(*recorded, storage=storage, trial_id=trial_id), params
+        return RecordedTrial(*recorded), params
+
+    def _limited(self, sampler: BaseSampler, number: int) -> BaseSampler:
+        """Returns a sampler that proposes only nets within ``search.max_parameters``."""
+        spec = self._stored.spec
+        if spec.search.max_parameters is None:
+            return sampler
+        return SizeLimitedSampler(sampler, self._limit, seed=sampler_seed(spec.seed, number))

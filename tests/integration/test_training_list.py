@@ -201,6 +201,24 @@ def test_the_list_of_an_earlier_study_of_the_same_name_is_not_gone_on_with(
         open_list(again)
 
 
+def test_trainings_of_a_study_with_several_objectives_have_one_value(
+    storage: ResilientStorage,
+) -> None:
+    search = SPEC.search.model_copy(
+        update={"objectives": ("psnr", "sparsity"), "sampler": "nsga2", "max_parameters": 10**7}
+    )
+    spec = replace(SPEC, search=search)
+    stored, _ = open_study(storage, "front", spec=spec, data_hash=HASH, baseline_db=10.0)
+    listed = open_training_list(stored, data=spec.data, data_hash=HASH, baseline_db=10.0)
+    listed.add([training()])
+    worker = Coordinator(load_study(storage, "front.trainings"), identity("worker"))
+    claimed = worker.claim()
+    assert isinstance(claimed, int)
+    assert worker.finish(claimed, TrialState.COMPLETE, 20.0)
+    (trial,) = listed.trials().values()
+    assert trial.values == [20.0]
+
+
 def test_other_images_have_a_list_of_their_own(stored: StoredStudy) -> None:
     open_list(stored).add([training()])
     data = SPEC.data.model_copy(update={"train_images": 100})

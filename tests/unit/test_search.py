@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable
 from typing import Any
 
 import optuna
 import pytest
-from optuna.pruners import HyperbandPruner, SuccessiveHalvingPruner
+from optuna.pruners import HyperbandPruner, NopPruner, SuccessiveHalvingPruner
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
@@ -63,6 +64,26 @@ def proposal(spec: StudySpec, *, number: int, after: int = 0) -> dict[str, Any]:
     return dict(trial.params)
 
 
+@pytest.mark.parametrize("name", ["tpe", "nsga2", "random", "gp"])
+def test_several_objectives_are_sampled_for_by_optuna_and_replay(name: str) -> None:
+    spec = read(sampler=name, objectives=["psnr", "parameters"], startup_trials=4)
+    assert isinstance(pruners.make_pruner(spec, optuna.create_study()), NopPruner)
+
+    def params() -> list[dict[str, Any]]:
+        study = optuna.create_study(directions=["maximize", "minimize"])
+        for number in range(9):
+            study.sampler = samplers.make_sampler(spec, number=number)
+            trial = study.ask()
+            chosen = space.sample_params(spec, trial)
+            latent = chosen.model.latent_dim
+            study.tell(trial, [math.log(latent) + chosen.train.learning_rate, latent])
+        return [t.params for t in study.trials]
+
+    first = params()
+    assert params() == first
+    assert len({p["learning_rate"] for p in first}) >= 4, "nsga2 recombines those of its parents"
+
+
 @pytest.mark.parametrize(("name", "after"), [("random", 0), ("tpe", 0), ("tpe", 8), ("gp", 0)])
 def test_a_trial_s_proposal_hangs_on_seed_and_number_only(name: str, after: int) -> None:
     spec = read(sampler=name)
@@ -104,6 +125,13 @@ def test_what_uses_private_names_fits_optuna_5_0(check: Callable[[], None]) -> N
 def incremental(monkeypatch: pytest.MonkeyPatch) -> None:
     """Uses the incremental sampler from the first trial on."""
     monkeypatch.setattr(samplers, "INCREMENTAL_FROM", 0)
+
+
+@needs_sampler
+def test_the_sampler_of_one_objective_s_large_studies_serves_no_others() -> None:
+    several = read(objectives=["psnr", "sparsity"])
+    assert type(samplers.make_sampler(several, number=10**6)) is TPESampler
+    assert type(samplers.make_sampler(read(), number=10**6)) is not TPESampler
 
 
 @needs_sampler

@@ -50,7 +50,28 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "unknown sampler": (
         {"search": {"sampler": "cma"}},
-        ["search.sampler", "'cma'", "Valid: gp, random, tpe"],
+        ["search.sampler", "'cma'", "Valid: gp, nsga2, random, tpe"],
+    ),
+    "unknown objective": (
+        {"search": {"objectives": ["psnr", "sparcity"]}},
+        ["search.objectives.1", "'sparcity'", "did you mean 'sparsity'?", "latent_dim, parameters"],
+    ),
+    "objective twice": (
+        {"search": {"objectives": ["psnr", "sparsity", "sparsity"]}},
+        ["search.objectives", "'sparsity' is named twice"],
+    ),
+    "objectives without the PSNR": (
+        {"search": {"objectives": ["sparsity", "parameters"]}},
+        ["search.objectives", "must begin with \"psnr\", not ['sparsity', 'parameters']"],
+    ),
+    "no objective": ({"search": {"objectives": []}}, ["search.objectives", 'begin with "psnr"']),
+    "objectives as a word": (
+        {"search": {"objectives": "sparsity"}},
+        ["search.objectives", "must be a list"],
+    ),
+    "nsga2 for one objective": (
+        {"search": {"sampler": "nsga2"}},
+        ["search.sampler", '"nsga2" is for several objectives', 'use "tpe"'],
     ),
     "unknown data set": (
         {"data": {"name": "svnh"}},
