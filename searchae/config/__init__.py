@@ -4,7 +4,7 @@
 """
 
 from searchae.config.loader import load_study_file, spec_from_document
-from searchae.config.parameters import Parameter, Value
+from searchae.config.parameters import CONDITIONS, Parameter, Value
 from searchae.config.schema import (
     SOURCES_WITHOUT_PATH,
     DataSpec,
@@ -31,6 +31,7 @@ from searchae.config.study_file_catalog import find_study_file, study_files
 from searchae.config.study_spec import StudySpec
 
 __all__ = [
+    "CONDITIONS",
     "SOURCES_WITHOUT_PATH",
     "DataSpec",
     "Layer",

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from searchae.config import TrialParams, initial_params, sample_params
-from searchae.search import TrialHistory, make_pruner, make_sampler
+from searchae.search import ChoiceFloor, TrialHistory, make_pruner, make_sampler
 from searchae.study import IMPORTED, RUNTIME, StoredStudy
 
 
@@ -53,6 +53,7 @@ class TrialSampler:
         self._stored = stored
         self._pruner = make_pruner(stored.spec, stored.study)
         self._history = TrialHistory()
+        self._floor = ChoiceFloor(stored.spec)
         self._imported = sum(stored.study.user_attrs.get(IMPORTED, {}).values())
 
     def sample(
@@ -77,9 +78,11 @@ class TrialSampler:
             study.sampler = make_sampler(spec, number=claimed.number, history=self._history)
             study.pruner = self._pruner
             imported = self._imported
-            first = initial_params(spec, claimed.number - imported, warm=imported > 0)
-            if first:
-                storage.set_trial_system_attr(trial_id, "fixed_params", first)
+            fixed = initial_params(spec, claimed.number - imported, warm=imported > 0)
+            if not fixed and not claimed.params:
+                fixed = self._floor.params(self._stored.study, claimed.number)
+            if fixed:
+                storage.set_trial_system_attr(trial_id, "fixed_params", fixed)
             trial = optuna.Trial(study, trial_id)
             params = sample_params(spec, trial)
             storage.set_trial_user_attr(trial_id, RUNTIME, runtime)
