@@ -2,6 +2,8 @@
 
     python -m benchmarks.defaults train --data-dir data --work W    # once: 25 minutes
     python -m benchmarks.defaults replay --work W                   # half an hour
+    python -m benchmarks.defaults replay --work W --workers 2 --seeds 200 \
+        --sides "halving /2, tpe 10" "halving /2, tpe 10, no floor"   # what the floor costs
     python -m benchmarks.defaults train --tables speed --images 2000 --epochs 6 --configs 144 ...
 
 ``train`` makes a table of configurations with their whole learning curves (``defaults_table``).
@@ -16,7 +18,7 @@ image's while there is none; the regret is what the table's best final PSNR has 
 until a search is near the best are those of all its trials until one has ended there, a pruned one
 too, as ``benchmarks.speed search`` reads the time to a PSNR. With several workers, the first 12
 trials of a search of 50 are not quite a search of 12: the pruner has seen a few reports of later
-ones.
+ones. What the searches tried of each choice is printed too (``defaults_choices``).
 
 A training that diverges ends there for every side, with the mean image's PSNR; the loop that others
 use in ``benchmarks.speed search`` goes on with NaN to its last epoch, which is worse for them.
@@ -41,10 +43,17 @@ import numpy as np
 import optuna
 from optuna.trial import Trial, TrialState
 
+from benchmarks.defaults_choices import Tried, choices_table
 from benchmarks.defaults_table import DATA, TABLES, Params, Table, read, read_lines, train
 from searchae.config import space
 from searchae.config.study_spec import StudySpec
-from searchae.search import distributions, incremental_algorithms, pruners, samplers
+from searchae.search import (
+    choice_floor,
+    distributions,
+    incremental_algorithms,
+    pruners,
+    samplers,
+)
 
 DEFAULT = "halving /2, tpe 10"
 """The side that is shipped: the others are measured against it."""
@@ -52,7 +61,7 @@ RAY = "Ray Tune"
 TRIALS = (12, 24, 50)
 FULL = (6, 12, 18)
 """Epochs at which searches are compared, in full trainings."""
-WITHIN_DB = (1.0, 0.5)
+WITHIN_DB = (1.0, 0.5, 0.25)
 """How near to the table's best a trial has to end; the epochs until then are counted."""
 SEEDS = 20
 
@@ -69,14 +78,15 @@ class Ours:
         self._study = optuna.create_study(direction="maximize", study_name=f"replay-{spec.seed}")
         self._study.pruner = pruners.make_pruner(spec, self._study)
         self._trials: list[Trial] = []
+        self._floor = choice_floor.ChoiceFloor(spec)
 
     def ask(self, _worker: int) -> Params:  # workers share what is known
         """The next trial's configuration."""
         number = len(self._trials)
         self._study.sampler = samplers.make_sampler(self._spec, number=number)
-        first = space.initial_params(self._spec, number)
-        if first:
-            self._study.enqueue_trial(first)
+        fixed = space.initial_params(self._spec, number) or self._floor.params(self._study, number)
+        if fixed:
+            self._study.enqueue_trial(fixed)
         return self._asked()
 
     def _asked(self) -> Params:
@@ -185,6 +195,7 @@ SIDES: dict[str, Mapping[str, Any] | type[Ours] | type[RayTune]] = {
     "halving /2, tpe 20": _side(HALVING, 2, 20),
     "halving /2 from epoch 2, tpe 10": _side(HALVING, 2, min_epochs=2),
     "halving /2, tpe 10, no midpoint": _side(HALVING, 2, midpoint_first=False),
+    "halving /2, tpe 10, no floor": _side(HALVING, 2, min_trials_per_choice=0),
     "hyperband /3, tpe 10, no midpoint": _side(HYPERBAND, 3, midpoint_first=False),
     "median, tpe 5": _side("median", startup=5),
     "median, tpe 20": _side("median", startup=20),
@@ -209,12 +220,14 @@ class End(NamedTuple):
         psnr_db: After its last one; the mean image's if it diverged.
         complete: Whether it ran to its end, so that a search can name it.
         spent: Epochs of all trials together by then.
+        curve: The index of its configuration in the table.
     """
 
     epochs: int
     psnr_db: float
     complete: bool
     spent: int
+    curve: int
 
 
 Ends = list[End]
@@ -291,7 +304,7 @@ class Search:
         self, it: Running, psnr_db: float, *, complete: bool = True, pruned: bool = False
     ) -> bool:
         self._searcher.end(it.number, it.epoch, psnr_db, pruned=pruned)
-        self._ends[it.number] = End(it.epoch, psnr_db, complete, self._spent)
+        self._ends[it.number] = End(it.epoch, psnr_db, complete, self._spent, it.curve)
         return True
 
 
@@ -395,6 +408,12 @@ def replay(options: argparse.Namespace) -> None:
         for name, side, workers, _ in asked
     }
     print("\n".join(_report(tables, figures, options)))
+    tried: dict[str, list[tuple[Table, Tried]]] = {side: [] for side in options.sides}
+    for key in asked:
+        ends = done[key]
+        tried[key[1]].append((tables[key[0]], [(end.curve, end.psnr_db) for end in ends]))
+    print("\n### What is tried of each choice\n")
+    print("\n".join(choices_table(tried, TRIALS[1:])))
 
 
 _here: dict[str, Any] = {}
@@ -417,7 +436,8 @@ def _replayed(key: Key) -> tuple[Key, Ends]:
 def _stamp(table: Table, side: str) -> int:
     """Changes with what a search depends on; one that was kept is used only if this is the same."""
     spec = table.spec(seed=0, search=_made_by(side)[1])
-    files = (samplers.__file__, pruners.__file__, incremental_algorithms.__file__, __file__)
+    modules = (choice_floor, samplers, pruners, incremental_algorithms)
+    files = (*(m.__file__ for m in modules), __file__)
     makers = [Path(str(file)).read_text(encoding="utf-8") for file in files]
     return zlib.crc32(f"{table}{spec.search!r}{makers}{optuna.__version__}{side}".encode())
 

@@ -37,14 +37,16 @@ Settings = Mapping[str, int]
 Params = dict[str, Any]
 
 CIFAR10 = "cifar10_10k.npz"
-DATA = {
+DATA: dict[str, tuple[dict[str, str], int]] = {
     "mnist": ({"name": "mnist"}, 16),
     "cifar10": ({"name": "npz", "path": CIFAR10}, 64),
 }
 """Name -> ``[data]`` and the size of the latent."""
+MORE_DATA = {**DATA, "svhn": ({"name": "npz", "path": "svhn_gray.npz"}, 64)}
+"""With those that are used only where they are named."""
 SPEED = "speed"
 """The table of what ``benchmarks.speed search`` searches."""
-TABLES = [*DATA, SPEED]
+TABLES = [*MORE_DATA, SPEED]
 CHOICES = {
     "activation": ["relu", "sigmoid", "tanh"],
     "optimizer": ["adam", "rmsprop", "sgd"],
@@ -63,7 +65,7 @@ def document(
         found = tomllib.loads(study_text(CIFAR10, trials=1, epochs=settings["epochs"]))
         found["data"]["train_images"] = settings["images"]
         return {**found, "seed": seed, "search": dict(search or {})}
-    source, latent = DATA[name]
+    source, latent = MORE_DATA[name]
     searched = {k: {"choices": v} for k, v in CHOICES.items()}
     ranges = {k: {"low": v[0], "high": v[1], "log": True} for k, v in RANGES.items()}
     return {
@@ -163,7 +165,7 @@ class Table:
 
     def _distance(self, a: Mapping[str, Any], b: Mapping[str, Any]) -> float:
         far = 0.0
-        for p in self._space:
+        for p in self.space:
             if p.choices:
                 far += a[p.name] != b[p.name]
             elif p.name in a and p.name in b:
@@ -172,7 +174,8 @@ class Table:
         return far
 
     @cached_property
-    def _space(self) -> tuple[Parameter, ...]:
+    def space(self) -> tuple[Parameter, ...]:
+        """The searched parameters."""
         return self.spec(seed=0, search={}).space
 
 

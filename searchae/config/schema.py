@@ -214,6 +214,9 @@ class SearchSpec(Section):
             many trials is promoted at each rung.
         startup_trials: Trials that are sampled at random before the sampler uses their results;
             with ``nsga2`` (default 20, else 10) the size of its population.
+        min_trials_per_choice: Trials that each choice of a searched parameter with two to eight
+            choices gets, bad ones too; 0 for as many as the sampler gives it. See
+            ``search/choice_floor.py``. Not in a random search.
         first: The trials that the search begins with, in this order, each as searched parameter ->
             value. Parameters that are left out are sampled.
         midpoint_first: Whether a search without ``first`` begins with the middle of the space: the
@@ -237,6 +240,7 @@ class SearchSpec(Section):
     startup_trials: int = Field(
         default_factory=lambda so_far: 20 if so_far["sampler"] == "nsga2" else 10, ge=0
     )
+    min_trials_per_choice: Annotated[int, Field(ge=0)] = 6
     first: tuple[dict[str, Any], ...] = ()
     midpoint_first: bool = True
     heartbeat_s: float = Field(20.0, gt=0)

@@ -1,5 +1,6 @@
 """Samplers and pruners by the names of a study file."""
 
+from searchae.search.choice_floor import ChoiceFloor
 from searchae.search.distributions import can_take, to_distribution
 from searchae.search.group_pruner import falls_behind
 from searchae.search.pruners import (
@@ -14,6 +15,7 @@ from searchae.search.tpe_history import FinishedTrialCursor, TrialHistory
 
 __all__ = [
     "MOST_CHOICES",
+    "ChoiceFloor",
     "FinishedTrialCursor",
     "SizeLimit",
     "SizeLimitedSampler",

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 
 from searchae.config import TrialParams, initial_params, sample_params, sampler_seed
 from searchae.search import (
+    ChoiceFloor,
     SizeLimit,
     SizeLimitedSampler,
     TrialHistory,
@@ -85,6 +86,7 @@ class TrialSampler:
         self._limit = SizeLimit(stored.spec, image_shape)
         self._pruner = make_pruner(stored.spec, stored.study)
         self._history = TrialHistory()
+        self._floor = ChoiceFloor(stored.spec)
         self._imported = sum(stored.study.user_attrs.get(IMPORTED, {}).values())
 
     def sample(
@@ -111,9 +113,11 @@ class TrialSampler:
             )
             study.sampler, study.pruner = sampler, self._pruner
             imported = self._imported
-            first = initial_params(spec, claimed.number - imported, warm=imported > 0)
-            if first := self._limit.possible(first):
-                storage.set_trial_system_attr(trial_id, "fixed_params", first)
+            fixed = initial_params(spec, claimed.number - imported, warm=imported > 0)
+            if not fixed and not claimed.params:
+                fixed = self._floor.params(self._stored.study, claimed.number)
+            if fixed := self._limit.possible(fixed):
+                storage.set_trial_system_attr(trial_id, "fixed_params", fixed)
             trial = optuna.Trial(study, trial_id)
             params = sample_params(spec, trial)
             storage.set_trial_user_attr(trial_id, RUNTIME, runtime)
