@@ -21,6 +21,7 @@ OWN_WEIGHT = 0.5
 """Weight of a pair's own variance between bases; the rest is the mean over all steady pairs."""
 MAX_RATIO = 3.0
 """In this mean a variance counts at most this many times the pair's own."""
+MAX_DEGREES = 1e6
 TRAINS_DB = 1.0
 """How far above the baseline a training must end to count as trained at all."""
 
@@ -71,7 +72,8 @@ class MatchedResults:
     def _above(self) -> Bools:
         """Which trainings ended clearly above the baseline: (C, K, S)."""
         high: Bools = self.counted_db.mean(3) >= self.baseline_db.mean() + TRAINS_DB
-        return np.logical_and(high, ~self.failed)
+        high &= ~self.failed
+        return high
 
     @cached_property
     def trains(self) -> Bools:
@@ -140,11 +142,7 @@ class Variances:
         unseen = np.where((self.bases < 2) & (seen < 1), np.inf, unseen)
         return combined_error(
             [unseen, np.where(seen > 0, seen * seeds / self.bases, 0.0), self.images],
-            [
-                gain * (self.bases - 1),
-                self.within_degrees,
-                np.full_like(seeds, self.images_degrees),
-            ],
+            [gain * (self.bases - 1), self.within_degrees, np.array(self.images_degrees)],
         )
 
     def _moderated(self, between: Floats) -> tuple[Floats, Floats]:
@@ -155,17 +153,15 @@ class Variances:
             equal variance, the mean has C - 1 times the degrees of a single pair, and its
             covariance with one is its own variance.
         """
-        pool = between[self.steady]
-        if len(pool) < 2:
+        pooled = self.steady & (self.bases > 1)
+        if pooled.sum() < 2:
             return between, np.ones_like(between)
+        pool = between[pooled]
         choices = (1 + math.sqrt(1 + 8 * len(pool))) / 2
         gain = 1 / (OWN_WEIGHT**2 + (1 - OWN_WEIGHT**2) / (choices - 1))
         mean = np.minimum(pool, MAX_RATIO * between[:, None]).mean(1)
         moderated = OWN_WEIGHT * between + (1 - OWN_WEIGHT) * mean
-        return (
-            np.where(self.steady, moderated, between),
-            np.where(self.steady, gain, 1.0),
-        )
+        return np.where(pooled, moderated, between), np.where(pooled, gain, 1.0)
 
     def predicted(self, bases: int, seeds: int) -> Variances:
         """Returns the variances to expect from a larger design with the same noise."""
@@ -245,12 +241,11 @@ def combined_error(parts: Sequence[Floats], degrees: Sequence[Floats]) -> tuple[
         parts: Variances, in dB^2, that broadcast to one shape; infinite where unknown.
         degrees: The degrees of freedom of each.
     """
-    total = RESOLUTION_DB**2 + sum(parts)
-    squares = RESOLUTION_DB**4 / 1e9 + sum(
-        np.where(part > 0, part**2 / np.maximum(f, 1.0), 0.0)
-        for part, f in zip(parts, degrees, strict=True)
-    )
-    return np.sqrt(total), np.where(np.isfinite(total), total**2 / squares, 1.0)
+    total = np.array(RESOLUTION_DB**2 + sum(parts))
+    with np.errstate(invalid="ignore"):
+        squares = sum(p**2 / np.maximum(f, 1.0) for p, f in zip(parts, degrees, strict=True))
+        ratio = total**2 / np.maximum(squares, total**2 / MAX_DEGREES)
+    return np.sqrt(total), np.where(np.isfinite(total), ratio, 1.0)
 
 
 def _over_images(difference_db: Floats) -> Floats:
