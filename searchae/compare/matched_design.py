@@ -136,7 +136,7 @@ def next_design(results: MatchedResults, limits: Limits) -> Step:
 
     def predicted(d: Design) -> Floats:
         larger = found.variances.predicted(d.bases, d.seeds)
-        return half_width(*larger.standard_error(results.population), alpha)
+        return half_width(*larger.standard_error(results.population, results.tuning_db), alpha)
 
     half = half_width(found.error, found.degrees, alpha)
     awaited = np.array([results.trains[[a, b]].all() for a, b in results.pairs])

@@ -21,6 +21,8 @@ OWN_WEIGHT = 0.5
 """Weight of a pair's own variance between bases; the rest is the mean over all steady pairs."""
 MAX_RATIO = 3.0
 """In this mean a variance counts at most this many times the pair's own."""
+TUNING_DB = 0.15
+"""Assumed deviation by luck in tuning a learning rate; on small nets and images it is 0.1 to 0.2."""
 MAX_DEGREES = 1e6
 TRAINS_DB = 1.0
 """How far above the baseline a training must end to count as trained at all."""
@@ -41,6 +43,9 @@ class MatchedResults:
         failed: Whether a training diverged or died: (C, K, S). It counts with the baseline.
         baseline_db: PSNR of the mean training image on each test image, in dB: (N,).
         population: Number M of bases that there are; None for infinitely many.
+        tuning_db: Standard deviation of a choice's PSNR in a base over repeated tunings of its
+            learning rate. It matters only where the population is finite; with 0 the results are
+            on the learning rates that were found.
     """
 
     choices: tuple[str, ...]
@@ -48,6 +53,7 @@ class MatchedResults:
     failed: Bools
     baseline_db: Floats
     population: int | None = None
+    tuning_db: float = TUNING_DB
 
     def __post_init__(self) -> None:
         choices, bases, _, images = self.psnr_db.shape
@@ -71,9 +77,9 @@ class MatchedResults:
     @cached_property
     def _above(self) -> Bools:
         """Which trainings ended clearly above the baseline: (C, K, S)."""
-        high: Bools = self.counted_db.mean(3) >= self.baseline_db.mean() + TRAINS_DB
-        high &= ~self.failed
-        return high
+        least = self.baseline_db.mean() + TRAINS_DB
+        means: Floats = np.asarray(self.counted_db.mean(3))
+        return (means >= least) & ~self.failed
 
     @cached_property
     def trains(self) -> Bools:
@@ -129,10 +135,16 @@ class Variances:
     inverse_seeds: Floats
     steady: Bools
 
-    def standard_error(self, population: int | None) -> tuple[Floats, Floats]:
+    def standard_error(
+        self, population: int | None, tuning_db: float = TUNING_DB
+    ) -> tuple[Floats, Floats]:
         """Returns the standard errors, in dB, and their degrees of freedom: (P,) each.
 
         An error is infinite where nothing is known of its largest part.
+
+        Args:
+            population: Number of bases that there are; None for infinitely many.
+            tuning_db: See ``MatchedResults``.
         """
         seeds = self.within * self.inverse_seeds
         # With one seed a base's own noise is unknown: then no correction for seen bases is made.
@@ -140,9 +152,19 @@ class Variances:
         between, gain = self._moderated(np.fmax(self.between, seeds))
         unseen = np.where(seen == 1, 0.0, (1 - seen) * between / self.bases)
         unseen = np.where((self.bases < 2) & (seen < 1), np.inf, unseen)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            noise, tuning = (
+                np.where(seen > 0, seen * part / self.bases, 0.0)
+                for part in (seeds, 2 * tuning_db**2)
+            )
         return combined_error(
-            [unseen, np.where(seen > 0, seen * seeds / self.bases, 0.0), self.images],
-            [gain * (self.bases - 1), self.within_degrees, np.array(self.images_degrees)],
+            [unseen, noise, self.images, tuning],
+            [
+                gain * (self.bases - 1),
+                self.within_degrees,
+                np.array(self.images_degrees),
+                np.array(MAX_DEGREES),
+            ],
         )
 
     def _moderated(self, between: Floats) -> tuple[Floats, Floats]:
@@ -230,7 +252,7 @@ def estimate(results: MatchedResults) -> Estimates:
             [np.where(np.isnan(over_seeds), np.inf, over_seeds), _over_images(by_image)],
             [variances.within_degrees[:, None], np.array(variances.images_degrees)],
         )
-        error, degrees = variances.standard_error(results.population)
+        error, degrees = variances.standard_error(results.population, results.tuning_db)
     return Estimates(mean, error, degrees, by_base, base_error, base_degrees, variances)
 
 

@@ -14,12 +14,14 @@ S. ``s2_between / K`` with K - 1 degrees of freedom is the paired t-test on clus
 exact for normal differences. Where a parameter has only M possible bases, less is left unseen, and
 two-stage sampling applies (Cochran 1977, Sampling Techniques, theorem 10.2, with f = K / M)::
 
-    variance = (1 - f) * s2_between / K  +  f * s2_within / (K * S)  +  s2_images / N
+    variance = (1 - f) * s2_between / K + f * (s2_within / S + 2 * tuning^2) / K + s2_images / N
 
 ``s2_within`` is the variance of a base's differences over seeds, pooled over the bases.
 ``s2_images`` is the variance over images of the mean difference: more bases or seeds do not help.
-The degrees of freedom of the sum are Satterthwaite's (1946, Biometrics Bulletin 2, 110-114). With
-f = 1 the statement is on these bases with these learning rates: luck in tuning is not counted.
+The degrees of freedom of the sum are Satterthwaite's (1946, Biometrics Bulletin 2, 110-114).
+``tuning`` is the standard deviation of a choice in a base over repeated tunings. Where each learning
+rate was tuned once, it cannot be estimated from the results, and is assumed. With 0 and f = 1 the
+statement is on these learning rates alone; another search, which finds others, may contradict it.
 ``s2_between`` is never taken below ``s2_within / S``, its value without any interaction.
 
 A seed's effect on a choice is assumed to be another one in each base. This holds if bases have
@@ -49,7 +51,7 @@ did, the coverage is computed for all ratios of noise and wanted half-width; the
 interval is 92%, where the first look has 4 degrees of freedom. All tests and intervals therefore
 use only ``SEQUENTIAL_SHARE`` of the 5%, which brings it back to 95%. That costs about a quarter
 more trainings; taking the largest variance of all looks, or dividing the 5% between the looks,
-costs more. ``benchmarks/verdicts.md`` has these figures, and the error rates of the whole procedure.
+costs more. ``benchmarks/verdicts.md`` has these figures and the whole procedure's error rates.
 
 **Opposite effects.** Each base has a simultaneous interval (Bonferroni over bases and pairs) with
 the variance over seeds. Two bases whose intervals lie on different sides of 0 have opposite effects
@@ -217,9 +219,11 @@ def _tested(results: MatchedResults, found: Estimates, alpha: float) -> list[Pai
         half = float(half_width(found.error[i], found.degrees[i], alpha / tests))
         by_base = _by_base(results, found, i, alpha)
         mean = abs(float(found.mean[i]))
+        first, second = results.pairs[i] if not found.mean[i] < 0 else results.pairs[i][::-1]
         out.append(
             PairDifference(
-                *(results.pairs[i] if not found.mean[i] < 0 else results.pairs[i][::-1]),
+                first=first,
+                second=second,
                 mean_db=mean,
                 low_db=mean - half,
                 high_db=mean + half,
