@@ -19,10 +19,10 @@ RESOLUTION_DB = 0.0025
 """Part of every standard error: a mean below 0.005 dB, printed as 0.00 dB, is never shown."""
 OWN_WEIGHT = 0.5
 """Weight of a pair's own variance between bases; the rest is the mean over all steady pairs."""
-MAX_RATIO = 3.0
+MAX_RATIO = 2.0
 """In this mean a variance counts at most this many times the pair's own."""
 TUNING_DB = 0.15
-"""Assumed deviation by luck in tuning a learning rate; on small nets and images it is 0.1 to 0.2."""
+"""Standard deviation by luck in tuning a learning rate, as long as nobody has measured it."""
 MAX_DEGREES = 1e6
 TRAINS_DB = 1.0
 """How far above the baseline a training must end to count as trained at all."""
@@ -67,7 +67,8 @@ class MatchedResults:
     @cached_property
     def made(self) -> Bools:
         """Which trainings have been made, failed ones included: (C, K, S)."""
-        return self.failed | ~np.isnan(self.psnr_db[..., 0])
+        made: Bools = self.failed | ~np.isnan(self.psnr_db[..., 0])
+        return made
 
     @cached_property
     def counted_db(self) -> Floats:
@@ -78,8 +79,8 @@ class MatchedResults:
     def _above(self) -> Bools:
         """Which trainings ended clearly above the baseline: (C, K, S)."""
         least = self.baseline_db.mean() + TRAINS_DB
-        means: Floats = np.asarray(self.counted_db.mean(3))
-        return (means >= least) & ~self.failed
+        above: Bools = np.greater_equal(self.counted_db.mean(3), least)
+        return above & ~self.failed
 
     @cached_property
     def trains(self) -> Bools:
@@ -91,8 +92,7 @@ class MatchedResults:
     @cached_property
     def steady(self) -> Bools:
         """Whether all of a choice's trainings so far ended clearly above the baseline: (C,)."""
-        steady: Bools = (self._above | ~self.made).all((1, 2))
-        return steady
+        return np.array((self._above | ~self.made).all((1, 2)))
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -135,9 +135,7 @@ class Variances:
     inverse_seeds: Floats
     steady: Bools
 
-    def standard_error(
-        self, population: int | None, tuning_db: float = TUNING_DB
-    ) -> tuple[Floats, Floats]:
+    def standard_error(self, population: int | None, tuning_db: float) -> tuple[Floats, Floats]:
         """Returns the standard errors, in dB, and their degrees of freedom: (P,) each.
 
         An error is infinite where nothing is known of its largest part.
@@ -152,19 +150,11 @@ class Variances:
         between, gain = self._moderated(np.fmax(self.between, seeds))
         unseen = np.where(seen == 1, 0.0, (1 - seen) * between / self.bases)
         unseen = np.where((self.bases < 2) & (seen < 1), np.inf, unseen)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            noise, tuning = (
-                np.where(seen > 0, seen * part / self.bases, 0.0)
-                for part in (seeds, 2 * tuning_db**2)
-            )
+        noise = np.where(seen > 0, seen * (seeds / self.bases), 0.0)
+        tuning = np.where(seen > 0, seen * 2 * tuning_db**2 / self.bases, 0.0)
+        degrees = [gain * (self.bases - 1), self.within_degrees, np.array(self.images_degrees)]
         return combined_error(
-            [unseen, noise, self.images, tuning],
-            [
-                gain * (self.bases - 1),
-                self.within_degrees,
-                np.array(self.images_degrees),
-                np.array(MAX_DEGREES),
-            ],
+            [unseen, noise, self.images, tuning], [*degrees, np.array(MAX_DEGREES)]
         )
 
     def _moderated(self, between: Floats) -> tuple[Floats, Floats]:

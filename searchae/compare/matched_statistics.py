@@ -19,8 +19,8 @@ two-stage sampling applies (Cochran 1977, Sampling Techniques, theorem 10.2, wit
 ``s2_within`` is the variance of a base's differences over seeds, pooled over the bases.
 ``s2_images`` is the variance over images of the mean difference: more bases or seeds do not help.
 The degrees of freedom of the sum are Satterthwaite's (1946, Biometrics Bulletin 2, 110-114).
-``tuning`` is the standard deviation of a choice in a base over repeated tunings. Where each learning
-rate was tuned once, it cannot be estimated from the results, and is assumed. With 0 and f = 1 the
+``tuning`` is the standard deviation of a choice in a base over repeated tunings. Where each
+learning rate was tuned once, the results do not tell it, and it is assumed. With 0 and f = 1 the
 statement is on these learning rates alone; another search, which finds others, may contradict it.
 ``s2_between`` is never taken below ``s2_within / S``, its value without any interaction.
 
