@@ -342,7 +342,8 @@ def test_false_differences_with_looks_are_rare_where_a_naive_test_shows_many() -
         design = progress(whole, limits).looks[-1]
         part = whole.first(design.bases, design.seeds)
         false += analyse(part).pairs[0].shown
-        trainings = (part.psnr_db[0] - part.psnr_db[1]).ravel()
-        naive += stats.ttest_1samp(trainings, 0).pvalue < 0.05  # seeds for bases
+        four_seeds = whole.first(design.bases, 4).psnr_db
+        trainings = (four_seeds[0] - four_seeds[1]).ravel()  # as if seeds were bases
+        naive += stats.ttest_1samp(trainings, 0).pvalue < 0.05
     assert false / runs <= 0.07
-    assert naive / runs > 0.15
+    assert naive / runs > 0.2
