@@ -116,7 +116,17 @@ def progress(results: MatchedResults, limits: Limits) -> Progress:
 
 
 def first_design(limits: Limits, population: int | None) -> Design:
-    """Returns the design of the first look."""
+    """Returns the design of the first look.
+
+    Args:
+        limits: How far the experiment may grow.
+        population: Number of bases that there are; None for infinitely many.
+
+    Raises:
+        ValueError: If more bases are available than there are.
+    """
+    if population is not None and limits.bases > population:
+        raise ValueError(f"{limits.bases} bases of {population}")
     bases, seeds = min(FIRST_BASES, limits.bases), FIRST_SEEDS
     if bases == population:
         seeds = 1 + math.ceil(FIRST_DEGREES / bases)

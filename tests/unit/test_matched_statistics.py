@@ -326,6 +326,8 @@ def test_costly_tuning_asks_for_seeds_rather_than_bases() -> None:
 def test_wrong_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="6 bases of 5"):
         results(drawn(18), population=5)
+    with pytest.raises(ValueError, match="16 bases of 6"):
+        progress(results(drawn(18), population=6), LIMITS)
     good = results(drawn(18))
     with pytest.raises(ValueError, match="choices"):
         replace(good, choices=("a", "b"))
