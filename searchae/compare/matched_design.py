@@ -116,7 +116,17 @@ def progress(results: MatchedResults, limits: Limits) -> Progress:
 
 
 def first_design(limits: Limits, population: int | None) -> Design:
-    """Returns the design of the first look."""
+    """Returns the design of the first look.
+
+    Args:
+        limits: How far the experiment may grow.
+        population: Number of bases that there are; None for infinitely many.
+
+    Raises:
+        ValueError: If more bases are available than there are.
+    """
+    if population is not None and limits.bases > population:
+        raise ValueError(f"{limits.bases} bases of {population}")
     bases, seeds = min(FIRST_BASES, limits.bases), FIRST_SEEDS
     if bases == population:
         seeds = 1 + math.ceil(FIRST_DEGREES / bases)
@@ -136,7 +146,7 @@ def next_design(results: MatchedResults, limits: Limits) -> Step:
 
     def predicted(d: Design) -> Floats:
         larger = found.variances.predicted(d.bases, d.seeds)
-        return half_width(*larger.standard_error(results.population), alpha)
+        return half_width(*larger.standard_error(results.population, results.tuning_db), alpha)
 
     half = half_width(found.error, found.degrees, alpha)
     awaited = np.array([results.trains[[a, b]].all() for a, b in results.pairs])

@@ -19,8 +19,11 @@ RESOLUTION_DB = 0.0025
 """Part of every standard error: a mean below 0.005 dB, printed as 0.00 dB, is never shown."""
 OWN_WEIGHT = 0.5
 """Weight of a pair's own variance between bases; the rest is the mean over all steady pairs."""
-MAX_RATIO = 3.0
+MAX_RATIO = 2.0
 """In this mean a variance counts at most this many times the pair's own."""
+TUNING_DB = 0.15
+"""Standard deviation by luck in tuning a learning rate, as long as nobody has measured it."""
+MAX_DEGREES = 1e6
 TRAINS_DB = 1.0
 """How far above the baseline a training must end to count as trained at all."""
 
@@ -40,6 +43,9 @@ class MatchedResults:
         failed: Whether a training diverged or died: (C, K, S). It counts with the baseline.
         baseline_db: PSNR of the mean training image on each test image, in dB: (N,).
         population: Number M of bases that there are; None for infinitely many.
+        tuning_db: Standard deviation of a choice's PSNR in a base over repeated tunings of its
+            learning rate. It matters only where the population is finite; with 0 the results are
+            on the learning rates that were found.
     """
 
     choices: tuple[str, ...]
@@ -47,6 +53,7 @@ class MatchedResults:
     failed: Bools
     baseline_db: Floats
     population: int | None = None
+    tuning_db: float = TUNING_DB
 
     def __post_init__(self) -> None:
         choices, bases, _, images = self.psnr_db.shape
@@ -60,7 +67,8 @@ class MatchedResults:
     @cached_property
     def made(self) -> Bools:
         """Which trainings have been made, failed ones included: (C, K, S)."""
-        return self.failed | ~np.isnan(self.psnr_db[..., 0])
+        made: Bools = self.failed | ~np.isnan(self.psnr_db[..., 0])
+        return made
 
     @cached_property
     def counted_db(self) -> Floats:
@@ -70,8 +78,9 @@ class MatchedResults:
     @cached_property
     def _above(self) -> Bools:
         """Which trainings ended clearly above the baseline: (C, K, S)."""
-        high: Bools = self.counted_db.mean(3) >= self.baseline_db.mean() + TRAINS_DB
-        return np.logical_and(high, ~self.failed)
+        least = self.baseline_db.mean() + TRAINS_DB
+        above: Bools = np.greater_equal(self.counted_db.mean(3), least)
+        return above & ~self.failed
 
     @cached_property
     def trains(self) -> Bools:
@@ -83,8 +92,7 @@ class MatchedResults:
     @cached_property
     def steady(self) -> Bools:
         """Whether all of a choice's trainings so far ended clearly above the baseline: (C,)."""
-        steady: Bools = (self._above | ~self.made).all((1, 2))
-        return steady
+        return np.array((self._above | ~self.made).all((1, 2)))
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -127,10 +135,14 @@ class Variances:
     inverse_seeds: Floats
     steady: Bools
 
-    def standard_error(self, population: int | None) -> tuple[Floats, Floats]:
+    def standard_error(self, population: int | None, tuning_db: float) -> tuple[Floats, Floats]:
         """Returns the standard errors, in dB, and their degrees of freedom: (P,) each.
 
         An error is infinite where nothing is known of its largest part.
+
+        Args:
+            population: Number of bases that there are; None for infinitely many.
+            tuning_db: See ``MatchedResults``.
         """
         seeds = self.within * self.inverse_seeds
         # With one seed a base's own noise is unknown: then no correction for seen bases is made.
@@ -138,13 +150,11 @@ class Variances:
         between, gain = self._moderated(np.fmax(self.between, seeds))
         unseen = np.where(seen == 1, 0.0, (1 - seen) * between / self.bases)
         unseen = np.where((self.bases < 2) & (seen < 1), np.inf, unseen)
+        noise = np.where(seen > 0, seen * (seeds / self.bases), 0.0)
+        tuning = np.where(seen > 0, seen * 2 * tuning_db**2 / self.bases, 0.0)
+        degrees = [gain * (self.bases - 1), self.within_degrees, np.array(self.images_degrees)]
         return combined_error(
-            [unseen, np.where(seen > 0, seen * seeds / self.bases, 0.0), self.images],
-            [
-                gain * (self.bases - 1),
-                self.within_degrees,
-                np.full_like(seeds, self.images_degrees),
-            ],
+            [unseen, noise, self.images, tuning], [*degrees, np.array(MAX_DEGREES)]
         )
 
     def _moderated(self, between: Floats) -> tuple[Floats, Floats]:
@@ -155,17 +165,15 @@ class Variances:
             equal variance, the mean has C - 1 times the degrees of a single pair, and its
             covariance with one is its own variance.
         """
-        pool = between[self.steady]
-        if len(pool) < 2:
+        pooled = self.steady & (self.bases > 1)
+        if pooled.sum() < 2:
             return between, np.ones_like(between)
+        pool = between[pooled]
         choices = (1 + math.sqrt(1 + 8 * len(pool))) / 2
         gain = 1 / (OWN_WEIGHT**2 + (1 - OWN_WEIGHT**2) / (choices - 1))
         mean = np.minimum(pool, MAX_RATIO * between[:, None]).mean(1)
         moderated = OWN_WEIGHT * between + (1 - OWN_WEIGHT) * mean
-        return (
-            np.where(self.steady, moderated, between),
-            np.where(self.steady, gain, 1.0),
-        )
+        return np.where(pooled, moderated, between), np.where(pooled, gain, 1.0)
 
     def predicted(self, bases: int, seeds: int) -> Variances:
         """Returns the variances to expect from a larger design with the same noise."""
@@ -234,7 +242,7 @@ def estimate(results: MatchedResults) -> Estimates:
             [np.where(np.isnan(over_seeds), np.inf, over_seeds), _over_images(by_image)],
             [variances.within_degrees[:, None], np.array(variances.images_degrees)],
         )
-        error, degrees = variances.standard_error(results.population)
+        error, degrees = variances.standard_error(results.population, results.tuning_db)
     return Estimates(mean, error, degrees, by_base, base_error, base_degrees, variances)
 
 
@@ -245,12 +253,11 @@ def combined_error(parts: Sequence[Floats], degrees: Sequence[Floats]) -> tuple[
         parts: Variances, in dB^2, that broadcast to one shape; infinite where unknown.
         degrees: The degrees of freedom of each.
     """
-    total = RESOLUTION_DB**2 + sum(parts)
-    squares = RESOLUTION_DB**4 / 1e9 + sum(
-        np.where(part > 0, part**2 / np.maximum(f, 1.0), 0.0)
-        for part, f in zip(parts, degrees, strict=True)
-    )
-    return np.sqrt(total), np.where(np.isfinite(total), total**2 / squares, 1.0)
+    total = np.array(RESOLUTION_DB**2 + sum(parts))
+    with np.errstate(invalid="ignore"):
+        squares = sum(p**2 / np.maximum(f, 1.0) for p, f in zip(parts, degrees, strict=True))
+        ratio = total**2 / np.maximum(squares, total**2 / MAX_DEGREES)
+    return np.sqrt(total), np.where(np.isfinite(total), ratio, 1.0)
 
 
 def _over_images(difference_db: Floats) -> Floats:
