@@ -68,7 +68,7 @@ def table(runs: int) -> str:
     rules: dict[str, tuple[Shares, bool]] = {
         "none": (lambda _: 1.0, False),
         f"{SEQUENTIAL_SHARE:g} of the 5% (the product's)": (lambda _: SEQUENTIAL_SHARE, False),
-        "the largest variance of all looks, 0.85 of the 5%": (lambda _: 0.85, True),
+        "the largest variance of all looks, 0.8 of the 5%": (lambda _: 0.8, True),
         "the 5% divided between the looks (5, 10, 20, 30, 35%)": (
             lambda look: INCREASING[min(look, len(INCREASING) - 1)],
             False,

@@ -67,7 +67,7 @@ import numpy as np
 from searchae.compare.matched_results import Estimates, Floats, MatchedResults, estimate
 
 CONFIDENCE_LEVEL = 0.95
-SEQUENTIAL_SHARE = 0.6
+SEQUENTIAL_SHARE = 0.55
 """The part of the permitted 5% that tests and intervals use after several looks."""
 
 
