@@ -26,6 +26,9 @@ from searchae.training import Precision
 
 FINALISTS = 2
 """Number of points that are tried with a second seed."""
+TRY_SHARE, LEAST_TRY_EPOCHS = 0.5, 5
+"""Share of the search's epochs that a try has, and at least so many epochs: a good learning rate
+shows before the end, and all choices are tried alike."""
 SECOND_SEED = 1000
 """The second seed of a try, counted from the first of the new seeds: never one that is measured."""
 
@@ -73,6 +76,8 @@ class Cell:
         starts: Points to begin the tries with.
         tries: Number of tries, the same for all choices of the parameter; 0 if nothing is tuned.
         schedule: How trainings are done.
+        trains_db: Validation PSNR in dB from which on a try has learned something: below it the
+            best points get no second seed.
     """
 
     spec: StudySpec
@@ -81,6 +86,7 @@ class Cell:
     starts: tuple[Point, ...]
     tries: int
     schedule: Schedule
+    trains_db: float = -math.inf
     _attempts: dict[tuple[Point, bool], ListedTraining] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -100,7 +106,7 @@ class Cell:
         scores = {p: self._score(results, p) for p in found.wanted}
         complete = {p: s[1] for p, s in scores.items() if s is not None and s[0]}
         finalists = sorted(complete, key=lambda p: -complete[p])[:FINALISTS]
-        if len(finalists) < FINALISTS:
+        if len(finalists) < FINALISTS or complete[finalists[0]] < self.trains_db:
             return Tries(tries, found.best, found.is_at_edge)
         tries += tuple(self.attempt(p, again=True) for p in finalists)
         again = {p: self._score(results, p, again=True) for p in finalists}
@@ -125,7 +131,7 @@ class Cell:
         return not found.is_pruned, found.psnr_db
 
     def attempt(self, point: Point, *, again: bool = False) -> ListedTraining:
-        """Returns the training of a try with the search's own schedule.
+        """Returns the training of a try, with a share of the search's epochs.
 
         Args:
             point: The point.
@@ -137,8 +143,11 @@ class Cell:
 
     def _attempt(self, point: Point, *, again: bool) -> ListedTraining:
         values = self.values_at(point)
+        params = self.spec.resolve(values)
+        epochs = max(LEAST_TRY_EPOCHS, math.ceil(TRY_SHARE * params.train.epochs))
+        changes = {"epochs": min(epochs, params.train.epochs)}
         return ListedTraining(
-            params=self.spec.resolve(values),
+            params=replace(params, train=params.train.model_copy(update=changes)),
             seed=self.schedule.first_seed + SECOND_SEED if again else self.spec.seed,
             precision=self.schedule.precision,
             values=self._labels(values),
@@ -195,6 +204,7 @@ class CellMaker:
         factor: The parameter and its bases.
         good: The study's good trials, the best first, for known values.
         schedule: How trainings are done.
+        trains_db: See ``Cell``.
     """
 
     def __init__(
@@ -203,8 +213,11 @@ class CellMaker:
         factor: Factor,
         good: Sequence[SearchedTrial],
         schedule: Schedule,
+        *,
+        trains_db: float = -math.inf,
     ) -> None:
         self._spec, self._factor, self._good, self._schedule = spec, factor, good, schedule
+        self._trains_db = trains_db
         self._space = {p.key: p for p in spec.space}
         counts = [len(self._active(base, c)) for base in factor.bases for c in self.choices]
         most = max(counts, default=0)
@@ -232,6 +245,7 @@ class CellMaker:
             starts=self._starts(base, choice, grids),
             tries=self._tries,
             schedule=self._schedule,
+            trains_db=self._trains_db,
         )
 
     def _active(self, base: SearchedTrial, choice: Any) -> list[Parameter]:

@@ -51,7 +51,7 @@ class Experiment:
         baseline_db: PSNR of the mean training image on each test image, in dB: float64 (N,).
         read: Reads measurements.
         name_base: Returns a base as text.
-        good_db: Validation PSNR in dB that at least one choice must reach in a base by its tries.
+        least_db: Validation PSNR in dB that at least one choice must reach in a base by its tries.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Experiment:
         baseline_db: npt.NDArray[np.float64],
         read: ReadRecord,
         name_base: Callable[[SearchedTrial], str],
-        good_db: float,
+        least_db: float,
     ) -> None:
         self.factor, self.limits = factor, limits
         self.choices = tuple(map(choice_text, cells.choices))
@@ -71,7 +71,7 @@ class Experiment:
         self.cells: list[list[Cell]] = [
             [cells.cell(base, choice) for base in factor.bases] for choice in cells.choices
         ]
-        self.baseline_db, self._read, self._good_db = baseline_db, read, good_db
+        self.baseline_db, self._read, self._least_db = baseline_db, read, least_db
         self._steps: dict[tuple[Design, Limits], Step] = {}
 
     @property
@@ -141,7 +141,7 @@ class Experiment:
     def _is_of_use(self, base: int, results: Results) -> bool:
         cells = [row[base] for row in self.cells]
         best = [cell.best_db(results) for cell in cells]
-        return any(db is None or db >= self._good_db for db in best)
+        return any(db is None or db >= self._least_db for db in best)
 
     def tuned(self, choice: int, base: int, results: Results) -> Tries:
         """Returns how far the tries of a cell have come."""

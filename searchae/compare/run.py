@@ -22,9 +22,10 @@ from searchae.compare.bases import (
     choose_factor,
     compared_parameters,
 )
-from searchae.compare.cells import CellMaker, Schedule, base_name
+from searchae.compare.cells import TRY_SHARE, CellMaker, Schedule, base_name
 from searchae.compare.experiment import Experiment, ReadRecord, Wanted
 from searchae.compare.matched_design import Limits
+from searchae.compare.matched_results import TRAINS_DB
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.penalty_curve import L1_WEIGHT, PenaltyCurve, PenaltyExperiment
 from searchae.compare.verdict import CellResult, Verdict
@@ -91,7 +92,8 @@ class Comparison:
             raise UserError(f"--until {options.until_db:g}: give a number of dB above 0")
         self.stored, self.options = stored, options
         trials = SearchedTrials.of(stored)
-        self._good_db = trials.good_db
+        # A try is shorter than a trial: half of a good trial's gain will do.
+        self._least_db = (stored.baseline_db + trials.good_db) / 2
         parameters = compared_parameters(stored.spec, options.by)
         self.factors = [choose_factor(stored.spec, p, trials) for p in parameters]
         self.schedule = Schedule(
@@ -100,7 +102,16 @@ class Comparison:
             precision=_precision(options.precision, trials.good),
             first_seed=stored.spec.seed + 1,
         )
-        self._cells = [CellMaker(stored.spec, f, trials.good, self.schedule) for f in self.factors]
+        self._cells = [
+            CellMaker(
+                stored.spec,
+                f,
+                trials.good,
+                self.schedule,
+                trains_db=stored.baseline_db + TRAINS_DB,
+            )
+            for f in self.factors
+        ]
 
     def experiments(self, splits: Splits | None, read: ReadRecord) -> list[Experiment]:
         """Returns the experiment on each parameter.
@@ -120,7 +131,7 @@ class Comparison:
                     Limits(self.options.until_db, bases=min(len(factor.bases), MAX_BASES)),
                     baseline_db=baseline_db,
                     read=read,
-                    good_db=self._good_db,
+                    least_db=self._least_db,
                     name_base=partial(base_name, spec=self.stored.spec, leave_out=[key]),
                 )
             )
@@ -142,8 +153,7 @@ class Comparison:
                     "trainings": least.seeds * least.bases * len(experiment.choices),
                 }
             )
-        # About half of a try's epochs are saved by pruning.
-        trainings = sum(s["tries"] / 2 + s["trainings"] for s in sides)
+        trainings = sum(TRY_SHARE * s["tries"] + s["trainings"] for s in sides)
         seconds = each_s * self.stored.spec.epochs * trainings
         return {
             "study": self.stored.name,

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from searchae.compare.bases import LEARNING_RATE
 from searchae.config import Parameter, Value
 
-TRIES = 5
-"""Tries of each choice in each base, for one tuned value."""
+TRIES = 3
+"""Tries of each choice in each base, for one tuned value: where the search knows a good one, and
+one step of half a decade to either side."""
 TRIES_PER_FURTHER_VALUE = 2
 EDGE_FACTOR = 2
 """A choice gets at most this many times as many tries, while its best lies at the edge."""
