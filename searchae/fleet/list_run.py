@@ -118,6 +118,7 @@ class ListRun:
         """
         coordinator = self.listed.coordinator
         coordinator.reap(trust_silence=False)
+        self.listed.withdraw({t.key for t in self.plan(self.results())})
         self._add_wanted()
         if self._more:
             hours = self.request.max_hours

@@ -81,6 +81,11 @@ class Coordinator:
 
         self._run_locked(update)
 
+    def is_open(self) -> bool:
+        """Returns whether a process decides on more trainings of a list at present."""
+        attributes, now_s = self._attributes()
+        return any(until_s > now_s for until_s in attributes.get(OPEN_UNTIL, {}).values())
+
     def seconds_left(self) -> float | None:
         """Returns the seconds until the time limit, negative after it; None without one."""
         return seconds_left(*self._attributes())

@@ -10,7 +10,7 @@ of the present ones.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from optuna.distributions import BaseDistribution
@@ -20,11 +20,13 @@ from searchae.config import DataSpec, Parameter, StudySpec
 from searchae.errors import StudyMismatchError, UserError
 from searchae.search import to_distribution
 from searchae.storage import exclusive_lock
-from searchae.study.attributes import BUDGET, SPLITS, TRAINING, TRAININGS_OF
+from searchae.study.attributes import BUDGET, OUTCOME, SPLITS, TRAINING, TRAININGS_OF
 from searchae.study.coordination import Coordinator
 from searchae.study.listed_training import ListedTraining, training_key
 from searchae.study.stored_study import StoredStudy, find_study, open_study
 
+WITHDRAWN = "withdrawn"
+"""The ``OUTCOME`` of a training that was taken off the list before it was begun."""
 SUFFIX = ".trainings"
 """What is added to a study's name for the name of its list of trainings."""
 
@@ -179,6 +181,42 @@ class TrainingList:
             return [_copy(t) for t in same]
 
         return self._create(missing) if trials else 0
+
+    def withdraw(self, wanted: Collection[str]) -> int:
+        """Ends waiting trainings that nobody wants any more, so that workers do not train them.
+
+        Nothing is withdrawn while another process decides on trainings of this list. A withdrawn
+        training is listed again when it is wanted again.
+
+        Args:
+            wanted: Keys of the trainings to keep.
+
+        Returns:
+            How many were withdrawn.
+        """
+        storage = self.stored.storage
+
+        def withdraw() -> int:
+            with exclusive_lock(storage.engine, self.stored.id) as check_lock:
+                if self.coordinator.is_open():
+                    return 0
+                waiting = [
+                    trial
+                    for key, trial in self.trials().items()
+                    if trial.state == TrialState.WAITING and key not in wanted
+                ]
+                ids = storage.get_trial_id_from_study_id_trial_number
+                for trial in waiting:
+                    check_lock()
+                    trial_id = ids(self.stored.id, trial.number)
+                    storage.set_trial_user_attr(trial_id, OUTCOME, WITHDRAWN)
+                    storage.set_trial_state_values(trial_id, TrialState.FAIL)
+                if waiting:
+                    self._set_budget()
+                return len(waiting)
+
+        count: int = storage.retried(withdraw)
+        return count
 
     def _create(self, missing: Callable[[], list[FrozenTrial]]) -> int:
         storage = self.stored.storage

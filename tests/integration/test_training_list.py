@@ -173,6 +173,27 @@ def test_a_training_that_failed_is_listed_again(stored: StoredStudy) -> None:
     assert listed.coordinator.counts().budget == 1
 
 
+def test_what_nobody_wants_any_more_is_withdrawn_and_can_be_listed_again(
+    stored: StoredStudy,
+) -> None:
+    listed = open_list(stored)
+    wanted, unwanted = training(seed=1), training(seed=2)
+    listed.add([wanted, unwanted])
+    other = Coordinator(listed.stored, identity("another comparison"))
+    other.keep_open(60)
+    assert listed.withdraw([wanted.key]) == 0, "the other one may want it"
+    other.keep_open(0)
+    assert listed.withdraw([wanted.key]) == 1
+    assert listed.coordinator.counts().budget == 1
+    worker = Coordinator(listed.stored, identity("worker"))
+    claimed = worker.claim()
+    assert isinstance(claimed, int)
+    assert worker.finish(claimed, TrialState.COMPLETE, 20.0)
+    assert worker.claim() is NoTrial.DONE
+    assert listed.add([wanted, unwanted]) == 1
+    assert isinstance(worker.claim(), int)
+
+
 def test_a_time_limit_ends_the_work_on_a_list(stored: StoredStudy) -> None:
     listed = open_list(stored)
     listed.add([training()])
