@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
-from searchae.compare.bases import Factor, SearchedTrial, choice_text
+from searchae.compare.bases import LEARNING_RATE, Factor, SearchedTrial, choice_text
 from searchae.compare.tuning import (
     TRIES,
     TRIES_PER_FURTHER_VALUE,
@@ -24,11 +24,14 @@ from searchae.fleet import Results
 from searchae.study import ListedTraining
 from searchae.training import Precision
 
+OPTIMIZER = "train.optimizer"
 FINALISTS = 2
 """Number of points that are tried with a second seed."""
 TRY_SHARE, LEAST_TRY_EPOCHS = 0.5, 5
 """Share of the search's epochs that a try has, and at least so many epochs: a good learning rate
 shows before the end, and all choices are tried alike."""
+CLOSE_DB = 0.3
+"""Of two learning rates that are closer than this in PSNR, the lower one is taken."""
 SECOND_SEED = 1000
 """The second seed of a try, counted from the first of the new seeds: never one that is measured."""
 
@@ -113,7 +116,12 @@ class Cell:
         second = {p: s[1] for p, s in again.items() if s is not None}
         if len(second) < len(finalists):
             return Tries(tries, None)
-        best = max(finalists, key=lambda p: complete[p] + second[p])
+        means = {p: (complete[p] + second[p]) / 2 for p in finalists}
+        best = max(finalists, key=lambda p: means[p])
+        if self.grids[0].parameter.key == LEARNING_RATE:
+            # Shorter trainings favour high rates, which are the less stable ones in the end.
+            close = [p for p in finalists if means[p] >= means[best] - CLOSE_DB]
+            best = min(close, key=lambda p: p[0])
         return Tries(tries, best, found.is_at_edge and best == found.best)
 
     def best_db(self, results: Results) -> float | None:
@@ -257,7 +265,8 @@ class CellMaker:
     def _starts(self, base: SearchedTrial, choice: Any, grids: Sequence[Grid]) -> tuple[Point, ...]:
         """Returns where to begin: the search's best values with the choice, and the base's own."""
         known = self._known(base, choice)
-        sources = [trial.values for trial in (known, base) if trial is not None]
+        found = (known, None if known is not None and base.is_made else base)
+        sources = [trial.values for trial in found if trial is not None]
         points = (
             tuple(
                 g.index(float(source.get(g.parameter.key, middle_value(g.parameter))))
@@ -268,13 +277,15 @@ class CellMaker:
         return tuple(dict.fromkeys(points))
 
     def _known(self, base: SearchedTrial, choice: Any) -> SearchedTrial | None:
-        """Returns the search's best trial with the choice, with the base's optimizer if it can."""
+        """Returns the search's best trial with the optimizer of the cell, and the choice if it can.
+
+        The best learning rate depends on the optimizer more than on anything else.
+        """
         key = self._factor.parameter.key
-        with_choice = [t for t in self._good if t.values.get(key) == choice]
-        optimizer = base.values.get("train.optimizer")
-        if key != "train.optimizer":
-            with_choice = [t for t in with_choice if t.values.get("train.optimizer") == optimizer]
-        return with_choice[0] if with_choice else None
+        optimizer = choice if key == OPTIMIZER else base.values.get(OPTIMIZER)
+        with_optimizer = [t for t in self._good if t.values.get(OPTIMIZER) == optimizer]
+        with_choice = [t for t in with_optimizer if t.values.get(key) == choice]
+        return next(iter(with_choice or with_optimizer), None)
 
 
 def base_name(base: SearchedTrial, spec: StudySpec, leave_out: Sequence[str]) -> str:

@@ -3,10 +3,12 @@
 Choices are compared at equal tuning budgets: each gets the same number of tries in each base
 (Sivaprasad et al. 2020, "Optimizer Benchmarking Needs to Account for Hyperparameter Tuning"; Choi
 et al. 2019, "On Empirical Comparisons of Optimizers for Deep Learning"), and more only as long as
-its best value lies at the edge of what was tried. A round of tries goes one step away from the
-best point in each direction; when all of these are worse, the step is halved (Kolda, Lewis and
-Torczon 2003, "Optimization by Direct Search", SIAM Review 45). The values of all cells lie on one
-grid, so that cells that ask for the same training share it.
+its best value lies at the edge of what was tried. The first round has what the search knows and a
+sweep over the whole range of the first value, the learning rate: from a rate at which nothing
+learns, no small step says where to go. Each further round goes one step away from the best point in each
+direction; when all of these are worse, the step is halved (Kolda, Lewis and Torczon 2003,
+"Optimization by Direct Search", SIAM Review 45). The values of all cells lie on one grid, so that
+cells that ask for the same training share it.
 """
 
 from __future__ import annotations
@@ -18,13 +20,13 @@ from dataclasses import dataclass
 from searchae.compare.bases import LEARNING_RATE
 from searchae.config import Parameter, Value
 
-TRIES = 3
-"""Tries of each choice in each base, for one tuned value: where the search knows a good one, and
-one step of half a decade to either side."""
+TRIES = 7
+"""Tries of each choice in each base, for one tuned value: where the search knows a good one, a
+sweep in decades, and a step of half a decade to either side of the best."""
 TRIES_PER_FURTHER_VALUE = 2
 EDGE_FACTOR = 2
 """A choice gets at most this many times as many tries, while its best lies at the edge."""
-_COARSE = 2
+_COARSE, _SWEEP = 2, 4
 _PARTS = 12
 
 Point = tuple[int, ...]
@@ -127,8 +129,7 @@ def _next_batch(
 ) -> list[Point]:
     """Returns the points to try next, all at once; none if the search is over."""
     if not tried:
-        first = [starts[0], *_around(grids, starts[0], _COARSE), *starts[1:]]
-        return list(dict.fromkeys(first))[: max(tries, 1)]
+        return [*starts, *_sweep(grids, starts)]
     best, left = _best(tried), tries - len(tried)
     if left > 0:
         for step in (_COARSE, 1):
@@ -138,6 +139,15 @@ def _next_batch(
     if len(tried) < EDGE_FACTOR * tries:
         return _edges(grids, tried, best)[: EDGE_FACTOR * tries - len(tried)]
     return []
+
+
+def _sweep(grids: Sequence[Grid], starts: Sequence[Point]) -> list[Point]:
+    """Returns points over the whole range of the first value, away from where the tries begin."""
+    first = grids[0]
+    indices = [*range(first.lowest, first.highest, _SWEEP), first.highest]
+    known = [start[0] for start in starts]
+    new = [i for i in indices if all(abs(i - k) >= _COARSE for k in known)]
+    return [(i, *starts[0][1:]) for i in new]
 
 
 def _best(tried: dict[Point, Score]) -> Point:
