@@ -5,8 +5,8 @@ Choices are compared at equal tuning budgets: each gets the same number of tries
 et al. 2019, "On Empirical Comparisons of Optimizers for Deep Learning"), and more only as long as
 its best value lies at the edge of what was tried. The first round has what the search knows and a
 sweep over the whole range of the first value, the learning rate: from a rate at which nothing
-learns, no small step says where to go. Each further round goes one step away from the best point in each
-direction; when all of these are worse, the step is halved (Kolda, Lewis and Torczon 2003,
+learns, no small step says where to go. Each further round goes one step away from the best point in
+each direction; when all of these are worse, the step is halved (Kolda, Lewis and Torczon 2003,
 "Optimization by Direct Search", SIAM Review 45). The values of all cells lie on one grid, so that
 cells that ask for the same training share it.
 """
