@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-Ints = npt.NDArray[np.intp]
 
 RESOLUTION_DB = 0.0025
 """Part of every standard error: a mean below 0.005 dB, printed as 0.00 dB, is never shown."""
