@@ -73,6 +73,7 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     assert "adam beats sgd by " in (home / "report.html").read_text()
 
 
+@pytest.mark.fleet
 def test_another_worker_shares_a_comparison(
     home: Path, command_line: Run, new_process: Run
 ) -> None:
@@ -91,6 +92,7 @@ def test_another_worker_shares_a_comparison(
     assert 0 < mine < status["trials"]["complete"], "each did a part"
 
 
+@pytest.mark.fleet
 def test_a_comparison_that_was_killed_trains_only_what_is_missing(
     home: Path, command_line: Run
 ) -> None:

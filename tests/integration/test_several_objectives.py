@@ -139,6 +139,7 @@ def mortal(url: str, folder: Path, *, dies: bool) -> None:
     work(stored, folder, train=train)
 
 
+@pytest.mark.fleet
 @pytest.mark.parametrize(
     ("setting", "database"), [("public", "sqlite"), ("auto", "postgresql")], indirect=["database"]
 )
