@@ -42,12 +42,11 @@ from searchae.study import (
     require_searched,
     trial_row,
 )
-from searchae.training import Precision, pick_precision, psnr_per_image, to_unit_float
+from searchae.training import Precision, mean_image_psnr_per_image, pick_precision
 from searchae.worker import TrainingRecord, shown_indices
 
 MIN_CHOICES = 2
 _CACHED_RECORDS = 64
-_IMAGES_AT_A_TIME = 1000
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,9 @@ class Comparison:
             splits: The study's images; None to plan the first look only.
             read: Reads measurements.
         """
-        baseline_db = np.zeros(1) if splits is None else _baseline_db(splits)
+        baseline_db = np.zeros(1)
+        if splits is not None:
+            baseline_db = mean_image_psnr_per_image(splits.train, splits.test).numpy()
         made = []
         for factor, cells in zip(self.factors, self._cells, strict=True):
             key = factor.parameter.key
@@ -402,14 +403,6 @@ def _precision(name: str | None, good: Sequence[SearchedTrial]) -> Precision:
     """Returns the precision of all trainings: the trials' own, if they have one in common."""
     used = {t.precision for t in good}
     return pick_precision(name or (used.pop() if len(used) == 1 else "fp32"), torch.device("cpu"))
-
-
-def _baseline_db(splits: Splits) -> Any:
-    """Returns the PSNR of the mean training image on each test image, in dB: float64 (N,)."""
-    mean = to_unit_float(splits.train.sum(0, dtype=torch.int64).div(len(splits.train)))[None]
-    parts = map(to_unit_float, torch.split(splits.test, _IMAGES_AT_A_TIME))
-    found = [psnr_per_image(mean.expand_as(p), p) for p in parts]
-    return torch.cat(found).double().numpy()
 
 
 def _shown(test: Tensor) -> Any:

@@ -261,6 +261,22 @@ def mean_image_psnr_db(train: Tensor, images: Tensor) -> float:
     Raises:
         DataError: Either has another type or shape, or is empty.
     """
+    return float(mean_image_psnr_per_image(train, images).mean())
+
+
+def mean_image_psnr_per_image(train: Tensor, images: Tensor) -> Tensor:
+    """Returns the PSNR of each image reconstructed as the mean training image.
+
+    Args:
+        train: uint8 (N, C, H, W).
+        images: uint8 (M, C, H, W), on the same device.
+
+    Returns:
+        Float64 (M,), in dB.
+
+    Raises:
+        DataError: Either has another type or shape, or is empty.
+    """
     check_images(train, split="training")
     check_images(images, split="evaluated")
     # Summed as integers, which is exact.
@@ -269,7 +285,7 @@ def mean_image_psnr_db(train: Tensor, images: Tensor) -> float:
         psnr_per_image(mean[None], to_unit_float(part))
         for part in torch.split(images, _BASELINE_BATCH)
     ]
-    return float(torch.cat(parts).double().mean())
+    return torch.cat(parts).double()
 
 
 def _reconstruct(
