@@ -8,7 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from searchae.fleet import StopRequest
+    from searchae.tune import StopRequest
 
 INTERRUPTED = 130
 """The exit code of a command that one of the two ended, as in shells."""
@@ -34,7 +34,7 @@ def polled_stop() -> StopRequest:
 
     A second signal, or one while nobody looks at the request, interrupts at once.
     """
-    from searchae.fleet import StopRequest
+    from searchae.tune import StopRequest
 
     stop = StopRequest()
     handle_signals(lambda: stop.set() if stop.is_polled and not stop.is_set() else interrupt())

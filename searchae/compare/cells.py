@@ -20,7 +20,7 @@ from searchae.compare.tuning import (
     tune,
 )
 from searchae.config import Parameter, StudySpec, middle_value, stored_value
-from searchae.fleet import Results
+from searchae.retrain import Results
 from searchae.study import ListedTraining
 from searchae.training import Precision
 

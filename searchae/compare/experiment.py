@@ -14,7 +14,7 @@ from searchae.compare.cells import FINALISTS, Cell, CellMaker, Tries
 from searchae.compare.matched_design import Design, Limits, Step, first_design, next_design
 from searchae.compare.matched_results import MatchedResults
 from searchae.compare.tuning import Point
-from searchae.fleet import Results
+from searchae.retrain import Results
 from searchae.study import ListedTraining
 from searchae.worker import TrainingRecord
 

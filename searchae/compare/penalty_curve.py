@@ -22,7 +22,7 @@ from searchae.compare.matched_results import MatchedResults
 from searchae.compare.matched_statistics import CONFIDENCE_LEVEL, PairDifference, analyse
 from searchae.compare.verdict import span_text, without_infinities
 from searchae.config import Parameter
-from searchae.fleet import Results
+from searchae.retrain import Results
 from searchae.study import ListedTraining
 from searchae.worker import TrainingRecord
 

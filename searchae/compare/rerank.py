@@ -11,9 +11,8 @@ import torch
 from searchae.compare.ranking import Ranking, rank_trials
 from searchae.data import keep_decoded, load_splits, require_same_data
 from searchae.errors import UserError
-from searchae.fleet import ListRun, RecordFolder, StopRequest, Watcher
 from searchae.launch import FleetRequest, Launcher
-from searchae.retrain import RetrainPlan, plan_retraining
+from searchae.retrain import ListRun, RecordFolder, RetrainPlan, plan_retraining
 from searchae.study import (
     WINNER,
     ListedTraining,
@@ -24,6 +23,7 @@ from searchae.study import (
     require_searched,
     trial_row,
 )
+from searchae.tune import StopRequest, Watcher
 
 
 @dataclass(frozen=True)

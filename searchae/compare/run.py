@@ -31,9 +31,9 @@ from searchae.compare.penalty_curve import L1_WEIGHT, PenaltyCurve, PenaltyExper
 from searchae.compare.verdict import CellResult, Verdict
 from searchae.data import Splits, keep_decoded, load_splits, require_same_data
 from searchae.errors import UserError
-from searchae.fleet import ListRun, RecordFolder, Results, StopRequest, Watcher
 from searchae.launch import FleetRequest, Launcher
 from searchae.report import comparison_file
+from searchae.retrain import ListRun, RecordFolder, Results
 from searchae.study import (
     ListedTraining,
     StoredStudy,
@@ -43,6 +43,7 @@ from searchae.study import (
     trial_row,
 )
 from searchae.training import Precision, mean_image_psnr_per_image, pick_precision
+from searchae.tune import StopRequest, Watcher
 from searchae.worker import TrainingRecord, shown_indices
 
 MIN_CHOICES = 2

@@ -31,13 +31,14 @@ from searchae.config import ProgressCallback, readable_params
 from searchae.data import Splits, keep_decoded, load_splits, require_same_data
 from searchae.errors import DivergedError
 from searchae.files import atomic_file
-from searchae.fleet import ListRun, RecordFolder, StopRequest, Watcher
 from searchae.launch import FleetRequest, Launcher
 from searchae.models import build_model
+from searchae.retrain.list_run import ListRun, RecordFolder
 from searchae.retrain.plan import RetrainPlan
 from searchae.retrain.reproduction import reproduction
 from searchae.study import open_training_list, package_versions
 from searchae.training import MAX_PSNR_DB, EpochResult, mean_image_psnr_db
+from searchae.tune import StopRequest, Watcher
 from searchae.worker import FAILURE_VERBS, TrainingRecord
 
 BUNDLE_FILES = (

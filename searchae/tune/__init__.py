@@ -1,10 +1,14 @@
 """Runs a search or shows what it would do: the use cases behind ``searchae tune``."""
 
 from searchae.tune.dry_run import DryRun, plan_search
+from searchae.tune.monitor import StopRequest, Watcher, follow_workers
 from searchae.tune.run import tune
 
 __all__ = [
     "DryRun",
+    "StopRequest",
+    "Watcher",
+    "follow_workers",
     "plan_search",
     "tune",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 
 from searchae.data import describe_splits, keep_decoded
-from searchae.fleet import StopRequest, Watcher, follow_workers
 from searchae.launch import Launcher, LocalLauncher, Request, Supervisor, study_jobs
 from searchae.search import note_on_objectives
 from searchae.storage import masked_url
@@ -20,6 +19,7 @@ from searchae.study import (
 )
 from searchae.training import checkpoint_folder, remove_old_checkpoints
 from searchae.tune.gpu_sharing import crowding_warning, measured_fleet
+from searchae.tune.monitor import StopRequest, Watcher, follow_workers
 from searchae.tune.preflight import Prepared, preflight
 
 STOP_S = 30.0

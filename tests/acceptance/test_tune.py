@@ -234,9 +234,9 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
     folder: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An exception there leaves a transaction open, for which putting back would wait for ever."""
-    from searchae.fleet import monitor
     from searchae.launch.request import Request
     from searchae.study import summary
+    from searchae.tune import monitor
     from searchae.tune.run import tune
     from tests.fake_launcher import FakeLauncher
 

@@ -21,13 +21,14 @@ from searchae.compare import (
     Verdict,
 )
 from searchae.errors import SearchaeError, UserError
-from searchae.fleet import RecordFolder, Watcher
 from searchae.launch.request import FleetRequest
+from searchae.retrain.list_run import RecordFolder
 from searchae.retrain.plan import find_trial
 from searchae.study.attributes import WINNER
 from searchae.study.stored_study import StoredStudy, load_study
 from searchae.study.summary import Summary
 from searchae.study.training_list import find_training_list
+from searchae.tune.monitor import Watcher
 from tests.integration import finished_studies
 from tests.thread_launcher import Recorder, ThreadLauncher
 

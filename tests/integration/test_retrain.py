@@ -19,7 +19,6 @@ import searchae
 from searchae import data, retrain
 from searchae.bundle.evaluation import evaluate_bundle
 from searchae.errors import ArtifactsError, DataError, DivergedError, UserError
-from searchae.fleet import Watcher
 from searchae.launch.request import FleetRequest
 from searchae.retrain.plan import find_trial
 from searchae.retrain.reproduction import reproduction
@@ -28,6 +27,7 @@ from searchae.study.summary import Summary
 from searchae.study.training_list import TrainingList, find_training_list
 from searchae.training.epoch import EpochResult
 from searchae.training.metrics import mean_image_psnr_db
+from searchae.tune import Watcher
 from tests.integration import finished_studies
 from tests.thread_launcher import Recorder, ThreadLauncher
 

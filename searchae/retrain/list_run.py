@@ -11,10 +11,10 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from searchae.errors import ArtifactsError, OutOfMemoryError
-from searchae.fleet.monitor import StopRequest, Watcher, follow_workers
 from searchae.launch import FleetRequest, Launcher, Supervisor, sized_fleet, study_jobs
 from searchae.study import ERROR, OUTCOME, ListedTraining, TrainingList
 from searchae.training import checkpoint_folder, remove_old_checkpoints
+from searchae.tune import StopRequest, Watcher, follow_workers
 from searchae.worker import OUT_OF_MEMORY, RecordError, TrainingRecord, read_record, record_path
 
 STOP_S = 30.0
