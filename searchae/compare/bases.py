@@ -58,8 +58,10 @@ class Factor:
 
     Attributes:
         parameter: The parameter.
-        tuned: Keys of the values that each choice gets tries to find: the learning rate, and
-            parameters that only some choices have.
+        tuned: Keys of the values that are tuned anew for each choice in each base: the learning
+            rate, and parameters that only some choices have. They are the same for all compared
+            parameters, so that a choice in one's base and a base's choice in another's are one
+            net, which is tuned and trained once.
         bases: The bases.
         population: How many bases there are at all; None if ranges make them countless.
     """
@@ -153,9 +155,8 @@ def choose_factor(spec: StudySpec, parameter: Parameter, trials: SearchedTrials)
         trials: The study's trials.
     """
     good = trials.good
-    children = [key for key, (parent, _) in CONDITIONS.items() if parent == parameter.key]
-    searched = {p.key for p in spec.space}
-    tuned = tuple(k for k in (LEARNING_RATE, *children) if k in searched)
+    ranges = {p.key for p in spec.space if not p.choices}
+    tuned = tuple(k for k in (LEARNING_RATE, *CONDITIONS) if k in ranges)
     others = [p for p in spec.space if p.key != parameter.key and p.key not in tuned]
     choosing = [p for p in others if p.choices]
     found: dict[tuple[str, ...], SearchedTrial] = {}
@@ -165,7 +166,7 @@ def choose_factor(spec: StudySpec, parameter: Parameter, trials: SearchedTrials)
     for values in _combinations(choosing, trials.all):
         if _setting(values, choosing) not in found:
             bases.append(_made_base(spec, values, good))
-    is_countless = any(not p.choices and p.key not in CONDITIONS for p in others)
+    is_countless = any(not p.choices for p in others)
     population = None if is_countless else len(bases)
     if is_countless:
         seen = {_setting(t.values, others) for t in bases}

@@ -19,7 +19,7 @@ from searchae.compare.tuning import (
     Score,
     tune,
 )
-from searchae.config import Parameter, StudySpec, middle_value, stored_value
+from searchae.config import StudySpec, middle_value, stored_value
 from searchae.retrain import Results
 from searchae.study import ListedTraining
 from searchae.training import Precision
@@ -76,8 +76,8 @@ class Cell:
         spec: The study.
         values: Searched key -> value, without the tuned ones.
         grids: The grid of each tuned value that is active here.
-        starts: Points to begin the tries with.
-        tries: Number of tries, the same for all choices of the parameter; 0 if nothing is tuned.
+        start: The point to begin the tries with.
+        tries: Number of tries, the same for all cells; 0 if nothing is tuned.
         schedule: How trainings are done.
         trains_db: Validation PSNR in dB from which on a try has learned something: below it the
             best points get no second seed.
@@ -86,7 +86,7 @@ class Cell:
     spec: StudySpec
     values: Mapping[str, Any]
     grids: tuple[Grid, ...]
-    starts: tuple[Point, ...]
+    start: Point
     tries: int
     schedule: Schedule
     trains_db: float = -math.inf
@@ -102,7 +102,7 @@ class Cell:
         """
         if not self.grids:
             return Tries((), ())
-        found = tune(self.grids, self.starts, self.tries, partial(self._score, results))
+        found = tune(self.grids, self.start, self.tries, partial(self._score, results))
         tries = tuple(self.attempt(p) for p in found.wanted)
         if found.best is None:
             return Tries(tries, None)
@@ -161,7 +161,7 @@ class Cell:
             values=self._labels(values),
             is_tested=False,
             is_pruned=not again,
-            group=self._group,
+            group=self.group,
         )
 
     def measured(self, point: Point, seed: int) -> ListedTraining:
@@ -199,7 +199,8 @@ class Cell:
         return {p.name: stored_value(p, values[p.key]) for p in self.spec.space if p.key in values}
 
     @cached_property
-    def _group(self) -> str:
+    def group(self) -> str:
+        """16 hexadecimal digits that identify the cell's net: all values but the tuned ones."""
         text = json.dumps(dict(sorted(self.values.items())), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -227,9 +228,8 @@ class CellMaker:
         self._spec, self._factor, self._good, self._schedule = spec, factor, good, schedule
         self._trains_db = trains_db
         self._space = {p.key: p for p in spec.space}
-        counts = [len(self._active(base, c)) for base in factor.bases for c in self.choices]
-        most = max(counts, default=0)
-        self._tries = TRIES + TRIES_PER_FURTHER_VALUE * (most - 1) if most else 0
+        values = len(factor.tuned)
+        self._tries = TRIES + TRIES_PER_FURTHER_VALUE * (values - 1) if values else 0
 
     @property
     def choices(self) -> tuple[Any, ...]:
@@ -238,54 +238,41 @@ class CellMaker:
 
     def cell(self, base: SearchedTrial, choice: Any) -> Cell:
         """Returns the cell of a choice in a base."""
-        active = self._active(base, choice)
         values = {
             k: v
             for k, v in {**base.values, self._factor.parameter.key: choice}.items()
             if k not in self._factor.tuned
         }
         values = {k: v for k, v in values.items() if self._spec.is_active(k, values)}
+        active = [self._space[k] for k in self._factor.tuned if self._spec.is_active(k, values)]
         grids = tuple(Grid.of(p) for p in active)
         return Cell(
             spec=self._spec,
             values=values,
             grids=grids,
-            starts=self._starts(base, choice, grids),
+            start=self._start(values, grids),
             tries=self._tries,
             schedule=self._schedule,
             trains_db=self._trains_db,
         )
 
-    def _active(self, base: SearchedTrial, choice: Any) -> list[Parameter]:
-        """Returns the tuned parameters that this choice has."""
-        values = {**base.values, self._factor.parameter.key: choice}
-        tuned = [self._space[k] for k in self._factor.tuned]
-        return [p for p in tuned if not p.choices and self._spec.is_active(p.key, values)]
+    def _start(self, values: Mapping[str, Any], grids: Sequence[Grid]) -> Point:
+        """Returns the tuned values of the good trial that is most like a cell.
 
-    def _starts(self, base: SearchedTrial, choice: Any, grids: Sequence[Grid]) -> tuple[Point, ...]:
-        """Returns where to begin: the search's best values with the choice, and the base's own."""
-        known = self._known(base, choice)
-        found = (known, None if known is not None and base.is_made else base)
-        sources = [trial.values for trial in found if trial is not None]
-        points = (
-            tuple(
-                g.index(float(source.get(g.parameter.key, middle_value(g.parameter))))
-                for g in grids
-            )
-            for source in sources
-        )
-        return tuple(dict.fromkeys(points))
-
-    def _known(self, base: SearchedTrial, choice: Any) -> SearchedTrial | None:
-        """Returns the search's best trial with the optimizer of the cell, and the choice if it can.
-
-        The best learning rate depends on the optimizer more than on anything else.
+        That is one with the same optimizer, which the best learning rate depends on more than on
+        anything else, then the one with the most choices in common, then the best.
         """
-        key = self._factor.parameter.key
-        optimizer = choice if key == OPTIMIZER else base.values.get(OPTIMIZER)
-        with_optimizer = [t for t in self._good if t.values.get(OPTIMIZER) == optimizer]
-        with_choice = [t for t in with_optimizer if t.values.get(key) == choice]
-        return next(iter(with_choice or with_optimizer), None)
+        choosing = [p.key for p in self._space.values() if p.choices]
+
+        def likeness(trial: SearchedTrial) -> tuple[bool, int, float]:
+            same = [trial.values.get(k) == values.get(k) for k in choosing]
+            optimizer = trial.values.get(OPTIMIZER) == values.get(OPTIMIZER)
+            return optimizer, sum(same), trial.psnr_db
+
+        known = max(self._good, key=likeness).values
+        return tuple(
+            g.index(float(known.get(g.parameter.key, middle_value(g.parameter)))) for g in grids
+        )
 
 
 def base_name(base: SearchedTrial, spec: StudySpec, leave_out: Sequence[str]) -> str:

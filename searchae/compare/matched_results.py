@@ -89,9 +89,18 @@ class MatchedResults:
         return trains
 
     @cached_property
-    def steady(self) -> Bools:
-        """Whether all of a choice's trainings so far ended clearly above the baseline: (C,)."""
-        return np.array((self._above | ~self.made).all((1, 2)))
+    def counts(self) -> Bools:
+        """Which trainings count in the differences: (C, K, S).
+
+        Of a choice that trains those that trained; of one that does not all of them.
+        """
+        counts: Bools = self.made & (self._above | ~self.trains[:, None, None])
+        return counts
+
+    @cached_property
+    def not_trained(self) -> npt.NDArray[np.int64]:
+        """Number of trainings that diverged, died or ended near the baseline: (C,)."""
+        return np.array((self.made & ~self._above).sum((1, 2)))
 
     @property
     def pairs(self) -> list[tuple[int, int]]:
@@ -122,7 +131,8 @@ class Variances:
         images_degrees: Its degrees of freedom.
         bases: Number of bases that have the pair: (P,).
         inverse_seeds: Mean over these bases of 1 / (number of seeds): (P,).
-        steady: Whether all trainings of both choices trained: (P,).
+        steady: Whether both choices train: (P,).
+        lacking: Number of bases that were looked at, but do not have the pair: (P,).
     """
 
     between: Floats
@@ -133,6 +143,7 @@ class Variances:
     bases: Floats
     inverse_seeds: Floats
     steady: Bools
+    lacking: Floats
 
     def standard_error(self, population: int | None, tuning_db: float) -> tuple[Floats, Floats]:
         """Returns the standard errors, in dB, and their degrees of freedom: (P,) each.
@@ -145,7 +156,8 @@ class Variances:
         """
         seeds = self.within * self.inverse_seeds
         # With one seed a base's own noise is unknown: then no correction for seen bases is made.
-        seen = np.where(np.isnan(seeds), 0.0, self.bases / (population or np.inf))
+        others = np.inf if population is None else population - self.lacking
+        seen = np.where(np.isnan(seeds), 0.0, np.minimum(self.bases / np.maximum(others, 1.0), 1.0))
         between, gain = self._moderated(np.fmax(self.between, seeds))
         unseen = np.where(seen == 1, 0.0, (1 - seen) * between / self.bases)
         unseen = np.where((self.bases < 2) & (seen < 1), np.inf, unseen)
@@ -213,7 +225,7 @@ class Estimates:
 def estimate(results: MatchedResults) -> Estimates:
     """Returns the differences of all pairs, in the order of ``results.pairs``."""
     first, second = np.array(results.pairs).T
-    both = results.made[first] & results.made[second]  # (P, K, S)
+    both = results.counts[first] & results.counts[second]  # (P, K, S)
     difference = results.counted_db[first] - results.counted_db[second]  # (P, K, S, N)
     seeds = both.sum(2)
     bases = (seeds > 0).sum(1).astype(np.float64)
@@ -232,7 +244,8 @@ def estimate(results: MatchedResults) -> Estimates:
             images_degrees=max(difference.shape[3] - 1.0, 1.0),
             bases=bases,
             inverse_seeds=np.where(seeds > 0, 1 / seeds, 0.0).sum(1) / bases,
-            steady=results.steady[first] & results.steady[second] & (bases > 0),
+            steady=results.trains[first] & results.trains[second] & (bases > 0),
+            lacking=results.made.any((0, 2)).sum() - bases,
         )
         # A base may scatter more than the others. From so few seeds one cannot say that one
         # scatters less, so that the pooled variance is the least.

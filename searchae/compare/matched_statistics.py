@@ -28,11 +28,16 @@ A seed's effect on a choice is assumed to be another one in each base. This hold
 seeds of their own, and nearly so if they share them: for 5 choices, 3 bases and 3 seeds on SVHN,
 choice x seed had F = 1.08 (p = 0.42) against choice x base x seed.
 
-**A choice that fails or scatters** does not widen the intervals between others: each pair has its
-own variances. With few bases they are poorly known. So among choices without a failed training,
-``s2_between`` is moved half-way to its mean over their pairs (a moderated variance as in Smyth
-2004, Statistical Applications in Genetics and Molecular Biology 3(1), with a fixed weight), which
-gives more degrees of freedom. Complete pooling would be wrong where one choice scatters more: then
+**A choice that fails** at times is compared by the trainings that trained, and how often it failed
+is said beside that: a mean over both would say neither how good it is nor how often it fails, and
+one failed training of twenty would hide a difference of 1 dB. A choice of which at least half of
+the trainings failed does not train: it counts with all of them, the failed ones at the baseline.
+
+**A choice that scatters** does not widen the intervals between others: each pair has its own
+variances. With few bases they are poorly known. So among choices that train, ``s2_between`` is
+moved half-way to its mean over their pairs (a moderated variance as in Smyth 2004, Statistical
+Applications in Genetics and Molecular Biology 3(1), with a fixed weight), which gives more degrees
+of freedom. Complete pooling would be wrong where one choice scatters more: then
 its pairs are tested with too small a variance. At half the weight the remaining error is smaller
 than the slack of Holm's correction, since such pairs are strongly correlated.
 
@@ -135,10 +140,10 @@ class ChoiceFigures:
 
     Attributes:
         name: The choice.
-        mean_db: Mean PSNR over bases, seeds and images, in dB; failed trainings count with the
-            baseline. NaN without trainings.
+        mean_db: Mean PSNR over bases, seeds and images, in dB, of the trainings that count: see
+            ``MatchedResults.counts``. NaN without trainings.
         trainings: Number of trainings.
-        failed: How many of them diverged or died.
+        failed: How many of them diverged, died or ended near the mean training image.
         trains: Whether at least half of them ended clearly above the baseline.
     """
 
@@ -244,7 +249,7 @@ def _by_base(
     results: MatchedResults, found: Estimates, pair: int, alpha: float
 ) -> tuple[BaseDifference, ...]:
     first, second = results.pairs[pair]
-    seeds = (results.made[first] & results.made[second]).sum(1)
+    seeds = (results.counts[first] & results.counts[second]).sum(1)
     intervals = len(found.mean) * max(int((seeds > 0).sum()), 1)
     half = half_width(found.base_error[pair], found.base_degrees[pair], alpha / intervals)
     signed = found.by_base[pair] * (-1 if found.mean[pair] < 0 else 1)
@@ -261,13 +266,13 @@ def _by_base(
 
 
 def _figures(results: MatchedResults, choice: int) -> ChoiceFigures:
-    made = results.made[choice]
+    made, counts = results.made[choice], results.counts[choice]
     with np.errstate(invalid="ignore"):
-        by_base = np.where(made, results.counted_db[choice].mean(2), 0.0).sum(1) / made.sum(1)
+        by_base = np.where(counts, results.counted_db[choice].mean(2), 0.0).sum(1) / counts.sum(1)
     return ChoiceFigures(
         name=results.choices[choice],
-        mean_db=float(np.nanmean(by_base)) if made.any() else float("nan"),
+        mean_db=float(np.nanmean(by_base)) if counts.any() else float("nan"),
         trainings=int(made.sum()),
-        failed=int(results.failed[choice].sum()),
+        failed=int(results.not_trained[choice]),
         trains=bool(results.trains[choice]),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -161,9 +162,10 @@ def _settings_table(verdict: Verdict) -> str:
 
 def _setting(verdict: Verdict, choice: int, base: int) -> str:
     cell = verdict.cells[choice][base]
-    mean_db = sum(cell.psnr_db) / len(cell.psnr_db)
+    psnrs = [float(r.psnr_db.mean()) for r in cell.counted]
+    result = f"{statistics.fmean(psnrs):.2f} dB" if psnrs else "did not train"
     tuned = format_assignments(cell.settings)
-    return f"{tuned}: {mean_db:.2f} dB" if tuned else f"{mean_db:.2f} dB"
+    return f"{tuned}: {result}" if tuned else result
 
 
 COMPARISON_HEADERS = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "Hoyer", "trainings", "failed")

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from searchae.compare.preparation import open_list
 from searchae.compare.ranking import Ranking, rank_trials
-from searchae.data import keep_decoded, load_splits, require_same_data
 from searchae.errors import UserError
 from searchae.launch import FleetRequest, Launcher
 from searchae.retrain import ListRun, RecordFolder, RetrainPlan, plan_retraining
@@ -19,7 +19,6 @@ from searchae.study import (
     StoredStudy,
     TrialRow,
     list_name,
-    open_training_list,
     require_searched,
     trial_row,
 )
@@ -98,17 +97,8 @@ class Reranking:
             UserError: The time was up before all were trained.
             DataError: The data here differs from the study's.
         """
-        stored, spec = self.stored, self.stored.spec
-        splits = load_splits(
-            spec.data, data_dir=request.data_dir, seed=spec.seed, progress=watcher.note
-        )
-        require_same_data(splits, stored.data_hash)
-        if launcher.is_local:
-            keep_decoded(splits, request.data_dir)
-        del splits
-        listed = open_training_list(
-            stored, data=spec.data, data_hash=stored.data_hash, baseline_db=stored.baseline_db
-        )
+        stored = self.stored
+        listed, _ = open_list(stored, request, launcher, watcher.note)
         wanted = list(self.trainings.values())
         run = ListRun(
             listed, lambda _results: wanted, request, launcher, watcher, stop or StopRequest()

@@ -101,7 +101,7 @@ class Tuned:
 
 def tune(
     grids: Sequence[Grid],
-    starts: Sequence[Point],
+    start: Point,
     tries: int,
     score: Callable[[Point], Score | None],
 ) -> Tuned:
@@ -109,12 +109,12 @@ def tune(
 
     Args:
         grids: The grid of each tuned value.
-        starts: Points to begin with, the most promising first; at least one.
+        start: The point to begin with.
         tries: How many points to try.
         score: Returns the result of a point; None while there is none.
     """
     tried: dict[Point, Score] = {}
-    while batch := _next_batch(grids, starts, tries, tried):
+    while batch := _next_batch(grids, start, tries, tried):
         scores = {point: score(point) for point in batch}
         if any(found is None for found in scores.values()):
             return Tuned((*tried, *batch), None)
@@ -125,11 +125,11 @@ def tune(
 
 
 def _next_batch(
-    grids: Sequence[Grid], starts: Sequence[Point], tries: int, tried: dict[Point, Score]
+    grids: Sequence[Grid], start: Point, tries: int, tried: dict[Point, Score]
 ) -> list[Point]:
     """Returns the points to try next, all at once; none if the search is over."""
     if not tried:
-        return [*starts, *_sweep(grids, starts)]
+        return [start, *_sweep(grids, start)]
     best, left = _best(tried), tries - len(tried)
     if left > 0:
         for step in (_COARSE, 1):
@@ -141,13 +141,11 @@ def _next_batch(
     return []
 
 
-def _sweep(grids: Sequence[Grid], starts: Sequence[Point]) -> list[Point]:
+def _sweep(grids: Sequence[Grid], start: Point) -> list[Point]:
     """Returns points over the whole range of the first value, away from where the tries begin."""
     first = grids[0]
     indices = [*range(first.lowest, first.highest, _SWEEP), first.highest]
-    known = [start[0] for start in starts]
-    new = [i for i in indices if all(abs(i - k) >= _COARSE for k in known)]
-    return [(i, *starts[0][1:]) for i in new]
+    return [(i, *start[1:]) for i in indices if abs(i - start[0]) >= _COARSE]
 
 
 def _best(tried: dict[Point, Score]) -> Point:

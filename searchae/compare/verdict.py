@@ -20,18 +20,24 @@ class CellResult:
     Attributes:
         settings: The tuned values by name.
         is_at_edge: Whether the best of them lie at the end of their range, or of what was tried.
-        psnr_db: Test PSNR of each seed in dB, a mean over the images.
         records: The measurements of each seed.
+        counts: Which of them the difference rests on: see ``MatchedResults.counts``.
     """
 
     settings: Mapping[str, Any]
     is_at_edge: bool
     records: tuple[TrainingRecord, ...]
+    counts: tuple[bool, ...]
 
     @property
     def psnr_db(self) -> tuple[float, ...]:
         """Test PSNR of each seed in dB, a mean over the images."""
         return tuple(float(r.psnr_db.mean()) for r in self.records)
+
+    @property
+    def counted(self) -> list[TrainingRecord]:
+        """The measurements that the difference rests on."""
+        return [r for r, counts in zip(self.records, self.counts, strict=True) if counts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,8 +163,8 @@ class Verdict:
                 )
             elif choice.failed:
                 found.append(
-                    f"{choice.failed} of {choice.trainings} trainings with {choice.name} diverged "
-                    "or died; they count as the mean training image"
+                    f"{choice.failed} of {choice.trainings} trainings with {choice.name} failed: "
+                    "they diverged, died or learned next to nothing; its PSNR is that of the others"
                 )
             edges = [
                 f"{base} ({format_assignments(cell.settings)})"
@@ -221,6 +227,7 @@ class Verdict:
                     "base": base,
                     "settings": dict(cell.settings),
                     "psnr_db": list(cell.psnr_db),
+                    "counts": list(cell.counts),
                     "at_edge": cell.is_at_edge,
                 }
                 for base, cell in zip(self.bases, self.cells[choice], strict=True)
@@ -228,8 +235,8 @@ class Verdict:
         }
 
     def means(self, choice: int) -> dict[str, float]:
-        """Returns the metrics of a choice on the test split, means over its trainings."""
-        found = [r.summary() for cell in self.cells[choice] for r in cell.records]
+        """Returns the metrics of a choice on the test split, means over trainings that count."""
+        found = [r.summary() for cell in self.cells[choice] for r in cell.counted]
         names = ("psnr_db", "ssim", "mse", "sparsity", "hoyer")
         return {name: statistics.fmean(float(r[name]) for r in found) for name in names}
 

@@ -94,16 +94,16 @@ def sized_fleet(request: FleetRequest, launcher: Launcher) -> fleet_plan.Fleet:
     Raises:
         UserError: The launcher cannot run what the request asks for.
     """
+    if request.workers_per_device is None and not launcher.is_local:
+        raise UserError(
+            "--workers-per-device auto: measured on this machine's GPUs only; give a number for "
+            "a cluster's"
+        )
     available = launcher.resources()
     if is_sqlite(request.storage) and (available is None or available.machines > 1):
         raise UserError(
             "--storage: SQLite serves the workers of one machine; for several use "
             "postgresql://user@host/database"
-        )
-    if request.workers_per_device is None and not launcher.is_local:
-        raise UserError(
-            "--workers-per-device auto: measured on this machine's GPUs only; give a number for "
-            "a cluster's"
         )
     return fleet_plan.plan_fleet(
         launcher,

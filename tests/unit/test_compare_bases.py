@@ -65,9 +65,7 @@ def test_there_is_a_base_for_each_combination_of_the_other_choices() -> None:
     assert [b.is_made for b in factor.bases] == [False, False, True, True]
     others = {(b.values["model.activation"], b.values["train.optimizer"]) for b in factor.bases}
     assert len(others) == 4
-    assert factor.tuned == ("train.learning_rate", "train.l1_weight")
-    made_with_sgd = [b for b in factor.bases if b.values["train.optimizer"] == "sgd"]
-    assert all("train.momentum" in b.values for b in made_with_sgd), "a value that adam lacks"
+    assert factor.tuned == ("train.learning_rate", "train.l1_weight", "train.momentum")
 
 
 def test_where_a_range_is_searched_too_bases_are_countless_and_further_trials_follow() -> None:
@@ -96,29 +94,57 @@ def test_each_choice_is_put_into_a_base_with_all_else_equal() -> None:
     cells = CellMaker(made, factor, found.good, schedule)
     base = factor.bases[0]
     adam, sgd = (cells.cell(base, c) for c in ("adam", "sgd"))
-    assert adam.tries == sgd.tries == 9, "also of the one that has no momentum"
+    assert adam.tries == sgd.tries == 11, "also of the one that has no momentum"
     assert [g.parameter.name for g in adam.grids] == ["learning_rate"]
     assert [g.parameter.name for g in sgd.grids] == ["learning_rate", "momentum"]
-    assert sgd.settings(sgd.starts[0])["learning_rate"] == 0.1, "the search's best with it"
-    assert adam.settings(adam.starts[0])["learning_rate"] == 0.003162
-    point = sgd.starts[0]
+    assert sgd.settings(sgd.start)["learning_rate"] == 0.1, "the search's best with it"
+    assert adam.settings(adam.start)["learning_rate"] == 0.003162
+    point = sgd.start
     attempt, measured = sgd.attempt(point), sgd.measured(point, 2)
     assert (attempt.seed, measured.seed) == (made.seed, 3)
     assert (attempt.is_tested, measured.is_tested) == (False, True)
     assert attempt.params.train.epochs == made.epochs / 2
     assert (measured.params.train.epochs, measured.params.train.patience) == (50, 4)
-    assert measured.params.model == adam.measured(adam.starts[0], 2).params.model
+    assert measured.params.model == adam.measured(adam.start, 2).params.model
     assert attempt.key != measured.key
 
 
-def test_cells_that_ask_for_the_same_training_share_it() -> None:
-    """relu with adam is a cell of both the activation and the optimizer."""
+def test_a_net_that_two_parameters_have_in_common_is_tuned_and_trained_once() -> None:
+    """relu, adam and clip+l1 is a cell of each of the three parameters."""
     made = spec()
     found = trials(trial(0, 25.0, "relu", "adam", rate=3e-3), trial(1, 24.0, "tanh", "adam"))
     schedule = Schedule(epochs=None, patience=None, precision="fp32", first_seed=1)
-    keys = []
-    for name, choice in (("activation", "relu"), ("optimizer", "adam")):
+    net = {"model.activation": "tanh", "train.optimizer": "sgd", "train.regularizer": "clip+l1"}
+    keys = set()
+    for name in ("activation", "optimizer", "regularizer"):
         factor = choose_factor(made, parameter(made, name), found)
-        cell = CellMaker(made, factor, found.good, schedule).cell(factor.bases[0], choice)
-        keys.append({cell.attempt(p).key for p in cell.starts})
-    assert keys[0] & keys[1]
+        others = {k: v for k, v in net.items() if k != factor.parameter.key}
+        base = next(b for b in factor.bases if others.items() <= b.values.items())
+        cells = CellMaker(made, factor, found.good, schedule)
+        cell = cells.cell(base, net[factor.parameter.key])
+        assert cell.tries == 11
+        keys.add((cell.attempt(cell.start).key, cell.measured(cell.start, 0).key))
+    assert len(keys) == 1
+
+
+def test_tries_begin_at_the_values_of_the_trial_that_is_most_like_the_net() -> None:
+    made = spec()
+    found = trials(
+        trial(0, 25.0, "relu", "adam", rate=3e-3),
+        trial(1, 24.0, "tanh", "adam", rate=1e-2),
+        trial(2, 23.0, "relu", "sgd", rate=1e-1),
+    )
+    schedule = Schedule(epochs=None, patience=None, precision="fp32", first_seed=1)
+    factor = choose_factor(made, parameter(made, "activation"), found)
+    cells = CellMaker(made, factor, found.good, schedule)
+    adam = next(b for b in factor.bases if b.values["train.optimizer"] == "adam")
+    sgd = next(b for b in factor.bases if b.values["train.optimizer"] == "sgd")
+    starts = {
+        (optimizer, choice): cell.settings(cell.start)["learning_rate"]
+        for optimizer, base in (("adam", adam), ("sgd", sgd))
+        for choice in ("relu", "tanh")
+        for cell in [cells.cell(base, choice)]
+    }
+    assert starts["adam", "relu"] == 0.003162
+    assert starts["adam", "tanh"] == 0.01
+    assert starts["sgd", "tanh"] == 0.1, "the optimizer matters more than the activation"

@@ -16,7 +16,7 @@ TRIES = 7
 
 
 def searched(
-    quality: Callable[..., float], starts: list[Point], *grids: Grid, tries: int = TRIES
+    quality: Callable[..., float], start: Point, *grids: Grid, tries: int = TRIES
 ) -> Tuned:
     """Runs a whole search; the results of a round come in before the next."""
     known: dict[Point, Score] = {}
@@ -25,7 +25,7 @@ def searched(
         return known.get(point)
 
     rounds = 0
-    while (found := tune(grids, starts, tries, score)).best is None:
+    while (found := tune(grids, start, tries, score)).best is None:
         rounds += 1
         assert rounds < 50, "it ends"
         for point in found.wanted:
@@ -41,7 +41,7 @@ def hump(best: float) -> Callable[[float], float]:
 
 @pytest.mark.parametrize("best", [2e-3, 1e-2, 7e-4])
 def test_the_best_learning_rate_is_found_from_a_decade_away(best: float) -> None:
-    found = searched(hump(best), [(RATE.index(best * 8),)], RATE)
+    found = searched(hump(best), (RATE.index(best * 8),), RATE)
     assert found.best is not None
     assert abs(math.log10(float(RATE.value(found.best[0])) / best)) < 0.3
     assert not found.is_at_edge
@@ -50,14 +50,13 @@ def test_the_best_learning_rate_is_found_from_a_decade_away(best: float) -> None
 
 def test_every_choice_gets_the_same_number_of_tries_when_its_best_lies_within() -> None:
     counts = {
-        len(searched(hump(best), [(RATE.index(3e-3),)], RATE).wanted)
-        for best in (1.5e-3, 3e-3, 6e-3)
+        len(searched(hump(best), (RATE.index(3e-3),), RATE).wanted) for best in (1.5e-3, 3e-3, 6e-3)
     }
     assert counts == {TRIES}
 
 
 def test_a_best_value_at_the_end_of_the_range_is_said_to_be_there() -> None:
-    rising = searched(math.log10, [(RATE.index(1e-4),)], RATE)
+    rising = searched(math.log10, (RATE.index(1e-4),), RATE)
     assert len(rising.wanted) <= EDGE_FACTOR * TRIES
     assert rising.best is not None
     assert RATE.value(rising.best[0]) == 0.1
@@ -68,7 +67,7 @@ def test_from_a_rate_at_which_nothing_learns_the_sweep_finds_one_that_does() -> 
     def narrow(rate: float) -> float:
         return 25.0 if rate < 2e-4 else 14.0
 
-    found = searched(narrow, [(RATE.index(1e-2),)], RATE)
+    found = searched(narrow, (RATE.index(1e-2),), RATE)
     assert found.best is not None
     assert float(RATE.value(found.best[0])) <= 2e-4
 
@@ -78,7 +77,7 @@ def test_two_values_are_tuned_together() -> None:
         return hump(3e-3)(rate) - abs(math.log10(weight / 1e-4))
 
     start = (RATE.index(1e-3), WEIGHT.index(1e-6))
-    found = searched(quality, [start], RATE, WEIGHT, tries=9)
+    found = searched(quality, start, RATE, WEIGHT, tries=9)
     assert found.best is not None
     began = quality(float(RATE.value(start[0])), float(WEIGHT.value(start[1])))
     rate, weight = RATE.value(found.best[0]), WEIGHT.value(found.best[1])
@@ -90,17 +89,15 @@ def test_a_pruned_try_is_never_the_best() -> None:
         (RATE.index(1e-3),): (True, 20.0),
         (RATE.index(3e-3),): (False, 30.0),
     }
-    found = tune([RATE], list(known), 2, lambda p: known.get(p))  # noqa: PLW0108
-    assert found.wanted[0] == (RATE.index(1e-3),)
-    done = tune([RATE], list(known), 2, lambda p: known.get(p, (True, 1.0)))
+    done = tune([RATE], (RATE.index(1e-3),), 2, lambda p: known.get(p, (True, 1.0)))
     assert done.best == (RATE.index(1e-3),)
 
 
 def test_what_is_wanted_depends_on_the_results_alone() -> None:
     """A process that starts over with what another one stored wants the same."""
-    whole = searched(hump(2e-3), [(RATE.index(3e-2),)], RATE)
+    whole = searched(hump(2e-3), (RATE.index(3e-2),), RATE)
     half = {p: (True, hump(2e-3)(float(RATE.value(p[0])))) for p in whole.wanted[:3]}
-    found = tune([RATE], [(RATE.index(3e-2),)], TRIES, lambda p: half.get(p))  # noqa: PLW0108
+    found = tune([RATE], (RATE.index(3e-2),), TRIES, lambda p: half.get(p))  # noqa: PLW0108
     assert found.wanted[: len(found.wanted)] == whole.wanted[: len(found.wanted)]
     assert found.best is None
 

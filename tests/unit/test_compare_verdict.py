@@ -61,7 +61,9 @@ def judged(levels: dict[str, float | list[float]], **changes: object) -> Verdict
                 record(50 * (i + 2), s, value + noise + 0.03 * ((i + j + k) % 3 - 1))
                 for k, s in enumerate(SEEDS)
             ]
-            row.append(CellResult({"learning_rate": 0.01}, False, tuple(records)))
+            row.append(
+                CellResult({"learning_rate": 0.01}, False, tuple(records), (True,) * len(records))
+            )
         cells.append(tuple(row))
     psnr_db = np.array([[[r.psnr_db for r in c.records] for c in row] for row in cells])
     results = MatchedResults(
@@ -190,7 +192,7 @@ def test_a_curve_that_ended_early_keeps_its_last_value_in_the_mean() -> None:
     verdict = judged({"relu": 20.0, "tanh": 20.0})
 
     def row(*epochs: int) -> tuple[CellResult, ...]:
-        return tuple(CellResult({}, False, (record(1, 1, 20, epochs=e),)) for e in epochs)
+        return tuple(CellResult({}, False, (record(1, 1, 20, epochs=e),), (True,)) for e in epochs)
 
     verdict = replace(verdict, cells=(row(4, 2), row(2, 2)))
     by_name = {t.name: list(t.y) for t in losses_plot(verdict).figure.data if t.name}

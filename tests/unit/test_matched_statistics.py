@@ -127,14 +127,30 @@ def test_a_choice_that_fails_does_not_widen_the_others() -> None:
     assert all(the_pair(verdict, c, 4).shown for c in range(4))
 
 
-def test_a_choice_that_fails_sometimes_does_not_widen_the_others() -> None:
-    psnr = drawn(7, choices=3)
+def test_a_choice_that_fails_sometimes_is_compared_by_the_rest() -> None:
+    psnr = drawn(7, choices=3, bases=6)
     failed = np.zeros(psnr.shape, bool)
     failed[2, 1, 0] = True
-    sometimes = analyse(results(psnr, failed=failed))
-    alone = analyse(results(psnr[:2]))
-    assert the_pair(sometimes, 0, 1).p == pytest.approx(alone.pairs[0].p)
-    assert the_pair(sometimes, 0, 2).half_width_db > 2
+    stuck = psnr.copy()
+    stuck[2, 1, 0] = BASELINE_DB + 0.1  # it neither diverged nor died, but learned next to nothing
+    missing = np.where(failed, np.nan, psnr)
+    expected = analyse(results(missing))
+    for found in (analyse(results(psnr, failed=failed)), analyse(results(stuck))):
+        assert errors(found) == errors(expected)
+        assert all(p.half_width_db < 1 for p in found.pairs)
+        assert [c.failed for c in found.choices] == [0, 0, 1], "and it is said how often"
+        assert all(c.trains for c in found.choices)
+        assert found.choices[2].mean_db == pytest.approx(expected.choices[2].mean_db)
+
+
+def test_a_base_in_which_a_choice_never_trains_does_not_stand_for_one_that_is_unseen() -> None:
+    psnr = drawn(7, choices=2, bases=6)
+    failed = np.zeros(psnr.shape, bool)
+    failed[1, 5] = True
+    lacking = analyse(results(psnr, failed=failed, population=6)).pairs[0]
+    seen = analyse(results(psnr[:, :5], population=5)).pairs[0]
+    assert lacking.half_width_db == pytest.approx(seen.half_width_db)
+    assert [b.base for b in lacking.by_base] == [0, 1, 2, 3, 4]
 
 
 def test_a_choice_that_scatters_far_more_widens_the_others_little() -> None:

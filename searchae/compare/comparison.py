@@ -1,0 +1,166 @@
+"""What is compared: the parameters, their bases, and the experiments on them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from searchae.compare.bases import (
+    MAX_BASES,
+    SearchedTrial,
+    SearchedTrials,
+    choose_factor,
+    compared_parameters,
+)
+from searchae.compare.cells import TRY_SHARE, CellMaker, Schedule, base_name
+from searchae.compare.experiment import Experiment, ReadRecord
+from searchae.compare.matched_design import Limits
+from searchae.compare.matched_results import TRAINS_DB
+from searchae.data import Splits
+from searchae.errors import UserError
+from searchae.study import StoredStudy, require_searched, trial_row
+from searchae.training import Precision, mean_image_psnr_per_image, pick_precision
+from searchae.worker import TrainingRecord
+
+
+@dataclass(frozen=True)
+class ComparisonOptions:
+    """What is compared, and how far.
+
+    Attributes:
+        by: Names of the parameters; empty for the default ones.
+        has_l1_curve: Whether PSNR and sparsity are also measured over a grid of ``l1_weight``,
+            where regularizers with and without the penalty are compared.
+        until_db: Bases and seeds are added until each interval's half-width is at most this, in dB.
+        max_trainings: No further bases or seeds are added once this many trainings are planned.
+        epochs: Epochs at most of the measured trainings; None for the search's.
+        patience: Their patience; None for the search's.
+        precision: ``auto``, ``fp32`` or ``bf16``; None for the trials', or fp32 if they differ.
+    """
+
+    by: Sequence[str] = ()
+    has_l1_curve: bool = True
+    until_db: float = 0.3
+    max_trainings: int | None = None
+    epochs: int | None = None
+    patience: int | None = None
+    precision: str | None = None
+
+
+class Comparison:
+    """A comparison of the choices of parameters by matched experiments."""
+
+    def __init__(self, stored: StoredStudy, options: ComparisonOptions) -> None:
+        """Chooses the bases; reads and trains nothing.
+
+        Args:
+            stored: The study.
+            options: What is compared.
+
+        Raises:
+            UserError: There is nothing to compare, or a name is not valid.
+        """
+        require_searched(stored)
+        if not (math.isfinite(options.until_db) and options.until_db > 0):
+            raise UserError(f"--until {options.until_db:g}: give a number of dB above 0")
+        self.stored, self.options = stored, options
+        trials = SearchedTrials.of(stored)
+        # A try is shorter than a trial: half of a good trial's gain will do.
+        self._least_db = (stored.baseline_db + trials.good_db) / 2
+        parameters = compared_parameters(stored.spec, options.by)
+        self.factors = [choose_factor(stored.spec, p, trials) for p in parameters]
+        self.schedule = Schedule(
+            epochs=options.epochs,
+            patience=options.patience,
+            precision=_precision(options.precision, trials.good),
+            first_seed=stored.spec.seed + 1,
+        )
+        self._cells = [
+            CellMaker(
+                stored.spec,
+                f,
+                trials.good,
+                self.schedule,
+                trains_db=stored.baseline_db + TRAINS_DB,
+            )
+            for f in self.factors
+        ]
+
+    def experiments(self, splits: Splits | None, read: ReadRecord) -> list[Experiment]:
+        """Returns the experiment on each parameter.
+
+        Args:
+            splits: The study's images; None to plan the first look only.
+            read: Reads measurements.
+        """
+        baseline_db = np.zeros(1)
+        if splits is not None:
+            baseline_db = mean_image_psnr_per_image(splits.train, splits.test).numpy()
+        made = []
+        for factor, cells in zip(self.factors, self._cells, strict=True):
+            key = factor.parameter.key
+            made.append(
+                Experiment(
+                    factor,
+                    cells,
+                    Limits(self.options.until_db, bases=min(len(factor.bases), MAX_BASES)),
+                    baseline_db=baseline_db,
+                    read=read,
+                    least_db=self._least_db,
+                    name_base=partial(base_name, spec=self.stored.spec, leave_out=[key]),
+                )
+            )
+        return made
+
+    def estimate(self) -> dict[str, Any]:
+        """Returns what the first look takes, as a JSON document: trainings and seconds."""
+        sides: list[dict[str, Any]] = []
+        tries: dict[str, int] = {}
+        seeds: dict[str, int] = {}
+        for experiment in self.experiments(None, _no_records):
+            least = experiment.first_look()
+            sides.append(
+                {
+                    "parameter": experiment.parameter,
+                    "choices": list(experiment.choices),
+                    "bases": list(experiment.bases[: least.bases]),
+                    "seeds": least.seeds,
+                    "tries": experiment.tries * least.bases * len(experiment.choices),
+                    "trainings": least.seeds * least.bases * len(experiment.choices),
+                }
+            )
+            for cell in (c for row in experiment.cells for c in row[: least.bases]):
+                tries[cell.group] = experiment.tries  # shared by all parameters
+                seeds[cell.group] = max(least.seeds, seeds.get(cell.group, 0))
+        epochs = self.stored.spec.epochs * (TRY_SHARE * sum(tries.values()) + sum(seeds.values()))
+        seconds = _epoch_seconds(self.stored) * epochs
+        return {
+            "study": self.stored.name,
+            "until_db": self.options.until_db,
+            "sides": sides,
+            "trainings": sum(tries.values()) + sum(seeds.values()),
+            "seconds": seconds or None,
+        }
+
+
+def _no_records(key: str) -> TrainingRecord:
+    raise AssertionError(f"nothing was measured yet: {key}")
+
+
+def _precision(name: str | None, good: Sequence[SearchedTrial]) -> Precision:
+    """Returns the precision of all trainings: the trials' own, if they have one in common."""
+    used = {t.precision for t in good}
+    return pick_precision(name or (used.pop() if len(used) == 1 else "fp32"), torch.device("cpu"))
+
+
+def _epoch_seconds(stored: StoredStudy) -> float:
+    """Returns the mean duration of an epoch in the search, in seconds; 0 if it is not known."""
+    rows = [trial_row(stored.spec, t) for t in stored.study.get_trials(deepcopy=False)]
+    timed = [(r.seconds, r.epochs) for r in rows if r.seconds and r.epochs]
+    return sum(s for s, _ in timed) / sum(e for _, e in timed) if timed else 0.0

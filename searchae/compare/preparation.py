@@ -1,0 +1,33 @@
+"""Prepares the trainings of a comparison: the images, and the list that holds them."""
+
+from __future__ import annotations
+
+from searchae.config import ProgressCallback
+from searchae.data import Splits, keep_decoded, load_splits, require_same_data
+from searchae.launch import FleetRequest, Launcher
+from searchae.study import StoredStudy, TrainingList, open_training_list
+
+
+def open_list(
+    stored: StoredStudy, request: FleetRequest, launcher: Launcher, note: ProgressCallback
+) -> tuple[TrainingList, Splits]:
+    """Loads a study's images and opens its list of trainings, which is created if it is not there.
+
+    Args:
+        stored: The study.
+        request: The workers.
+        launcher: Where they run.
+        note: Called with progress messages.
+
+    Raises:
+        DataError: The data here differs from the study's.
+    """
+    spec = stored.spec
+    splits = load_splits(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=note)
+    require_same_data(splits, stored.data_hash)
+    if launcher.is_local:
+        keep_decoded(splits, request.data_dir)
+    listed = open_training_list(
+        stored, data=spec.data, data_hash=stored.data_hash, baseline_db=stored.baseline_db
+    )
+    return listed, splits
