@@ -79,8 +79,7 @@ class Cell:
         start: The point to begin the tries with.
         tries: Number of tries, the same for all cells; 0 if nothing is tuned.
         schedule: How trainings are done.
-        trains_db: Validation PSNR in dB from which on a try has learned something: below it the
-            best points get no second seed.
+        trains_db: Validation PSNR in dB from which on a try has learned something.
     """
 
     spec: StudySpec
@@ -102,7 +101,13 @@ class Cell:
         """
         if not self.grids:
             return Tries((), ())
-        found = tune(self.grids, self.start, self.tries, partial(self._score, results))
+        found = tune(
+            self.grids,
+            self.start,
+            self.tries,
+            partial(self._score, results),
+            trains_db=self.trains_db,
+        )
         tries = tuple(self.attempt(p) for p in found.wanted)
         if found.best is None:
             return Tries(tries, None)
@@ -131,6 +136,16 @@ class Cell:
             return None
         found = (results[t.key].psnr_db for t in tuned.wanted)
         return max((db for db in found if db is not None), default=math.inf)
+
+    def has_failed(self, results: Results) -> bool:
+        """Returns whether the tries have ended and none has learned anything."""
+        best_db = self.best_db(results)
+        return best_db is not None and best_db < self.trains_db
+
+    def has_learned(self, results: Results) -> bool:
+        """Returns whether the tries have ended and at least one has learned something."""
+        best_db = self.best_db(results)
+        return best_db is not None and best_db >= self.trains_db
 
     def _score(self, results: Results, point: Point, *, again: bool = False) -> Score | None:
         found = results.get(self.attempt(point, again=again).key)

@@ -10,13 +10,22 @@ import numpy as np
 import numpy.typing as npt
 
 from searchae.compare.bases import Factor, SearchedTrial, choice_text
-from searchae.compare.cells import FINALISTS, Cell, CellMaker, Tries
-from searchae.compare.matched_design import Design, Limits, Step, first_design, next_design
+from searchae.compare.cells import FINALISTS, Cell, CellMaker
+from searchae.compare.matched_design import (
+    FIRST_SEEDS,
+    Design,
+    Limits,
+    Step,
+    first_design,
+    next_design,
+)
 from searchae.compare.matched_results import MatchedResults
-from searchae.compare.tuning import Point
 from searchae.retrain import Results
 from searchae.study import ListedTraining
 from searchae.worker import TrainingRecord
+
+GIVE_UP_BASES = 3
+"""A choice that has learned nothing in the tries of so many bases is not tried in further ones."""
 
 ReadRecord = Callable[[str], TrainingRecord]
 """Returns the measurements of a training by its key."""
@@ -72,7 +81,7 @@ class Experiment:
             [cells.cell(base, choice) for base in factor.bases] for choice in cells.choices
         ]
         self.baseline_db, self._read, self._least_db = baseline_db, read, least_db
-        self._steps: dict[tuple[Design, Limits], Step] = {}
+        self._steps: dict[tuple[Design, Limits, int | None], Step] = {}
 
     @property
     def parameter(self) -> str:
@@ -107,7 +116,7 @@ class Experiment:
             trainings.update({t.key: t for t in of_design})
             if not is_complete:
                 break
-            used = len(self.used_bases(design.bases, results)[0])
+            used = len(self.used_bases(design.bases, results))
             if used < design.bases:  # no further base is of use
                 design, limits = replace(design, bases=used), replace(limits, bases=used)
             if not used or design in looks:
@@ -118,63 +127,87 @@ class Experiment:
             design = step.next
         return Wanted(tuple(trainings.values()), design, tuple(looks), step)
 
-    def used_bases(self, count: int, results: Results) -> tuple[list[int], int]:
+    def used_bases(self, count: int, results: Results) -> list[int]:
         """Returns the first bases in which the tries of at least one choice came to something.
 
         A base whose tries have not ended counts as one of them.
 
         Args:
-            count: Number of bases, at most.
+            count: How many bases.
             results: The results so far.
 
         Returns:
-            The bases' indices, and how many were passed over.
+            The bases' indices.
         """
         used: list[int] = []
         for b in range(len(self.factor.bases)):
             if len(used) == count:
                 break
-            if self._is_of_use(b, results):
+            if self._is_of_use(b, used, results):
                 used.append(b)
-        return used, (used[-1] + 1 if used else len(self.factor.bases)) - len(used)
+        return used
 
-    def _is_of_use(self, base: int, results: Results) -> bool:
-        cells = [row[base] for row in self.cells]
-        best = [cell.best_db(results) for cell in cells]
+    def cells_of(self, design: Design, results: Results) -> dict[tuple[int, int], Cell]:
+        """Returns the cells of a design by the indices of their choice and base, base by base."""
+        used = self.used_bases(design.bases, results)
+        return {
+            (c, base): row[base]
+            for place, base in enumerate(used)
+            for c, row in enumerate(self.cells)
+            if not self._is_put_off(c, used[:place], results)
+        }
+
+    def _is_of_use(self, base: int, before: Sequence[int], results: Results) -> bool:
+        best = [
+            row[base].best_db(results)
+            for c, row in enumerate(self.cells)
+            if not self._is_put_off(c, before, results)
+        ]
         return any(db is None or db >= self._least_db for db in best)
 
-    def tuned(self, choice: int, base: int, results: Results) -> Tries:
-        """Returns how far the tries of a cell have come."""
-        return self.cells[choice][base].tuned(results)
+    def _is_put_off(self, choice: int, before: Sequence[int], results: Results) -> bool:
+        """Returns whether a choice is not tried in a base after ``before``, or not yet."""
+        first = [self.cells[choice][base] for base in before[:GIVE_UP_BASES]]
+        return len(first) == GIVE_UP_BASES and not any(c.has_learned(results) for c in first)
 
-    def measured_keys(self, choice: int, base: int, seeds: int, results: Results) -> list[str]:
-        """Returns the keys of a cell's measured trainings; none before its tries have ended."""
-        cell = self.cells[choice][base]
+    def population(self, results: Results) -> int | None:
+        """Returns how many bases there are at all, without those known to be of no use."""
+        if self.factor.population is None:
+            return None
+        bases = range(len(self.factor.bases))
+        return self.factor.population - sum(not self._is_of_use(b, (), results) for b in bases)
+
+    def measured(self, cell: Cell, design: Design, results: Results) -> list[ListedTraining]:
+        """Returns a cell's measured trainings; none before its tries have ended.
+
+        One whose tries have learned nothing is not measured with more seeds than at first.
+        """
         best = cell.tuned(results).best
-        return [] if best is None else [cell.measured(best, s).key for s in range(seeds)]
+        if best is None:
+            return []
+        seeds = min(design.seeds, FIRST_SEEDS) if cell.has_failed(results) else design.seeds
+        return [cell.measured(best, s) for s in range(seeds)]
 
     def matched(self, design: Design, results: Results) -> MatchedResults:
         """Reads the measurements of a complete design."""
-        bases, passed_over = self.used_bases(design.bases, results)
+        bases = self.used_bases(design.bases, results)
         shape = (len(self.choices), len(bases), design.seeds)
         psnr_db = np.full((*shape, len(self.baseline_db)), np.nan)
         failed = np.zeros(shape, dtype=bool)
-        for c in range(shape[0]):
-            for place, b in enumerate(bases):
-                for s, key in enumerate(self.measured_keys(c, b, design.seeds, results)):
-                    record = self._read(key)
-                    psnr_db[c, place, s], failed[c, place, s] = record.psnr_db, record.has_failed
-        population = self.factor.population
+        for (c, b), cell in self.cells_of(design, results).items():
+            for s, training in enumerate(self.measured(cell, design, results)):
+                record, at = self._read(training.key), (c, bases.index(b), s)
+                psnr_db[at], failed[at] = record.psnr_db, record.has_failed
         return MatchedResults(
             choices=self.choices,
             psnr_db=psnr_db,
             failed=failed,
             baseline_db=self.baseline_db,
-            population=None if population is None else population - passed_over,
+            population=self.population(results),
         )
 
     def _step(self, design: Design, limits: Limits, results: Results) -> Step:
-        at = (design, limits)
+        at = (design, limits, self.population(results))
         if at not in self._steps:
             self._steps[at] = next_design(self.matched(design, results), limits)
         return self._steps[at]
@@ -183,22 +216,16 @@ class Experiment:
         """Returns the trainings of a design that can be named now, and whether all have ended."""
         found: list[ListedTraining] = []
         is_complete = True
-        for b in self.used_bases(design.bases, results)[0]:
-            for row in self.cells:
-                cell = row[b]
-                tuned = cell.tuned(results)
-                found += tuned.wanted
-                if tuned.best is None:
-                    is_complete = False
-                    continue
-                measured = self._measured(cell, tuned.best, design.seeds)
-                found += measured
-                is_complete &= all(_has_ended(results, t) for t in measured)
+        for cell in self.cells_of(design, results).values():
+            tuned = cell.tuned(results)
+            found += tuned.wanted
+            if tuned.best is None:
+                is_complete = False
+                continue
+            measured = self.measured(cell, design, results)
+            found += measured
+            is_complete &= all(_has_ended(results, t) for t in measured)
         return found, is_complete
-
-    @staticmethod
-    def _measured(cell: Cell, best: Point, seeds: int) -> list[ListedTraining]:
-        return [cell.measured(best, s) for s in range(seeds)]
 
     def _estimate(self, design: Design) -> int:
         """Returns about how many trainings a design takes, those made before included."""

@@ -162,6 +162,8 @@ def _settings_table(verdict: Verdict) -> str:
 
 def _setting(verdict: Verdict, choice: int, base: int) -> str:
     cell = verdict.cells[choice][base]
+    if not cell.records:
+        return "not tried"
     psnrs = [float(r.psnr_db.mean()) for r in cell.counted]
     result = f"{statistics.fmean(psnrs):.2f} dB" if psnrs else "did not train"
     tuned = format_assignments(cell.settings)

@@ -188,7 +188,7 @@ class PenaltyExperiment:
             psnr_db=_array(records),
             failed=_failed(records),
             baseline_db=self._experiment.baseline_db,
-            population=self._experiment.factor.population,
+            population=self._experiment.population(results),
         )
         pairs = _against_first(analyse(matched, sequential=False).pairs)
         points = [
@@ -198,7 +198,7 @@ class PenaltyExperiment:
         return PenaltyCurve(names, seeds, tuple(_with_front(points)))
 
     def _bases(self, design: Design, results: Results) -> list[int]:
-        return self._experiment.used_bases(min(design.bases, MAX_BASES), results)[0]
+        return self._experiment.used_bases(min(design.bases, MAX_BASES), results)
 
     def _seeds(self, design: Design) -> int:
         return min(design.seeds, MAX_SEEDS)

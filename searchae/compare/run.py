@@ -17,7 +17,7 @@ from searchae.compare.experiment import Experiment, ReadRecord, Wanted
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.penalty_curve import L1_WEIGHT, PenaltyCurve, PenaltyExperiment
 from searchae.compare.preparation import open_list
-from searchae.compare.verdict import CellResult, Verdict
+from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
 from searchae.errors import UserError
 from searchae.launch import FleetRequest, Launcher
 from searchae.report import comparison_file
@@ -170,20 +170,22 @@ class ComparisonRun:
     ) -> Verdict:
         look, step = wanted.looks[-1], wanted.step
         assert step is not None
-        cells, tries = [], 0
-        bases, _ = experiment.used_bases(look.bases, results)
+        bases = experiment.used_bases(look.bases, results)
         matched = experiment.matched(look, results)
+        tried = experiment.cells_of(look, results)
+        cells: list[tuple[CellResult, ...]] = []
         for c in range(len(experiment.choices)):
             row = []
             for place, b in enumerate(bases):
-                tuned = experiment.tuned(c, b, results)
+                cell = tried.get((c, b))
+                if cell is None:
+                    row.append(NOT_TRIED)
+                    continue
+                tuned = cell.tuned(results)
                 assert tuned.best is not None  # the look is complete
-                tries += len(tuned.wanted)
-                keys = experiment.measured_keys(c, b, look.seeds, results)
-                settings = experiment.cells[c][b].settings(tuned.best)
-                counts = tuple(map(bool, matched.counts[c, place]))
-                records = tuple(map(read, keys))
-                row.append(CellResult(settings, tuned.is_at_edge, records, counts))
+                records = tuple(read(t.key) for t in experiment.measured(cell, look, results))
+                counts = tuple(map(bool, matched.counts[c, place, : len(records)]))
+                row.append(CellResult(cell.settings(tuned.best), tuned.is_at_edge, records, counts))
             cells.append(tuple(row))
         return Verdict(
             parameter=experiment.parameter,
@@ -191,7 +193,7 @@ class ComparisonRun:
             bases=tuple(experiment.bases[b] for b in bases),
             base_trials=tuple(experiment.factor.bases[b].number for b in bases),
             cells=tuple(cells),
-            tries=tries,
+            tries=sum(len(cell.tuned(results).wanted) for cell in tried.values()),
             until_db=self.comparison.options.until_db,
             half_width_db=step.half_width_db,
             lacking=self._lacking(wanted),

@@ -5,10 +5,11 @@ Choices are compared at equal tuning budgets: each gets the same number of tries
 et al. 2019, "On Empirical Comparisons of Optimizers for Deep Learning"), and more only as long as
 its best value lies at the edge of what was tried. The first round has what the search knows and a
 sweep over the whole range of the first value, the learning rate: from a rate at which nothing
-learns, no small step says where to go. Each further round goes one step away from the best point in
-each direction; when all of these are worse, the step is halved (Kolda, Lewis and Torczon 2003,
-"Optimization by Direct Search", SIAM Review 45). The values of all cells lie on one grid, so that
-cells that ask for the same training share it.
+learns, no small step says where to go. Where the sweep has found no rate that learns, two more
+rates beside the best are tried and no other value: there is nothing yet to tune. Each further round
+goes one step away from the best point in each direction; when all of these are worse, the step is
+halved (Kolda, Lewis and Torczon 2003, "Optimization by Direct Search", SIAM Review 45). The values
+of all cells lie on one grid, so that cells that ask for the same training share it.
 """
 
 from __future__ import annotations
@@ -104,6 +105,8 @@ def tune(
     start: Point,
     tries: int,
     score: Callable[[Point], Score | None],
+    *,
+    trains_db: float = -math.inf,
 ) -> Tuned:
     """Returns the points to try, given the results so far; depends on nothing else.
 
@@ -112,25 +115,35 @@ def tune(
         start: The point to begin with.
         tries: How many points to try.
         score: Returns the result of a point; None while there is none.
+        trains_db: Validation PSNR in dB from which on a try has learned something.
     """
     tried: dict[Point, Score] = {}
-    while batch := _next_batch(grids, start, tries, tried):
+    while batch := _next_batch(grids, start, tries, tried, trains_db):
         scores = {point: score(point) for point in batch}
         if any(found is None for found in scores.values()):
             return Tuned((*tried, *batch), None)
         tried.update({p: found for p, found in scores.items() if found is not None})
     best = _best(tried)
+    if tried[best][1] < trains_db:
+        return Tuned(tuple(tried), best)
     at_edge = bool(_edges(grids, tried, best)) or _is_at_end(grids, best)
     return Tuned(tuple(tried), best, at_edge)
 
 
 def _next_batch(
-    grids: Sequence[Grid], start: Point, tries: int, tried: dict[Point, Score]
+    grids: Sequence[Grid],
+    start: Point,
+    tries: int,
+    tried: dict[Point, Score],
+    trains_db: float,
 ) -> list[Point]:
     """Returns the points to try next, all at once; none if the search is over."""
     if not tried:
         return [start, *_sweep(grids, start)]
     best, left = _best(tried), tries - len(tried)
+    if tried[best][1] < trains_db:
+        beside = _around(grids[:1], best, _COARSE)
+        return [p for p in beside if p not in tried][: max(TRIES - len(tried), 0)]
     if left > 0:
         for step in (_COARSE, 1):
             new = [p for p in _around(grids, best, step) if p not in tried]

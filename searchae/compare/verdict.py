@@ -40,6 +40,10 @@ class CellResult:
         return [r for r, counts in zip(self.records, self.counts, strict=True) if counts]
 
 
+NOT_TRIED = CellResult(settings={}, is_at_edge=False, records=(), counts=())
+"""A cell of a choice that had learned nothing in the bases before."""
+
+
 @dataclass(frozen=True, eq=False)
 class Verdict:
     """The result for one parameter.
@@ -157,9 +161,11 @@ class Verdict:
         found = [self._opposite_text(p) for p in self.statistics.pairs if p.opposite]
         for choice, row in zip(self.choices, self.cells, strict=True):
             if not choice.trains:
+                bases = sum(bool(cell.records) for cell in row)
                 found.append(
                     f"{choice.name} does not train: at least half of its {choice.trainings} "
-                    "trainings are no better than the mean training image"
+                    f"trainings in {format_count(bases, 'base')} are no better than the mean "
+                    "training image"
                 )
             elif choice.failed:
                 found.append(

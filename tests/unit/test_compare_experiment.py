@@ -1,0 +1,170 @@
+"""What a whole experiment asks for, trained by a formula in the place of nets."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from searchae.compare.bases import SearchedTrials, choose_factor
+from searchae.compare.cells import CellMaker, Schedule, base_name
+from searchae.compare.experiment import GIVE_UP_BASES, Experiment
+from searchae.compare.matched_design import FIRST_SEEDS, Limits
+from searchae.compare.matched_statistics import analyse
+from searchae.compare.tuning import TRIES
+from searchae.retrain.list_run import TrainingResult
+from searchae.study.listed_training import ListedTraining
+from searchae.worker.training_record import TrainingRecord
+from tests.unit.test_compare_bases import parameter, spec, trial, trials
+from tests.unit.test_compare_verdict import record
+
+BASELINE_DB = 14.0
+SPEC = spec()
+FOUND = trials(trial(0, 25.0, "relu", "adam", rate=3e-3), trial(1, 24.0, "tanh", "adam"))
+Quality = Callable[[ListedTraining], float]
+
+
+class World:
+    """Experiments on one study whose trainings' PSNR is given by a formula, in dB."""
+
+    def __init__(self, quality: Quality, *, found: SearchedTrials = FOUND) -> None:
+        self.quality, self.found = quality, found
+        self.trained: dict[str, ListedTraining] = {}
+        self.results: dict[str, TrainingResult] = {}
+
+    def experiment(self, name: str, *, until_db: float = 0.3) -> Experiment:
+        schedule = Schedule(epochs=None, patience=None, precision="fp32", first_seed=1)
+        factor = choose_factor(SPEC, parameter(SPEC, name), self.found)
+        trains_db = BASELINE_DB + 1
+        return Experiment(
+            factor,
+            CellMaker(SPEC, factor, self.found.good, schedule, trains_db=trains_db),
+            Limits(until_db, bases=len(factor.bases)),
+            baseline_db=np.full(6, BASELINE_DB),
+            read=self.read,
+            name_base=partial(base_name, spec=SPEC, leave_out=[factor.parameter.key]),
+            least_db=17.0,
+        )
+
+    def read(self, key: str) -> TrainingRecord:
+        training = self.trained[key]
+        made = record(1, training.seed, self.quality(training))
+        return replace(made, psnr_db=made.psnr_db[:6])
+
+    def run(self, experiment: Experiment) -> None:
+        """Trains until nothing more is wanted."""
+        for _ in range(100):
+            missing = [
+                t for t in experiment.wanted(self.results).trainings if t.key not in self.trained
+            ]
+            if not missing:
+                return
+            for training in missing:
+                psnr_db = self.quality(training)
+                self.trained[training.key] = training
+                self.results[training.key] = TrainingResult(
+                    number=len(self.trained),
+                    is_finished=True,
+                    is_pruned=False,
+                    outcome="",
+                    curve={1: psnr_db},
+                    psnr_db=psnr_db,
+                )
+        raise AssertionError("it does not end")
+
+    def tries(self, **values: str) -> list[ListedTraining]:
+        return [
+            t
+            for t in self.trained.values()
+            if not t.is_tested and values.items() <= dict(t.values).items()
+        ]
+
+    def measured(self, **values: str) -> list[ListedTraining]:
+        return [
+            t
+            for t in self.trained.values()
+            if t.is_tested and values.items() <= dict(t.values).items()
+        ]
+
+
+def noise_db(training: ListedTraining) -> float:
+    draw = np.random.default_rng(int(training.key, 16))
+    return 0.1 * float(draw.normal())
+
+
+def learns(training: ListedTraining) -> float:
+    """Best at a rate of 0.003; tanh is 2 dB better; the rest makes no difference."""
+    level = 27.0 if training.values["activation"] == "tanh" else 25.0
+    off = abs(math.log10(training.params.train.learning_rate / 3e-3))
+    return max(level - 4 * off, BASELINE_DB) + noise_db(training)
+
+
+def test_three_parameters_share_their_nets() -> None:
+    """2 x 2 x 2 choices are 8 nets, whichever parameter asks."""
+    world = World(learns)
+    for name in ("regularizer", "activation", "optimizer"):
+        world.run(world.experiment(name, until_db=1.0))
+    nets = {tuple(sorted(t.values.items())) for t in world.measured()}
+    assert len(nets) == 8
+    alone = World(learns)
+    alone.run(alone.experiment("regularizer", until_db=1.0))
+    assert len(world.tries()) <= 1.2 * len(alone.tries())
+
+
+def test_a_difference_is_found_and_what_makes_none_shows_none() -> None:
+    world = World(learns)
+    for name, shown in (("activation", True), ("optimizer", False)):
+        experiment = world.experiment(name)
+        world.run(experiment)
+        look = experiment.wanted(world.results).looks[-1]
+        (pair,) = analyse(experiment.matched(look, world.results)).pairs
+        assert pair.shown == shown
+        assert pair.half_width_db <= 0.3
+    assert pair.low_db < 0 < pair.high_db
+
+
+def without_sgd(training: ListedTraining) -> float:
+    return BASELINE_DB if training.values["optimizer"] == "sgd" else learns(training)
+
+
+def test_a_choice_that_learns_nothing_is_not_tried_for_ever() -> None:
+    world = World(without_sgd)
+    experiment = world.experiment("optimizer", until_db=0.2)
+    world.run(experiment)
+    tries = world.tries(optimizer="sgd")
+    rates = {round(math.log10(t.params.train.learning_rate), 2) for t in tries}
+    assert {-4.0, -3.0, -2.0, -1.0} <= rates, "no decade is left out"
+    bases = {(t.values["activation"], t.values["regularizer"]) for t in tries}
+    assert len(bases) == GIVE_UP_BASES
+    assert len(tries) <= GIVE_UP_BASES * TRIES
+    assert all(t.values["momentum"] == tries[0].values["momentum"] for t in tries)
+    assert len(world.measured(optimizer="sgd")) == GIVE_UP_BASES * FIRST_SEEDS
+    look = experiment.wanted(world.results).looks[-1]
+    verdict = analyse(experiment.matched(look, world.results))
+    (pair,) = verdict.pairs
+    assert pair.shown
+    assert verdict.choices[verdict.best].name == "adam"
+    assert not verdict.choices[1].trains
+
+
+def test_another_parameter_passes_over_bases_with_it() -> None:
+    world = World(without_sgd)
+    experiment = world.experiment("activation", until_db=0.5)
+    world.run(experiment)
+    look = experiment.wanted(world.results).looks[-1]
+    used = experiment.used_bases(look.bases, world.results)
+    assert {experiment.bases[b] for b in used} == {"adam clip", "adam clip+l1"}
+    assert experiment.matched(look, world.results).population == 2, "all that are of use"
+    assert not world.measured(optimizer="sgd")[FIRST_SEEDS * 4 :]
+
+
+def test_the_plan_depends_on_the_results_alone() -> None:
+    world = World(without_sgd)
+    world.run(world.experiment("optimizer"))
+    fresh = world.experiment("optimizer")
+    again = fresh.wanted(world.results)
+    assert again.design is None
+    assert {t.key for t in again.trainings} == set(world.trained)
