@@ -174,8 +174,8 @@ class Experiment:
         """Returns how many bases there are at all, without those known to be of no use."""
         if self.factor.population is None:
             return None
-        bases = range(len(self.factor.bases))
-        return self.factor.population - sum(not self._is_of_use(b, (), results) for b in bases)
+        listed = len(self.factor.bases)
+        return self.factor.population - (listed - len(self.used_bases(listed, results)))
 
     def measured(self, cell: Cell, design: Design, results: Results) -> list[ListedTraining]:
         """Returns a cell's measured trainings; none before its tries have ended.

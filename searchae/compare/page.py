@@ -19,10 +19,11 @@ from searchae.report import HtmlSection, html_document, html_plot, html_table
 METHOD = (
     "A matched experiment. Bases are settings of all other parameters, taken from the study's "
     "best trials and different from each other. Each choice is put into each base, gets the same "
-    "number of tries, shorter trainings, to find its own learning rate there (and other values "
-    "that only it has) on the validation split, and is then trained with the same new seeds and "
-    "measured on the test split, by which nothing was chosen. Differences are paired by base, "
-    "seed and image. An interval holds for what another search would find in other bases, too; "
+    "number of tries, shorter trainings, to find its own learning rate there (and the other "
+    "searched values that not every choice has) on the validation split, and is then trained with "
+    "the same new seeds and measured on the test split, by which nothing was chosen. Differences "
+    "are paired by base, seed and image, over trainings that did not fail; a choice of which at "
+    "least half failed counts with all of them, as the mean training image. An interval holds for what another search would find in other bases, too; "
     "each sentence says something false at most 5% of the time, over all pairs of the parameter "
     "and all looks at the results."
 )

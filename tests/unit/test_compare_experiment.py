@@ -152,6 +152,7 @@ def test_a_choice_that_learns_nothing_is_not_tried_for_ever() -> None:
 
 def test_another_parameter_passes_over_bases_with_it() -> None:
     world = World(without_sgd)
+    world.run(world.experiment("optimizer"))
     experiment = world.experiment("activation", until_db=0.5)
     world.run(experiment)
     look = experiment.wanted(world.results).looks[-1]
@@ -168,3 +169,31 @@ def test_the_plan_depends_on_the_results_alone() -> None:
     again = fresh.wanted(world.results)
     assert again.design is None
     assert {t.key for t in again.trainings} == set(world.trained)
+
+
+def test_a_base_of_no_use_is_not_unseen_where_a_choice_was_given_up_before() -> None:
+    def quality(training: ListedTraining) -> float:
+        values = training.values
+        if (values["activation"], values["regularizer"]) == ("tanh", "clip+l1"):
+            return BASELINE_DB
+        return without_sgd(training) + 5 * noise_db(training)
+
+    world = World(quality)
+    experiment = world.experiment("optimizer", until_db=0.6)
+    world.run(experiment)
+    assert not world.tries(activation="tanh", regularizer="clip+l1", optimizer="sgd")
+    wanted = experiment.wanted(world.results)
+    look, step = wanted.looks[-1], wanted.step
+    assert step is not None
+    assert look.bases == experiment.matched(look, world.results).population == 3
+
+
+def test_seeds_are_added_where_all_bases_are_taken() -> None:
+    world = World(lambda t: without_sgd(t) + 6 * noise_db(t))
+    experiment = world.experiment("activation", until_db=0.6)
+    world.run(experiment)
+    wanted = experiment.wanted(world.results)
+    assert wanted.step is not None
+    assert (wanted.looks[-1].bases, wanted.step.out_of_reach) == (2, ())
+    assert wanted.looks[-1].seeds > FIRST_SEEDS
+    assert wanted.step.half_width_db <= 0.6
