@@ -23,9 +23,9 @@ METHOD = (
     "searched values that not every choice has) on the validation split, and is then trained with "
     "the same new seeds and measured on the test split, by which nothing was chosen. Differences "
     "are paired by base, seed and image, over trainings that did not fail; a choice of which at "
-    "least half failed counts with all of them, as the mean training image. An interval holds for what another search would find in other bases, too; "
-    "each sentence says something false at most 5% of the time, over all pairs of the parameter "
-    "and all looks at the results."
+    "least half failed counts with all of them, as the mean training image. An interval holds for "
+    "what another search would find in other bases, too; each sentence says something false at "
+    "most 5% of the time, over all pairs of the parameter and all looks at the results."
 )
 
 
@@ -98,7 +98,7 @@ def _curve_section(curve: PenaltyCurve) -> HtmlSection:
     by_base = html_table(
         ("gain in dB in", *(f"{p.weight:g}" for p in curve.points[1:])),
         [
-            (name, *(f"{p.by_base_db[b]:+.2f}" for p in curve.points[1:]))
+            (name, *(_gain(p.by_base_db[b]) for p in curve.points[1:]))
             for b, name in enumerate(curve.bases)
         ],
         numeric=range(1, len(curve.points)),
@@ -110,6 +110,10 @@ def _curve_section(curve: PenaltyCurve) -> HtmlSection:
         f"<h3>By base</h3>{by_base}"
     )
     return HtmlSection("l1", "What the L1 penalty costs and buys", body, (plot,))
+
+
+def _gain(gain_db: float | None) -> str:
+    return "failed" if gain_db is None else f"{gain_db:+.2f}"
 
 
 def _method_section(about: str) -> HtmlSection:

@@ -50,7 +50,7 @@ class CurvePoint:
         hoyer_low: Lower end of its 95% interval over bases.
         hoyer_high: Upper end.
         is_dominated: Whether another weight has a better PSNR and sparser latents.
-        by_base_db: The gain in each base, in dB.
+        by_base_db: The gain in each base, in dB; None where trainings failed.
         is_opposite: Whether it is shown to be a gain in one base and a loss in another.
     """
 
@@ -64,7 +64,7 @@ class CurvePoint:
     hoyer_low: float
     hoyer_high: float
     is_dominated: bool
-    by_base_db: tuple[float, ...]
+    by_base_db: tuple[float | None, ...]
     is_opposite: bool
 
 
@@ -90,8 +90,12 @@ class PenaltyCurve:
         for p in self.points[1:]:
             by_base = ""
             if p.is_opposite:
-                low, high = min(p.by_base_db), max(p.by_base_db)
-                worst, best = (self.bases[p.by_base_db.index(v)] for v in (low, high))
+                known = [
+                    (gain_db, base)
+                    for gain_db, base in zip(p.by_base_db, self.bases, strict=True)
+                    if gain_db is not None
+                ]
+                (low, worst), (high, best) = min(known), max(known)
                 by_base = f", from {low:+.2f} in {worst} to {high:+.2f} in {best}"
             parts.append(
                 f"{p.weight:g}: {p.gain_db:+.2f} dB ({span_text(p.low_db, p.high_db)}){by_base}, "
@@ -192,7 +196,7 @@ class PenaltyExperiment:
         )
         pairs = _against_first(analyse(matched, sequential=False).pairs)
         points = [
-            _point(weight, pairs.get(i), [[seed[i] for seed in base] for base in records])
+            _point(weight, pairs.get(i), _counted(records, i, matched.counts[i]), len(bases))
             for i, weight in enumerate((0.0, *self.weights))
         ]
         return PenaltyCurve(names, seeds, tuple(_with_front(points)))
@@ -226,6 +230,23 @@ def _array(records: Records) -> npt.NDArray[np.float64]:
     return np.moveaxis(found, 2, 0)  # (weights, bases, seeds, images)
 
 
+def _counted(
+    records: Records, weight: int, counts: npt.NDArray[np.bool_]
+) -> list[list[TrainingRecord]]:
+    """Returns the trainings of a weight that count, by base; bases without any are left out.
+
+    Args:
+        records: All trainings.
+        weight: The weight's index.
+        counts: Which of its trainings count: (bases, seeds).
+    """
+    by_base = [
+        [seed[weight] for seed, counted in zip(base, row, strict=True) if counted]
+        for base, row in zip(records, counts, strict=True)
+    ]
+    return [base for base in by_base if base]
+
+
 def _failed(records: Records) -> npt.NDArray[np.bool_]:
     found = np.array([[[r.has_failed for r in seed] for seed in base] for base in records])
     return np.moveaxis(found, 2, 0)
@@ -237,14 +258,18 @@ def _against_first(pairs: Sequence[PairDifference]) -> dict[int, PairDifference]
 
 
 def _point(
-    weight: float, pair: PairDifference | None, records: Sequence[Sequence[TrainingRecord]]
+    weight: float,
+    pair: PairDifference | None,
+    records: Sequence[Sequence[TrainingRecord]],
+    bases: int,
 ) -> CurvePoint:
     """Returns one weight's figures.
 
     Args:
         weight: The weight.
         pair: Its difference to no penalty; None for no penalty.
-        records: Its trainings by base and seed.
+        records: Its trainings that count, by base and seed.
+        bases: Number of bases, those without such a training included.
     """
     every = [r for base in records for r in base]
     by_base = [statistics.fmean(r.hoyer for r in base) for base in records]
@@ -268,7 +293,7 @@ def _point(
         hoyer_low=max(0.0, hoyer - half),
         hoyer_high=min(1.0, hoyer + half),
         is_dominated=False,
-        by_base_db=tuple(gains.get(b, 0.0) for b in range(len(records))),
+        by_base_db=tuple(gains.get(b) for b in range(bases)),
         is_opposite=pair is not None and pair.opposite,
     )
 
@@ -288,9 +313,9 @@ def _with_front(points: Sequence[CurvePoint]) -> list[CurvePoint]:
         replace(
             p,
             is_dominated=any(
-                q.psnr_db >= p.psnr_db
+                q.gain_db >= p.gain_db
                 and q.hoyer >= p.hoyer
-                and (q.psnr_db, q.hoyer) != (p.psnr_db, p.hoyer)
+                and (q.gain_db, q.hoyer) != (p.gain_db, p.hoyer)
                 for q in points
             ),
         )

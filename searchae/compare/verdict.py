@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -158,33 +158,42 @@ class Verdict:
     @property
     def notes(self) -> list[str]:
         """Limitations of the result, one sentence each."""
-        found = [self._opposite_text(p) for p in self.statistics.pairs if p.opposite]
-        for choice, row in zip(self.choices, self.cells, strict=True):
-            if not choice.trains:
-                bases = sum(bool(cell.records) for cell in row)
-                found.append(
-                    f"{choice.name} does not train: at least half of its {choice.trainings} "
-                    f"trainings in {format_count(bases, 'base')} are no better than the mean "
-                    "training image"
-                )
-            elif choice.failed:
-                found.append(
-                    f"{choice.failed} of {choice.trainings} trainings with {choice.name} failed: "
-                    "they diverged, died or learned next to nothing; its PSNR is that of the others"
-                )
-            edges = [
-                f"{base} ({format_assignments(cell.settings)})"
-                for base, cell in zip(self.bases, row, strict=True)
-                if cell.is_at_edge
-            ]
-            if edges and choice.trains:
-                found.append(
-                    f"the best values of {choice.name} lie at the end of their range in "
-                    f"{_listed(edges)}: a wider range may do better"
-                )
-        if self.lacking:
-            found.append(self.lacking)
-        return [f"{self.parameter}: {text}" for text in found]
+        return combined_notes([self])
+
+    @property
+    def opposites(self) -> list[str]:
+        """The pairs of choices whose effects have opposite signs in different bases."""
+        return [self._opposite_text(p) for p in self.statistics.pairs if p.opposite]
+
+    @property
+    def untrained(self) -> list[str]:
+        """The choices that do not train, with the number of failed trainings."""
+        return [
+            f"{c.name} ({c.failed} of {c.trainings} trainings failed, in "
+            f"{format_count(sum(bool(cell.records) for cell in row), 'base')})"
+            for c, row in zip(self.choices, self.cells, strict=True)
+            if not c.trains
+        ]
+
+    @property
+    def failing(self) -> list[str]:
+        """The choices that train with exceptions, with the number of failed trainings."""
+        return [
+            f"{c.failed} of {c.trainings} with {c.name}"
+            for c in self.choices
+            if c.trains and c.failed
+        ]
+
+    @property
+    def edges(self) -> dict[frozenset[str], str]:
+        """The nets with tuned values at an end, as texts by the words of their names."""
+        return {
+            frozenset(name.split()): f"{name} ({format_assignments(cell.settings)})"
+            for choice, row in zip(self.choices, self.cells, strict=True)
+            for base, cell in zip(self.bases, row, strict=True)
+            for name in [f"{choice.name} {base}"]
+            if cell.is_at_edge and choice.trains
+        }
 
     def _opposite_text(self, p: PairDifference) -> str:
         first, second = self.choices[p.first].name, self.choices[p.second].name
@@ -247,12 +256,30 @@ class Verdict:
         return {name: statistics.fmean(float(r[name]) for r in found) for name in names}
 
 
-def combined_notes(verdicts: Iterable[Verdict]) -> list[str]:
-    """Returns all notes; a note on several parameters is listed once, with all their names."""
-    parameters: dict[str, list[str]] = {}
-    for parameter, _, text in (n.partition(": ") for v in verdicts for n in v.notes):
-        parameters.setdefault(text, []).append(parameter)
-    return [f"{', '.join(names)}: {text}" for text, names in parameters.items()]
+def combined_notes(verdicts: Sequence[Verdict]) -> list[str]:
+    """Returns the limitations of several results, a sentence for each kind of limitation."""
+    found = [f"{v.parameter}: {text}" for v in verdicts for text in v.opposites]
+    untrained = [text for v in verdicts for text in v.untrained]
+    if untrained:
+        found.append(f"does not train and counts as the mean training image: {_listed(untrained)}")
+    failing = [text for v in verdicts for text in v.failing]
+    if failing:
+        found.append(
+            f"some trainings diverged, died or learned next to nothing: {_listed(failing)}; "
+            "differences are between the others"
+        )
+    # Parameters share nets: each is listed once.
+    edges = list({words: text for v in verdicts for words, text in v.edges.items()}.values())
+    if edges:
+        found.append(
+            "the best values lie at the end of their range or of what was tried, so that others "
+            f"may do better: {_listed(edges)}"
+        )
+    lacking: dict[str, list[str]] = {}
+    for v in verdicts:
+        if v.lacking:
+            lacking.setdefault(v.lacking, []).append(v.parameter)
+    return found + [f"{', '.join(names)}: {text}" for text, names in lacking.items()]
 
 
 def without_infinities(value: Any) -> Any:

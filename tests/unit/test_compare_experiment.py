@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import pytest
 
 from searchae.compare.bases import SearchedTrials, choose_factor
 from searchae.compare.cells import CellMaker, Schedule, base_name
 from searchae.compare.experiment import GIVE_UP_BASES, Experiment
 from searchae.compare.matched_design import FIRST_SEEDS, Limits
 from searchae.compare.matched_statistics import analyse
+from searchae.compare.penalty_curve import PenaltyExperiment
 from searchae.compare.tuning import TRIES
 from searchae.retrain.list_run import TrainingResult
 from searchae.study.listed_training import ListedTraining
 from searchae.worker.training_record import TrainingRecord
 from tests.unit.test_compare_bases import parameter, spec, trial, trials
-from tests.unit.test_compare_verdict import record
+from tests.unit.test_compare_verdict import IMAGES, record
 
 BASELINE_DB = 14.0
 SPEC = spec()
@@ -43,7 +45,7 @@ class World:
             factor,
             CellMaker(SPEC, factor, self.found.good, schedule, trains_db=trains_db),
             Limits(until_db, bases=len(factor.bases)),
-            baseline_db=np.full(6, BASELINE_DB),
+            baseline_db=np.full(IMAGES, BASELINE_DB),
             read=self.read,
             name_base=partial(base_name, spec=SPEC, leave_out=[factor.parameter.key]),
             least_db=17.0,
@@ -51,8 +53,9 @@ class World:
 
     def read(self, key: str) -> TrainingRecord:
         training = self.trained[key]
-        made = record(1, training.seed, self.quality(training))
-        return replace(made, psnr_db=made.psnr_db[:6])
+        psnr_db = self.quality(training)
+        by_image = psnr_db + np.linspace(-3, 3, IMAGES)
+        return replace(record(1, training.seed, psnr_db), psnr_db=by_image)
 
     def run(self, experiment: Experiment) -> None:
         """Trains until nothing more is wanted."""
@@ -62,18 +65,21 @@ class World:
             ]
             if not missing:
                 return
-            for training in missing:
-                psnr_db = self.quality(training)
-                self.trained[training.key] = training
-                self.results[training.key] = TrainingResult(
-                    number=len(self.trained),
-                    is_finished=True,
-                    is_pruned=False,
-                    outcome="",
-                    curve={1: psnr_db},
-                    psnr_db=psnr_db,
-                )
+            self.train(missing)
         raise AssertionError("it does not end")
+
+    def train(self, trainings: Sequence[ListedTraining]) -> None:
+        for training in trainings:
+            psnr_db = self.quality(training)
+            self.trained[training.key] = training
+            self.results[training.key] = TrainingResult(
+                number=len(self.trained),
+                is_finished=True,
+                is_pruned=False,
+                outcome="",
+                curve={1: psnr_db},
+                psnr_db=psnr_db,
+            )
 
     def tries(self, **values: str) -> list[ListedTraining]:
         return [
@@ -197,3 +203,30 @@ def test_seeds_are_added_where_all_bases_are_taken() -> None:
     assert (wanted.looks[-1].bases, wanted.step.out_of_reach) == (2, ())
     assert wanted.looks[-1].seeds > FIRST_SEEDS
     assert wanted.step.half_width_db <= 0.6
+
+
+def test_a_failed_training_does_not_make_the_penalty_look_good() -> None:
+    """The penalty costs 1 dB at 1e-2 and buys nothing; one training without it fails."""
+
+    def quality(training: ListedTraining) -> float:
+        values = training.values
+        without = values["regularizer"] == "clip"
+        if without and training.is_tested and training.seed == 1 and values["activation"] == "relu":
+            return BASELINE_DB
+        weight = 0.0 if without else training.params.train.l1_weight
+        return learns(training) - (1.0 if weight > 5e-3 else 0.0)
+
+    world = World(quality)
+    experiment = world.experiment("regularizer", until_db=0.5)
+    world.run(experiment)
+    look = experiment.wanted(world.results).looks[-1]
+    penalty = PenaltyExperiment(experiment, parameter(SPEC, "l1_weight"))
+    world.train(penalty.wanted(look, world.results))
+    curve = penalty.curve(look, world.results, world.read)
+    assert curve is not None
+    none, *_, heavy = curve.points
+    assert none.psnr_db > 24, "without the failed training"
+    assert heavy.gain_db == pytest.approx(-1, abs=0.2)
+    assert heavy.high_db < 0
+    assert heavy.is_dominated
+    assert all(gain is not None for p in curve.points[1:] for gain in p.by_base_db)
