@@ -2,7 +2,7 @@ PYTHON ?= .venv/bin/python
 
 # The oldest Optuna that pyproject.toml allows, and the tests of what leans on Optuna.
 OLDEST_OPTUNA := $(shell sed -n 's/.*"optuna>=\([0-9.]*\)".*/\1/p' pyproject.toml)
-OPTUNA_TESTS := tests/contract/test_storage.py $(addprefix tests/unit/test_,front.py report_figures.py search.py size_limit.py space.py summary.py) \
+OPTUNA_TESTS := tests/contract/test_storage.py $(addprefix tests/unit/test_,choice_floor.py front.py report_figures.py search.py size_limit.py space.py summary.py) \
   $(addprefix tests/integration/test_,coordination.py earlier_version.py incremental_search.py public_optuna.py several_objectives.py \
   storage_batched.py study.py worker.py)
 
