@@ -19,7 +19,12 @@ from searchae.compare.cells import Cell
 from searchae.compare.experiment import Experiment, ReadRecord
 from searchae.compare.matched_design import Design
 from searchae.compare.matched_results import MatchedResults
-from searchae.compare.matched_statistics import CONFIDENCE_LEVEL, PairDifference, analyse
+from searchae.compare.matched_statistics import (
+    CONFIDENCE_LEVEL,
+    PairDifference,
+    analyse,
+    half_width,
+)
 from searchae.compare.verdict import span_text, without_infinities
 from searchae.config import Parameter
 from searchae.retrain import Results
@@ -300,12 +305,10 @@ def _point(
 
 def _half_width(values: Sequence[float]) -> float:
     """Returns the half-width of Student's 95% interval of a mean; infinite for one value."""
-    from scipy import stats
-
     if len(values) < 2:
         return math.inf
-    quantile = float(stats.t.ppf((1 + CONFIDENCE_LEVEL) / 2, len(values) - 1))
-    return quantile * statistics.stdev(values) / math.sqrt(len(values))
+    error = np.array([statistics.stdev(values) / math.sqrt(len(values))])
+    return float(half_width(error, np.array([len(values) - 1.0]), 1 - CONFIDENCE_LEVEL)[0])
 
 
 def _with_front(points: Sequence[CurvePoint]) -> list[CurvePoint]:

@@ -37,7 +37,7 @@ from searchae.retrain.list_run import ListRun, RecordFolder
 from searchae.retrain.plan import RetrainPlan
 from searchae.retrain.reproduction import reproduction
 from searchae.study import open_training_list, package_versions
-from searchae.training import MAX_PSNR_DB, EpochResult, mean_image_psnr_db
+from searchae.training import EpochResult, mean_image_psnr_db, psnr_of_mse_db
 from searchae.tune import StopRequest, Watcher
 from searchae.worker import FAILURE_VERBS, TrainingRecord
 
@@ -162,7 +162,7 @@ def _write_results(
 
 def _measured(record: TrainingRecord) -> dict[str, float]:
     found = record.summary()
-    of_mse = -10 * math.log10(max(found["mse"], 10 ** (-MAX_PSNR_DB / 10)))
+    of_mse = float(psnr_of_mse_db(torch.tensor(found["mse"], dtype=torch.float64)))
     return {**{k: found[k] for k in _METRICS if k in found}, "psnr_of_mse_db": of_mse}
 
 

@@ -24,6 +24,7 @@ from searchae.training.metrics import (
     mean_image_psnr_db,
     mean_image_psnr_per_image,
     near_zero,
+    psnr_of_mse_db,
     psnr_per_image,
     ssim,
 )
@@ -75,6 +76,7 @@ __all__ = [
     "pick_device",
     "pick_precision",
     "preferred_memory_format",
+    "psnr_of_mse_db",
     "psnr_per_image",
     "remove_old_checkpoints",
     "ssim",

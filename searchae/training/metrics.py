@@ -73,7 +73,7 @@ class PerImage:
     @property
     def psnr_db(self) -> Tensor:
         """PSNR of each image, float64 (N,), in dB."""
-        return _psnr_db(self.mse)
+        return psnr_of_mse_db(self.mse)
 
 
 def psnr_per_image(reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def psnr_per_image(reconstruction: Tensor, target: Tensor) -> Tensor:
     Returns:
         Float (N,), in dB, at most ``MAX_PSNR_DB``; NaN where the reconstruction holds NaN.
     """
-    return _psnr_db(_mse_per_image(reconstruction, target))
+    return psnr_of_mse_db(_mse_per_image(reconstruction, target))
 
 
 def ssim(reconstruction: Tensor, target: Tensor) -> Tensor:
@@ -170,7 +170,7 @@ def evaluate(
     return Metrics(
         mse=float(mse),
         psnr_db=float(found.psnr_db.mean()),
-        psnr_of_mse_db=float(_psnr_db(mse)),
+        psnr_of_mse_db=float(psnr_of_mse_db(mse)),
         sparsity=sparsity,
         ssim=None if found.ssim is None else float(found.ssim.mean()),
     )
@@ -303,7 +303,15 @@ def _mse_per_image(reconstruction: Tensor, target: Tensor) -> Tensor:
     return (reconstruction - target).square().flatten(1).mean(1)
 
 
-def _psnr_db(mse: Tensor) -> Tensor:
+def psnr_of_mse_db(mse: Tensor) -> Tensor:
+    """Returns the PSNR of mean squared errors on the [0, 1] scale, 10 log10(1 / MSE).
+
+    Args:
+        mse: Float, of any shape.
+
+    Returns:
+        The same shape, in dB, at most ``MAX_PSNR_DB``.
+    """
     return -10 * torch.log10(mse.clamp(min=10 ** (-MAX_PSNR_DB / 10)))
 
 

@@ -4,7 +4,8 @@ They call the functional update rules of ``torch.optim``. Its classes do the sam
 first one imports torch's compiler, which takes about 3 s in each worker.
 
 To add one: write its update rule here, name it in ``make_optimizer``, and add the name to
-``Optimizer`` in ``config/schema.py``.
+``Optimizer`` in ``config/schema.py``; if it has a momentum, to ``CONDITIONS`` in
+``config/parameters.py``, too.
 """
 
 from __future__ import annotations
