@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -24,6 +24,11 @@ def format_value(v: Any) -> str:
 def format_assignments(params: Mapping[str, Any]) -> str:
     """Returns parameters as ``activation=relu learning_rate=0.00123``."""
     return " ".join(f"{name}={format_value(v)}" for name, v in params.items())
+
+
+def format_list(texts: Sequence[str]) -> str:
+    """Returns one or more texts as a list: ``a, b and c``."""
+    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else texts[0]
 
 
 def format_count(number: int, noun: str) -> str:

@@ -13,7 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from searchae.config import OBJECTIVES, objective_texts
-from searchae.formatting import format_assignments, format_count, format_duration, format_value
+from searchae.formatting import (
+    format_assignments,
+    format_count,
+    format_duration,
+    format_list,
+    format_value,
+)
 
 if TYPE_CHECKING:
     from searchae.study import Summary, TrialRow
@@ -84,24 +90,30 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         out.print(f"warning    {warning}", markup=False)
 
 
-def note_next(study: str, places: Mapping[str, str]) -> None:
-    """Prints the commands that usually follow a search: report and train.
+def note_next(study: str, places: Mapping[str, str], *, compared: Sequence[str]) -> None:
+    """Prints the commands that usually follow a search: report, compare and train.
 
     Args:
         study: The study's name.
         places: Values of the options for storage and folders that are not the defaults.
+        compared: Names of the searched parameters that ``compare`` would compare.
     """
     report = _command("report", study, places, "--storage", "--artifacts", out="report.html")
-    train = _command("train", study, places, "--storage", "--data-dir", out="best")
-    width = max(len(report), len(train))
-    print_note(f"next: {report:{width}}   what decides, in one page")
-    print_note(f"      {train:{width}}   the best trial trained anew, for longer, and tested")
+    train = _command("train", study, places, *places, out="best")
+    lines = {report: "what decides, in one page"}
+    if compared:
+        compare = _command("compare", study, places, *places)
+        lines[compare] = f"whether {format_list(compared)} matter, by an experiment"
+    lines[train] = "the best trial trained anew, for longer, and tested"
+    width = max(map(len, lines))
+    for i, (command, what) in enumerate(lines.items()):
+        print_note(f"{'' if i else 'next:':5s} {command:{width}}   {what}")
 
 
-def _command(name: str, study: str, places: Mapping[str, str], *options: str, out: str) -> str:
+def _command(name: str, study: str, places: Mapping[str, str], *options: str, out: str = "") -> str:
     """Returns a command line with those of ``places`` that are among the command's options."""
     where = (word for option in options if option in places for word in (option, places[option]))
-    return shlex.join(["searchae", name, "-s", study, *where, "--out", out])
+    return shlex.join(["searchae", name, "-s", study, *where, *(["--out", out] if out else [])])
 
 
 def _print_workers(out: Console, summary: Summary) -> None:

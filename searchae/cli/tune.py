@@ -34,6 +34,7 @@ from searchae.cli.options import (
 )
 from searchae.cli.results import print_result
 from searchae.cli.signals import polled_stop
+from searchae.config import COMPARED_PARAMETERS
 from searchae.errors import UserError
 
 if TYPE_CHECKING:
@@ -157,7 +158,9 @@ def _search(request: Request, launcher: Launcher, *, as_json: bool) -> None:
             ("--data-dir", str(request.data_dir), "data"),
             ("--artifacts", str(request.artifacts), "artifacts"),
         )
-        console.note_next(summary.study, {o: value for o, value, usual in places if value != usual})
+        elsewhere = {option: value for option, value, usual in places if value != usual}
+        compared = [name for name in COMPARED_PARAMETERS if name in summary.best.params]
+        console.note_next(summary.study, elsewhere, compared=compared)
 
 
 def _follow_search(

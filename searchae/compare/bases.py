@@ -17,12 +17,10 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from searchae.config import CONDITIONS, Parameter, StudySpec, middle_value
+from searchae.config import COMPARED_PARAMETERS, CONDITIONS, Parameter, StudySpec, middle_value
 from searchae.errors import UserError, nearest
 from searchae.study import RUNTIME, StoredStudy, trial_row
 
-DEFAULT_PARAMETERS = ("regularizer", "activation", "optimizer")
-"""Parameters that are compared by default, if the study searches them."""
 LEARNING_RATE = "train.learning_rate"
 GOOD_SHARE = 0.5
 """A trial is good if it gained at least this share of what the best trial gained over the mean
@@ -85,7 +83,7 @@ def compared_parameters(spec: StudySpec, by: Sequence[str]) -> list[Parameter]:
     """
     categorical = {p.name: p for p in spec.space if len(p.choices) > 1}
     if not by:
-        found = [categorical[n] for n in DEFAULT_PARAMETERS if n in categorical]
+        found = [categorical[n] for n in COMPARED_PARAMETERS if n in categorical]
         if found:
             return found
         hint = (
@@ -94,7 +92,7 @@ def compared_parameters(spec: StudySpec, by: Sequence[str]) -> list[Parameter]:
             else ", and no other parameter has choices"
         )
         raise UserError(
-            f"nothing to compare: {', '.join(DEFAULT_PARAMETERS)} are not searched here{hint}"
+            f"nothing to compare: {', '.join(COMPARED_PARAMETERS)} are not searched here{hint}"
         )
     for name in by:
         if name in categorical:

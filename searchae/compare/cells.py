@@ -27,9 +27,9 @@ from searchae.training import Precision
 OPTIMIZER = "train.optimizer"
 FINALISTS = 2
 """Number of points that are tried with a second seed."""
-TRY_SHARE, LEAST_TRY_EPOCHS = 0.5, 5
-"""Share of the search's epochs that a try has, and at least so many epochs: a good learning rate
-shows before the end, and all choices are tried alike."""
+TRY_SHARE, FINALIST_SHARE, LEAST_TRY_EPOCHS = 0.25, 0.5, 5
+"""Share of the search's epochs that a try has, that a finalist has with its second seed, and the
+least epochs of both: a good learning rate shows before the end, and all choices are tried alike."""
 CLOSE_DB = 0.3
 """Of two learning rates that are closer than this in PSNR, the lower one is taken."""
 SECOND_SEED = 1000
@@ -158,7 +158,7 @@ class Cell:
 
         Args:
             point: The point.
-            again: With a second seed instead of the search's own, and to its end.
+            again: With a second seed instead of the search's own, for longer, and to its end.
         """
         if (point, again) not in self._attempts:
             self._attempts[point, again] = self._attempt(point, again=again)
@@ -167,7 +167,8 @@ class Cell:
     def _attempt(self, point: Point, *, again: bool) -> ListedTraining:
         values = self.values_at(point)
         params = self.spec.resolve(values)
-        epochs = max(LEAST_TRY_EPOCHS, math.ceil(TRY_SHARE * params.train.epochs))
+        share = FINALIST_SHARE if again else TRY_SHARE
+        epochs = max(LEAST_TRY_EPOCHS, math.ceil(share * params.train.epochs))
         changes = {"epochs": min(epochs, params.train.epochs)}
         return ListedTraining(
             params=replace(params, train=params.train.model_copy(update=changes)),

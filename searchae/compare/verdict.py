@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from searchae.compare.matched_statistics import ChoiceFigures, MatchedVerdict, PairDifference
-from searchae.formatting import format_assignments, format_count
+from searchae.formatting import format_assignments, format_count, format_list
 from searchae.worker import TrainingRecord
 
 
@@ -113,10 +113,10 @@ class Verdict:
             widest = max(same, key=lambda found: abs(found[1].mean_db))
             over = f"{names[0]} over {self.choices[widest[0]].name}, " if len(same) > 1 else ""
             return (
-                f"{self.parameter}: no difference shown between {_listed(names)} "
+                f"{self.parameter}: no difference shown between {format_list(names)} "
                 f"({over}{self._plain_interval(widest[1])})"
             )
-        won = _listed(
+        won = format_list(
             [
                 f"{self.choices[c].name} by {self._interval(p, is_first=not i)}"
                 for i, (c, p) in enumerate(better)
@@ -125,7 +125,7 @@ class Verdict:
         text = f"{self.parameter}: {self.best.name} beats {won}"
         if same:
             others = [f"{self.choices[c].name} ({self._plain_interval(p)})" for c, p in same]
-            text += f"; no difference shown to {_listed(others)}"
+            text += f"; no difference shown to {format_list(others)}"
         return text
 
     def _interval(self, p: PairDifference, *, is_first: bool = False) -> str:
@@ -202,7 +202,7 @@ class Verdict:
             for b in p.by_base
             if b.low_db > 0 or b.high_db < 0
         ]
-        return f"{first} against {second} depends on the rest: {_listed(effects)}"
+        return f"{first} against {second} depends on the rest: {format_list(effects)}"
 
     def document(self) -> dict[str, Any]:
         """Returns the result as a JSON document."""
@@ -261,11 +261,13 @@ def combined_notes(verdicts: Sequence[Verdict]) -> list[str]:
     found = [f"{v.parameter}: {text}" for v in verdicts for text in v.opposites]
     untrained = [text for v in verdicts for text in v.untrained]
     if untrained:
-        found.append(f"does not train and counts as the mean training image: {_listed(untrained)}")
+        found.append(
+            f"does not train and counts as the mean training image: {format_list(untrained)}"
+        )
     failing = [text for v in verdicts for text in v.failing]
     if failing:
         found.append(
-            f"some trainings diverged, died or learned next to nothing: {_listed(failing)}; "
+            f"some trainings diverged, died or learned next to nothing: {format_list(failing)}; "
             "differences are between the others"
         )
     # Parameters share nets: each is listed once.
@@ -273,7 +275,7 @@ def combined_notes(verdicts: Sequence[Verdict]) -> list[str]:
     if edges:
         found.append(
             "the best values lie at the end of their range or of what was tried, so that others "
-            f"may do better: {_listed(edges)}"
+            f"may do better: {format_list(edges)}"
         )
     lacking: dict[str, list[str]] = {}
     for v in verdicts:
@@ -296,8 +298,3 @@ def span_text(low_db: float, high_db: float) -> str:
     if math.isfinite(low_db) and math.isfinite(high_db):
         return f"{low_db:.2f} to {high_db:.2f}"
     return "one base does not say how it is in others"
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Returns texts as a list: ``a, b and c``."""
-    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else texts[0]

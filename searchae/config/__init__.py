@@ -5,7 +5,7 @@
 
 from searchae.config.loader import load_study_file, spec_from_document
 from searchae.config.objectives import OBJECTIVES, Objective, objective_texts
-from searchae.config.parameters import CONDITIONS, Parameter, Value
+from searchae.config.parameters import COMPARED_PARAMETERS, CONDITIONS, Parameter, Value
 from searchae.config.schema import (
     SOURCES_WITHOUT_PATH,
     DataSpec,
@@ -35,6 +35,7 @@ from searchae.config.study_file_catalog import find_study_file, study_files
 from searchae.config.study_spec import StudySpec
 
 __all__ = [
+    "COMPARED_PARAMETERS",
     "CONDITIONS",
     "OBJECTIVES",
     "SOURCES_WITHOUT_PATH",

@@ -66,6 +66,9 @@ class Parameter:
         return entry
 
 
+COMPARED_PARAMETERS = ("regularizer", "activation", "optimizer")
+"""Parameters that ``searchae compare`` compares by default, if the study searches them."""
+
 CONDITIONS: dict[str, tuple[str, frozenset[str]]] = {
     "train.l1_weight": ("train.regularizer", frozenset({"l1", "clip+l1"})),
     "train.momentum": ("train.optimizer", frozenset({"sgd", "rmsprop"})),

@@ -162,11 +162,13 @@ def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
     assert len(trials(url)) == 6
     elsewhere = command_line(*words, "--artifacts", "else where", "--data-dir", f"{folder}/data")
     assert elsewhere.returncode == 0, elsewhere.stderr
-    report, train = elsewhere.stderr.splitlines()[-2:]
+    report, compare, train = elsewhere.stderr.splitlines()[-3:]
     assert "--artifacts 'else where'" in report
     shown = command_line(*shlex.split(report.removeprefix("next: searchae ").split("   ")[0]))
     assert shown.returncode == 0, shown.stderr
     assert (folder / "report.html").is_file()
+    planned = shlex.split(compare.removeprefix("      searchae ").split("   ")[0])
+    assert command_line(*planned, "--dry-run").returncode == 0
     best = shlex.split(train.removeprefix("      searchae ").split("   ")[0])
     trained = command_line(*best, "--epochs", "1", "--seeds", "1")
     assert trained.returncode == 0, trained.stderr

@@ -103,7 +103,8 @@ def test_each_choice_is_put_into_a_base_with_all_else_equal() -> None:
     attempt, measured = sgd.attempt(point), sgd.measured(point, 2)
     assert (attempt.seed, measured.seed) == (made.seed, 3)
     assert (attempt.is_tested, measured.is_tested) == (False, True)
-    assert attempt.params.train.epochs == made.epochs / 2
+    assert attempt.params.train.epochs == made.epochs / 4
+    assert sgd.attempt(point, again=True).params.train.epochs == made.epochs / 2
     assert (measured.params.train.epochs, measured.params.train.patience) == (50, 4)
     assert measured.params.model == adam.measured(adam.start, 2).params.model
     assert attempt.key != measured.key
