@@ -155,15 +155,21 @@ def choose_factor(spec: StudySpec, parameter: Parameter, trials: SearchedTrials)
     good = trials.good
     ranges = {p.key for p in spec.space if not p.choices}
     tuned = tuple(k for k in (LEARNING_RATE, *CONDITIONS) if k in ranges)
-    others = [p for p in spec.space if p.key != parameter.key and p.key not in tuned]
+    own = {key for key, (parent, _) in CONDITIONS.items() if parent == parameter.key}
+    left_out = {parameter.key, *tuned, *own}
+    others = [p for p in spec.space if p.key not in left_out]
     choosing = [p for p in others if p.choices]
     found: dict[tuple[str, ...], SearchedTrial] = {}
     for trial in good:
         found.setdefault(_setting(trial.values, choosing), trial)
     bases = list(found.values())
+    settings = set(found)
     for values in _combinations(choosing, trials.all):
-        if _setting(values, choosing) not in found:
-            bases.append(_made_base(spec, values, good))
+        base = _made_base(spec, values, good)
+        setting = _setting(base.values, choosing)  # a choice may have no part in it
+        if setting not in settings:
+            settings.add(setting)
+            bases.append(base)
     is_countless = any(not p.choices for p in others)
     population = None if is_countless else len(bases)
     if is_countless:

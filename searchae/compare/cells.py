@@ -260,6 +260,10 @@ class CellMaker:
             if k not in self._factor.tuned
         }
         values = {k: v for k, v in values.items() if self._spec.is_active(k, values)}
+        for key, p in self._space.items():  # choices that the base lacks
+            if key not in self._factor.tuned and self._spec.is_active(key, values):
+                known = (t.values[key] for t in self._good if key in t.values)
+                values.setdefault(key, next(known, middle_value(p)))
         active = [self._space[k] for k in self._factor.tuned if self._spec.is_active(k, values)]
         grids = tuple(Grid.of(p) for p in active)
         return Cell(

@@ -18,7 +18,14 @@ from searchae.compare.bases import (
     choose_factor,
     compared_parameters,
 )
-from searchae.compare.cells import TRY_SHARE, CellMaker, Schedule, base_name
+from searchae.compare.cells import (
+    FINALIST_SHARE,
+    FINALISTS,
+    TRY_SHARE,
+    CellMaker,
+    Schedule,
+    base_name,
+)
 from searchae.compare.experiment import Experiment, ReadRecord
 from searchae.compare.matched_design import Limits
 from searchae.compare.matched_results import TRAINS_DB
@@ -72,7 +79,8 @@ class Comparison:
         self.stored, self.options = stored, options
         trials = SearchedTrials.of(stored)
         # A try is shorter than a trial: half of a good trial's gain will do.
-        self._least_db = (stored.baseline_db + trials.good_db) / 2
+        trains_db = stored.baseline_db + TRAINS_DB
+        self._least_db = max((stored.baseline_db + trials.good_db) / 2, trains_db)
         parameters = compared_parameters(stored.spec, options.by)
         self.factors = [choose_factor(stored.spec, p, trials) for p in parameters]
         self.schedule = Schedule(
@@ -87,7 +95,7 @@ class Comparison:
                 f,
                 trials.good,
                 self.schedule,
-                trains_db=stored.baseline_db + TRAINS_DB,
+                trains_db=trains_db,
             )
             for f in self.factors
         ]
@@ -136,15 +144,18 @@ class Comparison:
                 }
             )
             for cell in (c for row in experiment.cells for c in row[: least.bases]):
-                tries[cell.group] = experiment.tries  # shared by all parameters
+                tries[cell.group] = cell.tries  # shared by all parameters
                 seeds[cell.group] = max(least.seeds, seeds.get(cell.group, 0))
-        epochs = self.stored.spec.epochs * (TRY_SHARE * sum(tries.values()) + sum(seeds.values()))
+        finalists = FINALISTS * sum(n > 0 for n in tries.values())
+        epochs = self.stored.spec.epochs * (
+            TRY_SHARE * sum(tries.values()) + FINALIST_SHARE * finalists + sum(seeds.values())
+        )
         seconds = _epoch_seconds(self.stored) * epochs
         return {
             "study": self.stored.name,
             "until_db": self.options.until_db,
             "sides": sides,
-            "trainings": sum(tries.values()) + sum(seeds.values()),
+            "trainings": sum(tries.values()) + finalists + sum(seeds.values()),
             "seconds": seconds or None,
         }
 

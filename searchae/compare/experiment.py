@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -90,7 +91,7 @@ class Experiment:
 
     @property
     def tries(self) -> int:
-        """Number of tries of each cell, at least."""
+        """Number of tries of each cell in which something learns, at least."""
         tries = self.cells[0][0].tries
         return tries + FINALISTS if tries else 0
 
@@ -98,31 +99,38 @@ class Experiment:
         """Returns the first design."""
         return first_design(self.limits, self.factor.population)
 
-    def wanted(self, results: Results, *, allowed: float = math.inf) -> Wanted:
+    def wanted(
+        self, results: Results, *, others: AbstractSet[str] = frozenset(), limit: float = math.inf
+    ) -> Wanted:
         """Returns the trainings that are wanted; depends on nothing but the results.
 
         Args:
             results: The results so far.
-            allowed: The largest number of trainings; a design that would need more is not begun.
+            others: Keys of the trainings that are wanted anyway.
+            limit: The largest number of trainings, ``others`` included; a further look that would
+                need more is not begun.
         """
         design: Design | None = self.first_look()
         trainings: dict[str, ListedTraining] = {}
         looks: list[Design] = []
         step, limits = None, self.limits
         while design is not None:
-            if looks and self._estimate(design) > allowed:
+            found, unnamed = self._trainings(design, results)
+            is_complete = not unnamed and all(_has_ended(results, t) for t in found)
+            keys = {*others, *trainings, *(t.key for t in found)}
+            if looks and not is_complete and len(keys) + unnamed > limit:
                 return Wanted(tuple(trainings.values()), None, tuple(looks), step, is_short=True)
-            of_design, is_complete = self._trainings(design, results)
-            trainings.update({t.key: t for t in of_design})
+            trainings.update({t.key: t for t in found})
             if not is_complete:
                 break
             used = len(self.used_bases(design.bases, results))
             if used < design.bases:  # no further base is of use
-                design, limits = replace(design, bases=used), replace(limits, bases=used)
-            if not used or design in looks:
-                design = None
-                break
-            looks.append(design)
+                limits = replace(limits, bases=used)
+                least = first_design(limits, self.population(results)).seeds if used else 0
+                design = Design(used, max(design.seeds, least)) if used else None
+                continue
+            if design not in looks:
+                looks.append(design)
             step = self._step(design, limits, results)
             design = step.next
         return Wanted(tuple(trainings.values()), design, tuple(looks), step)
@@ -158,17 +166,26 @@ class Experiment:
         }
 
     def _is_of_use(self, base: int, before: Sequence[int], results: Results) -> bool:
+        """Returns whether a choice came to something in a base, or may still do so."""
         best = [
-            row[base].best_db(results)
+            None if self._is_put_off(c, before, results) else row[base].best_db(results)
             for c, row in enumerate(self.cells)
-            if not self._is_put_off(c, before, results)
+            if not self._is_given_up(c, before, results)
         ]
-        return any(db is None or db >= self._least_db for db in best)
+        return not best or any(db is None or db >= self._least_db for db in best)
 
     def _is_put_off(self, choice: int, before: Sequence[int], results: Results) -> bool:
         """Returns whether a choice is not tried in a base after ``before``, or not yet."""
-        first = [self.cells[choice][base] for base in before[:GIVE_UP_BASES]]
+        first = self._first(choice, before)
         return len(first) == GIVE_UP_BASES and not any(c.has_learned(results) for c in first)
+
+    def _is_given_up(self, choice: int, before: Sequence[int], results: Results) -> bool:
+        """Returns whether a choice will never be tried in a base after ``before``."""
+        first = self._first(choice, before)
+        return len(first) == GIVE_UP_BASES and all(c.has_failed(results) for c in first)
+
+    def _first(self, choice: int, before: Sequence[int]) -> list[Cell]:
+        return [self.cells[choice][base] for base in before[:GIVE_UP_BASES]]
 
     def population(self, results: Results) -> int | None:
         """Returns how many bases there are at all, without those known to be of no use."""
@@ -212,25 +229,17 @@ class Experiment:
             self._steps[at] = next_design(self.matched(design, results), limits)
         return self._steps[at]
 
-    def _trainings(self, design: Design, results: Results) -> tuple[list[ListedTraining], bool]:
-        """Returns the trainings of a design that can be named now, and whether all have ended."""
+    def _trainings(self, design: Design, results: Results) -> tuple[list[ListedTraining], int]:
+        """Returns the trainings of a design that can be named now, and about how many cannot."""
         found: list[ListedTraining] = []
-        is_complete = True
+        unnamed = 0
         for cell in self.cells_of(design, results).values():
-            tuned = cell.tuned(results)
-            found += tuned.wanted
-            if tuned.best is None:
-                is_complete = False
-                continue
-            measured = self.measured(cell, design, results)
-            found += measured
-            is_complete &= all(_has_ended(results, t) for t in measured)
-        return found, is_complete
-
-    def _estimate(self, design: Design) -> int:
-        """Returns about how many trainings a design takes, those made before included."""
-        cells: Sequence[Cell] = [row[b] for row in self.cells for b in range(design.bases)]
-        return sum(cell.tries + (FINALISTS if cell.tries else 0) + design.seeds for cell in cells)
+            tries = cell.tuned(results)
+            found += tries.wanted
+            if tries.best is None:
+                unnamed += max(cell.tries - len(tries.wanted), 0) + FINALISTS + design.seeds
+            found += self.measured(cell, design, results)
+        return found, unnamed
 
 
 def _has_ended(results: Results, training: ListedTraining) -> bool:

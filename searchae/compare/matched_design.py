@@ -150,6 +150,7 @@ def next_design(results: MatchedResults, limits: Limits) -> Step:
 
     half = half_width(found.error, found.degrees, alpha)
     awaited = np.array([results.trains[[a, b]].all() for a, b in results.pairs])
+    awaited &= np.isfinite(found.mean)  # there is a base in which both train
     wide = awaited & (half > limits.until_db)
     full = Design(max(limits.bases, design.bases), max(limits.seeds, design.seeds))
     doubt = _doubt(found.degrees, design, full, results.population)

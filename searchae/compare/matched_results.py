@@ -39,7 +39,7 @@ class MatchedResults:
         psnr_db: PSNR of each training on each test image, in dB: (C, K, S, N). NaN where a
             training has not been made; any value where it failed. With N = 1 the images' variance
             is not counted.
-        failed: Whether a training diverged or died: (C, K, S). It counts with the baseline.
+        failed: Whether a training diverged or died: (C, K, S). See ``counts``.
         baseline_db: PSNR of the mean training image on each test image, in dB: (N,).
         population: Number M of bases that there are; None for infinitely many.
         tuning_db: Standard deviation of a choice's PSNR in a base over repeated tunings of its
@@ -71,21 +71,29 @@ class MatchedResults:
 
     @cached_property
     def counted_db(self) -> Floats:
-        """PSNR with the baseline for failed trainings, in dB: (C, K, S, N)."""
-        return np.where(self.failed[..., None], self.baseline_db, self.psnr_db)
+        """PSNR, with the baseline for trainings that did not train, in dB: (C, K, S, N)."""
+        below = np.array(self.made & ~self._above)
+        return np.where(below[..., None], self.baseline_db, self.psnr_db)
 
     @cached_property
     def _above(self) -> Bools:
         """Which trainings ended clearly above the baseline: (C, K, S)."""
         least = self.baseline_db.mean() + TRAINS_DB
-        above: Bools = np.greater_equal(self.counted_db.mean(3), least)
-        return above & ~self.failed
+        with np.errstate(invalid="ignore"):
+            above: Bools = np.array(self.psnr_db.mean(3) >= least) & ~self.failed
+        return above
 
     @cached_property
     def trains(self) -> Bools:
-        """Whether at least half of a choice's trainings ended clearly above the baseline: (C,)."""
-        made = self.made.sum((1, 2))
-        trains: Bools = (made > 0) & (2 * self._above.sum((1, 2)) >= made)
+        """Whether at least half of a choice's trainings ended clearly above the baseline: (C,).
+
+        Bases count alike, however many seeds they have.
+        """
+        made = self.made.sum(2)
+        with np.errstate(invalid="ignore"):
+            shares = np.where(made > 0, self._above.sum(2) / made, 0.0).sum(1)
+        bases = (made > 0).sum(1)
+        trains: Bools = (bases > 0) & (2 * shares >= bases)
         return trains
 
     @cached_property
@@ -132,7 +140,8 @@ class Variances:
         bases: Number of bases that have the pair: (P,).
         inverse_seeds: Mean over these bases of 1 / (number of seeds): (P,).
         steady: Whether both choices train: (P,).
-        lacking: Number of bases that were looked at, but do not have the pair: (P,).
+        lacking: Number of bases in which both choices were tried, but no training of one of
+            them trained: (P,).
     """
 
     between: Floats
@@ -228,6 +237,7 @@ def estimate(results: MatchedResults) -> Estimates:
     both = results.counts[first] & results.counts[second]  # (P, K, S)
     difference = results.counted_db[first] - results.counted_db[second]  # (P, K, S, N)
     seeds = both.sum(2)
+    tried: Bools = np.array(results.made.any(2))
     bases = (seeds > 0).sum(1).astype(np.float64)
     extra = np.maximum(seeds - 1.0, 0.0)  # a base's degrees of freedom
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -245,7 +255,7 @@ def estimate(results: MatchedResults) -> Estimates:
             bases=bases,
             inverse_seeds=np.where(seeds > 0, 1 / seeds, 0.0).sum(1) / bases,
             steady=results.trains[first] & results.trains[second] & (bases > 0),
-            lacking=results.made.any((0, 2)).sum() - bases,
+            lacking=(tried[first] & tried[second]).sum(1) - bases,
         )
         # A base may scatter more than the others. From so few seeds one cannot say that one
         # scatters less, so that the pooled variance is the least.
@@ -255,6 +265,7 @@ def estimate(results: MatchedResults) -> Estimates:
             [variances.within_degrees[:, None], np.array(variances.images_degrees)],
         )
         error, degrees = variances.standard_error(results.population, results.tuning_db)
+        error, degrees = np.where(bases > 0, error, np.inf), np.where(bases > 0, degrees, 1.0)
     return Estimates(mean, error, degrees, by_base, base_error, base_degrees, variances)
 
 

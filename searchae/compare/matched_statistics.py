@@ -30,8 +30,9 @@ choice x seed had F = 1.08 (p = 0.42) against choice x base x seed.
 
 **A choice that fails** at times is compared by the trainings that trained, and how often it failed
 is said beside that: a mean over both would say neither how good it is nor how often it fails, and
-one failed training of twenty would hide a difference of 1 dB. A choice of which at least half of
+one failed training of twenty would hide a difference of 1 dB. A choice of which more than half of
 the trainings failed does not train: it counts with all of them, the failed ones at the baseline.
+One that learns nothing in its first bases is not tried in the others.
 
 **A choice that scatters** does not widen the intervals between others: each pair has its own
 variances. With few bases they are poorly known. So among choices that train, ``s2_between`` is
@@ -65,6 +66,7 @@ the variance over seeds. Two bases whose intervals lie on different sides of 0 h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -161,7 +163,8 @@ class MatchedVerdict:
     Attributes:
         choices: The choices in the order of the results.
         pairs: The difference of each pair of choices, the smallest p-value first.
-        best: Index of the choice with the best mean difference to the others.
+        best: Index of the choice with the highest PSNR where all else is equal, among those that
+            train: the largest effect in a least squares fit of the cells' means by choice and base.
         bases: Number of bases with trainings.
         seeds: Largest number of seeds of a base.
     """
@@ -182,14 +185,10 @@ def analyse(results: MatchedResults, *, sequential: bool = True) -> MatchedVerdi
     """
     found = estimate(results)
     pairs = _tested(results, found, error_rate(sequential=sequential))
-    score = np.zeros(len(results.choices))
-    for (a, b), mean in zip(results.pairs, np.nan_to_num(found.mean), strict=True):
-        score[a] += mean
-        score[b] -= mean
     return MatchedVerdict(
         choices=tuple(_figures(results, c) for c in range(len(results.choices))),
         pairs=tuple(pairs),
-        best=int(score.argmax()),
+        best=_best(results, pairs),
         bases=int(results.made.any((0, 2)).sum()),
         seeds=int(results.made.any(0).sum(1).max(initial=0)),
     )
@@ -206,6 +205,23 @@ def half_width(error_db: Floats, degrees: Floats, alpha: float) -> Floats:
 def error_rate(*, sequential: bool) -> float:
     """Returns the error rate at which a parameter's tests are made, over all its pairs."""
     return (1 - CONFIDENCE_LEVEL) * (SEQUENTIAL_SHARE if sequential else 1.0)
+
+
+def _best(results: MatchedResults, pairs: Sequence[PairDifference]) -> int:
+    """Returns the index of the best choice."""
+    seeds = results.counts.sum(2)
+    with np.errstate(invalid="ignore"):
+        sums = np.where(results.counts, results.counted_db.mean(3), 0.0).sum(2)
+    trains = results.trains if results.trains.any() else np.ones(len(results.choices), dtype=bool)
+    choices, bases = np.nonzero((seeds > 0) & trains[:, None])
+    if not len(choices):
+        return 0
+    design = np.hstack([np.eye(seeds.shape[0])[choices], np.eye(seeds.shape[1])[bases]])
+    means = sums[choices, bases] / seeds[choices, bases]
+    fit = np.linalg.lstsq(design, means, rcond=None)[0][: len(trains)]
+    best = int(np.where(trains, fit, -np.inf).argmax())
+    # Pairs rest on the bases that have both, the fit on all of them: a shown pair decides.
+    return next((p.first for p in pairs if p.shown and p.second == best), best)
 
 
 def _tested(results: MatchedResults, found: Estimates, alpha: float) -> list[PairDifference]:

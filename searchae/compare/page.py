@@ -22,8 +22,9 @@ METHOD = (
     "number of tries, shorter trainings, to find its own learning rate there (and the other "
     "searched values that not every choice has) on the validation split, and is then trained with "
     "the same new seeds and measured on the test split, by which nothing was chosen. Differences "
-    "are paired by base, seed and image, over trainings that did not fail; a choice of which at "
-    "least half failed counts with all of them, as the mean training image. An interval holds for "
+    "are paired by base, seed and image, over trainings that did not fail; a choice of which more "
+    "than half failed counts with all of them, the failed ones as the mean training image, and "
+    "one that learns nothing in its first bases is not tried in the others. An interval holds for "
     "what another search would find in other bases, too; each sentence says something false at "
     "most 5% of the time, over all pairs of the parameter and all looks at the results."
 )
@@ -170,7 +171,8 @@ def _setting(verdict: Verdict, choice: int, base: int) -> str:
     if not cell.records:
         return "not tried"
     psnrs = [float(r.psnr_db.mean()) for r in cell.counted]
-    result = f"{statistics.fmean(psnrs):.2f} dB" if psnrs else "did not train"
+    trains = verdict.choices[choice].trains and psnrs
+    result = f"{statistics.fmean(psnrs):.2f} dB" if trains else "did not train"
     tuned = format_assignments(cell.settings)
     return f"{tuned}: {result}" if tuned else result
 
@@ -184,7 +186,7 @@ def comparison_cells(verdict: Verdict, choice: int) -> tuple[str, ...]:
     figures, means = verdict.choices[choice], verdict.means(choice)
     return (
         figures.name,
-        f"{means['psnr_db']:.2f}",
+        f"{figures.mean_db:.2f}",
         f"{means['ssim']:.4f}",
         f"{means['mse']:.6f}",
         f"{means['sparsity']:.1%}",

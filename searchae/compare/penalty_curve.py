@@ -176,7 +176,7 @@ class PenaltyExperiment:
         ]
 
     def curve(self, design: Design, results: Results, read: ReadRecord) -> PenaltyCurve | None:
-        """Returns the curve; None before its trainings have ended.
+        """Returns the curve; None before its trainings have ended, or if nets without it fail.
 
         Args:
             design: The newest complete design of the regularizer's experiment.
@@ -187,6 +187,8 @@ class PenaltyExperiment:
         if not all(t.key in results and results[t.key].is_finished for t in wanted):
             return None
         bases, seeds = self._bases(design, results), self._seeds(design)
+        if not bases:
+            return None
         records = [
             [[read(t.key) for t in self._trainings(b, s, results)] for s in range(seeds)]
             for b in bases
@@ -207,7 +209,9 @@ class PenaltyExperiment:
         return PenaltyCurve(names, seeds, tuple(_with_front(points)))
 
     def _bases(self, design: Design, results: Results) -> list[int]:
-        return self._experiment.used_bases(min(design.bases, MAX_BASES), results)
+        cells = self._experiment.cells_of(design, results)
+        used = self._experiment.used_bases(design.bases, results)
+        return [b for b in used if (self._without, b) in cells][:MAX_BASES]
 
     def _seeds(self, design: Design) -> int:
         return min(design.seeds, MAX_SEEDS)

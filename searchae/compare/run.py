@@ -30,6 +30,10 @@ from searchae.tune import StopRequest, Watcher
 from searchae.worker import shown_indices
 
 _CACHED_RECORDS = 64
+NOTHING_LEARNS = (
+    "nothing is compared, since in no setting a choice learned enough in its tries; search on, or "
+    "with more epochs"
+)
 
 
 class ComparisonRun:
@@ -84,14 +88,17 @@ class ComparisonRun:
             for e, w in zip(self._experiments, wanted, strict=True)
             if w.looks
         ]
+        for experiment, w in zip(self._experiments, wanted, strict=True):
+            if not w.looks and w.design is None:
+                self._watcher.note(f"{experiment.parameter}: {NOTHING_LEARNS}")
         if not verdicts:
-            raise UserError(
-                f"study {stored.name!r}: no comparison is complete yet; the same command again "
-                "continues"
-            )
+            unfinished = any(w.design is not None for w in wanted)
+            why = "no comparison is complete yet; the same command again continues"
+            raise UserError(f"study {stored.name!r}: {why if unfinished else NOTHING_LEARNS}")
+        trained = self._trained(wanted, results)
         file = comparison_file(request.artifacts, stored.name)
         out = out or file.parent / "compare.html"
-        document = self._document(verdicts, curve, len(splits.test), out)
+        document = self._document(verdicts, curve, len(splits.test), out, trained)
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +108,7 @@ class ComparisonRun:
                 curve,
                 _shown(splits.test),
                 study=stored.name,
-                about=self._about(verdicts),
+                about=self._about(trained, read),
             )
             write_json(file, document)
         except OSError as e:
@@ -142,9 +149,12 @@ class ComparisonRun:
         limit = self.comparison.options.max_trainings
         found: list[Wanted] = []
         for experiment in self._experiments:
-            others = len({t.key for w in found for t in w.trainings})
-            allowed = math.inf if limit is None else limit - others
-            found.append(experiment.wanted(results, allowed=allowed))
+            others = {t.key for w in found for t in w.trainings}
+            found.append(
+                experiment.wanted(
+                    results, others=others, limit=math.inf if limit is None else limit
+                )
+            )
         return found
 
     def _tell(self, experiment: Experiment, wanted: Wanted) -> None:
@@ -185,7 +195,8 @@ class ComparisonRun:
                 assert tuned.best is not None  # the look is complete
                 records = tuple(read(t.key) for t in experiment.measured(cell, look, results))
                 counts = tuple(map(bool, matched.counts[c, place, : len(records)]))
-                row.append(CellResult(cell.settings(tuned.best), tuned.is_at_edge, records, counts))
+                settings = cell.settings(tuned.best)
+                row.append(CellResult(cell.group, settings, tuned.is_at_edge, records, counts))
             cells.append(tuple(row))
         return Verdict(
             parameter=experiment.parameter,
@@ -214,25 +225,30 @@ class ComparisonRun:
             )
         return f"{text}: it would take more bases or seeds than there are; give a larger --until"
 
-    def _about(self, verdicts: Sequence[Verdict]) -> str:
-        train = self.comparison.stored.spec.fixed["train"]
-        epochs = self.comparison.options.epochs or train["epochs"]
-        total = sum(v.trainings + v.tries for v in verdicts)
-        hours = sum(
-            r.seconds
-            for v in verdicts
-            for row in v.cells
-            for cell in row
-            for record in cell.records
-            for r in record.history
-        )
+    def _trained(self, wanted: Sequence[Wanted], results: Results) -> list[ListedTraining]:
+        """Returns the trainings that the results rest on; those that are shared once."""
+        every = {t.key: t for w in wanted for t in w.trainings}
+        for penalty, w in self._penalties(wanted):
+            every.update({t.key: t for t in penalty.wanted(w.looks[-1], results)})
+        return [t for t in every.values() if t.key in results and results[t.key].is_finished]
+
+    def _about(self, trained: Sequence[ListedTraining], read: ReadRecord) -> str:
+        epochs = self.comparison.options.epochs or self.comparison.stored.spec.epochs
+        measured = [t for t in trained if t.is_tested]
+        hours = sum(r.seconds for t in measured for r in read(t.key).history) / 3600
         return (
-            f"{total} trainings in all, of at most {epochs} epochs; those that were measured took "
-            f"{hours / 3600:.1f} hours of one worker."
+            f"{len(trained)} trainings in all: {len(trained) - len(measured)} shorter ones to find "
+            f"learning rates, and {len(measured)} that were measured, of at most {epochs} epochs, "
+            f"which took {hours:.1f} hours of one worker. Parameters share them."
         )
 
     def _document(
-        self, verdicts: Sequence[Verdict], curve: PenaltyCurve | None, images: int, out: Path
+        self,
+        verdicts: Sequence[Verdict],
+        curve: PenaltyCurve | None,
+        images: int,
+        out: Path,
+        trained: Sequence[ListedTraining],
     ) -> dict[str, Any]:
         options, schedule = self.comparison.options, self.comparison.schedule
         seeds = max(v.statistics.seeds for v in verdicts)
@@ -243,8 +259,8 @@ class ComparisonRun:
             "seeds": [schedule.first_seed + s for s in range(seeds)],
             "epochs": options.epochs or self.comparison.stored.spec.epochs,
             "patience": options.patience,
-            "trainings": sum(v.trainings for v in verdicts),
-            "tries": sum(v.tries for v in verdicts),
+            "trainings": sum(t.is_tested for t in trained),
+            "tries": sum(not t.is_tested for t in trained),
             "data_hash": self.comparison.stored.data_hash,
             "test_images": images,
             "comparisons": [v.document() for v in verdicts],

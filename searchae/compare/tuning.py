@@ -5,8 +5,8 @@ Choices are compared at equal tuning budgets: each gets the same number of tries
 et al. 2019, "On Empirical Comparisons of Optimizers for Deep Learning"), and more only as long as
 its best value lies at the edge of what was tried. The first round has what the search knows and a
 sweep over the whole range of the first value, the learning rate: from a rate at which nothing
-learns, no small step says where to go. Where the sweep has found no rate that learns, two more
-rates beside the best are tried and no other value: there is nothing yet to tune. Each further round
+learns, no small step says where to go. Where the sweep has found no rate that learns, those
+beside the best are tried and no other value: there is nothing yet to tune. Each further round
 goes one step away from the best point in each direction; when all of these are worse, the step is
 halved (Kolda, Lewis and Torczon 2003, "Optimization by Direct Search", SIAM Review 45). The values
 of all cells lie on one grid, so that cells that ask for the same training share it.
@@ -123,7 +123,7 @@ def tune(
         if any(found is None for found in scores.values()):
             return Tuned((*tried, *batch), None)
         tried.update({p: found for p, found in scores.items() if found is not None})
-    best = _best(tried)
+    best = _best(tried, trains_db)
     if tried[best][1] < trains_db:
         return Tuned(tuple(tried), best)
     at_edge = bool(_edges(grids, tried, best)) or _is_at_end(grids, best)
@@ -140,7 +140,7 @@ def _next_batch(
     """Returns the points to try next, all at once; none if the search is over."""
     if not tried:
         return [start, *_sweep(grids, start)]
-    best, left = _best(tried), tries - len(tried)
+    best, left = _best(tried, trains_db), tries - len(tried)
     if tried[best][1] < trains_db:
         beside = _around(grids[:1], best, _COARSE)
         return [p for p in beside if p not in tried][: max(TRIES - len(tried), 0)]
@@ -161,9 +161,17 @@ def _sweep(grids: Sequence[Grid], start: Point) -> list[Point]:
     return [(i, *start[1:]) for i in indices if abs(i - start[0]) >= _COARSE]
 
 
-def _best(tried: dict[Point, Score]) -> Point:
-    """Returns the best point, the first of equal ones."""
-    return max(tried, key=lambda p: tried[p])
+def _best(tried: dict[Point, Score], trains_db: float) -> Point:
+    """Returns the best point, the first of equal ones.
+
+    One that was stopped early is better only than those that learned nothing to their end.
+    """
+
+    def rank(point: Point) -> tuple[bool, float]:
+        is_complete, psnr_db = tried[point]
+        return is_complete and psnr_db >= trains_db, psnr_db
+
+    return max(tried, key=rank)
 
 
 def _around(grids: Sequence[Grid], point: Point, step: int) -> Iterator[Point]:

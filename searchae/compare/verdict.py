@@ -18,12 +18,14 @@ class CellResult:
     """One choice in one base.
 
     Attributes:
+        net: Identifies the net, which several parameters may share.
         settings: The tuned values by name.
         is_at_edge: Whether the best of them lie at the end of their range, or of what was tried.
         records: The measurements of each seed.
         counts: Which of them the difference rests on: see ``MatchedResults.counts``.
     """
 
+    net: str
     settings: Mapping[str, Any]
     is_at_edge: bool
     records: tuple[TrainingRecord, ...]
@@ -40,7 +42,7 @@ class CellResult:
         return [r for r, counts in zip(self.records, self.counts, strict=True) if counts]
 
 
-NOT_TRIED = CellResult(settings={}, is_at_edge=False, records=(), counts=())
+NOT_TRIED = CellResult(net="", settings={}, is_at_edge=False, records=(), counts=())
 """A cell of a choice that had learned nothing in the bases before."""
 
 
@@ -96,7 +98,7 @@ class Verdict:
     @property
     def shown(self) -> bool:
         """Whether the best choice is significantly better than at least one other."""
-        return any(p.shown for _, p in self.against_best)
+        return any(p.shown and self._from_best(p)[0] > 0 for _, p in self.against_best)
 
     @property
     def trainings(self) -> int:
@@ -106,8 +108,8 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The result as a sentence."""
-        better = [(c, p) for c, p in self.against_best if p.shown]
-        same = [(c, p) for c, p in self.against_best if not p.shown]
+        better = [(c, p) for c, p in self.against_best if p.shown and self._from_best(p)[0] > 0]
+        same = [found for found in self.against_best if found not in better]
         if not better:
             names = [self.choices[c].name for c in self.order]
             widest = max(same, key=lambda found: abs(found[1].mean_db))
@@ -185,13 +187,12 @@ class Verdict:
         ]
 
     @property
-    def edges(self) -> dict[frozenset[str], str]:
-        """The nets with tuned values at an end, as texts by the words of their names."""
+    def edges(self) -> dict[str, str]:
+        """The nets with tuned values at an end, as texts by net."""
         return {
-            frozenset(name.split()): f"{name} ({format_assignments(cell.settings)})"
+            cell.net: f"{choice.name} {base} ({format_assignments(cell.settings)})"
             for choice, row in zip(self.choices, self.cells, strict=True)
             for base, cell in zip(self.bases, row, strict=True)
-            for name in [f"{choice.name} {base}"]
             if cell.is_at_edge and choice.trains
         }
 
@@ -262,16 +263,16 @@ def combined_notes(verdicts: Sequence[Verdict]) -> list[str]:
     untrained = [text for v in verdicts for text in v.untrained]
     if untrained:
         found.append(
-            f"does not train and counts as the mean training image: {format_list(untrained)}"
+            f"these do not train and count as the mean training image: {format_list(untrained)}"
         )
     failing = [text for v in verdicts for text in v.failing]
     if failing:
         found.append(
             f"some trainings diverged, died or learned next to nothing: {format_list(failing)}; "
-            "differences are between the others"
+            "differences rest on the other trainings"
         )
     # Parameters share nets: each is listed once.
-    edges = list({words: text for v in verdicts for words, text in v.edges.items()}.values())
+    edges = list({net: text for v in verdicts for net, text in v.edges.items()}.values())
     if edges:
         found.append(
             "the best values lie at the end of their range or of what was tried, so that others "
@@ -297,4 +298,4 @@ def span_text(low_db: float, high_db: float) -> str:
     """Returns an interval as text; from one base alone there is none."""
     if math.isfinite(low_db) and math.isfinite(high_db):
         return f"{low_db:.2f} to {high_db:.2f}"
-    return "one base does not say how it is in others"
+    return "one base or none does not say how it is in others"

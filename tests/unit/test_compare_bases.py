@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from searchae.compare.bases import SearchedTrial, SearchedTrials, choose_factor
@@ -13,7 +14,7 @@ from searchae.config.study_spec import StudySpec
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
 
 
-def spec(**model: Any) -> StudySpec:
+def spec(train: Mapping[str, Any] | None = None, **model: Any) -> StudySpec:
     made = {
         "data": {"name": "mnist"},
         "model": {"activation": {"choices": ["relu", "tanh"]}, **model},
@@ -23,6 +24,7 @@ def spec(**model: Any) -> StudySpec:
             "learning_rate": RATE,
             "l1_weight": {"low": 1e-7, "high": 1e-2, "log": True},
             "momentum": {"low": 0.0, "high": 0.99},
+            **(train or {}),
         },
     }
     return spec_from_document(made, source="a test")
@@ -149,3 +151,20 @@ def test_tries_begin_at_the_values_of_the_trial_that_is_most_like_the_net() -> N
     assert starts["adam", "relu"] == 0.003162
     assert starts["adam", "tanh"] == 0.01
     assert starts["sgd", "tanh"] == 0.1, "the optimizer matters more than the activation"
+
+
+def test_a_choice_that_has_no_part_in_a_base_does_not_make_another_one() -> None:
+    """The weight of a penalty is a choice here; without the penalty all weights are one net."""
+    made = spec(train={"l1_weight": {"choices": [1e-5, 1e-3]}})
+    found = trials(trial(0, 25.0, "relu", "adam", rate=3e-3), trial(1, 24.0, "tanh", "adam"))
+    factor = choose_factor(made, parameter(made, "regularizer"), found)
+    assert factor.population == len(factor.bases) == 4, "activation x optimizer"
+    schedule = Schedule(epochs=None, patience=None, precision="fp32", first_seed=1)
+    cells = CellMaker(made, factor, found.good, schedule)
+    cell = cells.cell(factor.bases[0], "clip+l1")
+    assert cell.measured(cell.start, 0).params.train.l1_weight in (1e-5, 1e-3)
+    others = choose_factor(made, parameter(made, "optimizer"), found)
+    settings = {
+        (b.values["model.activation"], b.values.get("train.l1_weight")) for b in others.bases
+    }
+    assert len(settings) == others.population == 6, "no weight, and two, for each activation"

@@ -230,3 +230,45 @@ def test_a_failed_training_does_not_make_the_penalty_look_good() -> None:
     assert heavy.high_db < 0
     assert heavy.is_dominated
     assert all(gain is not None for p in curve.points[1:] for gain in p.by_base_db)
+
+
+def test_a_regularizer_that_fails_everywhere_has_no_curve_and_does_not_stop_the_rest() -> None:
+    world = World(lambda t: BASELINE_DB if t.values["regularizer"] == "clip" else learns(t))
+    experiment = world.experiment("regularizer")
+    world.run(experiment)
+    look = experiment.wanted(world.results).looks[-1]
+    penalty = PenaltyExperiment(experiment, parameter(SPEC, "l1_weight"))
+    world.train(penalty.wanted(look, world.results))
+    curve = penalty.curve(look, world.results, world.read)
+    assert curve is None or all(
+        gain_db is not None for p in curve.points[1:] for gain_db in p.by_base_db
+    )
+
+
+def test_one_training_at_a_time_in_any_order_comes_to_the_same() -> None:
+    """As several workers and a process that is started again for each training do it."""
+    whole = World(without_sgd)
+    whole.run(whole.experiment("optimizer"))
+    draw = np.random.default_rng(0)
+    for _ in range(2):
+        world = World(without_sgd)
+        while True:
+            wanted = world.experiment("optimizer").wanted(world.results)
+            missing = [t for t in wanted.trainings if t.key not in world.trained]
+            if not missing:
+                break
+            world.train([missing[draw.integers(len(missing))]])
+        assert wanted.design is None
+        assert set(world.trained) == set(whole.trained), "nothing was trained in vain"
+
+
+def test_a_limit_counts_shared_trainings_once() -> None:
+    world = World(lambda t: learns(t) + 5 * noise_db(t))
+    first = world.experiment("regularizer", until_db=0.2)
+    world.run(first)
+    others = set(world.trained)
+    second = world.experiment("optimizer", until_db=0.2)
+    wanted = second.wanted(world.results, others=others, limit=len(others) + 5)
+    assert len(wanted.looks) > 1, "its nets are the first one's"
+    alone = second.wanted(world.results, limit=5)
+    assert alone.looks == wanted.looks, "what is complete is not taken back"

@@ -115,3 +115,31 @@ def test_values_lie_on_one_grid_within_the_range() -> None:
     assert momentum.value(momentum.highest) == 0.9
     steps = Grid.of(Parameter("train.momentum", low=0.0, high=0.9, step=0.3))
     assert {steps.value(i) for i in range(steps.lowest, steps.highest + 1)} <= {0.0, 0.3, 0.6, 0.9}
+
+
+def test_a_rate_that_diverges_in_the_end_does_not_end_the_search_for_one_that_learns() -> None:
+    """It had stopped the others early, which had learned something."""
+    trains_db = 15.0
+
+    def score(point: Point) -> Score:
+        rate = float(RATE.value(point[0]))
+        return (True, 14.0) if rate > 5e-2 else (False, 17.0 - abs(math.log10(rate / 3e-3)))
+
+    found = tune([RATE], (RATE.index(1e-1),), TRIES, score, trains_db=trains_db)
+    assert found.best is not None
+    assert len(found.wanted) >= TRIES
+    assert score(found.best)[1] >= trains_db
+
+
+def test_where_nothing_learns_only_rates_are_tried() -> None:
+    start = (RATE.index(1e-2), WEIGHT.index(1e-4))
+    known: list[Point] = []
+
+    def score(point: Point) -> Score:
+        known.append(point)
+        return (True, 14.0)
+
+    found = tune([RATE, WEIGHT], start, 11, score, trains_db=15.0)
+    assert {p[1] for p in found.wanted} == {start[1]}
+    assert len(found.wanted) <= TRIES
+    assert (found.best, found.is_at_edge) == (found.wanted[0], False)

@@ -62,7 +62,13 @@ def judged(levels: dict[str, float | list[float]], **changes: object) -> Verdict
                 for k, s in enumerate(SEEDS)
             ]
             row.append(
-                CellResult({"learning_rate": 0.01}, False, tuple(records), (True,) * len(records))
+                CellResult(
+                    f"{i} {j}",
+                    {"learning_rate": 0.01},
+                    False,
+                    tuple(records),
+                    (True,) * len(records),
+                )
             )
         cells.append(tuple(row))
     psnr_db = np.array([[[r.psnr_db for r in c.records] for c in row] for row in cells])
@@ -123,7 +129,7 @@ def test_opposite_effects_are_not_hidden_by_their_mean() -> None:
 def test_a_choice_that_nobody_can_train_is_told_of() -> None:
     verdict = judged({"relu": 22.0, "sigmoid": BASELINE_DB})
     (note,) = verdict.notes
-    assert note.startswith("does not train and counts as the mean training image: sigmoid (")
+    assert note.startswith("these do not train and count as the mean training image: sigmoid (")
     assert note.endswith("trainings failed, in 4 bases)")
     assert "relu beats sigmoid by " in verdict.sentence
 
@@ -192,7 +198,7 @@ def test_one_base_alone_has_no_interval_and_no_verdict() -> None:
         cells=row,
     )
     assert not verdict.shown
-    assert "one base does not say how it is in others" in verdict.sentence
+    assert "one base or none does not say how it is in others" in verdict.sentence
     assert "inf" not in verdict.sentence
     json.dumps(verdict.document(), allow_nan=False)
     effects_plot(verdict).figure.to_json()
@@ -210,7 +216,9 @@ def test_a_curve_that_ended_early_keeps_its_last_value_in_the_mean() -> None:
     verdict = judged({"relu": 20.0, "tanh": 20.0})
 
     def row(*epochs: int) -> tuple[CellResult, ...]:
-        return tuple(CellResult({}, False, (record(1, 1, 20, epochs=e),), (True,)) for e in epochs)
+        return tuple(
+            CellResult("", {}, False, (record(1, 1, 20, epochs=e),), (True,)) for e in epochs
+        )
 
     verdict = replace(verdict, cells=(row(4, 2), row(2, 2)))
     by_name = {t.name: list(t.y) for t in losses_plot(verdict).figure.data if t.name}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from searchae.compare.matched_design import Limits, progress
+from searchae.compare.matched_design import Limits, next_design, progress
 from searchae.compare.matched_results import RESOLUTION_DB, estimate
 from searchae.compare.matched_statistics import SEQUENTIAL_SHARE, MatchedVerdict, analyse
 from tests.unit.matched_experiments import BASELINE_DB, drawn, results, the_pair
@@ -225,3 +225,50 @@ def test_false_differences_with_looks_are_rare_where_a_naive_test_shows_many() -
         naive += stats.ttest_1samp(trainings, 0).pvalue < 0.05
     assert false / runs <= 0.07
     assert naive / runs > 0.2
+
+
+def test_the_best_choice_is_never_one_that_a_shown_pair_is_lost_by() -> None:
+    """B is better in the bases that C was tried in, and worse in all others."""
+    rng = np.random.default_rng(0)
+    psnr = 24 + 0.02 * rng.normal(size=(3, 8, 2))
+    psnr[1, :3] += 0.9
+    psnr[1, 3:] -= 1.0
+    psnr[2] = BASELINE_DB
+    psnr[2, 3:] = np.nan
+    verdict = analyse(results(psnr, population=8))
+    assert verdict.best == 0
+    pair = the_pair(verdict, 0, 1)
+    assert pair.shown
+    assert pair.first == 0
+
+
+def test_whether_a_choice_trains_does_not_depend_on_the_seeds_of_its_bad_bases() -> None:
+    """Bases in which its tries failed are trained with two seeds, however many others have."""
+    psnr = drawn(3, choices=2, bases=5, seeds=4)
+    psnr[1, :3] = BASELINE_DB
+    psnr[1, :3, 2:] = np.nan
+    found = results(psnr)
+    assert found.trains.tolist() == [True, False]
+    assert not analyse(found).choices[1].trains
+
+
+def test_a_base_in_which_a_choice_was_not_tried_is_still_unseen() -> None:
+    psnr = drawn(4, choices=2, bases=4)
+    psnr[1] -= np.array([9.0, 11.0, 12.5, 0.0])[:, None]
+    psnr[1, 3] = np.nan
+    given_up = estimate(results(psnr, population=4)).error[0]
+    all_there_is = estimate(results(psnr[:, :3], population=3)).error[0]
+    assert given_up > 1.5 * all_there_is
+
+
+def test_two_choices_that_never_train_in_one_base_have_no_difference() -> None:
+    psnr = drawn(5, choices=2, bases=4)
+    psnr[0, :2] = psnr[1, 2:] = BASELINE_DB
+    found = results(psnr)
+    verdict = analyse(found)
+    (pair,) = verdict.pairs
+    assert all(c.trains for c in verdict.choices)
+    assert not pair.shown
+    assert pair.half_width_db == math.inf
+    step = next_design(found, Limits(until_db=0.5, bases=4))
+    assert (step.next, step.half_width_db) == (None, 0)
