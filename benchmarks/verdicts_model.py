@@ -31,7 +31,7 @@ class World:
         seed: Standard deviation of a training over seeds, where its base is given.
         tails: Degrees of freedom of the noise's t distribution; None for normal noise.
         last: Factor on the last choice's interaction and seed noise.
-        fails: How often the last choice's trainings fail.
+        fails: How often the last choice's trainings fail; differences are between the others.
         population: Number of bases that there are; None for infinitely many.
         retuned: Whether the truth is on all rates that tuning may find, not on those found.
         told_tuning: The deviation by tuning that the product is told.
@@ -79,10 +79,7 @@ class World:
             tuning_db=self.told_tuning,
         )
         truth = mean if self.population is None else as_meant if self.retuned else as_tuned
-        fails = np.zeros((choices, 1))
-        fails[-1] = self.fails
-        truth, by_base = (t + fails * (BASELINE_DB - t) for t in (truth, as_tuned))
-        return results, by_base, truth.mean(1)
+        return results, as_tuned, truth.mean(1)
 
 
 def _noise(rng: np.random.Generator, tails: float | None, shape: tuple[int, ...]) -> Floats:

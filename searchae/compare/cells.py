@@ -96,8 +96,9 @@ class Cell:
     def tuned(self, results: Results) -> Tries:
         """Returns how far the tries have come.
 
-        After the tries, the two best points are tried with a second seed, and the better mean wins:
-        a rate at the edge of stability does well with one seed and badly with the next.
+        After the tries, the best point and the best one with another learning rate are tried with a
+        second seed, and the better mean wins: a rate at the edge of stability does well with one
+        seed and badly with the next.
         """
         if not self.grids:
             return Tries((), ())
@@ -113,7 +114,7 @@ class Cell:
             return Tries(tries, None)
         scores = {p: self._score(results, p) for p in found.wanted}
         complete = {p: s[1] for p, s in scores.items() if s is not None and s[0]}
-        finalists = sorted(complete, key=lambda p: -complete[p])[:FINALISTS]
+        finalists = _finalists(complete)
         if len(finalists) < FINALISTS or complete[finalists[0]] < self.trains_db:
             return Tries(tries, found.best, found.is_at_edge)
         tries += tuple(self.attempt(p, again=True) for p in finalists)
@@ -219,6 +220,13 @@ class Cell:
         """16 hexadecimal digits that identify the cell's net: all values but the tuned ones."""
         text = json.dumps(dict(sorted(self.values.items())), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _finalists(scores: Mapping[Point, float]) -> list[Point]:
+    """Returns the best point, and the best one whose first value differs, or else the next best."""
+    ranked = sorted(scores, key=lambda p: -scores[p])
+    others = [p for p in ranked[1:] if p[0] != ranked[0][0]] or ranked[1:]
+    return [*ranked[:1], *others[: FINALISTS - 1]]
 
 
 class CellMaker:
