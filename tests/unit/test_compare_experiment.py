@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from searchae.compare.bases import SearchedTrials, choose_factor
-from searchae.compare.cells import CellMaker, Schedule, base_name
+from searchae.compare.cells import SECOND_SEED, CellMaker, Schedule, base_name
 from searchae.compare.experiment import GIVE_UP_BASES, Experiment
 from searchae.compare.matched_design import FIRST_SEEDS, Limits
 from searchae.compare.matched_statistics import analyse
@@ -272,3 +272,16 @@ def test_a_limit_counts_shared_trainings_once() -> None:
     assert len(wanted.looks) > 1, "its nets are the first one's"
     alone = second.wanted(world.results, limit=5)
     assert alone.looks == wanted.looks, "what is complete is not taken back"
+
+
+def test_the_two_finalists_have_different_learning_rates() -> None:
+    """The weight of the penalty makes no difference here, so the best rate has several points."""
+    world = World(learns)
+    world.run(world.experiment("regularizer", until_db=1.0))
+    rates: dict[tuple[str, ...], set[float]] = {}
+    for training in world.tries():
+        if training.seed > SECOND_SEED:
+            net = tuple(training.values[n] for n in ("activation", "optimizer", "regularizer"))
+            rates.setdefault(net, set()).add(training.params.train.learning_rate)
+    assert len(rates) == 8
+    assert {len(found) for found in rates.values()} == {2}
