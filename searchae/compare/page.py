@@ -143,6 +143,7 @@ def _parameter_section(verdict: Verdict, originals: ByteImages) -> HtmlSection:
     first = f"in the first base, {verdict.bases[0]}" if verdict.bases else ""
     body = (
         f"<p>{_bold_name(verdict.sentence)}.</p>{effects}{table}"
+        f'<p class="note">{TABLE_NOTE}</p>'
         "<h3>What each choice was tuned to</h3>"
         f"{_settings_table(verdict)}"
         f'<div class="grid wide">{trainings}{losses}</div>'
@@ -177,6 +178,9 @@ def _setting(verdict: Verdict, choice: int, base: int) -> str:
     return f"{tuned}: {result}" if tuned else result
 
 
+TABLE_NOTE = (
+    "Means over the trainings that did not fail, in the bases in which all choices that train did."
+)
 COMPARISON_HEADERS = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "Hoyer", "trainings", "failed")
 """Headings of the table of choices, on the page and in the terminal."""
 
@@ -186,7 +190,7 @@ def comparison_cells(verdict: Verdict, choice: int) -> tuple[str, ...]:
     figures, means = verdict.choices[choice], verdict.means(choice)
     return (
         figures.name,
-        f"{figures.mean_db:.2f}",
+        f"{means['psnr_db'] if figures.trains else figures.mean_db:.2f}",
         f"{means['ssim']:.4f}",
         f"{means['mse']:.6f}",
         f"{means['sparsity']:.1%}",

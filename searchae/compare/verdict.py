@@ -86,7 +86,7 @@ class Verdict:
     def order(self) -> list[int]:
         """The choices by index: the best first, then by their mean PSNR."""
         best = self.statistics.best
-        return sorted(range(len(self.choices)), key=lambda c: (c != best, -self.choices[c].mean_db))
+        return sorted(range(len(self.choices)), key=lambda c: (c != best, -self._mean_db(c)))
 
     @property
     def against_best(self) -> list[tuple[int, PairDifference]]:
@@ -250,9 +250,22 @@ class Verdict:
             ],
         }
 
+    def _mean_db(self, choice: int) -> float:
+        figures = self.choices[choice]
+        return self.means(choice)["psnr_db"] if figures.trains else figures.mean_db
+
     def means(self, choice: int) -> dict[str, float]:
-        """Returns the metrics of a choice on the test split, means over trainings that count."""
-        found = [r.summary() for cell in self.cells[choice] for r in cell.counted]
+        """Returns the metrics of a choice on the test split, means over trainings that count.
+
+        Choices that train have them from the bases that all of these have, if there is one.
+        """
+        cells = self.cells[choice]
+        if self.choices[choice].trains:
+            rows = [row for c, row in zip(self.choices, self.cells, strict=True) if c.trains]
+            common = [all(row[b].counted for row in rows) for b in range(len(cells))]
+            if any(common):
+                cells = tuple(cell for cell, shared in zip(cells, common, strict=True) if shared)
+        found = [r.summary() for cell in cells for r in cell.counted]
         names = ("psnr_db", "ssim", "mse", "sparsity", "hoyer")
         return {name: statistics.fmean(float(r[name]) for r in found) for name in names}
 

@@ -126,6 +126,17 @@ def test_opposite_effects_are_not_hidden_by_their_mean() -> None:
     assert "-2." in note or "-1." in note
 
 
+def test_means_are_of_the_bases_that_all_choices_have() -> None:
+    """tanh fails in the base in which relu does worst: its mean is not the better for that."""
+    verdict = judged({"relu": [24.0, 24.0, 24.0, 20.0], "tanh": [23.0, 23.0, 23.0, BASELINE_DB]})
+    failed = replace(verdict.cells[1][3], counts=(False,) * len(verdict.cells[1][3].counts))
+    verdict = replace(verdict, cells=(verdict.cells[0], (*verdict.cells[1][:3], failed)))
+    relu, tanh = (verdict.means(c)["psnr_db"] for c in (0, 1))
+    assert relu == pytest.approx(24, abs=0.1)
+    assert tanh == pytest.approx(23, abs=0.1)
+    assert [verdict.choices[c].name for c in verdict.order] == ["relu", "tanh"]
+
+
 def test_a_choice_that_nobody_can_train_is_told_of() -> None:
     verdict = judged({"relu": 22.0, "sigmoid": BASELINE_DB})
     (note,) = verdict.notes
