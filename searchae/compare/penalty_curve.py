@@ -201,9 +201,16 @@ class PenaltyExperiment:
             baseline_db=self._experiment.baseline_db,
             population=self._experiment.population(results),
         )
-        pairs = _against_first(analyse(matched, sequential=False).pairs)
+        found = analyse(matched, sequential=False)
+        pairs = _against_first(found.pairs)
         points = [
-            _point(weight, pairs.get(i), _counted(records, i, matched.counts[i]), len(bases))
+            _point(
+                weight,
+                found.choices[i].mean_db,
+                pairs.get(i),
+                _counted(records, i, matched.counts[i]),
+                len(bases),
+            )
             for i, weight in enumerate((0.0, *self.weights))
         ]
         return PenaltyCurve(names, seeds, tuple(_with_front(points)))
@@ -268,6 +275,7 @@ def _against_first(pairs: Sequence[PairDifference]) -> dict[int, PairDifference]
 
 def _point(
     weight: float,
+    mean_db: float,
     pair: PairDifference | None,
     records: Sequence[Sequence[TrainingRecord]],
     bases: int,
@@ -276,11 +284,11 @@ def _point(
 
     Args:
         weight: The weight.
+        mean_db: Its mean PSNR, in dB.
         pair: Its difference to no penalty; None for no penalty.
         records: Its trainings that count, by base and seed.
         bases: Number of bases, those without such a training included.
     """
-    every = [r for base in records for r in base]
     by_base = [statistics.fmean(r.hoyer for r in base) for base in records]
     half = _half_width(by_base)
     hoyer = statistics.fmean(by_base)
@@ -296,8 +304,8 @@ def _point(
         gain_db=gain_db,
         low_db=low_db,
         high_db=high_db,
-        psnr_db=statistics.fmean(float(r.psnr_db.mean()) for r in every),
-        near_zero=statistics.fmean(r.sparsity for r in every),
+        psnr_db=mean_db,
+        near_zero=statistics.fmean(r.sparsity for base in records for r in base),
         hoyer=hoyer,
         hoyer_low=max(0.0, hoyer - half),
         hoyer_high=min(1.0, hoyer + half),
