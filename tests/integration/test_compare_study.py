@@ -160,6 +160,16 @@ def unlucky(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     )
 
 
+def test_a_limit_of_trainings_ends_it_and_says_what_is_lacking(unlucky: StoredStudy) -> None:
+    """Before the tests that train more of this study: looks that are complete cost nothing."""
+    (first,), _ = compare(unlucky, by=["activation"], until_db=50.0)
+    until_db = 0.95 * first.half_width_db
+    (verdict,), _ = compare(unlucky, by=["activation"], until_db=until_db, max_trainings=1)
+    assert verdict.half_width_db == first.half_width_db
+    assert "--max-trainings ended it" in verdict.lacking
+    assert any("--max-trainings ended it" in note for note in verdict.notes)
+
+
 def test_a_choice_with_bad_learning_rates_in_the_search_is_not_beaten_by_that(
     unlucky: StoredStudy,
 ) -> None:
@@ -331,15 +341,6 @@ def test_what_the_penalty_costs_and_buys_is_measured_by_its_weight(tmp_path: Pat
     assert len(clipped) == clip.trainings, "the trainings without the penalty are shared"
     (verdict,), document = compare(stored, by=["regularizer"], has_l1_curve=False)
     assert document["l1_curve"] is None
-
-
-def test_a_limit_of_trainings_ends_it_and_says_what_is_lacking(unlucky: StoredStudy) -> None:
-    (first,), _ = compare(unlucky, by=["activation"], until_db=50.0)
-    until_db = 0.95 * first.half_width_db
-    (verdict,), _ = compare(unlucky, by=["activation"], until_db=until_db, max_trainings=1)
-    assert verdict.half_width_db == first.half_width_db
-    assert "--max-trainings ended it" in verdict.lacking
-    assert any("--max-trainings ended it" in note for note in verdict.notes)
 
 
 @pytest.mark.parametrize(
