@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Iterator
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,11 @@ def spec_of(folder: Path) -> StudySpec:
     return load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=changes)
 
 
-def train(job: TrialJob, *, dies: bool) -> float:
+def train(job: TrialJob, died: Event, *, dies: bool) -> float:
+    """The first worker dies in one of the later trials, which the others leave one of to it."""
     trial: Any = job.trial
+    if not dies and trial.number > 3:
+        died.wait(30)
     for epoch in range(1, EPOCHS + 1):
         psnr_db = 10.0 + epoch + trial.number % 7
         trial.report(psnr_db, epoch)
@@ -74,10 +78,10 @@ def train(job: TrialJob, *, dies: bool) -> float:
     return float(psnr_db)
 
 
-def work(url: str, folder: Path, *, dies: bool) -> None:
+def work(url: str, folder: Path, died: Event, *, dies: bool) -> None:
     stored = load_study(connect(url), "tiny")
     options = WorkerOptions(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
-    Worker(stored, options, train=lambda job, _hooks: train(job, dies=dies)).run()
+    Worker(stored, options, train=lambda job, _hooks: train(job, died, dies=dies)).run()
 
 
 @pytest.mark.usefixtures("unknown_optuna", "keeps_threads")
@@ -94,13 +98,16 @@ def test_three_workers_of_which_one_is_killed_run_exactly_the_budget(
     (warning,) = caplog.messages
     assert f"Optuna {optuna.__version__} is used through its own storage" in warning
     storage.engine.dispose()
-    start = multiprocessing.get_context("fork").Process
+    context = multiprocessing.get_context("fork")
+    died = context.Event()
     workers = [
-        start(target=work, args=(database, folder), kwargs={"dies": number == 0})
+        context.Process(target=work, args=(database, folder, died), kwargs={"dies": number == 0})
         for number in range(3)
     ]
     for worker in workers:
         worker.start()
+    workers[0].join(60)
+    died.set()
     for worker in workers:
         worker.join(60)
     assert [w.exitcode for w in workers] == [-signal.SIGKILL, 0, 0]
