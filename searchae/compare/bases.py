@@ -201,13 +201,32 @@ def _made_base(
     spec: StudySpec, choices: Mapping[str, Any], good: Sequence[SearchedTrial]
 ) -> SearchedTrial:
     """Returns the best trial with other choices; values that it lacks are another trial's."""
-    values = {**good[0].values, **choices}
-    for p in spec.space:
-        if p.key not in values and spec.is_active(p.key, values):
-            known = (t.values[p.key] for t in good if p.key in t.values)
-            values[p.key] = next(known, middle_value(p))
+    values = with_known_values(spec, {**good[0].values, **choices}, good)
     values = {k: v for k, v in values.items() if spec.is_active(k, values)}
     return replace(good[0], values=values, is_made=True)
+
+
+def with_known_values(
+    spec: StudySpec,
+    values: Mapping[str, Any],
+    good: Sequence[SearchedTrial],
+    *,
+    leave_out: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Returns values with those that they lack: the best known one of each, or its range's middle.
+
+    Args:
+        spec: The study.
+        values: Searched key -> value.
+        good: The study's good trials, the best first.
+        leave_out: Keys that are not added.
+    """
+    found = dict(values)
+    for p in spec.space:
+        if p.key not in found and p.key not in leave_out and spec.is_active(p.key, found):
+            known = (t.values[p.key] for t in good if p.key in t.values)
+            found[p.key] = next(known, middle_value(p))
+    return found
 
 
 def choice_text(choice: Any) -> str:

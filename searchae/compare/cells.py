@@ -10,7 +10,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
-from searchae.compare.bases import LEARNING_RATE, Factor, SearchedTrial, choice_text
+from searchae.compare.bases import (
+    LEARNING_RATE,
+    Factor,
+    SearchedTrial,
+    choice_text,
+    with_known_values,
+)
 from searchae.compare.tuning import (
     TRIES,
     TRIES_PER_FURTHER_VALUE,
@@ -89,6 +95,7 @@ class Cell:
     tries: int
     schedule: Schedule
     trains_db: float = -math.inf
+    _ended: list[Tries] = field(default_factory=list, repr=False, compare=False)
     _attempts: dict[tuple[Point, bool], ListedTraining] = field(
         default_factory=dict, repr=False, compare=False
     )
@@ -100,6 +107,14 @@ class Cell:
         second seed, and the better mean wins: a rate at the edge of stability does well with one
         seed and badly with the next.
         """
+        if not self._ended:
+            tries = self._tuned(results)
+            if tries.best is None:
+                return tries
+            self._ended.append(tries)  # trials are never deleted, so nothing changes any more
+        return self._ended[0]
+
+    def _tuned(self, results: Results) -> Tries:
         if not self.grids:
             return Tries((), ())
         found = tune(
@@ -268,10 +283,7 @@ class CellMaker:
             if k not in self._factor.tuned
         }
         values = {k: v for k, v in values.items() if self._spec.is_active(k, values)}
-        for key, p in self._space.items():  # choices that the base lacks
-            if key not in self._factor.tuned and self._spec.is_active(key, values):
-                known = (t.values[key] for t in self._good if key in t.values)
-                values.setdefault(key, next(known, middle_value(p)))
+        values = with_known_values(self._spec, values, self._good, leave_out=self._factor.tuned)
         active = [self._space[k] for k in self._factor.tuned if self._spec.is_active(k, values)]
         grids = tuple(Grid.of(p) for p in active)
         return Cell(

@@ -116,7 +116,7 @@ class Experiment:
         step, limits = None, self.limits
         while design is not None:
             found, unnamed = self._trainings(design, results)
-            is_complete = not unnamed and all(_has_ended(results, t) for t in found)
+            is_complete = not unnamed and all(has_ended(results, t) for t in found)
             keys = {*others, *trainings, *(t.key for t in found)}
             if looks and not is_complete and len(keys) + unnamed > limit:
                 return Wanted(tuple(trainings.values()), None, tuple(looks), step, is_short=True)
@@ -242,6 +242,7 @@ class Experiment:
         return found, unnamed
 
 
-def _has_ended(results: Results, training: ListedTraining) -> bool:
+def has_ended(results: Results, training: ListedTraining) -> bool:
+    """Returns whether a training has ended with a result that can be used."""
     found = results.get(training.key)
     return found is not None and found.is_finished

@@ -106,6 +106,14 @@ class MatchedResults:
         return counts
 
     @cached_property
+    def cell_means_db(self) -> Floats:
+        """Mean PSNR of each choice in each base, in dB: (C, K). NaN where no training counts."""
+        counts = self.counts
+        with np.errstate(invalid="ignore"):
+            means: Floats = np.where(counts, self.counted_db.mean(3), 0.0).sum(2) / counts.sum(2)
+        return means
+
+    @cached_property
     def not_trained(self) -> npt.NDArray[np.int64]:
         """Number of trainings that diverged, died or ended near the baseline: (C,)."""
         return np.array((self.made & ~self._above).sum((1, 2)))

@@ -209,16 +209,13 @@ def error_rate(*, sequential: bool) -> float:
 
 def _best(results: MatchedResults, pairs: Sequence[PairDifference]) -> int:
     """Returns the index of the best choice."""
-    seeds = results.counts.sum(2)
-    with np.errstate(invalid="ignore"):
-        sums = np.where(results.counts, results.counted_db.mean(3), 0.0).sum(2)
+    means = results.cell_means_db
     trains = results.trains if results.trains.any() else np.ones(len(results.choices), dtype=bool)
-    choices, bases = np.nonzero((seeds > 0) & trains[:, None])
+    choices, bases = np.nonzero(np.isfinite(means) & trains[:, None])
     if not len(choices):
         return 0
-    design = np.hstack([np.eye(seeds.shape[0])[choices], np.eye(seeds.shape[1])[bases]])
-    means = sums[choices, bases] / seeds[choices, bases]
-    fit = np.linalg.lstsq(design, means, rcond=None)[0][: len(trains)]
+    design = np.hstack([np.eye(means.shape[0])[choices], np.eye(means.shape[1])[bases]])
+    fit = np.linalg.lstsq(design, means[choices, bases], rcond=None)[0][: len(trains)]
     best = int(np.where(trains, fit, -np.inf).argmax())
     # Pairs rest on the bases that have both, the fit on all of them: a shown pair decides.
     return next((p.first for p in pairs if p.shown and p.second == best), best)
@@ -282,13 +279,11 @@ def _by_base(
 
 
 def _figures(results: MatchedResults, choice: int) -> ChoiceFigures:
-    made, counts = results.made[choice], results.counts[choice]
-    with np.errstate(invalid="ignore"):
-        by_base = np.where(counts, results.counted_db[choice].mean(2), 0.0).sum(1) / counts.sum(1)
+    by_base = results.cell_means_db[choice]
     return ChoiceFigures(
         name=results.choices[choice],
-        mean_db=float(np.nanmean(by_base)) if counts.any() else float("nan"),
-        trainings=int(made.sum()),
+        mean_db=float(np.nanmean(by_base)) if np.isfinite(by_base).any() else float("nan"),
+        trainings=int(results.made[choice].sum()),
         failed=int(results.not_trained[choice]),
         trains=bool(results.trains[choice]),
     )

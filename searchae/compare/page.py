@@ -190,7 +190,7 @@ def comparison_cells(verdict: Verdict, choice: int) -> tuple[str, ...]:
     figures, means = verdict.choices[choice], verdict.means(choice)
     return (
         figures.name,
-        f"{means['psnr_db'] if figures.trains else figures.mean_db:.2f}",
+        f"{verdict.mean_db(choice):.2f}",
         f"{means['ssim']:.4f}",
         f"{means['mse']:.6f}",
         f"{means['sparsity']:.1%}",

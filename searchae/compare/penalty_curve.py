@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from searchae.compare.cells import Cell
-from searchae.compare.experiment import Experiment, ReadRecord
+from searchae.compare.experiment import Experiment, ReadRecord, has_ended
 from searchae.compare.matched_design import Design
 from searchae.compare.matched_results import MatchedResults
 from searchae.compare.matched_statistics import (
@@ -184,7 +184,7 @@ class PenaltyExperiment:
             read: Reads measurements.
         """
         wanted = self.wanted(design, results)
-        if not all(t.key in results and results[t.key].is_finished for t in wanted):
+        if not all(has_ended(results, t) for t in wanted):
             return None
         bases, seeds = self._bases(design, results), self._seeds(design)
         if not bases:

@@ -13,7 +13,7 @@ from torch import Tensor
 from searchae.bundle import write_json
 from searchae.compare import page
 from searchae.compare.comparison import Comparison
-from searchae.compare.experiment import Experiment, ReadRecord, Wanted
+from searchae.compare.experiment import Experiment, ReadRecord, Wanted, has_ended
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.penalty_curve import L1_WEIGHT, PenaltyCurve, PenaltyExperiment
 from searchae.compare.preparation import open_list
@@ -95,7 +95,7 @@ class ComparisonRun:
             unfinished = any(w.design is not None for w in wanted)
             why = "no comparison is complete yet; the same command again continues"
             raise UserError(f"study {stored.name!r}: {why if unfinished else NOTHING_LEARNS}")
-        trained = self._trained(wanted, results)
+        trained = [t for t in self._trainings(wanted, results) if has_ended(results, t)]
         file = comparison_file(request.artifacts, stored.name)
         out = out or file.parent / "compare.html"
         document = self._document(verdicts, curve, len(splits.test), out, trained)
@@ -120,6 +120,10 @@ class ComparisonRun:
         wanted = self._wanted(results)
         for experiment, w in zip(self._experiments, wanted, strict=True):
             self._tell(experiment, w)
+        return self._trainings(wanted, results)
+
+    def _trainings(self, wanted: Sequence[Wanted], results: Results) -> list[ListedTraining]:
+        """Returns all trainings that are wanted; those that are shared once."""
         trainings = {t.key: t for w in wanted for t in w.trainings}
         for penalty, w in self._penalties(wanted):
             trainings.update({t.key: t for t in penalty.wanted(w.looks[-1], results)})
@@ -224,13 +228,6 @@ class ComparisonRun:
                 f"{step.forecast.seeds} seeds would do"
             )
         return f"{text}: it would take more bases or seeds than there are; give a larger --until"
-
-    def _trained(self, wanted: Sequence[Wanted], results: Results) -> list[ListedTraining]:
-        """Returns the trainings that the results rest on; those that are shared once."""
-        every = {t.key: t for w in wanted for t in w.trainings}
-        for penalty, w in self._penalties(wanted):
-            every.update({t.key: t for t in penalty.wanted(w.looks[-1], results)})
-        return [t for t in every.values() if t.key in results and results[t.key].is_finished]
 
     def _about(self, trained: Sequence[ListedTraining], read: ReadRecord) -> str:
         epochs = self.comparison.options.epochs or self.comparison.stored.spec.epochs

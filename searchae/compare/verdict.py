@@ -6,6 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from searchae.compare.matched_statistics import ChoiceFigures, MatchedVerdict, PairDifference
@@ -82,11 +83,11 @@ class Verdict:
         """The choice with the best mean difference to the others."""
         return self.choices[self.statistics.best]
 
-    @property
+    @cached_property
     def order(self) -> list[int]:
         """The choices by index: the best first, then by their mean PSNR."""
         best = self.statistics.best
-        return sorted(range(len(self.choices)), key=lambda c: (c != best, -self._mean_db(c)))
+        return sorted(range(len(self.choices)), key=lambda c: (c != best, -self.mean_db(c)))
 
     @property
     def against_best(self) -> list[tuple[int, PairDifference]]:
@@ -98,7 +99,12 @@ class Verdict:
     @property
     def shown(self) -> bool:
         """Whether the best choice is significantly better than at least one other."""
-        return any(p.shown and self._from_best(p)[0] > 0 for _, p in self.against_best)
+        return bool(self._beaten)
+
+    @property
+    def _beaten(self) -> list[tuple[int, PairDifference]]:
+        """The choices that the best one is significantly better than, as in ``against_best``."""
+        return [(c, p) for c, p in self.against_best if p.shown and self._from_best(p)[0] > 0]
 
     @property
     def trainings(self) -> int:
@@ -108,7 +114,7 @@ class Verdict:
     @property
     def sentence(self) -> str:
         """The result as a sentence."""
-        better = [(c, p) for c, p in self.against_best if p.shown and self._from_best(p)[0] > 0]
+        better = self._beaten
         same = [found for found in self.against_best if found not in better]
         if not better:
             names = [self.choices[c].name for c in self.order]
@@ -250,7 +256,11 @@ class Verdict:
             ],
         }
 
-    def _mean_db(self, choice: int) -> float:
+    def mean_db(self, choice: int) -> float:
+        """Returns a choice's PSNR for the table, in dB: see ``means``.
+
+        One that does not train has it with the failed trainings as the mean training image.
+        """
         figures = self.choices[choice]
         return self.means(choice)["psnr_db"] if figures.trains else figures.mean_db
 

@@ -49,6 +49,13 @@ def trials(*found: SearchedTrial, good_db: float = 20.0) -> SearchedTrials:
     return SearchedTrials(ordered, tuple(t for t in ordered if t.psnr_db >= good_db), good_db)
 
 
+THREE = trials(
+    trial(0, 25.0, "relu", "adam", rate=3e-3),
+    trial(1, 24.0, "tanh", "adam", rate=1e-2),
+    trial(2, 23.0, "relu", "sgd", rate=1e-1),
+)
+
+
 def parameter(of: StudySpec, name: str) -> Parameter:
     return next(p for p in of.space if p.name == name)
 
@@ -86,14 +93,9 @@ def test_where_a_range_is_searched_too_bases_are_countless_and_further_trials_fo
 
 def test_each_choice_is_put_into_a_base_with_all_else_equal() -> None:
     made = spec()
-    found = trials(
-        trial(0, 25.0, "relu", "adam", rate=3e-3),
-        trial(1, 24.0, "tanh", "adam", rate=1e-2),
-        trial(2, 23.0, "relu", "sgd", rate=1e-1),
-    )
     schedule = Schedule(epochs=50, patience=4, precision="fp32", first_seed=1)
-    factor = choose_factor(made, parameter(made, "optimizer"), found)
-    cells = CellMaker(made, factor, found.good, schedule)
+    factor = choose_factor(made, parameter(made, "optimizer"), THREE)
+    cells = CellMaker(made, factor, THREE.good, schedule)
     base = factor.bases[0]
     adam, sgd = (cells.cell(base, c) for c in ("adam", "sgd"))
     assert adam.tries == sgd.tries == 11, "also of the one that has no momentum"
@@ -132,14 +134,9 @@ def test_a_net_that_two_parameters_have_in_common_is_tuned_and_trained_once() ->
 
 def test_tries_begin_at_the_values_of_the_trial_that_is_most_like_the_net() -> None:
     made = spec()
-    found = trials(
-        trial(0, 25.0, "relu", "adam", rate=3e-3),
-        trial(1, 24.0, "tanh", "adam", rate=1e-2),
-        trial(2, 23.0, "relu", "sgd", rate=1e-1),
-    )
     schedule = Schedule(epochs=None, patience=None, precision="fp32", first_seed=1)
-    factor = choose_factor(made, parameter(made, "activation"), found)
-    cells = CellMaker(made, factor, found.good, schedule)
+    factor = choose_factor(made, parameter(made, "activation"), THREE)
+    cells = CellMaker(made, factor, THREE.good, schedule)
     adam = next(b for b in factor.bases if b.values["train.optimizer"] == "adam")
     sgd = next(b for b in factor.bases if b.values["train.optimizer"] == "sgd")
     starts = {
