@@ -206,13 +206,21 @@ def _train(row: Row, command: Commands, trial: int, say: Say) -> Run:
 
 
 def _compared(row: Comparison, command: Commands, say: Say) -> dict[str, Any]:
-    _search(row, command, say)
+    searched = _search(row, command, say)
     say("comparing")
+    started = time.perf_counter()
     found = command.run(
         *("compare", "--study", row.key, "--until", str(row.until_db)),
+        *("--max-hours", str(row.max_hours), "--workers", str(command.workers)),
         *("--out", str(command.folder / "compare.html")),
     )
-    return {"comparison": found}
+    seconds = time.perf_counter() - started
+    return {
+        "comparison": found,
+        "search_seconds": searched["wall_s"],
+        "comparison_seconds": seconds,
+        "best_db": searched["best"]["psnr_db"],
+    }
 
 
 def table(work: Path) -> str:
@@ -228,6 +236,7 @@ def table(work: Path) -> str:
             lines.append(f"{lead} not run |" + " |" * (columns - 3))
         elif "comparison" in found:
             lines.append(f"{lead} verdict | none | | see below | | | {found['seconds']:.0f} |")
+            assert isinstance(row, Comparison)
             verdicts.append(_verdict(row, found))
         else:
             lines += _lines(lead, found)
@@ -259,13 +268,22 @@ def _lines(lead: str, found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _verdict(row: Row | Comparison, found: Mapping[str, Any]) -> str:
+def _verdict(row: Comparison, found: Mapping[str, Any]) -> str:
     comparison = found["comparison"]
-    said = "\n".join(f"- {c['sentence']}" for c in comparison["comparisons"])
+    lines = [
+        f"- {c['sentence']} [half-width {c['half_width_db']:.2f} dB; {len(c['bases'])} bases, "
+        f"{c['seeds']} seeds, {c['trainings']} trainings]"
+        for c in comparison["comparisons"]
+    ]
+    curve = comparison["l1_curve"]
+    if curve:
+        lines.append(f"- {curve['sentence']}")
+    said = "\n".join(lines)
     return (
-        f"{row.key}, {row.title} ({comparison['trainings']} trainings over the seeds "
-        f"{', '.join(map(str, comparison['seeds']))}, at most {comparison['epochs']} epochs each):"
-        f"\n\n{said}\n"
+        f"{row.key}, {row.title}: {row.source.name}; best of the search {found['best_db']:.2f} dB "
+        f"on its validation split. Search {found['search_seconds'] / 60:.0f} minutes, comparison "
+        f"{found['comparison_seconds'] / 60:.0f} minutes: {comparison['trainings']} trainings of "
+        f"at most {comparison['epochs']} epochs, {comparison['tries']} shorter tries.\n\n{said}\n"
     )
 
 

@@ -90,4 +90,38 @@ def test_an_unknown_row_is_refused_with_those_there_are(
 ) -> None:
     with pytest.raises(SystemExit):
         references._options(["D", "F"])
-    assert "unknown rows: F; there are A-cifar" in capsys.readouterr().err
+    assert "unknown rows: F; there are A-svhn-gray-0" in capsys.readouterr().err
+
+
+def test_a_comparison_stands_with_its_sentences_and_what_they_rest_on(tmp_path: Path) -> None:
+    row = next(row for row in ROWS if isinstance(row, Comparison))
+    sentence = "optimizer: adam beats sgd by 2.00 dB (95% interval 1.00 to 3.00)"
+    compared = {
+        "sentence": sentence,
+        "half_width_db": 1.0,
+        "bases": [{}, {}],
+        "seeds": 3,
+        "trainings": 12,
+    }
+    found = {
+        "comparison": {
+            "comparisons": [compared],
+            "l1_curve": {"sentence": "l1_weight against no penalty: 1e-05: +0.10 dB"},
+            "trainings": 40,
+            "tries": 90,
+            "epochs": 100,
+        },
+        "best_db": 25.126,
+        "search_seconds": 180.0,
+        "comparison_seconds": 2400.0,
+        "seconds": 2580.0,
+        "date": "2001-02-03",
+        "machine": "two cores",
+    }
+    (tmp_path / row.key).mkdir()
+    (tmp_path / row.key / "result.json").write_text(json.dumps(found))
+    text = references.table(tmp_path)
+    assert f"- {sentence} [half-width 1.00 dB; 2 bases, 3 seeds, 12 trainings]" in text
+    assert "- l1_weight against no penalty: 1e-05: +0.10 dB" in text
+    assert "best of the search 25.13 dB" in text
+    assert "Search 3 minutes, comparison 40 minutes: 40 trainings of at most 100 epochs" in text
