@@ -26,6 +26,11 @@ def format_assignments(params: Mapping[str, Any]) -> str:
     return " ".join(f"{name}={format_value(v)}" for name, v in params.items())
 
 
+def format_gain(gain_db: float) -> str:
+    """Returns a PSNR minus the baseline's as ``10.34 dB above the baseline``."""
+    return f"{abs(gain_db):.2f} dB {'above' if gain_db >= 0 else 'below'} the baseline"
+
+
 def format_list(texts: Sequence[str]) -> str:
     """Returns one or more texts as a list: ``a, b and c``."""
     return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else texts[0]

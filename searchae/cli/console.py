@@ -17,6 +17,7 @@ from searchae.formatting import (
     format_assignments,
     format_count,
     format_duration,
+    format_gain,
     format_list,
     format_value,
 )
@@ -78,16 +79,24 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     if summary.best is not None and summary.best.psnr_db is not None:
         gain = summary.best.psnr_db - summary.baseline_db
         out.print(
-            f"best       {summary.best.psnr_db:.2f} dB, {gain:+.2f} over the baseline: "
+            f"best       {summary.best.psnr_db:.2f} dB, {format_gain(gain)}: "
             f"trial {summary.best.number}, {format_assignments(summary.best.params)}",
             markup=False,
         )
+    if summary.gain_db is not None:
+        out.print(f"gain       {_gain_over_first(summary.gain_db)}", markup=False)
     if summary.front:
         out.print(f"front      {front_line(summary)}", markup=False)
     if workers:
         _print_workers(out, summary)
     for warning in summary.warnings:
         out.print(f"warning    {warning}", markup=False)
+
+
+def _gain_over_first(gain_db: float) -> str:
+    if round(gain_db, 2) <= 0:
+        return "none: no trial is better than the one that the search began with"
+    return f"{gain_db:.2f} dB over the trial that the search began with"
 
 
 def note_next(study: str, places: Mapping[str, str], *, compared: Sequence[str]) -> None:

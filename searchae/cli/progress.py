@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from searchae.config import objective_texts
-from searchae.formatting import format_assignments, format_count, format_duration
+from searchae.formatting import format_assignments, format_count, format_duration, format_gain
 
 if TYPE_CHECKING:
     from searchae.study import Summary, TrialRow, WorkerInfo
@@ -145,7 +145,7 @@ def study_panel(summary: Summary) -> RenderableType:
     best = summary.best
     if best is not None and best.psnr_db is not None:
         gain = best.psnr_db - summary.baseline_db
-        found = f"best {best.psnr_db:.2f} dB, {gain:+.2f} over the baseline, trial {best.number}: "
+        found = f"best {best.psnr_db:.2f} dB, {format_gain(gain)}, trial {best.number}: "
         lines.append(
             Text(found + format_assignments(best.params), overflow="ellipsis", no_wrap=True)
         )

@@ -14,6 +14,7 @@ from typing import Any
 from searchae.config.schema import SECTIONS
 from searchae.config.study_file_errors import Faults
 from searchae.config.study_spec import StudySpec
+from searchae.config.toml_file import read_toml
 from searchae.config.validation import validated_spec
 from searchae.errors import SpecError
 
@@ -38,12 +39,7 @@ def load_study_file(
     Raises:
         SpecError: The file cannot be read, is not TOML, or has faults, which are all listed.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise SpecError(f"{path}: cannot be read: {e}") from e
-    except tomllib.TOMLDecodeError as e:
-        raise SpecError(f"{path}: not valid TOML: {e}") from e
+    document = read_toml(path)
     origins: dict[str, str] = {}
     for key, value in _from_environment(environment).items():
         origins[key] = f"environment, SEARCHAE_{key.replace('.', '__').upper()}"
@@ -106,7 +102,7 @@ def _toml_value(text: str) -> Any:
     """Parses a TOML value; returns the text itself if it is none, such as a bare word."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # ValueError: not TOML, or a number of too many digits
         return text
 
 

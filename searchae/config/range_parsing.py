@@ -12,6 +12,9 @@ from searchae.config.parameters import Parameter, label
 from searchae.config.schema import NOT_SEARCHABLE, SECTIONS, jsonable, refuse_flag
 from searchae.config.study_file_errors import Faults
 
+MOST_CHOICES = 1000
+"""Values in a list of choices: far more than a search can tell apart."""
+
 
 class RangeReader:
     """Reads ranges and choices, and collects what is wrong with them.
@@ -66,12 +69,18 @@ class RangeReader:
         if not isinstance(values, list) or not values:
             self._faults.add(f"{key}.choices", "needs at least one value in a list")
             return ()
+        if len(values) > MOST_CHOICES:
+            self._faults.add(
+                f"{key}.choices", f"has {len(values):,} values; at most {MOST_CHOICES}"
+            )
+            return ()
         checked = tuple(
             jsonable(self._validated(f"{key}.choices[{i}]", v, adapter))
             for i, v in enumerate(values)
         )
-        for i, value in enumerate(checked):
-            if label(value) in [label(v) for v in checked[:i]]:
+        labels = [label(v) for v in checked]
+        for i, value in enumerate(labels):
+            if labels.index(value) < i:
                 self._faults.add(f"{key}.choices[{i}]", f"{values[i]!r} is listed twice")
         return checked
 

@@ -24,8 +24,12 @@ Source = Literal["svhn", "mnist", "cifar10", "house-numbers", "npz", "csv", "fol
 SOURCES_WITHOUT_PATH = ("svhn", "mnist", "cifar10", "house-numbers")
 """Sources that need no ``path``: they are downloaded or drawn."""
 
-Positive = Annotated[int, Field(ge=1)]
-Widths = Annotated[tuple[Positive, ...], Field(min_length=1)]
+MOST = 2**31 - 1
+"""Largest whole number: what is larger is a slip, and overflows in a library underneath."""
+
+Positive = Annotated[int, Field(ge=1, le=MOST)]
+NotNegative = Annotated[int, Field(ge=0, le=MOST)]
+Widths = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
 
 
 def refuse_flag(value: Any, annotation: Any) -> Any:
@@ -100,7 +104,7 @@ class Layer(Section):
     channels: Positive
     kernel_size: Positive = 3
     stride: Positive = 1
-    padding: Annotated[int, Field(ge=0)] = 1
+    padding: NotNegative = 1
     pool: Positive = 1
     upsample: Positive = 1
     transpose: bool | None = None
@@ -137,8 +141,8 @@ class ModelParams(Section):
     channels: Widths = (32, 64, 128)
     kernel_size: Annotated[int, Field(ge=1, le=15)] = 3
     downsample: Literal["stride", "pool"] = "stride"
-    encoder: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
-    decoder: Annotated[tuple[Layer, ...], Field(min_length=1)] | None = None
+    encoder: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=64)] | None = None
+    decoder: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=64)] | None = None
     bottleneck: Literal["dense", "gap", "none"] = "dense"
     batch_norm: bool = False
     hidden: Widths = (128, 64)
@@ -185,7 +189,7 @@ class TrainParams(Section):
     l1_target: Literal["latent", "weights"] = "latent"
     noise_std: float = Field(0.0, ge=0)
     noise_from_epoch: Positive = 1
-    patience: int = Field(0, ge=0)
+    patience: NotNegative = 0
     min_delta_db: float = Field(0.01, ge=0)
 
     @property
@@ -209,7 +213,8 @@ class SearchSpec(Section):
         sampler: ``tpe``, ``random`` or ``gp``; ``nsga2`` for several objectives.
         pruner: ``successive-halving``, ``hyperband``, ``median`` or ``none``. The default was
             chosen by measurement: ``benchmarks/defaults.md``.
-        min_epochs: Epochs that a trial runs before it can be pruned.
+        min_epochs: Epochs that a trial runs before it can be pruned. Where a study does not give
+            it, ``tune`` chooses so many that they have 25 training steps: ``tune/first_rung.py``.
         reduction_factor: For successive halving (default 2) and hyperband (default 3): one in this
             many trials is promoted at each rung.
         startup_trials: Trials that are sampled at random before the sampler uses their results;
@@ -235,12 +240,14 @@ class SearchSpec(Section):
     pruner: Literal["successive-halving", "hyperband", "median", "none"] = "successive-halving"
     min_epochs: Positive = 1
     reduction_factor: int = Field(
-        default_factory=lambda so_far: 2 if so_far["pruner"] == "successive-halving" else 3, ge=2
+        default_factory=lambda so_far: 2 if so_far["pruner"] == "successive-halving" else 3,
+        ge=2,
+        le=MOST,
     )
     startup_trials: int = Field(
-        default_factory=lambda so_far: 20 if so_far["sampler"] == "nsga2" else 10, ge=0
+        default_factory=lambda so_far: 20 if so_far["sampler"] == "nsga2" else 10, ge=0, le=MOST
     )
-    min_trials_per_choice: Annotated[int, Field(ge=0)] = 6
+    min_trials_per_choice: NotNegative = 6
     first: tuple[dict[str, Any], ...] = ()
     midpoint_first: bool = True
     heartbeat_s: float = Field(20.0, gt=0)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from searchae.config.schema import SECTIONS, Layer, Source
+from searchae.config.schema import SEARCHABLE, SECTIONS, Layer, Source
 from searchae.errors import nearest
 
 _TYPES = {"bool_parsing": "true or false", "tuple_type": "a list", "dict_type": "a table"}
 """Pydantic's error types for a value of the wrong type -> the type in a user's words."""
+
+
+LONGEST_SHOWN = 200
+"""Characters of a value that a message repeats."""
 
 
 class Faults:
@@ -66,22 +71,55 @@ class Faults:
             if fault["type"] == "default_factory_not_called":
                 continue  # a consequence of a fault in the key that the default depends on
             inner = [str(p) for p in fault["loc"] if not str(p).startswith(("function", "tuple["))]
-            self.add(".".join([key, *inner]), _explanation(dict(fault)))
+            where = ".".join([key, *inner])
+            is_length = fault["type"] in ("too_short", "too_long")
+            hint = "" if is_length else _list_explanation(where, fault["input"])
+            self.add(where, hint or _explanation(dict(fault)))
+
+
+def _list_explanation(where: str, value: Any) -> str:
+    """Returns what to write instead of a list at a key of one value; empty if it is no such case.
+
+    Args:
+        where: Such as ``model.latent_dim``, or ``model.channels.0`` for lists in a list.
+        value: What stands there.
+    """
+    if not isinstance(value, list):
+        return ""
+    section, _, rest = where.partition(".")
+    key, _, index = rest.partition(".")
+    if section not in SEARCHABLE or key not in SECTIONS[section].model_fields:
+        return ""
+    shown = "[...]" if index else _toml_list(value)
+    return f"to search several values, write {key} = {{ choices = {shown} }}"
+
+
+def _toml_list(values: list[Any]) -> str:
+    try:
+        text = json.dumps(values)  # the same in TOML for numbers, texts, flags and lists
+    except TypeError:  # a date
+        return "[...]"
+    return text if len(text) <= LONGEST_SHOWN else "[...]"
 
 
 def _explanation(fault: Mapping[str, Any]) -> str:
     """Returns one of pydantic's faults as a message with the value and the nearest valid name."""
     value = fault["input"]
+    shown = repr(value)
+    if len(shown) > LONGEST_SHOWN:
+        shown = f"{shown[:LONGEST_SHOWN]}..."
     if fault["type"] == "literal_error":
         expected = fault["ctx"]["expected"].replace(" or ", ", ").split(", ")
         valid = [name.strip("'") for name in expected]
-        return f"{value!r} is not known; {nearest(str(value), valid)}"
+        return f"{shown} is not known; {nearest(str(value)[:LONGEST_SHOWN], valid)}"
     if fault["type"] == "extra_forbidden":
         return f"unknown key; {nearest(str(fault['loc'][-1]), Layer.model_fields)}"
     if fault["type"] == "missing":
         is_source = fault["loc"] == ("name",)
         return f"missing; one of {', '.join(get_args(Source))}" if is_source else "missing"
     if fault["type"] in _TYPES:
-        return f"must be {_TYPES[fault['type']]}, not {value!r}"
+        return f"must be {_TYPES[fault['type']]}, not {shown}"
+    if fault["type"] == "too_long":
+        return f"has {fault['ctx']['actual_length']:,} values; at most {fault['ctx']['max_length']}"
     message = str(fault["msg"])
-    return f"{message[0].lower()}{message[1:]}, not {value!r}"
+    return f"{message[0].lower()}{message[1:]}, not {shown}"

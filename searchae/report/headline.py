@@ -22,7 +22,7 @@ def headline_section(found: Findings) -> HtmlSection:
     tiles = [
         ("best PSNR", f"{best.psnr_db:.2f} dB" if best else "none yet", "validation split"),
         (
-            "over the baseline",
+            "against the baseline",
             f"{gain_text(best, found)} dB" if best else "none yet",
             f"mean image: {s.baseline_db:.2f} dB",
         ),
@@ -66,6 +66,13 @@ def _conclusions(found: Findings) -> str:
         f"{abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} answering every image with the "
         f"mean training image{', with ' + chosen if chosen else ''}."
     )
+    if (gain_db := found.summary.gain_db) is not None:
+        than = "the trial that the search began with"
+        text += (
+            f" That is {gain_db:.2f} dB above {than}."
+            if round(gain_db, 2) > 0
+            else (f" No trial is better than {than}.")
+        )
     shares = found.importances.shares
     if shares and found.importances.trials >= MIN_TRIALS_FOR_IMPORTANCES:
         leader = next(iter(shares))
@@ -75,14 +82,22 @@ def _conclusions(found: Findings) -> str:
         )
     if c.finished < c.budget:
         text += f" The search is not over: {c.finished:,} of {c.budget:,} trials have ended."
+    text += "</p>"
+    if found.comparison:
+        sentences = " ".join(f"{escape(c['sentence'])}." for c in found.comparison["comparisons"])
+        text += f"<p><b>Compared:</b> {sentences}</p>"
     text += (
-        "</p><p><b>Not shown:</b> that it stays the best. Each trial is one seed on the validation "
+        "<p><b>Not shown:</b> that it stays the best. Each trial is one seed on the validation "
         f"split, and the best of {len(found.runs):,} such values flatters itself. "
         f"<code>{escape(study_command('train', name))} --seeds 5 --out DIR</code> measures it on "
-        f"the test split over seeds; <code>{escape(study_command('compare', name))}</code> says "
-        "which regularizer, activation and optimizer win, with intervals.</p>"
+        "the test split over seeds"
     )
-    return text
+    if not found.comparison:
+        text += (
+            f"; <code>{escape(study_command('compare', name))}</code> says which regularizer, "
+            "activation and optimizer win, with intervals"
+        )
+    return f"{text}.</p>"
 
 
 def _states(found: Findings) -> str:

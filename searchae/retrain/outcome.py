@@ -32,7 +32,7 @@ from searchae.data import Splits, keep_decoded, load_splits, require_same_data
 from searchae.errors import DivergedError
 from searchae.files import atomic_file
 from searchae.launch import FleetRequest, Launcher
-from searchae.models import build_model
+from searchae.models import model_size
 from searchae.retrain.list_run import ListRun, RecordFolder
 from searchae.retrain.plan import RetrainPlan
 from searchae.retrain.reproduction import reproduction
@@ -179,7 +179,7 @@ def _config(plan: RetrainPlan, run: TrainingRecord, splits: Splits) -> BundleCon
         seed=run.seed,
         epoch=run.epoch,
         image_shape=splits.image_shape,
-        latent_size=_latent_size(plan, splits),
+        latent_size=model_size(plan.params.model, splits.image_shape).latent,
         model=plan.params.model,
         train=plan.params.train,
         device=run.runtime["device"],
@@ -187,11 +187,6 @@ def _config(plan: RetrainPlan, run: TrainingRecord, splits: Splits) -> BundleCon
         precision=plan.precision,
         weights_sha256="0" * 64,  # computed when the weights are written
     )
-
-
-def _latent_size(plan: RetrainPlan, splits: Splits) -> int:
-    with torch.device("meta"):
-        return build_model(plan.params.model, image_shape=splits.image_shape).latent_size
 
 
 def _provenance(

@@ -112,6 +112,16 @@ class Summary:
     refused: int | None = None
     front: tuple[TrialRow, ...] = ()
 
+    @property
+    def gain_db(self) -> float | None:
+        """The best trial's PSNR minus the first trial's, in dB; None unless both have a result."""
+        first = next((row for row in self.rows if not row.imported), None)
+        if self.best is None or self.best.psnr_db is None or self.counts.finished < 2:
+            return None
+        if first is None or not first.has_result or first.psnr_db is None:
+            return None
+        return self.best.psnr_db - first.psnr_db
+
     def document(self) -> dict[str, Any]:
         """Returns the summary as ``--json`` prints it."""
         c, best = self.counts, self.best
@@ -130,6 +140,7 @@ class Summary:
             and {"number": best.number, "psnr_db": best.psnr_db, "params": best.params},
             **self.front_document(),
             "baseline_db": self.baseline_db,
+            "gain_db": self.gain_db,
             "outcomes": self.outcomes,
             **({} if self.refused is None else {"refused": self.refused}),
             "epochs": {

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import torch
-
 from searchae.config import (
     StudySpec,
     TrialParams,
@@ -15,7 +13,7 @@ from searchae.config import (
     model_variants,
 )
 from searchae.errors import SpecError
-from searchae.models import Autoencoder, build_model, model_size, parameter_count
+from searchae.models import Autoencoder, build_on_meta, model_size, parameter_count
 from searchae.search import MOST_CHOICES, SizeLimit
 
 MOST_NETWORKS = 64
@@ -75,8 +73,7 @@ def build_networks(
 
 
 def _network(params: TrialParams, image_shape: tuple[int, int, int]) -> Network:
-    with torch.device("meta"):
-        model = build_model(params.model, image_shape=image_shape)
+    model = build_on_meta(params.model, image_shape)
     return Network(params, model, parameter_count(model))
 
 
@@ -98,7 +95,7 @@ def largest_trial(spec: StudySpec, networks: list[Network]) -> TrialParams:
     return replace(params, train=params.train.model_copy(update=update))
 
 
-def check_batch_size(spec: StudySpec, networks: list[Network], *, images: int) -> None:
+def check_batch_size(spec: StudySpec, networks: list[Network], *, images: int) -> int:
     """Checks that a batch is no larger than the training split.
 
     Args:
@@ -106,12 +103,16 @@ def check_batch_size(spec: StudySpec, networks: list[Network], *, images: int) -
         networks: Its models.
         images: Number of training images.
 
+    Returns:
+        The largest batch size of the study.
+
     Raises:
         SpecError: A batch size exceeds ``images``.
     """
     largest = _largest_batch_size(spec, networks)
     if largest > images:
         raise SpecError(f"train.batch_size: {largest} exceeds the {images} training images")
+    return largest
 
 
 def check_objectives(spec: StudySpec, networks: list[Network]) -> None:

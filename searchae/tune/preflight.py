@@ -39,7 +39,9 @@ from searchae.training import (
     pick_precision,
     why_slow,
 )
+from searchae.tune.first_rung import choose_min_epochs, stored_min_epochs
 from searchae.tune.model_checks import Network, build_networks, check_batch_size, check_objectives
+from searchae.tune.space_checks import check_space
 
 
 @dataclass(frozen=True)
@@ -95,19 +97,24 @@ def preflight(
     kernels_setting()
     optuna_setting()
     _check_hours(request.max_hours)
+    check_space(spec, note)
     fleet = sized_fleet(request, launcher)
     _warn_unused_options(request, fleet, note)
     storage, warm_start = _open_database(request, create=not dry_run)
     existing = find_study(storage, name) if storage else None
     if existing:
         require_searched(existing)
+        spec = stored_min_epochs(spec, existing.spec)
         check_spec(existing, spec)
     _check_artifacts(request.artifacts, keep=not dry_run)
 
     splits = load_splits(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=note)
     baseline_db = mean_image_psnr_db(splits.train, splits.validation)
     networks = build_networks(spec, splits.image_shape, note)
-    check_batch_size(spec, networks, images=len(splits.train))
+    batch_size = check_batch_size(spec, networks, images=len(splits.train))
+    if not existing:
+        images = len(splits.train)
+        spec = choose_min_epochs(spec, images=images, batch_size=batch_size, note=note)
     check_objectives(spec, networks)
     if warm_start:
         check_warm_start(warm_start, data_hash=splits.hash)

@@ -155,8 +155,9 @@ def test_a_summary_tells_everything_once(capsys: pytest.CaptureFixture[str]) -> 
         "epochs     93 run, 35 of 140 saved by pruning and plateaus (25%)",
         "wall time  12 min 34 s",
         "baseline   11.00 dB  (the mean training image for every image)",
-        "best       21.34 dB, +10.34 over the baseline: trial 7, "
+        "best       21.34 dB, 10.34 dB above the baseline: trial 7, "
         "activation=relu channels=[4, 8] learning_rate=0.00123",
+        "gain       none: no trial is better than the one that the search began with",
         "workers    2 alive",
         "  far pid 11 on cuda:1: trial 8, epoch 3 done; up 1 min 05 s, heard of 1 s ago",
         "  far pid 12 on cpu: idle; up 2.0 s, heard of 0 s ago",
@@ -250,7 +251,7 @@ def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> 
     lines = paper.getvalue().splitlines()
     assert max(map(len, lines)) <= 60
     text = " ".join(paper.getvalue().split())
-    assert "best 21.34 dB, +10.34 over the baseline, trial 7:" in text
+    assert "best 21.34 dB, 10.34 dB above the baseline, trial 7:" in text
     (busy,) = [line for line in lines if "far 11" in line]
     assert busy.split() == ["far", "11", "cuda:1", "trial", "8", "epoch", "4", "17.50", "dB"]
     (idle,) = [line for line in lines if "far 12" in line]
@@ -272,3 +273,20 @@ def test_the_time_to_go_follows_from_the_trials_so_far_and_the_workers_alive() -
     epochs = sum(row.epochs for row in rows)
     longer_s = _to_go_s(counts, rows, workers=2, running_epochs=epochs)
     assert longer_s == 2 * 20.0 * 5, "the first to end are those that were pruned"
+
+
+@pytest.mark.parametrize(
+    ("first_db", "text"),
+    [
+        (20.0, "gain       1.34 dB over the trial that the search began with"),
+        (21.34, "gain       none: no trial is better than the one that the search began with"),
+        (None, ""),
+    ],
+)
+def test_what_the_search_gained_over_its_first_trial(
+    first_db: float | None, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = replace(ROW, number=0, psnr_db=first_db)
+    console.print_summary(replace(SUMMARY, rows=(first, ROW)))
+    shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("gain")]
+    assert shown == ([text] if text else [])

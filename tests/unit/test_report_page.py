@@ -90,7 +90,7 @@ def page_of(stored: StoredStudy, artifacts: Path) -> Reader:
 def test_the_headline_has_the_figures_that_tune_prints(read: Reader, found: Findings) -> None:
     best = found.best[0]
     assert f"best PSNR {best.psnr_db:.2f} dB validation split" in read.text
-    assert f"over the baseline {best.psnr_db - 14.0:+.2f} dB mean image: 14.00 dB" in read.text
+    assert f"against the baseline {best.psnr_db - 14.0:+.2f} dB mean image: 14.00 dB" in read.text
     assert "22 complete, 10 pruned, 1 failed" in read.text
     assert f"trial {best.row.number} reached {best.psnr_db:.2f} dB" in read.text
 
@@ -139,6 +139,7 @@ def test_what_compare_found_is_told_with_its_notes(tmp_path: Path) -> None:
     assert "regularizer: few trials" in read.text
     assert f"{EVIL} 21.50 0.7100 0.007100 12.5% 3, 7" in read.text
     assert "over the seeds 1, 2" in read.text
+    assert "says which regularizer" not in read.text, "it is said already"
 
 
 @pytest.mark.parametrize("text", [json.dumps(compared(data_hash="1" * 64)), "{", ""])

@@ -205,6 +205,34 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"search": {"heartbeat_s": 20.0, "grace_s": 30.0}},
         ["search.grace_s", "30.0", "twice heartbeat_s = 20.0"],
     ),
+    "list for one value": (
+        {"model": {"latent_dim": [32, 64]}},
+        ["model.latent_dim", "write latent_dim = { choices = [32, 64] }"],
+    ),
+    "list of names": (
+        {"train": {"optimizer": ["adam", "sgd"]}},
+        ["train.optimizer", 'write optimizer = { choices = ["adam", "sgd"] }'],
+    ),
+    "lists of widths": (
+        {"model": {"channels": [[4, 8], [8, 16]]}},
+        ["model.channels.0", "write channels = { choices = [...] }"],
+    ),
+    "huge number": (
+        {"model": {"latent_dim": {"low": 4, "high": 2**63}}},
+        ["model.latent_dim.high", "less than or equal to 2147483647"],
+    ),
+    "thousands of choices": (
+        {"model": {"latent_dim": {"choices": list(range(1, 20_001))}}},
+        ["model.latent_dim.choices", "has 20,000 values; at most 1000"],
+    ),
+    "thousands of layers": (
+        {"model": {"kind": "dense", "hidden": [4] * 20_000}},
+        ["model.hidden", "has 20,000 values; at most 64"],
+    ),
+    "a text as long as a book": (
+        {"train": {"optimizer": "x" * 100_000}},
+        ["train.optimizer", "xxx...", "Valid: adam, rmsprop, sgd"],
+    ),
     "negative seed": ({"seed": -1}, ["seed", "from 0 to 2147483647, not -1"]),
     "description that is no text": ({"description": 5}, ["description", "must be a text, not 5"]),
 }
@@ -217,6 +245,7 @@ def test_a_fault_says_where_what_and_what_to_do(name: str) -> None:
     assert message.startswith(f"my.toml: {wanted[0]}"), message
     assert all(part in message for part in wanted), message
     assert len(message.splitlines()) == len(set(message.splitlines()))
+    assert len(message) < 2000
 
 
 def test_a_missing_data_section_is_asked_for() -> None:

@@ -215,6 +215,7 @@ def test_the_json_object_is_the_documented_one(stored: StoredStudy) -> None:
             "params": {"channels": [16], "optimizer": "sgd"},
         },
         "baseline_db": 10.0,
+        "gain_db": 0.0,
         "outcomes": {},
         "epochs": {"run": 14, "full": 20, "saved": 6},
         "wall_s": 90.0,

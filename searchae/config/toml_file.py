@@ -1,0 +1,65 @@
+"""Reads a TOML file, and says what is usually meant where it is not valid."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from searchae.errors import SpecError
+
+MOST_BYTES = 1 << 20
+"""Size of the largest file that is read: a study file has a few hundred bytes."""
+
+_HINTS = (
+    (r"=.*\bTrue\b|=.*\bFalse\b", "write true and false in lower case"),
+    (r"=.*\b(None|null|nil)\b", "TOML has no such value: leave the key out"),
+    (r'=\s*"[A-Za-z]:\\|=\s*"[^"]*\\', "write a path with backslashes in single quotes"),
+    (r"^\s*//|^\s*;", "a comment begins with #"),
+    (r"^\s*[\w.]+\s*:", "write key = value"),
+    (r"=\s*[A-Za-z_][\w+./-]*\s*(#.*)?$", "a text needs quotes"),
+    (r"=\s*\d+,\d+\s*(#.*)?$", "write a decimal point, not a comma"),
+)
+"""Pattern of a line with a mistake -> what to write."""
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SpecError: It cannot be read, is larger than a study file can be, or is not valid TOML.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise SpecError(f"{path}: not a file")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise SpecError(f"{path}: larger than {MOST_BYTES >> 20} MiB: not a study file")
+        text = content.decode("utf-8-sig")  # Windows editors begin UTF-8 files with a mark
+    except (OSError, UnicodeDecodeError) as e:
+        raise SpecError(f"{path}: cannot be read: {e}") from e
+    try:
+        return tomllib.loads(text)
+    except RecursionError as e:
+        raise SpecError(f"{path}: not a study file: its lists or tables are nested too deep") from e
+    except tomllib.TOMLDecodeError as e:
+        raise SpecError(f"{path}: not valid TOML: {e}{_hint(str(e), text)}") from e
+    except ValueError as e:
+        raise SpecError(f"{path}: not a study file: a number has thousands of digits") from e
+
+
+def _hint(error: str, text: str) -> str:
+    """Returns the line of an error and what is usually meant by it; empty if that is not known."""
+    at = re.search(r"at line (\d+)", error)
+    if at is None:
+        return ""
+    line = text.split("\n")[int(at.group(1)) - 1].strip()
+    for pattern, hint in _HINTS:
+        if re.search(pattern, line):
+            return f"\n  {line[:120]}\n  {hint}"
+    return f"\n  {line[:120]}" if line else ""

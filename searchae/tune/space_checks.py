@@ -1,0 +1,80 @@
+"""What of a study's search space cannot work, or does less than it seems to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from searchae.config import CONDITIONS, Parameter, StudySpec
+from searchae.errors import SpecError
+
+
+def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
+    """Checks that the trials of a study differ.
+
+    Args:
+        spec: The study.
+        note: Called with a line for the user on each range whose end is never tried, and where
+            there are more trials than settings.
+
+    Raises:
+        SpecError: Nothing is searched, so that all trials would be one training.
+    """
+    trials = spec.search.trials
+    if not spec.space and trials > 1:
+        raise SpecError(
+            f"search.trials: nothing is searched, so that {trials} trials would train the same net "
+            "with the same seed. Give a key under [model] or [train] a range or choices, such as "
+            "learning_rate = { low = 1e-4, high = 1e-1, log = true }; or run one trial "
+            "(--trials 1) and train it with several seeds (searchae train --seeds)"
+        )
+    for parameter in spec.space:
+        if parameter.step is not None and (last := last_value(parameter)) < parameter.high:
+            note(
+                f"{parameter.key}: steps of {parameter.step:g} from {parameter.low:g} do not reach "
+                f"high = {parameter.high:g}; the largest value that is tried is {last:g}"
+            )
+    if spec.space and (settings := settings_count(spec)) < trials:
+        note(
+            f"search.trials: {trials} trials, but the space has only {settings:.0f} settings: some "
+            "are trained again, with the same seed and the same result"
+        )
+
+
+def last_value(parameter: Parameter) -> float:
+    """Returns the largest value of a range with a step."""
+    assert parameter.step is not None
+    value = parameter.low + (_values_count(parameter) - 1) * parameter.step
+    return min(value, parameter.high)
+
+
+def settings_count(spec: StudySpec) -> float:
+    """Returns how many different settings the search space has; infinite with a range of floats."""
+    by_key = {p.key: p for p in spec.space}
+    dependent = [p for p in spec.space if p.key in CONDITIONS]
+    parents = {CONDITIONS[p.key][0] for p in dependent}
+    others = [p for p in spec.space if p not in dependent and p.key not in parents]
+    count = math.prod(_values_count(p) for p in others)
+    for key in parents:
+        children = [p for p in dependent if CONDITIONS[p.key][0] == key]
+        values = by_key[key].choices if key in by_key else (_fixed(spec, key),)
+        count *= sum(
+            math.prod(_values_count(c) for c in children if value in CONDITIONS[c.key][1])
+            for value in values
+        )
+    return count
+
+
+def _fixed(spec: StudySpec, key: str) -> object:
+    section, _, name = key.partition(".")
+    return spec.fixed[section][name]
+
+
+def _values_count(parameter: Parameter) -> float:
+    if parameter.choices:
+        return len(parameter.choices)
+    step = parameter.step or (1 if parameter.integer else None)
+    if step is None:
+        return math.inf
+    # 0.25 / 0.05 is a little less than 5 in floats.
+    return math.floor((parameter.high - parameter.low) / step + 1e-8) + 1

@@ -1,0 +1,113 @@
+"""What of a search space does less than it seems to, said before anything runs."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from searchae.config import StudySpec
+from searchae.config.loader import spec_from_document
+from searchae.errors import SpecError
+from searchae.tune.first_rung import choose_min_epochs, stored_min_epochs
+from searchae.tune.space_checks import check_space, settings_count
+
+RATE = {"low": 1e-4, "high": 1e-1, "log": True}
+Table = dict[str, Any]
+
+
+def study(model: Table | None = None, train: Table | None = None, **search: Any) -> StudySpec:
+    document = {
+        "data": {"name": "svhn"},
+        "model": model or {},
+        "train": train or {},
+        "search": search,
+    }
+    return spec_from_document(document, source="my.toml")
+
+
+def notes(spec: StudySpec) -> list[str]:
+    found: list[str] = []
+    check_space(spec, found.append)
+    return found
+
+
+def test_a_study_that_searches_nothing_trains_one_trial_only() -> None:
+    with pytest.raises(SpecError, match=r"nothing is searched.*--trials 1"):
+        check_space(study(trials=2), print)
+    assert notes(study(trials=1)) == []
+
+
+def test_a_step_that_never_reaches_the_end_of_its_range_is_said() -> None:
+    spec = study(
+        {"latent_dim": {"low": 4, "high": 15, "step": 4}},
+        {"noise_std": {"low": 0.0, "high": 0.25, "step": 0.1}, "learning_rate": RATE},
+    )
+    first, second = notes(spec)
+    assert first.startswith("model.latent_dim: steps of 4 from 4 do not reach high = 15; ")
+    assert first.endswith("the largest value that is tried is 12")
+    assert second.startswith("train.noise_std: steps of 0.1 from 0 do not reach high = 0.25; ")
+    assert second.endswith("the largest value that is tried is 0.2")
+
+
+@pytest.mark.parametrize(("high", "step"), [(0.25, 0.05), (0.3, 0.1), (0.7, 0.1)])
+def test_a_step_that_fits_but_for_rounding_is_no_fault(high: float, step: float) -> None:
+    spec = study(
+        train={"noise_std": {"low": 0.0, "high": high, "step": step}, "learning_rate": RATE}
+    )
+    assert notes(spec) == []
+
+
+def test_more_trials_than_settings_are_said() -> None:
+    spec = study({"latent_dim": {"choices": [2, 4]}}, trials=4)
+    (note,) = notes(spec)
+    assert "4 trials, but the space has only 2 settings" in note
+
+
+def test_settings_are_counted_with_parameters_that_depend_on_others() -> None:
+    weights = {"low": 0.0, "high": 0.4, "step": 0.1}  # 5 values, under one regularizer of two
+    count = settings_count(
+        study(
+            {"latent_dim": {"low": 1, "high": 3}},
+            {"regularizer": {"choices": ["clip", "clip+l1"]}, "l1_weight": weights},
+        )
+    )
+    assert count == 3 * (1 + 5)
+    assert settings_count(study(train={"learning_rate": RATE})) == math.inf
+
+
+def chosen(spec: StudySpec, images: int, batch_size: int) -> tuple[int, list[str]]:
+    said: list[str] = []
+    found = choose_min_epochs(spec, images=images, batch_size=batch_size, note=said.append)
+    return found.search.min_epochs, said
+
+
+def test_trials_of_few_steps_an_epoch_are_not_pruned_after_the_first() -> None:
+    epochs, (note,) = chosen(study(train={"epochs": 20}), 500, 128)
+    assert epochs == 7, "4 steps an epoch"
+    assert "500 training images in batches of 128 are 4 steps an epoch" in note
+    assert "from epoch 7 on (search.min_epochs)" in note
+
+
+def test_trainings_too_short_to_rank_are_not_pruned() -> None:
+    epochs, (note,) = chosen(study(train={"epochs": 3}), 500, 128)
+    assert epochs == 3
+    assert "nothing is pruned" in note
+
+
+@pytest.mark.parametrize("search", [{"min_epochs": 2}, {"pruner": "none"}])
+def test_what_a_study_gives_is_kept(search: Table) -> None:
+    spec = study(train={"epochs": 20}, **search)
+    assert chosen(spec, 500, 128) == (spec.search.min_epochs, [])
+
+
+def test_enough_steps_an_epoch_change_nothing() -> None:
+    assert chosen(study(train={"epochs": 20}), 1768, 64) == (1, [])
+
+
+def test_a_stored_study_goes_on_with_its_own() -> None:
+    stored = study(train={"epochs": 20}, min_epochs=1)
+    assert stored_min_epochs(study(train={"epochs": 20}), stored).search.min_epochs == 1
+    given = study(train={"epochs": 20}, min_epochs=5)
+    assert stored_min_epochs(given, stored).search.min_epochs == 5, "which is refused as another"
