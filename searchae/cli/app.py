@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Sequence
@@ -18,16 +19,18 @@ import typer
 from searchae import __version__
 from searchae.cli import bundle, compare, dashboard, data, report, status, train, tune, worker
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
-from searchae.errors import SearchaeError
+from searchae.errors import SearchaeError, UserError
 
 _INTERRUPTED_MESSAGE = "interrupted; run the same command again to go on"
 
 app = typer.Typer(
     name="searchae",
     help="Hyperparameter search for image autoencoders.",
-    epilog="Try it: searchae tune --study quickstart",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Try it: searchae tune --study quickstart\n\n"
+    "The password of a PostgreSQL database comes through the environment: in the URL of "
+    "SEARCHAE_STORAGE, or in the file that SEARCHAE_STORAGE_PASSWORD_FILE names.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -77,6 +80,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = (["--debug"] if debug else []) + [w for w in words if w != "--debug"]
     handle_signals(interrupt)
     try:
+        _check_study_option([w for w in words if w != "--debug"])
         app(words)
     except SystemExit as e:  # typer ends every command with it, and prints usage errors itself
         if e.code == INTERRUPTED and "dashboard" not in words:  # it only displays
@@ -92,6 +96,24 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _print_error(message)
         return code
     return 0
+
+
+def _check_study_option(words: Sequence[str]) -> None:
+    """Says how to name the study where it was given without ``-s``.
+
+    Raises:
+        UserError: It was.
+    """
+    if len(words) < 2 or words[1].startswith("-"):
+        return
+    group = typer.main.get_command(app)
+    command = getattr(group, "commands", {}).get(words[0])
+    if command is None or any(p.param_type_name == "argument" for p in command.params):
+        return
+    names = [o for p in command.params if p.name == "study" for o in p.opts]
+    if names and not any(w.partition("=")[0] in names or w.startswith("-s") for w in words):
+        meant = shlex.join(["searchae", words[0], "-s", *words[1:]])
+        raise UserError(f"{words[1]}: the study is named by -s: {meant}")
 
 
 def _describe(error: Exception) -> tuple[str, int]:

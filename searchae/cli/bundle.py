@@ -66,7 +66,7 @@ def evaluate(
     threads: ThreadsOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a bundle on the images that it was made with: metrics.json's figures again."""
+    """Measure a bundle again on the images it was made with."""
     with importing():
         from searchae.bundle import EVALUATION_SPLITS, evaluate_bundle
         from searchae.cli import console, console_bundle
@@ -122,7 +122,7 @@ def decode(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Turn latents into images: uint8, in an .npz or as PNG files."""
+    """Turn latents into images: in an .npz or as PNG files."""
     with importing():
         from searchae.bundle import as_uint8, check_output_path, read_latents, write_images
         from searchae.cli import console_bundle
@@ -148,7 +148,7 @@ def reconstruct(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Turn images into latents and back, and say what it cost in PSNR."""
+    """Turn images into latents and back, and measure the PSNR."""
     import numpy as np
 
     with importing():
@@ -190,9 +190,10 @@ def export(
     part: PartOption = "autoencoder",
     as_json: JsonOption = False,
 ) -> None:
-    """Export a bundle's net with torch.export or to ONNX, checked against the original.
+    """Export a bundle's net with torch.export or to ONNX.
 
-    ONNX needs the packages of searchae's extra: pip install 'searchae[onnx]'.
+    The exported net is checked against the original. ONNX needs the packages of searchae's extra:
+    pip install 'searchae[onnx]'.
     """
     with importing():
         from searchae.bundle import EXPORT_PARTS, export_bundle

@@ -129,7 +129,7 @@ def compare(
     slurm: SlurmOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Say which regularizer, activation and optimizer win, or that no difference is shown.
+    """Find out which regularizer, activation and optimizer win.
 
     A matched experiment: each choice is put into the same settings of the study's best trials,
     gets the same number of tries to find its own learning rate there, and is trained with the same

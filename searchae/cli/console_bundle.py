@@ -99,8 +99,7 @@ def print_trained(metrics: Mapping[str, Any]) -> None:
         print(f"search      {metrics['search']['text']}")
     print(
         f"validation  {validation['psnr_db']:.2f} dB at epoch {metrics['epoch']} "
-        f"({training['epochs']} of at most {training['epochs_at_most']} epochs run, ended by "
-        f"{training['ended']})"
+        f"({_training_end(training, best_epoch=metrics['epoch'])})"
     )
     print_figures(metrics)
     seeds = metrics["seeds"]
@@ -111,6 +110,15 @@ def print_trained(metrics: Mapping[str, Any]) -> None:
             f"{seeds['count']} seeds: {', '.join(format(r['psnr_db'], '.2f') for r in rows)}"
         )
     print(f"bundle      {metrics['bundle']}: {', '.join(metrics['files'])}")
+
+
+def _training_end(training: Mapping[str, Any], *, best_epoch: int) -> str:
+    """Returns after how many epochs a training ended, and why."""
+    epochs = training["epochs"]
+    if training["ended"] != "epochs":
+        return f"ended after {epochs} epochs of at most {training['epochs_at_most']}: no better"
+    rising = ", still rising" if best_epoch == epochs else ""
+    return f"stopped at the limit of {epochs} epochs{rising}"
 
 
 def print_figures(found: Mapping[str, Any]) -> None:
@@ -135,8 +143,8 @@ def print_figures(found: Mapping[str, Any]) -> None:
 
 def _compression(found: Mapping[str, Any]) -> str:
     return (
-        f"{found['image_values']} values to {found['latent_values']}, {found['ratio']:.1f} : 1; in "
-        f"bytes {found['bytes_ratio']:.1f} : 1"
+        f"{found['image_values']:,} values of an image to {found['latent_values']:,} of a latent "
+        f"({found['ratio']:.1f} times fewer, {found['bytes_ratio']:.1f} times fewer bytes)"
     )
 
 

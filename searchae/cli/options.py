@@ -19,8 +19,7 @@ StorageOption = Annotated[
         envvar="SEARCHAE_STORAGE",
         show_envvar=True,
         show_default=DEFAULT_STORAGE,
-        help="Database URL: sqlite:///FILE or postgresql://USER@HOST/DB. A password comes through "
-        "the environment: in the URL, or in the file SEARCHAE_STORAGE_PASSWORD_FILE.",
+        help="Database URL: sqlite:///FILE or postgresql://USER@HOST/DB.",
     ),
 ]
 DataDirOption = Annotated[

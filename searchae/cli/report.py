@@ -52,7 +52,7 @@ def report(
     artifacts: ArtifactsOption = Path("artifacts"),
     as_json: JsonOption = False,
 ) -> None:
-    """Write a study's report as one HTML file, or its trials for other tools."""
+    """Write a study's report as HTML, or its trials as a table."""
     if not (out or csv or parquet or tensorboard):
         raise UserError("nothing to write: give --out, --csv, --parquet or --tensorboard")
     with importing():

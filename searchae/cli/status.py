@@ -31,7 +31,7 @@ def status(
     watch: WatchOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show how far a study is, which workers live, and the best trial so far."""
+    """Show how far a study is, its workers and its best trial."""
     with importing():
         quiet_optuna()
         from searchae.cli import console, progress
@@ -52,7 +52,7 @@ def status(
 
 @app.command(epilog=examples("searchae studies --json"))
 def studies(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = False) -> None:
-    """List the study files that can be named, and the studies in the storage."""
+    """List the study files and the stored studies."""
     with importing():
         quiet_optuna()
         from searchae.cli import console
@@ -70,7 +70,7 @@ def studies(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = Fals
 def best(
     study: StudyNameOption, storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = False
 ) -> None:
-    """Show the best trial; with several objectives also the front."""
+    """Show the best trial, and the front of several objectives."""
     with importing():
         quiet_optuna()
         from searchae.cli import console

@@ -115,12 +115,13 @@ def train(
     slurm: SlurmOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Retrain the best trial, measure it on the test split, and keep it as a bundle.
+    """Train the best trial anew and measure it on the test split.
 
-    The weights kept are those after the best validation epoch of the first seed, which is the
-    study's own. Trainings are trials of the study NAME.trainings: workers share them, and what was
-    trained is kept. Run the same command again after an interruption: it continues from the last
-    epoch. With more --seeds only the new ones are trained.
+    The result is a bundle: a folder with the weights, the metrics and pictures. The weights
+    kept are those after the best validation epoch of the first seed, which is the study's own.
+    Trainings are trials of the study NAME.trainings: workers share them, and what was trained
+    is kept. Run the same command again after an interruption: it continues from the last epoch.
+    With more --seeds only the new ones are trained.
     """
     malloc.configure_malloc()
     with importing():

@@ -52,7 +52,7 @@ def worker(
     wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Join a study from any machine and work until its budget is spent.
+    """Join a study from any machine and work until it is done.
 
     What to train comes from the study. SIGTERM or Ctrl-C puts the running trial back.
     """

@@ -133,7 +133,7 @@ class Verdict:
         text = f"{self.parameter}: {self.best.name} beats {won}"
         if same:
             others = [f"{self.choices[c].name} ({self._plain_interval(p)})" for c, p in same]
-            text += f"; no difference shown to {format_list(others)}"
+            text += f"; not distinguishable from {format_list(others)} with this data"
         return text
 
     def _interval(self, p: PairDifference, *, is_first: bool = False) -> str:

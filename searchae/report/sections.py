@@ -128,7 +128,7 @@ def bad_ends_section(found: Findings) -> HtmlSection:
     bad = [r for r in found.runs if r.row.outcome]
     if not bad:
         return HtmlSection(
-            "bad-ends", "Bad ends", "<p>No trial diverged, ran out of memory or was lost.</p>"
+            "bad-ends", "Failed trials", "<p>No trial diverged, ran out of memory or was lost.</p>"
         )
     counts = Counter(r.row.outcome for r in bad)
     first = {o: next(r for r in bad if r.row.outcome == o) for o in counts}
@@ -143,7 +143,7 @@ def bad_ends_section(found: Findings) -> HtmlSection:
         for o, n in counts.most_common()
     ]
     head = ("how", "trials", "of all", "first", "what was said of the first")
-    return HtmlSection("bad-ends", "Bad ends", html_table(head, rows, numeric={1, 2, 3}))
+    return HtmlSection("bad-ends", "Failed trials", html_table(head, rows, numeric={1, 2, 3}))
 
 
 SECTIONS: list[Callable[[Findings], HtmlSection | None]] = [

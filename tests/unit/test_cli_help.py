@@ -9,11 +9,31 @@ import typer
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
-from searchae.cli.app import app
+from searchae.cli.app import app, run
 
 _command = typer.main.get_command(app)
 assert isinstance(_command, TyperGroup)
 group: TyperGroup = _command
+
+
+def test_no_summary_is_cut_in_a_terminal_of_80_columns() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80"}).stdout
+    assert all(name in shown for name in group.commands)
+    assert "..." not in shown.partition("Commands:")[2]
+
+
+@pytest.mark.parametrize("name", group.commands)
+def test_help_has_a_short_form(name: str) -> None:
+    shown = [CliRunner().invoke(app, [name, option]) for option in ("-h", "--help")]
+    assert shown[0].exit_code == 0
+    assert shown[0].stdout == shown[1].stdout
+
+
+def test_a_study_without_its_option_is_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["tune", "mine", "--trials", "3"]) == 2
+    assert "searchae tune -s mine --trials 3" in capsys.readouterr().err
+    assert run(["data", "nowhere", "-x"]) == 2
+    assert " -s nowhere" not in capsys.readouterr().err, "its data set is an argument"
 
 
 @pytest.mark.parametrize("name", group.commands)
