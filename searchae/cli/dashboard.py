@@ -43,6 +43,15 @@ AllowWritesOption = Annotated[
 ReadOnlyOption = Annotated[
     bool, typer.Option("--read-only", help="Refuse changes without a login, too.")
 ]
+ProxyOption = Annotated[
+    str,
+    typer.Option(
+        metavar="ADDRESS",
+        help="A reverse proxy's address, whose X-Forwarded-For is believed: without it all "
+        "visitors share one limit on wrong logins.",
+        show_default="no proxy",
+    ),
+]
 HashPasswordOption = Annotated[
     str | None,
     typer.Option(
@@ -66,6 +75,7 @@ def dashboard(
     login: LoginOption = None,
     allow_writes: AllowWritesOption = False,
     read_only: ReadOnlyOption = False,
+    proxy: ProxyOption = "",
     hash_password: HashPasswordOption = None,
 ) -> None:
     """Serve Optuna's dashboard on the studies, until Ctrl-C.
@@ -92,6 +102,7 @@ def dashboard(
         artifacts=artifacts,
         logins=logins,
         writes=allow_writes or (logins is None and not read_only),
+        proxy=proxy,
     )
     check_server_options(options)
     _serve(storage, options)

@@ -8,7 +8,6 @@ files cannot run scripts with the site's permissions.
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import json
 import re
@@ -170,7 +169,7 @@ def _check_login(environ: WSGIEnvironment, logins: Logins) -> None:
     scheme, _, text = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     try:
         user, colon, password = base64.b64decode(text, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # neither Base64 nor UTF-8 in it
         colon = ""
     if scheme.lower() != "basic" or not colon:
         raise RefusedError(401, "log in", challenge)
@@ -179,7 +178,7 @@ def _check_login(environ: WSGIEnvironment, logins: Logins) -> None:
         raise RefusedError(401, "log in", challenge)
     if result is not True:
         wait = ("Retry-After", str(int(result) + 1))
-        raise RefusedError(429, "too many wrong logins; wait a minute", wait)
+        raise RefusedError(429, "too many logins, or too many wrong ones; wait", wait)
 
 
 def _check_origin(environ: WSGIEnvironment) -> None:

@@ -105,12 +105,21 @@ class Logins:
 
     MAX_WRONG, PERIOD_S = 5, 60.0
     """Wrong logins that are checked from one address within a period, and its seconds."""
+    MAX_WAITING = 3
+    """Requests that wait for a hash at once: a flood of guesses must not hold every thread of the
+    server. Further ones are told to come again."""
 
     def __init__(
-        self, hashes: dict[str, PasswordHash], *, clock: Callable[[], float] = time.monotonic
+        self,
+        hashes: dict[str, PasswordHash],
+        *,
+        file: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hashes = hashes
+        self._file, self._seen = file, file and _version(file)
         self._clock = clock
+        self._waiting = threading.BoundedSemaphore(self.MAX_WAITING)
         self._unknown_user = PasswordHash.of(secrets.token_urlsafe())
         self._key = secrets.token_bytes(32)
         self._correct: set[bytes] = set()
@@ -129,37 +138,18 @@ class Logins:
         Raises:
             UserError: A line is not valid, or there is none. The message does not repeat the line.
         """
-        hashes: dict[str, PasswordHash] = {}
-        for number, line in enumerate(text.splitlines(), start=1):
-            if not line.strip() or line.startswith("#"):
-                continue
-            user, _, hashed = line.strip().partition(":")
-            try:
-                if not user:
-                    raise ValueError
-                hashes[user] = PasswordHash.parse(hashed)
-            except (ValueError, binascii.Error):
-                raise UserError(f"{source}, line {number}: no login; write {_FORMAT}") from None
-        if not hashes:
-            raise UserError(f"{source}: holds no login; write {_FORMAT}")
-        return cls(hashes)
+        return cls(_parse(text, source=source))
 
     @classmethod
     def load(cls, path: Path) -> Logins:
-        """Reads a login file; logs a warning if other users may read it.
+        """Reads a login file, and again whenever it has changed.
+
+        Logs a warning if other users may read it.
 
         Raises:
             UserError: The file cannot be read, or is not valid.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-            others = os.stat(path).st_mode & 0o077
-        except (OSError, UnicodeDecodeError) as e:
-            why = e.strerror if isinstance(e, OSError) else "not a text file"
-            raise UserError(f"--login {path}: {why}") from None
-        if others:
-            log.warning("%s may be read by others; mend it with: chmod 600 %s", path, path)
-        return cls.parse(text, source=str(path))
+        return cls(_read(path), file=path)
 
     def check(self, user: str, password: str, address: str) -> bool | float:
         """Checks a login.
@@ -173,9 +163,30 @@ class Logins:
             Whether the login is correct; or the seconds to wait, without a check, if there were
             too many wrong logins from the address.
         """
+        self._reload()
         token = hmac.digest(self._key, f"{user}:{password}".encode(), "sha256")
         if token in self._correct:
             return True
+        if not self._waiting.acquire(blocking=False):
+            return 1.0
+        try:
+            return self._check_hash(user, password, address, token)
+        finally:
+            self._waiting.release()
+
+    def _reload(self) -> None:
+        """Reads the file again if it has changed; what it held before stays if it is not valid."""
+        if self._file is None or (version := _version(self._file)) == self._seen:
+            return
+        self._seen = version
+        try:
+            self._hashes = _read(self._file)
+        except UserError as e:
+            log.warning("%s; the logins read before stay", e)
+            return
+        self._correct = set()  # their passwords may have changed
+
+    def _check_hash(self, user: str, password: str, address: str, token: bytes) -> bool | float:
         with self._hashing:
             wait = self._blocked_for(address)
             if wait > 0:
@@ -196,6 +207,44 @@ class Logins:
         self._wrong = {a: t for a, t in self._wrong.items() if t[-1] > since}
         recent = [t for t in self._wrong.get(address, ()) if t > since]
         return recent[-self.MAX_WRONG] - since if len(recent) >= self.MAX_WRONG else 0.0
+
+
+def _version(file: Path) -> tuple[int, int, int] | None:
+    """Returns what changes when a file is written or replaced; None if it cannot be looked at."""
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _read(path: Path) -> dict[str, PasswordHash]:
+    try:
+        text = path.read_text(encoding="utf-8")
+        others = os.stat(path).st_mode & 0o077
+    except (OSError, UnicodeDecodeError) as e:
+        why = e.strerror if isinstance(e, OSError) else "not a text file"
+        raise UserError(f"--login {path}: {why}") from None
+    if others:
+        log.warning("%s may be read by others; mend it with: chmod 600 %s", path, path)
+    return _parse(text, source=str(path))
+
+
+def _parse(text: str, *, source: str) -> dict[str, PasswordHash]:
+    hashes: dict[str, PasswordHash] = {}
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        user, _, hashed = line.strip().partition(":")
+        try:
+            if not user:
+                raise ValueError
+            hashes[user] = PasswordHash.parse(hashed)
+        except (ValueError, binascii.Error):
+            raise UserError(f"{source}, line {number}: no login; write {_FORMAT}") from None
+    if not hashes:
+        raise UserError(f"{source}: holds no login; write {_FORMAT}")
+    return hashes
 
 
 def _scrypt(password: str, n: int, r: int, p: int, salt: bytes) -> bytes:

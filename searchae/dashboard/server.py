@@ -27,6 +27,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from searchae.dashboard.access_control import AccessControl, RefusedError, is_local, send_refusal
 from searchae.dashboard.added_content import Overlay, serve_pictures
 from searchae.dashboard.logins import Logins
+from searchae.dashboard.slow_clients import CHECK_S, MAX_CONNECTIONS, close_slow_clients
 from searchae.dashboard.trial_details import StudyDetails, call_wsgi
 from searchae.errors import SearchaeError, UserError
 from searchae.storage import ReaderStorage, ResilientStorage
@@ -51,6 +52,8 @@ class ServerOptions:
         artifacts: Folder of the studies' artifacts.
         logins: Users and passwords; required unless ``host`` is this machine only.
         writes: Whether users may change studies.
+        proxy: Address of a reverse proxy, whose header ``X-Forwarded-For`` names the clients;
+            empty for none.
     """
 
     host: str
@@ -58,6 +61,7 @@ class ServerOptions:
     artifacts: Path
     logins: Logins | None = None
     writes: bool = False
+    proxy: str = ""
 
 
 def application(storage: ResilientStorage, options: ServerOptions) -> WSGIApplication:
@@ -105,11 +109,16 @@ def serve_dashboard(
             threads=_THREADS,
             ident=None,
             channel_timeout=60,
+            cleanup_interval=CHECK_S,
+            connection_limit=MAX_CONNECTIONS,
+            asyncore_use_poll=True,  # select() takes no more than 1,024 files
             clear_untrusted_proxy_headers=True,
+            **_proxy_settings(options.proxy),
             max_request_body_size=_MAX_BODY if options.writes else _MAX_BODY_READ_ONLY,
         )
     except (OSError, ValueError) as e:
         raise _cannot_listen(options, e) from None
+    close_slow_clients(server)
     received = [signal.SIGINT]
 
     def stop(number: int, _frame: FrameType | None) -> None:
@@ -122,6 +131,16 @@ def serve_dashboard(
     announce(f"http://{host}:{server.effective_port}/")
     server.run()
     return received[0]
+
+
+def _proxy_settings(address: str) -> dict[str, Any]:
+    if not address:
+        return {}
+    return {
+        "trusted_proxy": address,
+        "trusted_proxy_count": 1,
+        "trusted_proxy_headers": {"x-forwarded-for"},
+    }
 
 
 def check_server_options(options: ServerOptions) -> None:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -375,3 +376,51 @@ def test_the_database_s_password_is_never_shown(postgres_url: str, tmp_path: Pat
         assert server.end(signal.SIGTERM) == 0
     assert "***" in server.said[0]
     assert "s3cret" not in "".join(server.said) + argv
+
+
+# -- clients that mean harm
+
+
+def test_a_login_that_is_no_text_is_asked_for_again(behind_login: Server) -> None:
+    answer = behind_login.ask("GET", "/api/studies", Authorization="Basic h\u00e4")
+    assert answer.status == 401
+
+
+def test_slow_clients_keep_nobody_out_and_are_closed(behind_login: Server) -> None:
+    slow = [socket.create_connection((behind_login.address, behind_login.port)) for _ in range(150)]
+    for client in slow:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nX-a: ")
+    began = time.monotonic()
+    assert behind_login.ask("GET", "/api/studies", login=ANN).status == 200
+    assert time.monotonic() - began < 5
+    open_ones = list(slow)
+    while open_ones and time.monotonic() - began < 40:
+        time.sleep(1)  # a byte now and then does not keep them
+        open_ones = [client for client in open_ones if _is_open(client)]
+    for client in slow:
+        client.close()
+    assert open_ones == []
+
+
+def _is_open(client: socket.socket) -> bool:
+    client.setblocking(False)
+    try:
+        client.sendall(b"a")
+        return client.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+
+
+def test_behind_a_proxy_each_visitor_has_a_limit_of_their_own(place: Place) -> None:
+    words = ("--login", "login.txt", "--proxy", "127.0.0.1")
+    with running(place.url, place.folder, *words) as server:
+
+        def status(login: str, visitor: str) -> int:
+            return server.ask("GET", "/api/studies", login=login, X_Forwarded_For=visitor).status
+
+        wrong = [status(f"ann:wrong {i}", "203.0.113.5") for i in range(6)]
+        assert wrong == [401] * 5 + [429]
+        assert status("ann:also wrong", "203.0.113.6") == 401
+        assert status(ANN, "203.0.113.7") == 200

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import pytest
 
 from searchae.dashboard.logins import Logins, PasswordHash, login_line
@@ -96,3 +99,44 @@ def test_addresses_are_forgotten(logins: Logins, clock: Clock) -> None:
     clock.now += 61
     logins.check("ann", "wrong", "another")
     assert set(logins._wrong) == {"another"}
+
+
+def test_a_changed_file_counts_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "login.txt"
+    file.write_text(login_line("ann", "correct horse"))
+    file.chmod(0o600)
+    logins = Logins.load(file)
+    assert logins.check("ann", "correct horse", "1.2.3.4") is True
+    file.write_text(f"# changed\n{login_line('ann', 'battery staple')}")
+    assert logins.check("ann", "correct horse", "1.2.3.4") is False
+    assert logins.check("ann", "battery staple", "1.2.3.4") is True
+
+
+def test_a_file_that_is_broken_or_gone_leaves_the_logins_as_they_were(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "login.txt"
+    file.write_text(login_line("ann", "correct horse"))
+    logins = Logins.load(file)
+    file.write_text("half a li")
+    assert logins.check("ann", "correct horse", "1.2.3.4") is True
+    assert "the logins read before stay" in caplog.text
+    file.unlink()
+    assert logins.check("ann", "correct horse", "1.2.3.4") is True
+
+
+def test_guesses_from_many_addresses_do_not_queue_up(logins: Logins) -> None:
+    results: list[bool | float] = []
+    guesses = [
+        threading.Thread(
+            target=lambda i=i: results.append(logins.check("ann", f"guess {i}", f"1.2.3.{i}"))
+        )
+        for i in range(12)
+    ]
+    for guess in guesses:
+        guess.start()
+    for guess in guesses:
+        guess.join()
+    assert results.count(1.0) >= 12 - 2 * Logins.MAX_WAITING, "told to come again"
+    assert False in results
+    assert logins.check("ann", "correct horse", "9.9.9.9") is True
