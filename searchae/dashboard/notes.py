@@ -13,7 +13,7 @@ from typing import Any
 from searchae.config import objective_texts
 from searchae.formatting import format_duration, format_value
 from searchae.report import study_command
-from searchae.study import ERROR, WARM_START, StoredStudy, Summary, TrialRow
+from searchae.study import ERROR, RUNTIME, WARM_START, StoredStudy, Summary, TrialRow
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~!#$])")
 """Characters with a meaning within a line of Markdown."""
@@ -41,6 +41,8 @@ def trial_note(
         parts.append(f"Taken over from {source} by --warm-start: it does not count.")
     if row.values and not row.outcome:
         parts.append(f"Objectives: {', '.join(objective_texts(row.values))}.")
+    if runtime := _runtime(attributes):
+        parts.append(runtime)
     parts += [f"![{alt}]({path})" for alt, path in pictures.items()]
     if row.params:
         parts.append(_parameters(row))
@@ -50,6 +52,15 @@ def trial_note(
         )
         parts.append("Train it again, and measure it on the test split:\n\n" + code_block(command))
     return "\n\n".join(parts)
+
+
+def _runtime(attributes: Mapping[str, Any]) -> str:
+    """Returns where a trial was trained; empty if that is not known."""
+    runtime = attributes.get(RUNTIME)
+    if not isinstance(runtime, dict):
+        return ""
+    host, device, precision = (str(runtime.get(k, "?")) for k in ("host", "device", "precision"))
+    return f"Trained on {escape_markdown(host)}, {escape_markdown(device)}, in {precision}."
 
 
 def study_note(summary: Summary, picture: str = "") -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import signal
 import threading
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 
 from searchae.dashboard.access_control import AccessControl, RefusedError, is_local, send_refusal
 from searchae.dashboard.added_content import Overlay, serve_pictures
+from searchae.dashboard.importance_response import ImportanceResponses
 from searchae.dashboard.logins import Logins
 from searchae.dashboard.slow_clients import CHECK_S, MAX_CONNECTIONS, close_slow_clients
 from searchae.dashboard.trial_details import StudyDetails, call_wsgi
@@ -36,6 +38,7 @@ log = logging.getLogger(__name__)
 
 UPLOADS = "pictures"
 """Folder below ``--artifacts`` with the files that users upload to studies and trials."""
+_CREATION_PATH = re.compile(r"/api/studies/*")
 _THREADS = 8
 _MAX_BODY_READ_ONLY, _MAX_BODY = 2**20, 128 * 2**20
 """Largest request body in bytes, without and with writes."""
@@ -76,9 +79,10 @@ def application(storage: ResilientStorage, options: ServerOptions) -> WSGIApplic
     overlay = Overlay(reader, options.artifacts)
     uploads = _UploadedFiles(options.artifacts / UPLOADS)
     dashboard: WSGIApplication = optuna_dashboard.wsgi(reader, artifact_store=uploads)
+    dashboard = ImportanceResponses(dashboard, reader, overlay)
     details = StudyDetails(dashboard, reader, overlay)
     threading.Thread(target=_preload_studies, args=(reader, details), daemon=True).start()
-    app = _with_response_bodies(serve_pictures(details, overlay))
+    app = _with_response_bodies(_without_creation(serve_pictures(details, overlay)))
     return AccessControl(_with_outage_responses(app, reader), options.logins, options.writes)
 
 
@@ -219,6 +223,18 @@ def _with_response_bodies(inner: WSGIApplication) -> WSGIApplication:
             headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         start(status, headers)
         return [body]
+
+    return app
+
+
+def _without_creation(inner: WSGIApplication) -> WSGIApplication:
+    """Refuses to make studies: one that is made on the page has no spec and cannot be searched."""
+
+    def app(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] == "POST" and _CREATION_PATH.fullmatch(environ["PATH_INFO"]):
+            reason = "a study is made by searchae tune -s FILE.toml: it needs images and a space"
+            return send_refusal(RefusedError(403, reason), environ, start)
+        return inner(environ, start)
 
     return app
 

@@ -116,6 +116,8 @@ class StudyDetails:
             stored, cached = self._update(study_id)
         trials, pictured = _trials_and_pictures(cached)
         if stored is not None:
+            hidden = _unreadable(stored.study.user_attrs)
+            study["user_attrs"] = [a for a in study["user_attrs"] if a["key"] not in hidden]
             note, plots = self.overlay.study_note_and_plots(stored, trials, pictured)
             study["note"]["body"] = study["note"]["body"] or note
             study["plotly_graph_objects"] += plots
@@ -157,7 +159,7 @@ class StudyDetails:
             trial_id=source.trial_id,
             study_id=study_id,
             study_attributes=source.attributes,
-            hidden_attributes=(HISTORY,),  # shown as curves; the dashboard would cut its JSON
+            hidden_attributes=_unreadable(source.trial.user_attrs),
         )
         if stored is not None:
             note, pictures = self.overlay.trial_note_and_pictures(
@@ -166,6 +168,18 @@ class StudyDetails:
             document["note"]["body"] = document["note"]["body"] or note
             document["artifacts"] += pictures
         return trial_json(document, source.trial.intermediate_values)
+
+
+def _unreadable(attributes: Mapping[str, Any]) -> set[str]:
+    """Returns the keys of searchae's attributes that hold JSON, which a page would show as it is.
+
+    What of them a person wants stands in the notes; the history is drawn as curves.
+    """
+    return {HISTORY} | {
+        key
+        for key, value in attributes.items()
+        if key.startswith("searchae:") and isinstance(value, dict | list)
+    }
 
 
 def call_wsgi(

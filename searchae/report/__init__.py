@@ -22,6 +22,7 @@ from searchae.report.findings import (
 )
 from searchae.report.frame import trials, write_csv, write_parquet
 from searchae.report.html_parts import EMPTY_CELL, HtmlSection, html_plot, html_table, study_command
+from searchae.report.importances import parameter_importances
 from searchae.report.page import html_document, write_report
 from searchae.report.tensorboard import write_tensorboard
 
@@ -51,6 +52,7 @@ __all__ = [
     "log_axis",
     "log_ticks",
     "losses_plot",
+    "parameter_importances",
     "study_command",
     "trial_run",
     "trials",

@@ -145,24 +145,37 @@ def test_the_login_may_come_from_the_environment(place: Place) -> None:
 
 
 def test_a_login_may_write_where_that_is_allowed(place: Place) -> None:
-    create = json.dumps({"study_name": "made", "directions": ["maximize"]}).encode()
+    path = f"/api/studies/{place.made.study_id}/note"
     with running(place.url, place.folder, "--login", "login.txt", "--allow-writes") as server:
         host = f"127.0.0.1:{server.port}"
 
+        def note() -> dict[str, Any]:
+            found: dict[str, Any] = json.loads(server.ask("GET", path[:-5], login=ANN).body)["note"]
+            return found
+
+        change = json.dumps({"version": note()["version"] + 1, "body": "changed"}).encode()
+
         def write(**headers: str) -> int:
-            return server.ask("POST", "/api/studies", body=create, **headers).status
+            return server.ask("PUT", path, body=change, **headers).status
 
         assert write() == 401
         for foreign in ("http://evil.example", "null", f"http://{host}.evil.example", "http://["):
             assert write(login=ANN, Origin=foreign) == 403
         assert write(login=ANN, Sec_Fetch_Site="cross-site") == 403
         assert write(login=ANN, Sec_Fetch_Site="same-site") == 403
+        assert note()["body"] != "changed"
+        assert write(login=ANN, Origin=f"http://{host}", Sec_Fetch_Site="same-origin") == 200
+        assert note()["body"] == "changed"
+
+
+def test_the_page_makes_no_study_that_cannot_be_searched(place: Place) -> None:
+    create = json.dumps({"study_name": "made", "directions": ["maximize"]}).encode()
+    with running(place.url, place.folder, "--login", "login.txt", "--allow-writes") as server:
+        answer = server.ask("POST", "/api/studies", body=create, login=ANN)
+        assert answer.status == 403
+        assert b"searchae tune" in answer.body
         names = json.loads(server.ask("GET", "/api/studies", login=ANN).body)["study_summaries"]
         assert [s["study_name"] for s in names] == [STUDY]
-        assert write(login=ANN, Origin=f"http://{host}", Sec_Fetch_Site="same-origin") == 201
-        names = json.loads(server.ask("GET", "/api/studies", login=ANN).body)["study_summaries"]
-        made = next(s["study_id"] for s in names if s["study_name"] == "made")
-        assert server.ask("DELETE", f"/api/studies/{made}", login=ANN, body=b"{}").status == 200
 
 
 def test_on_this_machine_one_may_write_unless_read_only(place: Place, local: Server) -> None:

@@ -26,10 +26,12 @@ from searchae.dashboard import server
 from searchae.dashboard.added_content import Overlay
 from searchae.dashboard.server import ServerOptions, application
 from searchae.dashboard.trial_details import BEST_CURVES, MOST_CURVES, StudyDetails, call_wsgi
+from searchae.report.findings import collect_findings
 from searchae.storage.backoff import Backoff
 from searchae.storage.connection import connect
 from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage
+from searchae.study.stored_study import load_study
 from tests.dashboard_server import draw_picture, make_study
 
 SPACE = {
@@ -247,6 +249,7 @@ def test_notes_and_pictures_are_added_without_being_stored(database: str, tmp_pa
     assert "26.00 dB: trial 6 is the best so far" in study["note"]["body"]
     plots = {p["id"]: json.loads(p["graph_object"]) for p in study["plotly_graph_objects"]}
     assert {"searchae:history", "searchae:curves"} <= plots.keys()
+    assert not [a for a in study["user_attrs"] if a["value"].startswith(("{", "["))], "no raw JSON"
     names = {line["name"] for line in plots["searchae:history"]["data"]}
     assert {"baseline", "pruned", "best"} <= names
     for trial in study["trials"]:
@@ -333,3 +336,17 @@ def test_an_outage_is_told_and_ends(
     sa.event.remove(storage.engine, "before_cursor_execute", gone)
     assert get(app, path)[0] == "200 OK"
     assert server.UPLOADS not in {p.name for p in tmp_path.iterdir()}
+
+
+@sqlite_only
+def test_importances_are_those_of_the_report(database: str, tmp_path: Path) -> None:
+    make_study(database, tmp_path, "told", trials=20, note="")
+    storage = connect(database)
+    app = application(storage, ServerOptions("127.0.0.1", 0, tmp_path))
+    study_id = storage.get_study_id_from_name("told")
+    told = json.loads(get(app, f"/api/studies/{study_id}/param_importances")[2])
+    found = collect_findings(load_study(storage, "told"), artifacts=tmp_path).importances
+    assert found.shares
+    assert [{e["name"]: e["importance"] for e in told["param_importances"][0]}] == [found.shares]
+    assert {e["distribution"] for e in told["param_importances"][0]} == {"FloatDistribution"}
+    assert get(app, "/api/studies/99/param_importances")[0].startswith("404")
