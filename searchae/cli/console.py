@@ -23,7 +23,7 @@ from searchae.formatting import (
 )
 
 if TYPE_CHECKING:
-    from searchae.study import Summary, TrialRow
+    from searchae.study import StudyOverview, Summary, TrialRow
     from searchae.tune import DryRun
 
 
@@ -173,12 +173,12 @@ def print_counts(counts: Mapping[str, int]) -> None:
     print("this worker: " + (", ".join(parts) or "there was no trial left to take"))
 
 
-def print_studies(files: Mapping[str, Path], stored: Sequence[str]) -> None:
+def print_studies(files: Mapping[str, Path], stored: Sequence[StudyOverview]) -> None:
     """Prints the study files and the stored studies.
 
     Args:
         files: Paths by name.
-        stored: Names of the studies in the storage.
+        stored: The studies in the storage.
     """
     import tomllib
 
@@ -190,7 +190,18 @@ def print_studies(files: Mapping[str, Path], stored: Sequence[str]) -> None:
             description = f"(cannot be read: {path})"
         print(f"  {name:14s} {description}")
     print("in the storage (searchae status --study NAME):")
-    print("\n".join(f"  {name}" for name in stored) or "  none yet")
+    width = max((len(s.name) for s in stored), default=0)
+    print("\n".join(f"  {s.name:{width}s}  {_overview(s)}" for s in stored) or "  none yet")
+
+
+def _overview(s: StudyOverview) -> str:
+    if s.fault:
+        return f"cannot be read: {s.fault}"
+    running = f", {s.running} running" if s.running else ""
+    if s.trainings_of:
+        return f"{s.finished} of {s.budget} trainings of {s.trainings_of}{running}"
+    best = "" if s.best_db is None else f", best {s.best_db:.2f} dB"
+    return f"{s.finished} of {s.budget} trials{running}{best}"
 
 
 def print_splits(document: Mapping[str, Any]) -> None:

@@ -58,11 +58,15 @@ def studies(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = Fals
         from searchae.cli import console
         from searchae.config import study_files
         from searchae.storage import database_exists
-        from searchae.study import study_names
+        from searchae.study import study_overviews
 
     url, files = storage_url(storage), study_files()
-    stored = study_names(connect_to(url)) if database_exists(url) else []
-    document = {"files": {name: str(path) for name, path in files.items()}, "stored": stored}
+    stored = study_overviews(connect_to(url)) if database_exists(url) else []
+    document = {
+        "files": {name: str(path) for name, path in files.items()},
+        "stored": [overview.name for overview in stored],
+        "studies": [asdict(overview) for overview in stored],
+    }
     print_result(lambda: document, lambda: console.print_studies(files, stored), as_json=as_json)
 
 

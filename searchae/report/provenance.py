@@ -42,7 +42,11 @@ def provenance_section(found: Findings) -> HtmlSection:
 
 
 def _machines(found: Findings) -> str:
-    """Returns a table of the number of trials by machine and versions."""
+    """Returns a table of the number of trials by machine and versions.
+
+    ``winograd`` is what a worker has; it trains the layers that these kernels fit, and PyTorch's
+    own all others.
+    """
     keys = (
         "host",
         "device",
@@ -55,9 +59,15 @@ def _machines(found: Findings) -> str:
         "searchae",
     )
     counts = Counter(
-        tuple(str(r.runtime.get(k, EMPTY_CELL)) for k in keys) for r in found.runs if r.runtime
+        tuple(_shown(k, r.runtime.get(k, EMPTY_CELL)) for k in keys)
+        for r in found.runs
+        if r.runtime
     )
     if not counts:
         return "<p>Not recorded.</p>"
     rows = [(*place, f"{n:,}") for place, n in counts.most_common()]
     return html_table((*keys, "trials"), rows, numeric={2, 9})
+
+
+def _shown(key: str, value: object) -> str:
+    return "winograd where it fits" if (key, value) == ("kernels", "winograd") else str(value)

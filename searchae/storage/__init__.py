@@ -19,6 +19,7 @@ from searchae.storage.tables import (
     trials,
     user_attributes,
     utc_now,
+    values,
 )
 from searchae.storage.url import database_exists, is_sqlite, masked_url, parse_url
 
@@ -47,4 +48,5 @@ __all__ = [
     "upsert_if_unfinished",
     "user_attributes",
     "utc_now",
+    "values",
 ]

@@ -31,6 +31,7 @@ from searchae.study.gallery import (
     trials_with_picture,
 )
 from searchae.study.listed_training import ListedTraining, training_of
+from searchae.study.overview import StudyOverview, study_overviews
 from searchae.study.results import has_result, result_db
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import (
@@ -73,6 +74,7 @@ __all__ = [
     "ListedTraining",
     "NoTrial",
     "StoredStudy",
+    "StudyOverview",
     "StudySnapshot",
     "Summary",
     "TrainingList",
@@ -101,6 +103,7 @@ __all__ = [
     "result_db",
     "save_picture",
     "study_names",
+    "study_overviews",
     "summarize",
     "training_of",
     "trial_row",

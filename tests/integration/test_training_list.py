@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
 
 from searchae.config.loader import spec_from_document
 from searchae.errors import UserError
@@ -18,11 +19,18 @@ from searchae.study.attributes import OPEN_UNTIL
 from searchae.study.budget import NoTrial
 from searchae.study.coordination import Coordinator
 from searchae.study.listed_training import ListedTraining, training_of
+from searchae.study.overview import study_overviews
 from searchae.study.process_identity import ProcessIdentity
 from searchae.study.stored_study import StoredStudy, load_study, open_study
-from searchae.study.training_list import TrainingList, find_training_list, open_training_list
+from searchae.study.training_list import (
+    TrainingList,
+    find_training_list,
+    list_name,
+    open_training_list,
+)
 
 HASH = "a" * 64
+MAXIMIZE = StudyDirection.MAXIMIZE
 SPEC = spec_from_document(
     {
         "data": {"name": "svhn"},
@@ -246,3 +254,23 @@ def test_other_images_have_a_list_of_their_own(stored: StoredStudy) -> None:
     other = open_training_list(stored, data=data, data_hash="b" * 64, baseline_db=10.0)
     assert other.stored.name == "s.trainings-bbbbbbbb"
     assert other.trials() == {}
+
+
+# -- all studies in a few lines
+
+
+def test_studies_are_told_with_progress_and_best(
+    storage: ResilientStorage, stored: StoredStudy
+) -> None:
+    for value, state in ((21.5, TrialState.COMPLETE), (25.0, TrialState.PRUNED)):
+        stored.study.add_trial(create_trial(state=state, value=value))
+    listed = open_list(stored)
+    listed.add([training(seed=1), training(seed=2)])
+    storage.set_study_user_attr(storage.create_new_study([MAXIMIZE], "other"), "theirs", 1)
+    overviews = {o.name: o for o in study_overviews(storage)}
+    assert overviews["s"].finished == 2
+    assert overviews["s"].best_db == 21.5
+    assert overviews["s"].budget == SPEC.search.trials
+    trainings = overviews[list_name(stored)]
+    assert (trainings.trainings_of, trainings.budget, trainings.best_db) == ("s", 2, None)
+    assert "not made by searchae" in overviews["other"].fault

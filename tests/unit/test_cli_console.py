@@ -13,6 +13,7 @@ from rich.console import Console
 from searchae import formatting
 from searchae.cli import console, progress
 from searchae.study.budget import TrialCounts
+from searchae.study.overview import StudyOverview
 from searchae.study.summary import Summary, TrialRow, _to_go_s
 from searchae.study.worker_registry import WorkerInfo
 
@@ -205,8 +206,17 @@ def test_studies_are_listed_also_where_a_file_cannot_be_read(
     assert "  good           Größe" in out
     assert out.count("(cannot be read: ") == 3
     assert out.endswith("  none yet\n")
-    console.print_studies({}, ["one", "two"])
-    assert capsys.readouterr().out.endswith("  one\n  two\n")
+    studies = [
+        StudyOverview("one", finished=3, budget=10, running=2, best_db=21.34),
+        StudyOverview("one.trainings", finished=1, budget=4, trainings_of="one"),
+        StudyOverview("two", fault="not made by searchae"),
+    ]
+    console.print_studies({}, studies)
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "  one            3 of 10 trials, 2 running, best 21.34 dB",
+        "  one.trainings  1 of 4 trainings of one",
+        "  two            cannot be read: not made by searchae",
+    ]
 
 
 def test_progress_off_a_terminal_is_plain_lines_on_stderr(
