@@ -29,6 +29,8 @@ from searchae.training import (
 
 SHOWN_IMAGES = 16
 MAX_LATENT_IMAGES = 2000
+_GREY, _GRID = "#7b8189", "rgba(128,128,128,0.3)"
+"""Legible on white and on black."""
 
 
 def write_reconstructions_picture(
@@ -87,14 +89,22 @@ def write_curves_page(
     }
     parts = [
         f"<h2>{heading}</h2>\n"
-        + figure.to_html(full_html=False, include_plotlyjs=number == 0, default_height="460px")
+        + figure.to_html(
+            full_html=False,
+            include_plotlyjs=number == 0,
+            default_height="460px",
+            config={"responsive": True},
+        )
         for number, (heading, figure) in enumerate(figures.items())
     ]
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         f"<title>{html.escape(title)}</title>\n"
-        "<style>body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:1100px;"
-        "padding:0 1rem;color:#222;background:#fff}h1{font-size:1.4rem}h2{font-size:1.1rem}"
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;"
+        "margin:2rem auto;max-width:1100px;padding:0 1rem;color:#222;background:#fff}"
+        "h1{font-size:1.4rem}h2{font-size:1.1rem}"
+        "@media(prefers-color-scheme:dark){body{color:#ddd;background:#16191d}}"
         f"</style></head>\n<body><h1>{html.escape(title)}</h1>\n{''.join(parts)}\n</body></html>\n"
     )
     with atomic_file(path) as file:
@@ -142,15 +152,14 @@ def _training_figure(histories: Mapping[int, Sequence[EpochResult]], *, kept_epo
         x=[kept_epoch],
         y=[first[kept_epoch - 1].psnr_db],
         mode="markers",
-        marker={"size": 9, "color": "#222"},
+        marker={"size": 9, "color": _GREY},
         name="kept weights",
         row=1,
         col=2,
     )
     figure.update_yaxes(type="log", dtick="D2", tickformat=".2~g", row=1, col=1)
     figure.update_xaxes(title_text="epoch")
-    figure.update_layout(template="plotly_white", margin={"t": 50})
-    return figure
+    return _on_any_background(figure)
 
 
 def _latent_figure(z: npt.NDArray[np.float64], psnrs_db: npt.NDArray[np.float32]) -> Any:
@@ -194,7 +203,22 @@ def _latent_figure(z: npt.NDArray[np.float64], psnrs_db: npt.NDArray[np.float32]
     figure.update_yaxes(title_text="component 2", row=1, col=1)
     figure.update_xaxes(title_text="value", row=1, col=2)
     figure.update_yaxes(title_text="share", row=1, col=2)
-    figure.update_layout(template="plotly_white", margin={"t": 50}, bargap=0)
+    figure.update_layout(bargap=0)
+    return _on_any_background(figure)
+
+
+def _on_any_background(figure: Any) -> Any:
+    """Makes a figure legible on a light page and on a dark one."""
+    figure.update_layout(
+        template="plotly_white",
+        margin={"t": 50},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        font={"color": _GREY},
+    )
+    lines = {"gridcolor": _GRID, "zerolinecolor": _GRID, "linecolor": _GRID}
+    figure.update_xaxes(**lines)
+    figure.update_yaxes(**lines)
     return figure
 
 

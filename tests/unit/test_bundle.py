@@ -185,7 +185,7 @@ def flip(folder: Path) -> None:
         ),
         (altered(lambda d: d["model"].update(kind="dense")), "describes has"),
         # Terabytes, if the net were built to see that it does not fit.
-        (altered(lambda d: d["model"].update(latent_dim=10**10)), "describes has"),
+        (altered(lambda d: d["model"].update(latent_dim=2**31 - 1)), "describes has"),
         (
             altered(lambda d: d["model"].update(channels=[8], downsample="pool", kernel_size=4)),
             "cannot be built: model.kernel_size",
