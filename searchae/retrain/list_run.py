@@ -33,8 +33,8 @@ class TrainingResult:
         is_pruned: Whether it was stopped early.
         outcome: How it ended badly, or empty.
         curve: Validation PSNR in dB by epoch.
-        psnr_db: The last validation PSNR in dB, or the baseline's if it ended badly; None before
-            the first epoch.
+        psnr_db: The last validation PSNR in dB, minus infinity if it ended badly; None before the
+            first epoch.
     """
 
     number: int

@@ -19,7 +19,9 @@ from searchae.storage.tables import (
     trials,
     user_attributes,
     utc_now,
+    value_to_row,
 )
+from searchae.storage.tables import values as trial_values
 from searchae.storage.url import database_exists, is_sqlite, masked_url, parse_url
 
 __all__ = [
@@ -42,9 +44,11 @@ __all__ = [
     "require_signature",
     "studies",
     "study_attributes",
+    "trial_values",
     "trials",
     "upsert",
     "upsert_if_unfinished",
     "user_attributes",
     "utc_now",
+    "value_to_row",
 ]

@@ -19,6 +19,7 @@ from searchae.study.attributes import (
     WARM_START,
     WINNER,
 )
+from searchae.study.bad_ends import worst_values
 from searchae.study.budget import NoTrial, TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import HISTORY, compact_history, history_columns
@@ -105,4 +106,5 @@ __all__ = [
     "training_of",
     "trial_row",
     "trials_with_picture",
+    "worst_values",
 ]

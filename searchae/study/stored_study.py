@@ -21,6 +21,7 @@ from searchae.config import OBJECTIVES, StudySpec, spec_from_document
 from searchae.errors import NoStudyError, StorageError, StudyMismatchError, nearest
 from searchae.storage import ResilientStorage, exclusive_lock, masked_url
 from searchae.study.attributes import BASELINE_DB, DATA_HASH, SPEC, VERSIONS
+from searchae.study.bad_ends import rank_bad_ends_last
 from searchae.study.warm_start import check_warm_start, import_trials
 
 _CREATION_TIMEOUT_S = 3.0
@@ -171,6 +172,13 @@ def open_study(
     created: bool = storage.retried(create)
     stored = load_study(storage, name)
     check_same_study(stored, spec=spec, data_hash=data_hash)
+    if not created:
+
+        def rank_last() -> None:
+            with storage.engine.begin() as connection:
+                rank_bad_ends_last(connection, stored.id, spec)
+
+        storage.retried(rank_last)
     if stored.spec != spec:  # only in keys that change no result, which workers read from it
         stored.study.set_user_attr(SPEC, spec.document())
         stored = load_study(storage, name)

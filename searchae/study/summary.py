@@ -32,7 +32,8 @@ class TrialRow:
     Attributes:
         number: Its number in the study.
         state: ``complete``, ``pruned``, ``failed``, ``running`` or ``waiting``.
-        psnr_db: Validation PSNR in dB after its last epoch; None before the first.
+        psnr_db: Validation PSNR in dB after its last epoch, of a trial that ended badly after the
+            last one that was measured; None before the first.
         params: Searched parameters, in the study file's order.
         epochs: Number of epochs trained.
         outcome: How it ended badly (``diverged``, ``dead``, ``out-of-memory``, ``lost``,
@@ -155,25 +156,23 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         spec: The spec of the trial's study.
         trial: The trial.
     """
-    values, objectives = trial.intermediate_values, spec.search.objectives
-    value = trial.values[0] if trial.values else None
-    if value is None and values:
-        value = values[max(values)]
+    reports, objectives = trial.intermediate_values, spec.search.objectives
+    # The values of a trial that ended badly say nothing but this.
+    values = trial.values if trial.values and OUTCOME not in trial.user_attrs else []
+    psnr_db = values[0] if values else reports[max(reports)] if reports else None
     state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
     return TrialRow(
         number=trial.number,
         state=state,
-        psnr_db=value,
+        psnr_db=psnr_db,
         params=readable_params(spec, trial.params),
-        epochs=max(values, default=0),
+        epochs=max(reports, default=0),
         outcome=str(trial.user_attrs.get(OUTCOME, "")),
         seconds=_seconds(trial),
         imported=WARM_START in trial.user_attrs,
         worker=trial.user_attrs.get(RUNTIME, {}).get("worker", ""),
         seed=trial.user_attrs.get(TRAINING, {}).get("seed"),
-        values=dict(zip(objectives, trial.values, strict=True))
-        if len(objectives) > 1 and trial.values
-        else {},
+        values=dict(zip(objectives, values, strict=True)) if len(objectives) > 1 and values else {},
     )
 
 

@@ -31,6 +31,7 @@ from searchae.study import (
     Coordinator,
     compact_history,
     training_of,
+    worst_values,
 )
 from searchae.training import (
     CheckpointError,
@@ -42,7 +43,7 @@ from searchae.training import (
     Trainer,
     checkpoint_folder,
 )
-from searchae.worker.further_objectives import FurtherObjectives
+from searchae.worker.further_objectives import further_values
 from searchae.worker.gpu_memory import CrowdedError, SharedGpu
 from searchae.worker.hardware import Machine
 from searchae.worker.heartbeat import Heartbeat
@@ -87,7 +88,6 @@ class TrialRunner:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         channels, height, width = self.machine.images[0].shape[1:]
         self._sampler = TrialSampler(stored, (channels, height, width))
-        self._further = FurtherObjectives(stored.spec, (channels, height, width))
 
     def close(self) -> None:
         """Waits for checkpoints that are still being written or removed."""
@@ -178,7 +178,8 @@ class TrialRunner:
             self._finish_out_of_memory(trial_id, number, e)
         else:
             trainer = trainers[0] if trainers else None
-            self._finish(trial_id, TrialState.COMPLETE, psnr_db, self._further.of(trainer))
+            further = further_values(self._stored.spec, trainer)
+            self._finish(trial_id, TrialState.COMPLETE, psnr_db, further)
             self.results.complete += 1
             self._pictures.update(number, params, trainer)
 
@@ -254,17 +255,16 @@ class TrialRunner:
             raise LeaseLostError
 
     def _finish_badly(self, trial_id: int, number: int, outcome: str, error: Exception) -> None:
-        """Ends a trial that has no result of its own as complete, with the baseline's PSNR.
+        """Ends a trial that has no result of its own as complete, with infinitely bad values.
 
-        The sampler learns from this value that the parameters are bad, and it is close enough to
-        the others' not to stretch the plots.
+        Then no trained trial is worse, whoever reads the study; see also ``RankedStorage``.
         """
         log.warning("trial %d: %s: %s", number, outcome, error)
         storage = self._stored.storage
         storage.set_trial_user_attr(trial_id, OUTCOME, outcome)
         storage.set_trial_user_attr(trial_id, ERROR, str(error))
-        worst = self._further.worst()
-        self._finish(trial_id, TrialState.COMPLETE, self._stored.baseline_db, worst)
+        psnr_db, *further = worst_values(self._stored.spec)
+        self._finish(trial_id, TrialState.COMPLETE, psnr_db, tuple(further))
 
     def _finish_out_of_memory(self, trial_id: int, number: int, error: OutOfMemoryError) -> None:
         """Puts back a trial if others hold the memory; otherwise ends it as too large."""

@@ -21,6 +21,7 @@ from searchae.search import (
 )
 from searchae.storage import ResilientStorage
 from searchae.study import IMPORTED, REFUSED, RUNTIME, StoredStudy
+from searchae.worker.ranked_storage import RankedStorage
 
 
 class RecordedTrial:
@@ -84,7 +85,14 @@ class TrialSampler:
     def __init__(self, stored: StoredStudy, image_shape: tuple[int, int, int]) -> None:
         self._stored = stored
         self._limit = SizeLimit(stored.spec, image_shape)
-        self._pruner = make_pruner(stored.spec, stored.study)
+        self._study = optuna.load_study(
+            study_name=stored.name,
+            storage=RankedStorage(stored),
+            # Replaced for each trial; without these Optuna would create its defaults.
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=optuna.pruners.NopPruner(),
+        )
+        self._pruner = make_pruner(stored.spec, self._study)
         self._history = TrialHistory()
         self._floor = ChoiceFloor(stored.spec)
         self._imported = sum(stored.study.user_attrs.get(IMPORTED, {}).values())
@@ -107,7 +115,7 @@ class TrialSampler:
         spec, storage = self._stored.spec, self._stored.storage
         with storage.batched_writes():
             # A copy for each trial: a study caches the trials that its sampler has read.
-            study = copy.copy(self._stored.study)
+            study = copy.copy(self._study)
             sampler = self._limited(
                 make_sampler(spec, number=claimed.number, history=self._history), claimed.number
             )
@@ -115,7 +123,7 @@ class TrialSampler:
             imported = self._imported
             fixed = initial_params(spec, claimed.number - imported, warm=imported > 0)
             if not fixed and not claimed.params:
-                fixed = self._floor.params(self._stored.study, claimed.number)
+                fixed = self._floor.params(study, claimed.number)
             if fixed := self._limit.possible(fixed):
                 storage.set_trial_system_attr(trial_id, "fixed_params", fixed)
             trial = optuna.Trial(study, trial_id)
