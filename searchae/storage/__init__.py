@@ -11,7 +11,12 @@ from searchae.storage.optuna_compatibility import (
 )
 from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage
-from searchae.storage.statements import finish_trial, upsert, upsert_if_unfinished
+from searchae.storage.statements import (
+    finish_trial,
+    insert_study,
+    upsert,
+    upsert_if_unfinished,
+)
 from searchae.storage.tables import (
     UNFINISHED,
     studies,
@@ -34,6 +39,7 @@ __all__ = [
     "exclusive_lock",
     "failure_of",
     "finish_trial",
+    "insert_study",
     "is_sqlite",
     "is_usable",
     "locked_transaction",

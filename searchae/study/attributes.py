@@ -8,8 +8,13 @@ from __future__ import annotations
 # User attributes of a study, written when it is created. Only SPEC may change later, in keys that
 # change no result.
 
+CREATING = "searchae:creating"
+"""bool: Stands in a study from its first moment until it has been created to the end. A study with
+it and without ``SPEC`` may be replaced, and no other: a study that another program has just made is
+as empty."""
+
 DATA_HASH = "searchae:data_hash"
-"""str: SHA-256 of the images, in hexadecimal. The first attribute that a new study gets."""
+"""str: SHA-256 of the images, in hexadecimal."""
 
 BASELINE_DB = "searchae:baseline_db"
 """float: PSNR in dB of the mean training image on the validation split."""
@@ -23,7 +28,7 @@ Absent without a warm start."""
 
 SPEC = "searchae:spec"
 """dict: The study file after all overrides, as ``StudySpec.document`` writes it. The last attribute
-that a new study gets: a study without it was not created to the end."""
+that a new study gets."""
 
 TRAININGS_OF = "searchae:trainings_of"
 """str: The study whose trainings this one lists; absent for a search. See ``training_list``."""
