@@ -14,7 +14,7 @@ from searchae.errors import ArtifactsError, OutOfMemoryError
 from searchae.launch import FleetRequest, Launcher, Supervisor, sized_fleet, study_jobs
 from searchae.study import ERROR, OUTCOME, ListedTraining, TrainingList
 from searchae.training import checkpoint_folder, remove_old_checkpoints
-from searchae.tune import StopRequest, Watcher, follow_workers
+from searchae.tune import StopRequest, Watcher, follow_workers, set_time_limit
 from searchae.worker import OUT_OF_MEMORY, RecordError, TrainingRecord, read_record, record_path
 
 STOP_S = 30.0
@@ -121,8 +121,7 @@ class ListRun:
         self.listed.withdraw({t.key for t in self.plan(self.results())})
         self._add_wanted()
         if self._more:
-            hours = self.request.max_hours
-            coordinator.set_time_limit(None if hours is None else hours * 3600)
+            set_time_limit(coordinator, self.request.max_hours, self.watcher.note)
             coordinator.clear_stop()
             self._train()
         return self.results()

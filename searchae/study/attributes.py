@@ -41,6 +41,9 @@ SPLITS = "searchae:splits"
 BUDGET = "searchae:budget"
 """int: How many trials have to end COMPLETE or PRUNED. Absent: ``search.trials`` of the spec."""
 
+ASKED_TRIALS = "searchae:asked_trials"
+"""int: The budget that somebody asked for by name (``--trials``), rather than by the study file."""
+
 TIME_LIMIT = "searchae:time_limit"
 """float | None: When work ends, in seconds since 1970 by the database's clock; None for never."""
 

@@ -22,7 +22,14 @@ from optuna.trial import TrialState
 
 from searchae.storage import exclusive_lock, locked_transaction
 from searchae.study import claims, leases, stop_flags, worker_registry
-from searchae.study.attributes import BUDGET, OPEN_UNTIL, QUARANTINED, STOPPED, TIME_LIMIT
+from searchae.study.attributes import (
+    ASKED_TRIALS,
+    BUDGET,
+    OPEN_UNTIL,
+    QUARANTINED,
+    STOPPED,
+    TIME_LIMIT,
+)
 from searchae.study.budget import NoTrial, TrialCounts, count_trials, seconds_left
 from searchae.study.process_identity import ProcessIdentity
 from searchae.study.snapshot import StudySnapshot
@@ -57,9 +64,21 @@ class Coordinator:
 
     # -- the budget
 
-    def set_budget(self, trials: int) -> None:
-        """Sets how many trials have to end COMPLETE or PRUNED."""
+    def set_budget(self, trials: int, *, asked: int | None = None) -> None:
+        """Sets how many trials have to end COMPLETE or PRUNED.
+
+        Args:
+            trials: That number.
+            asked: The number that somebody asked for by name; None to keep what is known of it.
+        """
+        if asked is not None:
+            self.stored.study.set_user_attr(ASKED_TRIALS, asked)
         self.stored.study.set_user_attr(BUDGET, trials)
+
+    def asked_trials(self) -> int | None:
+        """Returns how many trials somebody has asked for by name; None if nobody has."""
+        attributes, _ = self._attributes()
+        return attributes.get(ASKED_TRIALS)
 
     def set_time_limit(self, seconds: float | None) -> None:
         """Ends the work of every worker this many seconds from now; None for never."""

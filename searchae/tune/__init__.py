@@ -1,6 +1,7 @@
 """Runs a search or shows what it would do: the use cases behind ``searchae tune``."""
 
 from searchae.tune.dry_run import DryRun, plan_search
+from searchae.tune.limits import set_time_limit
 from searchae.tune.monitor import StopRequest, Watcher, follow_workers
 from searchae.tune.run import tune
 
@@ -10,5 +11,6 @@ __all__ = [
     "Watcher",
     "follow_workers",
     "plan_search",
+    "set_time_limit",
     "tune",
 ]

@@ -19,6 +19,7 @@ from searchae.study import (
 )
 from searchae.training import checkpoint_folder, remove_old_checkpoints
 from searchae.tune.gpu_sharing import crowding_warning, measured_fleet
+from searchae.tune.limits import set_limits
 from searchae.tune.monitor import StopRequest, Watcher, follow_workers
 from searchae.tune.preflight import Prepared, preflight
 
@@ -52,7 +53,10 @@ def tune(
     if launcher.is_local:
         keep_decoded(prepared.splits, request.data_dir)
     coordinator = Coordinator(stored)
-    counts = _set_limits(coordinator, request, prepared.spec.search.trials, watcher)
+    set_limits(coordinator, request, watcher.note)
+    coordinator.clear_stop()
+    coordinator.reap(trust_silence=False)
+    counts = coordinator.counts()
     watcher.note(_opening_line(stored, counts, created=created))
     if text := note_on_objectives(stored.spec):
         watcher.note(text)
@@ -93,27 +97,6 @@ def _open(prepared: Prepared) -> tuple[StoredStudy, bool]:
     )
     stored.study.set_user_attr(SPLITS, describe_splits(prepared.splits))
     return stored, created
-
-
-def _set_limits(
-    coordinator: Coordinator, request: Request, trials: int, watcher: Watcher
-) -> TrialCounts:
-    """Sets the budget and the time limit, and frees the trials that a killed search left running.
-
-    Args:
-        coordinator: Of the study.
-        request: Has the time limit.
-        trials: The budget; if more trials are done already, their number becomes the budget.
-        watcher: Told if they are.
-    """
-    done = coordinator.counts().finished
-    if done > trials:
-        watcher.note(f"{done} trials are done, more than the {trials} asked for")
-    coordinator.set_budget(max(trials, done))
-    coordinator.set_time_limit(None if request.max_hours is None else request.max_hours * 3600)
-    coordinator.clear_stop()
-    coordinator.reap(trust_silence=False)
-    return coordinator.counts()
 
 
 def _opening_line(stored: StoredStudy, counts: TrialCounts, *, created: bool) -> str:
