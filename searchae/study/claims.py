@@ -53,6 +53,7 @@ def claim(
         transaction.set_state(trial_id, TrialState.RUNNING, datetime_start=first_start)
     else:
         trial_id = _create(transaction, number=sum(found.count for found in by_state.values()))
+        leases.forget(transaction, trial_id)
     created()
     leases.grant(transaction, trial_id)
     return trial_id

@@ -13,13 +13,15 @@ up), only one can end it: the database lets a trial finish once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from searchae.errors import NoStudyError, StorageError
 from searchae.storage import exclusive_lock, locked_transaction
 from searchae.study import claims, leases, stop_flags, worker_registry
 from searchae.study.attributes import (
@@ -129,7 +131,8 @@ class Coordinator:
             return *transaction.read_attributes(), worker_registry.live_workers(transaction)
 
         attributes, now_s, alive = self._run(read)
-        trials = self.stored.study.get_trials(deepcopy=False)
+        with self.existing():
+            trials = self.stored.study.get_trials(deepcopy=False)
         return StudySnapshot(
             trials=trials,
             counts=self._counts(Counter(trial.state for trial in trials), attributes),
@@ -138,6 +141,21 @@ class Coordinator:
             quarantined=stop_flags.quarantine_reasons(attributes),
             seconds_left=seconds_left(attributes, now_s),
         )
+
+    @contextmanager
+    def existing(self) -> Iterator[None]:
+        """Turns an error about a row that is no longer there into one that says why.
+
+        Raises:
+            NoStudyError: The block met such an error, and the study has been deleted or renamed.
+        """
+        try:
+            yield
+        except NoStudyError:
+            raise
+        except (KeyError, StorageError):  # the second one as a row without a trial is refused
+            self._attributes()  # raises if it has been
+            raise
 
     # -- stops
 
@@ -296,8 +314,10 @@ class Coordinator:
         return result
 
     def _transaction(self, connection: sa.Connection) -> StudyTransaction:
-        search = self.stored.spec.search
-        return StudyTransaction(connection, self.stored.id, search, self.identity)
+        stored = self.stored
+        return StudyTransaction(
+            connection, stored.id, stored.spec.search, self.identity, stored.name, stored.data_hash
+        )
 
     def _attributes(self) -> tuple[dict[str, Any], float]:
         return self._run(StudyTransaction.read_attributes)

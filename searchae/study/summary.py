@@ -285,6 +285,12 @@ def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]
             f"{format_count(counts.waiting, 'trial')} put back, and no worker is alive: the same "
             "`searchae tune` command as before goes on"
         )
+    if counts.running and not snapshot.workers:
+        found.append(
+            f"{format_count(counts.running, 'trial')} running, and no worker is alive: their "
+            "workers were killed or lost the database. The same `searchae tune` command as before "
+            "goes on with them"
+        )
     if counts.finished >= counts.budget and best_of(rows) is None:
         found.append("no trial trained to its end: raise --trials or train fewer epochs")
     found += [f"a worker left after three failures in a row: {r}" for r in snapshot.quarantined]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 from searchae.data import describe_splits, keep_decoded
 from searchae.launch import Launcher, LocalLauncher, Request, Supervisor, study_jobs
 from searchae.search import note_on_objectives
@@ -17,14 +15,11 @@ from searchae.study import (
     open_study,
     summarize,
 )
-from searchae.training import checkpoint_folder, remove_old_checkpoints
+from searchae.tune.fleet_run import fleet_run
 from searchae.tune.gpu_sharing import crowding_warning, measured_fleet
 from searchae.tune.limits import set_limits
 from searchae.tune.monitor import StopRequest, Watcher, follow_workers
 from searchae.tune.preflight import Prepared, preflight
-
-STOP_S = 30.0
-"""Seconds that workers get to put their trials back when the search ends."""
 
 
 def tune(
@@ -68,19 +63,8 @@ def tune(
         watcher.note(warning)
     del prepared  # the workers need the memory of its images
     supervisor = Supervisor(launcher, study_jobs(fleet, request, stored.name, at_most=left))
-    try:
-        stop.is_polled = True
+    with fleet_run(launcher, coordinator, stop, watcher.note, request.artifacts):
         follow_workers(stored, coordinator, supervisor, watcher, stop)
-    except KeyboardInterrupt as e:
-        traceback.clear_frames(e.__traceback__)  # a frame may hold a transaction
-        watcher.note("stopping: trials are put back ...")
-        raise
-    finally:
-        stop.is_polled = False
-        launcher.stop(wait_s=STOP_S)
-        coordinator.reap(trust_silence=False)
-        folder = checkpoint_folder(request.artifacts, stored.name)
-        remove_old_checkpoints(folder, _ended_numbers(stored))
     return summarize(stored, coordinator)
 
 
@@ -110,8 +94,3 @@ def _opening_line(stored: StoredStudy, counts: TrialCounts, *, created: bool) ->
     begun = counts.waiting + counts.running
     further = f", {begun} of them begun already" if begun else ""
     return f"study {stored.name!r} in {where}: {finished} trials are done, {left} to run{further}"
-
-
-def _ended_numbers(stored: StoredStudy) -> set[int]:
-    trials = stored.study.get_trials(deepcopy=False)
-    return {t.number for t in trials if t.state.is_finished()}

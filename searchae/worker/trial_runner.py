@@ -206,7 +206,9 @@ class TrialRunner:
             on_epoch=on_epoch,
             on_end=on_end,
             should_leave=lambda: heartbeat.stop.is_set() or heartbeat.time_up,
-            should_stop=lambda: heartbeat.stop.is_set() or heartbeat.lost.is_set(),
+            should_stop=lambda: (
+                heartbeat.stop.is_set() or heartbeat.lost.is_set() or heartbeat.ended is not None
+            ),
         )
 
     @contextmanager
@@ -215,6 +217,8 @@ class TrialRunner:
         try:
             yield
         except Interrupted:
+            if self.heartbeat.ended is not None:
+                raise self.heartbeat.ended from None
             if self.heartbeat.lost.is_set():
                 raise LeaseLostError from None
             raise
@@ -237,6 +241,7 @@ class TrialRunner:
             self.coordinator.release(trial_id)
             raise ArtifactsError(f"--artifacts {self.options.artifacts}: {e}") from e
         except Exception as e:
+            self.coordinator.stopped()  # raises if the study has been deleted
             self._stop_study(trial_id, number, e)
             raise StudyStoppedError(self.coordinator.stopped()) from e
 

@@ -72,11 +72,11 @@ def test_a_plain_tune_keeps_the_trials_that_were_asked_for(folder: Path, url: st
     assert any("2 trials, as asked for with --trials before (study file: 6)" in t for t in told)
     plan = plan_search(request(folder, url), told.append, ThreadLauncher())
     assert (plan.done, plan.spec.search.trials) == (2, 2)
-    asked = {"overrides": ("train.epochs=1", "search.trials=3")}
-    assert run(folder, url, **asked)[0].counts.budget == 3
+    overridden, _ = run(folder, url, overrides=("train.epochs=1", "search.trials=3"))
+    assert overridden.counts.budget == 3
     assert run(folder, url)[0].counts.finished == 3
-    asked = {"environment": {"SEARCHAE_SEARCH__TRIALS": "4"}}
-    assert run(folder, url, **asked)[0].counts.finished == 4
+    by_variable, _ = run(folder, url, environment={"SEARCHAE_SEARCH__TRIALS": "4"})
+    assert by_variable.counts.finished == 4
 
 
 def test_the_study_file_decides_while_nobody_has_asked(folder: Path, url: str) -> None:
