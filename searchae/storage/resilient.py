@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 import optuna
@@ -18,8 +18,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from searchae.errors import StorageError
+from searchae.storage import deletion
 from searchae.storage.backoff import Backoff
-from searchae.storage.deletion import delete_trials
 from searchae.storage.engine_settings import register_listeners
 from searchae.storage.trial_batching import TrialBatching
 from searchae.storage.url import is_sqlite, masked_url
@@ -170,8 +170,10 @@ class ResilientStorage(BaseStorage):
         return self._retry(self.backend.create_new_study, directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
-        self.retried(lambda: delete_trials(self.engine, study_id))
-        self._retry(self.backend.delete_study, study_id)
+        self.get_study_name_from_id(study_id)  # raises KeyError if there is none
+        self.retried(lambda: deletion.delete_study(self.engine, study_id))
+        with suppress(KeyError):  # only what it remembers of the study is left to delete
+            self._retry(self.backend.delete_study, study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self._retry(self.backend.set_study_user_attr, study_id, key, value)
