@@ -1,6 +1,7 @@
 """The shared database: URLs, connections, locks, and an Optuna storage that survives outages."""
 
 from searchae.storage.backoff import Backoff
+from searchae.storage.changed_trials import fetch_trials
 from searchae.storage.connection import connect, preload_storage
 from searchae.storage.locks import exclusive_lock, locked_transaction
 from searchae.storage.optuna_compatibility import (
@@ -38,6 +39,7 @@ __all__ = [
     "database_exists",
     "exclusive_lock",
     "failure_of",
+    "fetch_trials",
     "finish_trial",
     "insert_study",
     "is_sqlite",

@@ -23,6 +23,7 @@ from searchae.study.bad_ends import worst_values
 from searchae.study.budget import NoTrial, TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import HISTORY, compact_history, history_columns
+from searchae.study.foreign_trials import INVALID, misfit, why_invalid
 from searchae.study.gallery import (
     best_trials,
     gallery_folder,
@@ -59,6 +60,7 @@ __all__ = [
     "ERROR",
     "HISTORY",
     "IMPORTED",
+    "INVALID",
     "MEASURED",
     "OUTCOME",
     "REFUSED",
@@ -94,6 +96,7 @@ __all__ = [
     "keep_best_pictures",
     "list_name",
     "load_study",
+    "misfit",
     "open_study",
     "open_training_list",
     "package_versions",
@@ -106,5 +109,6 @@ __all__ = [
     "training_of",
     "trial_row",
     "trials_with_picture",
+    "why_invalid",
     "worst_values",
 ]

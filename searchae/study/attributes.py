@@ -26,6 +26,10 @@ IMPORTED = "searchae:imported"
 """dict[str, int]: State (``complete``, ``pruned``) -> number of trials imported by a warm start.
 Absent without a warm start."""
 
+FOREIGN = "searchae:foreign"
+"""dict[str, int]: State (``complete``, ``pruned``) -> number of trials that another program added
+and that do not fit into the study; see ``foreign_trials``. Absent without any."""
+
 SPEC = "searchae:spec"
 """dict: The study file after all overrides, as ``StudySpec.document`` writes it. The last attribute
 that a new study gets."""
@@ -76,8 +80,8 @@ RUNTIME = "searchae:runtime"
 """dict: Worker, device, precision and versions that trained it last; see ``worker.hardware``."""
 
 OUTCOME = "searchae:outcome"
-"""str: How a trial ended badly: ``diverged``, ``dead``, ``out-of-memory``, ``lost`` or ``bug``.
-Absent for every other trial."""
+"""str: How a trial ended badly: ``diverged``, ``dead``, ``out-of-memory``, ``lost``, ``bug`` or
+``invalid``. Absent for every other trial."""
 
 REFUSED = "searchae:refused"
 """int: How many nets above ``search.max_parameters`` came before its own. Absent for none."""

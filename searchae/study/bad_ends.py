@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import sqlalchemy as sa
@@ -10,6 +11,7 @@ from optuna.trial import TrialState
 from searchae.config import OBJECTIVES, StudySpec
 from searchae.storage import trial_values, trials, user_attributes, value_to_row
 from searchae.study.attributes import OUTCOME
+from searchae.study.foreign_trials import INVALID
 
 
 def worst_values(spec: StudySpec) -> list[float]:
@@ -39,6 +41,7 @@ def rank_bad_ends_last(connection: sa.Connection, study_id: int, spec: StudySpec
         .join(user_attributes, user_attributes.c.trial_id == trials.c.trial_id)
         .where(trials.c.study_id == study_id, trials.c.state == TrialState.COMPLETE)
         .where(user_attributes.c.key == OUTCOME)
+        .where(user_attributes.c.value_json != json.dumps(INVALID))  # it is not searchae's
     )
     changed = 0
     for objective, worst in enumerate(worst_values(spec)):

@@ -23,11 +23,13 @@ from optuna.trial import TrialState
 
 from searchae.errors import NoStudyError, StorageError
 from searchae.storage import exclusive_lock, locked_transaction
-from searchae.study import claims, leases, stop_flags, worker_registry
+from searchae.study import claims, foreign_trials, leases, stop_flags, worker_registry
 from searchae.study.attributes import (
     ASKED_TRIALS,
     BUDGET,
+    ERROR,
     OPEN_UNTIL,
+    OUTCOME,
     QUARANTINED,
     STOPPED,
     TIME_LIMIT,
@@ -198,9 +200,30 @@ class Coordinator:
         """
 
         def take(transaction: StudyTransaction) -> int | NoTrial:
-            return claims.claim(transaction, trust_silence=trust_silence, created=self.created)
+            return claims.claim(
+                transaction, self.stored.spec, trust_silence=trust_silence, created=self.created
+            )
 
         return self._run_locked(take)
+
+    def mark_invalid(self) -> int:
+        """Marks trials of other programs that do not fit into the study; returns how many."""
+        return self._run_locked(
+            lambda transaction: foreign_trials.mark_invalid(transaction, self.stored.spec)
+        )
+
+    def fail(self, trial_id: int, outcome: str, error: str) -> None:
+        """Ends a trial that this process holds, outside the budget.
+
+        Args:
+            trial_id: The trial.
+            outcome: Its attribute ``OUTCOME``.
+            error: Its attribute ``ERROR``.
+        """
+        self._storage.set_trial_user_attr(trial_id, OUTCOME, outcome)
+        self._storage.set_trial_user_attr(trial_id, ERROR, error)
+        self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        self.drop_lease(trial_id)
 
     def holds(self, trial_id: int) -> bool:
         """Returns whether this process still has the lease of a trial."""

@@ -95,6 +95,8 @@ def follow_workers(
         is_local = supervisor.launcher.is_local
         # On a cluster, workers that are left still wait for a node or exit within a second.
         is_done = counts.finished >= counts.budget and not more
+        if is_done and coordinator.mark_invalid():
+            continue
         if is_done and not (is_local and counts.running):
             _wait_for_exits(supervisor, EXIT_S if is_local else 0.0)
             break

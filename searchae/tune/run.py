@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from searchae.data import describe_splits, keep_decoded
+from searchae.formatting import format_count
 from searchae.launch import Launcher, LocalLauncher, Request, Supervisor, study_jobs
 from searchae.search import note_on_objectives
 from searchae.storage import masked_url
@@ -48,9 +49,14 @@ def tune(
     if launcher.is_local:
         keep_decoded(prepared.splits, request.data_dir)
     coordinator = Coordinator(stored)
-    set_limits(coordinator, request, watcher.note)
     coordinator.clear_stop()
     coordinator.reap(trust_silence=False)
+    if invalid := coordinator.mark_invalid():
+        watcher.note(
+            f"{format_count(invalid, 'trial')} of another program left alone: outside the space "
+            "of this study (marked invalid)"
+        )
+    set_limits(coordinator, request, watcher.note)
     counts = coordinator.counts()
     watcher.note(_opening_line(stored, counts, created=created))
     if text := note_on_objectives(stored.spec):

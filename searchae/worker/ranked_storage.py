@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae.config import OBJECTIVES
 from searchae.search import FinishedTrialCursor
 from searchae.storage import ResilientStorage
-from searchae.study import OUTCOME, StoredStudy
+from searchae.study import INVALID, OUTCOME, StoredStudy, why_invalid
 
 MARGIN = 1.0
 """By how much a trial that ended badly is worse than the worst trained one, in each objective."""
@@ -40,6 +40,8 @@ class RankedStorage(ResilientStorage):
         self._cursor = FinishedTrialCursor()
         self._worst: list[float] | None = None  # scores of trained trials: the larger the better
         self._bad: dict[int, FrozenTrial] = {}
+        self._left_out: dict[int, FrozenTrial] = {}  # of other programs, outside the space
+        self._spec = stored.spec
 
     def get_all_trials(
         self,
@@ -49,7 +51,7 @@ class RankedStorage(ResilientStorage):
     ) -> list[FrozenTrial]:
         found = super().get_all_trials(study_id, deepcopy=False)
         self._read(found)
-        for number, trial in self._bad.items():
+        for number, trial in {**self._bad, **self._left_out}.items():
             found[number] = trial
         found = [t for t in found if states is None or t.state in states]
         return copy.deepcopy(found) if deepcopy else found
@@ -59,7 +61,10 @@ class RankedStorage(ResilientStorage):
         ended, _ = self._cursor.read(trials)
         for number in ended:
             trial = trials[number]
-            if OUTCOME in trial.user_attrs and trial.state == TrialState.COMPLETE:
+            if trial.user_attrs.get(OUTCOME) == INVALID or why_invalid(self._spec, trial):
+                self._left_out[number] = copy.copy(trial)
+                self._left_out[number].state = TrialState.FAIL
+            elif OUTCOME in trial.user_attrs and trial.state == TrialState.COMPLETE:
                 self._bad[number] = copy.copy(trial)
             elif trial.state == TrialState.COMPLETE:
                 scores = [o.score(v) for o, v in zip(self._objectives, trial.values, strict=True)]

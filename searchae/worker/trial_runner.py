@@ -26,6 +26,7 @@ from searchae.errors import (
 from searchae.study import (
     ERROR,
     HISTORY,
+    INVALID,
     OUTCOME,
     RUNTIME,
     Coordinator,
@@ -52,7 +53,7 @@ from searchae.worker.measured_training import MeasuredTraining
 from searchae.worker.objective import TrainFunction, TrialHooks, TrialJob
 from searchae.worker.options import WorkerOptions, WorkerResults
 from searchae.worker.pictures import BestPictures
-from searchae.worker.trial_sampling import RecordedTrial, TrialSampler
+from searchae.worker.trial_sampling import InvalidTrialError, RecordedTrial, TrialSampler
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +141,12 @@ class TrialRunner:
         trial: RecordedTrial | ListedTrial
         with self._failures_handled(trial_id, number):
             if listed is None:
-                trial, params = self._sampler.sample(trial_id, claimed, runtime)
+                try:
+                    trial, params = self._sampler.sample(trial_id, claimed, runtime)
+                except InvalidTrialError as e:
+                    log.warning("trial %d: left alone: %s", number, e)
+                    self.coordinator.fail(trial_id, INVALID, str(e))
+                    return
             else:
                 trial, params = ListedTrial(self._stored, trial_id, claimed, listed), listed.params
                 trial.store_runtime(runtime)
@@ -283,12 +289,8 @@ class TrialRunner:
     def _stop_study(self, trial_id: int, number: int, error: Exception) -> None:
         """Fails the trial and stops the study: other trials would meet the same bug."""
         text = "".join(traceback.format_exception(error))
-        storage = self._stored.storage
-        storage.set_trial_user_attr(trial_id, OUTCOME, BUG)
-        storage.set_trial_user_attr(trial_id, ERROR, text)
         self.coordinator.stop(f"trial {number} met a bug:\n{text}")
-        storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        self.coordinator.drop_lease(trial_id)
+        self.coordinator.fail(trial_id, BUG, text)
 
     # -- checkpoints
 
