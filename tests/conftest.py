@@ -198,7 +198,10 @@ def command_line(
 
     monkeypatch.chdir(folder)
     fork_workers(monkeypatch)
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
 
     def run(*words: str, **environment: Any) -> CompletedCommand:
         capsys.readouterr()

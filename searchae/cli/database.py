@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 AWAIT_S = 2.0
 """Seconds between two attempts to open a study that does not exist yet."""
-STOP_RETRIES = 15
+STOP_RETRIES = 8
 """Seconds for which a worker that was stopped waits for the database to put its trial back."""
 
 
@@ -80,7 +80,10 @@ def connect_to(url: URL, *, stop: threading.Event | None = None) -> ResilientSto
     def sleep(seconds: float) -> None:
         if stop.wait(seconds):
             if next(retries, None) is None:
-                raise Interrupted("stopped while the database was away")
+                raise Interrupted(
+                    "the database is away: a trial that could not be put back is given to another "
+                    "worker once its lease has expired (search.grace_s)"
+                )
             time.sleep(1)
 
     return connect(url, backoff=Backoff(sleep=sleep), patient=True)

@@ -1,4 +1,4 @@
-"""What SIGTERM and SIGINT do while a command runs."""
+"""What SIGTERM, SIGINT and SIGHUP do while a command runs."""
 
 from __future__ import annotations
 
@@ -11,17 +11,22 @@ if TYPE_CHECKING:
     from searchae.tune import StopRequest
 
 INTERRUPTED = 130
-"""The exit code of a command that one of the two ended, as in shells."""
+"""The exit code of a command that one of them ended, as a shell gives it for SIGINT."""
 
 
 def handle_signals(action: Callable[[], None]) -> None:
-    """Calls ``action`` on SIGTERM and on SIGINT (Ctrl-C)."""
+    """Calls ``action`` on SIGTERM, on SIGINT (Ctrl-C), and on SIGHUP (the terminal has closed).
+
+    SIGHUP stays ignored where it was, as under ``nohup``.
+    """
 
     def handler(_number: int, _frame: FrameType | None) -> None:
         action()
 
     signal.signal(signal.SIGTERM, handler)
     signal.signal(signal.SIGINT, handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, handler)
 
 
 def interrupt() -> None:
@@ -30,7 +35,7 @@ def interrupt() -> None:
 
 
 def polled_stop() -> StopRequest:
-    """Returns a request to stop that both signals set from now on.
+    """Returns a request to stop that these signals set from now on.
 
     A second signal, or one while nobody looks at the request, interrupts at once.
     """

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -54,7 +56,7 @@ def worker(
 ) -> None:
     """Join a study from any machine and work until it is done.
 
-    What to train comes from the study. SIGTERM or Ctrl-C puts the running trial back.
+    What to train comes from the study. SIGTERM, SIGHUP or Ctrl-C puts the running trial back.
     """
     malloc.configure_malloc()
     logging.getLogger("searchae").setLevel(min(logging.INFO, logging.getLogger("searchae").level))
@@ -70,7 +72,7 @@ def worker(
     wait_until_wanted()
     stop = threading.Event()
     # A second signal does not wait for the trial to be put back.
-    handle_signals(lambda: interrupt() if stop.is_set() else stop.set())
+    handle_signals(lambda: interrupt() if stop.is_set() else _begin_to_stop(stop))
     options = WorkerOptions(
         device=device,
         threads=threads or available_cores(),
@@ -85,9 +87,17 @@ def worker(
     try:
         stored = (await_study if wait else open_study)(url, study, stop=stop)
         Worker(stored, options, stop, results).run()
-    except Interrupted:
+    except Interrupted as e:
         stop.set()
+        print(f"searchae: {e}", file=sys.stderr)
     counts = asdict(results)
     print_result(lambda: counts, lambda: console.print_counts(counts), as_json=as_json)
     if stop.is_set():
         raise typer.Exit(INTERRUPTED)
+
+
+def _begin_to_stop(stop: threading.Event) -> None:
+    stop.set()
+    with suppress(OSError):  # the terminal may be gone
+        # Not print: the signal may have come in the middle of one.
+        os.write(sys.stderr.fileno(), b"searchae: stopping: the running trial is put back ...\n")

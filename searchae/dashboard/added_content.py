@@ -55,6 +55,8 @@ _CURVES_ALT, _RECONSTRUCTIONS_ALT = (
 )
 _REDRAW_INTERVAL = 10
 """Least time between two drawings of a study's plots, as a multiple of the time one takes."""
+_LONGEST_REDRAW_S = 30.0
+"""The same in seconds, at most: one takes long, too, because the database is slow or away."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class Overlay:
         with self._locks[stored.id]:
             cached, now = self._overviews.get(stored.id), time.monotonic()
             if cached is None or (
-                now - cached.ready_at > _REDRAW_INTERVAL * cached.took_s
+                now - cached.ready_at > min(_REDRAW_INTERVAL * cached.took_s, _LONGEST_REDRAW_S)
                 and not _are_same(cached.trials, trials)
             ):
                 cached = self._draw(stored, trials, pictured, now)

@@ -87,6 +87,17 @@ class Request(FleetRequest):
         )
         return self.name or path.stem, spec
 
+    @property
+    def asks_for_trials(self) -> bool:
+        """Whether an option or a variable names the number of trials, not only the study file."""
+        overridden = (text.partition("=")[0].strip() for text in self.overrides)
+        variables = (name.lower() for name in self.environment)
+        return (
+            self.trials is not None
+            or "search.trials" in overridden
+            or "searchae_search__trials" in variables
+        )
+
 
 def sized_fleet(request: FleetRequest, launcher: Launcher) -> fleet_plan.Fleet:
     """Returns the number and size of the workers that a launcher is to run.

@@ -55,7 +55,7 @@ def history_plot(found: Findings) -> Plot:
     add_best_marker(figure, found.best[:1], x=lambda r: r.row.number, y=lambda r: r.psnr_db)
     note = (
         "A pruned trial stands at its PSNR when it was given up"
-        + (", one that ended badly at the baseline" if found.summary.outcomes else "")
+        + (", one that ended badly at the last one measured" if found.summary.outcomes else "")
         + f".{drawn_note(len(shown), len(found.runs), 'trials')}"
     )
     return Plot(name, title, note, figure, 420)

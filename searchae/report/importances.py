@@ -55,7 +55,7 @@ def parameter_importances(trials: Sequence[FrozenTrial]) -> Importances:
         trials: The study's own trials, in any state.
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED)
-    ended = [c for c in (_as_complete(t) for t in trials if t.state in states) if c.values]
+    ended = _with_finite_values([_as_complete(t) for t in trials if t.state in states])
     count = len(ended)
     if count < MIN_TRIALS:
         return Importances(
@@ -98,6 +98,15 @@ def _top(values: Sequence[float]) -> int:
     top = sum(v >= lowest for v in values)
     # Trials that ended badly all have the same value, and may be more than half.
     return top if top < count else sum(v > lowest for v in values)
+
+
+def _with_finite_values(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Returns the trials with a value; those that ended badly come to the worst one, less 1 dB."""
+    finite = [t.values[0] for t in trials if t.values and math.isfinite(t.values[0])]
+    for trial in trials:
+        if trial.values and not math.isfinite(trial.values[0]):
+            trial.values = [min(finite, default=0.0) - 1.0]
+    return [t for t in trials if t.values]
 
 
 def _as_complete(trial: FrozenTrial) -> FrozenTrial:

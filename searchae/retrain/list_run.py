@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +12,9 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae.errors import ArtifactsError, OutOfMemoryError
 from searchae.launch import FleetRequest, Launcher, Supervisor, sized_fleet, study_jobs
 from searchae.study import ERROR, OUTCOME, ListedTraining, TrainingList
-from searchae.training import checkpoint_folder, remove_old_checkpoints
-from searchae.tune import StopRequest, Watcher, follow_workers
+from searchae.tune import StopRequest, Watcher, fleet_run, follow_workers, set_time_limit
 from searchae.worker import OUT_OF_MEMORY, RecordError, TrainingRecord, read_record, record_path
 
-STOP_S = 30.0
-"""Seconds that workers get to put their trials back at the end."""
 OPEN_S = 60.0
 """Seconds that workers without work wait for this process to decide on more."""
 
@@ -33,8 +29,8 @@ class TrainingResult:
         is_pruned: Whether it was stopped early.
         outcome: How it ended badly, or empty.
         curve: Validation PSNR in dB by epoch.
-        psnr_db: The last validation PSNR in dB, or the baseline's if it ended badly; None before
-            the first epoch.
+        psnr_db: The last validation PSNR in dB, minus infinity if it ended badly; None before the
+            first epoch.
     """
 
     number: int
@@ -121,8 +117,7 @@ class ListRun:
         self.listed.withdraw({t.key for t in self.plan(self.results())})
         self._add_wanted()
         if self._more:
-            hours = self.request.max_hours
-            coordinator.set_time_limit(None if hours is None else hours * 3600)
+            set_time_limit(coordinator, self.request.max_hours, self.watcher.note)
             coordinator.clear_stop()
             self._train()
         return self.results()
@@ -141,27 +136,19 @@ class ListRun:
         fleet = sized_fleet(self.request, self.launcher)
         name, coordinator = self.listed.stored.name, self.listed.coordinator
         jobs = study_jobs(fleet, self.request, name, at_most=fleet.workers)
-        try:
-            self.stop.is_polled = True
-            follow_workers(
-                self.listed.stored,
-                coordinator,
-                Supervisor(self.launcher, jobs),
-                self.watcher,
-                self.stop,
-                add_work=self._add_wanted,
-            )
-        except KeyboardInterrupt as e:
-            traceback.clear_frames(e.__traceback__)  # a frame may hold a transaction
-            self.watcher.note("stopping: trainings are put back ...")
-            raise
-        finally:
-            self.stop.is_polled = False
-            coordinator.keep_open(0)
-            self.launcher.stop(wait_s=STOP_S)
-            coordinator.reap(trust_silence=False)
-            ended = {t.number for t in self.listed.trials().values() if t.state.is_finished()}
-            remove_old_checkpoints(checkpoint_folder(self.request.artifacts, name), ended)
+        supervisor, artifacts = Supervisor(self.launcher, jobs), self.request.artifacts
+        with fleet_run(self.launcher, coordinator, self.stop, self.watcher.note, artifacts):
+            try:
+                follow_workers(
+                    self.listed.stored,
+                    coordinator,
+                    supervisor,
+                    self.watcher,
+                    self.stop,
+                    add_work=self._add_wanted,
+                )
+            finally:
+                coordinator.keep_open(0)
 
     def _add_wanted(self) -> bool:
         """Adds the trainings that the plan wants now; returns whether it may want more."""

@@ -11,7 +11,6 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae.config import DataSpec, TrainParams, TrialParams, params_of_trial
 from searchae.errors import UserError
 from searchae.study import (
-    OUTCOME,
     RUNTIME,
     WARM_START,
     WINNER,
@@ -175,10 +174,9 @@ def find_trial(stored: StoredStudy, trial: str) -> FrozenTrial:
     if found.state not in (TrialState.COMPLETE, TrialState.PRUNED):
         state = trial_row(stored.spec, found).state
         raise UserError(f"--trial {trial}: is {state}; give one that is complete or pruned")
-    if OUTCOME in found.user_attrs:
+    if outcome := trial_row(stored.spec, found).outcome:
         raise UserError(
-            f"--trial {trial}: ended badly ({found.user_attrs[OUTCOME]}), and would again; "
-            "give another one"
+            f"--trial {trial}: ended badly ({outcome}), and would again; give another one"
         )
     return found
 

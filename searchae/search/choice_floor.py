@@ -142,7 +142,7 @@ def _last_psnr_db(trial: FrozenTrial) -> float | None:
         return None
     reports = trial.intermediate_values
     value = trial.values[0] if trial.values else reports[max(reports)] if reports else None
-    return None if value is None or math.isnan(value) else value
+    return None if value is None or not math.isfinite(value) else value
 
 
 def _is_unsampled(trial: FrozenTrial) -> bool:

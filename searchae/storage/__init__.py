@@ -1,6 +1,7 @@
 """The shared database: URLs, connections, locks, and an Optuna storage that survives outages."""
 
 from searchae.storage.backoff import Backoff
+from searchae.storage.changed_trials import fetch_trials
 from searchae.storage.connection import connect, preload_storage
 from searchae.storage.locks import exclusive_lock, locked_transaction
 from searchae.storage.optuna_compatibility import (
@@ -11,7 +12,12 @@ from searchae.storage.optuna_compatibility import (
 )
 from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage
-from searchae.storage.statements import finish_trial, upsert, upsert_if_unfinished
+from searchae.storage.statements import (
+    finish_trial,
+    insert_study,
+    upsert,
+    upsert_if_unfinished,
+)
 from searchae.storage.tables import (
     UNFINISHED,
     studies,
@@ -19,8 +25,9 @@ from searchae.storage.tables import (
     trials,
     user_attributes,
     utc_now,
-    values,
+    value_to_row,
 )
+from searchae.storage.tables import values as trial_values
 from searchae.storage.url import database_exists, is_sqlite, masked_url, parse_url
 
 __all__ = [
@@ -32,7 +39,9 @@ __all__ = [
     "database_exists",
     "exclusive_lock",
     "failure_of",
+    "fetch_trials",
     "finish_trial",
+    "insert_study",
     "is_sqlite",
     "is_usable",
     "locked_transaction",
@@ -43,10 +52,11 @@ __all__ = [
     "require_signature",
     "studies",
     "study_attributes",
+    "trial_values",
     "trials",
     "upsert",
     "upsert_if_unfinished",
     "user_attributes",
     "utc_now",
-    "values",
+    "value_to_row",
 ]

@@ -190,11 +190,11 @@ class BatchedStorage(_CachedStorage):
             return copy.deepcopy(found) if deepcopy else found
 
     def delete_study(self, study_id: int) -> None:
-        super().delete_study(study_id)
         with self._lock:  # SQLite may give the id to another study
             self._in_order.pop(study_id, None)
             self._distributions.pop(study_id, None)
             self._changes.forget(study_id)
+        super().delete_study(study_id)
 
     def _add_trials_to_cache(self, study_id: int, trials: list[FrozenTrial]) -> None:
         super()._add_trials_to_cache(study_id, trials)

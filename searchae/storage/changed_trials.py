@@ -56,6 +56,19 @@ class _HighWaterMarks:
     attribute: int
 
 
+def fetch_trials(
+    connection: sa.Connection, which: list[int] | int, *, of_study: bool = False
+) -> dict[int, FrozenTrial]:
+    """Reads whole trials; see ``ChangeReader.fetch``."""
+    heads_query, contents_query = select_trials(of_study=of_study)
+    heads = connection.execute(heads_query, {"which": which}).all()
+    rows = connection.execute(contents_query, {"which": which}).all() if heads else []
+    contents = TrialContents()
+    for row in sorted(rows, key=lambda r: r.id):
+        contents.add(row)
+    return {head.trial_id: contents.build(head) for head in heads}
+
+
 class ChangeReader:
     """Reads what has changed in studies since it was last asked.
 
@@ -124,14 +137,8 @@ class ChangeReader:
         Returns:
             Trial id -> trial, of those that exist, in the order of the ids.
         """
-        heads_query, contents_query = select_trials(of_study=of_study)
         with self._begin() as connection:
-            heads = connection.execute(heads_query, {"which": which}).all()
-            rows = connection.execute(contents_query, {"which": which}).all() if heads else []
-        contents = TrialContents()
-        for row in sorted(rows, key=lambda r: r.id):
-            contents.add(row)
-        return {head.trial_id: contents.build(head) for head in heads}
+            return fetch_trials(connection, which, of_study=of_study)
 
     def _changed_rows(
         self, study_id: int, marks: _HighWaterMarks, unfinished: Collection[int]

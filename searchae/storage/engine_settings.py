@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 
-from searchae.storage.url import is_sqlite
+from searchae.errors import StorageError
+from searchae.storage.url import is_sqlite, masked_url
 
 PING_AFTER_S = 1.0
 """A connection that was unused for longer is tested before it is used again."""
 
 
+BUSY_MS = 5000
+"""How long one call waits for another process's write to a SQLite file, in milliseconds. Calls are
+repeated; meanwhile a signal is not seen."""
+
+
 def register_listeners(engine: Engine) -> None:
     """Registers the event listeners that an engine's connections need."""
     if is_sqlite(engine.url):
+        _watch_file(engine)
         _begin_immediate(engine)
     else:
         _ping_after_pause(engine)
@@ -41,6 +49,35 @@ def _ping_after_pause(engine: Engine) -> None:
     sa.event.listen(engine, "checkout", on_checkout)
 
 
+def _watch_file(engine: Engine) -> None:
+    """Raises an error at the start of a transaction once the SQLite file is another one.
+
+    Open connections would go on writing to a file that has been removed, and a new one would create
+    an empty file.
+    """
+    path = Path(str(engine.url.database))
+    file = _file_identity(path)
+
+    def check(*_: object) -> None:
+        if _file_identity(path) != file:
+            raise StorageError(
+                f"{masked_url(engine.url)}: the file was removed, moved or replaced while it was "
+                "in use; put it back or remove what is there now, and run the same command again"
+            )
+
+    sa.event.listen(engine, "begin", check)
+    sa.event.listen(engine, "do_connect", check)
+
+
+def _file_identity(path: Path) -> tuple[int, int] | None:
+    """Returns what distinguishes a file from another one of the same name; None without a file."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _begin_immediate(engine: Engine) -> None:
     """Makes each SQLite transaction take the write lock at its start.
 
@@ -52,6 +89,7 @@ def _begin_immediate(engine: Engine) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     sa.event.listen(engine, "connect", on_connect)
     sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
 
-from searchae.storage.url import is_sqlite
+from searchae.errors import StorageError
+from searchae.storage.url import is_sqlite, masked_url
 
 
 @contextmanager
@@ -65,6 +66,13 @@ _ADVISORY_LOCK = sa.text(
 @contextmanager
 def file_lock(url: URL) -> Iterator[None]:
     """Holds an exclusive lock on the file ``DATABASE.lock`` beside a SQLite database."""
-    with open(f"{url.database}.lock", "a") as file:
+    path = f"{url.database}.lock"
+    try:
+        file = open(path, "a")  # noqa: SIM115 (an error of the block is not one of the file)
+    except OSError as e:
+        raise StorageError(
+            f"{masked_url(url)}: {path} cannot be written: {e.strerror or e}"
+        ) from None
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, ParamSpec, TypeVar
 
 import optuna
@@ -18,6 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from searchae.errors import StorageError
+from searchae.storage import deletion
 from searchae.storage.backoff import Backoff
 from searchae.storage.engine_settings import register_listeners
 from searchae.storage.trial_batching import TrialBatching
@@ -43,11 +44,21 @@ _PERMANENT = (
 )
 
 
+_READ_ONLY = "25006"
+"""SQLSTATE of a write to a PostgreSQL that takes none, as for some seconds of a failover."""
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return str(getattr(error.orig, "sqlstate", None) or "")
+
+
 def is_transient(error: BaseException) -> bool:
     """Tells whether a database error may pass by itself: a restart, a lock, a lost connection."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, PoolTimeoutError):
+            return True
+        if isinstance(cause, DBAPIError) and _sqlstate(cause) == _READ_ONLY:
             return True
         if isinstance(cause, DBAPIError) and isinstance(
             cause, sa.exc.OperationalError | sa.exc.InterfaceError
@@ -104,6 +115,7 @@ class ResilientStorage(BaseStorage):
         try:
             return self.backoff.call(function, again=is_transient, explain=database_error_text)
         except (
+            sa.exc.InternalError,
             sa.exc.OperationalError,
             sa.exc.ProgrammingError,
             PoolTimeoutError,
@@ -158,7 +170,10 @@ class ResilientStorage(BaseStorage):
         return self._retry(self.backend.create_new_study, directions, study_name)
 
     def delete_study(self, study_id: int) -> None:
-        self._retry(self.backend.delete_study, study_id)
+        self.get_study_name_from_id(study_id)  # raises KeyError if there is none
+        self.retried(lambda: deletion.delete_study(self.engine, study_id))
+        with suppress(KeyError):  # only what it remembers of the study is left to delete
+            self._retry(self.backend.delete_study, study_id)
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
         self._retry(self.backend.set_study_user_attr, study_id, key, value)

@@ -6,11 +6,13 @@ than to read a trial's few rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy.dialects import postgresql, sqlite
 
@@ -18,6 +20,9 @@ from searchae.storage.tables import (
     UNFINISHED,
     params,
     reports,
+    studies,
+    study_attributes,
+    study_directions,
     system_attributes,
     trials,
     user_attributes,
@@ -122,6 +127,39 @@ def finish_trial(
             key = ("trial_id", "objective")
             connection.execute(upsert(connection.dialect.name, values, key, row))
     return finished.rowcount == 1
+
+
+def insert_study(
+    connection: sa.Connection,
+    name: str,
+    directions: Sequence[StudyDirection],
+    attributes: Mapping[str, Any],
+) -> int:
+    """Creates a study together with its first user attributes.
+
+    Optuna writes these in a transaction of their own: in between, a study tells nobody whose it is.
+
+    Args:
+        connection: A connection with an open transaction.
+        name: Its name.
+        directions: The directions of its objectives.
+        attributes: JSON values by key.
+
+    Returns:
+        The study's id.
+
+    Raises:
+        sqlalchemy.exc.IntegrityError: There is a study of this name.
+    """
+    insert = sa.insert(studies).values(study_name=name).returning(studies.c.study_id)
+    study_id = int(connection.execute(insert).scalar_one())
+    for objective, direction in enumerate(directions):
+        row = {"study_id": study_id, "objective": objective, "direction": direction}
+        connection.execute(sa.insert(study_directions).values(**row))
+    for key, value in attributes.items():
+        attribute = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
+        connection.execute(sa.insert(study_attributes).values(**attribute))
+    return study_id
 
 
 # -- reads

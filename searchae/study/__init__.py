@@ -19,9 +19,11 @@ from searchae.study.attributes import (
     WARM_START,
     WINNER,
 )
+from searchae.study.bad_ends import worst_values
 from searchae.study.budget import NoTrial, TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import HISTORY, compact_history, history_columns
+from searchae.study.foreign_trials import INVALID, misfit, why_invalid
 from searchae.study.gallery import (
     best_trials,
     gallery_folder,
@@ -59,6 +61,7 @@ __all__ = [
     "ERROR",
     "HISTORY",
     "IMPORTED",
+    "INVALID",
     "MEASURED",
     "OUTCOME",
     "REFUSED",
@@ -95,6 +98,7 @@ __all__ = [
     "keep_best_pictures",
     "list_name",
     "load_study",
+    "misfit",
     "open_study",
     "open_training_list",
     "package_versions",
@@ -108,4 +112,6 @@ __all__ = [
     "training_of",
     "trial_row",
     "trials_with_picture",
+    "why_invalid",
+    "worst_values",
 ]

@@ -8,8 +8,13 @@ from __future__ import annotations
 # User attributes of a study, written when it is created. Only SPEC may change later, in keys that
 # change no result.
 
+CREATING = "searchae:creating"
+"""bool: Stands in a study from its first moment until it has been created to the end. A study with
+it and without ``SPEC`` may be replaced, and no other: a study that another program has just made is
+as empty."""
+
 DATA_HASH = "searchae:data_hash"
-"""str: SHA-256 of the images, in hexadecimal. The first attribute that a new study gets."""
+"""str: SHA-256 of the images, in hexadecimal."""
 
 BASELINE_DB = "searchae:baseline_db"
 """float: PSNR in dB of the mean training image on the validation split."""
@@ -21,9 +26,13 @@ IMPORTED = "searchae:imported"
 """dict[str, int]: State (``complete``, ``pruned``) -> number of trials imported by a warm start.
 Absent without a warm start."""
 
+FOREIGN = "searchae:foreign"
+"""dict[str, int]: State (``complete``, ``pruned``) -> number of trials that another program added
+and that do not fit into the study; see ``foreign_trials``. Absent without any."""
+
 SPEC = "searchae:spec"
 """dict: The study file after all overrides, as ``StudySpec.document`` writes it. The last attribute
-that a new study gets: a study without it was not created to the end."""
+that a new study gets."""
 
 TRAININGS_OF = "searchae:trainings_of"
 """str: The study whose trainings this one lists; absent for a search. See ``training_list``."""
@@ -35,6 +44,9 @@ SPLITS = "searchae:splits"
 
 BUDGET = "searchae:budget"
 """int: How many trials have to end COMPLETE or PRUNED. Absent: ``search.trials`` of the spec."""
+
+ASKED_TRIALS = "searchae:asked_trials"
+"""int: The budget that somebody asked for by name (``--trials``), rather than by the study file."""
 
 TIME_LIMIT = "searchae:time_limit"
 """float | None: When work ends, in seconds since 1970 by the database's clock; None for never."""
@@ -68,8 +80,8 @@ RUNTIME = "searchae:runtime"
 """dict: Worker, device, precision and versions that trained it last; see ``worker.hardware``."""
 
 OUTCOME = "searchae:outcome"
-"""str: How a trial ended badly: ``diverged``, ``dead``, ``out-of-memory``, ``lost`` or ``bug``.
-Absent for every other trial."""
+"""str: How a trial ended badly: ``diverged``, ``dead``, ``out-of-memory``, ``lost``, ``bug`` or
+``invalid``. Absent for every other trial."""
 
 REFUSED = "searchae:refused"
 """int: How many nets above ``search.max_parameters`` came before its own. Absent for none."""

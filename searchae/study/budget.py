@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -13,6 +14,7 @@ from optuna.trial import TrialState
 from searchae.storage import trials
 from searchae.study.attributes import (
     BUDGET,
+    FOREIGN,
     IMPORTED,
     OPEN_UNTIL,
     STOPPED,
@@ -71,11 +73,11 @@ class TrialCounts:
             attributes: The study's user attributes.
             default_budget: The budget of a study that has none stored.
         """
-        imported = attributes.get(IMPORTED, {})
+        others = Counter(attributes.get(IMPORTED, {})) + Counter(attributes.get(FOREIGN, {}))
         return cls(
             budget=attributes.get(BUDGET, default_budget),
-            complete=by_state.get(TrialState.COMPLETE, 0) - imported.get("complete", 0),
-            pruned=by_state.get(TrialState.PRUNED, 0) - imported.get("pruned", 0),
+            complete=by_state.get(TrialState.COMPLETE, 0) - others["complete"],
+            pruned=by_state.get(TrialState.PRUNED, 0) - others["pruned"],
             failed=by_state.get(TrialState.FAIL, 0),
             running=by_state.get(TrialState.RUNNING, 0),
             waiting=by_state.get(TrialState.WAITING, 0),

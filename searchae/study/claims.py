@@ -11,15 +11,21 @@ from collections.abc import Callable, Sequence
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from searchae.config import StudySpec
 from searchae.storage import finish_trial, trials, utc_now
 from searchae.study import leases
 from searchae.study.attributes import STOPPED
 from searchae.study.budget import NoTrial, TrialCounts, count_trials, why_no_trial
+from searchae.study.foreign_trials import mark_invalid
 from searchae.study.transaction import StudyTransaction
 
 
 def claim(
-    transaction: StudyTransaction, *, trust_silence: bool, created: Callable[[], None]
+    transaction: StudyTransaction,
+    spec: StudySpec,
+    *,
+    trust_silence: bool,
+    created: Callable[[], None],
 ) -> int | NoTrial:
     """Takes a trial if the study is not stopped and its budget and time allow one more.
 
@@ -27,6 +33,7 @@ def claim(
 
     Args:
         transaction: A transaction that holds the study's lock.
+        spec: The study's spec.
         trust_silence: See ``leases.reap``.
         created: Called before the trial is leased (for tests that fail at this point).
 
@@ -38,12 +45,19 @@ def claim(
         return NoTrial.STOPPED
     leases.reap(transaction, trust_silence=trust_silence, claiming=True)
     by_state = count_trials(transaction)
-    counts = TrialCounts.of(
-        {state: found.count for state, found in by_state.items()},
-        attributes,
-        default_budget=transaction.search.trials,
-    )
-    refused = why_no_trial(counts, attributes, now_s)
+
+    def why_not() -> NoTrial | None:
+        counts = TrialCounts.of(
+            {state: found.count for state, found in by_state.items()},
+            attributes,
+            default_budget=spec.search.trials,
+        )
+        return why_no_trial(counts, attributes, now_s)
+
+    refused = why_not()
+    if refused in (NoTrial.DONE, NoTrial.WAIT) and mark_invalid(transaction, spec):
+        attributes, now_s = transaction.read_attributes()
+        refused = why_not()
     if refused is not None:
         return refused
     waiting = by_state.get(TrialState.WAITING)
@@ -53,6 +67,7 @@ def claim(
         transaction.set_state(trial_id, TrialState.RUNNING, datetime_start=first_start)
     else:
         trial_id = _create(transaction, number=sum(found.count for found in by_state.values()))
+        leases.forget(transaction, trial_id)
     created()
     leases.grant(transaction, trial_id)
     return trial_id

@@ -13,16 +13,27 @@ up), only one can end it: the database lets a trial finish once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from searchae.errors import NoStudyError, StorageError
 from searchae.storage import exclusive_lock, locked_transaction
-from searchae.study import claims, leases, stop_flags, worker_registry
-from searchae.study.attributes import BUDGET, OPEN_UNTIL, QUARANTINED, STOPPED, TIME_LIMIT
+from searchae.study import claims, foreign_trials, leases, stop_flags, worker_registry
+from searchae.study.attributes import (
+    ASKED_TRIALS,
+    BUDGET,
+    ERROR,
+    OPEN_UNTIL,
+    OUTCOME,
+    QUARANTINED,
+    STOPPED,
+    TIME_LIMIT,
+)
 from searchae.study.budget import NoTrial, TrialCounts, count_trials, seconds_left
 from searchae.study.process_identity import ProcessIdentity
 from searchae.study.snapshot import StudySnapshot
@@ -57,9 +68,21 @@ class Coordinator:
 
     # -- the budget
 
-    def set_budget(self, trials: int) -> None:
-        """Sets how many trials have to end COMPLETE or PRUNED."""
+    def set_budget(self, trials: int, *, asked: int | None = None) -> None:
+        """Sets how many trials have to end COMPLETE or PRUNED.
+
+        Args:
+            trials: That number.
+            asked: The number that somebody asked for by name; None to keep what is known of it.
+        """
+        if asked is not None:
+            self.stored.study.set_user_attr(ASKED_TRIALS, asked)
         self.stored.study.set_user_attr(BUDGET, trials)
+
+    def asked_trials(self) -> int | None:
+        """Returns how many trials somebody has asked for by name; None if nobody has."""
+        attributes, _ = self._attributes()
+        return attributes.get(ASKED_TRIALS)
 
     def set_time_limit(self, seconds: float | None) -> None:
         """Ends the work of every worker this many seconds from now; None for never."""
@@ -110,7 +133,8 @@ class Coordinator:
             return *transaction.read_attributes(), worker_registry.live_workers(transaction)
 
         attributes, now_s, alive = self._run(read)
-        trials = self.stored.study.get_trials(deepcopy=False)
+        with self.existing():
+            trials = self.stored.study.get_trials(deepcopy=False)
         return StudySnapshot(
             trials=trials,
             counts=self._counts(Counter(trial.state for trial in trials), attributes),
@@ -119,6 +143,21 @@ class Coordinator:
             quarantined=stop_flags.quarantine_reasons(attributes),
             seconds_left=seconds_left(attributes, now_s),
         )
+
+    @contextmanager
+    def existing(self) -> Iterator[None]:
+        """Turns an error about a row that is no longer there into one that says why.
+
+        Raises:
+            NoStudyError: The block met such an error, and the study has been deleted or renamed.
+        """
+        try:
+            yield
+        except NoStudyError:
+            raise
+        except (KeyError, StorageError):  # the second one as a row without a trial is refused
+            self._attributes()  # raises if it has been
+            raise
 
     # -- stops
 
@@ -161,9 +200,30 @@ class Coordinator:
         """
 
         def take(transaction: StudyTransaction) -> int | NoTrial:
-            return claims.claim(transaction, trust_silence=trust_silence, created=self.created)
+            return claims.claim(
+                transaction, self.stored.spec, trust_silence=trust_silence, created=self.created
+            )
 
         return self._run_locked(take)
+
+    def mark_invalid(self) -> int:
+        """Marks trials of other programs that do not fit into the study; returns how many."""
+        return self._run_locked(
+            lambda transaction: foreign_trials.mark_invalid(transaction, self.stored.spec)
+        )
+
+    def fail(self, trial_id: int, outcome: str, error: str) -> None:
+        """Ends a trial that this process holds, outside the budget.
+
+        Args:
+            trial_id: The trial.
+            outcome: Its attribute ``OUTCOME``.
+            error: Its attribute ``ERROR``.
+        """
+        self._storage.set_trial_user_attr(trial_id, OUTCOME, outcome)
+        self._storage.set_trial_user_attr(trial_id, ERROR, error)
+        self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+        self.drop_lease(trial_id)
 
     def holds(self, trial_id: int) -> bool:
         """Returns whether this process still has the lease of a trial."""
@@ -277,8 +337,10 @@ class Coordinator:
         return result
 
     def _transaction(self, connection: sa.Connection) -> StudyTransaction:
-        search = self.stored.spec.search
-        return StudyTransaction(connection, self.stored.id, search, self.identity)
+        stored = self.stored
+        return StudyTransaction(
+            connection, stored.id, stored.spec.search, self.identity, stored.name, stored.data_hash
+        )
 
     def _attributes(self) -> tuple[dict[str, Any], float]:
         return self._run(StudyTransaction.read_attributes)

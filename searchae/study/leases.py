@@ -75,6 +75,11 @@ def drop(transaction: StudyTransaction, trial_id: int) -> bool:
     return deleted.rowcount == 1
 
 
+def forget(transaction: StudyTransaction, trial_id: int) -> None:
+    """Deletes a lease that a deleted trial has left: SQLite gives its id to a new trial."""
+    transaction.connection.execute(sa.delete(leases).where(leases.c.trial_id == trial_id))
+
+
 def is_held(transaction: StudyTransaction, trial_id: int) -> bool:
     """Returns whether this process has the lease of a trial."""
     query = sa.select(leases.c.trial_id).where(*_is_own_lease(transaction, trial_id))

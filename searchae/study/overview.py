@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from searchae.errors import SearchaeError
-from searchae.storage import ResilientStorage, trials, values
+from searchae.storage import ResilientStorage, trial_values, trials
 from searchae.study.attributes import TRAININGS_OF
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import StoredStudy, load_study, study_names
@@ -61,12 +61,12 @@ def _overview(storage: ResilientStorage, name: str) -> StudyOverview:
 
 def _best_db(stored: StoredStudy) -> float | None:
     query = (
-        sa.select(sa.func.max(values.c.value))
-        .join(trials, trials.c.trial_id == values.c.trial_id)
+        sa.select(sa.func.max(trial_values.c.value))
+        .join(trials, trials.c.trial_id == trial_values.c.trial_id)
         .where(
             trials.c.study_id == stored.id,
             trials.c.state == TrialState.COMPLETE,
-            values.c.objective == 0,
+            trial_values.c.objective == 0,
         )
     )
     with stored.storage.engine.connect() as connection:

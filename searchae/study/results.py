@@ -15,7 +15,8 @@ def is_result(psnr_db: float | None, *, complete: bool, ended_badly: bool, impor
     A trial has a result if this study trained it to its end and measured it: it is complete, its
     PSNR is a finite number, it did not end badly, and it was not imported. Pruned trials have no
     result, only reports. A trial that ended badly (it diverged, died or was too large) is stored as
-    complete with the baseline's PSNR, for the sampler to learn from; that is not a result.
+    complete with infinitely bad values (by earlier versions with the baseline's PSNR), for the
+    sampler to learn from; that is not a result.
 
     Args:
         psnr_db: The trial's value in dB, if any.

@@ -6,25 +6,32 @@ of the packages that created it, and its budget. All of it is stored as JSON; no
 
 from __future__ import annotations
 
+import json
 import platform
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from typing import Any
 
 import optuna
+import sqlalchemy as sa
 from optuna.study import StudyDirection
+from sqlalchemy.exc import IntegrityError
 
 from searchae.config import OBJECTIVES, StudySpec, spec_from_document
 from searchae.errors import NoStudyError, StorageError, StudyMismatchError, nearest
-from searchae.storage import ResilientStorage, exclusive_lock, masked_url
-from searchae.study.attributes import BASELINE_DB, DATA_HASH, SPEC, VERSIONS
+from searchae.storage import (
+    ResilientStorage,
+    exclusive_lock,
+    insert_study,
+    masked_url,
+    study_attributes,
+    upsert,
+)
+from searchae.study.attributes import BASELINE_DB, CREATING, DATA_HASH, SPEC, VERSIONS
+from searchae.study.bad_ends import rank_bad_ends_last
 from searchae.study.warm_start import check_warm_start, import_trials
-
-_CREATION_TIMEOUT_S = 3.0
-"""How long ``load_study`` waits for another process to create a study."""
 
 
 def study_names(storage: ResilientStorage) -> list[str]:
@@ -73,25 +80,16 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
         raise NoStudyError(
             f"study {name!r} is not in {masked_url(storage.engine.url)}; {hint}"
         ) from None
-    deadline = time.monotonic() + _CREATION_TIMEOUT_S
-    # A study without attributes has just been created by another process, or else by something
-    # other than searchae.
-    while not (attributes := storage.get_study_user_attrs(study_id)):
-        if time.monotonic() > deadline:
-            break
-        time.sleep(0.1)
+    attributes = storage.get_study_user_attrs(study_id)
     if DATA_HASH in attributes and SPEC not in attributes:
-        raise NoStudyError(f"study {name!r} is being made; try again in a moment")
+        raise NoStudyError(
+            f"study {name!r} is being made; try again in a moment, and if it stays so, delete it "
+            "in the dashboard"
+        )
     if SPEC not in attributes:
         raise StorageError(f"study {name!r} was not made by searchae; choose another --name")
     return StoredStudy(
-        study=optuna.load_study(
-            study_name=name,
-            storage=storage,
-            # Workers set their own for each trial; without these Optuna would create its defaults.
-            sampler=optuna.samplers.RandomSampler(),
-            pruner=optuna.pruners.NopPruner(),
-        ),
+        study=_optuna_study(storage, name),
         storage=storage,
         spec=spec_from_document(attributes[SPEC], source=f"study {name!r} in the database"),
         data_hash=attributes[DATA_HASH],
@@ -156,8 +154,10 @@ def open_study(
                 StudyDirection.MAXIMIZE if o.maximize else StudyDirection.MINIMIZE
                 for o in objectives
             ]
-            study = optuna.create_study(study_name=name, storage=storage, directions=directions)
-            study.set_user_attr(DATA_HASH, data_hash)  # first: see ``load_study``
+            study_id = _insert(storage, name, directions, {CREATING: True, DATA_HASH: data_hash})
+            if study_id is None:
+                return False
+            study = _optuna_study(storage, name)
             study.set_metric_names([o.metric for o in objectives])
             study.set_user_attr(BASELINE_DB, baseline_db)
             study.set_user_attr(VERSIONS, package_versions())
@@ -165,12 +165,19 @@ def open_study(
                 study.set_user_attr(key, value)
             if warm_start is not None:
                 import_trials(study, spec, warm_start, check_lock)
-            study.set_user_attr(SPEC, spec.document())  # last: see ``_is_incomplete``
+            _complete(storage, study_id, spec)
             return True
 
     created: bool = storage.retried(create)
     stored = load_study(storage, name)
     check_same_study(stored, spec=spec, data_hash=data_hash)
+    if not created:
+
+        def rank_last() -> None:
+            with storage.engine.begin() as connection:
+                rank_bad_ends_last(connection, stored.id, spec)
+
+        storage.retried(rank_last)
     if stored.spec != spec:  # only in keys that change no result, which workers read from it
         stored.study.set_user_attr(SPEC, spec.document())
         stored = load_study(storage, name)
@@ -235,8 +242,39 @@ def _needs_creation(storage: ResilientStorage, name: str) -> bool:
 
 
 def _is_incomplete(storage: ResilientStorage, study_id: int) -> bool:
-    """Returns whether the creation of a study was interrupted; its spec is written last."""
+    """Returns whether searchae began to create a study and did not come to the end."""
     attributes = storage.get_study_user_attrs(study_id)
-    if not attributes:
-        return bool(storage.get_n_trials(study_id) == 0)
-    return DATA_HASH in attributes and SPEC not in attributes
+    return CREATING in attributes and SPEC not in attributes
+
+
+def _optuna_study(storage: ResilientStorage, name: str) -> optuna.Study:
+    # Workers set their own for each trial; without these Optuna would create its defaults.
+    sampler, pruner = optuna.samplers.RandomSampler(), optuna.pruners.NopPruner()
+    return optuna.load_study(study_name=name, storage=storage, sampler=sampler, pruner=pruner)
+
+
+def _insert(
+    storage: ResilientStorage,
+    name: str,
+    directions: Sequence[StudyDirection],
+    attributes: Mapping[str, Any],
+) -> int | None:
+    """Creates a study; returns its id, or None if another program was quicker."""
+    try:
+        with storage.engine.begin() as connection:
+            return insert_study(connection, name, directions, attributes)
+    except IntegrityError:
+        return None
+
+
+def _complete(storage: ResilientStorage, study_id: int, spec: StudySpec) -> None:
+    """Writes the last attribute of a study and removes the first one, both at once."""
+    row = {"study_id": study_id, "key": SPEC, "value_json": json.dumps(spec.document())}
+    table = study_attributes
+    with storage.engine.begin() as connection:
+        connection.execute(
+            upsert(connection.dialect.name, table, ["study_id", "key"], row),
+        )
+        connection.execute(
+            sa.delete(table).where(table.c.study_id == study_id, table.c.key == CREATING)
+        )

@@ -18,6 +18,7 @@ from searchae.study.attributes import OUTCOME, REFUSED, RUNTIME, TRAINING, WARM_
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import history_columns
+from searchae.study.foreign_trials import INVALID, why_invalid
 from searchae.study.front import front_of
 from searchae.study.results import is_result
 from searchae.study.snapshot import StudySnapshot
@@ -32,11 +33,12 @@ class TrialRow:
     Attributes:
         number: Its number in the study.
         state: ``complete``, ``pruned``, ``failed``, ``running`` or ``waiting``.
-        psnr_db: Validation PSNR in dB after its last epoch; None before the first.
+        psnr_db: Validation PSNR in dB after its last epoch, of a trial that ended badly after the
+            last one that was measured; None before the first.
         params: Searched parameters, in the study file's order.
         epochs: Number of epochs trained.
         outcome: How it ended badly (``diverged``, ``dead``, ``out-of-memory``, ``lost``,
-            ``bug``), or empty.
+            ``bug``), ``invalid`` for a trial of another program that does not fit, or empty.
         seconds: Time its epochs took, added up over all workers; the time from start to end if its
             history was not stored; None before the end.
         imported: Whether a warm start copied it from another study.
@@ -166,25 +168,24 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         spec: The spec of the trial's study.
         trial: The trial.
     """
-    values, objectives = trial.intermediate_values, spec.search.objectives
-    value = trial.values[0] if trial.values else None
-    if value is None and values:
-        value = values[max(values)]
+    reports, objectives = trial.intermediate_values, spec.search.objectives
+    outcome = str(trial.user_attrs.get(OUTCOME) or (INVALID if why_invalid(spec, trial) else ""))
+    # The values of a trial that ended badly say nothing but this.
+    values = trial.values if trial.values and not outcome else []
+    psnr_db = values[0] if values else reports[max(reports)] if reports else None
     state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
     return TrialRow(
         number=trial.number,
         state=state,
-        psnr_db=value,
-        params=readable_params(spec, trial.params),
-        epochs=max(values, default=0),
-        outcome=str(trial.user_attrs.get(OUTCOME, "")),
+        psnr_db=psnr_db,
+        params=dict(trial.params) if outcome == INVALID else readable_params(spec, trial.params),
+        epochs=max(reports, default=0),
+        outcome=outcome,
         seconds=_seconds(trial),
         imported=WARM_START in trial.user_attrs,
         worker=trial.user_attrs.get(RUNTIME, {}).get("worker", ""),
         seed=trial.user_attrs.get(TRAINING, {}).get("seed"),
-        values=dict(zip(objectives, trial.values, strict=True))
-        if len(objectives) > 1 and trial.values
-        else {},
+        values=dict(zip(objectives, values, strict=True)) if len(objectives) > 1 and values else {},
     )
 
 
@@ -211,7 +212,7 @@ def summarize(stored: StoredStudy, coordinator: Coordinator) -> Summary:
     snapshot = coordinator.snapshot()
     own_trials = [t for t in snapshot.trials if WARM_START not in t.user_attrs]
     own = [trial_row(stored.spec, t) for t in own_trials]
-    finished = [r for r in own if r.state in ("complete", "pruned")]
+    finished = [r for r in own if r.state in ("complete", "pruned") and r.outcome != INVALID]
     numbers = {r.number for r in finished}
     full = sum(_full_epochs(stored.spec, t) for t in own_trials if t.number in numbers)
     return Summary(
@@ -292,10 +293,21 @@ def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]
     bad = sum(bool(r.outcome) for r in rows)
     if counts.finished >= 10 and bad * 2 > counts.finished:
         found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
-    if counts.waiting and not counts.running and not snapshot.workers:
+    if counts.waiting and counts.finished >= counts.budget:
+        found.append(
+            f"{format_count(counts.waiting, 'trial')} waiting beyond the budget of "
+            f"{counts.budget}: --trials {counts.finished + counts.waiting} runs them too"
+        )
+    elif counts.waiting and not counts.running and not snapshot.workers:
         found.append(
             f"{format_count(counts.waiting, 'trial')} put back, and no worker is alive: the same "
             "`searchae tune` command as before goes on"
+        )
+    if counts.running and not snapshot.workers:
+        found.append(
+            f"{format_count(counts.running, 'trial')} running, and no worker is alive: their "
+            "workers were killed or lost the database. The same `searchae tune` command as before "
+            "goes on with them"
         )
     if counts.finished >= counts.budget and best_of(rows) is None:
         found.append("no trial trained to its end: raise --trials or train fewer epochs")

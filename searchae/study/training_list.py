@@ -137,7 +137,9 @@ class TrainingList:
     def trials(self) -> dict[str, FrozenTrial]:
         """Returns the trial of each training by key: of several, the latest that did not fail."""
         found: dict[str, FrozenTrial] = {}
-        for trial in self.stored.study.get_trials(deepcopy=False):
+        with self.coordinator.existing():
+            trials = self.stored.study.get_trials(deepcopy=False)
+        for trial in trials:
             key = training_key(trial)
             if trial.state != TrialState.FAIL or key not in found:
                 found[key] = trial

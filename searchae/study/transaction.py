@@ -13,10 +13,16 @@ from optuna.trial import TrialState
 from searchae.config import SearchSpec
 from searchae.errors import NoStudyError
 from searchae.storage import UNFINISHED, studies, study_attributes, trials, upsert
+from searchae.study.attributes import DATA_HASH
 from searchae.study.process_identity import ProcessIdentity
 
 metadata = sa.MetaData()
 """The tables that searchae adds to Optuna's."""
+
+
+def deleted_message(name: str) -> str:
+    """Returns what is said when the study that a process works on is no longer there."""
+    return f"study {name!r}: the study was deleted or renamed meanwhile; the work on it has ended"
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,16 @@ class StudyTransaction:
         study_id: The study's id in the database.
         search: Supplies the grace period and the number of attempts per trial.
         identity: The process on whose behalf statements are run.
+        name: The study's name.
+        data_hash: The hash of its images.
     """
 
     connection: sa.Connection
     study_id: int
     search: SearchSpec
     identity: ProcessIdentity
+    name: str
+    data_hash: str
 
     @property
     def now(self) -> sa.ColumnElement[float]:
@@ -53,20 +63,27 @@ class StudyTransaction:
             The attributes by key, and the database's time in seconds since 1970.
 
         Raises:
-            NoStudyError: The study has been deleted.
+            NoStudyError: The study has been deleted or renamed.
         """
         on = study_attributes.c.study_id == studies.c.study_id
         query = (
-            sa.select(study_attributes.c.key, study_attributes.c.value_json, self.now.label("now"))
+            sa.select(
+                studies.c.study_name,
+                study_attributes.c.key,
+                study_attributes.c.value_json,
+                self.now.label("now"),
+            )
             .select_from(studies.outerjoin(study_attributes, on))
             .where(studies.c.study_id == self.study_id)
         )
         if lock_study:
             query = query.with_for_update(of=studies, key_share=True)
         rows = self.connection.execute(query).all()
-        if not rows:
-            raise NoStudyError("the study has been deleted")
         attributes = {row.key: json.loads(row.value_json) for row in rows if row.key is not None}
+        # SQLite gives the id of a deleted study to the next new one.
+        is_same = attributes.get(DATA_HASH) == self.data_hash
+        if not rows or rows[0].study_name != self.name or not is_same:
+            raise NoStudyError(deleted_message(self.name))
         return attributes, rows[0].now
 
     def set_attribute(self, key: str, value: Any) -> None:

@@ -16,6 +16,7 @@ from searchae.search import SizeLimit, note_on_objectives
 from searchae.study import Coordinator
 from searchae.training import Trainer, chosen_kernels, uses_compiled
 from searchae.tune.gpu_sharing import concurrent_trials, crowding_warning, measured_fleet
+from searchae.tune.limits import agreed_trials
 from searchae.tune.preflight import Prepared, preflight
 
 
@@ -76,7 +77,9 @@ def plan_search(
     """
     launcher = launcher or LocalLauncher()
     prepared = preflight(request, launcher, note, dry_run=True)
-    spec = prepared.spec
+    trials = agreed_trials(prepared.existing, request, note)
+    search = prepared.spec.search.model_copy(update={"trials": trials})
+    spec = replace(prepared.spec, search=search)
     done, has_begun = _progress(prepared)
     left = max(0, spec.search.trials - done)
     fleet = measured_fleet(prepared, request, launcher, lambda _: None)

@@ -10,6 +10,7 @@ from typing import Protocol
 from searchae.errors import SearchaeError, StudyStoppedError, UserError
 from searchae.launch import Supervisor
 from searchae.study import Coordinator, StoredStudy, Summary, TrialRow, summarize
+from searchae.tune.limits import LimitWatch
 
 POLL_S = 1.0
 """Seconds between two reads of the study."""
@@ -17,6 +18,8 @@ LAST_POLL_S = 0.25
 """The same while the last trial runs."""
 MAX_POLL_SHARE = 0.05
 """Share of a core that reading the study may take; workers need the rest."""
+LONGEST_POLL_S = 5.0
+"""The longest time between two reads, whatever they cost: in between no dead worker is replaced."""
 EXIT_S = 3.0
 """Seconds that workers get to exit by themselves once the budget is spent."""
 MARKED_GAIN_DB = 0.05
@@ -55,7 +58,7 @@ def follow_workers(
     supervisor: Supervisor,
     watcher: Watcher,
     stop: StopRequest,
-    add_work: Callable[[], bool] = lambda: False,
+    add_work: Callable[[], bool] | None = None,
 ) -> None:
     """Starts the workers and returns when the budget is spent or the time is up.
 
@@ -66,34 +69,41 @@ def follow_workers(
         watcher: Gets each trial that ends, and the progress.
         stop: Checked between two reads of the study.
         add_work: Called before each read; may raise the budget. Returns whether it may do so again
-            when more trials have ended.
+            when more trials have ended. None for a search, whose budget only somebody changes.
 
     Raises:
         KeyboardInterrupt: ``stop`` was set.
         StudyStoppedError: A trial met a bug.
         SearchaeError: No worker is left although there is work.
     """
-    shown = {row.number for row in _ended(summarize(stored, coordinator))}
+    before = summarize(stored, coordinator)
+    shown, limits = {row.number for row in _ended(before)}, LimitWatch(watcher.note)
+    limits.update(before)
     supervisor.start()
-    alive = True
+    alive, is_time_up = True, False
     while alive:
         alive = supervisor.poll()
-        more = add_work()
-        started = time.monotonic()
+        more = add_work is not None and add_work()
+        began_s = time.thread_time()  # work only: to wait for the database costs no core
         summary = summarize(stored, coordinator)
-        took_s = time.monotonic() - started
+        worked_s = time.thread_time() - began_s
         _show(summary, watcher, shown)
+        if add_work is None:
+            limits.update(summary)
+        is_time_up |= summary.seconds_left is not None and summary.seconds_left <= 0
         counts = summary.counts
         is_local = supervisor.launcher.is_local
         # On a cluster, workers that are left still wait for a node or exit within a second.
         is_done = counts.finished >= counts.budget and not more
+        if is_done and coordinator.mark_invalid():
+            continue
         if is_done and not (is_local and counts.running):
             _wait_for_exits(supervisor, EXIT_S if is_local else 0.0)
             break
         pause_s = POLL_S if counts.budget - counts.finished > 1 else LAST_POLL_S
-        if alive and stop.wait(max(pause_s, took_s / MAX_POLL_SHARE)):
+        if alive and stop.wait(min(max(pause_s, worked_s / MAX_POLL_SHARE), LONGEST_POLL_S)):
             raise KeyboardInterrupt
-    _check_end(coordinator, supervisor, watcher)
+    _check_end(coordinator, supervisor, watcher, is_time_up=is_time_up)
 
 
 def _show(summary: Summary, watcher: Watcher, shown: set[int]) -> None:
@@ -111,12 +121,22 @@ def _wait_for_exits(supervisor: Supervisor, wait_s: float) -> None:
         time.sleep(0.05)
 
 
-def _check_end(coordinator: Coordinator, supervisor: Supervisor, watcher: Watcher) -> None:
-    """Raises an error if the search ended early for another reason than the time limit."""
+def _check_end(
+    coordinator: Coordinator, supervisor: Supervisor, watcher: Watcher, *, is_time_up: bool
+) -> None:
+    """Raises an error if the search ended early for another reason than the time limit.
+
+    Args:
+        coordinator: Of the study.
+        supervisor: Knows how the workers ended.
+        watcher: Told that the time is up.
+        is_time_up: Whether it was seen to be; another ``tune`` may have removed the limit since.
+    """
     end = coordinator.snapshot()
     if end.stopped:
         raise StudyStoppedError(end.stopped)
-    if end.seconds_left is not None and end.seconds_left <= 0:
+    is_time_up |= end.seconds_left is not None and end.seconds_left <= 0
+    if is_time_up:
         watcher.note(
             f"the time is up: {end.counts.finished} of {end.counts.budget} trials are done; the "
             "rest is kept for another run"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
-
 from searchae.data import describe_splits, keep_decoded
+from searchae.formatting import format_count
 from searchae.launch import Launcher, LocalLauncher, Request, Supervisor, study_jobs
 from searchae.search import note_on_objectives
 from searchae.storage import masked_url
@@ -17,13 +16,11 @@ from searchae.study import (
     open_study,
     summarize,
 )
-from searchae.training import checkpoint_folder, remove_old_checkpoints
+from searchae.tune.fleet_run import fleet_run
 from searchae.tune.gpu_sharing import crowding_warning, measured_fleet
+from searchae.tune.limits import set_limits
 from searchae.tune.monitor import StopRequest, Watcher, follow_workers
 from searchae.tune.preflight import Prepared, preflight
-
-STOP_S = 30.0
-"""Seconds that workers get to put their trials back when the search ends."""
 
 
 def tune(
@@ -52,7 +49,15 @@ def tune(
     if launcher.is_local:
         keep_decoded(prepared.splits, request.data_dir)
     coordinator = Coordinator(stored)
-    counts = _set_limits(coordinator, request, prepared.spec.search.trials, watcher)
+    coordinator.clear_stop()
+    coordinator.reap(trust_silence=False)
+    if invalid := coordinator.mark_invalid():
+        watcher.note(
+            f"{format_count(invalid, 'trial')} of another program left alone: outside the space "
+            "of this study (marked invalid)"
+        )
+    set_limits(coordinator, request, watcher.note)
+    counts = coordinator.counts()
     watcher.note(_opening_line(stored, counts, created=created))
     if text := note_on_objectives(stored.spec):
         watcher.note(text)
@@ -64,19 +69,8 @@ def tune(
         watcher.note(warning)
     del prepared  # the workers need the memory of its images
     supervisor = Supervisor(launcher, study_jobs(fleet, request, stored.name, at_most=left))
-    try:
-        stop.is_polled = True
+    with fleet_run(launcher, coordinator, stop, watcher.note, request.artifacts):
         follow_workers(stored, coordinator, supervisor, watcher, stop)
-    except KeyboardInterrupt as e:
-        traceback.clear_frames(e.__traceback__)  # a frame may hold a transaction
-        watcher.note("stopping: trials are put back ...")
-        raise
-    finally:
-        stop.is_polled = False
-        launcher.stop(wait_s=STOP_S)
-        coordinator.reap(trust_silence=False)
-        folder = checkpoint_folder(request.artifacts, stored.name)
-        remove_old_checkpoints(folder, _ended_numbers(stored))
     return summarize(stored, coordinator)
 
 
@@ -95,27 +89,6 @@ def _open(prepared: Prepared) -> tuple[StoredStudy, bool]:
     return stored, created
 
 
-def _set_limits(
-    coordinator: Coordinator, request: Request, trials: int, watcher: Watcher
-) -> TrialCounts:
-    """Sets the budget and the time limit, and frees the trials that a killed search left running.
-
-    Args:
-        coordinator: Of the study.
-        request: Has the time limit.
-        trials: The budget; if more trials are done already, their number becomes the budget.
-        watcher: Told if they are.
-    """
-    done = coordinator.counts().finished
-    if done > trials:
-        watcher.note(f"{done} trials are done, more than the {trials} asked for")
-    coordinator.set_budget(max(trials, done))
-    coordinator.set_time_limit(None if request.max_hours is None else request.max_hours * 3600)
-    coordinator.clear_stop()
-    coordinator.reap(trust_silence=False)
-    return coordinator.counts()
-
-
 def _opening_line(stored: StoredStudy, counts: TrialCounts, *, created: bool) -> str:
     where = masked_url(stored.storage.engine.url)
     finished = counts.finished
@@ -127,8 +100,3 @@ def _opening_line(stored: StoredStudy, counts: TrialCounts, *, created: bool) ->
     begun = counts.waiting + counts.running
     further = f", {begun} of them begun already" if begun else ""
     return f"study {stored.name!r} in {where}: {finished} trials are done, {left} to run{further}"
-
-
-def _ended_numbers(stored: StoredStudy) -> set[int]:
-    trials = stored.study.get_trials(deepcopy=False)
-    return {t.number for t in trials if t.state.is_finished()}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from searchae.errors import StorageError
 from searchae.study import Coordinator
 
 log = logging.getLogger(__name__)
@@ -29,6 +30,7 @@ class Heartbeat:
 
     Attributes:
         lost: Set once another worker has taken over the trial held.
+        ended: Why there is nothing more to work on: the study or its database is gone for good.
         epoch: The last epoch of the trial held; None before the first.
     """
 
@@ -39,6 +41,7 @@ class Heartbeat:
 
     def __post_init__(self) -> None:
         self._end = threading.Event()
+        self.ended: StorageError | None = None
         self._time_ends_at = math.inf
         self._beats_in_a_row = 0
         self._trial: tuple[int, int] | None = None
@@ -84,7 +87,7 @@ class Heartbeat:
     def _run(self) -> None:
         next_beat = 0.0
         tick = min(1.0, self._interval_s / 2)
-        while not self._end.wait(tick):
+        while self.ended is None and not self._end.wait(tick):
             self.coordinator.stored.storage.dispose_idle_connections()
             if self.parent and os.getppid() != self.parent:
                 log.warning("the process that started this worker is gone; leaving")
@@ -103,6 +106,9 @@ class Heartbeat:
         except SQLAlchemyError as e:
             log.warning("no heartbeat: the database is away (%s)", type(e).__name__)
             self._beats_in_a_row = 0
+            return
+        except StorageError as e:
+            self.ended = e
             return
         self._beats_in_a_row += 1
         self._time_ends_at = math.inf if left is None else time.monotonic() + left

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from searchae.errors import ArtifactsError, DeviceError, StudyStoppedError
+from searchae.errors import ArtifactsError, DeviceError, StorageError, StudyStoppedError
 from searchae.search import preload_pruners
 from searchae.storage import preload_storage
 from searchae.study import Coordinator, NoTrial, StoredStudy
@@ -65,6 +66,7 @@ class Worker:
             DeviceError: There is no such device, or it failed three times in a row.
             ArtifactsError: Checkpoints could not be written three times in a row.
             StudyStoppedError: A trial met a bug, here or on another worker.
+            StorageError: The study or its database is gone.
         """
         machine = Machine.prepare(self.stored, self.options)
         coordinator = Coordinator(self.stored)
@@ -85,7 +87,8 @@ class Worker:
                 self._claim_and_run(coordinator, heartbeat, runner)
         finally:
             sys.setswitchinterval(switch_interval_s)
-            coordinator.leave()
+            with suppress(StorageError):  # it is not listed for longer than the grace period
+                coordinator.leave()
             runner.close()
         return self.results
 
@@ -95,7 +98,8 @@ class Worker:
         failures = 0
         while (trial_id := self._claim(coordinator, heartbeat)) is not None:
             try:
-                runner.run(trial_id)
+                with coordinator.existing():
+                    runner.run(trial_id)
             except CrowdedError as e:
                 if not self._wait_for_memory(runner, e):
                     return

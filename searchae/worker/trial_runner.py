@@ -26,11 +26,13 @@ from searchae.errors import (
 from searchae.study import (
     ERROR,
     HISTORY,
+    INVALID,
     OUTCOME,
     RUNTIME,
     Coordinator,
     compact_history,
     training_of,
+    worst_values,
 )
 from searchae.training import (
     CheckpointError,
@@ -42,7 +44,7 @@ from searchae.training import (
     Trainer,
     checkpoint_folder,
 )
-from searchae.worker.further_objectives import FurtherObjectives
+from searchae.worker.further_objectives import further_values
 from searchae.worker.gpu_memory import CrowdedError, SharedGpu
 from searchae.worker.hardware import Machine
 from searchae.worker.heartbeat import Heartbeat
@@ -51,7 +53,7 @@ from searchae.worker.measured_training import MeasuredTraining
 from searchae.worker.objective import TrainFunction, TrialHooks, TrialJob
 from searchae.worker.options import WorkerOptions, WorkerResults
 from searchae.worker.pictures import BestPictures
-from searchae.worker.trial_sampling import RecordedTrial, TrialSampler
+from searchae.worker.trial_sampling import InvalidTrialError, RecordedTrial, TrialSampler
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,6 @@ class TrialRunner:
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         channels, height, width = self.machine.images[0].shape[1:]
         self._sampler = TrialSampler(stored, (channels, height, width))
-        self._further = FurtherObjectives(stored.spec, (channels, height, width))
 
     def close(self) -> None:
         """Waits for checkpoints that are still being written or removed."""
@@ -140,7 +141,12 @@ class TrialRunner:
         trial: RecordedTrial | ListedTrial
         with self._failures_handled(trial_id, number):
             if listed is None:
-                trial, params = self._sampler.sample(trial_id, claimed, runtime)
+                try:
+                    trial, params = self._sampler.sample(trial_id, claimed, runtime)
+                except InvalidTrialError as e:
+                    log.warning("trial %d: left alone: %s", number, e)
+                    self.coordinator.fail(trial_id, INVALID, str(e))
+                    return
             else:
                 trial, params = ListedTrial(self._stored, trial_id, claimed, listed), listed.params
                 trial.store_runtime(runtime)
@@ -178,7 +184,8 @@ class TrialRunner:
             self._finish_out_of_memory(trial_id, number, e)
         else:
             trainer = trainers[0] if trainers else None
-            self._finish(trial_id, TrialState.COMPLETE, psnr_db, self._further.of(trainer))
+            further = further_values(self._stored.spec, trainer)
+            self._finish(trial_id, TrialState.COMPLETE, psnr_db, further)
             self.results.complete += 1
             self._pictures.update(number, params, trainer)
 
@@ -205,7 +212,9 @@ class TrialRunner:
             on_epoch=on_epoch,
             on_end=on_end,
             should_leave=lambda: heartbeat.stop.is_set() or heartbeat.time_up,
-            should_stop=lambda: heartbeat.stop.is_set() or heartbeat.lost.is_set(),
+            should_stop=lambda: (
+                heartbeat.stop.is_set() or heartbeat.lost.is_set() or heartbeat.ended is not None
+            ),
         )
 
     @contextmanager
@@ -214,6 +223,8 @@ class TrialRunner:
         try:
             yield
         except Interrupted:
+            if self.heartbeat.ended is not None:
+                raise self.heartbeat.ended from None
             if self.heartbeat.lost.is_set():
                 raise LeaseLostError from None
             raise
@@ -236,6 +247,7 @@ class TrialRunner:
             self.coordinator.release(trial_id)
             raise ArtifactsError(f"--artifacts {self.options.artifacts}: {e}") from e
         except Exception as e:
+            self.coordinator.stopped()  # raises if the study has been deleted
             self._stop_study(trial_id, number, e)
             raise StudyStoppedError(self.coordinator.stopped()) from e
 
@@ -254,17 +266,16 @@ class TrialRunner:
             raise LeaseLostError
 
     def _finish_badly(self, trial_id: int, number: int, outcome: str, error: Exception) -> None:
-        """Ends a trial that has no result of its own as complete, with the baseline's PSNR.
+        """Ends a trial that has no result of its own as complete, with infinitely bad values.
 
-        The sampler learns from this value that the parameters are bad, and it is close enough to
-        the others' not to stretch the plots.
+        Then no trained trial is worse, whoever reads the study; see also ``RankedStorage``.
         """
         log.warning("trial %d: %s: %s", number, outcome, error)
         storage = self._stored.storage
         storage.set_trial_user_attr(trial_id, OUTCOME, outcome)
         storage.set_trial_user_attr(trial_id, ERROR, str(error))
-        worst = self._further.worst()
-        self._finish(trial_id, TrialState.COMPLETE, self._stored.baseline_db, worst)
+        psnr_db, *further = worst_values(self._stored.spec)
+        self._finish(trial_id, TrialState.COMPLETE, psnr_db, tuple(further))
 
     def _finish_out_of_memory(self, trial_id: int, number: int, error: OutOfMemoryError) -> None:
         """Puts back a trial if others hold the memory; otherwise ends it as too large."""
@@ -278,12 +289,8 @@ class TrialRunner:
     def _stop_study(self, trial_id: int, number: int, error: Exception) -> None:
         """Fails the trial and stops the study: other trials would meet the same bug."""
         text = "".join(traceback.format_exception(error))
-        storage = self._stored.storage
-        storage.set_trial_user_attr(trial_id, OUTCOME, BUG)
-        storage.set_trial_user_attr(trial_id, ERROR, text)
         self.coordinator.stop(f"trial {number} met a bug:\n{text}")
-        storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        self.coordinator.drop_lease(trial_id)
+        self.coordinator.fail(trial_id, BUG, text)
 
     # -- checkpoints
 

@@ -20,7 +20,12 @@ from searchae.search import (
     make_sampler,
 )
 from searchae.storage import ResilientStorage
-from searchae.study import IMPORTED, REFUSED, RUNTIME, StoredStudy
+from searchae.study import IMPORTED, REFUSED, RUNTIME, StoredStudy, misfit
+from searchae.worker.ranked_storage import RankedStorage
+
+
+class InvalidTrialError(Exception):
+    """A trial of another program has parameters outside the study's space."""
 
 
 class RecordedTrial:
@@ -84,7 +89,14 @@ class TrialSampler:
     def __init__(self, stored: StoredStudy, image_shape: tuple[int, int, int]) -> None:
         self._stored = stored
         self._limit = SizeLimit(stored.spec, image_shape)
-        self._pruner = make_pruner(stored.spec, stored.study)
+        self._study = optuna.load_study(
+            study_name=stored.name,
+            storage=RankedStorage(stored),
+            # Replaced for each trial; without these Optuna would create its defaults.
+            sampler=optuna.samplers.RandomSampler(),
+            pruner=optuna.pruners.NopPruner(),
+        )
+        self._pruner = make_pruner(stored.spec, self._study)
         self._history = TrialHistory()
         self._floor = ChoiceFloor(stored.spec)
         self._imported = sum(stored.study.user_attrs.get(IMPORTED, {}).values())
@@ -103,20 +115,20 @@ class TrialSampler:
 
         Raises:
             optuna.exceptions.UpdateFinishedTrialError: The trial has ended meanwhile.
+            InvalidTrialError: Another program has enqueued it with parameters outside the space.
         """
         spec, storage = self._stored.spec, self._stored.storage
+        given = claimed.system_attrs.get("fixed_params", {})
+        if why := misfit(spec, {**given, **claimed.params}, complete=False):
+            raise InvalidTrialError(f"enqueued by another program: {why}")
         with storage.batched_writes():
             # A copy for each trial: a study caches the trials that its sampler has read.
-            study = copy.copy(self._stored.study)
+            study = copy.copy(self._study)
             sampler = self._limited(
                 make_sampler(spec, number=claimed.number, history=self._history), claimed.number
             )
             study.sampler, study.pruner = sampler, self._pruner
-            imported = self._imported
-            fixed = initial_params(spec, claimed.number - imported, warm=imported > 0)
-            if not fixed and not claimed.params:
-                fixed = self._floor.params(self._stored.study, claimed.number)
-            if fixed := self._limit.possible(fixed):
+            if not given and (fixed := self._limit.possible(self._fixed(study, claimed))):
                 storage.set_trial_system_attr(trial_id, "fixed_params", fixed)
             trial = optuna.Trial(study, trial_id)
             params = sample_params(spec, trial)
@@ -127,6 +139,14 @@ class TrialSampler:
         if spec.search.has_several_objectives:
             return UnprunedTrial(*recorded, storage=storage, trial_id=trial_id), params
         return RecordedTrial(*recorded), params
+
+    def _fixed(self, study: optuna.Study, claimed: FrozenTrial) -> Mapping[str, Any]:
+        """Returns the parameters of one of the search's first trials, or to try a rare choice."""
+        imported = self._imported
+        fixed = initial_params(self._stored.spec, claimed.number - imported, warm=imported > 0)
+        if fixed or claimed.params:
+            return fixed
+        return self._floor.params(study, claimed.number)
 
     def _limited(self, sampler: BaseSampler, number: int) -> BaseSampler:
         """Returns a sampler that proposes only nets within ``search.max_parameters``."""

@@ -19,6 +19,7 @@ import numpy as np
 import optuna
 import pytest
 
+from searchae.cli.signals import handle_signals, interrupt
 from searchae.storage.connection import connect
 from searchae.storage.url import parse_url
 from searchae.study.coordination import Coordinator
@@ -613,3 +614,34 @@ def test_hours_end_the_whole_fleet_and_another_run_goes_on(
     assert again.returncode == 0, again.stderr
     assert f"{begun} of {begun}" in again.stdout
     assert len(trials(postgres_url)) == begun
+
+
+def test_a_worker_whose_terminal_closes_puts_its_trial_back(slow_folder: Path, url: str) -> None:
+    tune = fork(slow_folder, "tune", "-s", "tiny", "--trials", "1", "--workers", "1", url=url)
+    tune.communicate(timeout=60)
+    ledger = Coordinator(load_study(connect(url), "tiny"))
+    ledger.set_budget(5)
+    running = fork(slow_folder, "worker", "-s", "tiny", url=url)
+    wait_for(lambda: states(url).get("RUNNING", 0) == 1)
+    running.send_signal(signal.SIGHUP)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "stopping: the running trial is put back" in said
+    assert states(url).get("RUNNING", 0) == 0
+    assert states(url)["WAITING"] == 1
+
+
+def test_nohup_stays_in_force() -> None:
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        handle_signals(interrupt)
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        handle_signals(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGHUP)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

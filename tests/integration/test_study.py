@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Timer
+from threading import Barrier
 from typing import Any
 
 import optuna
@@ -19,6 +19,7 @@ from searchae.errors import NoStudyError, StorageError, StudyMismatchError
 from searchae.search import distributions
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
+from searchae.study import stored_study
 from searchae.study.attributes import (
     BASELINE_DB,
     DATA_HASH,
@@ -154,37 +155,73 @@ def test_an_unknown_name_lists_the_studies_and_the_nearest(storage: ResilientSto
 
 
 def test_a_study_that_is_just_being_made_is_not_taken_for_somebody_else_s(
-    storage: ResilientStorage,
+    storage: ResilientStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A worker looks just after the study's row was written and before its first attribute."""
-    fresh = optuna.create_study(study_name="s", storage=storage)
-    later = Timer(0.5, fresh.set_user_attr, (DATA_HASH, "abc"))
-    later.start()
-    with pytest.raises(NoStudyError, match="'s' is being made; try again in a moment"):
-        load_study(storage, "s")
-    later.join()
+    """Whatever another process finds of it at any moment, it is known to be searchae's."""
+    seen: list[str] = []
+    original = optuna.Study.set_user_attr
+
+    def look(study: optuna.Study, key: str, value: Any) -> None:
+        with pytest.raises(NoStudyError, match="'s' is being made; try again in a moment"):
+            load_study(storage, "s")
+        seen.append(key)
+        original(study, key, value)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(optuna.Study, "set_user_attr", look)
+        stored, _ = make(storage)
+    assert seen
+    assert "searchae:creating" not in stored.study.user_attrs
 
 
-@pytest.mark.parametrize("given", ["trials", "attributes"])
+def test_a_study_that_another_program_makes_meanwhile_is_left_alone(
+    storage: ResilientStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It makes it after searchae has looked for the name."""
+    original = stored_study._insert
+
+    def too_late(*args: Any) -> int | None:
+        optuna.create_study(study_name="s", storage=storage, direction="minimize")
+        return original(*args)
+
+    monkeypatch.setattr(stored_study, "_insert", too_late)
+    with pytest.raises(StorageError, match="was not made by searchae; choose another --name"):
+        make(storage)
+    assert [d.name for d in storage.get_all_studies()[0].directions] == ["MINIMIZE"]
+
+
+def test_a_study_that_the_dashboard_is_copying_is_left_alone(storage: ResilientStorage) -> None:
+    """It renames a study by copying its attributes one after the other."""
+    source, _ = make(storage)
+    copied = optuna.create_study(study_name="new name", storage=storage, direction="maximize")
+    for key, value in source.study.user_attrs.items():
+        copied.set_user_attr(key, value)
+        if key == DATA_HASH:
+            break
+    with pytest.raises(NoStudyError, match="is being made"):
+        make(storage, "new name")
+    assert study_names(storage) == ["new name", "s"]
+
+
+@pytest.mark.parametrize("given", ["trials", "attributes", "nothing"])
 def test_a_study_of_somebody_else_s_is_left_alone(storage: ResilientStorage, given: str) -> None:
     foreign = optuna.create_study(study_name="s", storage=storage)
     if given == "trials":
         foreign.add_trial(create_trial(value=1.0))
-    else:
+    elif given == "attributes":
         foreign.set_user_attr("owner", "somebody")
     for attempt in (lambda: make(storage), lambda: load_study(storage, "s")):
         with pytest.raises(StorageError, match="was not made by searchae; choose another --name"):
             attempt()
     assert study_names(storage) == ["s"]
-    assert (len(foreign.trials), foreign.user_attrs) == (
-        (1, {}) if given == "trials" else (0, {"owner": "somebody"})
-    )
+    assert len(foreign.trials) == (given == "trials")
+    assert foreign.user_attrs == ({"owner": "somebody"} if given == "attributes" else {})
 
 
 # -- interrupted creation
 
 
-@pytest.mark.parametrize("attribute", [DATA_HASH, BASELINE_DB, VERSIONS, IMPORTED, SPEC])
+@pytest.mark.parametrize("attribute", [BASELINE_DB, VERSIONS, IMPORTED, SPEC])
 def test_a_creation_cut_off_anywhere_is_made_again(
     storage: ResilientStorage, attribute: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -192,13 +229,18 @@ def test_a_creation_cut_off_anywhere_is_made_again(
     add(source, 20.0, learning_rate=0.01, optimizer="adam")
     original = optuna.Study.set_user_attr
 
+    def cut_off(*_args: Any) -> None:
+        raise CutOffError
+
     def cut(study: optuna.Study, key: str, value: Any) -> None:
         if key == attribute:
-            raise CutOffError
+            cut_off()
         original(study, key, value)
 
     with monkeypatch.context() as patched:
         patched.setattr(optuna.Study, "set_user_attr", cut)
+        if attribute == SPEC:
+            patched.setattr(stored_study, "_complete", cut_off)
         with pytest.raises(CutOffError):
             make(storage, warm_start=source)
     with pytest.raises(StorageError):

@@ -1,0 +1,184 @@
+"""Trials that another program adds to a study or enqueues in it, through Optuna."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from searchae.errors import UserError
+from searchae.launch.request import Request
+from searchae.retrain.plan import find_trial
+from searchae.search.distributions import to_distribution
+from searchae.storage import parse_url
+from searchae.storage.connection import connect
+from searchae.study.coordination import Coordinator
+from searchae.study.stored_study import StoredStudy, load_study
+from searchae.study.summary import Summary, summarize
+from searchae.tune import tune
+from tests.thread_launcher import Recorder, ThreadLauncher
+
+pytestmark = pytest.mark.usefixtures("keeps_threads")
+VALID = {"activation": "tanh", "optimizer": "sgd", "learning_rate": 0.003, "regularizer": "clip"}
+
+
+@pytest.fixture
+def run(folder: Path) -> Callable[[int], tuple[Summary, list[str]]]:
+    def run(trials: int, **more: Any) -> tuple[Summary, list[str]]:
+        watcher = Recorder()
+        request = Request(
+            study=str(folder / "studies" / "tiny.toml"),
+            storage=parse_url(f"sqlite:///{folder / 'searchae.db'}"),
+            trials=trials,
+            workers=1,
+            threads=1,
+            device="cpu",
+            data_dir=folder / "data",
+            artifacts=folder / "artifacts",
+            overrides=("train.epochs=1", *more.get("overrides", ())),
+            environment={},
+        )
+        return tune(request, watcher, ThreadLauncher()), watcher.notes
+
+    return run
+
+
+def stored_in(folder: Path) -> StoredStudy:
+    return load_study(connect(f"sqlite:///{folder / 'searchae.db'}"), "tiny")
+
+
+def optuna_study(folder: Path) -> optuna.Study:
+    """As another program opens it."""
+    url = f"sqlite:///{folder / 'searchae.db'}"
+    return optuna.load_study(study_name="tiny", storage=url)
+
+
+def add(folder: Path, params: dict[str, Any], **more: Any) -> None:
+    space = {p.name: to_distribution(p) for p in stored_in(folder).spec.space}
+    described: dict[str, BaseDistribution] = {
+        name: space.get(name, FloatDistribution(0, 1)) for name in params
+    }
+    made = create_trial(params=params, distributions=described, **{"value": 99.0, **more})
+    optuna_study(folder).add_trial(made)
+
+
+@pytest.mark.parametrize("params", [VALID, {"activation": "tanh"}, {**VALID, "l1_weight": 1e-4}])
+def test_an_enqueued_trial_is_trained_as_it_is(
+    folder: Path, run: Callable[[int], Any], params: dict[str, Any]
+) -> None:
+    run(1)
+    optuna_study(folder).enqueue_trial(params)
+    summary, _ = run(2)
+    trial = stored_in(folder).study.trials[1]
+    assert trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+    assert {k: v for k, v in params.items() if k in trial.params} == {
+        k: v for k, v in params.items() if k != "l1_weight"
+    }
+    assert summary.counts.finished == 2
+
+
+def test_an_enqueued_trial_is_not_one_of_the_search_s_first(
+    folder: Path, run: Callable[..., Any]
+) -> None:
+    """They have numbers that are taken from the trial's own."""
+    first = {"overrides": ('search.first=[{activation="relu"}, {activation="relu"}]',)}
+    run(1, **first)
+    optuna_study(folder).enqueue_trial({"activation": "tanh"})
+    run(2, **first)
+    assert stored_in(folder).study.trials[1].params["activation"] == "tanh"
+
+
+OUTSIDE = [
+    ({**VALID, "activation": "swish"}, "activation = 'swish' is not in the space (relu, tanh)"),
+    ({**VALID, "learning_rate": 0.5}, "learning_rate = 0.5 is not in the space (0.0001 to 0.1)"),
+    ({**VALID, "learning_rate": "fast"}, "learning_rate = 'fast' is not in the space"),
+    ({**VALID, "learning_rate": math.nan}, "learning_rate = nan is not in the space"),
+    ({**VALID, "dropout": 0.5}, "dropout is not searched (searched: activation, optimizer,"),
+]
+
+
+def test_an_enqueued_trial_outside_the_space_is_marked_and_left_alone(
+    folder: Path, run: Callable[[int], Any]
+) -> None:
+    run(1)
+    for params, _ in OUTSIDE:
+        optuna_study(folder).enqueue_trial(params)
+    summary, _ = run(3)
+    assert (summary.counts.finished, summary.counts.failed) == (3, len(OUTSIDE))
+    assert summary.outcomes == {"invalid": len(OUTSIDE)}
+    assert not Coordinator(stored_in(folder)).stopped()
+    for marked, (_, why) in zip(stored_in(folder).study.trials[1:], OUTSIDE, strict=False):
+        assert marked.state == TrialState.FAIL
+        assert f"enqueued by another program: {why}" in marked.user_attrs["searchae:error"]
+
+
+def test_an_added_trial_within_the_space_is_one_of_the_study(
+    folder: Path, run: Callable[[int], Any]
+) -> None:
+    run(1)
+    add(folder, VALID)
+    summary, _ = run(3)
+    assert summary.counts.complete + summary.counts.pruned == 3
+    assert len(stored_in(folder).study.trials) == 3
+    assert summary.best.number == find_trial(stored_in(folder), "best").number == 1
+
+
+ADDED: list[dict[str, Any]] = [
+    {"params": {"x": 1.0}},
+    {"params": {**VALID, "x": 1.0}},
+    {"params": {"activation": "tanh"}},
+    {"params": {}},
+    {"params": VALID, "value": math.inf},
+    {"params": {"x": 1.0}, "value": None, "state": TrialState.PRUNED},
+]
+
+
+def test_an_added_trial_outside_the_space_is_marked_and_left_alone(
+    folder: Path, run: Callable[[int], Any]
+) -> None:
+    run(1)
+    for trial in ADDED:
+        add(folder, **trial)
+    before = summarize(stored_in(folder), Coordinator(stored_in(folder)))
+    assert before.best is None or before.best.number == 0
+    for number in range(1, len(ADDED) + 1):
+        with pytest.raises(UserError, match=f"--trial {number}: ended badly"):
+            find_trial(stored_in(folder), str(number))
+    summary, notes = run(3)
+    assert "6 trials of another program left alone" in "\n".join(notes)
+    assert summary.counts.finished == 3
+    assert summary.outcomes == {"invalid": len(ADDED)}
+    trials = stored_in(folder).study.trials
+    assert len(trials) == 3 + len(ADDED)
+    left = trials[1 : 1 + len(ADDED)]
+    assert [t.params for t in left] == [trial["params"] for trial in ADDED]
+    assert [t.values for t in left] == [[99.0]] * 4 + [[math.inf], None]
+    best = find_trial(stored_in(folder), "best").number
+    assert summary.best.number == best
+    assert best not in range(1, len(ADDED) + 1)
+
+
+def test_one_that_is_added_as_the_last_one_does_not_end_the_search_early(
+    folder: Path, run: Callable[[int], Any]
+) -> None:
+    """Nobody has marked it when the last worker asks for a trial."""
+    run(1)
+    ledger = Coordinator(stored_in(folder))
+    ledger.set_budget(2)
+    add(folder, {"x": 1.0})
+    assert isinstance(ledger.claim(), int)
+
+
+def test_what_is_enqueued_beyond_the_budget_is_said(
+    folder: Path, run: Callable[[int], Any]
+) -> None:
+    run(1)
+    optuna_study(folder).enqueue_trial(VALID)
+    (told,) = summarize(stored_in(folder), Coordinator(stored_in(folder))).warnings
+    assert told == "1 trial waiting beyond the budget of 1: --trials 2 runs them too"
