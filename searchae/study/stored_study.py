@@ -7,6 +7,7 @@ of the packages that created it, and its budget. All of it is stored as JSON; no
 from __future__ import annotations
 
 import platform
+import secrets
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +18,23 @@ from typing import Any
 import optuna
 from optuna.study import StudyDirection
 
-from searchae.config import OBJECTIVES, StudySpec, spec_from_document
+from searchae.config import (
+    OBJECTIVES,
+    StudySpec,
+    folder_name,
+    is_folder_name,
+    spec_from_document,
+)
 from searchae.errors import NoStudyError, StorageError, StudyMismatchError, nearest
 from searchae.storage import ResilientStorage, exclusive_lock, masked_url
-from searchae.study.attributes import BASELINE_DB, DATA_HASH, SPEC, VERSIONS
+from searchae.study.attributes import (
+    BASELINE_DB,
+    DATA_HASH,
+    FOLDER,
+    IDENTITY,
+    SPEC,
+    VERSIONS,
+)
 from searchae.study.warm_start import check_warm_start, import_trials
 
 _CREATION_TIMEOUT_S = 3.0
@@ -43,6 +57,8 @@ class StoredStudy:
         data_hash: SHA-256 of the images that it was created with, in hexadecimal.
         baseline_db: PSNR in dB of the mean training image on the validation split.
         id: The study's id in the database.
+        identity: What its files are marked with; empty for a study of an earlier version.
+        stored_folder: Its folder's name as stored; empty for a study of an earlier version.
     """
 
     study: optuna.Study
@@ -51,11 +67,18 @@ class StoredStudy:
     data_hash: str
     baseline_db: float
     id: int
+    identity: str = ""
+    stored_folder: str = ""
 
     @property
     def name(self) -> str:
         """The study's name."""
         return self.study.study_name
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder below the artifact folder; never a path."""
+        return self.stored_folder or folder_name(self.name)
 
 
 def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
@@ -84,6 +107,7 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
         raise NoStudyError(f"study {name!r} is being made; try again in a moment")
     if SPEC not in attributes:
         raise StorageError(f"study {name!r} was not made by searchae; choose another --name")
+    folder = attributes.get(FOLDER)
     return StoredStudy(
         study=optuna.load_study(
             study_name=name,
@@ -97,6 +121,8 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
         data_hash=attributes[DATA_HASH],
         baseline_db=attributes[BASELINE_DB],
         id=study_id,
+        identity=str(attributes.get(IDENTITY, "")),
+        stored_folder=str(folder) if is_folder_name(folder) else "",
     )
 
 
@@ -159,6 +185,7 @@ def open_study(
             study = optuna.create_study(study_name=name, storage=storage, directions=directions)
             study.set_user_attr(DATA_HASH, data_hash)  # first: see ``load_study``
             study.set_metric_names([o.metric for o in objectives])
+            study.set_user_attr(IDENTITY, secrets.token_hex(16))
             study.set_user_attr(BASELINE_DB, baseline_db)
             study.set_user_attr(VERSIONS, package_versions())
             for key, value in (attributes or {}).items():
