@@ -147,7 +147,7 @@ def output_file(path: Path) -> Iterator[IO[bytes]]:
     else:
         content = io.BytesIO()
         yield content
-        with _straight(path, about) as file:
+        with _straight(path) as file:
             file.write(content.getbuffer())
 
 
@@ -168,20 +168,21 @@ def _can_be_replaced(path: Path, about: os.stat_result) -> bool:
         and about.st_nlink == 1
         and about.st_uid == os.geteuid()
         and os.access(path.parent, os.W_OK)
-        and not _is_standard_output(about)
+        and not is_standard_output(path)
     )
 
 
-def _is_standard_output(about: os.stat_result) -> bool:
+def is_standard_output(path: Path) -> bool:
+    """Whether a path leads to what this process has as its standard output."""
     try:
-        return os.path.samestat(about, os.fstat(1))
-    except OSError:  # closed
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:  # it does not exist, or standard output is closed
         return False
 
 
-def _straight(path: Path, about: os.stat_result | None) -> IO[bytes]:
+def _straight(path: Path) -> IO[bytes]:
     """Opens what a path leads to; standard output where it stands, with what is in it."""
-    if about is not None and _is_standard_output(about):
+    if is_standard_output(path):
         sys.stdout.flush()
         return open(os.dup(1), "wb")
     return open(path, "wb")

@@ -38,7 +38,7 @@ def trials(study: str, storage: str = "sqlite:///searchae.db") -> list[dict[str,
     url = parse_url(storage)
     if not database_exists(url):  # connecting would create a SQLite file
         raise NoStudyError(f"{masked_url(url)}: there is no such database")
-    stored = load_study(connect(url), study)
+    stored = load_study(connect(url, writes=False), study)
     return rows(stored.spec, read_trial_runs(stored))
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
@@ -64,7 +67,29 @@ _ADVISORY_LOCK = sa.text(
 
 @contextmanager
 def file_lock(url: URL) -> Iterator[None]:
-    """Holds an exclusive lock on the file ``DATABASE.lock`` beside a SQLite database."""
-    with open(f"{url.database}.lock", "a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """Holds an exclusive lock on the file ``DATABASE.lock`` beside a SQLite database.
+
+    Whoever may write the database may hold it, whoever made the file.
+    """
+    database = Path(str(url.database))
+    descriptor = _open_lock_file(Path(f"{database}.lock"), database)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock_file(path: Path, database: Path) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        try:
+            return os.open(path, flags | os.O_RDWR)
+        except PermissionError:  # earlier versions left it to the umask: it can still be locked
+            return os.open(path, flags | os.O_RDONLY)
+    # As SQLite does with its own further files.
+    with suppress(OSError):
+        os.fchmod(descriptor, stat.S_IMODE(database.stat().st_mode))
+    return descriptor

@@ -43,7 +43,7 @@ _CREATION_TIMEOUT_S = 3.0
 
 def study_names(storage: ResilientStorage) -> list[str]:
     """Returns the names of all studies in the database, sorted."""
-    return sorted(s.study_name for s in storage.get_all_studies())
+    return storage.study_names()
 
 
 @dataclass(frozen=True)
