@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+_HIDDEN = re.compile(
+    # Control characters but tab and newline, those that turn the direction of a text, line
+    # separators, and bytes of a file's name that are no UTF-8.
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    r"""Returns a text with escapes, such as ``\x1b``, for characters that act on a terminal."""
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def format_duration(seconds: float) -> str:

@@ -24,7 +24,7 @@ from searchae.config.loader import spec_from_document
 from searchae.search import distributions
 from searchae.storage.connection import connect
 from searchae.study import gallery
-from searchae.study.stored_study import open_study
+from searchae.study.stored_study import load_study, open_study
 from tests.forked_commands import ForkedProcess, start_command
 
 STUDY = "looked-at"
@@ -160,10 +160,12 @@ def running(
         process.wait()
 
 
-def draw_picture(artifacts: Path, name: str, number: int, psnr_db: float) -> bytes:
+def draw_picture(url: str, artifacts: Path, name: str, number: int, psnr_db: float) -> bytes:
     """A picture of a trial, as its worker keeps it; the file's bytes."""
     folder = gallery.gallery_folder(artifacts, name)
-    gallery.save_picture(folder, number, Image.new("RGB", (320, 90), "teal"), psnr_db=psnr_db)
+    owner = gallery.picture_owner(load_study(connect(url), name))
+    drawn = Image.new("RGB", (320, 90), "teal")
+    gallery.save_picture(folder, number, drawn, psnr_db=psnr_db, owner=owner)
     return gallery.picture_path(folder, number).read_bytes()
 
 

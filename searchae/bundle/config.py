@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from searchae.config import DataSpec, ModelParams, Positive, Section, TrainParams
 from searchae.errors import BundleError
-from searchae.files import atomic_file
+from searchae.files import output_file
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -109,5 +109,5 @@ def write_json(path: Path, document: Any) -> None:
         OSError: The file cannot be written.
     """
     content = json.dumps(document, indent=2, allow_nan=False).encode()
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(content + b"\n")

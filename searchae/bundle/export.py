@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from searchae.bundle.model import Bundle
 from searchae.errors import BundleError, SearchaeError
-from searchae.files import atomic_file
+from searchae.files import output_file
 
 ExportPart = Literal["autoencoder", "encoder", "decoder"]
 EXPORT_PARTS: tuple[ExportPart, ...] = ("autoencoder", "encoder", "decoder")
@@ -97,7 +97,7 @@ def export_bundle(bundle: Bundle, out: Path, *, part: ExportPart = "autoencoder"
             f"{TOLERANCE:g}; nothing was written"
         )
     out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(out) as file:
+    with output_file(out) as file:
         file.write(content)
     return {
         "out": str(out),

@@ -20,7 +20,7 @@ from PIL import Image, ImageOps
 from searchae.bundle.config import BundleConfig
 from searchae.data import as_images
 from searchae.errors import BundleError, DataError
-from searchae.files import atomic_file
+from searchae.files import output_file
 from searchae.formatting import format_count
 from searchae.training import EVALUATION_BATCH
 
@@ -99,7 +99,7 @@ def read_latents(path: Path) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
 def write_npz(path: Path, **arrays: npt.NDArray[Any]) -> None:
     """Writes arrays to a compressed npz file atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stubs take other keywords
 
 

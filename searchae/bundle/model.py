@@ -27,7 +27,7 @@ from searchae.bundle.validation import (
     to_tensor,
 )
 from searchae.errors import BundleError, ModelError
-from searchae.files import atomic_file
+from searchae.files import output_file
 from searchae.models import Autoencoder, build_model
 from searchae.training import EVALUATION_BATCH, load_weights, preferred_memory_format, to_unit_float
 
@@ -211,7 +211,7 @@ def write_bundle(folder: Path, config: BundleConfig, weights: Mapping[str, Tenso
     """
     content = tensor_bytes({k: v.detach().cpu().contiguous() for k, v in weights.items()})
     bundle_from_weights(config, weights, device=torch.device("cpu"))
-    with atomic_file(folder / WEIGHTS) as file:
+    with output_file(folder / WEIGHTS) as file:
         file.write(content)
     sha256 = hashlib.sha256(content).hexdigest()
     write_config(folder, config.model_copy(update={"weights_sha256": sha256}))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from searchae.bundle.evaluation import latent_batches
 from searchae.bundle.model import Bundle
-from searchae.files import atomic_file
+from searchae.files import output_file
 from searchae.training import (
     EVALUATION_BATCH,
     EpochResult,
@@ -57,7 +57,7 @@ def write_reconstructions_picture(
         title=title,
         shown=SHOWN_IMAGES,
     )
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         canvas.save(file, format="PNG")
 
 
@@ -107,7 +107,7 @@ def write_curves_page(
         "@media(prefers-color-scheme:dark){body{color:#ddd;background:#16191d}}"
         f"</style></head>\n<body><h1>{html.escape(title)}</h1>\n{''.join(parts)}\n</body></html>\n"
     )
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(page.encode())
 
 

@@ -19,6 +19,7 @@ import typer
 from searchae import __version__
 from searchae.cli import bundle, compare, dashboard, data, report, status, train, tune, worker
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
+from searchae.cli.terminal import safe_streams
 from searchae.errors import SearchaeError, UserError
 
 _INTERRUPTED_MESSAGE = "interrupted; run the same command again to go on"
@@ -79,6 +80,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     # Accepted at any position, because it is usually appended to a command that failed.
     words = (["--debug"] if debug else []) + [w for w in words if w != "--debug"]
     handle_signals(interrupt)
+    with safe_streams():
+        return _run(words, debug=debug)
+
+
+def _run(words: Sequence[str], *, debug: bool) -> int:
     try:
         _check_study_option([w for w in words if w != "--debug"])
         app(words)

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
+from searchae.cli.terminal import SafeConsole
 from searchae.config import OBJECTIVES, objective_texts
 from searchae.formatting import (
     format_assignments,
@@ -45,9 +45,9 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         summary: The state.
         workers: Whether to list the workers.
     """
-    out = Console(highlight=False, soft_wrap=True)
+    out = SafeConsole()
     c = summary.counts
-    out.print(f"study      {summary.study}  ({summary.storage})", markup=False)
+    out.print(f"study      {summary.study}  ({summary.storage})")
     outcomes = [f"{n} {word}" for word, n in summary.outcomes.items()]
     shown = [
         f"{n} {word}"
@@ -81,16 +81,15 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         out.print(
             f"best       {summary.best.psnr_db:.2f} dB, {format_gain(gain)}: "
             f"trial {summary.best.number}, {format_assignments(summary.best.params)}",
-            markup=False,
         )
     if summary.gain_db is not None:
         out.print(f"gain       {_gain_over_first(summary.gain_db)}", markup=False)
     if summary.front:
-        out.print(f"front      {front_line(summary)}", markup=False)
+        out.print(f"front      {front_line(summary)}")
     if workers:
         _print_workers(out, summary)
     for warning in summary.warnings:
-        out.print(f"warning    {warning}", markup=False)
+        out.print(f"warning    {warning}")
 
 
 def _gain_over_first(gain_db: float) -> str:
@@ -125,7 +124,7 @@ def _command(name: str, study: str, places: Mapping[str, str], *options: str, ou
     return shlex.join(["searchae", name, "-s", study, *where, *(["--out", out] if out else [])])
 
 
-def _print_workers(out: Console, summary: Summary) -> None:
+def _print_workers(out: SafeConsole, summary: Summary) -> None:
     out.print(f"workers    {len(summary.workers)} alive")
     running = {row.worker: row for row in summary.rows if row.state == "running"}
     for w in summary.workers:
@@ -134,7 +133,6 @@ def _print_workers(out: Console, summary: Summary) -> None:
         out.print(
             f"  {w.host} pid {w.pid} on {w.device}: {doing}; up {format_duration(w.age_s)}, "
             f"heard of {w.silent_s:.0f} s ago",
-            markup=False,
         )
 
 
@@ -221,8 +219,8 @@ def plan_document(plan: DryRun) -> dict[str, Any]:
 def print_plan(plan: DryRun) -> None:
     """Prints a dry run."""
     spec = plan.spec
-    out = Console(highlight=False, soft_wrap=True)
-    out.print(f"study      {plan.name}: {spec.description}", markup=False)
+    out = SafeConsole()
+    out.print(f"study      {plan.name}: {spec.description}")
     for key in ("train", "validation", "test"):
         out.print(f"{key:10s} {plan.splits[key]} images")
     out.print(f"data       {spec.data.name}, hash {plan.splits['hash'][:12]}")
@@ -237,12 +235,12 @@ def print_plan(plan: DryRun) -> None:
     pruner = "no pruning" if search.has_several_objectives else search.pruner
     out.print(f"search     {search.trials} trials, {search.sampler}, {pruner}, seed {spec.seed}")
     if plan.objectives:
-        out.print(f"           {plan.objectives}", markup=False)
+        out.print(f"           {plan.objectives}")
     if plan.done:
         left = max(0, search.trials - plan.done)
         out.print(f"done       {format_count(plan.done, 'trial')} already, {left} to run")
     if plan.begins:
-        out.print(f"begins     with {format_assignments(plan.begins)}", markup=False)
+        out.print(f"begins     with {format_assignments(plan.begins)}")
     out.print(
         f"runs on    {plan.device} in {plan.precision}, {format_count(plan.workers, 'worker')} of "
         f"{format_count(plan.threads, 'thread')}, convolutions by {plan.kernels}"

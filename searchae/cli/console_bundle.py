@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
-    from searchae.study import Summary, TrialRow
+    from searchae.cli.terminal import SafeConsole
+from searchae.study import Summary, TrialRow
 
 
 class EpochLines:
@@ -22,7 +22,7 @@ class EpochLines:
     """
 
     def __init__(self, epochs: int) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = SafeConsole(stderr=True)
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=24), MofNCompleteColumn())
         self._bar = Progress(
             *columns,
@@ -44,7 +44,7 @@ class EpochLines:
 
     def note(self, text: str) -> None:
         """Prints a line."""
-        self._console.print(text, markup=False)
+        self._console.print(text)
 
     def trial(self, row: TrialRow, *, best_db: float | None) -> None:
         """Shows a training that has ended."""
@@ -64,7 +64,7 @@ class EpochLines:
         seed = f"seed {row.seed}"
         if not self._console.is_terminal:
             epoch = f"epoch {row.epochs:3d} of {self._epochs}"
-            self._console.print(f"{seed}  {epoch}  {row.psnr_db:6.2f} dB", markup=False)
+            self._console.print(f"{seed}  {epoch}  {row.psnr_db:6.2f} dB")
             return
         if row.number not in self._tasks:
             self._tasks[row.number] = self._bar.add_task(seed, total=self._epochs, more="")

@@ -95,5 +95,6 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         table.add_row(*row)
     # Never wrapped, whatever the width of the output.
     text = io.StringIO()
-    Console(file=text, width=max(200, 40 * len(head)), color_system=None).print(table, markup=False)
+    width = max(200, 40 * len(head))
+    Console(file=text, width=width, color_system=None, markup=False, emoji=False).print(table)
     print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))

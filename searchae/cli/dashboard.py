@@ -115,7 +115,12 @@ def _serve(storage: str, options: ServerOptions) -> None:
     url = storage_url(storage)
     require_database(url)
     # Requests wait for a database that restarts, but not during a longer outage.
-    connection = connect(url, backoff=Backoff(longest_s=1.0, limit_s=5.0), patient=True)
+    connection = connect(
+        url,
+        backoff=Backoff(longest_s=1.0, limit_s=5.0),
+        patient=True,
+        writes=options.writes,
+    )
 
     def announce(address: str) -> None:
         line = f"Dashboard of {masked_url(url)} at {address} (Ctrl-C to stop)"

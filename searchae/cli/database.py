@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shlex
+import stat
 import sys
 import threading
 import time
@@ -15,6 +18,10 @@ if TYPE_CHECKING:
     from searchae.storage import ResilientStorage
     from searchae.study import StoredStudy
 
+log = logging.getLogger(__name__)
+
+_SECRETS = "/run/secrets/"
+"""Where container engines put secrets, readable for every user of the container."""
 AWAIT_S = 2.0
 """Seconds between two attempts to open a study that does not exist yet."""
 STOP_RETRIES = 8
@@ -38,9 +45,16 @@ def storage_url(text: str) -> URL:
     if not path or is_sqlite(url):
         return url
     try:
+        about = Path(path).stat()
         password = Path(path).read_text().rstrip("\n")
     except (OSError, UnicodeDecodeError) as e:
         raise StorageError(f"SEARCHAE_STORAGE_PASSWORD_FILE: {path} cannot be read: {e}") from None
+    if stat.S_ISREG(about.st_mode) and about.st_mode & 0o044 and not path.startswith(_SECRETS):
+        log.warning(
+            "SEARCHAE_STORAGE_PASSWORD_FILE: others can read %s; type: chmod 600 %s",
+            path,
+            shlex.quote(path),
+        )
     return url.set(password=password) if url.password is None else url
 
 
@@ -59,12 +73,15 @@ def require_database(url: URL) -> None:
         )
 
 
-def connect_to(url: URL, *, stop: threading.Event | None = None) -> ResilientStorage:
+def connect_to(
+    url: URL, *, stop: threading.Event | None = None, writes: bool = True
+) -> ResilientStorage:
     """Connects to a database; its calls wait for up to a minute during an outage.
 
     Args:
         url: The database.
         stop: If given, calls wait until it is set, and then long enough to put a trial back.
+        writes: Whether the command has to write.
 
     Raises:
         StorageError: The database cannot be used.
@@ -72,7 +89,7 @@ def connect_to(url: URL, *, stop: threading.Event | None = None) -> ResilientSto
     from searchae.storage import Backoff, connect
 
     if stop is None:
-        return connect(url, backoff=Backoff(limit_s=60))
+        return connect(url, backoff=Backoff(limit_s=60), writes=writes)
     from searchae.training import Interrupted
 
     retries = iter(range(STOP_RETRIES))
@@ -89,13 +106,16 @@ def connect_to(url: URL, *, stop: threading.Event | None = None) -> ResilientSto
     return connect(url, backoff=Backoff(sleep=sleep), patient=True)
 
 
-def open_study(url: URL, study: str, *, stop: threading.Event | None = None) -> StoredStudy:
+def open_study(
+    url: URL, study: str, *, stop: threading.Event | None = None, writes: bool = True
+) -> StoredStudy:
     """Opens a study that must exist, without creating a SQLite file.
 
     Args:
         url: The database.
         study: The study's name.
         stop: See ``connect_to``.
+        writes: See ``connect_to``.
 
     Raises:
         NoStudyError: The study or its database does not exist.
@@ -103,7 +123,7 @@ def open_study(url: URL, study: str, *, stop: threading.Event | None = None) -> 
     from searchae.study import load_study
 
     require_database(url)
-    return load_study(connect_to(url, stop=stop), study)
+    return load_study(connect_to(url, stop=stop, writes=writes), study)
 
 
 def await_study(url: URL, study: str, *, stop: threading.Event) -> StoredStudy:

@@ -25,6 +25,7 @@ def importing() -> Iterator[None]:
         yield
     finally:
         if on_terminal:
+            stderr = getattr(stderr, "stream", stderr)  # which takes a carriage return as it is
             print("\r           \r", end="", file=stderr, flush=True)
         if enabled:
             gc.enable()

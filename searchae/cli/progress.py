@@ -9,12 +9,13 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from searchae.cli.terminal import SafeConsole
 from searchae.config import objective_texts
 from searchae.formatting import format_assignments, format_count, format_duration, format_gain
 
@@ -35,13 +36,13 @@ MAX_WORKERS = 16
 class _PanelHandler(logging.Handler):
     """Prints log records above the panel; writing to stderr directly would garble it."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: SafeConsole) -> None:
         super().__init__()
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
         text = f"{record.levelname.lower()}: {record.getMessage()}"
-        self._console.print(text, markup=False)
+        self._console.print(text)
 
 
 class ProgressDisplay:
@@ -52,7 +53,7 @@ class ProgressDisplay:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._console = SafeConsole(stderr=True)
         self._live = Live(console=self._console, transient=True, auto_refresh=False)
         self._clock = clock
         self._last_line_at = clock()
@@ -79,7 +80,7 @@ class ProgressDisplay:
 
     def note(self, text: str) -> None:
         """Prints a line."""
-        self._console.print(text, markup=False)
+        self._console.print(text)
 
     def trial(self, row: TrialRow, *, best_db: float | None) -> None:
         """Prints a trial that has ended: one line, wrapped to the width of a terminal."""
@@ -91,7 +92,7 @@ class ProgressDisplay:
                 subsequent_indent=" " * INDENT,
                 break_on_hyphens=False,
             )
-        self._console.print(line, markup=False)
+        self._console.print(line)
         self._last_line_at = self._clock()
 
     def progress(self, summary: Summary) -> None:
@@ -112,7 +113,7 @@ def watch_search(summary: Callable[[], Summary]) -> Summary:
     Returns:
         The last state.
     """
-    console = Console(highlight=False, soft_wrap=True)
+    console = SafeConsole()
     shown = ""
     with Live(console=console, transient=True, auto_refresh=False) as live:
         while True:
@@ -120,7 +121,7 @@ def watch_search(summary: Callable[[], Summary]) -> Summary:
             if console.is_terminal:
                 live.update(study_panel(now), refresh=True)
             elif (line := study_line(now)) != shown:
-                console.print(line, markup=False)
+                console.print(line)
                 shown = line
             if is_over(now):
                 live.update(Text(""))

@@ -20,6 +20,7 @@ from searchae.cli.options import (
 )
 from searchae.cli.results import print_result
 from searchae.errors import UserError
+from searchae.files import is_standard_output
 
 app = typer.Typer()
 
@@ -66,7 +67,7 @@ def report(
             write_tensorboard,
         )
 
-    stored = open_study(storage_url(storage), study)
+    stored = open_study(storage_url(storage), study, writes=False)
     found = collect_findings(stored, artifacts=artifacts)
     spec, runs = found.spec, found.runs
     written = [
@@ -112,6 +113,8 @@ def _write(
 
 def _print_written(written: list[dict[str, Any]]) -> None:
     for entry in written:
+        if is_standard_output(Path(entry["path"])):
+            continue  # the line would stand within the output
         print(f"{entry['what']:8s} {entry['path']}  ({_format_size(entry['bytes'])})")
 
 

@@ -37,7 +37,7 @@ def status(
         from searchae.cli import console, progress
         from searchae.study import Coordinator, summarize
 
-    stored = open_study(storage_url(storage), study)
+    stored = open_study(storage_url(storage), study, writes=False)
     coordinator = Coordinator(stored)
     if watch and not as_json:
         summary = progress.watch_search(lambda: summarize(stored, coordinator))
@@ -61,7 +61,7 @@ def studies(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = Fals
         from searchae.study import study_overviews
 
     url, files = storage_url(storage), study_files()
-    stored = study_overviews(connect_to(url)) if database_exists(url) else []
+    stored = study_overviews(connect_to(url, writes=False)) if database_exists(url) else []
     document = {
         "files": {name: str(path) for name, path in files.items()},
         "stored": [overview.name for overview in stored],
@@ -80,7 +80,7 @@ def best(
         from searchae.cli import console
         from searchae.study import Coordinator, summarize
 
-    stored = open_study(storage_url(storage), study)
+    stored = open_study(storage_url(storage), study, writes=False)
     summary = summarize(stored, Coordinator(stored))
     row, finished, budget = summary.best, summary.counts.finished, summary.counts.budget
     if row is None:

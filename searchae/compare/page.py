@@ -12,7 +12,7 @@ from searchae.compare.curve_plot import curve_plot
 from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.plots import ByteImages
 from searchae.compare.verdict import Verdict, combined_notes, span_text
-from searchae.files import atomic_file
+from searchae.files import SharedFolder, output_file
 from searchae.formatting import format_assignments
 from searchae.report import HtmlSection, html_document, html_plot, html_table
 
@@ -38,16 +38,19 @@ def write_comparison(
     *,
     study: str,
     about: str,
+    is_shared: bool = False,
 ) -> None:
-    """Writes the comparison atomically.
+    """Writes the comparison.
 
     Args:
-        path: The file, in an existing folder.
+        path: The file; its folder is created.
         verdicts: The results.
         curve: PSNR and sparsity by the weight of the L1 penalty, if they were measured.
         originals: The test images, uint8 (n, C, H, W), whose reconstructions were stored.
         study: The study's name.
         about: A sentence on the number and the cost of the trainings.
+        is_shared: Whether it is a file in the folder that all workers share, not one that the user
+            named.
 
     Raises:
         OSError: The file cannot be written.
@@ -59,7 +62,9 @@ def write_comparison(
             sections.append(_curve_section(curve))
     sections.append(_method_section(about))
     content = html_document(sections, heading=study, brand="searchae compare").encode()
-    with atomic_file(path) as file:
+    if not is_shared:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with SharedFolder(path.parent).writing(path.name) if is_shared else output_file(path) as file:
         file.write(content)
 
 

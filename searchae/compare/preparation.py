@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from searchae.config import ProgressCallback
-from searchae.data import Splits, keep_decoded, load_splits, require_same_data
+from searchae.data import Splits, load_splits, require_same_data
 from searchae.launch import FleetRequest, Launcher
-from searchae.study import StoredStudy, TrainingList, open_training_list
+from searchae.study import StoredStudy, TrainingList, keep_images, open_training_list
 
 
 def open_list(
@@ -25,9 +25,9 @@ def open_list(
     spec = stored.spec
     splits = load_splits(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=note)
     require_same_data(splits, stored.data_hash)
-    if launcher.is_local:
-        keep_decoded(splits, request.data_dir)
     listed = open_training_list(
         stored, data=spec.data, data_hash=stored.data_hash, baseline_db=stored.baseline_db
     )
+    if launcher.is_local:
+        keep_images(listed.stored, splits, request.data_dir)
     return listed, splits

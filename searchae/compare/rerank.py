@@ -18,7 +18,6 @@ from searchae.study import (
     ListedTraining,
     StoredStudy,
     TrialRow,
-    list_name,
     require_searched,
     trial_row,
 )
@@ -106,7 +105,7 @@ class Reranking:
         results = run.run()
         if not all(results[t.key].is_finished for t in wanted):
             raise UserError("the time was up; the same command again continues")
-        folder = RecordFolder(request.artifacts, list_name(stored))
+        folder = RecordFolder(request.artifacts, listed)
         same = self._options.epochs is None and self._options.patience is None
         found = rank_trials(
             self.rows,

@@ -10,7 +10,6 @@ from typing import Any
 
 from torch import Tensor
 
-from searchae.bundle import write_json
 from searchae.compare import page
 from searchae.compare.comparison import Comparison
 from searchae.compare.experiment import Experiment, ReadRecord, Wanted, has_ended
@@ -20,11 +19,10 @@ from searchae.compare.preparation import open_list
 from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
 from searchae.errors import UserError
 from searchae.launch import FleetRequest, Launcher
-from searchae.report import comparison_file
+from searchae.report import comparison_file, write_comparison_file
 from searchae.retrain import ListRun, RecordFolder, Results
 from searchae.study import (
     ListedTraining,
-    list_name,
 )
 from searchae.tune import StopRequest, Watcher
 from searchae.worker import shown_indices
@@ -76,7 +74,7 @@ class ComparisonRun:
         """
         stored, request = self.comparison.stored, self.request
         listed, splits = open_list(stored, request, self._launcher, self._watcher.note)
-        folder = RecordFolder(request.artifacts, list_name(stored))
+        folder = RecordFolder(request.artifacts, listed)
         read = lru_cache(_CACHED_RECORDS)(folder.read)
         self._experiments = self.comparison.experiments(splits, read)
         run = ListRun(listed, self._plan, request, self._launcher, self._watcher, self._stop)
@@ -96,12 +94,10 @@ class ComparisonRun:
             why = "no comparison is complete yet; the same command again continues"
             raise UserError(f"study {stored.name!r}: {why if unfinished else NOTHING_LEARNS}")
         trained = [t for t in self._trainings(wanted, results) if has_ended(results, t)]
-        file = comparison_file(request.artifacts, stored.name)
-        out = out or file.parent / "compare.html"
+        file = comparison_file(request.artifacts, stored)
+        is_shared, out = out is None, out or file.parent / "compare.html"
         document = self._document(verdicts, curve, len(splits.test), out, trained)
         try:
-            out.parent.mkdir(parents=True, exist_ok=True)
-            file.parent.mkdir(parents=True, exist_ok=True)
             page.write_comparison(
                 out,
                 verdicts,
@@ -109,8 +105,9 @@ class ComparisonRun:
                 _shown(splits.test),
                 study=stored.name,
                 about=self._about(trained, read),
+                is_shared=is_shared,
             )
-            write_json(file, document)
+            write_comparison_file(request.artifacts, stored, document)
         except OSError as e:
             raise UserError(f"--out {out}: cannot be written: {e.strerror or e}") from e
         return verdicts, curve, document

@@ -32,6 +32,7 @@ from searchae.config.space import (
     stored_value,
 )
 from searchae.config.study_file_catalog import find_study_file, study_files
+from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
 
 __all__ = [
@@ -53,8 +54,11 @@ __all__ = [
     "TrialParams",
     "Value",
     "batch_size_variants",
+    "check_study_name",
     "find_study_file",
+    "folder_name",
     "initial_params",
+    "is_folder_name",
     "load_study_file",
     "middle_value",
     "midpoint_params",

@@ -40,6 +40,7 @@ from searchae.study import (
     best_of,
     gallery_folder,
     load_study,
+    picture_owner,
     read_picture,
     result_db,
     trial_row,
@@ -102,7 +103,8 @@ class Overlay:
 
     def pictured_trials(self, stored: StoredStudy, trials: Sequence[FrozenTrial]) -> set[int]:
         """Returns the numbers of the trials that have a picture of reconstructions."""
-        return trials_with_picture(gallery_folder(self.artifacts, stored.name), _psnrs_db(trials))
+        folder, owner = gallery_folder(self.artifacts, stored.folder), picture_owner(stored)
+        return trials_with_picture(folder, _psnrs_db(trials), owner=owner)
 
     def trial_note_and_pictures(
         self, stored: StoredStudy, trial: FrozenTrial, trial_id: int, *, has_picture: bool
@@ -172,8 +174,9 @@ class Overlay:
             return None
         if name == "reconstructions":
             psnr_db = _psnrs_db([trial]).get(trial.number)
-            folder = gallery_folder(self.artifacts, stored.name)
-            png = psnr_db and read_picture(folder, trial.number, psnr_db=psnr_db)
+            folder = gallery_folder(self.artifacts, stored.folder)
+            owner = picture_owner(stored)
+            png = psnr_db and read_picture(folder, trial.number, psnr_db=psnr_db, owner=owner)
             return ("image/png", png) if png else None
         svg = curves.draw_curves(
             trial_run(stored.spec, trial),

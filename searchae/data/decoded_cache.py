@@ -12,13 +12,16 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from searchae.data.splits import Splits
+from searchae.files import SharedFolder
 
 logger = logging.getLogger(__name__)
 
@@ -30,93 +33,171 @@ _PARTS = ("train", "validation")
 """What every worker needs: earlier versions cached no more than this."""
 _TEST = "test"
 _SUMS = "sha256.json"
+_MALFORMED = (EOFError, ValueError, KeyError, TypeError, RecursionError)
+_LARGEST_SUMS, _LARGEST_PART = 2**16, 2**40
+"""Bytes of the largest files that are opened; parts are mapped, not read."""
 
 
-def keep_decoded(splits: Splits, data_dir: Path) -> bool:
-    """Writes the images to the cache, under their hash.
+def decoded_sums(splits: Splits) -> dict[str, str]:
+    """Returns the checksums of a data set's cached images, for the study to keep.
+
+    A worker that takes them from the study uses no other images, whoever can write the cache.
+
+    Returns:
+        ``train``, ``validation`` and ``test`` -> SHA-256, in hexadecimal.
+    """
+    return {part: _sum(_rows(getattr(splits, part))) for part in (*_PARTS, _TEST)}
+
+
+def keep_decoded(splits: Splits, data_dir: Path, sums: Mapping[str, str] | None = None) -> bool:
+    """Writes the images to the cache, under their hash, unless they are there.
 
     Args:
         splits: The images.
         data_dir: The data folder, which contains the cache.
+        sums: What ``decoded_sums`` returns for them; computed if unset.
 
     Returns:
         Whether they are in the cache now. If not, for example on a read-only disk, each worker
         decodes the images itself.
     """
-    home = data_dir / FOLDER / splits.hash
-    if (home / f"{_TEST}.npy").is_file():
+    home, sums = data_dir / FOLDER / splits.hash, sums or decoded_sums(splits)
+    if _is_whole(SharedFolder(home), splits):
         return True
     try:
         home.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=home.parent))
+        old = draft.with_name(f"{draft.name}-old")
         try:
-            sums = {p: _write(draft / f"{p}.npy", getattr(splits, p)) for p in (*_PARTS, _TEST)}
-            (draft / _SUMS).write_text(json.dumps(sums))
+            for part in sums:
+                with SharedFolder(draft).writing(f"{part}.npy") as file:
+                    np.save(file, _rows(getattr(splits, part)))
+            with SharedFolder(draft).writing(_SUMS) as file:
+                file.write(json.dumps(dict(sums)).encode())
             draft.chmod(0o755)
-            if home.is_dir():  # without the test split; who has mapped its files keeps them
-                os.rename(home, draft.with_name(f"{draft.name}-old"))
+            if os.path.lexists(home):  # who has mapped its files keeps them
+                os.rename(home, old)
             os.rename(draft, home)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
-            shutil.rmtree(draft.with_name(f"{draft.name}-old"), ignore_errors=True)
-        for old in sorted(home.parent.glob("[!.]*"), key=_age)[:-KEPT]:
-            shutil.rmtree(old, ignore_errors=True)
+            _remove(old)
+        for stale in sorted(home.parent.glob("[!.]*"), key=_age)[:-KEPT]:
+            _remove(stale)
     except OSError as e:
         logger.info("decoded images are not kept: %s", e)
-    return home.is_dir()
+    return _is_whole(SharedFolder(home), splits)
 
 
-def find_decoded(hash_: str, data_dir: Path) -> tuple[torch.Tensor, torch.Tensor] | None:
+def find_decoded(
+    hash_: str, data_dir: Path, sums: Mapping[str, str] | None = None
+) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Maps cached training and validation images into memory.
 
     Args:
         hash_: ``Splits.hash`` of the data set.
         data_dir: The data folder, which contains the cache.
+        sums: What ``decoded_sums`` returned, as the study has it; those in the cache itself if
+            unset, for studies of earlier versions.
 
     Returns:
         Training and validation images, uint8 (N, C, H, W), channels last in memory. Writing to
         them does not change the cache (copy-on-write). None if they are not cached, or damaged.
     """
-    found = _find(hash_, data_dir, _PARTS)
+    found = _find(hash_, data_dir, _PARTS, sums)
     return None if found is None else (found[0], found[1])
 
 
-def find_decoded_test(hash_: str, data_dir: Path) -> torch.Tensor | None:
+def find_decoded_test(
+    hash_: str, data_dir: Path, sums: Mapping[str, str] | None = None
+) -> torch.Tensor | None:
     """Maps cached test images into memory, as ``find_decoded`` does the others."""
-    found = _find(hash_, data_dir, (_TEST,))
+    found = _find(hash_, data_dir, (_TEST,), sums)
     return None if found is None else found[0]
 
 
-def _find(hash_: str, data_dir: Path, parts: Sequence[str]) -> list[torch.Tensor] | None:
-    home = data_dir / FOLDER / hash_
+def _find(
+    hash_: str, data_dir: Path, parts: Sequence[str], sums: Mapping[str, str] | None
+) -> list[torch.Tensor] | None:
+    home = SharedFolder(data_dir / FOLDER / hash_)
+    if home.path.name != hash_ or hash_ == "..":  # it comes from a database
+        return None
     try:
-        sums = json.loads((home / _SUMS).read_text())
-        if parts == (_TEST,) and _TEST not in sums:  # written by an earlier version
-            return None
-        return [_read(home / f"{part}.npy", sums[part]) for part in parts]
+        if sums is None:
+            with home.reading(_SUMS, limit=_LARGEST_SUMS) as file:
+                sums = json.loads(file.read())
+            if parts == (_TEST,) and _TEST not in sums:  # written by an earlier version
+                return None
+        return [_read(home, part, sums[part]) for part in parts]
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as e:
-        logger.warning("decoded images in %s are of no use (%s): reading the source", home, e)
+    except (OSError, *_MALFORMED) as e:
+        logger.warning("decoded images in %s are of no use (%s): reading the source", home.path, e)
+        with suppress(OSError):
+            home.remove(_SUMS)  # so that the next search writes them anew
         return None
 
 
-def _write(path: Path, images: torch.Tensor) -> str:
-    # Channels last, as convolutions need them: then no trial has to copy them.
-    rows = images.permute(0, 2, 3, 1).contiguous().numpy()
-    np.save(path, rows)
+def _is_whole(home: SharedFolder, splits: Splits) -> bool:
+    """Whether a cache has all files, in their size; workers check what is in them."""
+    try:
+        with home.reading(_SUMS, limit=_LARGEST_SUMS):
+            pass
+        for part in (*_PARTS, _TEST):
+            count, channels, height, width = getattr(splits, part).shape
+            if _map(home, part).shape != (count, height, width, channels):
+                return False
+    except (OSError, *_MALFORMED):
+        return False
+    return True
+
+
+def _rows(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+    """Returns images as they are cached: (N, H, W, C), so that no trial has to copy them."""
+    rows: npt.NDArray[np.uint8] = images.permute(0, 2, 3, 1).contiguous().numpy()
+    return rows
+
+
+def _read(home: SharedFolder, part: str, sha256: str) -> torch.Tensor:
+    rows = _map(home, part)
+    if _sum(rows) != sha256:
+        raise ValueError(f"{part}.npy was changed")
+    return torch.from_numpy(rows).permute(0, 3, 1, 2)
+
+
+def _map(home: SharedFolder, part: str) -> npt.NDArray[np.uint8]:
+    """Maps a file of the cache into memory.
+
+    Raises:
+        ValueError: It is cut short, or holds something else.
+    """
+    name = f"{part}.npy"
+    with home.reading(name, limit=_LARGEST_PART) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} has another format")
+        shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
+        if len(shape) != 4 or is_fortran or dtype != np.uint8:
+            raise ValueError(f"{name} holds something else")
+        rows: npt.NDArray[np.uint8] = np.memmap(
+            file, np.uint8, mode="c", offset=file.tell(), shape=shape
+        )
+    return rows
+
+
+def _sum(rows: npt.NDArray[np.uint8]) -> str:
+    """Returns the SHA-256 of cached images."""
     return hashlib.sha256(rows.data).hexdigest()
 
 
-def _read(path: Path, sha256: str) -> torch.Tensor:
-    rows = np.load(path, mmap_mode="c")
-    if hashlib.sha256(rows.data).hexdigest() != sha256:
-        raise ValueError(f"{path.name} was changed")
-    return torch.from_numpy(rows).permute(0, 3, 1, 2)
+def _remove(path: Path) -> None:
+    """Removes an entry of the cache; a link, not what it leads to."""
+    if path.is_symlink() or path.is_file():
+        path.unlink(missing_ok=True)
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _age(path: Path) -> float:
     try:
-        return path.stat().st_mtime
+        return path.lstat().st_mtime
     except FileNotFoundError:  # removed by another search meanwhile
         return 0.0

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from searchae import malloc
+from searchae.config import folder_name
 from searchae.errors import UserError
 from searchae.launch.base import Job, Launcher, Resources
 
@@ -101,6 +102,7 @@ def worker_jobs(
     artifacts: Path,
     at_most: int,
     environment: Mapping[str, str],
+    folder: str = "",
 ) -> list[Job]:
     """Returns one job per worker.
 
@@ -113,6 +115,7 @@ def worker_jobs(
         artifacts: Folder that all workers share.
         at_most: Number of trials left: more workers would have nothing to do.
         environment: Variables of this process.
+        folder: The name of the study's folder below ``artifacts``; as the study's if empty.
     """
     gpus = _visible_gpus(environment) if fleet.is_local and fleet.gpus else []
     return [
@@ -127,7 +130,7 @@ def worker_jobs(
                 *("--data-dir", str(data_dir.resolve())),
                 *("--artifacts", str(artifacts.resolve())),
             ),
-            log=artifacts.resolve() / study / "logs" / f"worker-{i}.log",
+            log=artifacts.resolve() / (folder or folder_name(study)) / "logs" / f"worker-{i}.log",
             environment={
                 "SEARCHAE_STORAGE": storage,
                 "OMP_NUM_THREADS": str(fleet.threads),

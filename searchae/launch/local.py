@@ -7,11 +7,13 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import IO
 
 from searchae.launch import prestart
 from searchae.launch.base import Exit, Job, Resources
 from searchae.launch.fleet_plan import available_cores
+from searchae.launch.logs import opened_log
 
 
 class LocalLauncher:
@@ -39,7 +41,8 @@ class LocalLauncher:
     def prepare(self, jobs: Sequence[Job]) -> None:
         """Starts a process for each job that does its imports and then waits.
 
-        ``start`` uses the process of a job that is equal in every field, and ends the others.
+        ``start`` uses the process of a job that is equal in every field but its log, and ends the
+        others.
 
         Raises:
             OSError: A process could not be started.
@@ -55,19 +58,24 @@ class LocalLauncher:
         self._prestarted.clear()
 
     def start(self, jobs: Sequence[Job]) -> None:
-        """Starts one process per job, its output appended to the job's log."""
-        for job in jobs:
-            job.log.parent.mkdir(parents=True, exist_ok=True)
-            with job.log.open("ab") as log:
+        """Starts one process per job, its output appended to the job's log.
+
+        Raises:
+            ArtifactsError: A log cannot be written.
+        """
+        for wanted in jobs:
+            job, log = opened_log(wanted)
+            with log:
                 process = self._use_prestarted(job) or self._spawn(job, log)
             self._running[job.name] = (job, process, time.monotonic())
         self.discard()
 
     def _use_prestarted(self, job: Job) -> subprocess.Popen[bytes] | None:
         prepared, process = self._prestarted.pop(job.name, (None, None))
-        if process is None:
+        if prepared is None or process is None:
             return None
-        if prepared == job and prestart.release_worker(process, log=job.log):
+        # Where the log lies, only the study tells, which is opened after the process was started.
+        if replace(prepared, log=job.log) == job and prestart.release_worker(process, log=job.log):
             return process
         _kill(process)
         return None

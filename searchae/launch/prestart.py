@@ -11,6 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from searchae.launch.logs import open_log
+
 PRESTART_VARIABLE = "SEARCHAE_HELD"
 """The environment variable that makes a worker wait before it begins."""
 
@@ -28,11 +30,10 @@ def wait_until_wanted() -> None:
     log = sys.stdin.buffer.readline().rstrip(b"\n")
     if not log:
         raise SystemExit(0)
-    output = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     null = os.open(os.devnull, os.O_RDONLY)
-    for source, target in ((null, 0), (output, 1), (output, 2)):
-        os.dup2(source, target)
-    os.close(output)
+    with open_log(Path(os.fsdecode(log))) as output:
+        for source, target in ((null, 0), (output.fileno(), 1), (output.fileno(), 2)):
+            os.dup2(source, target)
     os.close(null)
 
 

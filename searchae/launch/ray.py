@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from searchae.errors import SearchaeError, UserError
 from searchae.launch.base import Exit, Job, Resources
+from searchae.launch.logs import created_log, open_log
 
 log = logging.getLogger(__name__)
 
@@ -76,9 +77,7 @@ class RayLauncher:
             UserError: There is no cluster at the address.
             SearchaeError: The connection to the cluster is lost.
         """
-        for job in jobs:
-            job.log.parent.mkdir(parents=True, exist_ok=True)
-            job.log.touch()  # by this a node checks that it shares the folder
+        jobs = [created_log(job) for job in jobs]  # by this a node checks that it shares the folder
         self._ask("start", jobs=[_as_json(job) for job in jobs])
         self._running.update({job.name: job for job in jobs})
 
@@ -126,8 +125,8 @@ class RayLauncher:
                 log.warning("%s: lost: %s", job.name, end["lost"])
             if end["problem"]:  # the user is pointed to the log of a job that failed
                 log.warning("%s: %s", job.name, end["problem"])
-                with job.log.open("a") as file:
-                    print(end["problem"], file=file)
+                with open_log(job.log) as file:
+                    file.write(f"{end['problem']}\n".encode())
             self._ended.append(Exit(job, end["code"], end["seconds"]))
 
     def _ask(self, what: str, *, answer_s: float = ANSWER_S, **arguments: Any) -> Any:

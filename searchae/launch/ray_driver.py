@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -91,6 +92,8 @@ class Runner:
             return f"searchae is not installed for {sys.executable}; every node needs it"
         if searchae.__version__ != version:
             return f"it has searchae {searchae.__version__}, this is {version}; install the same"
+        from searchae.launch.logs import open_log  # not above: the class is pickled by value
+
         deadline = time.monotonic() + SHARED_FOLDER_S
         while not os.path.exists(job["log"]):
             if time.monotonic() > deadline:
@@ -99,7 +102,7 @@ class Runner:
         # A worker exits when the process named here, this actor, dies.
         environment = {**os.environ, **job["environment"], "SEARCHAE_PARENT": str(os.getpid())}
         try:
-            with self._lock, open(job["log"], "ab") as log:
+            with self._lock, open_log(Path(job["log"])) as log:
                 if self._signal_number is None:
                     self._process = subprocess.Popen(
                         [job["argv"][0] or sys.executable, *job["argv"][1:]],

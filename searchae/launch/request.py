@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL
 
-from searchae.config import StudySpec, find_study_file, load_study_file
+from searchae.config import StudySpec, check_study_name, find_study_file, load_study_file
 from searchae.errors import UserError
 from searchae.launch import fleet_plan
 from searchae.launch.base import Job, Launcher
@@ -76,8 +76,10 @@ class Request(FleetRequest):
 
         Raises:
             SpecError: The study file is missing or invalid.
+            UserError: No study can have the name.
         """
         path = find_study_file(self.study)
+        check_study_name(name := self.name or path.stem)
         changes = {"search.trials": self.trials, "seed": self.seed}
         spec = load_study_file(
             path,
@@ -85,7 +87,7 @@ class Request(FleetRequest):
             environment=self.environment,
             changes={k: v for k, v in changes.items() if v is not None},
         )
-        return self.name or path.stem, spec
+        return name, spec
 
     @property
     def asks_for_trials(self) -> bool:
@@ -127,7 +129,7 @@ def sized_fleet(request: FleetRequest, launcher: Launcher) -> fleet_plan.Fleet:
 
 
 def study_jobs(
-    fleet: fleet_plan.Fleet, request: FleetRequest, study: str, *, at_most: int
+    fleet: fleet_plan.Fleet, request: FleetRequest, study: str, *, at_most: int, folder: str = ""
 ) -> list[Job]:
     """Returns one job per worker of a study.
 
@@ -136,6 +138,7 @@ def study_jobs(
         request: Where the study's database and files are.
         study: The study's name.
         at_most: Upper limit of the number of workers.
+        folder: The name of the study's folder below the artifact folder; as the study's if empty.
     """
     return fleet_plan.worker_jobs(
         fleet,
@@ -145,6 +148,7 @@ def study_jobs(
         artifacts=request.artifacts,
         at_most=at_most,
         environment=os.environ,
+        folder=folder,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import secrets
 import shutil
@@ -14,6 +15,7 @@ from pathlib import Path
 from searchae.errors import ArtifactsError, UserError
 from searchae.launch import slurm_script
 from searchae.launch.base import Exit, Job, Resources
+from searchae.launch.logs import created_log
 from searchae.launch.slurm_files import Files, append_file, create_file, read_exit_code
 from searchae.launch.slurm_queue import NO_SBATCH, Queue, Row
 
@@ -82,7 +84,7 @@ class SlurmLauncher:
         slurm_script.check_options(options)
         self._folder = folder.resolve()
         self._options = dict(options)
-        self._label = re.sub(r"[^A-Za-z0-9_.-]", "-", label)
+        self._label = re.sub(r"[^A-Za-z0-9_.-]", "-", label)[:100]
         self._poll_s = poll_s
         self._arrays: list[Array] = []
         self._ended: list[Exit] = []
@@ -156,14 +158,13 @@ class SlurmLauncher:
                 self._end(array, list(array.jobs))
 
     def _write_files(self, jobs: Sequence[Job]) -> Array:
+        self._folder = _own_folder(self._folder)
         files = Files(self._folder, f"searchae-{self._label}-{secrets.token_hex(4)}")
         try:
             for folder in (self._folder, files.exit("").parent):
                 folder.mkdir(parents=True, exist_ok=True)
                 folder.chmod(0o700)
-            for job in jobs:
-                job.log.parent.mkdir(parents=True, exist_ok=True)
-                job.log.touch()
+            jobs = [created_log(job) for job in jobs]
             self._remove_abandoned()
             create_file(files.environment, slurm_script.environment(jobs), 0o600)
             create_file(files.script, slurm_script.script(jobs, files, self._options), 0o700)
@@ -261,3 +262,11 @@ class SlurmLauncher:
             time.sleep(pause)
         if self._arrays:
             time.sleep(max(0.0, deadline - time.monotonic()))
+
+
+def _own_folder(folder: Path) -> Path:
+    """Returns the folder, or one beside it where a link or another user's folder is in the way."""
+    is_own = not folder.is_symlink() and (
+        not folder.exists() or folder.stat().st_uid == os.geteuid()
+    )
+    return folder if is_own else folder.with_name(f"{folder.name}-user{os.geteuid()}")

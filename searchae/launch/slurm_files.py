@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from searchae.launch.logs import open_log
+
 
 @dataclass(frozen=True)
 class Files:
@@ -73,7 +75,7 @@ def append_file(source: Path, target: Path) -> None:
         content = source.read_bytes()
     except FileNotFoundError:
         return
-    with target.open("ab") as out:
+    with open_log(target) as out:
         out.write(content)
 
 

@@ -13,16 +13,11 @@ from searchae.report.drawing import (
     join_curves,
 )
 from searchae.report.figures import curves_plot, history_plot, losses_plot
-from searchae.report.findings import (
-    Findings,
-    TrialRun,
-    collect_findings,
-    comparison_file,
-    trial_run,
-)
+from searchae.report.findings import Findings, TrialRun, collect_findings, trial_run
 from searchae.report.frame import trials, write_csv, write_parquet
 from searchae.report.html_parts import EMPTY_CELL, HtmlSection, html_plot, html_table, study_command
 from searchae.report.importances import parameter_importances
+from searchae.report.last_comparison import comparison_file, write_comparison_file
 from searchae.report.page import html_document, write_report
 from searchae.report.tensorboard import write_tensorboard
 
@@ -56,6 +51,7 @@ __all__ = [
     "study_command",
     "trial_run",
     "trials",
+    "write_comparison_file",
     "write_csv",
     "write_parquet",
     "write_report",

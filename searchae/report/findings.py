@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from optuna.trial import FrozenTrial
 
 from searchae.config import StudySpec
 from searchae.report.importances import Importances, parameter_importances
+from searchae.report.last_comparison import read_comparison
 from searchae.study import (
     ERROR,
     OUTCOME,
@@ -28,6 +28,7 @@ from searchae.study import (
     TrialRow,
     gallery_folder,
     history_columns,
+    picture_owner,
     read_picture,
     summarize,
     trial_row,
@@ -159,26 +160,10 @@ def collect_findings(stored: StoredStudy, *, artifacts: Path | None) -> Findings
         splits=attributes.get(SPLITS, {}),
         data_hash=stored.data_hash,
         versions=attributes.get(VERSIONS, {}),
-        pictures=_pictures(gallery_folder(artifacts, stored.name), ranked) if artifacts else {},
+        pictures=_pictures(artifacts, stored, ranked) if artifacts else {},
         taken_at=datetime.now().astimezone(),
-        comparison=_comparison(comparison_file(artifacts, stored.name), stored)
-        if artifacts
-        else None,
+        comparison=read_comparison(artifacts, stored) if artifacts else None,
     )
-
-
-def comparison_file(artifacts: Path, study: str) -> Path:
-    """Returns the path of the file with the last result of ``searchae compare``."""
-    return artifacts / study / "compare" / "comparison.json"
-
-
-def _comparison(file: Path, stored: StoredStudy) -> dict[str, Any] | None:
-    """Reads the last comparison; None if it cannot be read or belongs to other images."""
-    try:
-        found: dict[str, Any] = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return None
-    return found if found.get("data_hash") == stored.data_hash else None
 
 
 def read_trial_runs(stored: StoredStudy) -> tuple[TrialRun, ...]:
@@ -218,9 +203,10 @@ def trial_run(spec: StudySpec, trial: FrozenTrial) -> TrialRun:
     )
 
 
-def _pictures(folder: Path, ranked: Sequence[TrialRun]) -> dict[int, bytes]:
+def _pictures(artifacts: Path, stored: StoredStudy, ranked: Sequence[TrialRun]) -> dict[int, bytes]:
+    folder, owner = gallery_folder(artifacts, stored.folder), picture_owner(stored)
     found = {
-        r.row.number: read_picture(folder, r.row.number, psnr_db=r.psnr_db)
+        r.row.number: read_picture(folder, r.row.number, psnr_db=r.psnr_db, owner=owner)
         for r in ranked[:MAX_PICTURES]
     }
     return {number: png for number, png in found.items() if png is not None}

@@ -12,7 +12,7 @@ from typing import Any
 
 from searchae.config import StudySpec
 from searchae.errors import NoStudyError, UserError
-from searchae.files import atomic_file
+from searchae.files import output_file
 from searchae.report.findings import TrialRun, read_trial_runs
 from searchae.storage import connect, database_exists, masked_url, parse_url
 from searchae.study import load_study
@@ -38,7 +38,7 @@ def trials(study: str, storage: str = "sqlite:///searchae.db") -> list[dict[str,
     url = parse_url(storage)
     if not database_exists(url):  # connecting would create a SQLite file
         raise NoStudyError(f"{masked_url(url)}: there is no such database")
-    stored = load_study(connect(url), study)
+    stored = load_study(connect(url, writes=False), study)
     return rows(stored.spec, read_trial_runs(stored))
 
 
@@ -70,7 +70,7 @@ def write_csv(path: Path, spec: StudySpec, runs: Sequence[TrialRun]) -> None:
     writer = csv.DictWriter(text, _columns(spec), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows(spec, runs))
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(text.getvalue().encode())
 
 
@@ -97,7 +97,7 @@ def write_parquet(path: Path, spec: StudySpec, runs: Sequence[TrialRun]) -> None
         [(name, _pyarrow_type(pyarrow, kind)) for name, kind in _columns(spec).items()]
     )
     table = pyarrow.Table.from_pylist(rows(spec, runs), schema=schema)
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         parquet.write_table(table, file)
 
 

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from searchae.files import atomic_file
+from searchae.files import output_file
 from searchae.report.findings import Findings
 from searchae.report.html_parts import HtmlSection
 from searchae.report.sections import SECTIONS
@@ -93,7 +93,7 @@ def write_report(path: Path, found: Findings) -> None:
         OSError: The file cannot be written.
     """
     content = report_page(found).encode()
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(content)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchae.errors import ArtifactsError, OutOfMemoryError
 from searchae.launch import FleetRequest, Launcher, Supervisor, sized_fleet, study_jobs
-from searchae.study import ERROR, OUTCOME, ListedTraining, TrainingList
+from searchae.study import ERROR, MEASURED, OUTCOME, ListedTraining, TrainingList
 from searchae.tune import StopRequest, Watcher, fleet_run, follow_workers, set_time_limit
-from searchae.worker import OUT_OF_MEMORY, RecordError, TrainingRecord, read_record, record_path
+from searchae.worker import (
+    OUT_OF_MEMORY,
+    RecordError,
+    TrainingRecord,
+    read_content,
+    read_record,
+    record_path,
+)
+
+log = logging.getLogger(__name__)
 
 OPEN_S = 60.0
 """Seconds that workers without work wait for this process to decide on more."""
@@ -135,7 +145,8 @@ class ListRun:
     def _train(self) -> None:
         fleet = sized_fleet(self.request, self.launcher)
         name, coordinator = self.listed.stored.name, self.listed.coordinator
-        jobs = study_jobs(fleet, self.request, name, at_most=fleet.workers)
+        folder = self.listed.stored.folder
+        jobs = study_jobs(fleet, self.request, name, at_most=fleet.workers, folder=folder)
         supervisor, artifacts = Supervisor(self.launcher, jobs), self.request.artifacts
         with fleet_run(self.launcher, coordinator, self.stop, self.watcher.note, artifacts):
             try:
@@ -198,7 +209,11 @@ class ListRun:
             return False
         if not self.listed.is_tested(trial) or key in self._with_record:
             return True
-        if not self._record_path(key).exists():
+        try:
+            path = record_path(self.request.artifacts, self.listed.stored.folder, key)
+            read_content(path, _checksum(self.listed, trial))
+        except RecordError as e:
+            log.info("trial %d: %s", trial.number, e)
             return False
         self._with_record.add(key)
         return True
@@ -213,8 +228,12 @@ class ListRun:
             coordinator.keep_open(0)
             self._kept_open_at = 0.0
 
-    def _record_path(self, key: str) -> Path:
-        return record_path(self.request.artifacts, self.listed.stored.name, key)
+
+def _checksum(listed: TrainingList, trial: FrozenTrial) -> str | None:
+    """Returns the SHA-256 of a listed trial's measurements; None if its study has none yet."""
+    measured = trial.user_attrs.get(MEASURED)
+    sha256 = measured.get("sha256") if isinstance(measured, dict) else None
+    return None if sha256 is None and not listed.stored.identity else str(sha256 or "")
 
 
 @dataclass(frozen=True)
@@ -223,11 +242,12 @@ class RecordFolder:
 
     Attributes:
         artifacts: The folder that all workers share.
-        study: The name of the study that lists the trainings.
+        listed: The list, which has the checksums of the files.
     """
 
     artifacts: Path
-    study: str
+    listed: TrainingList
+    _checksums: dict[str, str | None] = field(default_factory=dict, init=False, repr=False)
 
     def read(self, key: str) -> TrainingRecord:
         """Reads the measurements of a training.
@@ -236,6 +256,17 @@ class RecordFolder:
             ArtifactsError: They are missing or damaged.
         """
         try:
-            return read_record(record_path(self.artifacts, self.study, key), key)
+            return self._read(key)
+        except RecordError:  # or trained again since the checksums were read
+            self._checksums.clear()
+        try:
+            return self._read(key)
         except RecordError as e:
-            raise ArtifactsError(f"{e}; remove the file, and the training is run again") from e
+            raise ArtifactsError(f"{e}; the same command again trains it anew") from e
+
+    def _read(self, key: str) -> TrainingRecord:
+        if key not in self._checksums:  # of all at once: a list may have thousands
+            trials = self.listed.trials()
+            self._checksums.update({k: _checksum(self.listed, t) for k, t in trials.items()})
+        path = record_path(self.artifacts, self.listed.stored.folder, key)
+        return read_record(path, key, self._checksums.get(key, ""))

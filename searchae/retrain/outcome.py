@@ -28,15 +28,15 @@ from searchae.bundle import (
     write_reconstructions_picture,
 )
 from searchae.config import ProgressCallback, readable_params
-from searchae.data import Splits, keep_decoded, load_splits, require_same_data
+from searchae.data import Splits, load_splits, require_same_data
 from searchae.errors import DivergedError
-from searchae.files import atomic_file
+from searchae.files import output_file
 from searchae.launch import FleetRequest, Launcher
 from searchae.models import model_size
 from searchae.retrain.list_run import ListRun, RecordFolder
 from searchae.retrain.plan import RetrainPlan
 from searchae.retrain.reproduction import reproduction
-from searchae.study import open_training_list, package_versions
+from searchae.study import keep_images, open_training_list, package_versions
 from searchae.training import EpochResult, mean_image_psnr_db, psnr_of_mse_db
 from searchae.tune import StopRequest, Watcher
 from searchae.worker import FAILURE_VERBS, TrainingRecord
@@ -84,8 +84,6 @@ def train_bundle(
     """
     splits = load_training_splits(plan, request.data_dir, note=watcher.note)
     with Workspace.open(out, plan.identity(splits.hash), seeds=len(plan.seeds)) as workspace:
-        if launcher.is_local:
-            keep_decoded(splits, request.data_dir)
         records = _train(plan, splits, request, launcher, watcher, stop or StopRequest())
         for record in records:
             if verb := FAILURE_VERBS.get(record.ended):
@@ -133,9 +131,11 @@ def _train(
         data_hash=splits.hash,
         baseline_db=mean_image_psnr_db(splits.train, splits.validation),
     )
+    if launcher.is_local:
+        keep_images(listed.stored, splits, request.data_dir)
     wanted = plan.listed()
     ListRun(listed, lambda _results: wanted, request, launcher, watcher, stop).run()
-    folder = RecordFolder(request.artifacts, listed.stored.name)
+    folder = RecordFolder(request.artifacts, listed)
     return [folder.read(training.key) for training in wanted]
 
 
@@ -263,5 +263,5 @@ def _write_history(path: Path, runs: Iterable[TrainingRecord]) -> None:
     writer.writeheader()
     for run in runs:
         writer.writerows({"seed": run.seed, **asdict(r)} for r in run.history)
-    with atomic_file(path) as file:
+    with output_file(path) as file:
         file.write(text.getvalue().encode())

@@ -27,7 +27,11 @@ from searchae.storage.url import check_file, is_sqlite, masked_url, parse_url
 
 
 def connect(
-    url: URL | str, *, backoff: Backoff | None = None, patient: bool = False
+    url: URL | str,
+    *,
+    backoff: Backoff | None = None,
+    patient: bool = False,
+    writes: bool = True,
 ) -> ResilientStorage:
     """Opens a database, and creates Optuna's tables in a new one.
 
@@ -36,18 +40,19 @@ def connect(
         backoff: How long calls wait for the database.
         patient: Whether the first connection waits for the database as well, as that of a worker
             should which is started during a restart. A wrong password is an error all the same.
+        writes: Whether the caller has to write. Otherwise a SQLite file will do that this user can
+            only read.
 
     Raises:
         StorageError: The database cannot be reached, refuses the login, or has another schema.
         UserError: ``SEARCHAE_OPTUNA`` is neither ``auto`` nor ``public``.
     """
     url = parse_url(url)
-    if is_sqlite(url):
-        check_file(url)
+    can_write = check_file(url, writes=writes) if is_sqlite(url) else True
     backoff = backoff or Backoff()
     try:
         rdb = backoff.call(
-            lambda: _open(url),
+            lambda: _open(url) if can_write else _open_to_read(url),
             again=lambda e: patient and is_transient(e),
             explain=lambda e: f"{masked_url(url)}: {database_error_text(e)}",
         )
@@ -86,6 +91,13 @@ def _open(url: URL) -> RDBStorage:
             if not isinstance(e, IntegrityError) and "already exists" not in str(e.orig):
                 raise
             return RDBStorage(template, engine_kwargs=engine_arguments(url))
+
+
+def _open_to_read(url: URL) -> RDBStorage:
+    """Opens a SQLite file that this user may not write."""
+    template = url.render_as_string().replace("{", "{{").replace("}", "}}")
+    arguments = engine_arguments(url, writes=False)
+    return RDBStorage(template, engine_kwargs=arguments, skip_table_creation=True)
 
 
 def _choose_backend(rdb: RDBStorage) -> tuple[BaseStorage, TrialBatching]:

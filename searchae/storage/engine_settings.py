@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
+import sqlite3
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
+from sqlalchemy.pool import NullPool
 
 from searchae.errors import StorageError
 from searchae.storage.url import is_sqlite, masked_url
@@ -87,12 +92,18 @@ def _begin_immediate(engine: Engine) -> None:
 
     def on_connect(connection: Any, _record: object) -> None:
         connection.isolation_level = None
+        if isinstance(connection, ReadOnlyConnection):
+            return
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
+    def on_begin(connection: sa.Connection) -> None:
+        is_read = isinstance(connection.connection.dbapi_connection, ReadOnlyConnection)
+        connection.exec_driver_sql("BEGIN" if is_read else "BEGIN IMMEDIATE")
+
     sa.event.listen(engine, "connect", on_connect)
-    sa.event.listen(engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+    sa.event.listen(engine, "begin", on_begin)
     engine.dispose()
 
 
@@ -110,8 +121,37 @@ POSTGRESQL_ARGUMENTS: dict[str, Any] = {
 }
 
 
-def engine_arguments(url: URL) -> dict[str, Any]:
-    """Returns the keyword arguments of ``sqlalchemy.create_engine`` for a database."""
+class ReadOnlyConnection(sqlite3.Connection):
+    """A connection to a SQLite file that this user may not write."""
+
+
+def _connect_to_read(database: str) -> ReadOnlyConnection:
+    """Opens a SQLite file without writing anything into its folder.
+
+    A file in WAL mode has a file ``-shm`` beside it while it is open for writing. Without one,
+    SQLite would have to make it, unless it is told that nobody writes.
+    """
+    path = os.path.abspath(database)
+    options = "mode=ro" if os.path.exists(f"{path}-shm") else "mode=ro&immutable=1"
+    return sqlite3.connect(
+        f"file:{quote(path)}?{options}",
+        uri=True,
+        timeout=60,
+        check_same_thread=False,
+        factory=ReadOnlyConnection,
+    )
+
+
+def engine_arguments(url: URL, *, writes: bool = True) -> dict[str, Any]:
+    """Returns the keyword arguments of ``sqlalchemy.create_engine`` for a database.
+
+    Args:
+        url: The database.
+        writes: Whether it is to be written, where it is a file.
+    """
+    if is_sqlite(url) and not writes:
+        # Each connection looks anew whether somebody writes; see ``_connect_to_read``.
+        return {"creator": partial(_connect_to_read, str(url.database)), "poolclass": NullPool}
     if is_sqlite(url):
         return {"connect_args": {"timeout": 60}}
     # The second connection is for heartbeats while the first is in use.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.engine import URL, Engine
@@ -65,14 +68,35 @@ _ADVISORY_LOCK = sa.text(
 
 @contextmanager
 def file_lock(url: URL) -> Iterator[None]:
-    """Holds an exclusive lock on the file ``DATABASE.lock`` beside a SQLite database."""
-    path = f"{url.database}.lock"
+    """Holds an exclusive lock on the file ``DATABASE.lock`` beside a SQLite database.
+
+    Whoever may write the database may hold it, whoever made the file.
+    """
+    database = Path(str(url.database))
+    path = Path(f"{database}.lock")
     try:
-        file = open(path, "a")  # noqa: SIM115 (an error of the block is not one of the file)
+        descriptor = _open_lock_file(path, database)
     except OSError as e:
         raise StorageError(
             f"{masked_url(url)}: {path} cannot be written: {e.strerror or e}"
         ) from None
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def _open_lock_file(path: Path, database: Path) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        descriptor = os.open(path, flags | os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError:
+        try:
+            return os.open(path, flags | os.O_RDWR)
+        except PermissionError:  # earlier versions left it to the umask: it can still be locked
+            return os.open(path, flags | os.O_RDONLY)
+    # As SQLite does with its own further files.
+    with suppress(OSError):
+        os.fchmod(descriptor, stat.S_IMODE(database.stat().st_mode))
+    return descriptor

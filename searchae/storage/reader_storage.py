@@ -201,7 +201,15 @@ class ReaderStorage(ResilientStorage):
             rows = connection.execute(query).all()
             if not rows and not _study_exists(connection, study_id):
                 raise KeyError(study_id)
-        return {key: json.loads(text) for key, text in rows}
+        return {key: _value(text) for key, text in rows}
+
+
+def _value(text: str) -> Any:
+    """Returns a stored value; a text that is no JSON as it is, so that other studies are shown."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
 
 
 def _study_exists(connection: sa.Connection, study_id: int) -> bool:
@@ -215,7 +223,7 @@ def _attributes_of_studies(
     found: defaultdict[int, dict[str, Any]] = defaultdict(dict)
     query = sa.select(table.c.study_id, table.c.key, table.c.value_json)
     for study_id, key, text in connection.execute(query):
-        found[study_id][key] = json.loads(text)
+        found[study_id][key] = _value(text)
     return found
 
 

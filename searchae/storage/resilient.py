@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -21,6 +22,7 @@ from searchae.errors import StorageError
 from searchae.storage import deletion
 from searchae.storage.backoff import Backoff
 from searchae.storage.engine_settings import register_listeners
+from searchae.storage.tables import studies
 from searchae.storage.trial_batching import TrialBatching
 from searchae.storage.url import is_sqlite, masked_url
 
@@ -122,6 +124,21 @@ class ResilientStorage(BaseStorage):
             optuna.exceptions.StorageInternalError,
         ) as e:
             raise StorageError(f"{masked_url(self.engine.url)}: {database_error_text(e)}") from e
+        except json.JSONDecodeError as e:
+            raise StorageError(
+                f"{masked_url(self.engine.url)}: a value that is stored there is not JSON ({e}): "
+                "something other than searchae wrote it; delete that study, or repair it"
+            ) from e
+
+    def study_names(self) -> list[str]:
+        """Returns the names of all studies, sorted, whatever is stored with them."""
+        query = sa.select(studies.c.study_name)
+
+        def read() -> list[str]:
+            with self.engine.connect() as connection:
+                return sorted(connection.scalars(query))
+
+        return self.retried(read)
 
     def _retry(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return self.retried(lambda: method(*args, **kwargs))

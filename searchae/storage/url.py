@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 
 from sqlalchemy.engine import URL, make_url
@@ -30,29 +31,43 @@ _NETWORK_FILE_SYSTEMS = {
 }
 
 
+_POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
+_DRIVER = "postgresql+psycopg"
+_SECRETS = ("password", "passfile", "sslpassword")
+
+
 def parse_url(text: URL | str) -> URL:
-    """Parses a database URL; a bare ``postgresql://`` gets the driver psycopg.
+    """Parses a database URL; one of PostgreSQL gets the driver psycopg.
 
     Args:
-        text: ``sqlite:///file`` or ``postgresql://...``; a parsed URL is returned as it is.
+        text: ``sqlite:///file``, or what PostgreSQL's own clients take: ``postgresql://...``,
+            ``postgres://...``, several hosts, or ``host=... dbname=...``. A driver that other
+            programs need, such as ``+psycopg2``, makes no difference. A parsed URL is returned as
+            it is.
 
     Raises:
         StorageError: The text is not a URL, or names a database that searchae does not support.
+            The message has nothing of a text that could not be read, which may hold a password.
     """
     if isinstance(text, URL):
         return text
+    _check_signs(text)
     try:
-        url = make_url(text)
+        if _POSTGRESQL.match(text):
+            url = _postgresql_url(_POSTGRESQL.sub("postgresql://", text, count=1))
+        elif "://" not in text and re.match(r"\s*\w+\s*=", text):
+            url = _from_connection_string(text)
+        else:
+            url = make_url(text)
     except (ArgumentError, ValueError):  # ValueError: the port is not a number
         # Not chained: SQLAlchemy's message may contain the text, and so a password.
-        file = text if text.endswith(".db") and "@" not in text else "searchae.db"
         raise StorageError(
-            f"--storage: not a database URL; write sqlite:///{file} or "
+            f"--storage: not a database URL; write {_sqlite_advice(text)} or "
             "postgresql://user@host/database"
         ) from None
-    if url.drivername in ("postgresql", "postgres"):
-        url = url.set(drivername="postgresql+psycopg")
-    if url.drivername not in ("sqlite", "postgresql+psycopg"):
+    if url.drivername == "sqlite+pysqlite":
+        url = url.set(drivername="sqlite")
+    if url.drivername not in ("sqlite", _DRIVER):
         raise StorageError(
             f"--storage: {url.drivername} is not supported; use sqlite or postgresql"
         )
@@ -61,10 +76,84 @@ def parse_url(text: URL | str) -> URL:
     return url
 
 
+def _check_signs(text: str) -> None:
+    """Refuses a URL whose password could end at more than one place.
+
+    Raises:
+        StorageError: It has several ``@``; nothing of it is shown.
+    """
+    scheme, found, rest = text.partition("://")
+    if found and not scheme.lower().startswith("sqlite") and rest.count("@") > 1:
+        raise StorageError(
+            "--storage: the URL has more than one @, so that its password cannot be told from its "
+            "host. Only the @ before the host stands as it is: write one in the user's name, the "
+            "password or elsewhere as %40, and there also % as %25, / as %2F, # as %23, ? as %3F "
+            "and : as %3A"
+        )
+
+
+def _postgresql_url(text: str) -> URL:
+    """Parses ``postgresql://...``.
+
+    Raises:
+        ArgumentError: It is no such URL.
+        ValueError: The same.
+    """
+    try:
+        url = make_url(text)
+    except ValueError:  # several hosts, each with its port
+        return _from_connection_string(text)
+    password = url.query.get("password")
+    if url.password is None and isinstance(password, str):
+        url = url.set(password=password).difference_update_query(["password"])
+    return url.set(drivername=_DRIVER)
+
+
+def _from_connection_string(text: str) -> URL:
+    """Parses what psql takes: ``host=... dbname=...``, or a URL with several hosts.
+
+    Raises:
+        ValueError: It is no such text.
+    """
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        found = {key: str(value) for key, value in conninfo_to_dict(text).items()}
+    except ProgrammingError:
+        raise ValueError from None
+    hosts, ports = (found.pop(key, "").split(",") for key in ("host", "port"))
+    if not all(port.isdecimal() for port in ports if port):
+        raise ValueError
+    one = len(hosts) == 1
+    if not one:  # as SQLAlchemy writes them
+        ports = ports * len(hosts) if len(ports) == 1 else ports
+        pairs = zip(hosts, ports, strict=True)
+        several = tuple(f"{host}:{port}" if port else host for host, port in pairs)
+    user, password, database = (found.pop(k, None) for k in ("user", "password", "dbname"))
+    return URL.create(
+        _DRIVER,
+        username=user,
+        password=password,
+        host=hosts[0] or None if one else None,
+        port=int(ports[0]) if one and ports[0] else None,
+        database=database,
+        query=found if one else {**found, "host": several},
+    )
+
+
+def _sqlite_advice(text: str) -> str:
+    """Returns the URL of the file that a text seems to mean."""
+    file = re.sub(r"^sqlite:/*", "", text)
+    if not file.endswith((".db", ".sqlite", ".sqlite3")) or not re.fullmatch(r"[\w./~ -]+", file):
+        file = "searchae.db"
+    return f"sqlite:///{os.path.expanduser(file)}"
+
+
 def masked_url(url: URL | str) -> str:
     """Returns the URL without its passwords, for messages and logs."""
     url = parse_url(url)
-    secret = {k: "***" for k in url.query if k in ("password", "passfile", "sslpassword")}
+    secret = {k: "***" for k in url.query if k in _SECRETS}
     return url.update_query_dict(secret).render_as_string(hide_password=True)
 
 
@@ -79,17 +168,27 @@ def is_sqlite(url: URL | str) -> bool:
     return parse_url(url).get_backend_name() == "sqlite"
 
 
-def check_file(url: URL) -> None:
+def check_file(url: URL, *, writes: bool = True) -> bool:
     """Checks the folder of a SQLite file; warns if it lies on a network file system.
 
+    Args:
+        url: The database.
+        writes: Whether it has to be written.
+
+    Returns:
+        Whether it can be written.
+
     Raises:
-        StorageError: The folder does not exist or cannot be written.
+        StorageError: The folder does not exist, or has to be written and cannot.
     """
     folder = Path(str(url.database)).resolve().parent
     if not folder.is_dir():
         raise StorageError(f"{masked_url(url)}: the folder {folder} does not exist")
-    if not os.access(folder, os.W_OK):
-        raise StorageError(f"{masked_url(url)}: the folder {folder} cannot be written")
+    file = Path(str(url.database))
+    can_write = os.access(folder, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
+    if writes and not can_write:
+        what = f"the file {file}" if os.access(folder, os.W_OK) else f"the folder {folder}"
+        raise StorageError(f"{masked_url(url)}: {what} cannot be written")
     kind = _file_system(folder)
     if kind in _NETWORK_FILE_SYSTEMS:
         log.warning(
@@ -98,6 +197,7 @@ def check_file(url: URL) -> None:
             masked_url(url),
             kind,
         )
+    return can_write
 
 
 def _file_system(folder: Path) -> str:

@@ -4,8 +4,12 @@ To find: the budget in ``budget``, who takes which trial in ``claims``, leases a
 ``leases``, the list of live workers in ``worker_registry``. ``coordination`` leads to all of them.
 """
 
+from searchae.study.artifact_folder import claimed_folder
 from searchae.study.attributes import (
+    COMPARISON,
+    DECODED,
     ERROR,
+    FOLDER,
     IMPORTED,
     MEASURED,
     OUTCOME,
@@ -22,12 +26,14 @@ from searchae.study.attributes import (
 from searchae.study.bad_ends import worst_values
 from searchae.study.budget import NoTrial, TrialCounts
 from searchae.study.coordination import Coordinator
+from searchae.study.decoded_images import keep_images
 from searchae.study.epoch_history import HISTORY, compact_history, history_columns
 from searchae.study.foreign_trials import INVALID, misfit, why_invalid
 from searchae.study.gallery import (
     best_trials,
     gallery_folder,
     keep_best_pictures,
+    picture_owner,
     read_picture,
     save_picture,
     trials_with_picture,
@@ -58,7 +64,10 @@ from searchae.study.warm_start import check_warm_start
 from searchae.study.worker_registry import WorkerInfo
 
 __all__ = [
+    "COMPARISON",
+    "DECODED",
     "ERROR",
+    "FOLDER",
     "HISTORY",
     "IMPORTED",
     "INVALID",
@@ -89,6 +98,7 @@ __all__ = [
     "check_same_study",
     "check_spec",
     "check_warm_start",
+    "claimed_folder",
     "compact_history",
     "find_study",
     "find_training_list",
@@ -96,12 +106,14 @@ __all__ = [
     "has_result",
     "history_columns",
     "keep_best_pictures",
+    "keep_images",
     "list_name",
     "load_study",
     "misfit",
     "open_study",
     "open_training_list",
     "package_versions",
+    "picture_owner",
     "read_picture",
     "require_searched",
     "result_db",

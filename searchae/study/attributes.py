@@ -16,6 +16,14 @@ as empty."""
 DATA_HASH = "searchae:data_hash"
 """str: SHA-256 of the images, in hexadecimal."""
 
+IDENTITY = "searchae:identity"
+"""str: 32 random hexadecimal digits. Files belong to the study that has the identity they were
+written with, not to a name, which another study may have had before. Absent in studies of earlier
+versions."""
+
+FOLDER = "searchae:folder"
+"""str: Name of the study's folder below the artifact folder. Absent: as the study's name."""
+
 BASELINE_DB = "searchae:baseline_db"
 """float: PSNR in dB of the mean training image on the validation split."""
 
@@ -41,6 +49,12 @@ TRAININGS_OF = "searchae:trainings_of"
 
 SPLITS = "searchae:splits"
 """dict: The images' splits, as ``data.describe_splits`` writes them."""
+
+DECODED = "searchae:decoded"
+"""dict[str, str]: Split -> SHA-256 of its images in the cache of decoded images."""
+
+COMPARISON = "searchae:comparison"
+"""str: SHA-256 of the file with the last result of ``compare``."""
 
 BUDGET = "searchae:budget"
 """int: How many trials have to end COMPLETE or PRUNED. Absent: ``search.trials`` of the spec."""
@@ -71,7 +85,8 @@ TRAINING = "searchae:training"
 """dict: What a listed trial trains, see ``ListedTraining.document``. Absent in a search."""
 
 MEASURED = "searchae:measured"
-"""dict: Measurements of a listed trial on the test split, see ``training_record``."""
+"""dict: Measurements of a listed trial on the test split, see ``training_record``, with the
+``sha256`` of the file that holds all of them."""
 
 WARM_START = "searchae:warm_start"
 """str: The study and trial that an imported trial was copied from, as ``NAME #NUMBER``."""

@@ -349,5 +349,8 @@ class Coordinator:
         return TrialCounts.of(by_state, attributes, default_budget=self.stored.spec.search.trials)
 
     def _create_tables(self) -> None:
+        found = sa.inspect(self._engine).get_table_names()
+        if set(metadata.tables) <= set(found):  # whoever only looks may have no right to write
+            return
         with exclusive_lock(self._engine, 0):
             metadata.create_all(self._engine)

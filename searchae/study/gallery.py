@@ -1,33 +1,53 @@
 """Pictures of the reconstructions of a study's best trials, in the folder that workers share.
 
-Each file carries the PSNR of its trial. A file with another PSNR belongs to an older study of the
-same name, and is treated as missing.
+Each file carries the study's identity and the PSNR of its trial. A file with others belongs to
+another study of the same name, and is treated as missing.
 """
 
 from __future__ import annotations
 
+import hashlib
 import heapq
+import io
+import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from searchae.files import atomic_file
+from searchae.files import SharedFolder
 
+if TYPE_CHECKING:
+    from searchae.study.stored_study import StoredStudy
+
+log = logging.getLogger(__name__)
+
+LARGEST_PICTURE = 2**24
+"""Bytes of the largest file that is read; those that searchae draws have a hundredth of that."""
 PICTURES_KEPT = 20
 """How many of a study's best trials keep their picture."""
-_PSNR_KEY = "psnr_db"
+_PSNR_KEY, _OWNER_KEY = "psnr_db", "owner"
 
 
 def gallery_folder(artifacts: Path, study: str) -> Path:
-    """Returns the folder of a study's pictures."""
+    """Returns the folder of a study's pictures.
+
+    Args:
+        artifacts: The folder that all workers share.
+        study: The name of the study's folder in it.
+    """
     return artifacts / study / "pictures"
 
 
 def picture_path(folder: Path, number: int) -> Path:
     """Returns the path of a trial's picture in the folder of its study."""
-    return folder / f"{number:06d}.png"
+    return folder / _file_name(number)
+
+
+def _file_name(number: int) -> str:
+    return f"{number:06d}.png"
 
 
 def best_trials(psnrs_db: Mapping[int, float]) -> dict[int, float]:
@@ -45,7 +65,22 @@ def best_trials(psnrs_db: Mapping[int, float]) -> dict[int, float]:
     return {number: psnrs_db[number] for number in order[:PICTURES_KEPT]}
 
 
-def save_picture(folder: Path, number: int, picture: Image.Image, *, psnr_db: float) -> None:
+def picture_owner(stored: StoredStudy) -> str:
+    """Returns what a study's pictures are marked with: the study and its images.
+
+    Args:
+        stored: The study; the mark is empty for one of an earlier version.
+    """
+    if not stored.identity:
+        return ""
+    # The identity itself stays in the database: it also seals checkpoints.
+    about = f"picture {stored.identity} {stored.data_hash}".encode()
+    return hashlib.sha256(about).hexdigest()[:32]
+
+
+def save_picture(
+    folder: Path, number: int, picture: Image.Image, *, psnr_db: float, owner: str = ""
+) -> None:
     """Writes a trial's picture.
 
     Args:
@@ -53,65 +88,82 @@ def save_picture(folder: Path, number: int, picture: Image.Image, *, psnr_db: fl
         number: The trial's number.
         picture: The picture.
         psnr_db: The trial's PSNR in dB.
+        owner: See ``picture_owner``.
 
     Raises:
         OSError: The file cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     metadata = PngInfo()
     metadata.add_text(_PSNR_KEY, repr(psnr_db))
-    with atomic_file(picture_path(folder, number)) as file:
+    metadata.add_text(_OWNER_KEY, owner)
+    with SharedFolder(folder).writing(_file_name(number)) as file:
         # Half the time of the default level, for a tenth more bytes: the worker waits for it.
         picture.save(file, format="PNG", pnginfo=metadata, compress_level=1)
 
 
-def read_picture(folder: Path, number: int, *, psnr_db: float) -> bytes | None:
+def read_picture(folder: Path, number: int, *, psnr_db: float, owner: str = "") -> bytes | None:
     """Reads a trial's picture.
 
     Args:
         folder: The study's pictures.
         number: The trial's number.
         psnr_db: The trial's PSNR in dB.
+        owner: See ``picture_owner``.
 
     Returns:
-        The PNG file's bytes; None if the trial has no picture.
+        The PNG file's bytes; None if the trial has no picture, or another file is in its place.
     """
-    file = picture_path(folder, number)
-    return file.read_bytes() if _belongs(file, psnr_db) else None
+    try:
+        with SharedFolder(folder).reading(_file_name(number), limit=LARGEST_PICTURE) as file:
+            content = file.read()
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            about = image.info.get(_PSNR_KEY), image.info.get(_OWNER_KEY, "")
+    except FileNotFoundError:
+        return None
+    # Pillow raises these for a file that is no picture, and the last for one of too many pixels.
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        log.warning("trial %d: its picture cannot be used: %s", number, e)
+        return None
+    return content if about == (repr(psnr_db), owner) else None
 
 
-def trials_with_picture(folder: Path, psnrs_db: Mapping[int, float]) -> set[int]:
+def trials_with_picture(
+    folder: Path, psnrs_db: Mapping[int, float], *, owner: str = ""
+) -> set[int]:
     """Returns the numbers of the trials that have a picture.
 
     Args:
         folder: The study's pictures.
         psnrs_db: Number of each trial with a result -> its PSNR in dB.
+        owner: See ``picture_owner``.
     """
-    found = {int(f.stem): f for f in folder.glob("[0-9]*.png") if f.stem.isdecimal()}
-    return {n for n, file in found.items() if n in psnrs_db and _belongs(file, psnrs_db[n])}
+    found = _numbers(folder) & psnrs_db.keys()
+    return {n for n in found if read_picture(folder, n, psnr_db=psnrs_db[n], owner=owner)}
 
 
-def keep_best_pictures(folder: Path, psnrs_db: Mapping[int, float]) -> None:
+def keep_best_pictures(folder: Path, psnrs_db: Mapping[int, float], *, owner: str = "") -> None:
     """Removes the pictures of trials that are not among the best.
 
     Args:
         folder: The study's pictures.
         psnrs_db: Number of each trial with a result -> its PSNR in dB. Pictures of other trials are
             kept: they may have ended since this was read.
+        owner: See ``picture_owner``.
 
     Raises:
         OSError: A file cannot be removed.
     """
     wanted = best_trials(psnrs_db)
-    for file in folder.glob("[0-9]*.png"):
-        number = int(file.stem) if file.stem.isdecimal() else -1
-        if number in psnrs_db and not (number in wanted and _belongs(file, wanted[number])):
-            file.unlink(missing_ok=True)
+    known = _numbers(folder) & psnrs_db.keys()
+    for number in known - trials_with_picture(folder, wanted, owner=owner):
+        SharedFolder(folder).remove(_file_name(number))
 
 
-def _belongs(file: Path, psnr_db: float) -> bool:
+def _numbers(folder: Path) -> set[int]:
+    """Returns the numbers of the trials with a file; none where the folder cannot be read."""
     try:
-        with Image.open(file) as image:
-            return bool(image.info.get(_PSNR_KEY) == repr(psnr_db))
-    except (OSError, SyntaxError, ValueError):  # removed since it was listed, or not a picture
-        return False
+        names = SharedFolder(folder).names()
+    except OSError as e:
+        log.warning("no picture can be read: %s", e)
+        return set()
+    return {int(n[:-4]) for n in names if n.endswith(".png") and n[:-4].isdecimal()}

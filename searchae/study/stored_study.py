@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,13 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from sqlalchemy.exc import IntegrityError
 
-from searchae.config import OBJECTIVES, StudySpec, spec_from_document
+from searchae.config import (
+    OBJECTIVES,
+    StudySpec,
+    folder_name,
+    is_folder_name,
+    spec_from_document,
+)
 from searchae.errors import NoStudyError, StorageError, StudyMismatchError, nearest
 from searchae.storage import (
     ResilientStorage,
@@ -29,14 +36,22 @@ from searchae.storage import (
     study_attributes,
     upsert,
 )
-from searchae.study.attributes import BASELINE_DB, CREATING, DATA_HASH, SPEC, VERSIONS
+from searchae.study.attributes import (
+    BASELINE_DB,
+    CREATING,
+    DATA_HASH,
+    FOLDER,
+    IDENTITY,
+    SPEC,
+    VERSIONS,
+)
 from searchae.study.bad_ends import rank_bad_ends_last
 from searchae.study.warm_start import check_warm_start, import_trials
 
 
 def study_names(storage: ResilientStorage) -> list[str]:
     """Returns the names of all studies in the database, sorted."""
-    return sorted(s.study_name for s in storage.get_all_studies())
+    return storage.study_names()
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,8 @@ class StoredStudy:
         data_hash: SHA-256 of the images that it was created with, in hexadecimal.
         baseline_db: PSNR in dB of the mean training image on the validation split.
         id: The study's id in the database.
+        identity: What its files are marked with; empty for a study of an earlier version.
+        stored_folder: Its folder's name as stored; empty for a study of an earlier version.
     """
 
     study: optuna.Study
@@ -58,11 +75,18 @@ class StoredStudy:
     data_hash: str
     baseline_db: float
     id: int
+    identity: str = ""
+    stored_folder: str = ""
 
     @property
     def name(self) -> str:
         """The study's name."""
         return self.study.study_name
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder below the artifact folder; never a path."""
+        return self.stored_folder or folder_name(self.name)
 
 
 def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
@@ -88,6 +112,7 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
         )
     if SPEC not in attributes:
         raise StorageError(f"study {name!r} was not made by searchae; choose another --name")
+    folder = attributes.get(FOLDER)
     return StoredStudy(
         study=_optuna_study(storage, name),
         storage=storage,
@@ -95,6 +120,8 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
         data_hash=attributes[DATA_HASH],
         baseline_db=attributes[BASELINE_DB],
         id=study_id,
+        identity=str(attributes.get(IDENTITY, "")),
+        stored_folder=str(folder) if is_folder_name(folder) else "",
     )
 
 
@@ -159,6 +186,7 @@ def open_study(
                 return False
             study = _optuna_study(storage, name)
             study.set_metric_names([o.metric for o in objectives])
+            study.set_user_attr(IDENTITY, secrets.token_hex(16))
             study.set_user_attr(BASELINE_DB, baseline_db)
             study.set_user_attr(VERSIONS, package_versions())
             for key, value in (attributes or {}).items():

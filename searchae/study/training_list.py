@@ -20,7 +20,7 @@ from searchae.config import DataSpec, Parameter, StudySpec
 from searchae.errors import StudyMismatchError, UserError
 from searchae.search import to_distribution
 from searchae.storage import exclusive_lock
-from searchae.study.attributes import BUDGET, OUTCOME, SPLITS, TRAINING, TRAININGS_OF
+from searchae.study.attributes import BUDGET, FOLDER, OUTCOME, SPLITS, TRAINING, TRAININGS_OF
 from searchae.study.coordination import Coordinator
 from searchae.study.listed_training import ListedTraining, training_key
 from searchae.study.stored_study import StoredStudy, find_study, open_study
@@ -86,6 +86,7 @@ def open_training_list(
         _checked(existing, stored)
     attributes = {
         TRAININGS_OF: stored.name,
+        FOLDER: stored.folder + name.removeprefix(stored.name),
         BUDGET: 0,
         SPLITS: stored.study.user_attrs.get(SPLITS, {}),
     }

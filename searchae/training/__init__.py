@@ -5,7 +5,7 @@
 has compiled convolutions for the CPU.
 """
 
-from searchae.training.checkpoint import CheckpointError
+from searchae.training.checkpoint import CheckpointError, Owner
 from searchae.training.device import CONTEXT_BYTES, held_by_others, pick_device
 from searchae.training.device_faults import device_errors
 from searchae.training.epoch import EpochResult
@@ -51,6 +51,7 @@ __all__ = [
     "EpochResult",
     "Interrupted",
     "Metrics",
+    "Owner",
     "Precision",
     "PrunedError",
     "Trainer",

@@ -1,19 +1,23 @@
-"""Checkpoint files: written atomically, and verified by a checksum when they are read."""
+"""Checkpoint files: written atomically, and sealed for the study that they belong to."""
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import io
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from searchae.errors import SearchaeError
-from searchae.files import atomic_file
+from searchae.files import SharedFolder
 
+LARGEST_CHECKPOINT = 2**31
+"""Bytes of the largest file that is read: a net of some 90 million weights with Adam's moments."""
 _ZIP = b"PK\x03\x04"
 
 
@@ -21,16 +25,53 @@ class CheckpointError(SearchaeError):
     """A checkpoint cannot be written, or is missing, damaged or of another training."""
 
 
-def save_checkpoint(folder: Path, state: Mapping[str, Any], *, stem: str) -> Path:
-    """Writes a state to ``folder/STEM-SHA256.pt``, atomically and durably.
+@dataclass(frozen=True)
+class Owner:
+    """What a checkpoint belongs to: one study, and one set of images.
+
+    Attributes:
+        identity: The study's identity, which nothing in its folder tells. Empty for a study of an
+            earlier version, whose checkpoints have a plain checksum.
+        data_hash: SHA-256 of its images, in hexadecimal.
+    """
+
+    identity: str = ""
+    data_hash: str = ""
+
+    def seal(self, stem: str, content: bytes | memoryview) -> str:
+        """Returns the seal of a checkpoint: 64 hexadecimal digits.
+
+        Whoever does not know the study's identity can neither make one for another content, nor
+        rename a file to another trial's.
+
+        Args:
+            stem: The first part of the file's name, which says its trial and epoch.
+            content: The file's content.
+        """
+        if not self.identity:
+            return hashlib.sha256(content).hexdigest()
+        about = f"{self.data_hash}\0{stem}\0".encode()
+        sealed = hmac.new(self.identity.encode(), about, hashlib.sha256)
+        sealed.update(content)
+        return sealed.hexdigest()
+
+
+_NOBODY = Owner()
+
+
+def save_checkpoint(
+    folder: Path, state: Mapping[str, Any], *, stem: str, owner: Owner = _NOBODY
+) -> Path:
+    """Writes a state to ``folder/STEM-SEAL.pt``, atomically and durably.
 
     Args:
-        folder: An existing folder.
+        folder: The folder; created if missing.
         state: Tensors and plain values (numbers, texts, lists, dicts).
         stem: The first part of the file's name.
+        owner: What the state belongs to.
 
     Returns:
-        The file. ``load_checkpoint`` needs the SHA-256 in its name (64 hexadecimal digits).
+        The file.
 
     Raises:
         CheckpointError: The file cannot be written; nothing is left of it.
@@ -38,9 +79,9 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, stem: str) -> Pat
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getbuffer()
-    path = folder / f"{stem}-{hashlib.sha256(content).hexdigest()}.pt"
+    path = folder / f"{stem}-{owner.seal(stem, content)}.pt"
     try:
-        with atomic_file(path) as file:
+        with SharedFolder(folder).writing(path.name) as file:
             file.write(content)
     except OSError as e:
         raise CheckpointError(
@@ -49,29 +90,30 @@ def save_checkpoint(folder: Path, state: Mapping[str, Any], *, stem: str) -> Pat
     return path
 
 
-def load_checkpoint(path: Path, sha256: str) -> dict[str, Any]:
+def load_checkpoint(path: Path, *, owner: Owner = _NOBODY) -> dict[str, Any]:
     """Reads a state, with its tensors on the CPU.
 
     Args:
-        path: The file.
-        sha256: The expected SHA-256 of its content, in hexadecimal.
+        path: The file, as ``save_checkpoint`` named it.
+        owner: What it must belong to.
 
     Returns:
         The state that was given to ``save_checkpoint``.
 
     Raises:
-        CheckpointError: The file is missing, truncated, altered, or no checkpoint. Pickled code
-            in it is never run.
+        CheckpointError: The file is missing, truncated, altered, no checkpoint, or of another
+            study or other images. Pickled code in it is never run.
     """
     try:
-        content = path.read_bytes()
+        with SharedFolder(path.parent).reading(path.name, limit=LARGEST_CHECKPOINT) as file:
+            content = file.read()
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read: {e}") from e
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
+    stem, _, seal = path.stem.rpartition("-")
+    if not hmac.compare_digest(owner.seal(stem, content), seal):
         raise CheckpointError(
-            f"{path}: damaged or replaced: {len(content)} bytes with SHA-256 {found[:12]}..., "
-            f"expected {sha256[:12]}...; delete it, and the trial starts over"
+            f"{path}: is damaged, or of another study or other images ({len(content)} bytes); "
+            "it is not used"
         )
     # torch.load reads anything but a zip archive with its reader for old formats.
     if not content.startswith(_ZIP):

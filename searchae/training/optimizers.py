@@ -75,9 +75,14 @@ class Optimizer:
 
         Args:
             state: What ``state`` returned, on any device.
+
+        Raises:
+            ValueError: It is the state of other weights.
         """
         for name, own in self._rule.state.items():
             for mine, given in zip(own, state[name], strict=True):
+                if mine.shape != given.shape:
+                    raise ValueError(f"{name} has the shape {tuple(given.shape)}")
                 mine.copy_(given)
 
 

@@ -16,6 +16,7 @@ from searchae.config import TrialParams
 from searchae.errors import ModelError, SearchaeError
 from searchae.models import Autoencoder, build_model
 from searchae.training import kernels
+from searchae.training.checkpoint import CheckpointError
 from searchae.training.cuda_graph import RecordedStep, cuda_graph
 from searchae.training.dead_units import DeadNetDetector
 from searchae.training.device_faults import device_errors
@@ -30,7 +31,14 @@ from searchae.training.optimizers import make_optimizer
 from searchae.training.precision import Precision
 from searchae.training.regularizers import clip_, penalised_weights
 from searchae.training.step import EagerStep, Step
-from searchae.training.trainer_state import check_resumable, copy_to_cpu, state_header
+from searchae.training.trainer_state import (
+    MALFORMED,
+    check_restored,
+    check_resumable,
+    copy_to_cpu,
+    restored_history,
+    state_header,
+)
 
 _CHECK_STEPS = 50  # steps from one check of the loss to the next
 
@@ -151,13 +159,19 @@ class Trainer:
                 only ``epochs`` and the plateau rule may differ.
 
         Raises:
-            CheckpointError: It has another format, seed or parameters.
+            CheckpointError: It has another format, seed or parameters, or does not hold what a
+                state holds. The trainer cannot be used after that.
         """
         check_resumable(state, self._params, self._seed)
-        self.model.load_state_dict(state["model"])
-        self._optimizer.restore(state["optimizer"])
-        self.history = [EpochResult(**result) for result in state["history"]]
-        self._dead_net.dead_layer = state["silent"]
+        self._is_between_epochs = False
+        try:
+            self.model.load_state_dict(state["model"])
+            self._optimizer.restore(state["optimizer"])
+            self.history = restored_history(state["history"])
+            self._dead_net.dead_layer = state["silent"]
+        except MALFORMED as e:
+            raise CheckpointError(f"checkpoint: does not fit this training: {e}") from e
+        check_restored(self.model, self.history, self._params)
         self._is_between_epochs = True
 
     def _build(self, train: Tensor) -> Autoencoder:

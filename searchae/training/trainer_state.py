@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from searchae.config import TrialParams
+from searchae.errors import DivergedError
 from searchae.training.checkpoint import CheckpointError
+from searchae.training.divergence import check_finite
+from searchae.training.epoch import EpochResult
 
 FORMAT = 2
 """Version of the state; raised whenever its content changes."""
+
+MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+"""What reading a state raises that is none. Errors of the operating system are not among them."""
 
 _MAY_CHANGE = frozenset({"epochs", "patience", "min_delta_db"})
 """Keys of ``[train]`` that do not change the weights after a given epoch."""
@@ -46,10 +54,39 @@ def check_resumable(state: Mapping[str, Any], params: TrialParams, seed: int) ->
             "version of searchae; start the trial over"
         )
     for key, value in state_header(params, seed).items():
-        if state[key] != value:
+        if state.get(key) != value:
             raise CheckpointError(
-                f"checkpoint: {key} = {state[key]!r}, but this trial has {value!r}"
+                f"checkpoint: {key} = {state.get(key)!r}, but this trial has {value!r}"
             )
+
+
+def restored_history(rows: Sequence[Mapping[str, Any]]) -> list[EpochResult]:
+    """Returns the results of a state.
+
+    Raises:
+        ValueError: They are not those of the first epochs, one each, in order.
+        TypeError: One of them is no result.
+    """
+    history = [EpochResult(**row) for row in rows]
+    values = [value for result in history for value in asdict(result).values()]
+    if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        raise ValueError("its history holds something else than finite numbers")
+    if [result.epoch for result in history] != list(range(1, len(history) + 1)):
+        raise ValueError("its history lacks an epoch, or has one twice")
+    return history
+
+
+def check_restored(model: nn.Module, history: Sequence[EpochResult], params: TrialParams) -> None:
+    """Checks that the weights of a state could be trained further.
+
+    Raises:
+        CheckpointError: One of them is NaN or infinite.
+    """
+    try:
+        for result in history[-1:]:
+            check_finite(model, result, params.train)
+    except DivergedError as e:
+        raise CheckpointError(f"checkpoint: is of no use: {e}") from e
 
 
 def copy_to_cpu(value: Any) -> Any:

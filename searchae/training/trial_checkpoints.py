@@ -8,13 +8,14 @@ import tempfile
 import threading
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from searchae.errors import ArtifactsError, DivergedError
+from searchae.files import SharedFolder
 from searchae.training import checkpoint
-from searchae.training.checkpoint import CheckpointError
+from searchae.training.checkpoint import CheckpointError, Owner
 
 log = logging.getLogger(__name__)
 
@@ -44,20 +45,23 @@ class PrunedError(Exception):
 class Checkpoints:
     """The checkpoints of one trial, in a folder that all workers share.
 
-    A file's name holds its epoch and the hash of its content. So the newest is found without the
+    A file's name holds its epoch and the seal of its content. So the newest is found without the
     database, an incomplete file is detected, and a worker that was wrongly thought dead does not
-    overwrite the files of the worker that took its trial over.
+    overwrite the files of the worker that took its trial over. What another study left under the
+    same name, and whatever else lies in the folder, is passed over with a warning.
 
     Attributes:
         folder: The folder of the study's checkpoints.
         number: The trial's number.
+        owner: The study and the images that they belong to.
     """
 
     folder: Path
     number: int
+    owner: Owner = field(default_factory=Owner, repr=False)
 
     def save(self, state: dict[str, Any], epoch: int) -> None:
-        """Writes a checkpoint, and removes all but the two newest.
+        """Writes a checkpoint, and removes all others but the newest.
 
         Args:
             state: The trainer's state.
@@ -65,34 +69,42 @@ class Checkpoints:
 
         Raises:
             CheckpointError: The state cannot be written.
-            OSError: The same.
+            OSError: An old checkpoint cannot be removed.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
         stem = f"{self.number:06d}-{epoch:06d}"
-        checkpoint.save_checkpoint(self.folder, state, stem=stem)
-        for _, _, path in self._found()[2:]:
-            path.unlink(missing_ok=True)
+        written = checkpoint.save_checkpoint(self.folder, state, stem=stem, owner=self.owner)
+        others = [path for _, path in self._found() if path != written]
+        for path in others[1:]:
+            SharedFolder(self.folder).remove(path.name)
 
     def latest(self) -> dict[str, Any] | None:
         """Returns the state of the newest complete checkpoint; None without one."""
-        for epoch, sha256, path in self._found():
+        try:
+            found = self._found()
+        except OSError as e:
+            log.warning("trial %d: no checkpoint can be read: %s", self.number, e)
+            return None
+        for epoch, path in found:
             try:
-                return checkpoint.load_checkpoint(path, sha256)
+                return checkpoint.load_checkpoint(path, owner=self.owner)
             except CheckpointError as e:
                 log.warning("trial %d: checkpoint of epoch %d: %s", self.number, epoch, e)
         return None
 
     def clear(self) -> None:
-        """Removes all checkpoints of the trial, and unfinished files of dead workers."""
-        for pattern in (f"{self.number:06d}-*", f".{self.number:06d}-*"):
-            for path in self.folder.glob(pattern):
-                path.unlink(missing_ok=True)
+        """Removes all checkpoints of the trial, and unfinished files of dead workers.
 
-    def _found(self) -> list[tuple[int, str, Path]]:
-        """Returns epoch, hash and path of each checkpoint, the newest first."""
-        pattern = re.compile(rf"{self.number:06d}-(\d+)-([0-9a-f]{{64}})\.pt")
-        matches = ((pattern.fullmatch(p.name), p) for p in self.folder.glob("*.pt"))
-        return sorted(((int(m[1]), m[2], p) for m, p in matches if m), reverse=True)
+        Raises:
+            OSError: A file cannot be removed.
+        """
+        _remove(self.folder, {self.number})
+
+    def _found(self) -> list[tuple[int, Path]]:
+        """Returns epoch and path of each checkpoint, the newest first."""
+        pattern = re.compile(rf"{self.number:06d}-(\d+)-[0-9a-f]{{64}}\.pt")
+        names = SharedFolder(self.folder).names()
+        matches = ((pattern.fullmatch(name), name) for name in names)
+        return sorted(((int(m[1]), self.folder / name) for m, name in matches if m), reverse=True)
 
 
 LONGEST_DELAY_S = 1.0
@@ -200,14 +212,31 @@ def remove_old_checkpoints(folder: Path, ended: Collection[int]) -> int:
     Returns:
         How many files were removed.
     """
-    files = list(folder.glob("*")) if folder.is_dir() else []
-    matches = [(_CHECKPOINT.fullmatch(p.name), p) for p in files]
-    found = [p for m, p in matches if m and int(m[1]) in ended]
-    for path in found:
-        path.unlink(missing_ok=True)
+    try:
+        return _remove(folder, ended)
+    except OSError as e:
+        log.warning("checkpoints of ended trials are left: %s", e)
+        return 0
+
+
+def _remove(folder: Path, numbers: Collection[int]) -> int:
+    """Removes the checkpoints of some trials; returns how many.
+
+    Raises:
+        OSError: One cannot be removed.
+    """
+    matches = [(_CHECKPOINT.fullmatch(name), name) for name in SharedFolder(folder).names()]
+    found = [name for m, name in matches if m and int(m[1]) in numbers]
+    for name in found:
+        SharedFolder(folder).remove(name)
     return len(found)
 
 
 def checkpoint_folder(artifacts: Path, study: str) -> Path:
-    """Returns the folder of a study's checkpoints."""
+    """Returns the folder of a study's checkpoints.
+
+    Args:
+        artifacts: The folder that all workers share.
+        study: The name of the study's folder in it.
+    """
     return artifacts / study / "checkpoints"

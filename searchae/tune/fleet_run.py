@@ -95,7 +95,7 @@ def _announced(stop: StopRequest, note: Callable[[str], None]) -> Iterator[None]
 def _put_back(coordinator: Coordinator, artifacts: Path, note: Callable[[str], None]) -> None:
     """Puts back what dead workers have left running, and removes checkpoints of ended trials."""
     stored = coordinator.stored
-    folder = checkpoint_folder(artifacts, stored.name)
+    folder = checkpoint_folder(artifacts, stored.folder)
     try:
         coordinator.reap(trust_silence=False)
         ended = {t.number for t in coordinator.snapshot().trials if t.state.is_finished()}

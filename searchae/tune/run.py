@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from searchae.data import describe_splits, keep_decoded
+from contextlib import suppress
+from functools import partial
+
+from searchae.data import describe_splits
 from searchae.formatting import format_count
 from searchae.launch import Launcher, LocalLauncher, Request, Supervisor, study_jobs
 from searchae.search import note_on_objectives
 from searchae.storage import masked_url
 from searchae.study import (
+    FOLDER,
     SPLITS,
     Coordinator,
     StoredStudy,
     Summary,
     TrialCounts,
+    claimed_folder,
+    keep_images,
     open_study,
     summarize,
 )
@@ -45,9 +51,9 @@ def tune(
     """
     launcher, stop = launcher or LocalLauncher(), stop or StopRequest()
     prepared = preflight(request, launcher, watcher.note)
-    stored, created = _open(prepared)
+    stored, created = _open(prepared, request, watcher)
     if launcher.is_local:
-        keep_decoded(prepared.splits, request.data_dir)
+        keep_images(stored, prepared.splits, request.data_dir)
     coordinator = Coordinator(stored)
     coordinator.clear_stop()
     coordinator.reap(trust_silence=False)
@@ -68,16 +74,19 @@ def tune(
     if warning := crowding_warning(fleet, left=left):
         watcher.note(warning)
     del prepared  # the workers need the memory of its images
-    supervisor = Supervisor(launcher, study_jobs(fleet, request, stored.name, at_most=left))
+    supervisor = Supervisor(
+        launcher, study_jobs(fleet, request, stored.name, at_most=left, folder=stored.folder)
+    )
     with fleet_run(launcher, coordinator, stop, watcher.note, request.artifacts):
         follow_workers(stored, coordinator, supervisor, watcher, stop)
     return summarize(stored, coordinator)
 
 
-def _open(prepared: Prepared) -> tuple[StoredStudy, bool]:
-    """Opens the study or creates it; returns it and whether it is new."""
+def _open(prepared: Prepared, request: Request, watcher: Watcher) -> tuple[StoredStudy, bool]:
+    """Opens the study or creates it, with a folder of its own; returns it and whether it is new."""
     assert prepared.storage is not None  # only a dry run has none
-    stored, created = open_study(
+    open_here = partial(
+        open_study,
         prepared.storage,
         prepared.name,
         spec=prepared.spec,
@@ -85,6 +94,19 @@ def _open(prepared: Prepared) -> tuple[StoredStudy, bool]:
         baseline_db=prepared.baseline_db,
         warm_start=prepared.warm_start,
     )
+    if prepared.existing:
+        stored, created = open_here()
+    else:
+        with claimed_folder(request.artifacts, prepared.name) as folder:
+            stored, created = open_here(attributes={FOLDER: folder})
+        if not created:  # another process has just done so, with another folder
+            with suppress(OSError):
+                (request.artifacts / folder).rmdir()
+    if created and stored.folder != stored.name:
+        watcher.note(
+            f"{request.artifacts / stored.name} is another study's: the files of this one go to "
+            f"{request.artifacts / stored.folder}"
+        )
     stored.study.set_user_attr(SPLITS, describe_splits(prepared.splits))
     return stored, created
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from searchae.training import EpochResult
+from searchae.training import CheckpointError, EpochResult
 
 _KEY = "best"
 
@@ -43,6 +43,19 @@ class BestEpoch:
         return {**state, _KEY: best}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Takes the best epoch from the state of a checkpoint."""
-        best = state[_KEY]
-        self.epoch, self.psnr_db, self.weights = best["epoch"], best["psnr_db"], best["weights"]
+        """Takes the best epoch from the state of a checkpoint.
+
+        Raises:
+            CheckpointError: The state has none.
+        """
+        try:
+            best = state[_KEY]
+            epoch, psnr_db, weights = int(best["epoch"]), best["psnr_db"], best["weights"]
+            fits = state["model"].keys() == weights.keys() and all(
+                w.shape == weights[name].shape for name, w in state["model"].items()
+            )
+        except (AttributeError, LookupError, TypeError, ValueError) as e:
+            raise CheckpointError(f"checkpoint: has no best epoch: {e}") from e
+        if not (fits and 0 < epoch <= len(state["history"]) and isinstance(psnr_db, float)):
+            raise CheckpointError("checkpoint: its best epoch is of another training")
+        self.epoch, self.psnr_db, self.weights = epoch, psnr_db, weights

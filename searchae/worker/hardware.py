@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from searchae.data import Splits, find_decoded, find_decoded_test, load_splits, require_same_data
-from searchae.study import StoredStudy, package_versions
+from searchae.study import DECODED, StoredStudy, package_versions
 from searchae.training import Precision, kernels_of, pick_device, pick_precision
 from searchae.worker.options import WorkerOptions
 
@@ -81,7 +81,7 @@ class Machine:
 
 def _load_images(stored: StoredStudy, options: WorkerOptions) -> tuple[Tensor, Tensor]:
     """Returns training and validation images, memory-mapped if ``tune`` has decoded them here."""
-    decoded = find_decoded(stored.data_hash, options.data_dir)
+    decoded = find_decoded(stored.data_hash, options.data_dir, _decoded_sums(stored))
     if decoded is not None:
         return decoded
     splits = _load_splits(stored, options)
@@ -89,8 +89,14 @@ def _load_images(stored: StoredStudy, options: WorkerOptions) -> tuple[Tensor, T
 
 
 def _load_test_images(stored: StoredStudy, options: WorkerOptions) -> Tensor:
-    decoded = find_decoded_test(stored.data_hash, options.data_dir)
+    decoded = find_decoded_test(stored.data_hash, options.data_dir, _decoded_sums(stored))
     return _load_splits(stored, options).test if decoded is None else decoded
+
+
+def _decoded_sums(stored: StoredStudy) -> Mapping[str, str] | None:
+    """Returns the checksums of the decoded images; None in a study of an earlier version."""
+    sums = stored.study.user_attrs.get(DECODED)
+    return sums if isinstance(sums, dict) else None
 
 
 def _load_splits(stored: StoredStudy, options: WorkerOptions) -> Splits:

@@ -81,6 +81,7 @@ class MeasuredTraining:
 
     def _store(self, record: TrainingRecord) -> None:
         """Writes the measurements to the shared folder, and their means to the trial."""
-        path = record_path(self.artifacts, self.stored.name, self.listed.key)
-        write_record(path, record, self.listed.key)
-        self.stored.storage.set_trial_user_attr(self.trial_id, MEASURED, record.summary())
+        path = record_path(self.artifacts, self.stored.folder, self.listed.key)
+        sha256 = write_record(path, record, self.listed.key)
+        measured = {**record.summary(), "sha256": sha256}
+        self.stored.storage.set_trial_user_attr(self.trial_id, MEASURED, measured)

@@ -106,17 +106,10 @@ def run_trial(job: TrialJob, hooks: TrialHooks) -> float:
         CheckpointError: A checkpoint could not be written.
         OSError: The same.
     """
-    train, validation = job.images
-    trainer = Trainer(
-        job.params,
-        train=train,
-        validation=validation,
-        seed=job.seed,
-        device=job.device,
-        precision=job.precision,
-        stop=hooks.should_stop,
-    )
-    _restore(trainer, job.checkpoints, job.best)
+    trainer = _new_trainer(job, hooks)
+    if not _restore(trainer, job.checkpoints, job.best):
+        del trainer  # and the memory of its device
+        trainer = _new_trainer(job, hooks)
     hooks.on_start(trainer)
     # A worker killed between writing a checkpoint and reporting its epoch leaves a gap.
     for result in trainer.history:
@@ -147,16 +140,34 @@ def _report(job: TrialJob, result: EpochResult) -> None:
         job.trial.report(result.psnr_db, result.epoch)
 
 
-def _restore(trainer: Trainer, checkpoints: Checkpoints, best: BestEpoch | None) -> None:
-    """Continues from the last checkpoint; starts over if it belongs to another training."""
+def _new_trainer(job: TrialJob, hooks: TrialHooks) -> Trainer:
+    train, validation = job.images
+    return Trainer(
+        job.params,
+        train=train,
+        validation=validation,
+        seed=job.seed,
+        device=job.device,
+        precision=job.precision,
+        stop=hooks.should_stop,
+    )
+
+
+def _restore(trainer: Trainer, checkpoints: Checkpoints, best: BestEpoch | None) -> bool:
+    """Continues from the last checkpoint if there is one.
+
+    Returns:
+        Whether the trainer can be used; not if the checkpoint belongs to another training.
+    """
     state = checkpoints.latest()
     if state is None:
-        return
+        return True
     try:
         trainer.restore(state)
         if best is not None:
             best.restore(state)
     except CheckpointError as e:
         log.warning("trial %d starts over: %s", checkpoints.number, e)
-    else:
-        log.info("trial %d: goes on after epoch %d", checkpoints.number, len(trainer.history))
+        return False
+    log.info("trial %d: goes on after epoch %d", checkpoints.number, len(trainer.history))
+    return True

@@ -17,6 +17,7 @@ from searchae.study import (
     best_trials,
     gallery_folder,
     keep_best_pictures,
+    picture_owner,
     result_db,
     save_picture,
 )
@@ -36,7 +37,8 @@ class BestPictures:
 
     def __init__(self, stored: StoredStudy, artifacts: Path, validation: Tensor) -> None:
         self._stored, self._validation = stored, validation
-        self._folder = gallery_folder(artifacts, stored.name)
+        self._folder = gallery_folder(artifacts, stored.folder)
+        self._owner = picture_owner(stored)
         self._cursor, self._psnrs_db = FinishedTrialCursor(), dict[int, float]()
 
     def update(self, number: int, params: TrialParams, trainer: Trainer | None) -> None:
@@ -54,7 +56,7 @@ class BestPictures:
         try:
             if trainer is not None and number in best:
                 self._draw(number, params, trainer, psnr_db=best[number])
-            keep_best_pictures(self._folder, psnrs_db)
+            keep_best_pictures(self._folder, psnrs_db, owner=self._owner)
         except (OSError, DeviceError, OutOfMemoryError) as e:
             log.warning("trial %d: no picture: %s", number, e)
 
@@ -67,7 +69,7 @@ class BestPictures:
                 seed=self._stored.spec.seed,
                 title=f"trial {number}: {psnr_db:.2f} dB on the validation split",
             )
-        save_picture(self._folder, number, picture, psnr_db=psnr_db)
+        save_picture(self._folder, number, picture, psnr_db=psnr_db, owner=self._owner)
 
     def _results(self, trials: Sequence[FrozenTrial]) -> dict[int, float]:
         """Returns number -> PSNR in dB of all trials with a result."""

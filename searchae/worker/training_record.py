@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -16,7 +19,7 @@ import torch
 from torch import Tensor
 
 from searchae.errors import SearchaeError
-from searchae.files import atomic_file
+from searchae.files import SharedFolder
 from searchae.training import EpochResult
 
 SHOWN_IMAGES = 8
@@ -24,7 +27,11 @@ SHOWN_IMAGES = 8
 FAILURE_VERBS = {"diverged": "diverged", "dead": "died"}
 """The values of ``TrainingRecord.ended`` for failed trainings, with verbs for messages."""
 
+LARGEST_RECORD = 2**31
+"""Bytes of the largest file that is read; it may hold the weights of a net."""
+
 _FORMAT = 2
+_KEY = re.compile(r"[0-9a-f]{16}")
 _CORRUPT_FILE_ERRORS = (zipfile.BadZipFile, zlib.error)
 _ARRAYS = ("psnr_db", "mse", "ssim", "pictures")
 _SCALARS = ("seed", "epoch", "ended", "sparsity", "hoyer")
@@ -105,19 +112,27 @@ def record_path(artifacts: Path, study: str, key: str) -> Path:
 
     Args:
         artifacts: The folder that all workers share.
-        study: Name of the study that lists the training.
-        key: The training's key.
+        study: The name of the folder of the study that lists the training.
+        key: The training's key, which may come from a database.
+
+    Raises:
+        RecordError: It is none.
     """
+    if not _KEY.fullmatch(key):
+        raise RecordError(f"{key!a} is not the key of a training")
     return artifacts / study / "records" / f"{key}.npz"
 
 
-def write_record(path: Path, record: TrainingRecord, key: str) -> None:
+def write_record(path: Path, record: TrainingRecord, key: str) -> str:
     """Writes a training atomically.
 
     Args:
         path: The file; its folder is created.
         record: The training.
         key: What identifies the training.
+
+    Returns:
+        The SHA-256 of the file, in hexadecimal.
 
     Raises:
         OSError: The file cannot be written.
@@ -132,23 +147,48 @@ def write_record(path: Path, record: TrainingRecord, key: str) -> None:
     text = np.frombuffer(json.dumps(about, allow_nan=False).encode(), dtype=np.uint8)
     arrays = {name: getattr(record, name) for name in _ARRAYS}
     weights = {_WEIGHT + name: w.numpy() for name, w in record.weights.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        np.savez_compressed(file, **{"about": text, **arrays, **weights})
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **{"about": text, **arrays, **weights})
+    with SharedFolder(path.parent).writing(path.name) as file:
+        file.write(buffer.getbuffer())
+    return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
-def read_record(path: Path, key: str) -> TrainingRecord:
+def read_content(path: Path, sha256: str | None) -> bytes:
+    """Reads the file of a training.
+
+    Args:
+        path: The file.
+        sha256: Its SHA-256 as the study has it, in hexadecimal; None for a study of an earlier
+            version, which has none.
+
+    Raises:
+        RecordError: The file is missing, damaged, or belongs to another study or training.
+    """
+    try:
+        with SharedFolder(path.parent).reading(path.name, limit=LARGEST_RECORD) as file:
+            content = file.read()
+    except OSError as e:
+        raise RecordError(f"{path}: cannot be read: {e}") from e
+    if sha256 is not None and hashlib.sha256(content).hexdigest() != sha256:
+        raise RecordError(f"{path}: is damaged, or of another study")
+    return content
+
+
+def read_record(path: Path, key: str, sha256: str | None = None) -> TrainingRecord:
     """Reads a training back.
 
     Args:
         path: The file.
         key: The key of the expected training.
+        sha256: See ``read_content``.
 
     Raises:
-        RecordError: The file is missing, damaged, or belongs to another training.
+        RecordError: The file is missing, damaged, or belongs to another study or training.
     """
+    content = read_content(path, sha256)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
             about = json.loads(archive["about"].tobytes())
             arrays = {name: archive[name] for name in _ARRAYS}
             weights = {

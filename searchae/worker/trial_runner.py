@@ -39,6 +39,7 @@ from searchae.training import (
     Checkpoints,
     EpochResult,
     Interrupted,
+    Owner,
     Precision,
     PrunedError,
     Trainer,
@@ -302,5 +303,6 @@ class TrialRunner:
             log.warning("trial %d: its checkpoints are left: %s", number, e)
 
     def _checkpoints(self, number: int) -> Checkpoints:
-        folder = checkpoint_folder(self.options.artifacts, self._stored.name)
-        return Checkpoints(folder, number)
+        stored = self._stored
+        folder = checkpoint_folder(self.options.artifacts, stored.folder)
+        return Checkpoints(folder, number, Owner(stored.identity, stored.data_hash))

@@ -64,7 +64,7 @@ def made(folder: Path, url: str) -> Made:
 def told(folder: Path, url: str) -> Made:
     """A study that nobody has written notes on."""
     made = make_study(url, folder / "artifacts", "told", trials=TRIALS, note="")
-    draw_picture(folder / "artifacts", "told", BEST, 26.0)
+    draw_picture(url, folder / "artifacts", "told", BEST, 26.0)
     return made
 
 

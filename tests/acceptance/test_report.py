@@ -55,7 +55,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for run in collect_findings(stored, artifacts=folder).best[:5]:
         picture = Image.new("RGB", (950, 280), (90, 120, 150))
         place = gallery.gallery_folder(folder / "artifacts", "s")
-        gallery.save_picture(place, run.row.number, picture, psnr_db=run.psnr_db)
+        owner = gallery.picture_owner(stored)
+        gallery.save_picture(place, run.row.number, picture, psnr_db=run.psnr_db, owner=owner)
     return folder
 
 

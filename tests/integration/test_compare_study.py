@@ -400,7 +400,9 @@ def test_the_best_are_ranked_again_by_their_mean_over_new_seeds(differing: Store
     watcher = Recorder()
     made.run(request(differing), ThreadLauncher(), watcher)
     assert watcher.rows == [], "they are kept"
-    folder = RecordFolder(home(differing) / "artifacts", "tiny.trainings")
+    listed = find_training_list(differing)
+    assert listed is not None
+    folder = RecordFolder(home(differing) / "artifacts", listed)
     recorded = {t.number: t.value for t in differing.study.get_trials(deepcopy=False)}
     for row in found.rows:
         records = [folder.read(made.trainings[row.number, s].key) for s in range(1, 6)]

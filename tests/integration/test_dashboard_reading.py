@@ -239,8 +239,8 @@ def test_a_large_study_s_curves_are_those_of_its_best(
 @sqlite_only
 def test_notes_and_pictures_are_added_without_being_stored(database: str, tmp_path: Path) -> None:
     made = make_study(database, tmp_path, "told", note="")
-    png = draw_picture(tmp_path, "told", 6, 26.0)
-    draw_picture(tmp_path, "told", 5, 99.0)  # of an older study of that name
+    png = draw_picture(database, tmp_path, "told", 6, 26.0)
+    draw_picture(database, tmp_path, "told", 5, 99.0)  # of an older study of that name
     storage = connect(database)
     app = application(storage, ServerOptions("127.0.0.1", 0, tmp_path))
     path = f"/api/studies/{made.study_id}"

@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 import searchae
 from searchae import data, retrain
 from searchae.bundle.evaluation import evaluate_bundle
-from searchae.errors import ArtifactsError, DataError, DivergedError, UserError
+from searchae.errors import DataError, DivergedError, UserError
 from searchae.launch.request import FleetRequest
 from searchae.retrain.plan import find_trial
 from searchae.retrain.reproduction import reproduction
@@ -28,6 +28,7 @@ from searchae.study.training_list import TrainingList, find_training_list
 from searchae.training.epoch import EpochResult
 from searchae.training.metrics import mean_image_psnr_db
 from searchae.tune import Watcher
+from searchae.worker.training_record import read_record, write_record
 from tests.integration import finished_studies
 from tests.thread_launcher import Recorder, ThreadLauncher
 
@@ -329,8 +330,22 @@ def test_measurements_that_are_gone_or_damaged_are_made_again(
     assert again["psnr_db"] == first["psnr_db"]
     assert record.exists()
     record.write_bytes(record.read_bytes()[:-100])
-    with pytest.raises(ArtifactsError, match="remove the file, and the training is run again"):
-        train(made, home, tmp_path / "damaged", artifacts=artifacts)
+    damaged = train(made, home, tmp_path / "damaged", artifacts=artifacts)
+    assert damaged["psnr_db"] == first["psnr_db"]
+
+
+def test_measurements_of_another_list_are_not_taken(
+    stored: StoredStudy, home: Path, tmp_path: Path
+) -> None:
+    """The file is whole and has the right key, but the study has another checksum of it."""
+    made, artifacts = plan(stored, epochs="3", patience=0), tmp_path / "artifacts"
+    first = train(made, home, tmp_path / "first", artifacts=artifacts)
+    (path,) = (artifacts / "tiny.trainings" / "records").iterdir()
+    forged = replace(read_record(path, path.stem), psnr_db=np.full(16, 99.0))
+    write_record(path, forged, path.stem)
+    again = train(made, home, tmp_path / "again", artifacts=artifacts)
+    assert again["seeds"]["rows"][0]["psnr_db"] == first["seeds"]["rows"][0]["psnr_db"]
+    assert read_record(path, path.stem).psnr_db.max() < 99
 
 
 def without_seconds(bundle: Path) -> dict[str, Any]:

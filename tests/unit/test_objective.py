@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
+import os
 import threading
 import time
 from collections.abc import Callable, Container
@@ -18,6 +20,7 @@ from torch import Tensor
 from searchae.config.schema import ModelParams, TrainParams, TrialParams
 from searchae.errors import LeaseLostError
 from searchae.training import checkpoint, trial_checkpoints
+from searchae.training.checkpoint import CheckpointError
 from searchae.training.epoch import EpochResult
 from searchae.training.trainer import Interrupted
 from searchae.training.trial_checkpoints import Checkpoints, PrunedError, remove_old_checkpoints
@@ -33,7 +36,7 @@ def state(epoch: int) -> dict[str, Any]:
 
 def kept(checkpoints: Checkpoints) -> list[int]:
     """Returns the epochs of the checkpoints on disk, the newest first."""
-    return [epoch for epoch, _, _ in checkpoints._found()]
+    return [epoch for epoch, _ in checkpoints._found()]
 
 
 @pytest.fixture
@@ -403,7 +406,7 @@ def test_a_checkpoint_that_could_not_be_written_ends_the_training(
     checkpoints.folder.parent.mkdir()
     checkpoints.folder.write_text("a file where the folder should be")
     trial = FakeTrial()
-    with pytest.raises(OSError, match="exists"):
+    with pytest.raises(CheckpointError, match="a link or no folder"):
         run(trial)
     assert len(trial.reports) < EPOCHS
 
@@ -471,6 +474,112 @@ def test_a_plateau_ends_a_trial_early(run: Run) -> None:
 def test_a_file_s_name_says_trial_epoch_and_content(checkpoints: Checkpoints) -> None:
     checkpoints.save(state(3), 3)
     (file,) = checkpoints.folder.iterdir()
-    number, epoch, sha256 = file.stem.split("-")
+    number, epoch, _ = file.stem.split("-")
     assert (int(number), int(epoch)) == (7, 3)
-    assert checkpoint.load_checkpoint(file, sha256)["epoch"] == 3
+    assert checkpoint.load_checkpoint(file)["epoch"] == 3
+
+
+def in_the_way(kind: str, path: Path, elsewhere: Path) -> None:
+    """Puts something else in the place of a checkpoint."""
+    content = path.read_bytes()
+    path.unlink()
+    if kind == "link":
+        elsewhere.write_bytes(content)
+        path.symlink_to(elsewhere)
+    elif kind == "endless link":
+        path.symlink_to("/dev/zero")
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.mkdir()
+
+
+@pytest.mark.parametrize("kind", ["link", "endless link", "pipe", "folder"])
+def test_what_is_no_file_is_passed_over(
+    checkpoints: Checkpoints, kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    checkpoints.save(state(1), 1)
+    checkpoints.save(state(2), 2)
+    newest = max(checkpoints.folder.iterdir())
+    in_the_way(kind, newest, tmp_path / "elsewhere")
+    found = checkpoints.latest()
+    assert found is not None
+    assert found["epoch"] == 1, "the one before it"
+    assert "trial 7: checkpoint of epoch 2" in caplog.text
+    checkpoints.save(state(3), 3)
+    checkpoints.clear()
+    assert [p for p in checkpoints.folder.iterdir() if not p.is_dir()] == []
+    assert kind != "link" or (tmp_path / "elsewhere").exists(), "only the link is removed"
+
+
+@pytest.mark.parametrize("level", [0, 1])
+def test_a_link_to_another_folder_is_not_followed(
+    checkpoints: Checkpoints, tmp_path: Path, level: int
+) -> None:
+    """Whoever can write in the artifact folder must not lead removals and writes elsewhere."""
+    victim = tmp_path / "victim"
+    (victim / "checkpoints").mkdir(parents=True)
+    holiday = (victim / "checkpoints" if level else victim) / "000007-holiday.jpg"
+    holiday.touch()
+    link = checkpoints.folder.parent if level else checkpoints.folder
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(victim)
+    assert remove_old_checkpoints(checkpoints.folder, {7}) == 0
+    assert checkpoints.latest() is None
+    with pytest.raises(CheckpointError, match="a link or no folder, which searchae does not put"):
+        checkpoints.save(state(1), 1)
+    with pytest.raises(OSError, match="a link or no folder"):
+        checkpoints.clear()
+    assert list(victim.rglob("*.*")) == [holiday]
+
+
+def test_planted_names_do_not_push_out_the_real_ones(checkpoints: Checkpoints) -> None:
+    checkpoints.save(state(1), 1)
+    for digit in "abc":
+        (checkpoints.folder / f"000007-999999-{digit * 64}.pt").touch()
+    checkpoints.save(state(2), 2)
+    found = checkpoints.latest()
+    assert found is not None
+    assert found["epoch"] == 2
+
+
+Change = Callable[[dict[str, Any]], object]
+MALFORMED: dict[str, Change] = {
+    "no format": lambda s: s.pop("format"),
+    "no model": lambda s: s.pop("model"),
+    "no seed": lambda s: s.pop("seed"),
+    "no weights": lambda s: s["model"].clear(),
+    "weights of another shape": lambda s: s["model"].update(
+        {name: torch.zeros(3) for name in list(s["model"])[:1]}
+    ),
+    "weights that are NaN": lambda s: [w.fill_(math.nan) for w in s["model"].values()],
+    "an optimizer's text": lambda s: s.update(optimizer="junk"),
+    "an optimizer's other state": lambda s: s.update(optimizer={"a": 1}),
+    "no optimizer": lambda s: s.update(optimizer=None),
+    "a history of text": lambda s: s.update(history="abc"),
+    "another result": lambda s: s["history"].append({"x": 1}),
+    "an epoch twice": lambda s: s.update(history=s["history"] * 2),
+    "a PSNR of text": lambda s: s["history"][0].update(psnr_db="x"),
+    "a PSNR that is NaN": lambda s: s["history"][-1].update(psnr_db=math.nan),
+}
+
+
+@pytest.mark.parametrize("change", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_state_is_as_good_as_none(
+    run: Run, checkpoints: Checkpoints, change: Change, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under a right seal: the training starts over and comes to the same result."""
+    expected = FakeTrial()
+    run(expected)
+    checkpoints.clear()
+    with pytest.raises(KilledError):
+        run(FakeTrial(), on_epoch=killed_after(2))
+    malformed = checkpoints.latest()
+    assert malformed is not None
+    checkpoints.clear()
+    change(malformed)
+    checkpoints.save(malformed, 2)
+    trial = FakeTrial()
+    run(trial)
+    assert trial.reports == expected.reports
+    assert "trial 7 starts over" in caplog.text

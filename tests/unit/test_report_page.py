@@ -17,8 +17,9 @@ from PIL import Image
 from searchae.config.loader import spec_from_document
 from searchae.formatting import format_duration
 from searchae.report import page as report
-from searchae.report.findings import Findings, collect_findings, comparison_file
+from searchae.report.findings import Findings, collect_findings
 from searchae.report.html_parts import HtmlSection, html_table
+from searchae.report.last_comparison import comparison_file, write_comparison_file
 from searchae.report.sections import SECTIONS
 from searchae.report.study_toml import study_toml
 from searchae.study import gallery
@@ -131,9 +132,7 @@ def compared(**other: Any) -> dict[str, Any]:
 def test_what_compare_found_is_told_with_its_notes(tmp_path: Path) -> None:
     stored = make_study(tmp_path, 6)
     assert "Not looked into yet" in page_of(stored, tmp_path).text
-    file = comparison_file(tmp_path, stored.name)
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(compared()))
+    write_comparison_file(tmp_path, stored, compared())
     read = page_of(stored, tmp_path)
     assert f"no difference shown between {EVIL} and clip ." in read.text.replace("clip.", "clip .")
     assert "regularizer: few trials" in read.text
@@ -145,9 +144,8 @@ def test_what_compare_found_is_told_with_its_notes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [json.dumps(compared(data_hash="1" * 64)), "{", ""])
 def test_a_comparison_of_other_images_or_a_torn_one_is_none(tmp_path: Path, text: str) -> None:
     stored = make_study(tmp_path, 6)
-    file = comparison_file(tmp_path, stored.name)
-    file.parent.mkdir(parents=True)
-    file.write_text(text)
+    write_comparison_file(tmp_path, stored, compared())
+    comparison_file(tmp_path, stored).write_text(text)
     assert "Not looked into yet" in page_of(stored, tmp_path).text
 
 
@@ -220,7 +218,13 @@ def test_the_pictures_of_the_best_five_are_in_it(tmp_path: Path) -> None:
     place = gallery.gallery_folder(tmp_path, "s")
     for run in best:
         picture = Image.new("RGB", (4, 4), (run.row.number, 0, 0))
-        gallery.save_picture(place, run.row.number, picture, psnr_db=run.psnr_db)
+        gallery.save_picture(
+            place,
+            run.row.number,
+            picture,
+            psnr_db=run.psnr_db,
+            owner=gallery.picture_owner(stored),
+        )
     shown = page_of(stored, tmp_path)
     sources = [str(a["src"]) for tag, a in shown.tags if tag == "img"]
     expected = [gallery.picture_path(place, r.row.number).read_bytes() for r in best[:5]]
@@ -231,7 +235,8 @@ def test_the_pictures_of_the_best_five_are_in_it(tmp_path: Path) -> None:
 def test_a_picture_of_an_older_study_of_the_same_name_is_left_out(tmp_path: Path) -> None:
     stored = make_study(tmp_path, 3)
     place = gallery.gallery_folder(tmp_path, "s")
-    gallery.save_picture(place, 0, Image.new("RGB", (4, 4)), psnr_db=1.0)
+    owner = gallery.picture_owner(stored)
+    gallery.save_picture(place, 0, Image.new("RGB", (4, 4)), psnr_db=1.0, owner=owner)
     assert collect_findings(stored, artifacts=tmp_path).pictures == {}
 
 

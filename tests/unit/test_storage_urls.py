@@ -7,6 +7,7 @@ import os
 import sqlite3
 from contextlib import nullcontext
 from pathlib import Path
+from urllib.parse import quote
 
 import optuna
 import psycopg
@@ -25,7 +26,10 @@ from searchae.storage.url import masked_url, parse_url
 SECRET = "hunter2"
 
 
-@pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg"])
+@pytest.mark.parametrize(
+    "scheme",
+    ["postgresql", "postgres", "postgresql+psycopg", "postgresql+psycopg2", "POSTGRESQL"],
+)
 def test_postgresql_gets_the_driver_that_searchae_comes_with(scheme: str) -> None:
     url = parse_url(f"{scheme}://me:{SECRET}@db:5433/studies")
     assert url.drivername == "postgresql+psycopg"
@@ -43,7 +47,15 @@ def test_sqlite_is_taken_as_it_is() -> None:
         (f"postgresql:/me:{SECRET}@db/x", "not a database URL"),
         (f"postgresql://me:{SECRET}@db:port/x", "not a database URL"),
         (f"mysql://me:{SECRET}@db/x", "mysql is not supported; use sqlite or postgresql"),
-        (f"postgresql+psycopg2://me:{SECRET}@db/x", "postgresql+psycopg2 is not supported"),
+        (f"oracle+cx://me:{SECRET}@db/x", "oracle+cx is not supported"),
+        (f"postgresql://me:{SECRET}@a:1,b:port/x", "not a database URL"),
+        (f"host=db password={SECRET} port=x", "not a database URL"),
+        (f"host=db password={SECRET} colour=red", "not a database URL"),
+        (f"postgresql://me:p@{SECRET}@db/x", "more than one @"),
+        (f"postgresql://me:p@s/{SECRET}#w%d:x@db:5433/x", "more than one @"),
+        (f"postgres://me:{SECRET}@db/x?password=a@{SECRET}", "in the user's name, the password"),
+        ("sqlite:x.db", "write sqlite:///x.db or"),
+        ("~/x.db", f"write sqlite:///{Path.home()}/x.db or"),
         ("sqlite://", "in-memory SQLite; give it a file"),
         ("sqlite:///:memory:", "in-memory SQLite; give it a file"),
     ],
@@ -69,6 +81,43 @@ def test_a_masked_url_names_the_database_and_no_password(text: str) -> None:
         assert SECRET not in shown
         assert "me" in shown
         assert "db/studies" in shown
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"host=db port=5433 user=me password={SECRET} dbname=studies",
+        f"postgresql://me@db:5433/studies?password={SECRET}",
+        f"postgresql://me:{SECRET}@db:5433/studies",
+    ],
+)
+def test_a_database_is_named_as_postgresql_s_clients_do(text: str) -> None:
+    url = parse_url(text)
+    assert (url.host, url.port, url.username, url.database) == ("db", 5433, "me", "studies")
+    assert url.password == SECRET, "so that a password file does not replace it"
+    again = parse_url(url.render_as_string(hide_password=False))
+    assert again == url, "as workers get it"
+    assert SECRET not in masked_url(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"postgresql://me:{SECRET}@one:1,two:2/studies",
+        f"host=one,two port=1,2 user=me password={SECRET} dbname=studies",
+    ],
+)
+def test_several_hosts_reach_the_driver(text: str) -> None:
+    again = parse_url(parse_url(text).render_as_string(hide_password=False))
+    _, arguments = again.get_dialect()().create_connect_args(again)
+    assert (arguments["host"], arguments["port"]) == ("one,two", "1,2")
+    assert arguments["password"] == SECRET
+
+
+@pytest.mark.parametrize("sign", list("@/:#?%"))
+def test_a_password_that_was_encoded_as_advised_is_read(sign: str) -> None:
+    url = parse_url(f"postgresql://me:a{quote(sign, safe='')}b@db/studies")
+    assert (url.password, url.host) == (f"a{sign}b", "db")
 
 
 def test_masking_leaves_a_url_without_a_password_alone() -> None:

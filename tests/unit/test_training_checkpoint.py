@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from searchae.training import checkpoint
-from searchae.training.checkpoint import CheckpointError
+from searchae.training.checkpoint import CheckpointError, Owner
 
 STATE: dict[str, Any] = {
     "epoch": 3,
@@ -21,13 +21,19 @@ STATE: dict[str, Any] = {
 }
 
 
-def sha256_in(path: Path) -> str:
-    return path.stem.rpartition("-")[2]
+OWNER = Owner("a" * 32, "b" * 64)
+
+
+def renamed(path: Path, content: bytes) -> Path:
+    """Gives a file some content, and the name that fits it in a study of an earlier version."""
+    made = path.with_name(f"a-{hashlib.sha256(content).hexdigest()}.pt")
+    made.write_bytes(content)
+    return made
 
 
 def test_a_state_comes_back_with_values_types_and_strides(tmp_path: Path) -> None:
     path = checkpoint.save_checkpoint(tmp_path, STATE, stem="a")
-    loaded = checkpoint.load_checkpoint(path, sha256_in(path))
+    loaded = checkpoint.load_checkpoint(path)
     assert loaded.keys() == STATE.keys()
     assert loaded["history"] == STATE["history"]
     assert loaded["optimizer"] == STATE["optimizer"]
@@ -40,12 +46,12 @@ def test_the_checksum_is_the_file_s_and_no_other_file_is_left(tmp_path: Path) ->
     assert path.name == f"a-{hashlib.sha256(path.read_bytes()).hexdigest()}.pt"
     assert checkpoint.save_checkpoint(tmp_path, {"epoch": 4}, stem="a") == path
     assert list(tmp_path.iterdir()) == [path]
-    assert checkpoint.load_checkpoint(path, sha256_in(path)) == {"epoch": 4}
+    assert checkpoint.load_checkpoint(path) == {"epoch": 4}
 
 
 def test_a_missing_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.pt: cannot be read"):
-        checkpoint.load_checkpoint(tmp_path / "gone.pt", "00")
+        checkpoint.load_checkpoint(tmp_path / "gone.pt")
 
 
 @pytest.mark.parametrize(
@@ -61,8 +67,8 @@ def test_a_missing_file_is_said(tmp_path: Path) -> None:
 def test_damage_is_found(tmp_path: Path, damage: Any) -> None:
     path = checkpoint.save_checkpoint(tmp_path, STATE, stem="a")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(CheckpointError, match="damaged or replaced"):
-        checkpoint.load_checkpoint(path, sha256_in(path))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        checkpoint.load_checkpoint(path)
 
 
 class Bomb:
@@ -77,23 +83,22 @@ def test_a_file_with_code_in_it_is_refused_and_does_not_run(
     path = tmp_path / "a.pt"
     torch.save({"x": Bomb()}, path)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        checkpoint.load_checkpoint(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        checkpoint.load_checkpoint(renamed(path, path.read_bytes()))
     assert not Path("went-off").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"text", pickle.dumps({"a": 1})])
 def test_what_torch_did_not_write_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.pt"
-    path.write_bytes(content)
     with pytest.raises(CheckpointError, match="not a checkpoint"):
-        checkpoint.load_checkpoint(path, hashlib.sha256(content).hexdigest())
+        checkpoint.load_checkpoint(renamed(path, content))
 
 
 def test_a_lone_tensor_is_no_state(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     torch.save(torch.ones(2), path)
     with pytest.raises(CheckpointError, match="holds a Tensor"):
-        checkpoint.load_checkpoint(path, hashlib.sha256(path.read_bytes()).hexdigest())
+        checkpoint.load_checkpoint(renamed(path, path.read_bytes()))
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(
@@ -108,9 +113,31 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(
     with pytest.raises(CheckpointError, match="No space left"):
         checkpoint.save_checkpoint(tmp_path, {"epoch": 4}, stem="a")
     assert list(tmp_path.iterdir()) == [path]
-    assert checkpoint.load_checkpoint(path, sha256_in(path))["epoch"] == 3
+    assert checkpoint.load_checkpoint(path)["epoch"] == 3
 
 
-def test_a_missing_folder_is_said(tmp_path: Path) -> None:
+def test_a_file_in_the_place_of_the_folder_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="cannot be written"):
-        checkpoint.save_checkpoint(tmp_path / "none", STATE, stem="a")
+        checkpoint.save_checkpoint(tmp_path / "file", STATE, stem="a")
+
+
+@pytest.mark.parametrize(
+    "other", [Owner(), Owner("c" * 32, "b" * 64), Owner("a" * 32, "d" * 64)],
+    ids=["no study", "another study", "other images"],
+)  # fmt: skip
+def test_it_belongs_to_one_study_and_its_images(tmp_path: Path, other: Owner) -> None:
+    path = checkpoint.save_checkpoint(tmp_path, STATE, stem="a", owner=OWNER)
+    assert checkpoint.load_checkpoint(path, owner=OWNER)["epoch"] == 3
+    with pytest.raises(CheckpointError, match="of another study or other images"):
+        checkpoint.load_checkpoint(path, owner=other)
+    left = checkpoint.save_checkpoint(tmp_path, STATE, stem="b", owner=other)
+    with pytest.raises(CheckpointError, match="of another study or other images"):
+        checkpoint.load_checkpoint(left, owner=OWNER)
+
+
+def test_another_trial_s_is_not_taken_under_a_new_name(tmp_path: Path) -> None:
+    path = checkpoint.save_checkpoint(tmp_path, STATE, stem="000003-000001", owner=OWNER)
+    moved = path.rename(path.with_name(path.name.replace("000003", "000004")))
+    with pytest.raises(CheckpointError, match="of another study or other images"):
+        checkpoint.load_checkpoint(moved, owner=OWNER)

@@ -85,7 +85,7 @@ def check_resuming(
         path = checkpoint.save_checkpoint(tmp_path, killed.state(), stem="trial")
         next(epochs)  # lost with the process
         resumed = trainer(trial)
-        resumed.restore(checkpoint.load_checkpoint(path, path.stem.rpartition("-")[2]))
+        resumed.restore(checkpoint.load_checkpoint(path))
         torch.manual_seed(99)  # another process has another global random state
         list(resumed.epochs())
     finally:

@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import shutil
+import stat
 import subprocess
 import tempfile
 from contextlib import suppress
@@ -39,9 +40,12 @@ def load() -> ctypes.CDLL:
         folder, key = cache_folder(), _key()
         _check_owner(folder)
         for path in folder.glob(f"winograd-{key}-*.so"):
-            if path.stem.endswith(f"-{_sha256(path)}"):  # a damaged file could crash the process
+            if not _is_own(path):
+                log.warning("%s is no file of this user's: it is not run, and built again", path)
+            elif not path.stem.endswith(f"-{_sha256(path)}"):  # it could crash the process
+                log.warning("%s is damaged: it is built again", path)
+            else:
                 return ctypes.CDLL(str(path))
-            log.warning("%s is damaged: it is built again", path)
         compiler = _compiler()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_owner(folder)  # again: another process may have created it
@@ -73,6 +77,16 @@ def _check_owner(folder: Path) -> None:
             f"{folder} belongs to somebody else, or others may write to it: nothing in it is run; "
             "remove it, or set XDG_CACHE_HOME to a folder of your own"
         )
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is the user's, and nobody else can write to it; not for a link or a pipe.
+
+    Others can put a file into the folder before it becomes the user's alone.
+    """
+    about = path.lstat()
+    own = stat.S_ISREG(about.st_mode) and about.st_uid == os.geteuid()
+    return own and not about.st_mode & 0o022
 
 
 def _compiler() -> str:
@@ -113,10 +127,11 @@ def _compile(compiler: str, folder: Path, key: str) -> Path:
     with tempfile.TemporaryDirectory(dir=folder) as temporary:
         draft = Path(temporary) / "draft.so"
         _output([compiler, *_FLAGS, "-march=native", "-o", str(draft), str(SOURCE)])
+        draft.chmod(0o700)  # whatever the umask leaves to others
         path = folder / f"winograd-{key}-{_sha256(draft)}.so"
         # An existing good file is kept: other processes may have mapped it. No process uses a
         # damaged one.
-        if path.exists() and _sha256(path) != _sha256(draft):
+        if os.path.lexists(path) and not (_is_own(path) and _sha256(path) == _sha256(draft)):
             path.unlink()
         with suppress(FileExistsError):
             os.link(draft, path)

@@ -1,0 +1,87 @@
+"""What reaches the terminal: text from files and databases cannot act on it, and all of it prints.
+
+A study's name, a choice, a host's name or an error's text may hold escape sequences, which would
+recolour or retitle a terminal, or Rich's markup. Everything that a command prints goes through
+``SafeStream`` or ``SafeConsole``, so that no place can forget it.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO, cast
+
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+
+from searchae.formatting import printable
+
+
+class SafeStream:
+    """A text stream that shows control characters as escapes; else as the stream itself.
+
+    Args:
+        stream: The stream.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes a text."""
+        return self.stream.write(printable(text))
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Writes texts."""
+        self.stream.writelines(map(printable, lines))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+class SafeConsole(Console):
+    """Rich's console without markup, whose only control characters are Rich's own.
+
+    Args:
+        stderr: Whether it writes to standard error.
+    """
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        stream = sys.stderr if stderr else sys.stdout
+        super().__init__(
+            file=stream.stream if isinstance(stream, SafeStream) else None,
+            stderr=stderr,
+            markup=False,
+            emoji=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Renders something; see Rich."""
+        for segment in super().render(renderable, options):
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(printable(segment.text), segment.style)
+
+
+@contextmanager
+def safe_streams() -> Iterator[None]:
+    r"""Within the block, nothing that is printed acts on the terminal or cannot be encoded.
+
+    What the encoding of a stream lacks is shown as an escape, such as ``\u753b``.
+    """
+    before = sys.stdout, sys.stderr
+    for stream in before:
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    sys.stdout, sys.stderr = (cast("TextIO", SafeStream(stream)) for stream in before)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
