@@ -191,7 +191,7 @@ class _Rows:
                 doubts.append(
                     f"{self.path}: {columns} columns are a label and {columns - 1} pixels, and "
                     "neither a header nor the values say whether the label is the first or the "
-                    'last: say so in the study file, data.label = "first" or "last"'
+                    'last: write label = "first" or label = "last" under [data] in the study file'
                 )
         for column in sorted(set(self.invalid) - set(dropped)):
             raise DataError(self.invalid[column])
@@ -247,7 +247,7 @@ class _Rows:
         hint = ""
         if self.white is None and value is not None and value > 0:
             white = 1 if value < 1 else likely_white(value)
-            hint = f"; if white is {white:g} here, say so in the study file: data.white = {white:g}"
+            hint = f"; if white is {white:g} in this file, write white = {white:g} under [data]"
         return f"{self.path}: line {line}, column {column}: {shown!r} is not a {wanted}{hint}"
 
 

@@ -51,7 +51,10 @@ def to_levels(values: npt.NDArray[Any], white: float, *, where: str) -> Images:
 
 def _advice(low: float, high: float) -> str:
     if low >= 0:
-        return f"say in the study file which value is white, data.white = {likely_white(high):g}"
+        return (
+            "scale them to 0 (black) to 1 (white), or, in a study, say which value is white: "
+            f"white = {likely_white(high):g} under [data]"
+        )
     return "scale them to 0 (black) to 1 (white), and save them again"
 
 
@@ -73,9 +76,9 @@ def doubt_of_dark(brightest: float, white: float, *, where: str) -> str | None:
         return None
     text = f"{where}: no value exceeds {brightest:g}, where white is {white:g}: almost black images"
     if brightest <= 0:
-        return f"{text}; if they are meant so, set data.white = {white:g}"
+        return f"{text}; if they are meant so, write white = {white:g} under [data]"
     likely = likely_white(brightest)
     return (
-        f"{text}. Say in the study file which value is white: data.white = {likely:.6g}, say, or "
-        f"data.white = {white:g} if they are that dark"
+        f"{text}. Say in the study file which value is white: for example white = {likely:.6g} "
+        f"under [data], or white = {white:g} if they are that dark"
     )

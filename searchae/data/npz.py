@@ -144,8 +144,9 @@ def _white(array: npt.NDArray[Any], *, where: str) -> float:
             f"{what} with values from {low} to {high}: convert it to uint8, 0 for black"
         )
     raise DataError(
-        f"{what} with values from {low} to {high}, not uint8 or float in [0, 1]: say in the study "
-        f"file which value is white, data.white = {likely_white(high):g}, say"
+        f"{what} with values from {low} to {high}, not uint8 or float in [0, 1]: convert it, or, "
+        "in a study, say which value is white: for example "
+        f"white = {likely_white(high):g} under [data]"
     )
 
 

@@ -82,11 +82,14 @@ def test_images_that_can_be_read_in_two_ways_are_refused_with_what_to_write(
         refused = command_line(*words)
         assert refused.returncode == 2
         assert "no value exceeds 1, where white is 255" in refused.stderr
-        assert "data.white = 1" in refused.stderr
+        assert "white = 1 under [data]" in refused.stderr
         done = command_line(*words, "--set", "data.white=1", "--json")
         assert done.returncode == 0, done.stderr
     levels = json.loads(done.stdout)["splits"]["levels"]
     assert levels["train"]["max"] == 255
+    study = folder / "studies" / "tiny.toml"  # now what the message says, as it stands
+    study.write_text(study.read_text().replace("[data]", "[data]\nwhite = 1"))
+    assert command_line("data", "studies/tiny.toml").returncode == 0
 
 
 def test_a_study_of_dark_images_that_an_earlier_version_made_goes_on(
@@ -104,7 +107,7 @@ def test_a_study_of_dark_images_that_an_earlier_version_made_goes_on(
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["complete"] == 2
     assert "warning: " in done.stderr
-    assert "data.white = 31" in done.stderr
+    assert "white = 31 under [data]" in done.stderr
 
 
 def forget_white(database: Path) -> None:

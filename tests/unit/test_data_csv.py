@@ -216,7 +216,7 @@ def test_where_both_ends_may_be_the_label_the_user_has_to_say(tmp_path: Path) ->
     few = DRAW.integers(200, 203, (40, 64)).astype(np.uint8)
     raw, _ = load(tmp_path, table(few, LABELS))
     assert len(raw.doubts) == 1
-    assert 'data.label = "first" or "last"' in raw.doubts[0]
+    assert 'label = "first" or label = "last" under [data]' in raw.doubts[0]
     for label, content in (("last", table(few, LABELS)), ("first", table(LABELS, few))):
         raw, _ = load(tmp_path, content, label=label)
         assert np.array_equal(raw.train.reshape(-1, 64), few)
@@ -302,7 +302,7 @@ def test_values_whose_white_is_not_255_are_never_read_as_if(
         (said,) = raw.doubts
     except DataError as e:
         said = str(e)
-    assert f"data.white = {white}" in said
+    assert f"white = {white} under [data]" in said
     raw, _ = load(tmp_path, content, white=white)
     expected = np.rint(np.asarray(values, float) * 255 / white)
     assert np.array_equal(raw.train.reshape(-1, 64), expected)

@@ -154,12 +154,12 @@ def told(folder: Path, path: str = ".", **values: object) -> tuple[RawImages, st
 
 
 def clear_drawing(mode: str, ink: int) -> Image.Image:
-    """A square of ink on transparency, under which lies green, or grey."""
+    """A square of ink on transparency, under which lies grey."""
     levels = np.full((8, 8, len(mode)), 60, np.uint8)
     levels[..., -1] = 0
     levels[2:6, 2:6] = ink
     levels[2:6, 2:6, -1] = 255
-    return Image.fromarray(levels, mode) if mode == "RGBA" else Image.fromarray(levels)
+    return Image.fromarray(levels)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
@@ -289,7 +289,7 @@ def test_twelve_bits_in_a_file_of_sixteen_are_doubted_until_white_is_given(tmp_p
     save(tmp_path / "b.png", 200, mode="L")
     (said,) = read(tmp_path, image_size=8, grayscale=True).doubts
     assert "its 16-bit files: no value exceeds 4095, where white is 65535" in said
-    assert "data.white = 4095, say, or data.white = 65535 if they are that dark" in said
+    assert "white = 4095 under [data], or white = 65535 if they are that dark" in said
     raw = read(tmp_path, image_size=8, grayscale=True, white=4095)
     assert raw.doubts == ()
     assert raw.train[0, 0, ::7, ::7].tolist() == [[0, 62], [125, 255]]

@@ -175,7 +175,7 @@ def test_values_whose_white_is_not_their_type_s_are_never_read_as_if(
         (said,) = read(tmp_path, images=array).doubts
     except DataError as e:
         said = str(e)
-    assert f"data.white = {white}" in said
+    assert f"white = {white} under [data]" in said
     raw = load_npz(DataSpec(name="npz", path="x.npz", white=white), tmp_path, 0, print)
     assert raw.doubts == ()
     expected = np.rint(np.asarray(array, np.float64)[:, None] * 255 / white)

@@ -209,12 +209,14 @@ def test_files_that_can_be_read_in_two_ways_are_refused_except_for_a_study_made_
     tmp_path: Path,
 ) -> None:
     np.savez(tmp_path / "x.npz", images=np.eye(8, dtype=np.uint8)[None].repeat(30, 0))
-    with pytest.raises(DataError, match=r"no value exceeds 1, .* data\.white = 1, say, or"):
+    with pytest.raises(
+        DataError, match=r"no value exceeds 1, .* white = 1 under .data., or white = 255"
+    ):
         load_splits(spec(), data_dir=tmp_path, seed=0)
     said: list[str] = []
     known = load_splits(spec(), data_dir=tmp_path, seed=0, progress=said.append, accept_doubts=True)
     assert known.train.max() == 1
-    assert any(line.startswith("warning: ") and "data.white = 1" in line for line in said)
+    assert any(line.startswith("warning: ") and "white = 1 under [data]" in line for line in said)
     # The two answers that the message gives.
     assert load_splits(spec(white=255), data_dir=tmp_path, seed=0).hash == known.hash
     assert load_splits(spec(white=1), data_dir=tmp_path, seed=0).train.max() == 255
