@@ -113,7 +113,13 @@ def evaluate_bundle(
     config = read_config(folder)
     torch.set_num_threads(threads or config.threads)
     bundle = load_bundle(folder, device=device or _training_device(config))
-    splits = load_splits(config.data, data_dir=data_dir, seed=config.split_seed, progress=progress)
+    splits = load_splits(
+        config.data,
+        data_dir=data_dir,
+        seed=config.split_seed,
+        progress=progress,
+        accept_doubts=True,
+    )
     require_same_data(splits, config.data_hash)
     return {
         "bundle": str(folder),

@@ -1,24 +1,30 @@
-"""Reading and writing users' images: npz files and folders of PNG and JPEG files.
+"""Reading and writing users' images: npz files and folders of pictures.
 
-Images are never resized.
+They are prepared as the images of the training were: resized, cut and converted.
 """
 
 from __future__ import annotations
 
-import struct
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image
 
 from searchae.bundle.config import BundleConfig
-from searchae.data import as_images
+from searchae.config import ProgressCallback
+from searchae.data import (
+    Preparation,
+    as_images,
+    find_pictures,
+    open_npz,
+    prepare,
+    read_pictures,
+    require_readable,
+)
 from searchae.errors import BundleError, DataError
 from searchae.files import output_file
 from searchae.formatting import format_count
@@ -27,9 +33,6 @@ from searchae.training import EVALUATION_BATCH
 ImageArray = npt.NDArray[np.uint8]
 _NPZ = ".npz"
 _DEFAULT_ARRAYS = ("images", "x_test", "x_train")
-_SUFFIXES = {".png", ".jpg", ".jpeg"}
-_NPZ_ERRORS = (zipfile.BadZipFile, zlib.error, ValueError, EOFError, KeyError, RuntimeError)
-_IMAGE_ERRORS = (OSError, SyntaxError, ValueError, struct.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +42,7 @@ class ImageSource:
     Attributes:
         count: How many there are.
         names: File paths relative to the folder, with ``/``; empty for an npz.
-        batches: uint8 (B, C, H, W), in order; files are read one batch at a time.
+        batches: uint8 (B, C, H, W), in order.
     """
 
     count: int
@@ -47,31 +50,36 @@ class ImageSource:
     batches: Iterator[ImageArray]
 
 
-def open_images(path: Path, config: BundleConfig, *, array: str = "") -> ImageSource:
-    """Opens an npz or a folder of PNG and JPEG files.
+def open_images(
+    path: Path, config: BundleConfig, *, array: str = "", progress: ProgressCallback
+) -> ImageSource:
+    """Reads an npz or a folder of pictures, and prepares them as the bundle's net needs them.
 
     Args:
         path: An ``.npz`` file or a folder.
         config: Configuration of the bundle that the images are for.
         array: Name of the array in an npz; empty for ``images``, or for ``x_train`` or ``x_test``
             if the file has only one of them.
+        progress: Called with what was done to the images.
 
     Raises:
-        DataError: The file or folder is missing, damaged, or has no images.
-        BundleError: The images have another size than the bundle's net takes.
+        DataError: The file or folder is missing or damaged, has no images, or takes too much
+            memory.
+        BundleError: The images of an npz have another size than the net takes, and the training
+            says nothing of how to prepare them.
     """
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
     if path.is_dir():
         if array:
             raise DataError(f"--array {array}: {path} is a folder; only an npz has arrays")
-        files = _image_files(path)
-        names = tuple(f.relative_to(path).as_posix() for f in files)
-        return ImageSource(len(files), names, _read_files(files, config))
+        images, names = _images_of_folder(path, config, progress)
+        return ImageSource(len(images), names, iter(_batches(images)))
     if path.suffix != _NPZ:
-        raise DataError(f"{path}: give an .npz file, or a folder of PNG or JPEG images")
-    images = _images_of_npz(path, array)
-    _check_size(images.shape[1:], config, where=str(path))
+        raise DataError(f"{path}: give an .npz file, or a folder of images")
+    images = _images_of_npz(path, array, config)
+    if images.shape[1:] != config.image_shape:
+        images = _prepared(images, config, where=str(path), progress=progress)
     return ImageSource(len(images), (), iter(_batches(images)))
 
 
@@ -84,12 +92,12 @@ def read_latents(path: Path) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
     Raises:
         DataError: The file is missing or damaged, or has no ``latents``.
     """
-    with _open_npz(path) as archive:
-        if "latents" not in archive:
-            found = ", ".join(archive) or "nothing"
+    with open_npz(path) as archive:
+        if "latents" not in archive.names:
+            found = ", ".join(archive.names) or "nothing"
             raise DataError(f"{path}: needs an array latents (N, latent size), but holds {found}")
-        latents = _read_array(archive, "latents", path)
-        files = _read_array(archive, "files", path) if "files" in archive else np.empty(0, str)
+        latents = archive.read("latents")
+        files = archive.read("files") if "files" in archive.names else np.empty(0, str)
     names = tuple(str(n) for n in files.ravel())
     if names and len(names) != len(latents):
         raise DataError(f"{path}: {len(names)} files, but {len(latents)} latents")
@@ -165,97 +173,78 @@ def _output_names(names: Sequence[str]) -> list[str]:
     return targets
 
 
-def _open_npz(path: Path) -> Any:
-    try:
-        loaded = np.load(path, allow_pickle=False)
-    except OSError as e:
-        raise DataError(f"{path}: cannot be read: {e.strerror or e}") from e
-    except _NPZ_ERRORS as e:
-        raise DataError(f"{path}: is damaged, or not an npz ({e})") from e
-    if isinstance(loaded, np.ndarray):
-        raise DataError(f"{path}: holds one bare array; save it with numpy.savez under a name")
-    return loaded
+def _preparation(config: BundleConfig) -> Preparation:
+    """Returns how pictures become images of the net: as the training's, where it had pictures."""
+    channels, height, width = config.image_shape
+    how = Preparation((height, width), grayscale=channels == 1)
+    if config.data.name != "folder":
+        return how
+    return replace(how, background=config.data.background, white=config.data.white)
 
 
-def _read_array(archive: Any, name: str, path: Path) -> npt.NDArray[Any]:
-    try:
-        found: npt.NDArray[Any] = archive[name]
-    except _NPZ_ERRORS as e:
-        raise DataError(f"{path}: {name} cannot be read ({e})") from e
-    return found
+def _images_of_folder(
+    folder: Path, config: BundleConfig, progress: ProgressCallback
+) -> tuple[ImageArray, tuple[str, ...]]:
+    found = find_pictures(folder)
+    how = _preparation(config)
+    pictures = read_pictures(found.paths, how, where=str(folder), progress=progress)
+    require_readable(pictures)
+    if found.left_out:
+        progress(f"{folder}: left out: {found.left_out_text}")
+    for note in pictures.notes(how):
+        progress(f"{folder}: {note}")
+    changed = pictures.done["resized"] or pictures.done["grey"]
+    if changed:
+        _say_prepared(len(pictures.images), how, config, where=str(folder), progress=progress)
+    names = tuple(p.relative_to(folder).as_posix() for p in found.paths)
+    return pictures.images, names
 
 
-def _images_of_npz(path: Path, array: str) -> ImageArray:
-    with _open_npz(path) as archive:
-        found = [n for n in _DEFAULT_ARRAYS if n in archive]
+def _images_of_npz(path: Path, array: str, config: BundleConfig) -> ImageArray:
+    with open_npz(path) as archive:
+        found = [n for n in _DEFAULT_ARRAYS if n in archive.names]
         if not array:
             if "images" in found or len(found) == 1:
                 array = found[0]
             elif found:
                 raise DataError(f"{path}: holds {' and '.join(found)}: say which with --array")
-        if array not in archive:
+        if array not in archive.names:
             raise DataError(
                 f"{path}: has no array {array or 'images'}; it holds "
-                f"{', '.join(archive) or 'nothing'}: name one with --array"
+                f"{', '.join(archive.names) or 'nothing'}: name one with --array"
             )
-        return as_images(_read_array(archive, array, path), where=f"{path}: {array}")
+        white = config.data.white if config.data.name == "npz" else None
+        return as_images(archive.read(array), where=f"{path}: {array}", white=white)
 
 
-def _image_files(folder: Path) -> list[Path]:
-    found = [
-        p
-        for p in folder.rglob("*")
-        if p.suffix.lower() in _SUFFIXES
-        and p.is_file()
-        and not any(part.startswith(".") for part in p.relative_to(folder).parts)
-    ]
-    if not found:
-        raise DataError(f"{folder}: there is no PNG or JPEG image in it, nor below it")
-    return sorted(found, key=lambda p: p.relative_to(folder).as_posix())
-
-
-def _read_files(files: Sequence[Path], config: BundleConfig) -> Iterator[ImageArray]:
-    for start in range(0, len(files), EVALUATION_BATCH):
-        yield np.stack([_read_file(f, config) for f in files[start : start + EVALUATION_BATCH]])
-
-
-def _read_file(path: Path, config: BundleConfig) -> ImageArray:
-    """Reads one file as uint8 (C, H, W), with colours converted as for training."""
-    channels = config.image_shape[0]
-    try:
-        with Image.open(path) as opened:
-            image = ImageOps.exif_transpose(opened)
-            image.load()
-    except _IMAGE_ERRORS as e:
-        raise DataError(f"{path}: cannot be read as an image: {e}; mend it or remove it") from e
-    if image.mode.startswith("I"):  # 16-bit greyscale, which Pillow would clip instead of scale
-        levels = np.rint(np.asarray(image, np.float64) / 257).clip(0, 255)
-        image = Image.fromarray(levels.astype(np.uint8))
-    colour = image.mode not in ("1", "L", "LA") and not config.data.grayscale
-    refused = colour and channels == 1
-    if refused and (image.height, image.width) != config.image_shape[1:]:
-        channels = 3  # so that the size error below reports the file's channels
-    _check_size((channels, image.height, image.width), config, where=str(path))
-    if refused:
+def _prepared(
+    images: ImageArray, config: BundleConfig, *, where: str, progress: ProgressCallback
+) -> ImageArray:
+    """Prepares images of another size or other colours as the pictures of the training."""
+    if config.data.name != "folder":
         raise BundleError(
-            f"{path}: is in colour ({image.mode}), but this bundle's net takes grey images: "
-            "convert it to grey first"
+            f"{where}: {_size_text(images.shape[1:])}, but this bundle's net takes "
+            f"{_size_text(config.image_shape)}, and its training says nothing of how to prepare "
+            "them: resize and convert them first, or give a folder of images"
         )
-    pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"), np.uint8)
-    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
+    how = _preparation(config)
+    _say_prepared(len(images), how, config, where=where, progress=progress)
+    ready = np.empty((len(images), *config.image_shape), np.uint8)
+    for i, image in enumerate(images):
+        pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+        ready[i] = prepare(Image.fromarray(np.ascontiguousarray(pixels)), how)
+    return ready
 
 
-def _check_size(shape: Sequence[int], config: BundleConfig, *, where: str) -> None:
-    if tuple(shape) == config.image_shape:
-        return
-    channels, height, width = config.image_shape
-    mode = "RGB" if channels == 3 else "L"
-    raise BundleError(
-        f"{where}: {_size_text(shape)}, but this bundle's net takes "
-        f"{_size_text(config.image_shape)}: resize and convert the images first; Pillow's "
-        f"ImageOps.fit(image, ({width}, {height})) and image.convert({mode!r}) do it as the "
-        "training's folder source"
+def _say_prepared(
+    count: int, how: Preparation, config: BundleConfig, *, where: str, progress: ProgressCallback
+) -> None:
+    trained = (
+        "as the training's images were"
+        if config.data.name == "folder"
+        else f"the training's images ({config.data.name}) were taken as they are"
     )
+    progress(f"{where}: {format_count(count, 'image')}, each {how.text}; {trained}")
 
 
 def _size_text(shape: Sequence[int]) -> str:

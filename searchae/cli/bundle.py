@@ -20,7 +20,7 @@ app = typer.Typer()
 
 BundleArgument = Annotated[Path, typer.Argument(metavar="DIR", help="A bundle: train's --out.")]
 ImagesArgument = Annotated[
-    Path, typer.Argument(metavar="IN", help="An .npz, or a folder of PNG and JPEG files.")
+    Path, typer.Argument(metavar="IN", help="An .npz, or a folder of images.")
 ]
 LatentsArgument = Annotated[Path, typer.Argument(metavar="IN", help="An .npz with latents.")]
 LatentsOutArgument = Annotated[
@@ -100,11 +100,11 @@ def encode(
 
     with importing():
         from searchae.bundle import check_output_path, open_images, write_npz
-        from searchae.cli import console_bundle
+        from searchae.cli import console, console_bundle
 
     check_output_path(out, npz_only=True)
     bundle = _load(folder, device)
-    source = open_images(given, bundle.config, array=array)
+    source = open_images(given, bundle.config, array=array, progress=console.print_note)
     latents = np.concatenate([bundle.encode(part) for part in source.batches])
     names = {"files": np.array(source.names)} if source.names else {}
     write_npz(out, latents=latents, **names)
@@ -160,11 +160,11 @@ def reconstruct(
             open_images,
             write_images,
         )
-        from searchae.cli import console_bundle
+        from searchae.cli import console, console_bundle
 
     check_output_path(out)
     bundle = _load(folder, device)
-    source = open_images(given, bundle.config, array=array)
+    source = open_images(given, bundle.config, array=array, progress=console.print_note)
     psnrs_db: list[Any] = []
 
     def reconstructions() -> Iterator[ImageArray]:

@@ -23,6 +23,7 @@ from searchae.formatting import (
 )
 
 if TYPE_CHECKING:
+    from searchae.config import StudySpec
     from searchae.study import StudyOverview, Summary, TrialRow
     from searchae.tune import DryRun
 
@@ -205,7 +206,13 @@ def _overview(s: StudyOverview) -> str:
 def print_splits(document: Mapping[str, Any]) -> None:
     """Prints the splits of a data set."""
     for key, v in document.items():
-        print(f"{key:14s} {v}")
+        if key not in ("levels", "also_in_train"):
+            print(f"{key:14s} {v}")
+    for name, found in document["levels"].items():
+        levels = f"{found['min']} to {found['max']}, mean {found['mean']:.1f}"
+        print(f"{'levels':14s} {name}: {levels} (0 is black, 255 white)")
+    for name, count in document["also_in_train"].items():
+        print(f"{'also in train':14s} {count} of {document[name]} {name} images")
 
 
 def plan_document(plan: DryRun) -> dict[str, Any]:
@@ -223,7 +230,7 @@ def print_plan(plan: DryRun) -> None:
     out.print(f"study      {plan.name}: {spec.description}")
     for key in ("train", "validation", "test"):
         out.print(f"{key:10s} {plan.splits[key]} images")
-    out.print(f"data       {spec.data.name}, hash {plan.splits['hash'][:12]}")
+    out.print(f"data       {spec.data.name}, hash {plan.splits['hash'][:12]}{_prepared(spec)}")
     low, high = plan.parameters
     size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
     out.print(f"net        {spec.fixed['model'].get('kind', 'searched')}, {size} parameters")
@@ -255,6 +262,13 @@ def print_plan(plan: DryRun) -> None:
         f"           at most {format_duration(plan.at_most_s)} in all, less what pruning saves"
     )
     out.print("Nothing was trained; leave out --dry-run to start.")
+
+
+def _prepared(spec: StudySpec) -> str:
+    if spec.data.name != "folder":
+        return ""
+    side = spec.data.image_size
+    return f"; each image resized and cut to the square in the middle ({side}x{side} pixels)"
 
 
 def _range(document: Mapping[str, Any]) -> str:

@@ -20,28 +20,52 @@ app = typer.Typer()
 NameArgument = Annotated[
     str, typer.Argument(help="A data set (mnist), or a study file whose data it is.")
 ]
+ShowOption = Annotated[
+    Path | None,
+    typer.Option("--show", metavar="FILE.png", help="Write images of each split into this file."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key: --set data.white=255"),
+]
 
 
 @app.command(
     epilog=examples(
-        "searchae data mnist", "searchae data house-numbers", "searchae data ./my-study.toml"
+        "searchae data mnist",
+        "searchae data house-numbers --show digits.png",
+        "searchae data ./my-study.toml",
     )
 )
 def data(
-    name: NameArgument, data_dir: DataDirOption = Path("data"), as_json: JsonOption = False
+    name: NameArgument,
+    data_dir: DataDirOption = Path("data"),
+    show: ShowOption = None,
+    overrides: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Fetch and check a data set, and show its splits."""
     with importing():
         from searchae.cli import console
-        from searchae.data import describe_splits, load_splits
+        from searchae.data import (
+            describe_splits,
+            load_splits,
+            split_warnings,
+            write_contact_sheet,
+        )
 
-    spec = _spec_of(name)
+    spec = _spec_of(name, overrides or [])
     splits = load_splits(spec.data, data_dir=data_dir, seed=spec.seed, progress=console.print_note)
+    if show is not None:
+        write_contact_sheet(show, splits)
+        console.print_note(f"{show}: images of each split, as they were read")
+    for warning in split_warnings(splits):
+        console.print_note(f"warning: {warning}")
     document = {"name": spec.data.name, **describe_splits(splits)}
     print_result(lambda: document, lambda: console.print_splits(document), as_json=as_json)
 
 
-def _spec_of(name: str) -> StudySpec:
+def _spec_of(name: str, overrides: list[str]) -> StudySpec:
     """Returns the study of a file, or one with the data set of that name."""
     from searchae.config import (
         SOURCES_WITHOUT_PATH,
@@ -55,7 +79,7 @@ def _spec_of(name: str) -> StudySpec:
     if name in SOURCES_WITHOUT_PATH:
         return spec_from_document({"data": {"name": name}}, source=name)
     if name in known or "/" in name or name.endswith(".toml"):
-        return load_study_file(find_study_file(name))
+        return load_study_file(find_study_file(name), overrides=overrides)
     if Path(name).is_dir():
         raise UserError(
             f'{name!r} is a folder: a study file names it, under [data] as name = "folder", '

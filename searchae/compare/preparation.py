@@ -23,7 +23,13 @@ def open_list(
         DataError: The data here differs from the study's.
     """
     spec = stored.spec
-    splits = load_splits(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=note)
+    splits = load_splits(
+        spec.data,
+        data_dir=request.data_dir,
+        seed=spec.seed,
+        progress=note,
+        accept_doubts=True,
+    )
     require_same_data(splits, stored.data_hash)
     listed = open_training_list(
         stored, data=spec.data, data_hash=stored.data_hash, baseline_db=stored.baseline_db

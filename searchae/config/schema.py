@@ -12,7 +12,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+)
 from pydantic_core import PydanticCustomError
 
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu"]
@@ -74,8 +82,14 @@ class DataSpec(Section):
             search's objective; above 0 and below 1.
         train_images: How many training images to draw, before the validation split; all if unset.
         test_images: How many test images to draw; all if unset.
-        image_size: Side in pixels of the squares that images of a ``folder`` are resized to.
+        image_size: Side in pixels of the squares that images of a ``folder`` become: resized, and
+            cut to the square in the middle.
         grayscale: Whether images of a ``folder`` are converted to one channel.
+        background: The colour that transparent images of a ``folder`` are shown on.
+        white: The value of white in an ``npz``, a ``csv``, or the 16-bit and float files of a
+            ``folder``, and in its 8-bit files if it is at most 255; if unset, the type's: 255, 1
+            for floats, 65535 for 16 bits.
+        label: Which end of a ``csv``'s rows is the label; if unset, what header and values say.
     """
 
     name: Source
@@ -86,6 +100,17 @@ class DataSpec(Section):
     test_images: Positive | None = None
     image_size: Annotated[int, Field(ge=4, le=512)] = 32
     grayscale: bool = False
+    background: Literal["white", "black"] = "white"
+    white: float | None = Field(None, gt=0)
+    label: Literal["first", "last"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_later_keys(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leaves out later keys that have their default, so that earlier versions read the rest."""
+        document: dict[str, Any] = serialize(self)
+        fields = type(self).model_fields
+        later = ("background", "white", "label")
+        return {k: v for k, v in document.items() if k not in later or v != fields[k].get_default()}
 
 
 class Layer(Section):

@@ -3,6 +3,7 @@
 ``splits`` makes and hashes the splits, ``sources`` lists the sources; each has a module.
 """
 
+from searchae.data.contact_sheet import write_contact_sheet
 from searchae.data.decoded_cache import (
     decoded_sums,
     find_decoded,
@@ -10,16 +11,33 @@ from searchae.data.decoded_cache import (
     keep_decoded,
 )
 from searchae.data.npz import as_images
-from searchae.data.splits import Splits, describe_splits, load_splits, require_same_data
+from searchae.data.npz_file import open_npz
+from searchae.data.picture_files import find_pictures
+from searchae.data.pictures import Preparation, prepare, read_pictures, require_readable
+from searchae.data.splits import (
+    Splits,
+    describe_splits,
+    load_splits,
+    require_same_data,
+    split_warnings,
+)
 
 __all__ = [
+    "Preparation",
     "Splits",
     "as_images",
     "decoded_sums",
     "describe_splits",
     "find_decoded",
     "find_decoded_test",
+    "find_pictures",
     "keep_decoded",
     "load_splits",
+    "open_npz",
+    "prepare",
+    "read_pictures",
+    "require_readable",
     "require_same_data",
+    "split_warnings",
+    "write_contact_sheet",
 ]

@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
-import gzip
-import math
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from searchae.config import DataSpec, ProgressCallback
-from searchae.data.disk import disk_errors, find_data_file
+from searchae.data.csv_layout import (
+    Cell,
+    LabelColumn,
+    Layout,
+    decide_label,
+    find_layout,
+    is_header,
+    number,
+)
+from searchae.data.csv_text import read_blocks
+from searchae.data.disk import find_data_file
+from searchae.data.levels import doubt_of_dark, likely_white, to_levels
+from searchae.data.memory import require_memory
 from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
 
-_BLOCK_BYTES = 4 << 20
+_WHITE = 255.0
 _ZERO, _COMMA, _NEWLINE = b"0,\n"
 
 
-def load_csv(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback) -> RawImages:
-    """Loads rows of H * H grey values from 0 to 255, each with or without a label before them.
+@dataclass(frozen=True, eq=False)
+class CsvReading:
+    """What a file holds.
 
-    Images are square. A header row is skipped, files named ``*.gz`` are decompressed, and labels
-    are ignored.
+    Attributes:
+        images: uint8 (N, 1, H, H).
+        doubts: See ``RawImages``.
+        label: Where the label is, if the values say so.
+    """
+
+    images: Images
+    doubts: tuple[str, ...]
+    label: LabelColumn | None
+
+
+def load_csv(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback) -> RawImages:
+    """Loads rows of H * H grey values, each with or without a label before or after them.
+
+    Values are whole numbers from 0 to 255, or any numbers from 0 to ``spec.white``. Images are
+    square. A header row is skipped, labels are left out: the column that the header names or
+    ``spec.label`` says, or the one of the two ends that looks like labels. Gzip, UTF-16, and
+    semicolons, tabs or spaces as separators are recognised.
 
     Args:
         spec: ``path`` and ``test_path`` are the files.
         data_dir: The data folder.
-        progress: Called before each file is read.
+        progress: Called before each file is read, and with what was taken.
 
     Returns:
         uint8 (N, 1, H, H).
@@ -39,139 +65,190 @@ def load_csv(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
     Raises:
         DataError: A file is missing, damaged or has an invalid value; the message has its line.
     """
-    train = find_data_file(spec.path or "", data_dir=data_dir, key="data.path")
+    path = find_data_file(spec.path or "", data_dir=data_dir, key="data.path")
     if spec.test_path is None:
-        return RawImages(read(train, progress=progress))
-    test = find_data_file(spec.test_path, data_dir=data_dir, key="data.test_path")
-    return RawImages(read(train, progress=progress), read(test, progress=progress))
+        train = read(path, progress=progress, white=spec.white, label=spec.label)
+        return RawImages(train.images, doubts=train.doubts)
+    test_path = find_data_file(spec.test_path, data_dir=data_dir, key="data.test_path")
+    train = read(path, progress=progress, white=spec.white, label=spec.label)
+    test = read(test_path, progress=progress, white=spec.white, label=spec.label, usual=train.label)
+    return RawImages(train.images, test.images, doubts=train.doubts + test.doubts)
 
 
-def read(path: Path, *, progress: ProgressCallback) -> Images:
-    """Reads one file; see ``load_csv``."""
+def read(
+    path: Path,
+    *,
+    progress: ProgressCallback,
+    white: float | None = None,
+    label: LabelColumn | None = None,
+    usual: LabelColumn | None = None,
+) -> CsvReading:
+    """Reads one file; see ``load_csv``.
+
+    Args:
+        path: The file.
+        progress: See ``load_csv``.
+        white: The value of white; None for 255 and whole numbers only.
+        label: Where the label is; None to find out.
+        usual: Where it is if the header does not say; None for what the values say.
+
+    Raises:
+        DataError: See ``load_csv``.
+    """
     progress(f"csv: reading {path}")
-    table = None
-    parts = []
-    with disk_errors("cannot read", path), _opened(path) as file:
-        for line, block in _blocks(file, path):
-            if table is None:
-                table, block, line = _begin(path, block, line)  # noqa: PLW2901  # header removed
-            parts.append(table.pixels(block, line))
-    images = np.concatenate(parts) if parts else np.empty((0, 1), np.uint8)
-    if table is None or len(images) == 0:
+    rows: _Rows | None = None
+    form = ""
+    for line, block, separator in read_blocks(path):
+        if rows is None:
+            layout, header, body, line = _begin(path, block, line, label=label, usual=usual)  # noqa: PLW2901  # header removed
+            rows = _Rows(path, layout, line - header, white=white)
+            form = f"{'with' if header else 'without'} a header, separated by {separator.text}"
+            rows.add(body, line)
+        else:
+            rows.add(block, line)
+    if rows is None or rows.count == 0:
         raise DataError(f"{path}: there is no row of pixels in it")
-    return images.reshape(len(images), 1, table.side_px, table.side_px)
+    reading, text = rows.reading()
+    side = reading.images.shape[-1]
+    progress(
+        f"csv: {reading.images.shape[0]:,} images of {side}x{side} pixels, {form}; "
+        f"of {rows.layout.columns} columns {text}"
+    )
+    return reading
 
 
-def _opened(path: Path) -> BinaryIO:
-    return cast("BinaryIO", gzip.open(path) if path.suffix == ".gz" else path.open("rb"))
-
-
-def _blocks(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yields blocks of whole lines, each with the number of its first line, from 1."""
-    line, rest = 1, b""
-    while True:
-        try:
-            fresh = file.read(_BLOCK_BYTES)
-        except (gzip.BadGzipFile, zlib.error, EOFError) as e:
-            size = path.stat().st_size
-            raise DataError(
-                f"{path}: after line {line}: the compressed file ({size:,} bytes) is damaged "
-                f"or not gzip: {e}"
-            ) from e
-        text, newline, rest = (rest + fresh).rpartition(b"\n")
-        if not fresh:
-            text, newline, rest = text + newline + rest, b"\n", b""
-        if text.strip():
-            yield line, text.replace(b"\r", b"") + b"\n"
-        line += text.count(b"\n") + len(newline)
-        if not fresh:
-            return
-
-
-def _begin(path: Path, block: bytes, line: int) -> tuple[_Table, bytes, int]:
+def _begin(
+    path: Path, block: bytes, line: int, *, label: LabelColumn | None, usual: LabelColumn | None
+) -> tuple[Layout, bool, bytes, int]:
     """Finds a file's layout from its first line.
 
     Returns:
-        The layout; the block without leading blank lines and header; its first line's number.
+        The layout; whether there is a header; the block without it and without leading blank lines,
+        and its first line's number.
     """
-    text = block.removeprefix(b"\xef\xbb\xbf")
-    body = text.lstrip()
-    line += text.count(b"\n", 0, len(text) - len(body))
+    body = block.lstrip()
+    line += block.count(b"\n", 0, len(block) - len(body))
     first, _, rest = body.partition(b"\n")
-    table = _Table(path, columns=first.count(b",") + 1, line=line)
-    return (table, rest, line + 1) if _is_header(first) else (table, body, line)
+    cells = first.split(b",")
+    has_header = is_header(cells)
+    layout = find_layout(
+        len(cells), cells if has_header else None, label, usual, where=f"{path}: line {line}"
+    )
+    return (layout, True, rest, line + 1) if has_header else (layout, False, body, line)
 
 
-def _is_header(line: bytes) -> bool:
-    """Whether a line is a header: several cells are not numbers, or they count up beyond 255."""
-    values = [_number(cell) for cell in line.split(b",")]
-    tail = values[1:]
-    counted = len(tail) > 256 and tail in (list(range(len(tail))), list(range(1, len(tail) + 1)))
-    return counted or sum(v is None for v in values) > 1
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A file's layout; ``line`` is the number of its first row."""
+@dataclass(eq=False)
+class _Rows:
+    """The rows of a file so far; ``line`` is the number of the first, or of the header."""
 
     path: Path
-    columns: int
+    layout: Layout
     line: int
+    white: float | None
+    count: int = 0
+    parts: list[Images] = field(default_factory=list)
+    brightest: npt.NDArray[np.float64] = field(init=False)
+    seen: dict[int, Counter[Cell]] = field(init=False)
+    invalid: dict[int, str] = field(default_factory=dict)
+    """Column -> the first fault of a column that may be a label."""
 
     def __post_init__(self) -> None:
-        if self.side_px < 2:
-            raise DataError(
-                f"{self.path}: line {self.line}: {self.columns} columns are neither a square "
-                "image's pixels nor a label and a square image's pixels (as 784 and 785 are)"
-            )
+        columns = self.layout.columns
+        self.brightest = np.zeros(columns)
+        ends = (0, columns - 2, columns - 1) if self.layout.dropped is None else ()
+        self.seen = {column: Counter() for column in ends}
 
-    @property
-    def labelled(self) -> bool:
-        return math.isqrt(self.columns) ** 2 != self.columns
+    def add(self, block: bytes, line: int) -> None:
+        """Adds whole lines; ``line`` is the number of the first."""
+        white = self.white or _WHITE
+        fast = _parsed(block, self.layout.columns)
+        if fast is None or fast.max(initial=0) > white:
+            numbered = enumerate(block.split(b"\n"), start=line)
+            rows = [self._row(text, n) for n, text in numbered if text.strip()]
+            values: npt.NDArray[Any] = np.array(rows).reshape(len(rows), self.layout.columns)
+        else:
+            values = fast
+            for column, counter in self.seen.items():
+                found, counts = np.unique(fast[:, column], return_counts=True)
+                for value, count in zip(found.tolist(), counts.tolist(), strict=True):
+                    counter[float(value)] += count
+        if len(values):
+            self.brightest = np.maximum(self.brightest, values.max(axis=0))
+        self.parts.append(to_levels(values, white, where=str(self.path)))
+        self.count += len(values)
+        require_memory(self.count * self.layout.columns, what=str(self.path))
 
-    @property
-    def side_px(self) -> int:
-        """Side of the images in pixels; 0 if the columns do not make a square."""
-        pixels = self.columns - self.labelled
-        side = math.isqrt(pixels)
-        return side if side * side == pixels else 0
+    def reading(self) -> tuple[CsvReading, str]:
+        """Returns the images, and which columns were left out."""
+        dropped, text, doubts, label = self.layout.dropped, self.layout.text, [], None
+        if dropped is None:
+            columns = self.layout.columns
+            first, last_but_one, last = (self.seen[i] for i in (0, columns - 2, columns - 1))
+            label, why, sure = decide_label(first, last, last_but_one)
+            dropped = (0,) if label == "first" else (columns - 1,)
+            text = f"the {label} is taken for the label ({why}) and left out"
+            if not sure:
+                doubts.append(
+                    f"{self.path}: {columns} columns are a label and {columns - 1} pixels, and "
+                    "neither a header nor the values say whether the label is the first or the "
+                    'last: write label = "first" or label = "last" under [data] in the study file'
+                )
+        for column in sorted(set(self.invalid) - set(dropped)):
+            raise DataError(self.invalid[column])
+        pixels = [i for i in range(self.layout.columns) if i not in dropped]
+        kept: slice | list[int] = pixels
+        if pixels == list(range(pixels[0], pixels[-1] + 1)):
+            kept = slice(pixels[0], pixels[-1] + 1)  # a view, not a copy
+        images = np.concatenate([part[:, kept] for part in self.parts])
+        if self.white is None:
+            brightest = float(self.brightest[pixels].max())
+            doubt = doubt_of_dark(brightest, _WHITE, where=str(self.path))
+            doubts += [doubt] if doubt else []
+        side = self.layout.side_px
+        return CsvReading(images.reshape(-1, 1, side, side), tuple(doubts), label), text
 
-    def pixels(self, block: bytes, line: int) -> npt.NDArray[np.uint8]:
-        """Parses whole lines to uint8 (rows, pixels); ``line`` is the number of the first."""
-        table = _parsed(block, self.columns)
-        if table is None:
-            rows = enumerate(block.split(b"\n"), start=line)
-            slow = [self._row(row, number) for number, row in rows if row.strip()]
-            return np.array(slow, np.uint8).reshape(len(slow), self.columns - self.labelled)
-        return table[:, 1:] if self.labelled else table
-
-    def _row(self, text: bytes, line: int) -> list[int]:
+    def _row(self, text: bytes, line: int) -> list[float]:
         """Parses one row that ``_parsed`` does not support; raises an error if it is invalid."""
         cells = text.split(b",")
-        if len(cells) != self.columns:
+        if len(cells) != self.layout.columns:
             raise DataError(
                 f"{self.path}: line {line}: has {len(cells)} values; "
-                f"line {self.line} has {self.columns}"
+                f"line {self.line} has {self.layout.columns}"
             )
         row = []
-        for column, cell in enumerate(cells[self.labelled :], start=1 + self.labelled):
-            value = _number(cell)
-            if value is None or value != int(value) or not 0 <= value <= 255:
-                found = cell.decode("utf-8", "replace").strip()[:40]
-                raise DataError(
-                    f"{self.path}: line {line}, column {column}: {found!r} is not a whole "
-                    "number from 0 to 255"
-                )
-            row.append(int(value))
+        for column, cell in enumerate(cells):
+            value = number(cell)
+            if column in self.seen:
+                shown = cell.decode("utf-8", "replace").strip().strip("\"'")
+                self.seen[column][shown if value is None else value] += 1
+            if not self._is_pixel(value):
+                fault = self._fault(cell, value, line=line, column=column + 1)
+                if column not in self.layout.open_columns:
+                    raise DataError(fault)
+                self.invalid.setdefault(column, fault)
+                value = 0.0
+            row.append(value or 0.0)
         return row
 
+    def _is_pixel(self, value: float | None) -> bool:
+        if value is None or value < 0:
+            return False
+        if self.white is None:
+            return value <= _WHITE and value.is_integer()
+        return value <= self.white
 
-def _number(cell: bytes) -> float | None:
-    try:
-        value = float(cell.strip().strip(b"\"'"))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+    def _fault(self, cell: bytes, value: float | None, *, line: int, column: int) -> str:
+        shown = cell.decode("utf-8", "replace").strip()[:40]
+        wanted = (
+            "whole number from 0 to 255"
+            if self.white is None
+            else f"number from 0 to data.white = {self.white:g}"
+        )
+        hint = ""
+        if self.white is None and value is not None and value > 0:
+            white = 1 if value < 1 else likely_white(value)
+            hint = f"; if white is {white:g} in this file, write white = {white:g} under [data]"
+        return f"{self.path}: line {line}, column {column}: {shown!r} is not a {wanted}{hint}"
 
 
 def _parsed(block: bytes, columns: int) -> npt.NDArray[np.uint8] | None:

@@ -72,13 +72,16 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
         key: The key in the study file that holds the path, for the message.
 
     Raises:
-        DataError: Nothing is there; the message names the places.
+        DataError: Nothing is there, and the message names the places; or it is a pipe or a
+            device, which cannot be read as often as workers need it.
     """
     given = Path(path).expanduser()
     places = [given] if given.is_absolute() else [Path.cwd() / given, data_dir / given]
     for place in places:
-        if place.exists():
+        if place.is_file() or place.is_dir():
             return place
+        if place.exists():
+            raise DataError(f"{key}: {place.absolute()} is neither a file nor a folder")
     tried = " nor at ".join(str(p.absolute()) for p in dict.fromkeys(places))
     hint = "" if given.is_absolute() else "; --data-dir or SEARCHAE_DATA_DIR says where it lies"
     raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}{hint}")

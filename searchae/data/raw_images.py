@@ -20,6 +20,8 @@ class RawImages:
     Attributes:
         train: Training images, uint8 (N, C, H, W) with N at least 1 and C 1 or 3.
         test: Test images with the same C, H and W; None if the source has no test split.
+        doubts: Why the files can be read in another way too, each with what to write into the
+            study file to say which is meant. ``load_splits`` refuses them.
 
     Raises:
         DataError: The arrays have another type or shape, or differ in C, H or W.
@@ -27,6 +29,7 @@ class RawImages:
 
     train: Images
     test: Images | None = None
+    doubts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for split, images in (("train", self.train), ("test", self.test)):

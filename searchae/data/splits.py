@@ -6,7 +6,9 @@ The same data set and seed give the same images in the same order on every machi
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,34 @@ class Splits:
         channels, height, width = self.train.shape[1:]
         return channels, height, width
 
+    @property
+    def parts(self) -> dict[str, torch.Tensor]:
+        """The three splits by name."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    @cached_property
+    def levels(self) -> Mapping[str, tuple[int, float, int]]:
+        """Lowest, mean and highest level of each split, from 0 to 255."""
+        return {name: _levels(images) for name, images in self.parts.items()}
+
+    @cached_property
+    def also_in_train(self) -> Mapping[str, int]:
+        """How many images of the other splits are in the training split too, pixel by pixel."""
+        trained = {_digest(image) for image in self.train}
+        return {
+            name: sum(_digest(image) in trained for image in images)
+            for name, images in self.parts.items()
+            if name != "train"
+        }
+
 
 def load_splits(
-    spec: DataSpec, *, data_dir: Path, seed: int, progress: ProgressCallback | None = None
+    spec: DataSpec,
+    *,
+    data_dir: Path,
+    seed: int,
+    progress: ProgressCallback | None = None,
+    accept_doubts: bool = False,
 ) -> Splits:
     """Loads a data set, downloading or drawing it first if needed, and splits it.
 
@@ -58,15 +85,24 @@ def load_splits(
         spec: The source, how many images, and the share of the validation split.
         data_dir: The folder of data sets, which downloads go to; created if needed.
         seed: The study's seed.
-        progress: Called with a line of text for the user when a long operation starts or proceeds.
+        progress: Called with a line of text for the user when a long operation starts or proceeds,
+            and with what was taken, left out or changed.
+        accept_doubts: Whether files that can be read in two ways are read in the usual one, with a
+            warning; for a study that was made with them, whose hash the caller checks.
 
     Returns:
         The splits, on the CPU.
 
     Raises:
-        DataError: The data cannot be read or downloaded, or there are too few images.
+        DataError: The data cannot be read or downloaded, or there are too few images; or files can
+            be read in two ways, and the message says what to write into the study file.
     """
-    raw = SOURCES[spec.name](spec, data_dir, seed, progress or _ignore)
+    progress = progress or _ignore
+    raw = SOURCES[spec.name](spec, data_dir, seed, progress)
+    if raw.doubts and not accept_doubts:
+        raise DataError("\n".join(raw.doubts))
+    for doubt in raw.doubts:
+        progress(f"warning: {doubt}")
     return split(raw, spec, seed=seed)
 
 
@@ -99,15 +135,38 @@ def describe_splits(splits: Splits) -> dict[str, Any]:
 
     Returns:
         ``train``, ``validation`` and ``test`` (numbers of images), ``image_shape`` ([C, H, W]),
-        ``bytes`` (size of the three splits in memory) and ``hash``.
+        ``bytes`` (size of the three splits in memory), ``hash``, ``levels`` (of each split ``min``,
+        ``mean`` and ``max``, from 0 to 255) and ``also_in_train`` (how many images of the other
+        splits are in the training split too).
     """
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
     return {
-        **{name: len(images) for name, images in parts.items()},
+        **{name: len(images) for name, images in splits.parts.items()},
         "image_shape": list(splits.image_shape),
-        "bytes": sum(images.numel() for images in parts.values()),
+        "bytes": sum(images.numel() for images in splits.parts.values()),
         "hash": splits.hash,
+        "levels": {
+            name: {"min": low, "mean": round(mean, 3), "max": high}
+            for name, (low, mean, high) in splits.levels.items()
+        },
+        "also_in_train": dict(splits.also_in_train),
     }
+
+
+def split_warnings(splits: Splits) -> list[str]:
+    """Returns what may make a data set's results worthless, a sentence each."""
+    warnings = [
+        f"{count:,} of {len(splits.parts[name]):,} {name} images are in the training split too, "
+        "pixel by pixel: the PSNR on them says nothing of new images; keep one of each"
+        for name, count in splits.also_in_train.items()
+        if count
+    ]
+    for name, images in splits.parts.items():
+        flat = images.flatten(1)
+        if blank := int((flat.amin(1) == flat.amax(1)).sum()):
+            warnings.append(
+                f"{blank:,} of {len(images):,} {name} images are of one colour all over"
+            )
+    return warnings
 
 
 def require_same_data(splits: Splits, expected_hash: str) -> None:
@@ -126,8 +185,19 @@ def require_same_data(splits: Splits, expected_hash: str) -> None:
         f"this machine's data (hash {splits.hash[:12]}) differs from what the study was made with "
         f"(hash {expected_hash[:12]}): check that data.path or --data-dir points to the same "
         "files, that none was changed or damaged, and, for house-numbers and folder, that Pillow "
-        "and numpy have the same versions as there"
+        "and numpy have the same versions as there. Versions of searchae before this one read "
+        "transparent, linked and other pictures than PNG and JPEG, and CSV whose label is last, "
+        "otherwise: with such files start a new study"
     )
+
+
+def _levels(images: torch.Tensor) -> tuple[int, float, int]:
+    pixels = images.numpy()
+    return int(pixels.min()), float(pixels.mean(dtype=np.float64)), int(pixels.max())
+
+
+def _digest(image: torch.Tensor) -> bytes:
+    return hashlib.blake2b(image.numpy().data, digest_size=16).digest()
 
 
 def _ignore(_message: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from searchae.config import StudySpec
-from searchae.data import Splits, load_splits
+from searchae.data import Splits, load_splits, split_warnings
 from searchae.errors import NoStudyError, UserError
 from searchae.launch import Fleet, Launcher, Request, sized_fleet
 from searchae.storage import (
@@ -108,7 +108,15 @@ def preflight(
         check_spec(existing, spec)
     _check_artifacts(request.artifacts, keep=not dry_run)
 
-    splits = load_splits(spec.data, data_dir=request.data_dir, seed=spec.seed, progress=note)
+    splits = load_splits(
+        spec.data,
+        data_dir=request.data_dir,
+        seed=spec.seed,
+        progress=note,
+        accept_doubts=existing is not None,
+    )
+    for warning in split_warnings(splits):
+        note(f"warning: {warning}")
     baseline_db = mean_image_psnr_db(splits.train, splits.validation)
     networks = build_networks(spec, splits.image_shape, note)
     batch_size = check_batch_size(spec, networks, images=len(splits.train))

@@ -101,6 +101,6 @@ def _decoded_sums(stored: StoredStudy) -> Mapping[str, str] | None:
 
 def _load_splits(stored: StoredStudy, options: WorkerOptions) -> Splits:
     spec = stored.spec
-    splits = load_splits(spec.data, data_dir=options.data_dir, seed=spec.seed)
+    splits = load_splits(spec.data, data_dir=options.data_dir, seed=spec.seed, accept_doubts=True)
     require_same_data(splits, stored.data_hash)
     return splits

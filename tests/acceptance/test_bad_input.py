@@ -235,7 +235,12 @@ def test_an_npz_that_cannot_be_used(
         ("csv", "t.csv", "1,2,3,4\n1,2,3\n", "t.csv: line 2: has 3 values; line 1 has 4"),
         ("csv", "t.csv", "1,2,3,4\n1,2,x,4\n", "t.csv: line 2, column 3: 'x' is not a whole"),
         ("folder", "images", "", "images: is a file; a folder source needs a folder"),
-        ("folder", "images/a.txt", "", "images: there is no PNG or JPEG image in it"),
+        (
+            "folder",
+            "images/a.txt",
+            "",
+            "images: there is no image in it, nor below it, in the formats PNG, JPEG",
+        ),
         ("folder", "images/a.png", "x", "a.png: cannot be read as an image (1 bytes)"),
     ],
 )

@@ -14,7 +14,11 @@ import pytest
 from PIL import Image
 
 import searchae as package
+from searchae.config import DataSpec
+from searchae.data import load_splits
+from tests.conftest import smooth_images
 from tests.integration import finished_studies
+from tests.unit import bundles
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -144,3 +148,25 @@ def test_the_winner_is_trained_on_as_many_images_as_is_said(
     assert refused.returncode == 2
     assert "--train-images many: give a number above 0, or all" in refused.stderr
     assert not (home / "other").exists()
+
+
+def test_photographs_of_any_size_are_prepared_as_the_training_s(
+    home: Path, command_line: Run
+) -> None:
+    """A folder like the one trained on, whose pictures have other sizes than the net's images."""
+    (home / "photos").mkdir()
+    for i, image in enumerate(smooth_images(30, 40)):
+        Image.fromarray(image[: 30 + i % 9]).save(home / "photos" / f"{i:02d}.png")
+    spec = DataSpec(name="folder", path="photos", image_size=16)
+    splits = load_splits(spec, data_dir=home / "photos" / "..", seed=0)
+    bundles.write(home / "b", data=spec.model_copy(), data_hash=splits.hash)
+
+    measured = answer(command_line("evaluate", "b", "--data-dir", ".", "--json"))
+    assert measured["images"] == 3
+    for command, out in (("encode", "z.npz"), ("reconstruct", "again")):
+        told = command_line(command, "b", "photos", out, "--json")
+        assert answer(told)["images"] == 30
+        said = "30 images, each resized and cut to the square in the middle (16x16 pixels)"
+        assert told.stderr.count(said) == 1
+    with Image.open(home / "again" / "00.png") as picture:
+        assert picture.size == (16, 16)

@@ -16,7 +16,9 @@ from searchae.bundle import images, plots
 from searchae.bundle.export import ExportPart, export_bundle
 from searchae.bundle.model import Bundle
 from searchae.config.schema import DataSpec, TrainParams
+from searchae.data.folder import load_folder
 from searchae.errors import BundleError, DataError
+from tests.conftest import smooth_images
 from tests.unit import bundles
 
 
@@ -25,8 +27,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return searchae.load(bundles.write(tmp_path_factory.mktemp("bundle")))
 
 
+def silent(message: str) -> None: ...
+
+
 def read(path: Path, array: str = "", **changes: Any) -> tuple[np.ndarray, tuple[str, ...]]:
-    source = images.open_images(path, bundles.config(**changes), array=array)
+    source = images.open_images(path, bundles.config(**changes), array=array, progress=silent)
     got = np.concatenate(list(source.batches))
     assert len(got) == source.count
     return got, source.names
@@ -68,25 +73,70 @@ def test_a_folder_is_read_in_the_order_of_its_paths_with_colours_as_in_training(
     np.testing.assert_array_equal(got[2], np.stack([given[2, ..., 0]] * 3))
 
 
-def test_images_of_another_size_are_refused_with_how_to_change_them(tmp_path: Path) -> None:
-    Image.new("RGB", (20, 10)).save(tmp_path / "a.png")
-    with pytest.raises(BundleError, match=r"a.png: 20x10 pixels .*takes 16x16 .*resize"):
-        read(tmp_path)
-    np.savez(tmp_path / "x.npz", images=bundles.images(2, (1, 16, 16)))
-    with pytest.raises(BundleError, match=r"with 1 channel, .*takes 16x16 pixels with 3 channels"):
+def test_pictures_of_another_size_are_prepared_as_the_training_s_were(tmp_path: Path) -> None:
+    for i in range(3):
+        picture = smooth_images(1, 40 + i, seed=i)[0, :, : 30 + i]
+        (tmp_path / "p").mkdir(exist_ok=True)
+        Image.fromarray(picture).save(tmp_path / "p" / f"{i}.png")
+    Image.new("RGBA", (50, 20)).save(tmp_path / "p" / "clear.png")
+    spec = DataSpec(name="folder", path=str(tmp_path / "p"), image_size=16, background="black")
+    trained_on = load_folder(spec, tmp_path, 0, silent).train
+    said: list[str] = []
+    source = images.open_images(tmp_path / "p", bundles.config(data=spec), progress=said.append)
+    np.testing.assert_array_equal(np.concatenate(list(source.batches)), trained_on)
+    assert said == [
+        f"{tmp_path / 'p'}: 1 image is transparent, shown on black (data.background)",
+        f"{tmp_path / 'p'}: 4 images, each resized and cut to the square in the middle (16x16 "
+        "pixels); as the training's images were",
+    ]
+
+
+def test_a_folder_of_the_net_s_size_is_taken_without_a_word(tmp_path: Path) -> None:
+    Image.fromarray(smooth_images(1)[0]).save(tmp_path / "a.png")
+    said: list[str] = []
+    list(images.open_images(tmp_path, bundles.config(), progress=said.append).batches)
+    assert said == []
+
+
+def test_an_npz_of_another_size_is_prepared_only_where_the_training_says_how(
+    tmp_path: Path,
+) -> None:
+    given = smooth_images(2, 24)
+    np.savez(tmp_path / "x.npz", images=given)
+    with pytest.raises(BundleError, match=r"24x24 pixels with 3 channels, .*takes 16x16 pixels"):
         read(tmp_path / "x.npz")
+    got, _ = read(tmp_path / "x.npz", data=DataSpec(name="folder", path="x", image_size=16))
+    assert got.shape == (2, 3, 16, 16)
+    assert np.abs(got.mean((2, 3)) - given.mean((1, 2))).max() < 3, "the same picture, smaller"
 
 
-def test_colour_is_turned_grey_only_where_the_training_did_so(tmp_path: Path) -> None:
+def test_the_value_of_white_is_the_training_s(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=np.eye(16, dtype=np.uint8)[None])
+    spec = DataSpec(name="npz", path="x", white=1)
+    got, _ = read(tmp_path / "x.npz", image_shape=(1, 16, 16), data=spec)
+    assert np.array_equal(got[0, 0], 255 * np.eye(16))
+
+
+def test_colour_is_turned_grey_for_a_grey_net_and_that_is_said(tmp_path: Path) -> None:
     colours = bundles.images(1).transpose(0, 2, 3, 1)[0]
     Image.fromarray(colours).save(tmp_path / "a.png")
-    with pytest.raises(BundleError, match=r"a.png: is in colour"):
-        read(tmp_path, image_shape=(1, 16, 16))
-    with pytest.raises(BundleError, match=r"16x16 pixels with 3 channels, .* 8x8 .* 1 channel:"):
-        read(tmp_path, image_shape=(1, 8, 8))
-    data = DataSpec(name="folder", path="x", grayscale=True)
-    got, _ = read(tmp_path, image_shape=(1, 16, 16), data=data)
+    said: list[str] = []
+    config = bundles.config(image_shape=(1, 16, 16))
+    source = images.open_images(tmp_path, config, progress=said.append)
+    got = np.concatenate(list(source.batches))
     np.testing.assert_array_equal(got[0, 0], np.asarray(Image.fromarray(colours).convert("L")))
+    assert len(said) == 1
+    assert "in grey); the training's images (npz) were taken as they are" in said[0]
+
+
+def test_every_picture_that_cannot_be_read_is_named_before_anything_is_written(
+    tmp_path: Path,
+) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "good.png")
+    for name in ("bad1.png", "bad2.jpg"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"(?s)2 of 3 files cannot be read.*bad1.*bad2"):
+        images.open_images(tmp_path, bundles.config(), progress=silent)
 
 
 def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
@@ -97,8 +147,8 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
-        ("x.npz", b"PK\x03\x04cut", "is damaged, or not an npz"),
-        ("x.npz", b"", "is damaged, or not an npz"),
+        ("x.npz", b"PK\x03\x04cut", "is damaged, not an npz"),
+        ("x.npz", b"", "is damaged, not an npz"),
         ("x.txt", b"", "give an .npz file, or a folder"),
         ("none.npz", None, "no such file or folder"),
     ],
@@ -113,7 +163,7 @@ def test_what_holds_no_images_is_refused(
 
 
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no PNG or JPEG"):
+    with pytest.raises(DataError, match="there is no image in it"):
         read(tmp_path)
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     with pytest.raises(DataError, match=r"a.png: cannot be read as an image"):

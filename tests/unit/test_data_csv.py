@@ -1,6 +1,7 @@
 """The csv source: MNIST's rows, with and without label, header and gzip; errors by line."""
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from searchae.config.schema import DataSpec
-from searchae.data import csv_file
+from searchae.data import csv_text, memory
 from searchae.data.csv_file import load_csv, read
+from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 9), np.uint8)
@@ -27,7 +29,7 @@ def text(pixels: np.ndarray, *, label: str = "7,", header: str = "", end: str = 
 def parse(folder: Path, content: str | bytes, name: str = "x.csv") -> np.ndarray:
     path = folder / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return read(path, progress=silent).reshape(-1, 9)
+    return read(path, progress=silent).images.reshape(-1, 9)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_a_header_of_counted_columns_is_skipped(tmp_path: Path) -> None:
     pixels = np.full((3, 400), 9, np.uint8)
     header = "label," + ",".join(map(str, range(400))) + "\n"
     (tmp_path / "x.csv").write_text(text(pixels, header=header))
-    assert read(tmp_path / "x.csv", progress=silent).shape == (3, 1, 20, 20)
+    assert read(tmp_path / "x.csv", progress=silent).images.shape == (3, 1, 20, 20)
 
 
 @settings(max_examples=50, deadline=None)
@@ -93,8 +95,8 @@ def test_rows_are_the_same_however_the_file_falls_into_blocks(
     path = tmp_path_factory.mktemp("csv") / "x.csv"
     path.write_text(text(pixels, end=end), newline="")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(csv_file, "_BLOCK_BYTES", block)
-        assert np.array_equal(read(path, progress=silent).reshape(-1, 16), pixels)
+        patch.setattr(csv_text, "_BLOCK_BYTES", block)
+        assert np.array_equal(read(path, progress=silent).images.reshape(-1, 16), pixels)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_rows_are_the_same_however_the_file_falls_into_blocks(
 def test_a_wrong_row_is_named_with_its_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, row: str, found: str, block: int
 ) -> None:
-    monkeypatch.setattr(csv_file, "_BLOCK_BYTES", block)
+    monkeypatch.setattr(csv_text, "_BLOCK_BYTES", block)
     lines = text(PIXELS).splitlines()
     content = "\n".join(["", *lines[:2], row, *lines[2:]])
     with pytest.raises(DataError, match=rf"x\.csv: {found}"):
@@ -123,7 +125,7 @@ def test_a_wrong_row_is_named_with_its_line(
 
 @pytest.mark.parametrize("content", ["1,2,3\n4,5,6\n", "hello\n", "\xef\xbb\xbf\n"])
 def test_columns_that_make_no_square_are_refused(tmp_path: Path, content: str) -> None:
-    with pytest.raises(DataError, match=r"x\.csv: line \d: \d columns are neither a square"):
+    with pytest.raises(DataError, match=r"x\.csv: line \d: \d columns? (are|is) neither a square"):
         parse(tmp_path, content)
 
 
@@ -147,3 +149,190 @@ def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     spec = DataSpec(name="csv", path="a.csv", test_path="b.csv")
     with pytest.raises(DataError, match=r"data\.test_path: 'b\.csv' was not found"):
         load_csv(spec, tmp_path, 0, silent)
+
+
+DRAW = np.random.default_rng(1)
+PICTURES = DRAW.integers(0, 256, (40, 64), np.uint8)
+LABELS = (np.arange(40) % 10)[:, None]
+NAMES = [f"pixel{i}" for i in range(64)]
+
+
+def load(folder: Path, content: str | bytes, **values: object) -> tuple[RawImages, str]:
+    """Loads ``x.csv``; returns also what was said."""
+    (folder / "x.csv").write_bytes(content.encode() if isinstance(content, str) else content)
+    said: list[str] = []
+    spec = DataSpec.model_validate({"name": "csv", "path": "x.csv", **values})
+    return load_csv(spec, folder, 0, said.append), "\n".join(said)
+
+
+def table(*columns: np.ndarray, header: list[str] | None = None) -> str:
+    lines = [header] if header else []
+    lines += np.concatenate(columns, axis=1).tolist()
+    return "".join(",".join(map(str, line)) + "\n" for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (table(PICTURES, LABELS, header=[*NAMES, "label"]), "by the header, column 65 (label)"),
+        (table(PICTURES, LABELS, header=[*NAMES, "kind"]), "by the header, column 65 (kind)"),
+        (table(LABELS, PICTURES, header=["class", *NAMES]), "by the header, column 1 (class)"),
+        (table(PICTURES, LABELS), "the last is taken for the label (by its values)"),
+        (table(LABELS, PICTURES), "the first is taken for the label (by its values)"),
+        (
+            table(PICTURES, LABELS, header=[*map(str, range(64)), "y"]),
+            "with a header, separated by commas; of 65 columns by the header, column 65 (y)",
+        ),
+        (
+            table(LABELS + 30, LABELS, PICTURES, header=["", "label", *NAMES]),
+            "columns by the header, column 1 (no name), 2 (label)",
+        ),
+        (table(PICTURES, header=[*map(str, range(64))]), "with a header, separated by commas"),
+        (table(PICTURES), "of 64 columns all are pixels"),
+    ],
+)
+def test_the_label_is_found_wherever_it_is_and_what_was_taken_is_said(
+    tmp_path: Path, content: str, said: str
+) -> None:
+    raw, told = load(tmp_path, content)
+    assert np.array_equal(raw.train.reshape(-1, 64), PICTURES)
+    assert raw.doubts == ()
+    assert said in told
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_a_label_of_text_or_after_an_empty_border_is_found(tmp_path: Path, *, last: bool) -> None:
+    few = DRAW.integers(0, 3, (40, 64)).astype(np.uint8) * 127
+    few[:, 0] = 0
+    words = np.where(LABELS < 5, "cat", "dog")
+    for labels in (words, LABELS) if last else (words,):
+        parts = (few, labels) if last else (labels, few)
+        raw, _ = load(tmp_path, table(*parts))
+        assert np.array_equal(raw.train.reshape(-1, 64), few)
+        assert raw.doubts == ()
+
+
+def test_where_both_ends_may_be_the_label_the_user_has_to_say(tmp_path: Path) -> None:
+    few = DRAW.integers(200, 203, (40, 64)).astype(np.uint8)
+    raw, _ = load(tmp_path, table(few, LABELS))
+    assert len(raw.doubts) == 1
+    assert 'label = "first" or label = "last" under [data]' in raw.doubts[0]
+    for label, content in (("last", table(few, LABELS)), ("first", table(LABELS, few))):
+        raw, _ = load(tmp_path, content, label=label)
+        assert np.array_equal(raw.train.reshape(-1, 64), few)
+        assert raw.doubts == ()
+
+
+def test_a_wrong_value_in_the_last_column_does_not_make_it_the_label(tmp_path: Path) -> None:
+    content = table(LABELS, PICTURES).splitlines()
+    content[7] = content[7].rpartition(",")[0] + ",abc"
+    with pytest.raises(DataError, match="line 8, column 65: 'abc' is not a whole number"):
+        load(tmp_path, "\n".join(content))
+
+
+def test_a_header_that_names_a_label_among_a_square_of_columns_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="64 columns, of which 'label' is no pixel, and 63 pixels"):
+        load(tmp_path, table(PICTURES, header=["label", *NAMES[:63]]))
+
+
+def test_a_test_file_without_a_header_has_its_label_where_the_training_file_has_it(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "t.csv").write_text(table(PICTURES[:3], LABELS[:3]))
+    raw, told = load(tmp_path, table(PICTURES, LABELS), test_path="t.csv")
+    assert raw.test is not None
+    assert np.array_equal(raw.test.reshape(-1, 64), PICTURES[:3])
+    assert "as in the training file" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (table(LABELS, PICTURES).replace(",", ";"), "separated by semicolons"),
+        (table(LABELS, PICTURES).replace(",", "\t"), "separated by tabs"),
+        (table(LABELS, PICTURES).replace(",", "   "), "separated by spaces"),
+        (table(LABELS, PICTURES).replace(",", "|"), "separated by vertical bars"),
+        (table(LABELS, PICTURES).replace("\n", "\r"), "separated by commas"),
+        (table(LABELS, PICTURES).encode("utf-16"), "separated by commas"),
+        (b"\xfe\xff" + table(LABELS, PICTURES).encode("utf-16-be"), "separated by commas"),
+        (gzip.compress(table(LABELS, PICTURES).encode()), "separated by commas"),
+        (gzip.compress(table(LABELS, PICTURES).encode("utf-16")), "separated by commas"),
+    ],
+)
+def test_other_separators_line_ends_and_encodings_are_recognised(
+    tmp_path: Path, content: str | bytes, said: str
+) -> None:
+    raw, told = load(tmp_path, content)
+    assert np.array_equal(raw.train.reshape(-1, 64), PICTURES)
+    assert said in told
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (table(LABELS, PICTURES).replace(",", ";").replace(";7;", ";0,7;"), "write decimal points"),
+        (table(LABELS, PICTURES).encode("utf-16-le"), "holds NUL bytes: it is no text in UTF-8"),
+        (table(LABELS, PICTURES).replace(",", ":"), r"1 column is neither .*by commas"),
+        (table(np.tile(PICTURES, 3)), "192 columns are neither .* colour go into an npz or a"),
+        (b"\xff\xfe" + b"1\0,\0\0\xdc1\0", "is not UTF-16"),
+    ],
+)
+def test_text_that_cannot_be_used_says_what_to_do(
+    tmp_path: Path, content: str | bytes, said: str
+) -> None:
+    with pytest.raises(DataError, match=rf"x\.csv: .*{said}"):
+        load(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("values", "white"),
+    [
+        (PICTURES // 128, 1),
+        (PICTURES // 16, 15),
+        (PICTURES / 255.0, 1),
+        (PICTURES.astype(int) * 257, 65535),
+    ],
+)
+def test_values_whose_white_is_not_255_are_never_read_as_if(
+    tmp_path: Path, values: np.ndarray, white: float
+) -> None:
+    content = table(LABELS, values, header=["label", *NAMES])
+    try:
+        raw, _ = load(tmp_path, content)
+        (said,) = raw.doubts
+    except DataError as e:
+        said = str(e)
+    assert f"white = {white} under [data]" in said
+    raw, _ = load(tmp_path, content, white=white)
+    expected = np.rint(np.asarray(values, float) * 255 / white)
+    assert np.array_equal(raw.train.reshape(-1, 64), expected)
+    assert raw.doubts == ()
+
+
+def test_a_value_above_the_given_white_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 2, column 2: .* is not a number from 0 to .* = 15"):
+        load(tmp_path, table(LABELS, PICTURES | 16, header=["label", *NAMES]), white=15)
+
+
+def test_a_line_without_an_end_is_refused_before_it_fills_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(csv_text, "_BLOCK_BYTES", 1000)
+    monkeypatch.setattr(csv_text, "_LONGEST_LINE_BYTES", 1 << 20)
+    packed = gzip.compress(b"7," * (8 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="line 1: has no end within 1 MiB"):
+            load(tmp_path, packed)
+        assert tracemalloc.get_traced_memory()[1] < 6 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_expands_as_no_images_do_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_LARGE_BYTES", 1 << 20)
+    monkeypatch.setattr(memory, "_MAX_EXPANSION", 100)
+    with pytest.raises(DataError, match=r"bytes expand to .* or more, as no images do"):
+        load(tmp_path, gzip.compress((b"0," * 63 + b"0\n") * 100_000))

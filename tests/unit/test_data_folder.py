@@ -1,5 +1,10 @@
 """The folder source: which files, in which order, at which size; damaged ones are named."""
 
+import gzip
+import os
+import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +129,9 @@ def test_a_text_that_calls_itself_an_image_is_named(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.md").write_text("nothing")
-    with pytest.raises(DataError, match="no PNG or JPEG image in it"):
+    with pytest.raises(
+        DataError, match=r"no image in it, .* formats PNG, JPEG, .*; left out: \.md \(1\)"
+    ):
         read(tmp_path)
 
 
@@ -134,3 +141,269 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path: Path) -> None:
     save(tmp_path / "a.png", 1)
     with pytest.raises(DataError, match=r"a\.png: is a file; .* needs a folder"):
         read(tmp_path, "a.png")
+
+
+def told(folder: Path, path: str = ".", **values: object) -> tuple[RawImages, str]:
+    """Reads a folder; returns also what was said."""
+    said: list[str] = []
+    spec = DataSpec.model_validate({"name": "folder", "path": str(folder / path), **values})
+    return load_folder(spec, folder, 0, said.append), "\n".join(said)
+
+
+# Transparency
+
+
+def clear_drawing(mode: str, ink: int) -> Image.Image:
+    """A square of ink on transparency, under which lies grey."""
+    levels = np.full((8, 8, len(mode)), 60, np.uint8)
+    levels[..., -1] = 0
+    levels[2:6, 2:6] = ink
+    levels[2:6, 2:6, -1] = 255
+    return Image.fromarray(levels)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+@pytest.mark.parametrize(("background", "level"), [("white", 255), ("black", 0)])
+def test_what_is_transparent_shows_the_background_not_what_lies_under_it(
+    tmp_path: Path, mode: str, background: str, level: int
+) -> None:
+    clear_drawing(mode, 90).save(tmp_path / "a.png")
+    for grayscale in (False, True):
+        raw, said = told(tmp_path, image_size=8, background=background, grayscale=grayscale)
+        assert set(np.unique(raw.train)) == {90, level}
+        assert f"1 image is transparent, shown on {background} (data.background)" in said
+
+
+def test_a_palette_with_a_transparent_colour_and_half_transparency(tmp_path: Path) -> None:
+    image = Image.new("P", (8, 8), 1)
+    image.putpalette([0, 200, 0, 9, 9, 9])
+    image.paste(0, (0, 0, 8, 4))
+    image.save(tmp_path / "a.png", transparency=0)
+    Image.new("RGBA", (8, 8), (0, 0, 0, 51)).save(tmp_path / "b.png")
+    raw, _ = told(tmp_path, image_size=8)
+    assert raw.train[0, :, 0, 0].tolist() == [255, 255, 255]
+    assert raw.train[0, :, 7, 0].tolist() == [9, 9, 9]
+    assert np.all(raw.train[1] == 204)
+
+
+def test_an_alpha_that_hides_nothing_changes_nothing_and_is_not_mentioned(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 4), np.uint8)
+    pixels[..., 3] = 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    raw, said = told(tmp_path, image_size=8)
+    assert np.array_equal(raw.train[0], pixels[..., :3].transpose(2, 0, 1))
+    assert "transparent" not in said
+
+
+# Which files
+
+
+def test_linked_folders_are_followed_once_and_never_in_circles(tmp_path: Path) -> None:
+    save(tmp_path / "store" / "cats" / "1.png", (10, 0, 0))
+    save(tmp_path / "store" / "cats" / "deep" / "2.png", (20, 0, 0))
+    save(tmp_path / "set" / "dogs" / "3.png", (30, 0, 0))
+    for link, target in {
+        "set/cats": "../store/cats",
+        "set/again": "../store/cats",
+        "set/zoo": "dogs",
+        "set/dogs/up": "..",
+        "store/cats/deep/round": "../../cats",
+        "set/everything": "/",
+    }.items():
+        (tmp_path / link).symlink_to(target)
+    (tmp_path / "set" / "lost.png").symlink_to("nowhere.png")
+    (tmp_path / "set" / "self.png").symlink_to("self.png")
+    raw, said = told(tmp_path, "set", image_size=8)
+    # again/1.png, again/deep/2.png, dogs/3.png; "cats" is "again", which comes first.
+    assert raw.train[:, 0, 0, 0].tolist() == [10, 20, 30]
+    for left_out in (
+        "link to a folder that is read already (3)",
+        "link to a folder above (2)",
+        "dangling link (2)",
+    ):
+        assert left_out in said
+
+
+def test_a_set_of_links_only_is_read(tmp_path: Path) -> None:
+    save(tmp_path / "store" / "cats" / "1.png", 1)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "cats").symlink_to(tmp_path / "store" / "cats")
+    assert len(read(tmp_path, "set").train) == 1
+
+
+def test_test_images_are_not_trained_on_behind_a_link_either(tmp_path: Path) -> None:
+    save(tmp_path / "train" / "1.png", 1)
+    save(tmp_path / "held" / "2.png", 2)
+    (tmp_path / "train" / "more").symlink_to(tmp_path / "held")
+    raw = read(tmp_path, "train", test_path=str(tmp_path / "held"))
+    assert raw.test is not None
+    assert (len(raw.train), len(raw.test)) == (1, 1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_a_folder_that_may_not_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 1)
+    save(tmp_path / "b" / "c.png", 1)
+    (tmp_path / "b").chmod(0)
+    with pytest.raises(DataError, match="permission denied"):
+        read(tmp_path)
+
+
+def test_every_usual_format_is_read_and_what_is_left_out_is_counted(tmp_path: Path) -> None:
+    suffixes = ["jfif", "webp", "bmp", "tif", "TIFF", "gif", "ppm", "pgm", "jp2", "tga", "jpe"]
+    for i, suffix in enumerate(suffixes):
+        grey = (20 * i,) * 3
+        save(tmp_path / f"{i:02d}.{suffix}", grey)
+    for name in ("labels.csv", "a.txt", "b.txt", "README"):
+        (tmp_path / name).write_text("no image")
+    raw, said = told(tmp_path, image_size=8)
+    expected = [20 * i for i in range(len(suffixes))]
+    assert np.allclose(raw.train[:, 0, 4, 4], expected, atol=3)
+    assert "folder: left out: .txt (2), .csv (1), file without a suffix (1)" in said
+
+
+def test_of_several_frames_the_first_is_read_and_that_is_said(tmp_path: Path) -> None:
+    frames = [Image.new("L", (8, 8), level) for level in (40, 90, 140)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "b.tif", save_all=True, append_images=frames[1:])
+    frames[0].save(tmp_path / "c.png")
+    raw, said = told(tmp_path, image_size=8)
+    assert np.all(raw.train == 40)
+    assert "2 images are of several frames or pages, of which the first was taken" in said
+
+
+def test_that_images_are_resized_cut_and_enlarged_is_said(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 90, size=(30, 20))
+    save(tmp_path / "b.png", 90, size=(4, 20))
+    _, said = told(tmp_path, image_size=8)
+    assert "each resized and cut to the square in the middle (8x8 pixels)" in said
+    assert "1 image is smaller than that and enlarged" in said
+
+
+# Levels
+
+
+def test_twelve_bits_in_a_file_of_sixteen_are_doubted_until_white_is_given(tmp_path: Path) -> None:
+    deep = np.array([[0, 1000], [2000, 4095]], np.uint16).repeat(4, 0).repeat(4, 1)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    save(tmp_path / "b.png", 200, mode="L")
+    (said,) = read(tmp_path, image_size=8, grayscale=True).doubts
+    assert "its 16-bit files: no value exceeds 4095, where white is 65535" in said
+    assert "white = 4095 under [data], or white = 65535 if they are that dark" in said
+    raw = read(tmp_path, image_size=8, grayscale=True, white=4095)
+    assert raw.doubts == ()
+    assert raw.train[0, 0, ::7, ::7].tolist() == [[0, 62], [125, 255]]
+    assert np.all(raw.train[1] == 200), "white is that of the 16-bit files"
+
+
+def test_masks_of_0_and_1_are_doubted_until_white_is_given(tmp_path: Path) -> None:
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "a.png")
+    (said,) = read(tmp_path, image_size=8).doubts
+    assert "its 8-bit files: no value exceeds 1" in said
+    raw = read(tmp_path, image_size=8, grayscale=True, white=1)
+    assert raw.doubts == ()
+    assert np.array_equal(raw.train[0, 0], 255 * np.eye(8))
+    with pytest.raises(DataError, match=r"a\.png: is uint8 .* with values from 0 to 1, not from"):
+        read(tmp_path, image_size=8, white=0.5)
+
+
+def test_floats_are_scaled_not_clipped(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 0.4, np.float32)).save(tmp_path / "a.tif")
+    assert np.all(read(tmp_path, image_size=8).train == 102)
+    Image.fromarray(np.full((8, 8), 102, np.float32)).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match=r"values from 102 to 102, not from 0 to 1: .* = 255"):
+        read(tmp_path, image_size=8)
+    assert np.all(read(tmp_path, image_size=8, white=255).train == 102)
+
+
+# Files that cannot be read, or must not
+
+
+def test_all_damaged_images_are_named_at_once(tmp_path: Path) -> None:
+    for i in range(5):
+        save(tmp_path / "train" / f"{i}.png", i)
+    save(tmp_path / "test" / "t.png", 1)
+    bad = [tmp_path / "train" / "1.png", tmp_path / "train" / "3.png", tmp_path / "test" / "t.png"]
+    for path in bad:
+        path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(DataError, match="3 of 6 files cannot be read") as caught:
+        read(tmp_path, "train", test_path=str(tmp_path / "test"))
+    assert [path.name for path in bad if f"{path}: cannot be read" in str(caught.value)] == [
+        "1.png",
+        "3.png",
+        "t.png",
+    ]
+
+
+def test_of_very_many_damaged_images_the_first_are_named(tmp_path: Path) -> None:
+    for i in range(70):
+        (tmp_path / f"{i:02d}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="70 of 70 files cannot be read") as caught:
+        read(tmp_path)
+    assert str(caught.value).splitlines()[-1] == "  and 50 more"
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that says its size and holds nothing."""
+    body = b""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
+        body += struct.pack(">I", len(data)) + kind + data
+        body += struct.pack(">I", zlib.crc32(kind + data))
+    return b"\x89PNG\r\n\x1a\n" + body
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "said"),
+    [
+        (13000, 13000, "has 13000x13000 pixels, more than the 100 megapixels that are read"),
+        (20000, 10000, "has far more than the 100 megapixels that are read: make it smaller"),
+        (2**31 - 1, 2**31 - 1, "has far more than the 100 megapixels that are read"),
+    ],
+)
+def test_a_huge_picture_is_refused_before_it_is_decoded(
+    tmp_path: Path, width: int, height: int, said: str
+) -> None:
+    (tmp_path / "a.png").write_bytes(png_header(width, height))
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(DataError, match=rf"a\.png: {said}"),
+    ):
+        read(tmp_path)
+
+
+def test_a_large_picture_is_read_without_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("1", (110, 90), 1).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 9000)  # so that Pillow warns of 9,900
+    with warnings.catch_warnings(action="error"):
+        assert np.all(read(tmp_path).train == 255)
+
+
+def test_other_formats_under_a_picture_s_suffix_are_not_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pillow would hand EPS to Ghostscript."""
+    trap = tmp_path / "bin" / "gs"
+    trap.parent.mkdir()
+    trap.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    trap.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{trap.parent}:{os.environ['PATH']}")
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "a.png").write_bytes(eps)
+    Image.new("RGB", (8, 8)).save(tmp_path / "p" / "b.png", format="PCX")
+    (tmp_path / "p" / "c.jpg").write_bytes(gzip.compress(b"text"))
+    with pytest.raises(DataError, match="3 of 3 files") as caught:
+        read(tmp_path, "p")
+    assert str(caught.value).count("it is damaged, or not PNG, JPEG, GIF, BMP, TIFF, WebP") == 3
+    assert not (tmp_path / "started").exists()
+
+
+def test_pipes_among_the_pictures_are_left_out(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 1)
+    os.mkfifo(tmp_path / "b.png")
+    raw, said = told(tmp_path)
+    assert len(raw.train) == 1
+    assert "special file (1)" in said

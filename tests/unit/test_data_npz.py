@@ -1,11 +1,17 @@
 """The npz source: Keras's layout in every accepted shape, and each way to get it wrong."""
 
+import io
+import os
+import re
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from searchae.config.schema import DataSpec
+from searchae.data import memory
 from searchae.data.npz import load_npz
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
@@ -137,3 +143,115 @@ def test_a_missing_file_names_both_places(tmp_path: Path) -> None:
 def test_a_test_path_is_refused_rather_than_ignored(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data\.test_path: .*'t\.npz'.*x_test"):
         load_npz(DataSpec(name="npz", path="x.npz", test_path="t.npz"), tmp_path, 0, print)
+
+
+def test_what_was_taken_and_left_out_is_said(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", x_train=COLOUR, y_train=np.arange(6), images=GREY)
+    said: list[str] = []
+    load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, said.append)
+    assert said[1:] == [
+        "npz: x_train: uint8 of shape (6, 5, 7, 3), (N, H, W, C): 6 colour images of 7x5 pixels; "
+        "255 is white",
+        "npz: left out: y_train, images",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("array", "white"),
+    [
+        (GREY // 128, 1),
+        (GREY // 16, 15),
+        ((GREY / 255 / 255).astype(np.float32), 0.00392157),
+        (GREY.astype(np.uint16) * 16, 4095),
+        (GREY.astype(np.int64) * 257, 65535),
+        (GREY.astype(np.float64), 255),
+        (GREY > 127, 1),
+    ],
+)
+def test_values_whose_white_is_not_their_type_s_are_never_read_as_if(
+    tmp_path: Path, array: np.ndarray, white: float
+) -> None:
+    try:
+        (said,) = read(tmp_path, images=array).doubts
+    except DataError as e:
+        said = str(e)
+    assert f"white = {white} under [data]" in said
+    raw = load_npz(DataSpec(name="npz", path="x.npz", white=white), tmp_path, 0, print)
+    assert raw.doubts == ()
+    expected = np.rint(np.asarray(array, np.float64)[:, None] * 255 / white)
+    assert np.array_equal(raw.train, expected)
+    with pytest.raises(DataError, match="not from 0 to"):
+        load_npz(DataSpec(name="npz", path="x.npz", white=white / 2), tmp_path, 0, print)
+
+
+def test_a_test_split_of_another_range_than_the_training_split_is_doubted(tmp_path: Path) -> None:
+    (said,) = read(tmp_path, x_train=GREY, x_test=GREY // 16).doubts
+    assert "x_test: no value exceeds 15" in said
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [
+        ((9, 3, 32, 3), "channels may stand first or last"),
+        ((9, 1, 28, 1), "channels may stand first or last"),
+        ((32, 32, 3), "read as .N, H, W., its images have only 3x32 pixels"),
+        ((28, 28, 600), "it may be .N, H, W., or .H, W, N. as MATLAB has it"),
+    ],
+)
+def test_a_shape_that_can_be_read_in_two_ways_is_doubted(
+    tmp_path: Path, shape: tuple[int, ...], reason: str
+) -> None:
+    (said,) = read(tmp_path, images=np.full(shape, 200, np.uint8)).doubts
+    assert "x.npz: images: the order of the axes of" in said
+    assert re.search(reason, said)
+
+
+def header(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:
+    buffer = io.BytesIO()
+    fields = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(buffer, fields)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("shape", [(10**6, 1000, 1000), (2**62, 2**62, 1), (10**12, 0, 8)])
+def test_a_shape_that_the_file_does_not_hold_is_refused_before_anything_is_allocated(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("images.npy", header(shape) + bytes(640))
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"x\.npz: images cannot be read .*header says"):
+            load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_bare_array_of_any_size_is_not_loaded(tmp_path: Path) -> None:
+    (tmp_path / "x.npz").write_bytes(header((10**12,)))
+    with pytest.raises(DataError, match="one bare array"):
+        load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+
+
+def test_an_archive_that_expands_as_no_images_do_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_LARGE_BYTES", 1 << 20)
+    np.savez_compressed(tmp_path / "x.npz", images=np.zeros((8 << 20, 1, 1), np.uint8))
+    with pytest.raises(DataError, match=r"x\.npz: images: .* bytes expand to .* as no images do"):
+        load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+
+
+def test_images_that_take_more_than_half_of_the_memory_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "memory_bytes", lambda: 400)
+    with pytest.raises(DataError, match=r"x\.npz: images: takes 0\.0 GiB of memory, and this"):
+        read(tmp_path, images=GREY)
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(DataError, match=r"x\.npz is neither a file nor a folder"):
+        load_npz(DataSpec(name="npz", path=str(tmp_path / "x.npz")), tmp_path, 0, print)

@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 from searchae.config.schema import DataSpec, Source
 from searchae.data.raw_images import RawImages
 from searchae.data.sources import SOURCES
-from searchae.data.splits import Splits, describe_splits, load_splits, require_same_data, split
+from searchae.data.splits import (
+    Splits,
+    describe_splits,
+    load_splits,
+    require_same_data,
+    split,
+    split_warnings,
+)
 from searchae.errors import DataError
 
 
@@ -172,6 +179,12 @@ def test_describe_is_json_with_counts_and_hash() -> None:
         "image_shape": [1, 1, 2],
         "bytes": 100,
         "hash": splits.hash,
+        "levels": {
+            "train": {"min": 0, "mean": 7.407, "max": 29},
+            "validation": {"min": 0, "mean": 5.833, "max": 20},
+            "test": {"min": 0, "mean": 4.75, "max": 19},
+        },
+        "also_in_train": {"validation": 0, "test": 18},
     }
 
 
@@ -188,5 +201,40 @@ def test_every_source_of_a_study_file_can_be_read() -> None:
 
 
 def test_load_works_without_anyone_to_tell(tmp_path: Path) -> None:
-    np.savez(tmp_path / "x.npz", images=np.zeros((30, 8, 8), np.uint8))
+    np.savez(tmp_path / "x.npz", images=np.full((30, 8, 8), 99, np.uint8))
     assert load_splits(spec(), data_dir=tmp_path, seed=0).image_shape == (1, 8, 8)
+
+
+def test_files_that_can_be_read_in_two_ways_are_refused_except_for_a_study_made_with_them(
+    tmp_path: Path,
+) -> None:
+    np.savez(tmp_path / "x.npz", images=np.eye(8, dtype=np.uint8)[None].repeat(30, 0))
+    with pytest.raises(
+        DataError, match=r"no value exceeds 1, .* white = 1 under .data., or white = 255"
+    ):
+        load_splits(spec(), data_dir=tmp_path, seed=0)
+    said: list[str] = []
+    known = load_splits(spec(), data_dir=tmp_path, seed=0, progress=said.append, accept_doubts=True)
+    assert known.train.max() == 1
+    assert any(line.startswith("warning: ") and "white = 1 under [data]" in line for line in said)
+    # The two answers that the message gives.
+    assert load_splits(spec(white=255), data_dir=tmp_path, seed=0).hash == known.hash
+    assert load_splits(spec(white=1), data_dir=tmp_path, seed=0).train.max() == 255
+
+
+def test_images_that_are_trained_on_and_tested_on_are_counted() -> None:
+    splits = split(RawImages(numbered(30), numbered(20, first=25)), spec(), seed=0)
+    trained = numbers(splits.train)
+    both = sum(n in trained for n in range(25, 45))
+    assert 0 < both < 20
+    assert splits.also_in_train == {"validation": 0, "test": both}
+    (warning,) = [w for w in split_warnings(splits) if "training split too" in w]
+    assert warning.startswith(f"{both} of 20 test images are in the training split too")
+
+
+def test_images_of_one_colour_are_counted() -> None:
+    drawings = np.full((40, 1, 4, 4), 255, np.uint8)
+    drawings[:30, 0, 0] = np.arange(120).reshape(30, 4)
+    blank = [w for w in split_warnings(split(RawImages(drawings), spec(), seed=0)) if "colour" in w]
+    assert sum(int(w.split()[0]) for w in blank) == 10
+    assert split_warnings(split(RawImages(numbered(30, first=1)), spec(), seed=0)) == []

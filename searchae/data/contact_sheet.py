@@ -1,0 +1,81 @@
+"""A contact sheet: some images of each split, as they were read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from searchae.data.disk import disk_errors
+from searchae.data.splits import Splits
+from searchae.errors import DataError
+from searchae.files import atomic_file
+
+COLUMNS = 12
+_ROWS = {"train": 4, "validation": 2, "test": 2}
+_TILE_PX, _GUTTER_PX, _MARGIN_PX, _TITLE_PX, _TEXT_PX = 64, 4, 12, 24, 14
+_INK, _PAPER = (40, 40, 40), (236, 236, 236)
+_SUFFIX = ".png"
+
+
+def write_contact_sheet(path: Path, splits: Splits) -> None:
+    """Writes a PNG with images of each split, evenly spaced, under their number and levels.
+
+    Args:
+        path: The file; its name ends in ``.png``.
+        splits: The images.
+
+    Raises:
+        DataError: The file has another suffix, or cannot be written.
+    """
+    if path.suffix.lower() != _SUFFIX:
+        raise DataError(f"{path}: the contact sheet is a PNG: give a name that ends in {_SUFFIX}")
+    sheet = draw_contact_sheet(splits)
+    with disk_errors("cannot write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as file:
+            sheet.save(file, format="PNG")
+
+
+def draw_contact_sheet(splits: Splits) -> Image.Image:
+    """Draws the contact sheet; see ``write_contact_sheet``."""
+    _, height, width = splits.image_shape
+    scale = max(1, round(_TILE_PX / max(height, width)))
+    step = (width * scale + _GUTTER_PX, height * scale + _GUTTER_PX)
+    parts = {name: _chosen(getattr(splits, name), rows) for name, rows in _ROWS.items()}
+    rows = sum(-(-len(images) // COLUMNS) for images in parts.values())
+    sheet = Image.new(
+        "RGB",
+        (
+            2 * _MARGIN_PX + max(COLUMNS * step[0], 480),
+            2 * _MARGIN_PX + len(parts) * _TITLE_PX + rows * step[1],
+        ),
+        _PAPER,
+    )
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_TEXT_PX)
+    y = _MARGIN_PX
+    for name, images in parts.items():
+        low, mean, high = splits.levels[name]
+        total = len(getattr(splits, name))
+        title = f"{name}: {total:,} images, levels {low} to {high}, mean {mean:.1f}"
+        pen.text((_MARGIN_PX, y), title, fill=_INK, font=font)
+        y += _TITLE_PX
+        for i, image in enumerate(images):
+            row, column = divmod(i, COLUMNS)
+            at = (_MARGIN_PX + column * step[0], y + row * step[1])
+            sheet.paste(_tile(image, scale), at)
+        y += -(-len(images) // COLUMNS) * step[1]
+    return sheet
+
+
+def _chosen(images: torch.Tensor, rows: int) -> torch.Tensor:
+    count = min(rows * COLUMNS, len(images))
+    return images[torch.linspace(0, len(images) - 1, count).long()]
+
+
+def _tile(image: torch.Tensor, scale: int) -> Image.Image:
+    """Returns one image (C, H, W), each pixel enlarged to a square."""
+    pixels = image.permute(1, 2, 0).expand(-1, -1, 3).numpy()
+    return Image.fromarray(np.ascontiguousarray(pixels.repeat(scale, 0).repeat(scale, 1)))

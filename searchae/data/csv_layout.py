@@ -1,0 +1,242 @@
+"""Which columns of a CSV are pixels: by the header, by the values, or as the user says."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from searchae.errors import DataError
+
+LabelColumn = Literal["first", "last"]
+Cell = float | str
+"""A cell's number, or its text where it is none."""
+
+_FEWEST_COUNTED = 16
+_FEWEST_COUNTED_AFTER_LABEL = 9
+_MOST_LABELS = 100
+_LARGEST_SHARE = 0.9
+_DIGITS = re.compile(r"\d+")
+_NO_PIXELS = frozenset(
+    {
+        "label",
+        "labels",
+        "class",
+        "classes",
+        "classname",
+        "target",
+        "targets",
+        "y",
+        "digit",
+        "category",
+        "letter",
+        "id",
+        "idx",
+        "index",
+        "name",
+        "names",
+        "file",
+        "filename",
+        "path",
+        "image",
+        "image_id",
+        "unnamed:_#",
+        "usage",
+        "",
+    }
+)
+"""Names of columns that are no pixels, with numbers as #."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The columns of a file.
+
+    Attributes:
+        columns: How many there are.
+        dropped: Numbers of those that are no pixels, from 0; None if it is one of the two ends, and
+            the values have to say which.
+        text: What is left out, and why; for the user.
+    """
+
+    columns: int
+    dropped: tuple[int, ...] | None
+    text: str
+
+    @property
+    def open_columns(self) -> tuple[int, ...]:
+        """Columns that may hold anything: those that are dropped, or the two that may be."""
+        return (0, self.columns - 1) if self.dropped is None else self.dropped
+
+    @property
+    def side_px(self) -> int:
+        """Side of the square images in pixels."""
+        return math.isqrt(self.columns - (1 if self.dropped is None else len(self.dropped)))
+
+
+def number(cell: bytes) -> float | None:
+    """Returns the finite number in a cell, with or without quotes; None if there is none."""
+    try:
+        value = float(cell.strip().strip(b"\"'"))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def is_header(cells: Sequence[bytes]) -> bool:
+    """Whether a file's first line is a header: more than one cell is no number, or they count up.
+
+    Counting are 0, 1, 2 ... and 1, 2, 3 ..., which a data frame without names of columns writes;
+    also after or before the name of a label.
+    """
+    values = [number(cell) for cell in cells]
+    if sum(v is None for v in values) > 1:
+        return True
+    if _counts_up(values, _FEWEST_COUNTED) or _counts_up(values[1:], 257):
+        return True
+    return (values[0] is None and _counts_up(values[1:], _FEWEST_COUNTED_AFTER_LABEL)) or (
+        values[-1] is None and _counts_up(values[:-1], _FEWEST_COUNTED_AFTER_LABEL)
+    )
+
+
+def find_layout(
+    columns: int,
+    header: Sequence[bytes] | None,
+    label: LabelColumn | None,
+    usual: LabelColumn | None,
+    *,
+    where: str,
+) -> Layout:
+    """Finds a file's layout by its number of columns and its header.
+
+    Args:
+        columns: How many there are.
+        header: The header's cells; None if there is none.
+        label: Where the label is, if the user says so.
+        usual: Where it is in the training file, if the header does not say.
+        where: The file and line; a message begins with it.
+
+    Raises:
+        DataError: The pixels are not those of a square image, whichever column is left out.
+    """
+    if label is not None:
+        if not _is_square(columns - 1):
+            raise _not_square(columns, where, f'; with data.label = "{label}" one is left out')
+        return _labelled(columns, label, "as data.label says")
+    names = [_name(cell) for cell in header or ()]
+    extra = _no_pixels(names)
+    if extra and _is_square(columns - len(extra)):
+        listed = ", ".join(f"{i + 1} ({names[i] or 'no name'})" for i in extra)
+        return Layout(columns, extra, f"by the header, column {listed} is left out")
+    if _is_square(columns):
+        if any(names[i] in _NO_PIXELS for i in extra):
+            listed = ", ".join(repr(names[i]) for i in extra)
+            raise DataError(
+                f"{where}: the header has {columns} columns, of which {listed} is no pixel, and "
+                f"{columns - len(extra)} pixels make no square image"
+            )
+        return Layout(columns, (), "all are pixels")
+    if not _is_square(columns - 1):
+        raise _not_square(columns, where, _hint(columns))
+    if usual is not None:
+        return _labelled(columns, usual, "as in the training file")
+    return Layout(columns, None, "")
+
+
+def _labelled(columns: int, label: LabelColumn, why: str) -> Layout:
+    at = 0 if label == "first" else columns - 1
+    return Layout(columns, (at,), f"the {label} is left out, {why}")
+
+
+def decide_label(
+    first: Mapping[Cell, int], last: Mapping[Cell, int], last_but_one: Mapping[Cell, int]
+) -> tuple[LabelColumn, str, bool]:
+    """Decides by the values which end of a row is its label.
+
+    A label is a text, or one of a few numbers next to each other, none of which most rows have. A
+    pixel at an image's corner seldom looks like that, except where pixels have few values.
+
+    Args:
+        first: Value -> number of rows, of the first column.
+        last: The same of the last column.
+        last_but_one: The same of the column before it, which is a pixel's either way.
+
+    Returns:
+        Which it is, why, and whether that is sure. If it is not, it is the first: what is usual.
+    """
+    if _all_text(first) != _all_text(last):
+        which: LabelColumn = "first" if _all_text(first) else "last"
+        return which, "it is a text", True
+    like_first, like_last = _like_labels(first), _like_labels(last)
+    if like_first and not like_last:
+        return "first", "by its values", True
+    if like_last and not like_first:
+        if set(first) == {0.0}:
+            return "last", "by its values, and the first is 0 in every row", True
+        if not _like_labels(last_but_one):
+            return "last", "by its values", True
+    return "first", "which is usual", False
+
+
+def _counts_up(values: Sequence[float | None], fewest: int) -> bool:
+    size = len(values)
+    return size >= fewest and list(values) in (list(range(size)), list(range(1, size + 1)))
+
+
+def _name(cell: bytes) -> str:
+    text = cell.decode("utf-8", "replace").strip().strip("\"'").strip().lower()
+    return _DIGITS.sub("#", text).replace(" ", "_")
+
+
+def _no_pixels(names: Sequence[str]) -> tuple[int, ...]:
+    """Returns the columns whose names differ from those of the pixels, which differ in numbers."""
+    if not names:
+        return ()
+    pattern, count = Counter(names).most_common(1)[0]
+    if 2 * count > len(names):
+        return tuple(i for i, name in enumerate(names) if name != pattern)
+    return tuple(i for i, name in enumerate(names) if name in _NO_PIXELS)
+
+
+def _is_square(count: int) -> bool:
+    return count >= 4 and math.isqrt(count) ** 2 == count
+
+
+def _not_square(columns: int, where: str, hint: str) -> DataError:
+    are = "column is" if columns == 1 else "columns are"
+    return DataError(
+        f"{where}: {columns} {are} neither a square image's pixels nor a label and a square "
+        f"image's pixels (as 784 and 785 are){hint}"
+    )
+
+
+def _hint(columns: int) -> str:
+    if columns == 1:
+        return ": separate the values by commas"
+    for extra in (0, 1):
+        if (columns - extra) % 3 == 0 and _is_square((columns - extra) // 3):
+            return ": images in colour go into an npz or a folder"
+    return ""
+
+
+def _all_text(values: Mapping[Cell, int]) -> bool:
+    return all(isinstance(v, str) for v in values)
+
+
+def _like_labels(values: Mapping[Cell, int]) -> bool:
+    rows = sum(values.values())
+    numbers = [v for v in values if isinstance(v, float)]
+    texts = sum(count for v, count in values.items() if isinstance(v, str))
+    if texts:
+        return 2 * texts >= rows
+    if not all(v.is_integer() and v >= 0 for v in numbers):
+        return False
+    span = max(numbers) - min(numbers) + 1
+    return (
+        2 <= len(numbers) <= min(_MOST_LABELS, rows / 2)
+        and len(numbers) >= span / 2
+        and max(values.values()) <= _LARGEST_SHARE * rows
+    )

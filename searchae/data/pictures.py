@@ -1,0 +1,297 @@
+"""Reading picture files as images of one size, with what was done to them."""
+
+from __future__ import annotations
+
+import struct
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from searchae.config import ProgressCallback
+from searchae.data.levels import doubt_of_dark, to_levels
+from searchae.data.memory import require_memory
+from searchae.data.picture_files import NAMED_FORMATS, SUFFIX_FORMATS
+from searchae.data.raw_images import Images
+from searchae.errors import DataError
+from searchae.formatting import format_count
+
+MOST_PIXELS = 100_000_000
+"""A picture with more pixels is refused before it is decoded."""
+
+_ONE_BY_ONE_PIXELS = 16_000_000
+"""Larger pictures are decoded one by one, so that they do not take the memory of many at once."""
+
+_one_by_one = threading.Lock()
+_CHUNK = 512
+_MOST_FAULTS = 20
+_FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError)
+_WHITES = {"8-bit": 255.0, "16-bit": 65535.0, "float": 1.0}
+Kind = Literal["8-bit", "16-bit", "float"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How pictures become images.
+
+    Attributes:
+        size: Height and width in pixels.
+        grayscale: Whether they become grey.
+        background: The colour under what is transparent.
+        white: See ``DataSpec.white``.
+    """
+
+    size: tuple[int, int]
+    grayscale: bool
+    background: Literal["white", "black"] = "white"
+    white: float | None = None
+
+    @property
+    def text(self) -> str:
+        """What is done to each picture, in words."""
+        height, width = self.size
+        shape = "the square" if height == width else "this shape"
+        grey = ", in grey" if self.grayscale else ""
+        return f"resized and cut to {shape} in the middle ({width}x{height} pixels{grey})"
+
+
+@dataclass(frozen=True, eq=False)
+class _Picture:
+    """One picture: uint8 (C, H, W), what was done to it, and its brightest value."""
+
+    pixels: npt.NDArray[np.uint8]
+    done: frozenset[str]
+    kind: Kind
+    brightest: float
+
+
+@dataclass(eq=False)
+class Pictures:
+    """Pictures that were read.
+
+    Attributes:
+        images: uint8 (N, C, H, W).
+        done: What was done -> to how many: ``resized``, ``enlarged`` among them, ``grey`` (their
+            colour was removed), ``transparent``, ``frames``.
+        brightest: The brightest value of each kind of files.
+        faults: Files that cannot be read, with the reason.
+    """
+
+    images: Images
+    done: Counter[str] = field(default_factory=Counter)
+    brightest: dict[Kind, float] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+
+    def notes(self, how: Preparation) -> list[str]:
+        """Returns what a user should know of the reading, a sentence each."""
+        texts = {
+            "transparent": f"transparent, shown on {how.background} (data.background)",
+            "frames": "of several frames or pages, of which the first was taken",
+            "enlarged": "smaller than that and enlarged",
+        }
+        return [
+            f"{format_count(self.done[what], 'image')} {'is' if self.done[what] == 1 else 'are'} "
+            f"{text}"
+            for what, text in texts.items()
+            if self.done[what]
+        ]
+
+    def doubts(self, how: Preparation, *, where: str) -> list[str]:
+        """Returns doubts about which value is white; see ``RawImages``."""
+        if how.white is not None:
+            return []
+        found = (
+            doubt_of_dark(value, _WHITES[kind], where=f"{where}: its {kind} files")
+            for kind, value in self.brightest.items()
+        )
+        return [doubt for doubt in found if doubt]
+
+
+def read_pictures(
+    files: Sequence[Path], how: Preparation, *, where: str, progress: ProgressCallback
+) -> Pictures:
+    """Reads pictures; those that cannot be read are listed in ``faults``.
+
+    Each is rotated according to its EXIF orientation, put on the background, converted to RGB or
+    grey, resized (bicubic) so that it just covers the size, and cut to the middle.
+
+    Args:
+        files: The files.
+        how: How to prepare them.
+        where: Where they come from; messages begin with it.
+        progress: Called from time to time.
+
+    Raises:
+        DataError: They would take too much memory.
+    """
+    shape = (len(files), 1 if how.grayscale else 3, *how.size)
+    require_memory(int(np.prod(shape, dtype=np.float64)), what=f"{where}: {len(files):,} images")
+    found = Pictures(np.zeros(shape, np.uint8))
+    one = partial(_read_or_fault, how=how)
+    with _quiet_about_size(), ThreadPoolExecutor() as pool:
+        for start in range(0, len(files), _CHUNK):
+            chunk: Iterable[_Picture | str] = pool.map(one, files[start : start + _CHUNK])
+            for i, picture in enumerate(chunk, start):
+                if isinstance(picture, str):
+                    found.faults.append(picture)
+                    continue
+                found.images[i] = picture.pixels
+                found.done.update(picture.done)
+                brightest = found.brightest.get(picture.kind, 0.0)
+                found.brightest[picture.kind] = max(brightest, picture.brightest)
+            if start and start % (20 * _CHUNK) == 0:
+                progress(f"{where}: {start:,} of {len(files):,} images read")
+    return found
+
+
+def require_readable(*found: Pictures) -> None:
+    """Refuses pictures of which some could not be read.
+
+    Raises:
+        DataError: The message lists them all, or the first 20.
+    """
+    faults = [fault for pictures in found for fault in pictures.faults]
+    if not faults:
+        return
+    if len(faults) == 1:
+        raise DataError(faults[0])
+    total = sum(len(pictures.images) for pictures in found)
+    lines = [f"  {fault}" for fault in faults[:_MOST_FAULTS]]
+    if len(faults) > _MOST_FAULTS:
+        lines.append(f"  and {len(faults) - _MOST_FAULTS:,} more")
+    listed = "\n".join(lines)
+    raise DataError(f"{len(faults):,} of {total:,} files cannot be read:\n{listed}")
+
+
+def prepare(image: Image.Image, how: Preparation) -> npt.NDArray[np.uint8]:
+    """Converts an RGB or grey image with 8 bits to uint8 (C, H, W) of the size."""
+    mode = "L" if how.grayscale else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
+    height, width = how.size
+    fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.BICUBIC)
+    pixels = np.asarray(fitted, np.uint8)
+    return pixels[None] if how.grayscale else pixels.transpose(2, 0, 1)
+
+
+def _read_or_fault(path: Path, *, how: Preparation) -> _Picture | str:
+    try:
+        return _read(path, how)
+    except DataError as e:
+        return str(e)
+    except Image.DecompressionBombError:
+        return _too_large(path, "far")
+    except UnidentifiedImageError:
+        reason = f"it is damaged, or not {NAMED_FORMATS}"
+    except MemoryError:
+        reason = "there is not enough memory to decode it"
+    except _FAULTS as e:
+        reason = getattr(e, "strerror", None) or str(e) or type(e).__name__
+    size = f" ({path.stat().st_size:,} bytes)" if path.exists() else ""
+    return f"{path}: cannot be read as an image{size}: {reason}; mend it or remove it"
+
+
+def _read(path: Path, how: Preparation) -> _Picture:
+    height, width = how.size
+    with Image.open(path, formats=_formats(path)) as opened:
+        shape = opened.size
+        done = {"frames"} if _has_frames(opened) else set()
+        # Lets the JPEG decoder reduce the image, which is faster than resizing it.
+        opened.draft(None, (2 * width, 2 * height))
+        count = opened.width * opened.height
+        if count > MOST_PIXELS:
+            raise DataError(_too_large(path, f"{opened.width}x{opened.height} pixels,"))
+        with _one_by_one if count > _ONE_BY_ONE_PIXELS else nullcontext():
+            before = opened.size
+            ImageOps.exif_transpose(opened, in_place=True)
+            if opened.size != before:
+                shape = shape[::-1]
+            image, kind, brightest = _eight_bits(opened, how, where=str(path))
+            if _is_transparent(image):
+                done.add("transparent")
+                image = _on_background(image, how.background)
+            if how.grayscale and image.mode not in ("1", "L", "LA"):
+                done.add("grey")
+            pixels = prepare(image, how)
+    if shape != (width, height):
+        done.add("resized")
+        done |= {"enlarged"} if shape[0] < width or shape[1] < height else set()
+    if kind == "8-bit":
+        brightest = float(pixels.max())
+    return _Picture(pixels, frozenset(done), kind, brightest)
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """Returns the formats to try: TGA, which has no mark of its own, under its suffixes only."""
+    Image.init()
+    named = SUFFIX_FORMATS.get(path.suffix.lower())
+    if named == "TGA":
+        return ("TGA",)
+    known = {*SUFFIX_FORMATS.values(), "DIB"} - {"TGA"}
+    return tuple(sorted(known & set(Image.OPEN)))  # AVIF and QOI need a newer Pillow
+
+
+def _has_frames(opened: Image.Image) -> bool:
+    # The second picture of a camera's MPO file is a preview.
+    return opened.format not in ("JPEG", "MPO") and bool(getattr(opened, "is_animated", False))
+
+
+def _eight_bits(
+    image: Image.Image, how: Preparation, *, where: str
+) -> tuple[Image.Image, Kind, float]:
+    """Scales values to 8 bits; Pillow's own conversion of 16 bits and floats would clip them.
+
+    Returns:
+        The image, the kind that it was, and for others than 8-bit images the brightest value.
+    """
+    if image.mode.startswith("I") or image.mode == "F":
+        kind: Kind = "float" if image.mode == "F" else "16-bit"
+        values = np.asarray(image)
+        levels = to_levels(values, how.white or _WHITES[kind], where=where)
+        return Image.fromarray(levels), kind, float(values.max())
+    if how.white is None or how.white >= _WHITES["8-bit"] or image.mode == "1":
+        return image, "8-bit", 0.0
+    values = np.asarray(image.convert("L" if image.mode in ("L", "LA") else "RGB"))
+    scaled = Image.fromarray(to_levels(values, how.white, where=where))
+    if image.has_transparency_data:
+        scaled.putalpha(image.convert("RGBA").getchannel("A"))
+    return scaled, "8-bit", 0.0
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if not image.has_transparency_data:
+        return False
+    low = image.convert("RGBA").getchannel("A").getextrema()[0]
+    return isinstance(low, int | float) and low < 255
+
+
+def _on_background(image: Image.Image, background: str) -> Image.Image:
+    image = image.convert("RGBA")
+    under = Image.new("RGB", image.size, background)
+    under.paste(image, mask=image.getchannel("A"))
+    return under
+
+
+def _too_large(path: Path, size: str) -> str:
+    return (
+        f"{path}: has {size} more than the {MOST_PIXELS // 1_000_000} megapixels that are read: "
+        "make it smaller"
+    )
+
+
+@contextmanager
+def _quiet_about_size() -> Iterator[None]:
+    """Suppresses Pillow's warning of large images, which names no file; here they are refused."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
