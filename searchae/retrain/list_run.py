@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae.errors import ArtifactsError, OutOfMemoryError
 from searchae.launch import FleetRequest, Launcher, Supervisor, sized_fleet, study_jobs
 from searchae.study import ERROR, MEASURED, OUTCOME, ListedTraining, TrainingList
-from searchae.tune import StopRequest, Watcher, fleet_run, follow_workers, set_time_limit
+from searchae.tune import StopRequest, Watcher, follow_workers, running_fleet, set_time_limit
 from searchae.worker import (
     OUT_OF_MEMORY,
     RecordError,
@@ -148,7 +148,7 @@ class ListRun:
         folder = self.listed.stored.folder
         jobs = study_jobs(fleet, self.request, name, at_most=fleet.workers, folder=folder)
         supervisor, artifacts = Supervisor(self.launcher, jobs), self.request.artifacts
-        with fleet_run(self.launcher, coordinator, self.stop, self.watcher.note, artifacts):
+        with running_fleet(self.launcher, coordinator, self.stop, self.watcher.note, artifacts):
             try:
                 follow_workers(
                     self.listed.stored,

@@ -1,7 +1,7 @@
 """Runs a search or shows what it would do: the use cases behind ``searchae tune``."""
 
 from searchae.tune.dry_run import DryRun, plan_search
-from searchae.tune.fleet_run import fleet_run
+from searchae.tune.fleet_run import running_fleet
 from searchae.tune.limits import set_time_limit
 from searchae.tune.monitor import StopRequest, Watcher, follow_workers
 from searchae.tune.run import tune
@@ -10,9 +10,9 @@ __all__ = [
     "DryRun",
     "StopRequest",
     "Watcher",
-    "fleet_run",
     "follow_workers",
     "plan_search",
+    "running_fleet",
     "set_time_limit",
     "tune",
 ]

@@ -23,7 +23,7 @@ LOOK_S = 0.1
 
 
 @contextmanager
-def fleet_run(
+def running_fleet(
     launcher: Launcher,
     coordinator: Coordinator,
     stop: StopRequest,

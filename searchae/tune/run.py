@@ -22,7 +22,7 @@ from searchae.study import (
     open_study,
     summarize,
 )
-from searchae.tune.fleet_run import fleet_run
+from searchae.tune.fleet_run import running_fleet
 from searchae.tune.gpu_sharing import crowding_warning, measured_fleet
 from searchae.tune.limits import set_limits
 from searchae.tune.monitor import StopRequest, Watcher, follow_workers
@@ -77,7 +77,7 @@ def tune(
     supervisor = Supervisor(
         launcher, study_jobs(fleet, request, stored.name, at_most=left, folder=stored.folder)
     )
-    with fleet_run(launcher, coordinator, stop, watcher.note, request.artifacts):
+    with running_fleet(launcher, coordinator, stop, watcher.note, request.artifacts):
         follow_workers(stored, coordinator, supervisor, watcher, stop)
     return summarize(stored, coordinator)
 
