@@ -6,17 +6,20 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
 import sqlalchemy as sa
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
 from searchae.config.loader import spec_from_document
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
+from searchae.study.attributes import RUNTIME
 from searchae.study.budget import NoTrial
 from searchae.study.coordination import Coordinator
 from searchae.study.process_identity import ProcessIdentity
@@ -51,6 +54,9 @@ def worker(stored: StoredStudy, name: str, *, process: str = "1:elsewhere") -> C
 
 
 def finish(stored: StoredStudy, trial_id: int, value: float = 1.0) -> None:
+    """Ends a trial as one of searchae's own workers, whose trials have a runtime."""
+    with suppress(UpdateFinishedTrialError):
+        stored.storage.set_trial_user_attr(trial_id, RUNTIME, {})
     stored.storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [value])
 
 
