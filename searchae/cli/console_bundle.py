@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from searchae.cli.terminal import SafeConsole
+
 if TYPE_CHECKING:
-    from searchae.cli.terminal import SafeConsole
-from searchae.study import Summary, TrialRow
+    from searchae.study import Summary, TrialRow
 
 
 class EpochLines:

@@ -7,7 +7,6 @@ recolour or retitle a terminal, or Rich's markup. Everything that a command prin
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,11 +30,12 @@ class SafeStream:
 
     def write(self, text: str) -> int:
         """Writes a text."""
-        return self.stream.write(printable(text))
+        return self.stream.write(_shown(text, self.stream.encoding))
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Writes texts."""
-        self.stream.writelines(map(printable, lines))
+        for line in lines:
+            self.write(line)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -67,7 +67,7 @@ class SafeConsole(Console):
             if segment.control:
                 yield segment
             else:
-                yield Segment(printable(segment.text), segment.style)
+                yield Segment(_shown(segment.text, self.encoding), segment.style)
 
 
 @contextmanager
@@ -77,11 +77,17 @@ def safe_streams() -> Iterator[None]:
     What the encoding of a stream lacks is shown as an escape, such as ``\u753b``.
     """
     before = sys.stdout, sys.stderr
-    for stream in before:
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = (cast("TextIO", SafeStream(stream)) for stream in before)
+    # A process may have been started without one of them.
+    sys.stdout, sys.stderr = (
+        cast("TextIO", SafeStream(stream)) if stream else stream for stream in before
+    )
     try:
         yield
     finally:
         sys.stdout, sys.stderr = before
+
+
+def _shown(text: str, encoding: str | None) -> str:
+    """Returns a text with escapes for what acts on a terminal, or is not in an encoding."""
+    text, encoding = printable(text), encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)

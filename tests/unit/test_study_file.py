@@ -225,3 +225,16 @@ def test_what_changes_no_result_is_no_difference() -> None:
         "search.grace_s",
         "search.max_attempts",
     }
+
+
+def test_later_keys_of_data_are_written_only_where_they_are_set() -> None:
+    """Earlier versions refuse keys that they do not know, in the database and in bundles."""
+    later = {"background": "black", "white": 4095.0, "label": "last"}
+    plain = {"name": "csv", "path": "x.csv"}
+    for data in (plain, {**plain, **later}):
+        spec = spec_from_document({"data": data}, source="test")
+        written = spec.document()["data"]
+        assert {k: v for k, v in written.items() if k in later} == {
+            k: v for k, v in data.items() if k in later
+        }
+        assert spec_from_document(spec.document(), source="test") == spec
