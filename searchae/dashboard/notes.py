@@ -122,7 +122,7 @@ def _progress(summary: Summary) -> dict[str, str]:
         + (f": {states}" if states else ""),
         "epochs": f"{summary.epochs_run:,} run, **{summary.epochs_saved:,} saved**{saved} by "
         "pruning and plateaus",
-        "time": f"{format_duration(summary.wall_s)} since the first trial began",
+        "time": f"{format_duration(summary.wall_s)}, pauses left out",
     }
     if summary.outcomes:
         bad = (f"{n:,} {escape_markdown(outcome)}" for outcome, n in summary.outcomes.items())

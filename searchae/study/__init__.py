@@ -4,7 +4,7 @@ To find: the budget in ``budget``, who takes which trial in ``claims``, leases a
 ``leases``, the list of live workers in ``worker_registry``. ``coordination`` leads to all of them.
 """
 
-from searchae.study.artifact_folder import claimed_folder
+from searchae.study.artifact_folder import claimed_folder, remove_folder
 from searchae.study.attributes import (
     COMPARISON,
     DECODED,
@@ -115,6 +115,7 @@ __all__ = [
     "package_versions",
     "picture_owner",
     "read_picture",
+    "remove_folder",
     "require_searched",
     "result_db",
     "save_picture",

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from searchae.config import folder_name
 from searchae.errors import ArtifactsError
+from searchae.study.attributes import FOLDER
+
+if TYPE_CHECKING:
+    from searchae.study.stored_study import StoredStudy
 
 OTHER_FOLDERS = frozenset({"pictures", "slurm"})
 """Folders below the artifact folder that belong to no study."""
@@ -50,3 +56,24 @@ def claimed_folder(artifacts: Path, study: str) -> Iterator[str]:
         with suppress(OSError):  # not empty
             (artifacts / name).rmdir()
         raise
+
+
+def remove_folder(artifacts: Path, stored: StoredStudy) -> None:
+    """Removes the folder of a study that has been deleted.
+
+    A folder that may be another study's stays: one of an earlier version, which goes by the name
+    alone, and one that another study in the same database has. No link is followed.
+
+    Args:
+        artifacts: The folder that all workers share.
+        stored: The study.
+
+    Raises:
+        OSError: Something in it cannot be removed.
+    """
+    folder = artifacts / stored.folder
+    if not stored.stored_folder or folder.is_symlink() or not folder.is_dir():
+        return
+    others = stored.storage.get_all_studies()
+    if not any(study.user_attrs.get(FOLDER) == stored.folder for study in others):
+        shutil.rmtree(folder)

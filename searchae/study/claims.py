@@ -67,9 +67,8 @@ def claim(
         transaction.set_state(trial_id, TrialState.RUNNING, datetime_start=first_start)
     else:
         trial_id = _create(transaction, number=sum(found.count for found in by_state.values()))
-        leases.forget(transaction, trial_id)
     created()
-    leases.grant(transaction, trial_id)
+    leases.grant(transaction, trial_id, is_new=waiting is None)
     return trial_id
 
 

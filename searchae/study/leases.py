@@ -41,8 +41,15 @@ leases = sa.Table(
 )
 
 
-def grant(transaction: StudyTransaction, trial_id: int) -> None:
-    """Leases a trial to this process; how often it was lost before is kept."""
+def grant(transaction: StudyTransaction, trial_id: int, *, is_new: bool) -> None:
+    """Leases a trial to this process.
+
+    Args:
+        transaction: A transaction that holds the study's lock.
+        trial_id: The trial.
+        is_new: Whether it has just been created. Otherwise it is kept how often it was lost before:
+            SQLite gives the id of a deleted trial, which has left a lease, to a new one.
+    """
     identity = transaction.identity
     row = {
         "trial_id": trial_id,
@@ -53,8 +60,8 @@ def grant(transaction: StudyTransaction, trial_id: int) -> None:
         "beat_at": transaction.now,
         "losses": 0,
     }
-    dialect = transaction.connection.dialect.name
-    transaction.connection.execute(upsert(dialect, leases, ["trial_id"], row, keep=["losses"]))
+    dialect, kept = transaction.connection.dialect.name, [] if is_new else ["losses"]
+    transaction.connection.execute(upsert(dialect, leases, ["trial_id"], row, keep=kept))
 
 
 def renew(transaction: StudyTransaction, trial_id: int) -> bool:
@@ -73,11 +80,6 @@ def drop(transaction: StudyTransaction, trial_id: int) -> bool:
         sa.delete(leases).where(*_is_own_lease(transaction, trial_id))
     )
     return deleted.rowcount == 1
-
-
-def forget(transaction: StudyTransaction, trial_id: int) -> None:
-    """Deletes a lease that a deleted trial has left: SQLite gives its id to a new trial."""
-    transaction.connection.execute(sa.delete(leases).where(leases.c.trial_id == trial_id))
 
 
 def is_held(transaction: StudyTransaction, trial_id: int) -> bool:

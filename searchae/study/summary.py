@@ -23,6 +23,7 @@ from searchae.study.front import front_of
 from searchae.study.results import is_result
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import StoredStudy
+from searchae.study.work_time import wall_seconds
 from searchae.study.worker_registry import WorkerInfo
 
 
@@ -84,7 +85,7 @@ class Summary:
         epochs_run: Epochs trained in all trials.
         epochs_full: Epochs that the finished trials would have trained without pruning.
         epochs_saved: Epochs that the finished trials did not train.
-        wall_s: Seconds from the first trial's start to the last trial's end, or until now.
+        wall_s: Seconds in which at least one trial was worked on; see ``wall_seconds``.
         workers: The workers alive.
         warnings: Warnings for the user, a line each.
         rows: The trials, in order of number.
@@ -225,7 +226,11 @@ def summarize(stored: StoredStudy, coordinator: Coordinator) -> Summary:
         epochs_run=sum(r.epochs for r in own),
         epochs_full=full,
         epochs_saved=full - sum(r.epochs for r in finished),
-        wall_s=_wall_s(own_trials),
+        wall_s=wall_seconds(
+            own_trials,
+            now=datetime.now(),
+            worked_for_s=max((w.age_s for w in snapshot.workers), default=None),
+        ),
         workers=snapshot.workers,
         warnings=tuple(_warnings(stored.spec, snapshot, own)),
         seconds_left=snapshot.seconds_left,
@@ -247,16 +252,6 @@ def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
     """Returns the trial with the best PSNR, the first of equals; None without a result."""
     with_result = [r for r in rows if r.has_result]
     return max(with_result, key=lambda r: (r.psnr_db, -r.number), default=None)
-
-
-def _wall_s(trials: Sequence[FrozenTrial]) -> float:
-    starts = [t.datetime_start for t in trials if t.datetime_start]
-    if not starts:
-        return 0.0
-    open_ended = any(t.state == TrialState.RUNNING for t in trials)
-    ends = [t.datetime_complete for t in trials if t.datetime_complete]
-    end = datetime.now() if open_ended or not ends else max(ends)
-    return (end - min(starts)).total_seconds()
 
 
 def _to_go_s(

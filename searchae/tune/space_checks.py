@@ -15,7 +15,7 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
     Args:
         spec: The study.
         note: Called with a line for the user on each range whose end is never tried, and where
-            there are more trials than settings.
+            there are more trials than settings, or fewer than ``search.first`` lists.
 
     Raises:
         SpecError: Nothing is searched, so that all trials would be one training.
@@ -27,6 +27,11 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
             "with the same seed. Give a key under [model] or [train] a range or choices, such as "
             "learning_rate = { low = 1e-4, high = 1e-1, log = true }; or run one trial "
             "(--trials 1) and train it with several seeds (searchae train --seeds)"
+        )
+    if (listed := len(spec.search.first)) > trials:
+        note(
+            f"search.first: lists {listed} trials, of which only the first {trials} are run: "
+            f"--trials {listed} or more runs all of them"
         )
     for parameter in spec.space:
         if parameter.step is not None and (last := last_value(parameter)) < parameter.high:

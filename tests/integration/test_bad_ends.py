@@ -107,12 +107,13 @@ def test_other_samplers_are_shown_finite_values_below_all_others(folder: Path) -
         search__sampler="nsga2",
         search__objectives=["psnr", "parameters"],
     )
-    storage, best = stored.storage, stored.study
-    for values in ([20.0, 4000.0], [3.0, 900.0]):
-        best.tell(best.ask(), values)
-    bad = best.ask()
-    storage.set_trial_user_attr(bad._trial_id, "searchae:outcome", "dead")
-    best.tell(bad, [-math.inf, math.inf])
+    storage, study = stored.storage, stored.study
+    for values in ([20.0, 4000.0], [3.0, 900.0], [-math.inf, math.inf]):
+        trial = study.ask()
+        storage.set_trial_user_attr(trial._trial_id, "searchae:runtime", {})
+        if math.isinf(values[0]):
+            storage.set_trial_user_attr(trial._trial_id, "searchae:outcome", "dead")
+        study.tell(trial, values)
     assert RankedStorage(stored).get_all_trials(stored.id)[2].values == [2.0, 4001.0]
 
 

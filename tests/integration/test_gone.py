@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sqlite3
 import threading
 import time
@@ -15,17 +16,20 @@ import pytest
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from searchae.dashboard.server import ServerOptions, application
 from searchae.errors import NoStudyError, StorageError
 from searchae.launch.request import Request
 from searchae.storage import engine_settings, parse_url
 from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
+from searchae.study.gallery import picture_owner, trials_with_picture
 from searchae.study.stored_study import load_study
 from searchae.study.summary import summarize
 from searchae.tune import StopRequest, tune
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob, run_trial
 from searchae.worker.options import WorkerOptions
+from tests.integration.test_dashboard_reading import get
 from tests.stored_trials import finished, states, trials
 from tests.thread_launcher import Recorder, ThreadLauncher
 
@@ -244,3 +248,31 @@ def test_status_warns_of_a_trial_whose_worker_is_gone(folder: Path, sqlite: str)
     assert told.startswith("1 trial running, and no worker is alive")
 
     assert trials(sqlite)[1].state == TrialState.RUNNING
+
+
+def test_what_is_deleted_in_the_dashboard_takes_its_folder_along(folder: Path, sqlite: str) -> None:
+    """And what is renamed keeps it."""
+    search(folder, sqlite, ThreadLauncher(), trials=1)
+    artifacts = folder / "artifacts"
+    elsewhere = artifacts / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "kept.txt").write_text("of somebody else")
+    (artifacts / "tiny" / "link").symlink_to(elsewhere)
+    app = application(connect(sqlite), ServerOptions("127.0.0.1", 0, artifacts, writes=True))
+    text = b'{"study_name": "renamed"}'
+    told: dict[str, Any] = {
+        "CONTENT_TYPE": "application/json",
+        "CONTENT_LENGTH": str(len(text)),
+        "wsgi.input": io.BytesIO(text),
+    }
+    first = load_study(connect(sqlite), "tiny")
+    status, _, body = get(app, f"/api/studies/{first.id}/rename", method="POST", **told)
+    assert status == "201 Created", body
+    renamed = load_study(connect(sqlite), "renamed")
+    pictures = artifacts / renamed.folder / "pictures"
+    assert trials_with_picture(
+        pictures, {0: renamed.study.best_value}, owner=picture_owner(renamed)
+    )
+    assert get(app, f"/api/studies/{renamed.id}", method="DELETE")[0].startswith("20")
+    assert not (artifacts / renamed.folder).exists()
+    assert (elsewhere / "kept.txt").exists()

@@ -111,3 +111,19 @@ def test_a_stored_study_goes_on_with_its_own() -> None:
     assert stored_min_epochs(study(train={"epochs": 20}), stored).search.min_epochs == 1
     given = study(train={"epochs": 20}, min_epochs=5)
     assert stored_min_epochs(given, stored).search.min_epochs == 5, "which is refused as another"
+
+
+def test_more_first_trials_than_trials_are_said() -> None:
+    first = [{"learning_rate": 0.01}, {"learning_rate": 0.02}, {"learning_rate": 0.03}]
+    rate = {"low": 1e-4, "high": 1e-1, "log": True}
+    document = {
+        "data": {"name": "svhn"},
+        "train": {"learning_rate": rate},
+        "search": {"trials": 2, "first": first},
+    }
+    told: list[str] = []
+    check_space(spec_from_document(document, source="test"), told.append)
+    assert told == [
+        "search.first: lists 3 trials, of which only the first 2 are run: --trials 3 or more runs "
+        "all of them"
+    ]

@@ -21,6 +21,7 @@ from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import HISTORY, HISTORY_COLUMNS
 from searchae.study.stored_study import StoredStudy, open_study
 from searchae.study.summary import Summary, TrialRow, best_of, summarize, trial_row
+from searchae.study.work_time import wall_seconds
 
 START = datetime(2026, 1, 1, 12)
 
@@ -181,13 +182,38 @@ def test_imported_trials_are_not_the_study_s_own(stored: StoredStudy) -> None:
     assert summary.wall_s == 90.0
 
 
-def test_wall_time_is_from_the_first_start_to_the_last_end(stored: StoredStudy) -> None:
-    late = trial()
-    late.datetime_start = START + timedelta(seconds=60)
-    late.datetime_complete = START + timedelta(seconds=200)
-    assert summary_of(stored, trial(), late).wall_s == 200.0
-    running = summary_of(stored, trial(TrialState.RUNNING))
-    assert running.wall_s == pytest.approx((datetime.now() - START).total_seconds(), abs=30)
+def ran(begin_s: float, end_s: float | None, *, trained_s: float | None = None) -> FrozenTrial:
+    """A trial by when it ran, in seconds since ``START``; running without an end."""
+    made = trial(TrialState.COMPLETE if end_s is not None else TrialState.RUNNING)
+    made.datetime_start = START + timedelta(seconds=begin_s)
+    made.datetime_complete = None if end_s is None else START + timedelta(seconds=end_s)
+    if trained_s is not None:
+        made.set_user_attr(HISTORY, {c: [trained_s / 2, trained_s / 2] for c in HISTORY_COLUMNS})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("trials", "worked_for_s", "expected_s"),
+    [
+        ([], None, 0.0),
+        ([(0, 90), (60, 200)], None, 200.0),
+        ([(0, 90), (10, 20), (80, 100)], None, 100.0),
+        ([(0, 90), (7200, 7260)], None, 150.0),
+        ([(0, 86_460, 100.0)], None, 100.0),
+        ([(0, 120, 100.0)], None, 120.0),
+        ([(0, 90), (10, None)], 30.0, 120.0),
+        ([(0, 90), (10, None)], None, 90.0),
+        ([(86_390, None)], 1000.0, 10.0),
+    ],
+    ids=["none", "after", "within", "pause", "resumed", "slow", "resumes", "killed", "running"],
+)
+def test_wall_time_leaves_pauses_out(
+    trials: list[tuple[Any, ...]], worked_for_s: float | None, expected_s: float
+) -> None:
+    """It is a day after ``START``."""
+    made = [ran(t[0], t[1], trained_s=t[2] if len(t) > 2 else None) for t in trials]
+    now = START + timedelta(days=1)
+    assert wall_seconds(made, now=now, worked_for_s=worked_for_s) == expected_s
 
 
 def test_bad_ends_are_counted_by_how(stored: StoredStudy) -> None:
