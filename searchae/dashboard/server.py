@@ -11,6 +11,7 @@ import errno
 import logging
 import re
 import signal
+import stat
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -183,8 +184,11 @@ class _UploadedFiles(FileSystemArtifactStore):
         """
         _check_file_name(artifact_id)
         try:
+            # A pipe would block this thread, and a link lead anywhere.
+            if not stat.S_ISREG((self._folder / artifact_id).lstat().st_mode):
+                raise bottle.HTTPError(404, "no such file")
             return super().open_reader(artifact_id)
-        except (ArtifactNotFound, IsADirectoryError):
+        except (ArtifactNotFound, FileNotFoundError):
             raise bottle.HTTPError(404, "no such file") from None
 
     def write(self, artifact_id: str, content_body: BinaryIO) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -265,10 +266,18 @@ def test_an_id_from_the_database_does_not_leave_the_folder_either(tmp_path: Path
     assert kept.read_text() == "mine"
 
 
-def test_a_picture_that_is_gone_is_not_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["gone", "pipe", "link"])
+def test_a_picture_that_is_gone_or_no_file_is_not_found(tmp_path: Path, kind: str) -> None:
+    """A pipe would keep a thread for ever, and a link could show any file."""
     url = f"sqlite:///{tmp_path / 'searchae.db'}"
     made = make_study(url, tmp_path / "artifacts")
-    (tmp_path / "artifacts" / "pictures" / made.artifact_id).unlink()
+    upload = tmp_path / "artifacts" / "pictures" / made.artifact_id
+    upload.unlink()
+    if kind == "pipe":
+        os.mkfifo(upload)
+    elif kind == "link":
+        (tmp_path / "secret").write_text("top secret")
+        upload.symlink_to(tmp_path / "secret")
     with running(url, tmp_path) as server:
         path = f"/artifacts/{made.study_id}/{made.best_id}/{made.artifact_id}"
         assert server.ask("GET", path).status == 404
