@@ -22,6 +22,7 @@ import pytest
 from searchae.cli.signals import handle_signals, interrupt
 from searchae.storage.connection import connect
 from searchae.storage.url import parse_url
+from searchae.study.attributes import CREATING
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import load_study
 from tests.conftest import RunCommand, fork_workers, make_folder, smooth_images
@@ -488,7 +489,8 @@ def test_a_dry_run_of_more_workers_than_cores_or_trials(command_line: RunCommand
 
 
 def test_a_study_whose_making_was_cut_off_is_made_again(command_line: RunCommand, url: str) -> None:
-    optuna.create_study(study_name="tiny", storage=connect(url), direction="maximize")
+    begun = optuna.create_study(study_name="tiny", storage=connect(url), direction="maximize")
+    begun.set_user_attr(CREATING, True)
     dry = command_line("tune", "--study", "tiny", "--dry-run")
     assert dry.returncode == 0, dry.stderr
     assert "begins     with activation=relu" in dry.stdout

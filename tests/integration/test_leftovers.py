@@ -78,7 +78,7 @@ def test_a_checkpoint_of_a_deleted_database_is_not_taken_up(
         images = smooth_images(128, seed=5)
         np.savez(folder / "data" / "tiny.npz", x_train=images, x_test=images[:16])
     again, clean = new_study(folder), new_study(folder, "clean")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="searchae"):
         Worker(again, options(folder)).run()
     assert "goes on after" not in caplog.text
     assert "of another study or other images" in caplog.text
@@ -90,7 +90,7 @@ def test_a_checkpoint_of_the_study_itself_is_taken_up(
     folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     interrupted_after_two_epochs(folder)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.INFO, logger="searchae"):
         Worker(new_study(folder), options(folder)).run()
     assert "goes on after epoch 2" in caplog.text
 

@@ -67,7 +67,7 @@ def test_memory_running_out_in_a_step_is_translated(
 
 def test_a_model_larger_than_any_memory_is_out_of_memory() -> None:
     with pytest.raises(OutOfMemoryError, match="building the model"):
-        trainer(params({"latent_dim": 10**13}))
+        trainer(params({"latent_dim": 2**31 - 1}))
 
 
 @pytest.mark.parametrize(
