@@ -67,7 +67,9 @@ class Services:
         self.services, self.server, self.folder = composed(), server, folder
         self.port = free_port()
         (folder / "secrets").mkdir()
-        (folder / "secrets" / "db_password").write_text(PASSWORD + "\n")
+        password = folder / "secrets" / "db_password"
+        password.write_text(PASSWORD + "\n")
+        password.chmod(0o600)
         self._running: list[subprocess.Popen[str]] = []
 
     def here(self, word: str) -> str:
