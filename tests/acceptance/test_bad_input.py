@@ -351,6 +351,7 @@ def test_a_study_that_searchae_did_not_make(refused: Refused, folder: Path) -> N
     assert len(optuna.load_study(study_name="tiny", storage=url).trials) == 1
 
 
+@pytest.mark.fleet
 @pytest.mark.timeout(120)
 def test_a_full_disk_and_another_spec(refused: Refused, folder: Path) -> None:
     """The worker leaves, its trial is put back; and the study stays what it was made as."""

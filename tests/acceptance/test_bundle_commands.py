@@ -85,6 +85,7 @@ def test_a_winner_is_trained_measured_and_used(home: Path, command_line: Run) ->
         np.testing.assert_array_equal(picture, back["images"][3])
 
 
+@pytest.mark.fleet
 def test_a_command_s_last_word_is_its_own(home: Path, new_process: Run) -> None:
     """Training loads libraries that complain at the end of a process that is left in a hurry."""
     told = new_process("train", "-s", "tiny", "--epochs", "1", "--seeds", "1", "--out", "w")

@@ -167,6 +167,7 @@ def test_a_name_from_a_database_leads_nowhere(searchae: RunCommand, folder: Path
 # -- the terminal
 
 
+@pytest.mark.fleet
 def test_a_search_ends_well_in_an_encoding_that_lacks_its_name(
     new_process: RunCommand,
 ) -> None:

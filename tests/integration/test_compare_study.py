@@ -160,6 +160,7 @@ def unlucky(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
     )
 
 
+@pytest.mark.fleet
 def test_a_limit_of_trainings_ends_it_and_says_what_is_lacking(unlucky: StoredStudy) -> None:
     """Before the tests that train more of this study: looks that are complete cost nothing."""
     (first,), _ = compare(unlucky, by=["activation"], until_db=50.0)

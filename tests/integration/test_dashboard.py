@@ -408,6 +408,7 @@ def test_a_login_that_is_no_text_is_asked_for_again(behind_login: Server) -> Non
     assert answer.status == 401
 
 
+@pytest.mark.fleet
 def test_slow_clients_keep_nobody_out_and_are_closed(behind_login: Server) -> None:
     slow = [socket.create_connection((behind_login.address, behind_login.port)) for _ in range(150)]
     for client in slow:

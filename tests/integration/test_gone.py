@@ -156,6 +156,7 @@ def test_a_file_that_is_no_longer_there_ends_the_search(
     assert file.exists() == (how == "replaced"), "no empty one is made in its place"
 
 
+@pytest.mark.fleet
 def test_a_server_that_takes_no_writes_for_a_while_is_waited_for(
     folder: Path, postgres_url: str
 ) -> None:
@@ -208,6 +209,7 @@ def test_a_dropped_database_ends_the_search(folder: Path, postgres_url: str) -> 
     assert launcher.alive() == 0
 
 
+@pytest.mark.fleet
 def test_a_stop_while_the_database_is_away_is_announced_and_soon_obeyed(
     folder: Path, sqlite: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_time_limit_stays_until_it_has_passed(folder: Path, url: str) -> None:
     assert len(told) == 1
 
 
+@pytest.mark.fleet
 def test_the_end_is_seen_soon_after_the_database_was_away(folder: Path, url: str) -> None:
     """It used to be looked for only after twenty times as long as it had been away."""
     back_at: list[float] = []

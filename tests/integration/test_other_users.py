@@ -161,6 +161,7 @@ def test_a_file_of_another_user_is_not_believed(tmp_path: Path) -> None:
         folder.reading("a", limit=3)
 
 
+@pytest.mark.fleet
 def test_a_library_of_another_user_is_not_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -272,6 +272,7 @@ def test_the_bundle_holds_what_it_names(undisturbed: tuple[Path, dict[str, Any]]
     assert "<script src" not in page, "opens without a network"
 
 
+@pytest.mark.fleet
 def test_an_interrupted_training_goes_on_to_the_same_bits(
     stored: StoredStudy, home: Path, tmp_path: Path, undisturbed: tuple[Path, dict[str, Any]]
 ) -> None:
