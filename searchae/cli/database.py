@@ -69,7 +69,9 @@ def require_database(url: URL) -> None:
 
     if not database_exists(url):
         raise NoStudyError(
-            f"{masked_url(url)}: there is no such database; `searchae tune` makes one"
+            f"{masked_url(url)}: there is no such database; `searchae tune` makes one. If you have "
+            f"made one already: it is looked for as {Path(str(url.database)).resolve()}, and the "
+            "search may have run in another folder"
         )
 
 

@@ -300,7 +300,9 @@ def test_a_database_that_cannot_be_used(
 def test_looking_for_a_study_makes_no_database(
     command: tuple[str, ...], refused: Refused, folder: Path
 ) -> None:
-    says(refused(*command), "there is no such database; `searchae tune` makes one")
+    said = refused(*command)
+    says(said, "there is no such database; `searchae tune` makes one")
+    says(said, "it is looked for as /", "another folder")
     assert list(folder.glob("searchae.db*")) == []
 
 
