@@ -333,6 +333,7 @@ def test_a_signal_leaves_nothing_running(
     assert found.get("FAIL", 0) == 0
 
 
+@pytest.mark.fleet
 def test_a_killed_worker_is_replaced(slow_folder: Path, url: str) -> None:
     running = fork(
         slow_folder, "tune", "--study", "tiny", "--trials", "5", "--workers", "1", url=url

@@ -234,6 +234,7 @@ class InterruptAfter(Recorder):
             raise KeyboardInterrupt
 
 
+@pytest.mark.fleet
 def test_an_interrupted_comparison_trains_only_what_is_missing(tmp_path: Path) -> None:
     stored = finished_studies.search(tmp_path, **ONE_IS_WORSE)
     with pytest.raises(KeyboardInterrupt):
@@ -250,6 +251,7 @@ def test_an_interrupted_comparison_trains_only_what_is_missing(tmp_path: Path) -
     assert len(listed.trials()) == len(trials), "no training was listed twice"
 
 
+@pytest.mark.fleet
 def test_two_comparisons_at_once_share_the_work(tmp_path: Path) -> None:
     stored = finished_studies.search(tmp_path, **ONE_IS_WORSE)
     sentences: list[str] = []
@@ -383,6 +385,7 @@ def test_a_list_of_trainings_is_not_compared_nor_searched_on(
         retrain.plan_retraining(listed, device=torch.device("cpu"))
 
 
+@pytest.mark.fleet
 def test_measurements_that_cannot_be_written_end_it_with_a_reason(tmp_path: Path) -> None:
     stored = finished_studies.search(tmp_path, **{**ONE_IS_WORSE, "search.trials": 4})
     (tmp_path / "artifacts" / "tiny.trainings").mkdir(parents=True)

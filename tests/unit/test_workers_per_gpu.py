@@ -48,6 +48,7 @@ def test_there_must_be_room_for_tensors_and_for_what_cuda_itself_takes() -> None
     assert has_room(None, 100), "a CPU's memory is not counted"
 
 
+@pytest.mark.fleet
 def test_real_processes_train_at_once() -> None:
     told: list[Throughput] = []
     readings = workers_per_gpu.measure_throughput(
