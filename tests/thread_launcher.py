@@ -15,6 +15,8 @@ from typing import Any
 
 from searchae.errors import SearchaeError
 from searchae.launch.base import Exit, Job, Resources
+from searchae.launch.request import Request
+from searchae.storage import parse_url
 from searchae.storage.connection import connect
 from searchae.study.stored_study import load_study
 from searchae.worker.loop import Worker
@@ -99,3 +101,17 @@ class Recorder:
         self.rows.append(row)
 
     def progress(self, summary: Any) -> None: ...
+
+
+def tiny_request(folder: Path, url: str, **more: Any) -> Request:
+    """A search of the folder's study ``tiny`` by one worker; ``more`` are further fields."""
+    return Request(
+        study=str(folder / "studies" / "tiny.toml"),
+        storage=parse_url(url),
+        workers=1,
+        threads=1,
+        device="cpu",
+        data_dir=folder / "data",
+        artifacts=folder / "artifacts",
+        **{"environment": {}, **more},
+    )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from searchae.config import ProgressCallback
-from searchae.data import Splits, load_splits, require_same_data
+from searchae.data import Splits
 from searchae.launch import FleetRequest, Launcher
-from searchae.study import StoredStudy, TrainingList, keep_images, open_training_list
+from searchae.study import StoredStudy, TrainingList, keep_images, load_images, open_training_list
 
 
 def open_list(
@@ -22,17 +22,9 @@ def open_list(
     Raises:
         DataError: The data here differs from the study's.
     """
-    spec = stored.spec
-    splits = load_splits(
-        spec.data,
-        data_dir=request.data_dir,
-        seed=spec.seed,
-        progress=note,
-        accept_doubts=True,
-    )
-    require_same_data(splits, stored.data_hash)
+    splits = load_images(stored, request.data_dir, note)
     listed = open_training_list(
-        stored, data=spec.data, data_hash=stored.data_hash, baseline_db=stored.baseline_db
+        stored, data=stored.spec.data, data_hash=stored.data_hash, baseline_db=stored.baseline_db
     )
     if launcher.is_local:
         keep_images(listed.stored, splits, request.data_dir)

@@ -9,7 +9,6 @@ import shutil
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from searchae.bundle import (
     write_reconstructions_picture,
 )
 from searchae.config import ProgressCallback, readable_params
-from searchae.data import Splits, load_splits, require_same_data
+from searchae.data import Splits, load_splits
 from searchae.errors import DivergedError
 from searchae.files import output_file
 from searchae.launch import FleetRequest, Launcher
@@ -37,7 +36,7 @@ from searchae.models import model_size
 from searchae.retrain.list_run import ListRun, RecordFolder
 from searchae.retrain.plan import RetrainPlan
 from searchae.retrain.reproduction import reproduction
-from searchae.study import keep_images, open_training_list, package_versions
+from searchae.study import keep_images, load_images, open_training_list, package_versions
 from searchae.training import EpochResult, mean_image_psnr_db, psnr_of_mse_db
 from searchae.tune import StopRequest, Watcher
 from searchae.worker import FAILURE_VERBS, TrainingRecord
@@ -110,13 +109,11 @@ def load_training_splits(plan: RetrainPlan, data_dir: Path, *, note: ProgressCal
         DataError: The data here differs from the study's.
     """
     stored = plan.stored
-    # What is in doubt was so when the study was made, whose hash is checked here.
-    load = partial(load_splits, data_dir=data_dir, seed=stored.spec.seed, accept_doubts=True)
-    splits = load(stored.spec.data, progress=note)
-    require_same_data(splits, stored.data_hash)
+    splits = load_images(stored, data_dir, note)
     if plan.as_searched:
         return splits
-    return load(plan.data, progress=note)
+    seed = stored.spec.seed
+    return load_splits(plan.data, data_dir=data_dir, seed=seed, progress=note, accept_doubts=True)
 
 
 def _train(

@@ -26,9 +26,8 @@ from searchae.study.attributes import (
 from searchae.study.bad_ends import worst_values
 from searchae.study.budget import NoTrial, TrialCounts
 from searchae.study.coordination import Coordinator
-from searchae.study.decoded_images import keep_images
 from searchae.study.epoch_history import HISTORY, compact_history, history_columns
-from searchae.study.foreign_trials import INVALID, misfit, why_invalid
+from searchae.study.foreign_trials import INVALID, misfit, outcome_of
 from searchae.study.gallery import (
     best_trials,
     gallery_folder,
@@ -38,6 +37,7 @@ from searchae.study.gallery import (
     save_picture,
     trials_with_picture,
 )
+from searchae.study.images import image_sums, keep_images, load_images
 from searchae.study.listed_training import ListedTraining, training_of
 from searchae.study.overview import StudyOverview, study_overviews
 from searchae.study.results import has_result, result_db
@@ -105,13 +105,16 @@ __all__ = [
     "gallery_folder",
     "has_result",
     "history_columns",
+    "image_sums",
     "keep_best_pictures",
     "keep_images",
     "list_name",
+    "load_images",
     "load_study",
     "misfit",
     "open_study",
     "open_training_list",
+    "outcome_of",
     "package_versions",
     "picture_owner",
     "read_picture",
@@ -125,6 +128,5 @@ __all__ = [
     "training_of",
     "trial_row",
     "trials_with_picture",
-    "why_invalid",
     "worst_values",
 ]

@@ -67,6 +67,11 @@ def why_invalid(spec: StudySpec, trial: FrozenTrial) -> str:
     return misfit(spec, trial.params, complete=True)
 
 
+def outcome_of(spec: StudySpec, trial: FrozenTrial) -> str:
+    """Returns a trial's ``OUTCOME``; ``INVALID`` also if nobody has marked it yet; else empty."""
+    return str(trial.user_attrs.get(OUTCOME) or (INVALID if why_invalid(spec, trial) else ""))
+
+
 def mark_invalid(transaction: StudyTransaction, spec: StudySpec) -> int:
     """Marks the invalid trials that have been added since the last call.
 

@@ -14,11 +14,11 @@ from searchae.config import StudySpec, readable_params
 from searchae.formatting import format_count
 from searchae.search import why_nothing_is_pruned
 from searchae.storage import masked_url
-from searchae.study.attributes import OUTCOME, REFUSED, RUNTIME, TRAINING, WARM_START
+from searchae.study.attributes import REFUSED, RUNTIME, TRAINING, WARM_START
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import history_columns
-from searchae.study.foreign_trials import INVALID, why_invalid
+from searchae.study.foreign_trials import INVALID, outcome_of
 from searchae.study.front import front_of
 from searchae.study.results import is_result
 from searchae.study.snapshot import StudySnapshot
@@ -170,7 +170,7 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         trial: The trial.
     """
     reports, objectives = trial.intermediate_values, spec.search.objectives
-    outcome = str(trial.user_attrs.get(OUTCOME) or (INVALID if why_invalid(spec, trial) else ""))
+    outcome = outcome_of(spec, trial)
     # The values of a trial that ended badly say nothing but this.
     values = trial.values if trial.values and not outcome else []
     psnr_db = values[0] if values else reports[max(reports)] if reports else None

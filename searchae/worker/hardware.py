@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
 from torch import Tensor
 
-from searchae.data import Splits, find_decoded, find_decoded_test, load_splits, require_same_data
-from searchae.study import DECODED, StoredStudy, package_versions
+from searchae.data import find_decoded, find_decoded_test
+from searchae.study import StoredStudy, image_sums, load_images, package_versions
 from searchae.training import Precision, kernels_of, pick_device, pick_precision
 from searchae.worker.options import WorkerOptions
 
@@ -81,26 +81,13 @@ class Machine:
 
 def _load_images(stored: StoredStudy, options: WorkerOptions) -> tuple[Tensor, Tensor]:
     """Returns training and validation images, memory-mapped if ``tune`` has decoded them here."""
-    decoded = find_decoded(stored.data_hash, options.data_dir, _decoded_sums(stored))
+    decoded = find_decoded(stored.data_hash, options.data_dir, image_sums(stored))
     if decoded is not None:
         return decoded
-    splits = _load_splits(stored, options)
+    splits = load_images(stored, options.data_dir)
     return splits.train, splits.validation
 
 
 def _load_test_images(stored: StoredStudy, options: WorkerOptions) -> Tensor:
-    decoded = find_decoded_test(stored.data_hash, options.data_dir, _decoded_sums(stored))
-    return _load_splits(stored, options).test if decoded is None else decoded
-
-
-def _decoded_sums(stored: StoredStudy) -> Mapping[str, str] | None:
-    """Returns the checksums of the decoded images; None in a study of an earlier version."""
-    sums = stored.study.user_attrs.get(DECODED)
-    return sums if isinstance(sums, dict) else None
-
-
-def _load_splits(stored: StoredStudy, options: WorkerOptions) -> Splits:
-    spec = stored.spec
-    splits = load_splits(spec.data, data_dir=options.data_dir, seed=spec.seed, accept_doubts=True)
-    require_same_data(splits, stored.data_hash)
-    return splits
+    decoded = find_decoded_test(stored.data_hash, options.data_dir, image_sums(stored))
+    return load_images(stored, options.data_dir).test if decoded is None else decoded

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae.config import OBJECTIVES
 from searchae.search import FinishedTrialCursor
 from searchae.storage import ResilientStorage
-from searchae.study import INVALID, OUTCOME, StoredStudy, why_invalid
+from searchae.study import INVALID, StoredStudy, outcome_of
 
 MARGIN = 1.0
 """By how much a trial that ended badly is worse than the worst trained one, in each objective."""
@@ -61,10 +61,11 @@ class RankedStorage(ResilientStorage):
         ended, _ = self._cursor.read(trials)
         for number in ended:
             trial = trials[number]
-            if trial.user_attrs.get(OUTCOME) == INVALID or why_invalid(self._spec, trial):
+            outcome = outcome_of(self._spec, trial)
+            if outcome == INVALID:
                 self._left_out[number] = copy.copy(trial)
                 self._left_out[number].state = TrialState.FAIL
-            elif OUTCOME in trial.user_attrs and trial.state == TrialState.COMPLETE:
+            elif outcome and trial.state == TrialState.COMPLETE:
                 self._bad[number] = copy.copy(trial)
             elif trial.state == TrialState.COMPLETE:
                 scores = [o.score(v) for o, v in zip(self._objectives, trial.values, strict=True)]

@@ -18,7 +18,6 @@ from optuna.trial import TrialState
 
 from searchae.dashboard.server import ServerOptions, application
 from searchae.errors import NoStudyError, StorageError
-from searchae.launch.request import Request
 from searchae.storage import engine_settings, parse_url
 from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
@@ -31,7 +30,7 @@ from searchae.worker.objective import TrialHooks, TrialJob, run_trial
 from searchae.worker.options import WorkerOptions
 from tests.integration.test_dashboard_reading import get
 from tests.stored_trials import finished, states, trials
-from tests.thread_launcher import Recorder, ThreadLauncher
+from tests.thread_launcher import Recorder, ThreadLauncher, tiny_request
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 DELETED = "study 'tiny': the study was deleted or renamed meanwhile"
@@ -45,17 +44,7 @@ def sqlite(folder: Path) -> str:
 def search(
     folder: Path, url: str, launcher: ThreadLauncher, *, trials: int = 50, **more: Any
 ) -> Any:
-    request = Request(
-        study=str(folder / "studies" / "tiny.toml"),
-        storage=parse_url(url),
-        trials=trials,
-        workers=1,
-        threads=1,
-        device="cpu",
-        data_dir=folder / "data",
-        artifacts=folder / "artifacts",
-        environment={},
-    )
+    request = tiny_request(folder, url, trials=trials)
     return tune(request, more.pop("watcher", Recorder()), launcher, **more)
 
 

@@ -24,7 +24,7 @@ from searchae.report.last_comparison import (
 )
 from searchae.storage.connection import connect
 from searchae.study import gallery
-from searchae.study.decoded_images import keep_images
+from searchae.study.images import keep_images
 from searchae.study.stored_study import StoredStudy, open_study
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob, run_trial

@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from searchae.launch.request import Request
-from searchae.storage import parse_url
 from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import load_study
 from searchae.study.summary import Summary
 from searchae.tune import plan_search, set_time_limit, tune
 from tests.stored_trials import finished
-from tests.thread_launcher import ThreadLauncher
+from tests.thread_launcher import ThreadLauncher, tiny_request
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -43,16 +42,7 @@ def url(folder: Path) -> str:
 
 
 def request(folder: Path, url: str, **more: Any) -> Request:
-    return Request(
-        study=str(folder / "studies" / "tiny.toml"),
-        storage=parse_url(url),
-        workers=1,
-        threads=1,
-        device="cpu",
-        data_dir=folder / "data",
-        artifacts=folder / "artifacts",
-        **{"overrides": ("train.epochs=1",), "environment": {}, **more},
-    )
+    return tiny_request(folder, url, **{"overrides": ("train.epochs=1",), **more})
 
 
 def run(folder: Path, url: str, **more: Any) -> tuple[Summary, list[str]]:

@@ -13,16 +13,14 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
 from searchae.errors import UserError
-from searchae.launch.request import Request
 from searchae.retrain.plan import find_trial
 from searchae.search.distributions import to_distribution
-from searchae.storage import parse_url
 from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import StoredStudy, load_study
 from searchae.study.summary import Summary, summarize
 from searchae.tune import tune
-from tests.thread_launcher import Recorder, ThreadLauncher
+from tests.thread_launcher import Recorder, ThreadLauncher, tiny_request
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 VALID = {"activation": "tanh", "optimizer": "sgd", "learning_rate": 0.003, "regularizer": "clip"}
@@ -32,18 +30,9 @@ VALID = {"activation": "tanh", "optimizer": "sgd", "learning_rate": 0.003, "regu
 def run(folder: Path) -> Callable[[int], tuple[Summary, list[str]]]:
     def run(trials: int, **more: Any) -> tuple[Summary, list[str]]:
         watcher = Recorder()
-        request = Request(
-            study=str(folder / "studies" / "tiny.toml"),
-            storage=parse_url(f"sqlite:///{folder / 'searchae.db'}"),
-            trials=trials,
-            workers=1,
-            threads=1,
-            device="cpu",
-            data_dir=folder / "data",
-            artifacts=folder / "artifacts",
-            overrides=("train.epochs=1", *more.get("overrides", ())),
-            environment={},
-        )
+        overrides = ("train.epochs=1", *more.get("overrides", ()))
+        url = f"sqlite:///{folder / 'searchae.db'}"
+        request = tiny_request(folder, url, trials=trials, overrides=overrides)
         return tune(request, watcher, ThreadLauncher()), watcher.notes
 
     return run
