@@ -78,8 +78,10 @@ def test_another_worker_shares_a_comparison(
     home: Path, command_line: Run, new_process: Run
 ) -> None:
     """A worker started by hand, as on another machine, takes trainings off the list."""
+    # Long enough that the worker comes while there is work.
+    words = (*WORDS, "--by", "optimizer", "--threads", "1", "--epochs", "40", "--patience", "0")
     with subprocess.Popen(
-        [sys.executable, "-m", "searchae", *WORDS, "--by", "optimizer", "--threads", "1"],
+        [sys.executable, "-m", "searchae", *words],
         cwd=home,
         stderr=subprocess.PIPE,
         text=True,
