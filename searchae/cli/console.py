@@ -70,7 +70,11 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     saved = (
         f", {summary.epochs_saved} of {summary.epochs_full} saved by pruning and plateaus{share}"
     )
-    out.print(f"epochs     {summary.epochs_run} run{saved if summary.epochs_full else ''}")
+    again = summary.epochs_repeated
+    repeated = f", {again} of them trained again after a loss" if again else ""
+    out.print(
+        f"epochs     {summary.epochs_run} run{repeated}{saved if summary.epochs_full else ''}"
+    )
     out.print(f"wall time  {format_duration(summary.wall_s)}")
     if summary.seconds_left is not None and c.finished < c.budget:
         left = summary.seconds_left

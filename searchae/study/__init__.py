@@ -14,6 +14,7 @@ from searchae.study.attributes import (
     MEASURED,
     OUTCOME,
     REFUSED,
+    REPEATED,
     RUNTIME,
     SPEC,
     SPLITS,

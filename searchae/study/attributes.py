@@ -101,5 +101,9 @@ OUTCOME = "searchae:outcome"
 REFUSED = "searchae:refused"
 """int: How many nets above ``search.max_parameters`` came before its own. Absent for none."""
 
+REPEATED = "searchae:repeated_epochs"
+"""int: How many of its epochs were trained again, since no checkpoint held them. Absent for none.
+The last epoch before a worker was killed is often among them."""
+
 ERROR = "searchae:error"
 """str: The message or the traceback of the error behind ``OUTCOME``."""

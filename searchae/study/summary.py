@@ -14,7 +14,7 @@ from searchae.config import StudySpec, readable_params
 from searchae.formatting import format_count
 from searchae.search import why_nothing_is_pruned
 from searchae.storage import masked_url
-from searchae.study.attributes import REFUSED, RUNTIME, TRAINING, WARM_START
+from searchae.study.attributes import REFUSED, REPEATED, RUNTIME, TRAINING, WARM_START
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import history_columns
@@ -82,7 +82,8 @@ class Summary:
         best: The trial with the best PSNR of those with a result; None without one.
         outcomes: How a trial ended badly -> number of such trials.
         baseline_db: PSNR in dB of the mean training image on the validation split.
-        epochs_run: Epochs trained in all trials.
+        epochs_run: Epochs trained in all trials, each counted once.
+        epochs_repeated: Epochs among them that were trained again, since no checkpoint held them.
         epochs_full: Epochs that the finished trials would have trained without pruning.
         epochs_saved: Epochs that the finished trials did not train.
         wall_s: Seconds in which at least one trial was worked on; see ``wall_seconds``.
@@ -104,6 +105,7 @@ class Summary:
     outcomes: dict[str, int]
     baseline_db: float
     epochs_run: int
+    epochs_repeated: int
     epochs_full: int
     epochs_saved: int
     wall_s: float
@@ -150,6 +152,7 @@ class Summary:
                 "run": self.epochs_run,
                 "full": self.epochs_full,
                 "saved": self.epochs_saved,
+                "repeated": self.epochs_repeated,
             },
             "wall_s": round(self.wall_s, 3),
             "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
@@ -224,6 +227,7 @@ def summarize(stored: StoredStudy, coordinator: Coordinator) -> Summary:
         outcomes=dict(Counter(r.outcome for r in own if r.outcome)),
         baseline_db=stored.baseline_db,
         epochs_run=sum(r.epochs for r in own),
+        epochs_repeated=sum(t.user_attrs.get(REPEATED, 0) for t in own_trials),
         epochs_full=full,
         epochs_saved=full - sum(r.epochs for r in finished),
         wall_s=wall_seconds(

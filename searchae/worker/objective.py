@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -59,7 +59,7 @@ class TrialJob:
     seed: int
     device: torch.device
     checkpoints: Checkpoints
-    reported: Container[int] = ()
+    reported: Collection[int] = ()
     precision: Precision = "fp32"
     writer: ThreadPoolExecutor | None = None
     best: BestEpoch | None = None
@@ -70,6 +70,8 @@ class TrialHooks:
     """What the training of a trial calls.
 
     Attributes:
+        on_repeat: Called with the number of reported epochs that no checkpoint holds, if there are
+            any: they are trained again.
         on_start: Called with the trainer before the first epoch.
         on_epoch: Called after each epoch, before the pruner is asked; may raise.
         on_end: Called with the trainer when the training has come to its end or was pruned.
@@ -78,6 +80,7 @@ class TrialHooks:
         should_stop: Asked between steps; True ends the training with ``Interrupted`` at once.
     """
 
+    on_repeat: Callable[[int], None] = lambda _epochs: None
     on_start: Callable[[Trainer], None] = lambda _trainer: None
     on_epoch: Callable[[EpochResult], None] = lambda _result: None
     on_end: Callable[[Trainer], None] = lambda _trainer: None
@@ -110,6 +113,9 @@ def run_trial(job: TrialJob, hooks: TrialHooks) -> float:
     if not _restore(trainer, job.checkpoints, job.best):
         del trainer  # and the memory of its device
         trainer = _new_trainer(job, hooks)
+    done = len(trainer.history)
+    if repeated := sum(epoch > done for epoch in job.reported):
+        hooks.on_repeat(repeated)
     hooks.on_start(trainer)
     # A worker killed between writing a checkpoint and reporting its epoch leaves a gap.
     for result in trainer.history:

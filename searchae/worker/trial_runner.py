@@ -23,11 +23,13 @@ from searchae.errors import (
     StorageError,
     StudyStoppedError,
 )
+from searchae.formatting import format_count
 from searchae.study import (
     ERROR,
     HISTORY,
     INVALID,
     OUTCOME,
+    REPEATED,
     RUNTIME,
     Coordinator,
     compact_history,
@@ -174,7 +176,7 @@ class TrialRunner:
         )
         try:
             with self._failures_handled(trial_id, number):
-                psnr_db = train(job, self._hooks(trial_id, trainers))
+                psnr_db = train(job, self._hooks(trial_id, claimed, trainers))
         except PrunedError:
             self._finish(trial_id, TrialState.PRUNED, trial.last_value)
             self.results.pruned += 1
@@ -195,9 +197,17 @@ class TrialRunner:
         where = {"worker": identity.worker, "host": identity.host}
         return where | self.machine.runtime(precision)
 
-    def _hooks(self, trial_id: int, trainers: list[Trainer]) -> TrialHooks:
+    def _hooks(self, trial_id: int, claimed: FrozenTrial, trainers: list[Trainer]) -> TrialHooks:
         """Returns the hooks for one training; its trainer is appended to ``trainers``."""
         heartbeat = self.heartbeat
+
+        def on_repeat(epochs: int) -> None:
+            log.warning(
+                "trial %d: %s trained again: no checkpoint in --artifacts %s holds them",
+                *(claimed.number, format_count(epochs, "epoch"), self.options.artifacts),
+            )
+            before = claimed.user_attrs.get(REPEATED, 0)
+            self._stored.storage.set_trial_user_attr(trial_id, REPEATED, before + epochs)
 
         def on_epoch(result: EpochResult) -> None:
             heartbeat.epoch = result.epoch
@@ -210,6 +220,7 @@ class TrialRunner:
             trainers.append(trainer)
 
         return TrialHooks(
+            on_repeat=on_repeat,
             on_epoch=on_epoch,
             on_end=on_end,
             should_leave=lambda: heartbeat.stop.is_set() or heartbeat.time_up,

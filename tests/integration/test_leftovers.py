@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from searchae import data
+from searchae.cli.console import print_summary
 from searchae.config.loader import load_study_file
 from searchae.data import decoded_cache
 from searchae.report.last_comparison import (
@@ -24,8 +26,10 @@ from searchae.report.last_comparison import (
 )
 from searchae.storage.connection import connect
 from searchae.study import gallery
+from searchae.study.coordination import Coordinator
 from searchae.study.images import keep_images
 from searchae.study.stored_study import StoredStudy, open_study
+from searchae.study.summary import summarize
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob, run_trial
 from searchae.worker.options import WorkerOptions
@@ -93,6 +97,20 @@ def test_a_checkpoint_of_the_study_itself_is_taken_up(
     with caplog.at_level(logging.INFO, logger="searchae"):
         Worker(new_study(folder), options(folder)).run()
     assert "goes on after epoch 2" in caplog.text
+
+
+def test_epochs_whose_checkpoint_was_deleted_are_counted_as_repeated(
+    folder: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted_after_two_epochs(folder)
+    shutil.rmtree(folder / "artifacts")
+    stored = new_study(folder)
+    Worker(stored, options(folder)).run()
+    assert "trial 0: 2 epochs trained again: no checkpoint in --artifacts" in caplog.text
+    summary = summarize(stored, Coordinator(stored))
+    assert (summary.epochs_run, summary.epochs_repeated) == (3, 2)
+    print_summary(summary)
+    assert "3 run, 2 of them trained again after a loss" in capsys.readouterr().out
 
 
 def test_a_new_search_has_a_folder_of_its_own(searchae: RunCommand, folder: Path) -> None:

@@ -35,6 +35,7 @@ SUMMARY = Summary(
     outcomes={"diverged": 2},
     baseline_db=11.0,
     epochs_run=93,
+    epochs_repeated=0,
     epochs_full=140,
     epochs_saved=35,
     wall_s=754.0,
