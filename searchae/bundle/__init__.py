@@ -14,6 +14,7 @@ from searchae.bundle.export import EXPORT_PARTS, export_bundle
 from searchae.bundle.images import (
     ImageArray,
     as_uint8,
+    check_not_there,
     check_output_path,
     open_images,
     read_latents,
@@ -39,6 +40,7 @@ __all__ = [
     "Workspace",
     "as_uint8",
     "bundle_from_weights",
+    "check_not_there",
     "check_output_path",
     "compression_ratios",
     "evaluate_bundle",

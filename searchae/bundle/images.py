@@ -111,23 +111,41 @@ def write_npz(path: Path, **arrays: npt.NDArray[Any]) -> None:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # numpy's stubs take other keywords
 
 
-def check_output_path(path: Path, *, npz_only: bool = False) -> None:
+def check_output_path(
+    path: Path, *, given: Path, npz_only: bool = False, overwrite: bool = False
+) -> None:
     """Checks that images or latents can be written to a path.
 
     Args:
         path: An ``.npz`` file, or a new folder for images.
+        given: The input.
         npz_only: Whether only an ``.npz`` file is accepted, as for latents.
+        overwrite: Whether a file that exists is replaced.
 
     Raises:
-        DataError: The path has another type, or is a folder that is not empty.
+        DataError: The path has another type, is a folder that is not empty, is the input, or
+            exists and is not to be replaced.
     """
     if path.suffix == _NPZ:
         if path.is_dir():
             raise DataError(f"{path}: is a folder")
+        if path.exists() and given.exists() and path.samefile(given):
+            raise DataError(f"{path}: is the input; give another file for the output")
+        check_not_there(path, overwrite=overwrite)
     elif npz_only:
         raise DataError(f"{path}: latents go into an .npz file, such as {path.name}.npz")
     elif path.exists() and not (path.is_dir() and not any(path.iterdir())):
         raise DataError(f"{path}: holds something already; give a new folder, or an .npz file")
+
+
+def check_not_there(path: Path, *, overwrite: bool) -> None:
+    """Checks that no file with content is lost by writing to a path.
+
+    Raises:
+        DataError: There is one, and it is not to be replaced.
+    """
+    if path.is_file() and path.stat().st_size and not overwrite:
+        raise DataError(f"{path}: exists already; --overwrite replaces it")
 
 
 def write_images(path: Path, batches: Iterator[ImageArray], names: Sequence[str]) -> None:

@@ -36,6 +36,7 @@ ArrayOption = Annotated[
         help="The array of an .npz to take.", show_default="images, or the only one of x_*"
     ),
 ]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
 SplitOption = Annotated[str, typer.Option(metavar="test|validation", help="Which images.")]
 TrainedDeviceOption = Annotated[
     str,
@@ -92,6 +93,7 @@ def encode(
     given: ImagesArgument,
     out: LatentsOutArgument,
     array: ArrayOption = "",
+    overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -102,7 +104,7 @@ def encode(
         from searchae.bundle import check_output_path, open_images, write_npz
         from searchae.cli import console, console_bundle
 
-    check_output_path(out, npz_only=True)
+    check_output_path(out, given=given, npz_only=True, overwrite=overwrite)
     bundle = _load(folder, device)
     source = open_images(given, bundle.config, array=array, progress=console.print_note)
     latents = np.concatenate([bundle.encode(part) for part in source.batches])
@@ -119,6 +121,7 @@ def decode(
     folder: BundleArgument,
     given: LatentsArgument,
     out: ImagesOutArgument,
+    overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -128,7 +131,7 @@ def decode(
         from searchae.cli import console_bundle
         from searchae.training import EVALUATION_BATCH
 
-    check_output_path(out)
+    check_output_path(out, given=given, overwrite=overwrite)
     bundle = _load(folder, device)
     latents, names = read_latents(given)
     bundle.check_latents(latents, where=str(given))
@@ -145,6 +148,7 @@ def reconstruct(
     given: ImagesArgument,
     out: ImagesOutArgument,
     array: ArrayOption = "",
+    overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -162,7 +166,7 @@ def reconstruct(
         )
         from searchae.cli import console, console_bundle
 
-    check_output_path(out)
+    check_output_path(out, given=given, overwrite=overwrite)
     bundle = _load(folder, device)
     source = open_images(given, bundle.config, array=array, progress=console.print_note)
     psnrs_db: list[Any] = []
@@ -188,6 +192,7 @@ def export(
     folder: BundleArgument,
     out: ExportArgument,
     part: PartOption = "autoencoder",
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a bundle's net with torch.export or to ONNX.
@@ -196,11 +201,12 @@ def export(
     pip install 'searchae[onnx]'.
     """
     with importing():
-        from searchae.bundle import EXPORT_PARTS, export_bundle
+        from searchae.bundle import EXPORT_PARTS, check_not_there, export_bundle
         from searchae.cli import console_bundle
 
     if part not in EXPORT_PARTS:
         raise UserError(f"--part {part}: {nearest(part, EXPORT_PARTS)}")
+    check_not_there(out, overwrite=overwrite)
     document = export_bundle(_load(folder, "cpu"), out, part=part)
     print_result(lambda: document, lambda: console_bundle.print_export(document), as_json=as_json)
 

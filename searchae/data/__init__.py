@@ -10,6 +10,7 @@ from searchae.data.decoded_cache import (
     find_decoded_test,
     keep_decoded,
 )
+from searchae.data.disk import with_absolute_paths
 from searchae.data.npz import as_images
 from searchae.data.npz_file import open_npz
 from searchae.data.picture_files import find_pictures
@@ -39,5 +40,6 @@ __all__ = [
     "require_readable",
     "require_same_data",
     "split_warnings",
+    "with_absolute_paths",
     "write_contact_sheet",
 ]

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from searchae.config import ProgressCallback
+from searchae.config import DataSpec, ProgressCallback
 from searchae.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -66,8 +66,9 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
     """Finds a file or folder that a study names.
 
     Args:
-        path: An absolute path, or one relative to the current folder or else to ``data_dir``; a
-            leading ``~`` is the home folder.
+        path: A path relative to the current folder or else to ``data_dir``, or an absolute one,
+            which another machine may have by the same name in ``data_dir`` instead; a leading
+            ``~`` is the home folder.
         data_dir: The data folder.
         key: The key in the study file that holds the path, for the message.
 
@@ -76,15 +77,34 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
             device, which cannot be read as often as workers need it.
     """
     given = Path(path).expanduser()
-    places = [given] if given.is_absolute() else [Path.cwd() / given, data_dir / given]
+    inside = data_dir / (given.name if given.is_absolute() else given)
+    places = [Path.cwd() / given, inside]
     for place in places:
         if place.is_file() or place.is_dir():
+            if given.is_absolute() and place == inside:
+                logger.warning("%s: %s is not there; %s is taken", key, given, place)
             return place
         if place.exists():
             raise DataError(f"{key}: {place.absolute()} is neither a file nor a folder")
     tried = " nor at ".join(str(p.absolute()) for p in dict.fromkeys(places))
-    hint = "" if given.is_absolute() else "; --data-dir or SEARCHAE_DATA_DIR says where it lies"
-    raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}{hint}")
+    hint = "--data-dir or SEARCHAE_DATA_DIR says where it lies"
+    raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}; {hint}")
+
+
+def with_absolute_paths(spec: DataSpec) -> DataSpec:
+    """Returns the spec with the paths of what lies in the current folder made absolute.
+
+    A path into the data folder stays relative, since that folder may be another one on each
+    machine.
+    """
+    found = {
+        key: str(Path.cwd() / path)
+        for key in ("path", "test_path")
+        if (path := getattr(spec, key)) is not None
+        and not Path(path).expanduser().is_absolute()
+        and (Path.cwd() / path).exists()
+    }
+    return spec.model_copy(update=found) if found else spec
 
 
 @contextmanager

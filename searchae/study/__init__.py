@@ -75,6 +75,7 @@ __all__ = [
     "MEASURED",
     "OUTCOME",
     "REFUSED",
+    "REPEATED",
     "RUNTIME",
     "SPEC",
     "SPLITS",

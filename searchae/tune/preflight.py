@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from searchae.config import StudySpec
-from searchae.data import Splits, load_splits, split_warnings
+from searchae.data import Splits, load_splits, split_warnings, with_absolute_paths
 from searchae.errors import NoStudyError, UserError
 from searchae.launch import Fleet, Launcher, Request, sized_fleet
 from searchae.storage import (
@@ -91,6 +91,7 @@ def preflight(
         UserError: Something in the request is wrong.
     """
     name, spec = request.resolved
+    spec = replace(spec, data=with_absolute_paths(spec.data))
     trains_here = launcher.is_local or dry_run
     device = pick_device(request.device) if trains_here else torch.device("cpu")
     precision = pick_precision(request.precision, device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import searchae as package
 from searchae.config import DataSpec
 from searchae.data import load_splits
 from tests.conftest import smooth_images
+from tests.forked_commands import run_command
 from tests.integration import finished_studies
 from tests.unit import bundles
 
@@ -70,6 +72,10 @@ def test_a_winner_is_trained_measured_and_used(home: Path, command_line: Run) ->
     assert encoded["compression"]["ratio"] == 96
     with np.load(home / "codes.npz") as archive:
         z, names = archive["latents"], archive["files"]
+    refused = command_line("encode", "w", "photos", "codes.npz")
+    assert refused.returncode == 2
+    assert "codes.npz: exists already; --overwrite replaces it" in refused.stderr
+    assert answer(command_line("encode", "w", "photos", "codes.npz", "--overwrite", "--json"))
     model = package.load(home / "w")
     np.testing.assert_array_equal(z, model.encode(images.transpose(0, 3, 1, 2)))
     assert list(names[:2]) == ["00.png", "01.png"]
@@ -118,6 +124,7 @@ def test_train_prints_what_metrics_json_holds(home: Path, command_line: Run) -> 
         (["encode", "data", "data/tiny.npz", "codes.txt"], "codes.txt: latents go into an .npz"),
         (["encode", "none", "data/tiny.npz", "codes.npz"], "none: there is no such folder"),
         (["decode", "data", "data/tiny.npz", "data"], "data: holds something already"),
+        (["export", "data", "data/tiny.npz"], "data/tiny.npz: exists already; --overwrite"),
         (["export", "data", "x.onnx", "--part", "coder"], "--part coder: did you mean"),
     ],
 )
@@ -149,6 +156,21 @@ def test_the_winner_is_trained_on_as_many_images_as_is_said(
     assert refused.returncode == 2
     assert "--train-images many: give a number above 0, or all" in refused.stderr
     assert not (home / "other").exists()
+
+
+def test_images_named_from_the_current_folder_are_found_from_any_other(
+    folder: Path, searchae: Run, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    shutil.move(folder / "data" / "tiny.npz", folder / "here.npz")
+    place = ("--storage", f"sqlite:///{folder}/s.db", "--artifacts", str(folder / "artifacts"))
+    words = ("--trials", "1", "--workers", "1", "--set", "data.path=here.npz")
+    told = searchae("tune", "-s", "tiny", *words, *place)
+    assert told.returncode == 0, told.stderr
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    train = ("train", "-s", "tiny", "--epochs", "1", "--seeds", "1", "--out", "w", *place)
+    for command in (train, ("evaluate", "w")):
+        told = run_command(*command, cwd=elsewhere, env=dict(os.environ))
+        assert told.returncode == 0, told.stderr
 
 
 def test_photographs_of_any_size_are_prepared_as_the_training_s(

@@ -187,7 +187,22 @@ def test_images_go_back_to_files_of_their_names(tmp_path: Path) -> None:
     assert found == ("a.png", "b/c.jpg.png", "b/d.PNG")
     np.testing.assert_array_equal(got, given)
     with pytest.raises(DataError, match="holds something already"):
-        images.check_output_path(tmp_path / "out")
+        images.check_output_path(tmp_path / "out", given=tmp_path)
+
+
+def test_a_file_that_exists_is_replaced_only_if_asked_for_and_the_input_never(
+    tmp_path: Path,
+) -> None:
+    old, new, link = (tmp_path / name for name in ("old.npz", "new.npz", "link.npz"))
+    old.write_bytes(b"x")
+    link.symlink_to(old)
+    images.check_output_path(new, given=old)
+    images.check_output_path(old, given=tmp_path, overwrite=True)
+    for path in (old, link):
+        with pytest.raises(DataError, match="exists already; --overwrite replaces it"):
+            images.check_output_path(path, given=tmp_path)
+        with pytest.raises(DataError, match="is the input; give another file"):
+            images.check_output_path(path, given=old, overwrite=True)
 
 
 def test_without_names_images_are_numbered_and_grey_stays_grey(tmp_path: Path) -> None:

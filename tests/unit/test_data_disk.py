@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from searchae.data.disk import disk_errors, exclusive_preparation, find_data_file, is_disk_error
+from searchae.config import DataSpec
+from searchae.data.disk import (
+    disk_errors,
+    exclusive_preparation,
+    find_data_file,
+    is_disk_error,
+    with_absolute_paths,
+)
 from searchae.errors import DataError
 
 
@@ -37,7 +44,8 @@ def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
     (tmp_path / "x").touch()
     assert find_data_file(str(tmp_path / "x"), data_dir=Path("no"), key="k") == tmp_path / "x"
     assert find_data_file("~/x", data_dir=Path("no"), key="k") == tmp_path / "x"
-    with pytest.raises(DataError, match=r"^k: '/no/y' was not found: nothing is at /no/y$"):
+    nothing = rf"^k: '/no/y' was not found: nothing is at /no/y nor at {tmp_path}/y; --data-dir or"
+    with pytest.raises(DataError, match=nothing):
         find_data_file("/no/y", data_dir=tmp_path, key="k")
     monkeypatch.chdir(tmp_path)
     wanted = (
@@ -45,6 +53,26 @@ def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
     )
     with pytest.raises(DataError, match=wanted):
         find_data_file("y.npz", data_dir=Path("data"), key="k")
+
+
+def test_an_absolute_path_of_another_machine_is_looked_for_in_the_data_folder(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "photos").mkdir()
+    assert find_data_file("/no/photos", data_dir=tmp_path, key="k") == tmp_path / "photos"
+    assert f"k: /no/photos is not there; {tmp_path}/photos is taken" in caplog.text
+
+
+def test_what_lies_in_the_current_folder_is_found_from_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    spec = DataSpec(name="csv", path="here.csv", test_path="in-the-data-folder.csv")
+    assert with_absolute_paths(spec).path == f"{tmp_path}/here.csv"
+    assert with_absolute_paths(spec).test_path == "in-the-data-folder.csv"
+    monkeypatch.chdir("/")
+    assert with_absolute_paths(spec) == spec
 
 
 @pytest.mark.parametrize(
