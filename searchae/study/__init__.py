@@ -18,6 +18,7 @@ from searchae.study.attributes import (
     RUNTIME,
     SPEC,
     SPLITS,
+    STARTING,
     TRAINING,
     TRAININGS_OF,
     VERSIONS,
@@ -61,7 +62,7 @@ from searchae.study.training_list import (
     open_training_list,
     require_searched,
 )
-from searchae.study.warm_start import check_warm_start
+from searchae.study.warm_start import describe_starting_points
 from searchae.study.worker_registry import WorkerInfo
 
 __all__ = [
@@ -79,6 +80,7 @@ __all__ = [
     "RUNTIME",
     "SPEC",
     "SPLITS",
+    "STARTING",
     "TRAINING",
     "TRAININGS_OF",
     "VERSIONS",
@@ -99,9 +101,9 @@ __all__ = [
     "best_trials",
     "check_same_study",
     "check_spec",
-    "check_warm_start",
     "claimed_folder",
     "compact_history",
+    "describe_starting_points",
     "find_study",
     "find_training_list",
     "gallery_folder",

@@ -34,6 +34,10 @@ IMPORTED = "searchae:imported"
 """dict[str, int]: State (``complete``, ``pruned``) -> number of trials imported by a warm start.
 Absent without a warm start."""
 
+STARTING = "searchae:starting_points"
+"""int: Number of trials that were enqueued by a warm start from a study of other images. Absent
+without one."""
+
 FOREIGN = "searchae:foreign"
 """dict[str, int]: State (``complete``, ``pruned``) -> number of trials that another program added
 and that do not fit into the study; see ``foreign_trials``. Absent without any."""
@@ -90,6 +94,10 @@ MEASURED = "searchae:measured"
 
 WARM_START = "searchae:warm_start"
 """str: The study and trial that an imported trial was copied from, as ``NAME #NUMBER``."""
+
+STARTED_FROM = "searchae:started_from"
+"""str: The study of other images and its trial whose parameters this trial has, as ``NAME
+#NUMBER``."""
 
 RUNTIME = "searchae:runtime"
 """dict: Worker, device, precision and versions that trained it last; see ``worker.hardware``."""

@@ -46,7 +46,7 @@ from searchae.study.attributes import (
     VERSIONS,
 )
 from searchae.study.bad_ends import rank_bad_ends_last
-from searchae.study.warm_start import check_warm_start, import_trials
+from searchae.study.warm_start import learn_from
 
 
 def study_names(storage: ResilientStorage) -> list[str]:
@@ -157,7 +157,7 @@ def open_study(
         spec: The spec to search.
         data_hash: SHA-256 of the images on this machine, in hexadecimal.
         baseline_db: PSNR in dB of the mean training image on the validation split.
-        warm_start: Import the finished trials of this study into a new one; they do not count
+        warm_start: What a new study learns from; see ``learn_from``. Imported trials do not count
             towards its budget.
         attributes: Further user attributes of a new study.
 
@@ -165,12 +165,10 @@ def open_study(
         The study, and whether it was created.
 
     Raises:
-        StudyMismatchError: The study was created with another spec or other images, or those of
-            ``warm_start`` differ; the message lists the differences.
+        StudyMismatchError: The study was created with another spec or other images; the message
+            lists the differences.
         StorageError: There is a study of that name that searchae did not create.
     """
-    if warm_start is not None:
-        check_warm_start(warm_start, data_hash=data_hash)
 
     def create() -> bool:
         with exclusive_lock(storage.engine, 0) as check_lock:
@@ -192,7 +190,7 @@ def open_study(
             for key, value in (attributes or {}).items():
                 study.set_user_attr(key, value)
             if warm_start is not None:
-                import_trials(study, spec, warm_start, check_lock)
+                learn_from(study, spec, warm_start, data_hash=data_hash, check_lock=check_lock)
             _complete(storage, study_id, spec)
             return True
 
@@ -228,7 +226,8 @@ def check_same_study(stored: StoredStudy, *, spec: StudySpec, data_hash: str) ->
         raise StudyMismatchError(
             f"study {stored.name!r} was made with data {stored.data_hash[:12]}, here it is "
             f"{data_hash[:12]}: images were added, removed or changed. Restore them (check "
-            "data.path and --data-dir), or give the study of these images another --name"
+            "data.path and --data-dir), or give the study of these images another --name; "
+            f"--warm-start {stored.name} has it begin with the best trials of this one"
         )
 
 

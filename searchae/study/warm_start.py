@@ -1,4 +1,4 @@
-"""Warm start: imports the finished trials of one study into a new one."""
+"""Warm start: what a new study takes over from another one."""
 
 from __future__ import annotations
 
@@ -10,30 +10,89 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.config import StudySpec, params_of_trial, stored_value
-from searchae.errors import StudyMismatchError
 from searchae.search import SizeLimit, can_take, to_distribution
-from searchae.study.attributes import IMPORTED, OUTCOME, SPLITS, WARM_START
+from searchae.study.attributes import (
+    IMPORTED,
+    OUTCOME,
+    SPLITS,
+    STARTED_FROM,
+    STARTING,
+    WARM_START,
+)
 from searchae.study.epoch_history import history_columns
+from searchae.study.results import result_db
 
 if TYPE_CHECKING:
     from searchae.study.stored_study import StoredStudy
 
 
-def check_warm_start(source: StoredStudy, *, data_hash: str) -> None:
-    """Checks that the trials of a study were measured on these images.
+STARTING_POINTS = 5
+"""Most trials of a study of other images that a new study trains again, as its first ones."""
+
+
+def learn_from(
+    study: optuna.Study,
+    spec: StudySpec,
+    source: StoredStudy,
+    *,
+    data_hash: str,
+    check_lock: Callable[[], None],
+) -> None:
+    """Gives a new study what another one has learned.
+
+    Of a study of the same images the finished trials are imported. PSNRs on other images do not
+    compare: of such a study the best trials become the first ones of the new study, which trains
+    them itself.
 
     Args:
-        source: The study to import from.
+        study: The new study.
+        spec: Its spec.
+        source: The study to learn from.
         data_hash: SHA-256 of the new study's images, in hexadecimal.
-
-    Raises:
-        StudyMismatchError: They were measured on other images.
+        check_lock: Called after each trial; raises if the lock under which the study is created
+            has been lost.
     """
-    if source.data_hash != data_hash:
-        raise StudyMismatchError(
-            f"--warm-start {source.name}: its trials were measured on other images "
-            f"({source.data_hash[:12]}, here {data_hash[:12]}); their PSNRs do not compare"
-        )
+    if source.data_hash == data_hash:
+        import_trials(study, spec, source, check_lock)
+        return
+    points = starting_points(spec, source)
+    study.set_user_attr(STARTING, len(points))
+    for number, params in points.items():
+        study.enqueue_trial(params, user_attrs={STARTED_FROM: f"{source.name} #{number}"})
+        check_lock()
+
+
+def starting_points(spec: StudySpec, source: StoredStudy) -> dict[int, dict[str, Any]]:
+    """Returns the best trials of a study of other images that fit into this study's space.
+
+    Args:
+        spec: The new study's spec; at most a quarter of its trials are taken.
+        source: The study of other images.
+
+    Returns:
+        Number in ``source`` -> parameters by name, as Optuna stores them; the best first.
+    """
+    trials = source.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    scored = [(db, -t.number, t) for t in trials if (db := result_db(t)) is not None]
+    found: dict[int, dict[str, Any]] = {}
+    for _, _, trial in sorted(scored, key=lambda s: s[:2], reverse=True):
+        if len(found) >= max(1, min(STARTING_POINTS, spec.search.trials // 4)):
+            break
+        params = _params_here(spec, source.spec, trial)
+        if params is not None and params not in found.values():
+            found[trial.number] = params
+    return found
+
+
+def describe_starting_points(spec: StudySpec, source: StoredStudy) -> str:
+    """Returns what ``--warm-start`` does with a study of other images, as a sentence."""
+    found = starting_points(spec, source)
+    text = f"--warm-start {source.name}: its PSNRs are of other images and do not compare"
+    if not found:
+        return f"{text}, and none of its trials fits into this search: nothing is taken"
+    numbers = ", ".join(map(str, found))
+    these = "trial" if len(found) == 1 else "trials"
+    return f"{text}; the search begins by training its best {these} again ({these} {numbers} there)"
 
 
 def import_trials(

@@ -25,7 +25,7 @@ from searchae.study import (
     StoredStudy,
     check_same_study,
     check_spec,
-    check_warm_start,
+    describe_starting_points,
     find_study,
     load_study,
     require_searched,
@@ -125,8 +125,8 @@ def preflight(
         images = len(splits.train)
         spec = choose_min_epochs(spec, images=images, batch_size=batch_size, note=note)
     check_objectives(spec, networks)
-    if warm_start:
-        check_warm_start(warm_start, data_hash=splits.hash)
+    if warm_start and not existing and warm_start.data_hash != splits.hash:
+        note(describe_starting_points(spec, warm_start))
     if existing:
         check_same_study(existing, spec=spec, data_hash=splits.hash)
     return Prepared(

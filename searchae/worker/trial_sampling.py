@@ -20,7 +20,7 @@ from searchae.search import (
     make_sampler,
 )
 from searchae.storage import ResilientStorage
-from searchae.study import IMPORTED, REFUSED, RUNTIME, StoredStudy, misfit
+from searchae.study import IMPORTED, REFUSED, RUNTIME, STARTING, StoredStudy, misfit
 from searchae.worker.ranked_storage import RankedStorage
 
 
@@ -99,7 +99,8 @@ class TrialSampler:
         self._pruner = make_pruner(stored.spec, self._study)
         self._history = TrialHistory()
         self._floor = ChoiceFloor(stored.spec)
-        self._imported = sum(stored.study.user_attrs.get(IMPORTED, {}).values())
+        attributes = stored.study.user_attrs
+        self._taken_over = sum(attributes.get(IMPORTED, {}).values()) + attributes.get(STARTING, 0)
 
     def sample(
         self, trial_id: int, claimed: FrozenTrial, runtime: dict[str, Any]
@@ -142,8 +143,8 @@ class TrialSampler:
 
     def _fixed(self, study: optuna.Study, claimed: FrozenTrial) -> Mapping[str, Any]:
         """Returns the parameters of one of the search's first trials, or to try a rare choice."""
-        imported = self._imported
-        fixed = initial_params(self._stored.spec, claimed.number - imported, warm=imported > 0)
+        others = self._taken_over
+        fixed = initial_params(self._stored.spec, claimed.number - others, warm=others > 0)
         if fixed or claimed.params:
             return fixed
         return self._floor.params(study, claimed.number)

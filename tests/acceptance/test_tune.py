@@ -423,10 +423,6 @@ def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
     assert (dry.returncode, dry.stdout) == (2, "")
     assert dry.stderr == refused.stderr
     words = ("--name", "wider", "--warm-start", "tiny", "--trials", "3", "--workers", "1")
-    for more in ((), ("--dry-run",)):
-        refused = command_line("tune", "--study", "tiny", *words, "--seed", "9", *more)
-        assert refused.returncode == 2
-        assert "--warm-start tiny: its trials were measured on other images" in refused.stderr
     planned = command_line("tune", "--study", "tiny", *words, "--dry-run", "--json")
     assert json.loads(planned.stdout)["begins"] == {}, "a warm start knows more than the midpoint"
     warm = searchae("tune", "--study", "tiny", *words, "--json")
@@ -436,6 +432,14 @@ def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
     assert len(rows) == 9, "the imported ones do not count"
     counts = json.loads(warm.stdout)["trials"]
     assert counts["complete"] + counts["pruned"] == 3
+    words = ("--name", "other", "--warm-start", "tiny", "--seed", "9", "--trials", "1")
+    other = searchae("tune", "--study", "tiny", *words, "--workers", "1", "--json")
+    assert other.returncode == 0, other.stderr
+    best = json.loads(command_line("best", "-s", "tiny", "--json").stdout)
+    said = f"begins by training its best trial again (trial {best['number']} there)"
+    assert said in other.stderr
+    (first,) = trials(url, "other")
+    assert first.user_attrs["searchae:started_from"] == f"tiny #{best['number']}"
 
 
 def test_a_dry_run_says_what_would_run_and_trains_nothing(

@@ -329,12 +329,18 @@ def test_a_parameter_that_does_not_act_is_not_imported(storage: ResilientStorage
 
 
 @sqlite_only
-def test_a_warm_start_from_other_images_is_refused(
+def test_a_warm_start_from_other_images_begins_with_the_best_trials_there(
     storage: ResilientStorage, source: StoredStudy
 ) -> None:
-    with pytest.raises(StudyMismatchError, match=r"--warm-start source: .* other images"):
-        make(storage, "new", data_hash="b" * 64, warm_start=source)
-    assert study_names(storage) == ["source"]
+    for psnr_db, rate in ((20.0, 0.01), (22.0, 0.02), (21.0, 0.03), (22.0, 0.02)):
+        add(source, psnr_db, learning_rate=rate, optimizer="adam")
+    spec = read({"trials": 8})
+    stored, _ = make(storage, "new", spec=spec, data_hash="b" * 64, warm_start=source)
+    trials = stored.study.trials
+    assert [t.state for t in trials] == [TrialState.WAITING] * 2, "a quarter of the budget"
+    assert [t.system_attrs["fixed_params"]["learning_rate"] for t in trials] == [0.02, 0.03]
+    assert [t.user_attrs["searchae:started_from"] for t in trials] == ["source #1", "source #2"]
+    assert Coordinator(stored).counts().finished == 0, "what was measured there does not count"
 
 
 def test_a_warm_start_is_made_at_the_start_only(

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,7 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
         trial: FakeTrial,
         *,
         trial_params: TrialParams | None = None,
-        reported: Container[int] = (),
+        reported: Collection[int] = (),
         on_epoch: Callable[[EpochResult], None] = lambda _result: None,
         leave: Callable[[], bool] = lambda: False,
         stop: Callable[[], bool] = lambda: False,
