@@ -39,7 +39,6 @@ class SearchedTrial:
         is_complete: Whether it was trained to its end.
         values: Searched key -> value, of the active parameters.
         precision: Precision of its training steps.
-        is_made: Whether choices were put in that the trial did not have.
     """
 
     number: int
@@ -47,7 +46,6 @@ class SearchedTrial:
     is_complete: bool
     values: Mapping[str, Any]
     precision: str
-    is_made: bool = False
 
 
 @dataclass(frozen=True)
@@ -203,7 +201,7 @@ def _made_base(
     """Returns the best trial with other choices; values that it lacks are another trial's."""
     values = with_known_values(spec, {**good[0].values, **choices}, good)
     values = {k: v for k, v in values.items() if spec.is_active(k, values)}
-    return replace(good[0], values=values, is_made=True)
+    return replace(good[0], values=values)
 
 
 def with_known_values(

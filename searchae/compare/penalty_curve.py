@@ -151,12 +151,11 @@ class PenaltyExperiment:
         self.weights = tuple(float(f"1e{e}") for e in range(first, highest + 1))
 
     @classmethod
-    def applies(cls, experiment: Experiment, weight: Parameter | None) -> bool:
+    def applies(cls, experiment: Experiment, weight: Parameter) -> bool:
         """Returns whether the study searches a regularizer with and without the penalty."""
         choices = set(experiment.choices)
         return (
-            weight is not None
-            and not weight.choices
+            not weight.choices
             and experiment.parameter == "regularizer"
             and any(set(pair) <= choices for pair in _PAIRS.items())
         )
