@@ -27,7 +27,7 @@ def curve_plot(curve: PenaltyCurve) -> Plot:
             y=[p.gain_db],
             mode="markers+text",
             text=[label],
-            textposition="top center",
+            textposition="top center" if p.weight else "bottom center",
             marker={"color": GREY if p.is_dominated else COMPLETE_COLOUR, "size": 9},
             error_x={
                 "array": [_finite(p.hoyer_high - p.hoyer)],
