@@ -245,8 +245,6 @@ class SearchSpec(Section):
             it, ``tune`` chooses so many that they have 25 training steps: ``tune/first_rung.py``.
         reduction_factor: For successive halving and asha (default 2) and hyperband (default 3): one
             in this many trials is promoted at each rung.
-        max_paused: For asha: how many trials may be paused at a time, each with a checkpoint. Above
-            it the least promising ones are pruned.
         startup_trials: Trials that are sampled at random before the sampler uses their results;
             with ``nsga2`` (default 20, else 10) the size of its population.
         min_trials_per_choice: Trials that each choice of a searched parameter with two to eight
@@ -262,6 +260,8 @@ class SearchSpec(Section):
         max_attempts: How many workers of a trial may die before the trial fails.
         max_parameters: Nets with more trainable parameters than this are not trained: other
             parameters are sampled instead.
+        max_paused: For asha: how many trials may be paused at a time, each with a checkpoint. Above
+            it the least promising ones are pruned.
     """
 
     trials: Positive = 100
