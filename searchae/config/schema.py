@@ -230,6 +230,9 @@ class TrainParams(Section):
         return self.l1_weight if "l1" in self.regularizer else 0.0
 
 
+_BY_HALVES = ("successive-halving", "asha")
+
+
 class SearchSpec(Section):
     """How the space is searched: ``[search]``.
 
@@ -272,7 +275,7 @@ class SearchSpec(Section):
     )
     min_epochs: Positive = 1
     reduction_factor: int = Field(
-        default_factory=lambda so_far: 3 if so_far["pruner"] == "hyperband" else 2,
+        default_factory=lambda so_far: 2 if so_far["pruner"] in _BY_HALVES else 3,
         ge=2,
         le=MOST,
     )
