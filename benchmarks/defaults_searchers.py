@@ -96,7 +96,7 @@ class Ours(EndsForGood):
         self._study.tell(self._trials[number], None if pruned else psnr_db, state=state)
 
 
-class PausedStorage(InMemoryStorage):  # type: ignore[misc]
+class PausedStorage(InMemoryStorage):
     """A study in memory whose paused trials look pruned, as ``RankedStorage`` shows them.
 
     Attributes:

@@ -42,7 +42,7 @@ from searchae.worker.options import WorkerOptions
 from tests.postgres_server import PostgresServer
 
 GRACE_S = 2.5
-DOCUMENT = {
+DOCUMENT: dict[str, dict[str, Any]] = {
     "data": {"name": "npz", "path": "chaos.npz"},
     "train": {
         "epochs": 4,

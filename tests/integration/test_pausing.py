@@ -38,8 +38,7 @@ def study(folder: Path) -> MakeStudy:
         spec = load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=keys)
         splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
         storage = connect(f"sqlite:///{folder / name}.db")
-        given = {"spec": spec, "data_hash": splits.hash, "baseline_db": 11.5}
-        return open_study(storage, name, **given)[0]
+        return open_study(storage, name, spec=spec, data_hash=splits.hash, baseline_db=11.5)[0]
 
     return make
 
