@@ -36,21 +36,19 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
 import optuna
-from optuna.trial import Trial, TrialState
 
+from benchmarks import defaults_searchers
 from benchmarks.defaults_choices import Tried, choices_table
-from benchmarks.defaults_table import DATA, TABLES, Params, Table, read, read_lines, train
-from searchae.config import space
-from searchae.config.study_spec import StudySpec
+from benchmarks.defaults_searchers import Asha, Ours, PlainOptuna, RayTune, Searcher
+from benchmarks.defaults_table import DATA, TABLES, Table, read, read_lines, train
 from searchae.search import (
     choice_floor,
-    distributions,
     incremental_algorithms,
+    promotion,
     pruners,
     samplers,
 )
@@ -66,102 +64,6 @@ WITHIN_DB = (1.0, 0.5, 0.25)
 SEEDS = 20
 
 
-class Ours:
-    """searchae's sampler and pruner, as a worker asks them.
-
-    Args:
-        spec: The study.
-    """
-
-    def __init__(self, spec: StudySpec) -> None:
-        self._spec = spec
-        self._study = optuna.create_study(direction="maximize", study_name=f"replay-{spec.seed}")
-        self._study.pruner = pruners.make_pruner(spec, self._study)
-        self._trials: list[Trial] = []
-        self._floor = choice_floor.ChoiceFloor(spec)
-
-    def ask(self, _worker: int) -> Params:  # workers share what is known
-        """The next trial's configuration."""
-        number = len(self._trials)
-        self._study.sampler = samplers.make_sampler(self._spec, number=number)
-        fixed = space.initial_params(self._spec, number) or self._floor.params(self._study, number)
-        if fixed:
-            self._study.enqueue_trial(fixed)
-        return self._asked()
-
-    def _asked(self) -> Params:
-        self._trials.append(self._study.ask())
-        space.sample_params(self._spec, self._trials[-1])
-        return self._trials[-1].params
-
-    def stops(self, number: int, epoch: int, psnr_db: float) -> bool:
-        """Reports an epoch; whether the trial is pruned after it."""
-        self._trials[number].report(psnr_db, epoch)
-        return epoch < self._spec.epochs and self._trials[number].should_prune()
-
-    def end(self, number: int, _epoch: int, psnr_db: float, *, pruned: bool) -> None:
-        """Tells how a trial ended."""
-        state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-        self._study.tell(self._trials[number], None if pruned else psnr_db, state=state)
-
-
-class PlainOptuna(Ours):
-    """What Optuna does by default, with a sampler in each process as in ``speed_search``."""
-
-    def __init__(self, spec: StudySpec) -> None:
-        super().__init__(spec)
-        self._study.pruner = optuna.pruners.MedianPruner()
-        self._seed = spec.seed
-        self._samplers: dict[int, optuna.samplers.TPESampler] = {}
-
-    def ask(self, worker: int) -> Params:
-        """The next trial's configuration."""
-        if worker not in self._samplers:
-            self._samplers[worker] = optuna.samplers.TPESampler(seed=100 * self._seed + worker)
-        self._study.sampler = self._samplers[worker]
-        return self._asked()
-
-
-class RayTune:
-    """Ray Tune's own searcher and scheduler without a cluster, called as its controller calls them.
-
-    Args:
-        spec: The study.
-    """
-
-    def __init__(self, spec: StudySpec) -> None:
-        from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-        from ray.tune.search.optuna import OptunaSearch
-
-        found = {p.name: distributions.to_distribution(p) for p in spec.space}
-        self._searcher = OptunaSearch(found, metric="psnr_db", mode="max", seed=spec.seed)
-        self._scheduler = ASHAScheduler(max_t=spec.epochs, metric="psnr_db", mode="max")
-        self._continue = TrialScheduler.CONTINUE
-        self._trials: list[SimpleNamespace] = []
-
-    def ask(self, _worker: int) -> Params:  # one searcher for all
-        """The next trial's configuration."""
-        trial = SimpleNamespace(trial_id=str(len(self._trials)))
-        self._trials.append(trial)
-        self._scheduler.on_trial_add(None, trial)
-        return dict(self._searcher.suggest(trial.trial_id))
-
-    def stops(self, number: int, epoch: int, psnr_db: float) -> bool:
-        """Reports an epoch; whether the trial is stopped after it."""
-        trial, result = self._trials[number], {"training_iteration": epoch, "psnr_db": psnr_db}
-        if self._scheduler.on_trial_result(None, trial, result) != self._continue:
-            return True
-        self._searcher.on_trial_result(trial.trial_id, result)
-        return False
-
-    def end(self, number: int, epoch: int, psnr_db: float, *, pruned: bool) -> None:
-        """Tells how a trial ended."""
-        del pruned  # the scheduler has decided it
-        trial, result = self._trials[number], {"training_iteration": epoch, "psnr_db": psnr_db}
-        self._scheduler.on_trial_complete(None, trial, result)
-        self._searcher.on_trial_complete(trial.trial_id, result)
-
-
 def _side(pruner: str, factor: int = 2, startup: int = 10, **more: Any) -> Mapping[str, Any]:
     return {
         "sampler": "tpe",
@@ -173,7 +75,7 @@ def _side(pruner: str, factor: int = 2, startup: int = 10, **more: Any) -> Mappi
 
 
 HALVING, HYPERBAND = "successive-halving", "hyperband"
-SIDES: dict[str, Mapping[str, Any] | type[Ours] | type[RayTune]] = {
+SIDES: dict[str, Mapping[str, Any] | type[Searcher]] = {
     "random search": {"sampler": "random", "pruner": "none"},
     "Optuna's defaults": PlainOptuna,
     RAY: RayTune,
@@ -201,15 +103,20 @@ SIDES: dict[str, Mapping[str, Any] | type[Ours] | type[RayTune]] = {
     "median, tpe 20": _side("median", startup=20),
     "hyperband /3, random": {"sampler": "random", "pruner": HYPERBAND},
     "halving /3, random": {"sampler": "random", "pruner": HALVING, "reduction_factor": 3},
+    "asha /2, tpe 10": _side("asha"),
+    "asha /3, tpe 10": _side("asha", 3),
+    "asha /4, tpe 10": _side("asha", 4),
     "none, gp 10": {"sampler": "gp", "pruner": "none"},
     "hyperband /3, gp 10": {"sampler": "gp", "pruner": HYPERBAND},
 }
 """Name -> ``[search]`` of a study, or somebody else's searcher."""
 
 
-def _made_by(side: str) -> tuple[type[Ours] | type[RayTune], Mapping[str, Any]]:
+def _made_by(side: str) -> tuple[type[Searcher], Mapping[str, Any]]:
     settings = SIDES[side]
-    return (settings, {}) if isinstance(settings, type) else (Ours, settings)
+    if isinstance(settings, type):
+        return settings, {}
+    return Asha if settings.get("pruner") == "asha" else Ours, settings
 
 
 class End(NamedTuple):
@@ -259,6 +166,7 @@ class Search:
         self._spec = table.spec(seed=seed, search=settings)
         self._searcher = made(self._spec)
         self._taken: set[int] = set()
+        self._paused: dict[int, Running] = {}
         self._spent = 0
         self._ends: dict[int, End] = {}
 
@@ -271,8 +179,11 @@ class Search:
             wanted = started < trials or self._spent < epochs
             return wanted and (started < left or not self._once)
 
-        while running or goes_on():
+        while running or self._searcher.promotable() is not None or goes_on():
             for worker in range(workers):
+                if worker not in running and (number := self._searcher.promotable()) is not None:
+                    self._searcher.resume(number)
+                    running[worker] = self._paused.pop(number)
                 if worker not in running and goes_on():
                     running[worker] = self._start(started, worker)
                     started += 1
@@ -298,6 +209,12 @@ class Search:
         stops = self._searcher.stops(it.number, it.epoch, psnr_db)
         if it.epoch == self._spec.epochs:
             return self._end(it, psnr_db)
+        if stops and self._searcher.pauses:  # it may go on: this is its end if it does not
+            self._paused[it.number] = it
+            self._ends[it.number] = End(
+                it.epoch, psnr_db, complete=False, spent=self._spent, curve=it.curve
+            )
+            return True
         return stops and self._end(it, psnr_db, complete=False, pruned=True)
 
     def _end(
@@ -436,8 +353,8 @@ def _replayed(key: Key) -> tuple[Key, Ends]:
 def _stamp(table: Table, side: str) -> int:
     """Changes with what a search depends on; one that was kept is used only if this is the same."""
     spec = table.spec(seed=0, search=_made_by(side)[1])
-    modules = (choice_floor, samplers, pruners, incremental_algorithms)
-    files = (*(m.__file__ for m in modules), __file__)
+    modules = (choice_floor, samplers, pruners, incremental_algorithms, promotion)
+    files = (*(m.__file__ for m in modules), defaults_searchers.__file__, __file__)
     makers = [Path(str(file)).read_text(encoding="utf-8") for file in files]
     return zlib.crc32(f"{table}{spec.search!r}{makers}{optuna.__version__}{side}".encode())
 

@@ -34,14 +34,15 @@ from searchae.config import loader
 from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import load_study, open_study
-from searchae.training.trial_checkpoints import PrunedError
+from searchae.training.epoch import EpochResult
+from searchae.training.trial_checkpoints import PausedError, PrunedError
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob
 from searchae.worker.options import WorkerOptions
 from tests.postgres_server import PostgresServer
 
 GRACE_S = 2.5
-DOCUMENT = {
+DOCUMENT: dict[str, dict[str, Any]] = {
     "data": {"name": "npz", "path": "chaos.npz"},
     "train": {
         "epochs": 4,
@@ -61,16 +62,18 @@ DOCUMENT = {
 
 def pretend(job: TrialJob, hooks: TrialHooks) -> float:
     """Simulates a training of four epochs, in a fraction of a second."""
-    for epoch in range(1, 5):
+    for epoch in range(max(job.reported, default=0) + 1, 5):  # as from a checkpoint
         time.sleep(random.uniform(0.02, 0.12))
         if hooks.should_stop():
             from searchae.training.trainer import Interrupted
 
             raise Interrupted("stopped")
-        if epoch not in job.reported:
-            job.trial.report(-job.params.train.learning_rate + epoch, epoch)
+        job.trial.report(-job.params.train.learning_rate + epoch, epoch)
         if epoch < 4 and job.trial.should_prune():
             raise PrunedError
+        if epoch < 4 and job.trial.should_pause():
+            hooks.on_epoch(EpochResult(epoch, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+            raise PausedError
     return float(4 - job.params.train.learning_rate)
 
 
@@ -185,6 +188,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=6)
     parser.add_argument("--seconds", type=float, default=15)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--pruner", default="median")
     options = parser.parse_args()
     if options.postgres:
         with PostgresServer() as server:
@@ -198,7 +202,8 @@ def run(url: str, options: argparse.Namespace, server: PostgresServer | None) ->
     folder = Path(tempfile.mkdtemp())
     images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
     np.savez(folder / "chaos.npz", x_train=images, x_test=images)
-    spec = loader.spec_from_document(DOCUMENT, source="chaos")
+    search = {**DOCUMENT["search"], "pruner": options.pruner}
+    spec = loader.spec_from_document({**DOCUMENT, "search": search}, source="chaos")
     splits = data.load_splits(spec.data, data_dir=folder, seed=spec.seed)
     storage = connect(url)
     stored, _ = open_study(storage, "chaos", spec=spec, data_hash=splits.hash, baseline_db=0.0)
@@ -225,7 +230,7 @@ def run(url: str, options: argparse.Namespace, server: PostgresServer | None) ->
         "finished": counts.finished,
         "running": counts.running,
         "failed": counts.failed,
-        "waiting": counts.waiting,
+        "waiting": counts.waiting + counts.paused,
         "numbers_unique": len({t.number for t in trials}) == len(trials),
         "params_unique": len({str(t.params) for t in trials}) == len(trials),
         "reports": sorted({len(t.intermediate_values) for t in complete}),

@@ -57,6 +57,7 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
             ("pruned", c.pruned),
             ("failed", c.failed),
             ("running", c.running),
+            ("paused", c.paused),
             ("waiting", c.waiting),
         )
         if n or word in ("complete", "pruned")

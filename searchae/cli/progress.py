@@ -169,6 +169,8 @@ def study_line(summary: Summary) -> str:
 def _progress(summary: Summary) -> str:
     c = summary.counts
     parts = [f"{c.finished} of {c.budget} trials", f"{c.running} running", f"{c.pruned} pruned"]
+    if c.paused:
+        parts.append(f"{c.paused} paused")
     if c.waiting:
         parts.append(f"{c.waiting} waiting")
     if summary.epochs_full:

@@ -230,6 +230,9 @@ class TrainParams(Section):
         return self.l1_weight if "l1" in self.regularizer else 0.0
 
 
+_BY_HALVES = ("successive-halving", "asha")
+
+
 class SearchSpec(Section):
     """How the space is searched: ``[search]``.
 
@@ -238,12 +241,13 @@ class SearchSpec(Section):
         objectives: What is optimized: ``psnr`` first, then any of ``sparsity`` (maximized),
             ``parameters`` and ``latent_dim`` (minimized). With several, nothing is pruned.
         sampler: ``tpe``, ``random`` or ``gp``; ``nsga2`` for several objectives.
-        pruner: ``successive-halving``, ``hyperband``, ``median`` or ``none``. The default was
-            chosen by measurement: ``benchmarks/defaults.md``.
+        pruner: ``successive-halving``, ``hyperband``, ``median``, ``asha`` or ``none``. ``asha``
+            pauses trials that the first one would end: see ``search/promotion.py``. The default
+            was chosen by measurement: ``benchmarks/defaults.md``.
         min_epochs: Epochs that a trial runs before it can be pruned. Where a study does not give
             it, ``tune`` chooses so many that they have 25 training steps: ``tune/first_rung.py``.
-        reduction_factor: For successive halving (default 2) and hyperband (default 3): one in this
-            many trials is promoted at each rung.
+        reduction_factor: For successive halving and asha (default 2) and hyperband (default 3): one
+            in this many trials is promoted at each rung.
         startup_trials: Trials that are sampled at random before the sampler uses their results;
             with ``nsga2`` (default 20, else 10) the size of its population.
         min_trials_per_choice: Trials that each choice of a searched parameter with two to eight
@@ -259,15 +263,19 @@ class SearchSpec(Section):
         max_attempts: How many workers of a trial may die before the trial fails.
         max_parameters: Nets with more trainable parameters than this are not trained: other
             parameters are sampled instead.
+        max_paused: For asha: how many trials may be paused at a time, each with a checkpoint. Above
+            it the least promising ones are pruned.
     """
 
     trials: Positive = 100
     objectives: tuple[ObjectiveName, ...] = ("psnr",)
     sampler: Literal["tpe", "random", "gp", "nsga2"] = "tpe"
-    pruner: Literal["successive-halving", "hyperband", "median", "none"] = "successive-halving"
+    pruner: Literal["successive-halving", "hyperband", "median", "asha", "none"] = (
+        "successive-halving"
+    )
     min_epochs: Positive = 1
     reduction_factor: int = Field(
-        default_factory=lambda so_far: 2 if so_far["pruner"] == "successive-halving" else 3,
+        default_factory=lambda so_far: 2 if so_far["pruner"] in _BY_HALVES else 3,
         ge=2,
         le=MOST,
     )
@@ -281,6 +289,12 @@ class SearchSpec(Section):
     grace_s: float = Field(300.0, gt=0)
     max_attempts: Positive = 3
     max_parameters: Positive | None = None
+    max_paused: Positive = 32
+
+    @property
+    def pauses(self) -> bool:
+        """Whether trials that are not among the best of their rung are paused."""
+        return self.pruner == "asha" and not self.has_several_objectives
 
     @property
     def has_several_objectives(self) -> bool:

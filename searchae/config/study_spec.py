@@ -24,7 +24,7 @@ NOT_IDENTITY = frozenset(
 )
 """Keys that may differ between two runs of one study, since no trial's result depends on them."""
 
-LATER_KEYS = {"max_parameters": None, "objectives": ["psnr"]}
+LATER_KEYS = {"max_parameters": None, "max_paused": 32, "objectives": ["psnr"]}
 """Later keys of ``[search]`` -> their defaults. Documents leave out a key that has its default, so
 that earlier versions read them."""
 

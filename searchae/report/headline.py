@@ -105,7 +105,12 @@ def _states(found: Findings) -> str:
     parts = [f"{c.complete:,} complete", f"{c.pruned:,} pruned"]
     parts += [
         f"{n:,} {word}"
-        for n, word in ((c.failed, "failed"), (c.running, "running"), (c.waiting, "waiting"))
+        for n, word in (
+            (c.failed, "failed"),
+            (c.running, "running"),
+            (c.paused, "paused"),
+            (c.waiting, "waiting"),
+        )
         if n
     ]
     if found.summary.refused:

@@ -24,7 +24,7 @@ def make_pruner(spec: StudySpec, study: optuna.Study) -> BasePruner:
         study: Optuna's handle on it.
     """
     search = spec.search
-    if search.pruner == "none" or search.has_several_objectives:
+    if search.pruner == "none" or search.pauses or search.has_several_objectives:
         return NopPruner()
     if search.pruner == "median":
         return MedianPruner(

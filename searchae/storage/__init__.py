@@ -20,6 +20,7 @@ from searchae.storage.statements import (
 )
 from searchae.storage.tables import (
     UNFINISHED,
+    reports,
     studies,
     study_attributes,
     trials,
@@ -49,6 +50,7 @@ __all__ = [
     "optuna_setting",
     "parse_url",
     "preload_storage",
+    "reports",
     "require_signature",
     "studies",
     "study_attributes",

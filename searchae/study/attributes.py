@@ -1,6 +1,7 @@
 """Keys of the attributes that searchae stores with Optuna's studies and trials.
 
-All values are JSON. ``searchae.study.epoch_history.HISTORY`` is one more attribute of a trial.
+All values are JSON. ``searchae.study.epoch_history.HISTORY`` and ``searchae.search.PAUSED`` are
+further attributes of a trial.
 """
 
 from __future__ import annotations

@@ -31,6 +31,7 @@ class NoTrial(Enum):
     WAIT = "the rest of the budget is being worked on"
     TIME_UP = "the study's time is up"
     STOPPED = "the study was stopped"
+    SETTLE = "only paused trials are left, and none is to go on"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ class TrialCounts:
         failed: Lost with their workers too often, or ended by a bug; outside the budget.
         running: Being trained.
         waiting: Put back, to be continued by the next worker.
+        paused: Paused by the pruner, to go on if they turn out to be among the best.
     """
 
     budget: int
@@ -52,6 +54,7 @@ class TrialCounts:
     failed: int
     running: int
     waiting: int
+    paused: int = 0
 
     @property
     def finished(self) -> int:
@@ -65,6 +68,7 @@ class TrialCounts:
         attributes: Mapping[str, Any],
         *,
         default_budget: int,
+        paused: int = 0,
     ) -> TrialCounts:
         """Returns the counts of a study.
 
@@ -72,6 +76,7 @@ class TrialCounts:
             by_state: How many trials are in each state, imported ones included.
             attributes: The study's user attributes.
             default_budget: The budget of a study that has none stored.
+            paused: How many of those that wait are paused.
         """
         others = Counter(attributes.get(IMPORTED, {})) + Counter(attributes.get(FOREIGN, {}))
         return cls(
@@ -80,7 +85,8 @@ class TrialCounts:
             pruned=by_state.get(TrialState.PRUNED, 0) - others["pruned"],
             failed=by_state.get(TrialState.FAIL, 0),
             running=by_state.get(TrialState.RUNNING, 0),
-            waiting=by_state.get(TrialState.WAITING, 0),
+            waiting=by_state.get(TrialState.WAITING, 0) - paused,
+            paused=paused,
         )
 
 

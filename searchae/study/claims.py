@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from searchae.config import StudySpec
 from searchae.storage import finish_trial, trials, utc_now
-from searchae.study import leases
+from searchae.study import leases, pausing
 from searchae.study.attributes import STOPPED
 from searchae.study.budget import NoTrial, TrialCounts, count_trials, why_no_trial
 from searchae.study.foreign_trials import mark_invalid
@@ -26,16 +26,21 @@ def claim(
     *,
     trust_silence: bool,
     created: Callable[[], None],
+    promotable: Sequence[int] = (),
+    settle: bool = False,
 ) -> int | NoTrial:
     """Takes a trial if the study is not stopped and its budget and time allow one more.
 
-    A trial that was put back comes before a new one.
+    A trial that was put back comes before a paused one that may go on, and that before a new one.
 
     Args:
         transaction: A transaction that holds the study's lock.
         spec: The study's spec.
         trust_silence: See ``leases.reap``.
         created: Called before the trial is leased (for tests that fail at this point).
+        promotable: The ids of the paused trials that may go on, the most promising first.
+        settle: Whether to end the trials that are still paused if nothing else is left: the caller
+            has found out, since ``NoTrial.SETTLE`` was returned, that none may go on.
 
     Returns:
         The id of the trial, now RUNNING and leased to this process; or why there is none.
@@ -45,30 +50,43 @@ def claim(
         return NoTrial.STOPPED
     leases.reap(transaction, trust_silence=trust_silence, claiming=True)
     by_state = count_trials(transaction)
+    paused = pausing.count_paused(transaction) if spec.search.pauses else 0
 
-    def why_not() -> NoTrial | None:
-        counts = TrialCounts.of(
+    def read_counts() -> TrialCounts:
+        return TrialCounts.of(
             {state: found.count for state, found in by_state.items()},
             attributes,
             default_budget=spec.search.trials,
+            paused=paused,
         )
-        return why_no_trial(counts, attributes, now_s)
 
-    refused = why_not()
+    counts = read_counts()
+    refused = why_no_trial(counts, attributes, now_s)
     if refused in (NoTrial.DONE, NoTrial.WAIT) and mark_invalid(transaction, spec):
         attributes, now_s = transaction.read_attributes()
-        refused = why_not()
+        counts = read_counts()
+        refused = why_no_trial(counts, attributes, now_s)
     if refused is not None:
         return refused
-    waiting = by_state.get(TrialState.WAITING)
-    if waiting is not None:
-        trial_id = waiting.first_id
+    resumed = None
+    if counts.waiting:
+        first = by_state[TrialState.WAITING].first_id
+        trial_id = pausing.first_put_back(transaction) if paused else first
         first_start = sa.func.coalesce(trials.c.datetime_start, utc_now())
         transaction.set_state(trial_id, TrialState.RUNNING, datetime_start=first_start)
-    else:
+    elif (resumed := _resumed(transaction, promotable)) is not None:
+        trial_id = resumed
+    elif counts.finished + counts.running + counts.paused < counts.budget:
         trial_id = _create(transaction, number=sum(found.count for found in by_state.values()))
+    elif counts.running:
+        return NoTrial.WAIT
+    elif not settle:
+        return NoTrial.SETTLE
+    else:
+        pausing.end_all(transaction)
+        return NoTrial.DONE
     created()
-    leases.grant(transaction, trial_id, is_new=waiting is None)
+    leases.grant(transaction, trial_id, is_new=not counts.waiting and resumed is None)
     return trial_id
 
 
@@ -106,6 +124,11 @@ def finish(
     if not ended:
         transaction.roll_back()
     return ended
+
+
+def _resumed(transaction: StudyTransaction, promotable: Sequence[int]) -> int | None:
+    """Takes up the first trial that is still paused; returns its id, or None without one."""
+    return next((i for i in promotable if pausing.resume(transaction, i)), None)
 
 
 def _create(transaction: StudyTransaction, *, number: int) -> int:

@@ -22,8 +22,16 @@ import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from searchae.errors import NoStudyError, StorageError
+from searchae.search import is_paused
 from searchae.storage import exclusive_lock, locked_transaction
-from searchae.study import claims, foreign_trials, leases, stop_flags, worker_registry
+from searchae.study import (
+    claims,
+    foreign_trials,
+    leases,
+    pausing,
+    stop_flags,
+    worker_registry,
+)
 from searchae.study.attributes import (
     ASKED_TRIALS,
     BUDGET,
@@ -120,7 +128,9 @@ class Coordinator:
             attributes, _ = transaction.read_attributes()
             found = count_trials(transaction)
             by_state = {state: trials.count for state, trials in found.items()}
-            return self._counts(by_state, attributes)
+            is_asha = self.stored.spec.search.pauses
+            paused = pausing.count_paused(transaction) if is_asha else 0
+            return self._counts(by_state, attributes, paused)
 
         return self._run(read)
 
@@ -137,7 +147,9 @@ class Coordinator:
             trials = self.stored.study.get_trials(deepcopy=False)
         return StudySnapshot(
             trials=trials,
-            counts=self._counts(Counter(trial.state for trial in trials), attributes),
+            counts=self._counts(
+                Counter(trial.state for trial in trials), attributes, sum(map(is_paused, trials))
+            ),
             workers=tuple(alive),
             stopped=stop_flags.stop_message(attributes),
             quarantined=stop_flags.quarantine_reasons(attributes),
@@ -189,11 +201,15 @@ class Coordinator:
 
     # -- trials
 
-    def claim(self, *, trust_silence: bool = True) -> int | NoTrial:
+    def claim(
+        self, *, trust_silence: bool = True, promotable: Sequence[int] = (), settle: bool = False
+    ) -> int | NoTrial:
         """Takes a trial to work on, if the study is not stopped and its budget has one left.
 
         Args:
             trust_silence: See ``reap``.
+            promotable: See ``claims.claim``.
+            settle: The same.
 
         Returns:
             The id of the trial, now RUNNING and leased to this process; or why there is none.
@@ -201,10 +217,22 @@ class Coordinator:
 
         def take(transaction: StudyTransaction) -> int | NoTrial:
             return claims.claim(
-                transaction, self.stored.spec, trust_silence=trust_silence, created=self.created
+                transaction,
+                self.stored.spec,
+                trust_silence=trust_silence,
+                created=self.created,
+                promotable=promotable,
+                settle=settle,
             )
 
         return self._run_locked(take)
+
+    def pause(self, trial_id: int, *, epoch: int) -> list[int]:
+        """Pauses a trial after an epoch, if this process still holds it; see ``pausing.pause``."""
+        most = self.stored.spec.search.max_paused
+        return self._run_locked(
+            lambda transaction: pausing.pause(transaction, trial_id, epoch=epoch, most=most)
+        )
 
     def mark_invalid(self) -> int:
         """Marks trials of other programs that do not fit into the study; returns how many."""
@@ -345,8 +373,11 @@ class Coordinator:
     def _attributes(self) -> tuple[dict[str, Any], float]:
         return self._run(StudyTransaction.read_attributes)
 
-    def _counts(self, by_state: dict[TrialState, int], attributes: dict[str, Any]) -> TrialCounts:
-        return TrialCounts.of(by_state, attributes, default_budget=self.stored.spec.search.trials)
+    def _counts(
+        self, by_state: dict[TrialState, int], attributes: dict[str, Any], paused: int
+    ) -> TrialCounts:
+        trials = self.stored.spec.search.trials
+        return TrialCounts.of(by_state, attributes, default_budget=trials, paused=paused)
 
     def _create_tables(self) -> None:
         found = sa.inspect(self._engine).get_table_names()

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchae.config import StudySpec, readable_params
 from searchae.formatting import format_count
-from searchae.search import why_nothing_is_pruned
+from searchae.search import is_paused, why_nothing_is_pruned
 from searchae.storage import masked_url
 from searchae.study.attributes import REFUSED, REPEATED, RUNTIME, TRAINING, WARM_START
 from searchae.study.budget import TrialCounts
@@ -33,7 +33,7 @@ class TrialRow:
 
     Attributes:
         number: Its number in the study.
-        state: ``complete``, ``pruned``, ``failed``, ``running`` or ``waiting``.
+        state: ``complete``, ``pruned``, ``failed``, ``running``, ``waiting`` or ``paused``.
         psnr_db: Validation PSNR in dB after its last epoch, of a trial that ended badly after the
             last one that was measured; None before the first.
         params: Searched parameters, in the study file's order.
@@ -140,6 +140,7 @@ class Summary:
                 "failed": c.failed,
                 "running": c.running,
                 "waiting": c.waiting,
+                **({"paused": c.paused} if c.paused else {}),
             },
             "best": best
             and {"number": best.number, "psnr_db": best.psnr_db, "params": best.params},
@@ -178,6 +179,8 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
     values = trial.values if trial.values and not outcome else []
     psnr_db = values[0] if values else reports[max(reports)] if reports else None
     state = "failed" if trial.state == TrialState.FAIL else trial.state.name.lower()
+    if is_paused(trial):
+        state = "paused"
     return TrialRow(
         number=trial.number,
         state=state,
@@ -301,6 +304,11 @@ def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]
         found.append(
             f"{format_count(counts.waiting, 'trial')} put back, and no worker is alive: the same "
             "`searchae tune` command as before goes on"
+        )
+    if counts.paused and not counts.running and not snapshot.workers:
+        found.append(
+            f"{format_count(counts.paused, 'trial')} paused, and no worker is alive: the same "
+            "`searchae tune` command as before goes on with the best of them"
         )
     if counts.running and not snapshot.workers:
         found.append(

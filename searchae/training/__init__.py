@@ -35,6 +35,7 @@ from searchae.training.trainer import Interrupted, Trainer
 from searchae.training.trial_checkpoints import (
     BackgroundCheckpoints,
     Checkpoints,
+    PausedError,
     PrunedError,
     check_artifact_folder,
     checkpoint_folder,
@@ -52,6 +53,7 @@ __all__ = [
     "Interrupted",
     "Metrics",
     "Owner",
+    "PausedError",
     "Precision",
     "PrunedError",
     "Trainer",

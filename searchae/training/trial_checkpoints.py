@@ -41,6 +41,10 @@ class PrunedError(Exception):
     """The pruner stopped the trial; its reports are kept."""
 
 
+class PausedError(Exception):
+    """The pruner paused the trial; its reports and its newest checkpoint are kept."""
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one trial, in a folder that all workers share.

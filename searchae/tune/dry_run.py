@@ -117,7 +117,9 @@ def _progress(prepared: Prepared) -> tuple[int, bool]:
     if prepared.existing is None:
         return 0, False
     counts = Coordinator(prepared.existing).counts()
-    return counts.finished, bool(counts.finished or counts.running or counts.waiting)
+    return counts.finished, bool(
+        counts.finished or counts.running or counts.waiting or counts.paused
+    )
 
 
 def _kernels(prepared: Prepared) -> str:

@@ -119,6 +119,6 @@ def _opening_line(stored: StoredStudy, counts: TrialCounts, *, created: bool) ->
         return f"study {stored.name!r} created in {where}: {left} trials to run"
     if left == 0:
         return f"study {stored.name!r} in {where}: all {finished} trials are done; nothing to run"
-    begun = counts.waiting + counts.running
+    begun = counts.waiting + counts.paused + counts.running
     further = f", {begun} of them begun already" if begun else ""
     return f"study {stored.name!r} in {where}: {finished} trials are done, {left} to run{further}"

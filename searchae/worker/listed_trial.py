@@ -53,6 +53,10 @@ class ListedTrial:
         )
         return falls_behind(self._reports, others, self._training.params.train.epochs)
 
+    def should_pause(self) -> bool:
+        """Returns False."""
+        return False
+
     @property
     def last_value(self) -> float | None:
         """The PSNR in dB after the last epoch; None before the first."""

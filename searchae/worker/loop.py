@@ -96,7 +96,7 @@ class Worker:
         self, coordinator: Coordinator, heartbeat: Heartbeat, runner: TrialRunner
     ) -> None:
         failures = 0
-        while (trial_id := self._claim(coordinator, heartbeat)) is not None:
+        while (trial_id := self._claim(coordinator, heartbeat, runner)) is not None:
             try:
                 with coordinator.existing():
                     runner.run(trial_id)
@@ -113,11 +113,18 @@ class Worker:
             else:
                 failures = 0
 
-    def _claim(self, coordinator: Coordinator, heartbeat: Heartbeat) -> int | None:
+    def _claim(
+        self, coordinator: Coordinator, heartbeat: Heartbeat, runner: TrialRunner
+    ) -> int | None:
         """Claims a trial, waiting for one if need be; None if there is nothing left to do."""
         is_told = False
         while not self.stop.is_set():
-            claimed = coordinator.claim(trust_silence=heartbeat.steady)
+            steady = heartbeat.steady
+            claimed = coordinator.claim(trust_silence=steady, promotable=runner.promotable())
+            if claimed is NoTrial.SETTLE:  # what may go on is looked up now that nothing runs
+                claimed = coordinator.claim(
+                    trust_silence=steady, promotable=runner.promotable(), settle=True
+                )
             if claimed is NoTrial.WAIT:
                 if not is_told:
                     log.info("waiting: other workers train the rest, or more is being decided on")

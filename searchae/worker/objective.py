@@ -17,6 +17,7 @@ from searchae.training import (
     Checkpoints,
     EpochResult,
     Interrupted,
+    PausedError,
     Precision,
     PrunedError,
     Trainer,
@@ -34,6 +35,9 @@ class ReportingTrial(Protocol):
 
     def should_prune(self) -> bool:
         """Returns whether the pruner stops the trial."""
+
+    def should_pause(self) -> bool:
+        """Returns whether the pruner pauses the trial after its last reported epoch."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def run_trial(job: TrialJob, hooks: TrialHooks) -> float:
 
     Raises:
         PrunedError: The pruner stopped the trial.
+        PausedError: The pruner paused the trial; its checkpoint is written.
         Interrupted: A hook asked to leave or to stop.
         TrainingError: The training diverged or ran out of memory.
         CheckpointError: A checkpoint could not be written.
@@ -136,6 +141,10 @@ def run_trial(job: TrialJob, hooks: TrialHooks) -> float:
             if job.trial.should_prune():
                 hooks.on_end(trainer)
                 raise PrunedError
+            if job.trial.should_pause():
+                background.wait()
+                hooks.on_end(trainer)
+                raise PausedError
             background.begin()
     hooks.on_end(trainer)
     return trainer.history[-1].psnr_db

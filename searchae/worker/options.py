@@ -38,6 +38,7 @@ class WorkerResults:
     Attributes:
         complete: Trained to the end.
         pruned: Stopped by the pruner.
+        paused: How often a trial was paused by the pruner.
         diverged: Diverged, or died in a flat layer.
         out_of_memory: Too large for the device.
         put_back: Left to another worker.
@@ -46,6 +47,7 @@ class WorkerResults:
 
     complete: int = 0
     pruned: int = 0
+    paused: int = 0
     diverged: int = 0
     out_of_memory: int = 0
     put_back: int = 0

@@ -9,7 +9,7 @@ from collections.abc import Container
 from optuna.trial import FrozenTrial, TrialState
 
 from searchae.config import OBJECTIVES
-from searchae.search import FinishedTrialCursor
+from searchae.search import INCREMENTAL_FROM, FinishedTrialCursor, is_paused
 from searchae.storage import ResilientStorage
 from searchae.study import INVALID, StoredStudy, outcome_of
 
@@ -24,6 +24,9 @@ class RankedStorage(ResilientStorage):
     before every pruned one, and the Gaussian process takes finite values only. So TPE is shown a
     pruned trial without reports, which it puts last of all, and every other sampler (and TPE with
     several objectives, where nothing is pruned) values that are just worse than the worst ones.
+
+    Paused trials are shown as pruned, so that a sampler learns from them. The incremental sampler
+    of large studies reads a finished trial once; it does not see the few that are paused.
 
     Args:
         stored: The study.
@@ -53,6 +56,8 @@ class RankedStorage(ResilientStorage):
         self._read(found)
         for number, trial in {**self._bad, **self._left_out}.items():
             found[number] = trial
+        if self._spec.search.pauses and len(found) < INCREMENTAL_FROM:
+            found = [_as_pruned(t) if is_paused(t) else t for t in found]
         found = [t for t in found if states is None or t.state in states]
         return copy.deepcopy(found) if deepcopy else found
 
@@ -82,3 +87,9 @@ class RankedStorage(ResilientStorage):
                 trial.state = TrialState.PRUNED
             else:
                 trial.values = values
+
+
+def _as_pruned(trial: FrozenTrial) -> FrozenTrial:
+    shown = copy.copy(trial)
+    shown.state = TrialState.PRUNED
+    return shown

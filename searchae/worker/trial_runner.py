@@ -42,6 +42,7 @@ from searchae.training import (
     EpochResult,
     Interrupted,
     Owner,
+    PausedError,
     Precision,
     PrunedError,
     Trainer,
@@ -121,6 +122,8 @@ class TrialRunner:
                 self.coordinator.release(trial_id)
                 self.results.put_back += 1
                 log.info("trial %d: put back", number)
+            except PausedError:
+                self._pause(trial_id, number)
             except (LeaseLostError, UpdateFinishedTrialError):
                 self.results.taken_away += 1
                 log.info("trial %d: taken over by another worker", number)
@@ -130,6 +133,10 @@ class TrialRunner:
                 ended = storage.get_trial(trial_id)
                 value = "-" if not ended.values else f"{ended.values[0]:.2f} dB"
                 log.info("trial %d: %s, %s", number, ended.state.name.lower(), value)
+
+    def promotable(self) -> list[int]:
+        """Returns the ids of the paused trials that may go on now, the most promising first."""
+        return self._sampler.promotable()
 
     # -- training
 
@@ -242,6 +249,7 @@ class TrialRunner:
             raise
         except (
             PrunedError,
+            PausedError,
             DivergedError,
             OutOfMemoryError,
             LeaseLostError,
@@ -264,6 +272,15 @@ class TrialRunner:
             raise StudyStoppedError(self.coordinator.stopped()) from e
 
     # -- ends
+
+    def _pause(self, trial_id: int, number: int) -> None:
+        epoch = self.heartbeat.epoch or 0
+        ended = self.coordinator.pause(trial_id, epoch=epoch)
+        self.results.paused += 1
+        log.info("trial %d: paused after epoch %d", number, epoch)
+        for other in ended:
+            log.info("trial %d: pruned: more than search.max_paused were paused", other)
+            self._writer.submit(self._clear_checkpoints, other)
 
     def _finish(
         self,

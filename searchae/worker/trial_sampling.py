@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial
 from searchae.config import TrialParams, initial_params, sample_params, sampler_seed
 from searchae.search import (
     ChoiceFloor,
+    Rungs,
     SizeLimit,
     SizeLimitedSampler,
     TrialHistory,
@@ -50,6 +51,10 @@ class RecordedTrial:
         """Returns whether the pruner stops the trial."""
         return self._trial.should_prune()
 
+    def should_pause(self) -> bool:
+        """Returns False."""
+        return False
+
     @property
     def last_value(self) -> float | None:
         """The PSNR in dB after the last epoch; None before the first."""
@@ -78,6 +83,28 @@ class UnprunedTrial(RecordedTrial):
         return False
 
 
+class PausableTrial(RecordedTrial):
+    """A trial that is paused where it is not among the best of its rung.
+
+    Args:
+        study: The study.
+        rungs: Its rungs.
+    """
+
+    def __init__(self, *recorded: Any, study: optuna.Study, rungs: Rungs) -> None:
+        super().__init__(*recorded)
+        self._study, self._rungs = study, rungs
+
+    def should_pause(self) -> bool:
+        """Returns whether the trial is on a rung and not among the best there."""
+        epoch = max(self._reports)
+        if epoch not in self._rungs.epochs:
+            return False
+        trials = self._study.get_trials(deepcopy=False)
+        psnr_db = self._reports[epoch]
+        return not self._rungs.goes_on(trials, self.number, epoch=epoch, psnr_db=psnr_db)
+
+
 class TrialSampler:
     """Samples the parameters of one study's trials.
 
@@ -99,6 +126,7 @@ class TrialSampler:
         self._pruner = make_pruner(stored.spec, self._study)
         self._history = TrialHistory()
         self._floor = ChoiceFloor(stored.spec)
+        self._rungs = Rungs(stored.spec)
         attributes = stored.study.user_attrs
         self._taken_over = sum(attributes.get(IMPORTED, {}).values()) + attributes.get(STARTING, 0)
 
@@ -139,7 +167,19 @@ class TrialSampler:
         recorded = (trial, claimed.number, claimed.intermediate_values)
         if spec.search.has_several_objectives:
             return UnprunedTrial(*recorded, storage=storage, trial_id=trial_id), params
+        if spec.search.pauses:
+            study = self._stored.study
+            return PausableTrial(*recorded, study=study, rungs=self._rungs), params
         return RecordedTrial(*recorded), params
+
+    def promotable(self) -> list[int]:
+        """Returns the ids of the paused trials that may go on now, the most promising first."""
+        stored = self._stored
+        if not stored.spec.search.pauses:
+            return []
+        numbers = self._rungs.promotable(stored.study.get_trials(deepcopy=False))
+        ids = stored.storage.get_trial_id_from_study_id_trial_number
+        return [ids(stored.id, number) for number in numbers]
 
     def _fixed(self, study: optuna.Study, claimed: FrozenTrial) -> Mapping[str, Any]:
         """Returns the parameters of one of the search's first trials, or to try a rare choice."""

@@ -323,6 +323,15 @@ def test_chaos_leaves_the_budget_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.fleet
+def test_chaos_leaves_no_trial_paused(tmp_path: Path) -> None:
+    """The same with trials that are paused and go on, on whichever worker."""
+    where = ("--pruner", "asha", "--url", f"sqlite:///{tmp_path}/chaos.db")
+    outcome = chaos(*where, trials=40, seconds=6, seed=2)
+    check_exact(outcome, 40)
+    assert outcome["killed"] >= 3
+
+
+@pytest.mark.fleet
 def test_chaos_with_a_database_that_goes_away_leaves_the_budget_exact() -> None:
     """The same, while lock sessions are terminated and the server is restarted."""
     outcome = chaos("--postgres", trials=40, seconds=12, seed=7)
@@ -335,10 +344,11 @@ def test_chaos_with_a_database_that_goes_away_leaves_the_budget_exact() -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_chaos_over_many_seeds(kind: str, seed: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("pruner", ["median", "asha"])
+def test_chaos_over_many_seeds(kind: str, pruner: str, seed: int, tmp_path: Path) -> None:
     url = ("--url", f"sqlite:///{tmp_path}/chaos.db")
     where = url if kind == "sqlite" else ("--postgres",)
-    check_exact(chaos(*where, trials=40, seconds=8, seed=seed), 40)
+    check_exact(chaos("--pruner", pruner, *where, trials=40, seconds=8, seed=seed), 40)
 
 
 def check_exact(outcome: dict[str, Any], budget: int) -> None:

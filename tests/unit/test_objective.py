@@ -139,6 +139,9 @@ class FakeTrial:
         self.asked += 1
         return max(self.reports, default=0) == self._prune_after
 
+    def should_pause(self) -> bool:
+        return False
+
 
 @pytest.fixture(scope="module")
 def images() -> tuple[Tensor, Tensor]:
