@@ -44,7 +44,12 @@ def print_verdicts(verdicts: Sequence[Verdict], curve: PenaltyCurve | None, html
         curve: PSNR and sparsity by the weight of the L1 penalty, if they were measured.
         html: Path of the plots.
     """
-    from searchae.compare import COMPARISON_HEADERS, combined_notes, comparison_cells
+    from searchae.compare import (
+        COMPARISON_HEADERS,
+        best_setting,
+        combined_notes,
+        comparison_cells,
+    )
 
     for verdict in verdicts:
         _print_table(
@@ -59,6 +64,12 @@ def print_verdicts(verdicts: Sequence[Verdict], curve: PenaltyCurve | None, html
         print(f"l1_weight: {curve.front}")
     for note in combined_notes(verdicts):
         print(f"note: {note}")
+    if best := best_setting(verdicts):
+        print(best)
+    print(
+        "A base is a setting of all other parameters; near zero: the share of latents below 1e-3; "
+        "Hoyer: from 0 (all latents alike) to 1 (a single one)."
+    )
     print(f"plots: {html}")
 
 

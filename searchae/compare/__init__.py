@@ -6,7 +6,7 @@ from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.ranking import Ranking
 from searchae.compare.rerank import Reranking, TopOptions
 from searchae.compare.run import ComparisonRun
-from searchae.compare.verdict import Verdict, combined_notes
+from searchae.compare.verdict import Verdict, best_setting, combined_notes
 
 __all__ = [
     "COMPARISON_HEADERS",
@@ -18,6 +18,7 @@ __all__ = [
     "Reranking",
     "TopOptions",
     "Verdict",
+    "best_setting",
     "combined_notes",
     "comparison_cells",
 ]

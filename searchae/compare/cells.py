@@ -23,6 +23,7 @@ from searchae.compare.tuning import (
     Grid,
     Point,
     Score,
+    is_at_end,
     tune,
 )
 from searchae.config import StudySpec, middle_value, stored_value
@@ -143,7 +144,8 @@ class Cell:
             # Shorter trainings favour high rates, which are the less stable ones in the end.
             close = [p for p in finalists if means[p] >= means[best] - CLOSE_DB]
             best = min(close, key=lambda p: p[0])
-        return Tries(tries, best, found.is_at_edge and best == found.best)
+        is_at_edge = is_at_end(self.grids, best) or (best == found.best and found.is_at_edge)
+        return Tries(tries, best, is_at_edge)
 
     def best_db(self, results: Results) -> float | None:
         """Returns the validation PSNR of the best try in dB; None before the tries have ended."""

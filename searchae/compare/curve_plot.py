@@ -48,8 +48,8 @@ def curve_plot(curve: PenaltyCurve) -> Plot:
             showlegend=False,
         )
     note = (
-        "A point a weight; bars are 95% intervals over bases. The line joins the front: no other "
-        "weight has both a better PSNR and sparser latents."
+        "A point a weight; bars are 95% intervals. The line joins the front: no other weight has, "
+        "in the mean, both a better PSNR and sparser latents."
     )
     return Plot("l1-curve", "PSNR against sparsity", note, figure, 420)
 

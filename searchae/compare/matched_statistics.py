@@ -66,12 +66,19 @@ the variance over seeds. Two bases whose intervals lie on different sides of 0 h
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from searchae.compare.matched_results import Estimates, Floats, MatchedResults, estimate
+from searchae.compare.matched_results import (
+    RESOLUTION_DB,
+    Estimates,
+    Floats,
+    MatchedResults,
+    estimate,
+)
 
 CONFIDENCE_LEVEL = 0.95
 SEQUENTIAL_SHARE = 0.55
@@ -119,6 +126,7 @@ class PairDifference:
             interval excludes 0.
         by_base: The difference in each base that has trainings of both.
         opposite: Whether at least two bases have shown effects of different signs.
+        varies: Whether effects of one size in all bases are rejected; see ``_varies``.
     """
 
     first: int
@@ -134,6 +142,7 @@ class PairDifference:
     shown: bool
     by_base: tuple[BaseDifference, ...]
     opposite: bool
+    varies: bool
 
 
 @dataclass(frozen=True)
@@ -253,6 +262,7 @@ def _tested(results: MatchedResults, found: Estimates, alpha: float) -> list[Pai
                 shown=all_shown,
                 by_base=by_base,
                 opposite=any(b.low_db > 0 for b in by_base) and any(b.high_db < 0 for b in by_base),
+                varies=_varies(results, found, i),
             )
         )
     return out
@@ -276,6 +286,30 @@ def _by_base(
         )
         for b in np.flatnonzero(seeds)
     )
+
+
+def _varies(results: MatchedResults, found: Estimates, pair: int) -> bool:
+    """Returns whether a pair's effects differ from base to base by more than noise and tuning.
+
+    Cochran's test of homogeneity (Biometrics 10, 1954), with F instead of chi-squared since the
+    bases' errors are estimates; at 5% over all pairs of choices that train.
+    """
+    from scipy import special
+
+    first, second = results.pairs[pair]
+    seeds = (results.counts[first] & results.counts[second]).sum(1)
+    within = float(found.variances.within[pair])
+    degrees = float(found.variances.within_degrees[pair])
+    known = np.flatnonzero(seeds)
+    if len(known) < 2 or degrees < 1 or not math.isfinite(within):
+        return False
+    effects = found.by_base[pair][known]
+    # On the same test images, whose draw moves all bases' effects alike.
+    weights = 1 / (within / seeds[known] + 2 * results.tuning_db**2 + RESOLUTION_DB**2)
+    mean = (weights * effects).sum() / weights.sum()
+    statistic = float((weights * (effects - mean) ** 2).sum()) / (len(known) - 1)
+    alpha = (1 - CONFIDENCE_LEVEL) / max(int(found.variances.steady.sum()), 1)
+    return bool(special.fdtrc(len(known) - 1, degrees, statistic) < alpha)
 
 
 def _figures(results: MatchedResults, choice: int) -> ChoiceFigures:

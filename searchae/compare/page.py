@@ -9,9 +9,10 @@ from pathlib import Path
 
 from searchae.compare import plots
 from searchae.compare.curve_plot import curve_plot
+from searchae.compare.matched_results import TRAINS_DB, TUNING_DB
 from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.plots import ByteImages
-from searchae.compare.verdict import Verdict, combined_notes, span_text
+from searchae.compare.verdict import Verdict, best_setting, combined_notes, span_text
 from searchae.files import SharedFolder, output_file
 from searchae.formatting import format_assignments
 from searchae.report import HtmlSection, html_document, html_plot, html_table
@@ -24,9 +25,14 @@ METHOD = (
     "the same new seeds and measured on the test split, by which nothing was chosen. Differences "
     "are paired by base, seed and image, over trainings that did not fail; a choice of which more "
     "than half failed counts with all of them, the failed ones as the mean training image, and "
-    "one that learns nothing in its first bases is not tried in the others. An interval holds for "
-    "what another search would find in other bases, too; each sentence says something false at "
-    "most 5% of the time, over all pairs of the parameter and all looks at the results."
+    "one that learns nothing in its first bases is not tried in the others. A training fails if it "
+    f"diverges, dies or ends less than {TRAINS_DB:g} dB above the mean training image. An interval "
+    "holds for the settings that can be bases: where they are few, all of them are used, each "
+    "counted alike; else for others of the same kind, too. What a choice's learning rate owes to "
+    f"the luck of its tries is taken to be {TUNING_DB:g} dB (a standard deviation). Each sentence "
+    "says something false at most 5% of the time, over all pairs of the parameter and all looks at "
+    "the results. Near zero: the share of latents below 1e-3 in magnitude. Hoyer's sparsity is 0 "
+    "where all latents of an image have one magnitude, and 1 where a single one is not zero."
 )
 
 
@@ -81,6 +87,8 @@ def _answers_section(verdicts: Sequence[Verdict], curve: PenaltyCurve | None) ->
             f'<span class="note">From {of}; {escape(curve.front)}.</span></p>'
         )
     notes = "".join(f"<li>{escape(n)}.</li>" for n in combined_notes(verdicts))
+    best = best_setting(verdicts)
+    sentences += f"<p>{escape(best[0].upper() + best[1:])}.</p>" if best else ""
     body = f'<div class="say">{sentences}</div>' + (f"<ul>{notes}</ul>" if notes else "")
     return HtmlSection("result", "", body)
 
@@ -97,7 +105,7 @@ def _curve_section(curve: PenaltyCurve) -> HtmlSection:
             f"{p.near_zero:.1%}",
             f"{p.hoyer:.3f}",
             f"{p.hoyer_low:.3f} to {p.hoyer_high:.3f}",
-            "dominated" if p.is_dominated else "",
+            "another is better in both" if p.is_dominated else "",
         )
         for p in curve.points
     ]
@@ -164,7 +172,7 @@ def _settings_table(verdict: Verdict) -> str:
     head = ("base", *(verdict.choices[c].name for c in verdict.order))
     rows = [
         (
-            f"{name} (trial {number})",
+            f"{name} (from trial {number})",
             *(_setting(verdict, c, b) for c in verdict.order),
         )
         for b, (name, number) in enumerate(zip(verdict.bases, verdict.base_trials, strict=True))
@@ -184,7 +192,9 @@ def _setting(verdict: Verdict, choice: int, base: int) -> str:
 
 
 TABLE_NOTE = (
-    "Means over the trainings that did not fail, in the bases in which all choices that train did."
+    "Means over the trainings that did not fail, in the bases in which all choices that train did; "
+    "the PSNR of a choice that does not train is over all of its trainings, the failed ones as the "
+    "mean training image."
 )
 COMPARISON_HEADERS = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "Hoyer", "trainings", "failed")
 """Headings of the table of choices, on the page and in the terminal."""
@@ -193,13 +203,16 @@ COMPARISON_HEADERS = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "Hoyer", "trai
 def comparison_cells(verdict: Verdict, choice: int) -> tuple[str, ...]:
     """Returns a choice's row of the table with ``COMPARISON_HEADERS``."""
     figures, means = verdict.choices[choice], verdict.means(choice)
-    return (
-        figures.name,
-        f"{verdict.mean_db(choice):.2f}",
+    texts = (
         f"{means['ssim']:.4f}",
         f"{means['mse']:.6f}",
         f"{means['sparsity']:.1%}",
         f"{means['hoyer']:.3f}",
+    )
+    return (
+        figures.name,
+        f"{verdict.mean_db(choice):.2f}",
+        *(texts if figures.trains else ("",) * len(texts)),
         str(figures.trainings),
         str(figures.failed),
     )

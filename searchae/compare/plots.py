@@ -38,7 +38,7 @@ def effects_plot(verdict: Verdict) -> Plot:
     """Returns a plot of each choice's difference from the best: over all bases, and by base."""
     name, title = f"{verdict.parameter}-effects", f"{verdict.best.name} against the others"
     best = escape_plotly_text(verdict.best.name)
-    figure = blank_figure(x=f"PSNR of {best} minus that of the other, dB", y="")
+    figure = blank_figure(x=f"{best} minus the other, dB", y="")
     labels: list[str] = []
     for choice, p in verdict.against_best:
         sign = 1 if p.first == verdict.statistics.best else -1
@@ -72,8 +72,8 @@ def effects_plot(verdict: Verdict) -> Plot:
     _label_rows(figure, labels)
     note = (
         f"Right of the dashed line {verdict.best.name} is better, left of it worse. Large: the "
-        "mean over all bases; filled and green where a difference is shown. Small: each base by "
-        "itself, with intervals that hold for all bases at once."
+        "mean over the bases in which both train; filled and green where a difference is shown. "
+        "Small: each base by itself, with intervals that hold for all bases at once."
     )
     return Plot(name, title, note, figure, 110 + 34 * len(labels))
 
@@ -113,6 +113,7 @@ def losses_plot(verdict: Verdict) -> Plot:
     for i, choice in enumerate(verdict.order):
         colour = COLOURS[i % len(COLOURS)]
         curves = _curves([r for cell in verdict.cells[choice] for r in cell.records])
+        counted = _curves([r for cell in verdict.common_cells(choice) for r in cell.counted])
         if not curves:
             continue
         xs, ys = join_curves(dict(enumerate(curve, 1)) for curve in curves)
@@ -127,7 +128,8 @@ def losses_plot(verdict: Verdict) -> Plot:
             hoverinfo="skip",
             showlegend=False,
         )
-        means.append((verdict.choices[choice].name, colour, _mean_curve(curves)))
+        if counted:
+            means.append((verdict.choices[choice].name, colour, _mean_curve(counted)))
     for label, colour, mean in means:
         figure.add_scatter(
             x=list(range(1, len(mean) + 1)),
@@ -143,8 +145,8 @@ def losses_plot(verdict: Verdict) -> Plot:
     longest = max(len(m) for _, _, m in means)
     figure.update_xaxes(**epoch_axis(longest))
     note = (
-        "Faint: each training; bold: the mean of the choice, in which a training that ended early "
-        "keeps its last value."
+        "Faint: each training; bold: the mean of the choice over the trainings of the table, in "
+        "which one that ended early keeps its last value."
     )
     return Plot(name, title, note, figure, 400)
 

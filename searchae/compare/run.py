@@ -16,8 +16,15 @@ from searchae.compare.experiment import Experiment, ReadRecord, Wanted, has_ende
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.penalty_curve import L1_WEIGHT, PenaltyCurve, PenaltyExperiment
 from searchae.compare.preparation import open_list
-from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
+from searchae.compare.verdict import (
+    NOT_TRIED,
+    CellResult,
+    Verdict,
+    best_setting,
+    combined_notes,
+)
 from searchae.errors import UserError
+from searchae.formatting import format_value
 from searchae.launch import FleetRequest, Launcher
 from searchae.report import comparison_file, write_comparison_file
 from searchae.retrain import ListRun, RecordFolder, Results
@@ -208,15 +215,18 @@ class ComparisonRun:
             tries=sum(len(cell.tuned(results).wanted) for cell in tried.values()),
             until_db=self.comparison.options.until_db,
             half_width_db=step.half_width_db,
-            lacking=self._lacking(wanted),
+            lacking=self._lacking(experiment, wanted),
         )
 
-    def _lacking(self, wanted: Wanted) -> str:
+    def _lacking(self, experiment: Experiment, wanted: Wanted) -> str:
         """Returns what keeps the intervals wide; empty if they are as narrow as asked for."""
         step, until_db = wanted.step, self.comparison.options.until_db
         if step is None or (step.half_width_db <= until_db and wanted.design is None):
             return ""
-        text = f"known within {step.half_width_db:.2f} dB, not {until_db:g} dB"
+        text = (
+            f"known within {step.half_width_db:.2f} dB among the choices that train, not "
+            f"{until_db:g} dB"
+        )
         if wanted.design is not None:
             return f"{text}: the time was up; the same command again continues"
         if wanted.is_short:
@@ -224,7 +234,10 @@ class ComparisonRun:
                 f"{text}: --max-trainings ended it; about {step.forecast.bases} bases and "
                 f"{step.forecast.seeds} seeds would do"
             )
-        return f"{text}: it would take more bases or seeds than there are; give a larger --until"
+        return (
+            f"{text}: it would take more bases than there are, or more than "
+            f"{experiment.limits.seeds} seeds; give a larger --until"
+        )
 
     def _about(self, trained: Sequence[ListedTraining], read: ReadRecord) -> str:
         epochs = self.comparison.options.epochs or self.comparison.stored.spec.epochs
@@ -233,8 +246,16 @@ class ComparisonRun:
         return (
             f"{len(trained)} trainings in all: {len(trained) - len(measured)} shorter ones to find "
             f"learning rates, and {len(measured)} that were measured, of at most {epochs} epochs, "
-            f"which took {hours:.1f} hours of one worker. Parameters share them."
+            f"which took {hours:.1f} hours of one worker. Parameters share them. The same in all: "
+            f"{self._fixed_text()}."
         )
+
+    def _fixed_text(self) -> str:
+        fixed = self.comparison.stored.spec.fixed
+        patience = self.comparison.options.patience
+        values = {k: v for section in ("model", "train") for k, v in fixed[section].items()}
+        given = {} if patience is None else {"patience": patience}
+        return ", ".join(f"{k} {format_value(v)}" for k, v in {**values, **given}.items())
 
     def _document(
         self,
@@ -258,6 +279,8 @@ class ComparisonRun:
             "data_hash": self.comparison.stored.data_hash,
             "test_images": images,
             "comparisons": [v.document() for v in verdicts],
+            "notes": combined_notes(verdicts),
+            "best_setting": best_setting(verdicts),
             "l1_curve": curve and curve.document(),
             "html": str(out),
         }

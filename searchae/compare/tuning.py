@@ -126,7 +126,7 @@ def tune(
     best = _best(tried, trains_db)
     if tried[best][1] < trains_db:
         return Tuned(tuple(tried), best)
-    at_edge = bool(_edges(grids, tried, best)) or _is_at_end(grids, best)
+    at_edge = bool(_edges(grids, tried, best)) or is_at_end(grids, best)
     return Tuned(tuple(tried), best, at_edge)
 
 
@@ -194,5 +194,6 @@ def _edges(grids: Sequence[Grid], tried: dict[Point, Score], best: Point) -> lis
     return found
 
 
-def _is_at_end(grids: Sequence[Grid], point: Point) -> bool:
+def is_at_end(grids: Sequence[Grid], point: Point) -> bool:
+    """Returns whether one of a point's values lies at an end of its range."""
     return any(i in (g.lowest, g.highest) for i, g in zip(point, grids, strict=True))

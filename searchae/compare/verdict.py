@@ -170,8 +170,14 @@ class Verdict:
 
     @property
     def opposites(self) -> list[str]:
-        """The pairs of choices whose effects have opposite signs in different bases."""
-        return [self._opposite_text(p) for p in self.statistics.pairs if p.opposite]
+        """The pairs of choices that train whose effects differ from base to base."""
+        trains = [c.trains for c in self.choices]
+        pairs = [p for p in self.statistics.pairs if trains[p.first] and trains[p.second]]
+        return [
+            self._opposite_text(p) if p.opposite else self._varying_text(p)
+            for p in pairs
+            if p.opposite or p.varies
+        ]
 
     @property
     def untrained(self) -> list[str]:
@@ -211,6 +217,15 @@ class Verdict:
         ]
         return f"{first} against {second} depends on the rest: {format_list(effects)}"
 
+    def _varying_text(self, p: PairDifference) -> str:
+        first, second = self.choices[p.first].name, self.choices[p.second].name
+        least = min(p.by_base, key=lambda b: b.mean_db)
+        most = max(p.by_base, key=lambda b: b.mean_db)
+        return (
+            f"{first} against {second} depends on the rest: from {least.mean_db:+.2f} dB with "
+            f"{self.bases[least.base]} to {most.mean_db:+.2f} dB with {self.bases[most.base]}"
+        )
+
     def document(self) -> dict[str, Any]:
         """Returns the result as a JSON document."""
         names = [c.name for c in self.choices]
@@ -243,6 +258,8 @@ class Verdict:
         return {
             **asdict(self.choices[choice]),
             **self.means(choice),
+            "psnr_db": self.mean_db(choice),
+            "mean_db": self.mean_db(choice),
             "trials": list(self.base_trials),
             "cells": [
                 {
@@ -269,15 +286,23 @@ class Verdict:
 
         Choices that train have them from the bases that all of these have, if there is one.
         """
-        cells = self.cells[choice]
-        if self.choices[choice].trains:
-            rows = [row for c, row in zip(self.choices, self.cells, strict=True) if c.trains]
-            common = [all(row[b].counted for row in rows) for b in range(len(cells))]
-            if any(common):
-                cells = tuple(cell for cell, shared in zip(cells, common, strict=True) if shared)
-        found = [r.summary() for cell in cells for r in cell.counted]
+        found = [r.summary() for cell in self.common_cells(choice) for r in cell.counted]
         names = ("psnr_db", "ssim", "mse", "sparsity", "hoyer")
         return {name: statistics.fmean(float(r[name]) for r in found) for name in names}
+
+    def common_cells(self, choice: int) -> tuple[CellResult, ...]:
+        """Returns a choice's cells in the bases in which all choices that train did.
+
+        All of its cells if there is no such base, or if it does not train itself.
+        """
+        cells = self.cells[choice]
+        if not self.choices[choice].trains:
+            return cells
+        rows = [row for c, row in zip(self.choices, self.cells, strict=True) if c.trains]
+        common = [all(row[b].counted for row in rows) for b in range(len(cells))]
+        if not any(common):
+            return cells
+        return tuple(cell for cell, shared in zip(cells, common, strict=True) if shared)
 
 
 def combined_notes(verdicts: Sequence[Verdict]) -> list[str]:
@@ -286,13 +311,15 @@ def combined_notes(verdicts: Sequence[Verdict]) -> list[str]:
     untrained = [text for v in verdicts for text in v.untrained]
     if untrained:
         found.append(
-            f"these do not train and count as the mean training image: {format_list(untrained)}"
+            f"these do not train, and their failed trainings count as the mean training image: "
+            f"{format_list(untrained)}"
         )
+        found += [text for text in [_stopped_early(verdicts)] if text]
     failing = [text for v in verdicts for text in v.failing]
     if failing:
         found.append(
             f"some trainings diverged, died or learned next to nothing: {format_list(failing)}; "
-            "differences rest on the other trainings"
+            "these are left out of the differences"
         )
     # Parameters share nets: each is listed once.
     edges = list({net: text for v in verdicts for net, text in v.edges.items()}.values())
@@ -306,6 +333,48 @@ def combined_notes(verdicts: Sequence[Verdict]) -> list[str]:
         if v.lacking:
             lacking.setdefault(v.lacking, []).append(v.parameter)
     return found + [f"{', '.join(names)}: {text}" for text, names in lacking.items()]
+
+
+def best_setting(verdicts: Sequence[Verdict]) -> str:
+    """Returns the measured setting with the highest mean PSNR, as a sentence; empty without one."""
+    found = {}
+    for v in verdicts:
+        for choice, row in zip(v.choices, v.cells, strict=True):
+            for base, cell in zip(v.bases, row, strict=True):
+                if len(cell.counted) > 1 and len(cell.counted) == len(cell.records):
+                    mean_db = statistics.fmean(cell.psnr_db)
+                    found[cell.net] = (mean_db, len(cell.records), choice.name, base, cell.settings)
+    if not found:
+        return ""
+    mean_db, seeds, name, base, settings = max(found.values(), key=lambda f: f[0])
+    tuned = f" ({format_assignments(settings)})" if settings else ""
+    return (
+        f"best setting measured: {name} with {base}{tuned}, {mean_db:.2f} dB over {seeds} seeds; "
+        f"as the best of {len(found)} it is flattered a little"
+    )
+
+
+def _stopped_early(verdicts: Sequence[Verdict]) -> str:
+    """Returns how many trainings of choices that do not train a plateau has ended; empty for none.
+
+    A net may stay at the mean image for longer than ``train.patience`` before it learns.
+    """
+    records = {
+        id(r): r
+        for v in verdicts
+        for c, row in zip(v.choices, v.cells, strict=True)
+        for cell in row
+        for r in cell.records
+        if not c.trains
+    }
+    lengths = sorted(len(r.history) for r in records.values() if r.ended == "plateau")
+    if not lengths:
+        return ""
+    epochs = f"{lengths[0]}" if lengths[0] == lengths[-1] else f"{lengths[0]} to {lengths[-1]}"
+    return (
+        f"of the {len(records)} trainings of these, train.patience ended {len(lengths)}, after "
+        f"{epochs} epochs: with more (--patience) they may learn"
+    )
 
 
 def without_infinities(value: Any) -> Any:

@@ -81,7 +81,7 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
     places = [Path.cwd() / given, inside]
     for place in places:
         if place.is_file() or place.is_dir():
-            if given.is_absolute() and place == inside:
+            if given.is_absolute() and place == inside != given:
                 logger.warning("%s: %s is not there; %s is taken", key, given, place)
             return place
         if place.exists():

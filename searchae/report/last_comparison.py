@@ -46,6 +46,7 @@ class _Comparison(BaseModel):
     data_hash: str
     seeds: list[int]
     comparisons: list[_Verdict]
+    notes: list[str] = []
     l1_curve: _Curve | None = None
 
 

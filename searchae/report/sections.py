@@ -98,8 +98,9 @@ def comparison_section(found: Findings) -> HtmlSection:
     if curve := found.comparison.get("l1_curve"):
         body += f"<p>{escape(curve['sentence'])}.</p>"
     body = f'<div class="say">{body}</div>'
-    body += "".join(f'<p class="note">{escape(n)}.</p>' for v in verdicts for n in v["notes"])
-    head = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "bases of trials")
+    notes = found.comparison.get("notes") or [n for v in verdicts for n in v["notes"]]
+    body += "".join(f'<p class="note">{escape(n)}.</p>' for n in dict.fromkeys(notes))
+    head = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "bases from trials")
     for v in verdicts:
         rows = [
             (
@@ -113,10 +114,10 @@ def comparison_section(found: Findings) -> HtmlSection:
             for s in v["sides"]
         ]
         body += f"<h3>{escape(v['parameter'])}</h3>" + html_table(head, rows, numeric=range(1, 5))
-    seeds = ", ".join(map(str, found.comparison["seeds"]))
+    seeds = format_count(len(found.comparison["seeds"]), "seed")
     body += (
         '<p class="note">Each choice, in the same settings of the study\'s best trials and with a '
-        f"learning rate of its own, trained anew over the seeds {seeds} and measured on the test "
+        f"learning rate of its own, trained anew over up to {seeds} and measured on the test "
         "split. Effects by base, curves and pictures stand in the page that "
         f"<code>{escape(study_command('compare', name))}</code> writes.</p>"
     )

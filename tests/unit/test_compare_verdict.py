@@ -140,7 +140,7 @@ def test_means_are_of_the_bases_that_all_choices_have() -> None:
 def test_a_choice_that_nobody_can_train_is_told_of() -> None:
     verdict = judged({"relu": 22.0, "sigmoid": BASELINE_DB})
     (note,) = verdict.notes
-    assert note.startswith("these do not train and count as the mean training image: sigmoid (")
+    assert note.startswith("these do not train, and their failed trainings count as the mean")
     assert note.endswith("trainings failed, in 4 bases)")
     assert "relu beats sigmoid by " in verdict.sentence
 

@@ -61,6 +61,9 @@ def test_an_absolute_path_of_another_machine_is_looked_for_in_the_data_folder(
     (tmp_path / "photos").mkdir()
     assert find_data_file("/no/photos", data_dir=tmp_path, key="k") == tmp_path / "photos"
     assert f"k: /no/photos is not there; {tmp_path}/photos is taken" in caplog.text
+    caplog.clear()
+    find_data_file(str(tmp_path / "photos"), data_dir=tmp_path, key="k")
+    assert caplog.text == "", "it lies in the data folder itself"
 
 
 def test_what_lies_in_the_current_folder_is_found_from_any_other(

@@ -198,6 +198,21 @@ def test_opposite_effects_are_seen_and_named_with_their_bases() -> None:
     assert not analyse(results(psnr)).pairs[0].opposite
 
 
+def test_effects_that_differ_from_base_to_base_are_told_from_noise() -> None:
+    def share(spread_db: float, tuning_db: float = 0.0) -> float:
+        found = []
+        for seed in range(200):
+            psnr = drawn(seed, choices=2, bases=6, seeds=4, base_db=0, seed_db=0.2)
+            own = np.random.default_rng(1000 + seed)
+            psnr[0] += own.normal(0, spread_db, 6)[:, None]
+            found.append(analyse(results(psnr, tuning_db=tuning_db)).pairs[0].varies)
+        return float(np.mean(found))
+
+    assert share(0.0) < 0.09, "said falsely at most 5% of the time"
+    assert share(0.6) > 0.9
+    assert share(0.2, tuning_db=0.15) < 0.09, "what tuning owes to luck is no effect of the base"
+
+
 def test_more_seeds_and_more_bases_make_intervals_narrower() -> None:
     def mean_half(bases: int, seeds: int) -> float:
         found = [
