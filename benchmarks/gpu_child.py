@@ -56,7 +56,7 @@ def machine(settings: Settings, emit: Emit) -> None:
         "device": name if on_gpu else "a CPU",
         "torch": f"torch {torch.__version__}",
         "cuda": f"CUDA {torch.version.cuda}" if on_gpu else "",
-        "cudnn": f"cuDNN {torch.backends.cudnn.version()}" if on_gpu else "",
+        "cudnn": f"cuDNN {torch.backends.cudnn.version()}" if on_gpu else "",  # type: ignore[no-untyped-call]
         "python": f"Python {platform.python_version()}",
     }
     emit("machine", {"figures": figures})

@@ -6,8 +6,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from benchmarks.speed_base import ROOT
+
 LIMITS_S = {
-    "tests": 150,
+    "tests": 240,
     "limits": 40,
     "steps": 240,
     "evaluation": 120,
@@ -75,7 +77,7 @@ def jobs(part: str, *, done: Collection[str] = (), quick: bool = False) -> list[
 def _jobs(part: str, *, quick: bool) -> list[Job]:
     seconds = 0.2 if quick else 2.0
     if part == "tests":
-        return [Job(part, "gpu_search:tests", ("tests",), {})]
+        return [Job(part, "gpu_search:tests", (name,), {}) for name in _test_files()]
     if part == "limits":
         kinds = ("fp32",) if quick else ("fp32", "tf32", "bf16")
         cases = ("copy", *(f"matmul {kind}" for kind in kinds))
@@ -111,6 +113,13 @@ def _jobs(part: str, *, quick: bool) -> list[Job]:
             {"trials": trials, "images": images, "quick": quick},
         )
     ]
+
+
+def _test_files() -> list[str]:
+    """Returns the files with tests that need a GPU, below ``tests``; the short ones come first."""
+    folder = ROOT / "tests"
+    found = [p for p in folder.rglob("test_*.py") if "mark.gpu" in p.read_text()]
+    return sorted((str(p.relative_to(folder)) for p in found), reverse=True)
 
 
 def _step_jobs(net: str, sizes: Mapping[str, Any]) -> list[Job]:

@@ -89,7 +89,7 @@ def _latest(records: Iterable[Record]) -> dict[tuple[str, str], Record]:
 
 
 def _machines(records: Iterable[Record]) -> list[str]:
-    names = {}
+    names: dict[str, None] = {}
     for record in records:
         about = record.get("machine", {})
         text = ", ".join(str(v) for v in about.values() if v)
@@ -117,13 +117,15 @@ Figures = Mapping[str, Mapping[str, Any]]
 
 
 def _test_rows(figures: Figures) -> Rows:
-    about = figures["tests"]
-    counts = {k: str(about.get(k, 0)) for k in ("passed", "failed", "skipped")}
-    return [{**counts, "seconds": _number(about.get("seconds")), "which failed": _which(about)}]
-
-
-def _which(about: Mapping[str, Any]) -> str:
-    return "; ".join(about.get("failures", [])) or NONE
+    return [
+        {
+            "file": case,
+            **{k: str(about.get(k, 0)) for k in ("passed", "failed", "skipped")},
+            "seconds": _number(about.get("seconds")),
+            "which failed": "; ".join(about.get("failures", [])),
+        }
+        for case, about in figures.items()
+    ]
 
 
 def _limit_rows(figures: Figures) -> Rows:

@@ -42,7 +42,7 @@ def published(net: str, *, noise: bool = False) -> tuple[TrialParams, tuple[int,
     """
     spec = load_study_file(find_study_file(net), environment={})
     params = params_of_trial(spec, initial_params(spec, 0))
-    update = {"epochs": 1_000_000, "patience": 0, "noise_from_epoch": 1}
+    update: dict[str, Any] = {"epochs": 1_000_000, "patience": 0, "noise_from_epoch": 1}
     if not noise:
         update["noise_std"] = 0.0
     train = params.train.model_copy(update=update)
@@ -63,7 +63,11 @@ def limits(settings: Settings, emit: Emit) -> None:
     for case in settings["cases"]:
         name, _, kind = case.partition(" ")
         call = getattr(speed_sides, name)
-        attempt(emit, case, lambda call=call, kind=kind: call({**settings, "kind": kind})())
+        attempt(emit, case, partial(_limit, call, {**settings, "kind": kind}))
+
+
+def _limit(job: Callable[[Settings], Callable[[], dict[str, Any]]], settings: Settings) -> Any:
+    return job(settings)()
 
 
 # -- training steps

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +42,23 @@ def workers(settings: Settings, emit: Emit) -> None:
             for case in settings["cases"]:
                 emit(case, {"figures": {"note": f"no {CONTROL}"}})
             return
-        servers = stack.enter_context(_mps()) if how == "MPS" else lambda: None
+        servers: Callable[[], int | None] = lambda: None  # noqa: E731
+        if how == "MPS":
+            servers = stack.enter_context(mps())
         task = _task(name, settings)
         processes: list[ProbeProcess] = []
+
+        def measure(count: int) -> dict[str, Any]:
+            processes.extend(start_processes(count - len(processes), task, stack))
+            memory = processes[-1].memory
+            return {
+                "images_per_s": combined_rate(processes, settings["seconds"]),
+                "mib": memory and memory.reserved / 2**20,
+                "mps_servers": servers(),
+            }
+
         for case in settings["cases"]:
-            more = int(case.rpartition("/")[2]) - len(processes)
-            attempt(
-                emit, case, lambda more=more: _rate(processes, more, task, stack, settings, servers)
-            )
+            attempt(emit, case, partial(measure, int(case.rpartition("/")[2])))
 
 
 def _task(name: str, settings: Settings) -> ProbeTask:
@@ -58,25 +68,8 @@ def _task(name: str, settings: Settings) -> ProbeTask:
     return ProbeTask(params, shape, settings["device"], "fp32", settings["images"])
 
 
-def _rate(
-    processes: list[ProbeProcess],
-    more: int,
-    task: ProbeTask,
-    stack: ExitStack,
-    settings: Settings,
-    servers: Callable[[], int | None],
-) -> dict[str, Any]:
-    processes += start_processes(more, task, stack)
-    memory = processes[-1].memory
-    return {
-        "images_per_s": combined_rate(processes, settings["seconds"]),
-        "mib": memory and memory.reserved / 2**20,
-        "mps_servers": servers(),
-    }
-
-
 @contextmanager
-def _mps() -> Iterator[Callable[[], int | None]]:
+def mps() -> Iterator[Callable[[], int | None]]:
     """Within the block, processes that begin to use the GPU do so through MPS.
 
     Yields:
@@ -86,10 +79,14 @@ def _mps() -> Iterator[Callable[[], int | None]]:
     for name in ("PIPE", "LOG"):
         (folder / name).mkdir()
         os.environ[f"CUDA_MPS_{name}_DIRECTORY"] = str(folder / name)
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     try:
         subprocess.run(
-            [CONTROL, "-d"], check=True, timeout=ANSWER_S, start_new_session=True, **quiet
+            [CONTROL, "-d"],
+            check=True,
+            timeout=ANSWER_S,
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,  # no pipe that it would hold open
+            stderr=subprocess.DEVNULL,
         )
         yield lambda: len(_told("get_server_list").split())
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from searchae.config.loader import load_study_file
+from searchae.config import find_study_file, load_study_file
 from searchae.storage.connection import connect
 from searchae.study.attributes import RUNTIME
 from searchae.study.stored_study import load_study
@@ -38,18 +38,18 @@ def test_a_search_on_a_gpu_ends_with_exactly_its_trials(
 def test_a_winner_of_a_gpu_is_trained_again_and_used(new_process: RunCommand) -> None:
     tuned = new_process("tune", "-s", "studies/tiny.toml", "--device", "cuda", timeout=280)
     assert tuned.returncode == 0, tuned.stderr
-    words = ("train", "-s", "tiny", "--device", "cuda", "--out", "bundle", "--json")
-    trained = new_process(*words, timeout=280)
+    trained = new_process(
+        *("train", "-s", "tiny", "--device", "cuda", "--out", "bundle", "--json"), timeout=280
+    )
     assert trained.returncode == 0, trained.stderr
     on_gpu = json.loads(trained.stdout)["psnr_db"]
-    words = ("evaluate", "bundle", "--device", "cpu", "--json")
-    evaluated = new_process(*words, timeout=280)
+    evaluated = new_process("evaluate", "bundle", "--device", "cpu", "--json", timeout=280)
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)["psnr_db"] == pytest.approx(on_gpu, abs=0.02)
 
 
 def test_the_workers_of_a_gpu_are_measured_with_their_memory() -> None:
-    spec = load_study_file("studies/mnist.toml", environment={})
+    spec = load_study_file(find_study_file("mnist"), environment={})
     notes: list[str] = []
     found = workers_per_gpu.workers_per_device(
         spec,

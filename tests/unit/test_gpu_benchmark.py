@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from benchmarks import gpu, gpu_plan
+from benchmarks import gpu, gpu_plan, gpu_workers
 from benchmarks.gpu_records import append_record, finished_cases, markdown, read_records
-from benchmarks.gpu_search import junit_figures, search_figures
+from benchmarks.gpu_search import junit_figures, search_figures, workers_of
 
 MACHINE = {"device": "NVIDIA H200", "torch": "torch 2.11.0", "cuda": ""}
 
@@ -60,12 +60,14 @@ def test_only_cases_that_are_left_get_a_process() -> None:
     assert [len(job.cases) for job in everything] == [4, 4, 4, 4]
     done = {*everything[0].cases, *everything[1].cases[:3]}
     assert gpu_plan.jobs("workers", done=done)[0].cases == everything[1].cases[3:]
+    tests = [job.cases for job in gpu_plan.jobs("tests")]
+    assert ("integration/test_gpu_training.py",) in tests
     every_net = {job.cases[0].partition("/")[0] for job in gpu_plan.jobs("steps")}
     assert every_net == set(gpu_plan.NETS)
 
 
 def test_parts_and_their_times_come_from_the_command_line() -> None:
-    assert gpu.wanted_parts(["steps=90", "tests"]) == {"steps": 90.0, "tests": 150.0}
+    assert gpu.wanted_parts(["steps=90", "limits"]) == {"steps": 90.0, "limits": 40.0}
     assert list(gpu.wanted_parts([])) == list(gpu_plan.LIMITS_S)
     with pytest.raises(ValueError, match="no part 'step': use tests, limits"):
         gpu.wanted_parts(["step"])
@@ -119,11 +121,12 @@ def test_a_search_is_told_by_what_tune_prints() -> None:
         "epochs": {"run": 900, "full": 20_000},
         "wall_s": 300.0,
     }
-    figures = search_figures(summary, {"trials": 200, "images": 1000}, took=310.0)
+    figures = search_figures(summary, {"trials": 200, "images": 1000})
     assert (figures["ended"], figures["left"]) == (140, 60)
     assert figures["images_per_s"] == 0.9 * 1000 * 900 / 300
     heads, row = rows(markdown([record("search", "svhn", **figures)]), "search")
     assert dict(zip(heads, row, strict=True))["trials"] == "140 of 200"
+    assert workers_of("workers a GPU: 2\n...\nworkers a GPU: 8\n") == "8"
 
 
 def test_a_junit_report_is_counted() -> None:
@@ -134,6 +137,8 @@ def test_a_junit_report_is_counted() -> None:
         "</testsuite></testsuites>"
     )
     figures = junit_figures(report)
+    heads, row = rows(markdown([record("tests", "unit/test_x.py", **figures)]), "tests")
+    assert dict(zip(heads, row, strict=True))["which failed"] == "bad"
     assert (figures["passed"], figures["failed"], figures["skipped"]) == (1, 1, 2)
     assert figures["failures"] == ["bad"]
 
@@ -166,6 +171,29 @@ def test_a_process_that_fails_or_takes_too_long_is_told_of(
     assert told == failure
     if limit_s > 1:
         assert found == [{"case": "first", "figures": {}}], "what it had measured is kept"
+
+
+def test_mps_ends_with_what_it_was_started_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program in the place of NVIDIA's writes down what it is told."""
+    control, told = tmp_path / gpu_workers.CONTROL, tmp_path / "told"
+    control.write_text(
+        f'#!/bin/sh\n[ -d "$CUDA_MPS_PIPE_DIRECTORY" ] || exit 1\n'
+        f'if [ "$1" = -d ]; then echo started; else cat; fi >> {told}\n'
+    )
+    control.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def fail_within() -> None:
+        with gpu_workers.mps() as servers:
+            servers()
+            raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        fail_within()
+    assert told.read_text().split() == ["started", "get_server_list", "quit"]
+    assert "CUDA_MPS_PIPE_DIRECTORY" not in os.environ
 
 
 def test_records_are_lines_of_json(tmp_path: Path) -> None:
