@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from benchmarks.speed_user import (
     BATCH,
-    NETS,
     Net,
     Pixels,
     channels_first,
@@ -195,8 +194,12 @@ def _rate(call: Callable[[], object], settings: Mapping[str, Any]) -> float:
     raise AssertionError("endless")
 
 
-def work_per_image(net: str, shape: tuple[int, int, int]) -> tuple[float, float]:
-    """What training one image takes at least, by the net as the user wrote it, in float32.
+def work_per_image(model: nn.Module, shape: tuple[int, int, int]) -> tuple[float, float]:
+    """What training one image takes at least, by the net as it is written, in float32.
+
+    Args:
+        model: An autoencoder with the layers ``encoder`` and ``decoder``, on the CPU.
+        shape: (C, H, W) of its images.
 
     Returns:
         FLOP of the products in the forward and backward passes; bytes if the output of each layer,
@@ -204,14 +207,14 @@ def work_per_image(net: str, shape: tuple[int, int, int]) -> tuple[float, float]
     """
     from torch.utils.flop_counter import FlopCounterMode
 
-    model, images, moved = NETS[net](nn.ReLU), torch.rand(16, *shape), 0
+    images, moved = torch.rand(16, *shape), 0
 
     def add(layer: nn.Module, _inputs: object, output: Tensor) -> None:
         nonlocal moved
         if not isinstance(layer, nn.Flatten | nn.Unflatten):  # views
             moved += 4 * output.numel() * output.element_size()
 
-    for layer in [*model.encoder, *model.decoder]:
+    for layer in [*model.get_submodule("encoder"), *model.get_submodule("decoder")]:  # type: ignore[misc]
         layer.register_forward_hook(add)
     with FlopCounterMode(display=False) as counter:
         F.mse_loss(model(images), images).backward()  # type: ignore[no-untyped-call]

@@ -221,9 +221,12 @@ def verdict(ours: list[float], theirs: list[float]) -> str:
 
 def limit(options: Options) -> str:
     """The part ``limit``."""
-    from benchmarks.speed_sides import work_per_image
+    from torch.nn import ReLU
 
-    flop, moved = work_per_image("pool-conv", (3, 32, 32))
+    from benchmarks.speed_sides import work_per_image
+    from benchmarks.speed_user import NETS
+
+    flop, moved = work_per_image(NETS["pool-conv"](ReLU), (3, 32, 32))
     pixels, _ = images(options, "cifar10", options.size(2000, 384))
     processes = 1 if options.device == "cuda" else cores()
     seconds = options.size(2.0, 0.2)

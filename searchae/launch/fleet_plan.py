@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from searchae import malloc
@@ -159,10 +160,14 @@ def _gpu_sharing(fleet: Fleet, gpus: Sequence[str], index: int) -> dict[str, str
 
 
 def _visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """Returns the GPUs that this process may use, each by index or UUID."""
+    """Returns the GPUs that this process may use, each by index or UUID.
+
+    As CUDA reads the variable, a negative index hides itself and all that follow.
+    """
     visible = environment.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [part.strip() for part in visible.split(",") if part.strip()]
+        parts = [part.strip() for part in visible.split(",") if part.strip()]
+        return list(takewhile(lambda part: not part.startswith("-"), parts))
     import torch
 
     return [str(i) for i in range(torch.cuda.device_count())]

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from optuna.study import StudyDirection
 from sqlalchemy.exc import IntegrityError
 
+from searchae import __version__
 from searchae.config import (
     OBJECTIVES,
     StudySpec,
@@ -249,8 +250,10 @@ def check_spec(stored: StoredStudy, spec: StudySpec) -> None:
 
 def package_versions() -> dict[str, str]:
     """Returns the versions that a result depends on, of Python and of packages by name."""
-    names = ("searchae", "torch", "torchvision", "optuna", "numpy")
-    return {"python": platform.python_version(), **{n: _version(n) for n in names}}
+    names = ("torch", "torchvision", "optuna", "numpy")
+    # searchae's own is not in the metadata of a checkout that is not installed.
+    own = {"python": platform.python_version(), "searchae": __version__}
+    return {**own, **{n: _version(n) for n in names}}
 
 
 _version = cache(version)  # reading the packages' metadata takes about 10 ms, in each trial

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -113,19 +114,37 @@ def cuda_graph(run: Run, *, device: torch.device) -> Run:
         A function that replays the work of ``run``.
     """
     with torch.cuda.device(device):
-        return _captured(run)
+        return _captured(run, _recording_stream(torch.cuda.current_device()))
 
 
-def _captured(run: Run) -> Run:
-    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(_WARM_UP):
-            run()
-    torch.cuda.current_stream().wait_stream(side)
+@cache
+def _recording_stream(device: int) -> torch.cuda.Stream:
+    """Returns the stream that all recordings on a device are made on.
+
+    It is always the same: for each stream that cuBLAS has run on, torch keeps a workspace until the
+    process ends, of 32 MiB on an H100.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _captured(run: Run, stream: torch.cuda.Stream) -> Run:
+    outside = torch.cuda.current_stream()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
+    stream.wait_stream(outside)
+    try:
+        # The outer block makes ``outside`` current again. ``torch.cuda.graph`` alone does not when
+        # the recording fails.
+        with torch.cuda.stream(outside):
+            with torch.cuda.stream(stream):
+                for _ in range(_WARM_UP):
+                    run()
+            # Not on torch's own stream for recordings, which is the first device's.
+            with torch.cuda.graph(graph, stream=stream):
+                run()
+    finally:
+        # After a failure too: what has been started here writes to the weights, which the caller
+        # then restores.
+        outside.wait_stream(stream)
     return graph.replay
 
 

@@ -16,8 +16,12 @@ _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
     "not enough memory",
     "CUDA error: out of memory",
+    "CUDA driver error: out of memory",
+    "CUDA ran out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
+    "HOST_ALLOCATION_FAILED",  # cuDNN 9
+    "DEVICE_ALLOCATION_FAILED",
 )
 _DEVICE_FAILED = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "HIP error")
 _PROGRAM_ERROR = ("device-side assert", "invalid argument", "invalid configuration")

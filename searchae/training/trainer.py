@@ -140,13 +140,18 @@ class Trainer:
 
         Raises:
             SearchaeError: An epoch was interrupted, which leaves the weights undefined.
+            OutOfMemoryError: The memory is full.
+            DeviceError: The device failed.
         """
         self._check_between_epochs()
+        with device_errors("copying the weights"):
+            model = copy_to_cpu(self.model.state_dict())
+            optimizer = copy_to_cpu(self._optimizer.state())
         # The number of the epoch and the plateau follow from the history.
         return {
             **state_header(self._params, self._seed),
-            "model": copy_to_cpu(self.model.state_dict()),
-            "optimizer": copy_to_cpu(self._optimizer.state()),
+            "model": model,
+            "optimizer": optimizer,
             "history": [asdict(result) for result in self.history],
             "silent": self._dead_net.dead_layer,
         }
@@ -161,17 +166,20 @@ class Trainer:
         Raises:
             CheckpointError: It has another format, seed or parameters, or does not hold what a
                 state holds. The trainer cannot be used after that.
+            OutOfMemoryError: The memory is full.
+            DeviceError: The device failed; the state may be sound.
         """
         check_resumable(state, self._params, self._seed)
         self._is_between_epochs = False
         try:
-            self.model.load_state_dict(state["model"])
-            self._optimizer.restore(state["optimizer"])
-            self.history = restored_history(state["history"])
-            self._dead_net.dead_layer = state["silent"]
+            with device_errors("resuming"):
+                self.model.load_state_dict(state["model"])
+                self._optimizer.restore(state["optimizer"])
+                self.history = restored_history(state["history"])
+                self._dead_net.dead_layer = state["silent"]
+                check_restored(self.model, self.history, self._params)
         except MALFORMED as e:
             raise CheckpointError(f"checkpoint: does not fit this training: {e}") from e
-        check_restored(self.model, self.history, self._params)
         self._is_between_epochs = True
 
     def _build(self, train: Tensor) -> Autoencoder:
@@ -216,7 +224,8 @@ class Trainer:
             sparsity=metrics.sparsity,
             seconds=time.perf_counter() - started,
         )
-        check_finite(self.model, result, self._params.train)
+        with device_errors(f"epoch {number}"):
+            check_finite(self.model, result, self._params.train)
         self._dead_net.check(result)
         self.history.append(result)
         self._is_between_epochs = True

@@ -95,7 +95,7 @@ def copy_to_cpu(value: Any) -> Any:
     A tensor that is on the CPU already is copied too, so that further training does not change it.
     """
     if isinstance(value, Tensor):
-        return value.detach().cpu().clone()
+        return value.detach().to("cpu", copy=True)
     if isinstance(value, Mapping):
         return {k: copy_to_cpu(v) for k, v in value.items()}
     if isinstance(value, list):

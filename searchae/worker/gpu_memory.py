@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import dataclass
 
 import torch
@@ -45,3 +46,9 @@ class SharedGpu:
         wait_s = min(LONGEST_ROUND_S, max(FIRST_WAIT_S, self.waited_s))
         self.waited_s += wait_s
         return wait_s
+
+    def release(self) -> None:
+        """Gives memory that no tensor uses back to the other processes on the GPU."""
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()

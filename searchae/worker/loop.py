@@ -95,14 +95,14 @@ class Worker:
     def _claim_and_run(
         self, coordinator: Coordinator, heartbeat: Heartbeat, runner: TrialRunner
     ) -> None:
-        failures = 0
+        failures, crowded = 0, ""
         while (trial_id := self._claim(coordinator, heartbeat, runner)) is not None:
             try:
                 with coordinator.existing():
                     runner.run(trial_id)
             except CrowdedError as e:
-                if not self._wait_for_memory(runner, e):
-                    return
+                # Only the text is kept: the error's traceback holds the trial's tensors.
+                crowded = str(e)
             except (ArtifactsError, DeviceError) as e:
                 failures += 1
                 if failures >= QUARANTINE_AFTER:
@@ -112,6 +112,9 @@ class Worker:
                 self.stop.wait(failures * FAILURE_WAIT_S)  # so that another worker takes the trial
             else:
                 failures = 0
+            if crowded and not self._wait_for_memory(runner, crowded):
+                return
+            crowded = ""
 
     def _claim(
         self, coordinator: Coordinator, heartbeat: Heartbeat, runner: TrialRunner
@@ -138,12 +141,13 @@ class Worker:
                 return None if isinstance(claimed, NoTrial) else claimed
         return None
 
-    def _wait_for_memory(self, runner: TrialRunner, error: CrowdedError) -> bool:
+    def _wait_for_memory(self, runner: TrialRunner, why: str) -> bool:
         """Waits for other workers' trials to end; returns False to leave the GPU to them."""
         wait_s = runner.gpu.next_wait_s()
         if wait_s is None:
-            log.warning("%s: leaving the GPU to the others", error)
+            log.warning("%s: leaving the GPU to the others", why)
             return False
-        log.warning("%s: trying again in %.0f s", error, wait_s)
+        log.warning("%s: trying again in %.0f s", why, wait_s)
+        runner.gpu.release()
         self.stop.wait(wait_s)
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from threading import Barrier
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
+from searchae import __version__
 from searchae.config import space
 from searchae.config.loader import spec_from_document
 from searchae.config.study_spec import StudySpec
@@ -351,3 +353,15 @@ def test_a_warm_start_is_made_at_the_start_only(
     stored, created = make(storage, "new", warm_start=source)
     assert not created
     assert len(stored.study.trials) == 1
+
+
+def test_a_checkout_that_is_not_installed_knows_its_version(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def installed(name: str) -> str:
+        if name == "searchae":
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr(stored_study, "_version", installed)
+    assert stored_study.package_versions()["searchae"] == __version__

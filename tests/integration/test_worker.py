@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from optuna.trial import FrozenTrial, TrialState
 
 from searchae import data
@@ -126,6 +128,30 @@ def test_without_memory_beside_others_a_worker_leaves_or_waits_for_them(
     assert (staying.complete, staying.put_back, staying.out_of_memory) == (6, 1, 0)
     assert [t.state.name for t in trials(stored)] == ["COMPLETE"] * 6
     assert all("searchae:outcome" not in t.user_attrs for t in trials(stored))
+
+
+def test_a_worker_that_waits_for_memory_holds_none_of_its_trial_s(
+    study: Callable[..., StoredStudy], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_memory, "held_by_others", lambda _device: 2**30)
+    monkeypatch.setattr(gpu_memory, "FIRST_WAIT_S", 0.01)
+    held: list[weakref.ref[torch.Tensor]] = []
+    left: list[int] = []
+
+    def train(job: TrialJob, hooks: TrialHooks) -> float:
+        if held:
+            return run_trial(job, hooks)
+        tensor = torch.zeros(9)  # in a frame of the error's traceback
+        held.append(weakref.ref(tensor))
+        raise OutOfMemoryError("2 GiB wanted")
+
+    class Stop(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            left.append(sum(ref() is not None for ref in held))
+            return super().wait(timeout)
+
+    worker(study(), folder, shares="stay", train=train, stop=Stop()).run()
+    assert left[:1] == [0]
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,11 @@ def test_gpus_hidden_from_the_user_stay_hidden() -> None:
     assert seen(started(fleet, CUDA_VISIBLE_DEVICES="5,GPU-7f")) == ["5", "GPU-7f", "5"]
 
 
+def test_gpus_after_a_negative_index_are_hidden() -> None:
+    fleet = planned(Machine(gpus=1), workers=2)
+    assert seen(started(fleet, CUDA_VISIBLE_DEVICES="3,-1,0")) == ["3", "3"]
+
+
 def test_a_named_gpu_is_the_only_one_used() -> None:
     fleet = planned(Machine(gpus=4), device="cuda:1", workers_per_device=2)
     assert seen(started(fleet, CUDA_VISIBLE_DEVICES="4,5,6,7")) == ["5", "5"]

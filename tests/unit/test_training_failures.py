@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from searchae.errors import (
     OutOfMemoryError,
     SearchaeError,
 )
+from searchae.training import trainer as trainer_module
 from tests.unit.tiny_training import TRAIN, VALIDATION, params, smooth_images, trainer
 
 
@@ -49,6 +51,9 @@ def test_an_infinite_weight_behind_a_relu_is_found() -> None:
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
+        RuntimeError("CUDA driver error: out of memory"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
+        RuntimeError("CUDA ran out of memory outside PyTorch's allocator."),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried ..."),
     ],
 )
@@ -82,6 +87,32 @@ def test_a_broken_device_is_told_from_a_bug(monkeypatch: pytest.MonkeyPatch, tex
     monkeypatch.setattr(run, "_step", broken)
     with pytest.raises(DeviceError, match=rf"epoch 1: the device failed \({text}\)$"):
         list(run.epochs())
+
+
+def broken_device(*_args: Any, **_options: Any) -> None:
+    raise RuntimeError("CUDA error: unspecified launch failure")
+
+
+def test_a_device_that_breaks_while_a_training_resumes_says_nothing_about_the_checkpoint(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = trainer(params()), trainer(params())
+    next(first.epochs())
+    monkeypatch.setattr(second.model, "load_state_dict", broken_device)
+    with pytest.raises(DeviceError, match="resuming: the device failed"):
+        second.restore(first.state())
+
+
+@pytest.mark.parametrize(
+    ("function", "doing"), [("copy_to_cpu", "copying the weights"), ("check_finite", "epoch 1")]
+)
+def test_a_device_may_break_after_the_last_step_of_an_epoch(
+    monkeypatch: pytest.MonkeyPatch, function: str, doing: str
+) -> None:
+    run = trainer(params())
+    monkeypatch.setattr(trainer_module, function, broken_device)
+    with pytest.raises(DeviceError, match=f"{doing}: the device failed"):
+        [run.state() for _ in run.epochs()]
 
 
 @pytest.mark.parametrize("text", ["a bug", "CUDA error: device-side assert triggered"])
