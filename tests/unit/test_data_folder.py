@@ -320,13 +320,13 @@ def test_floats_are_scaled_not_clipped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "white"),
     [
-        (np.uint8([[0, 100]]), "100"),
-        (np.uint8([[0, 99]]), "100"),
-        (np.uint8([[0, 127]]), "127"),
-        (np.uint16([[0, 32767]]), "32767"),
-        (np.float32([[0, 100]]), "100"),
-        (np.float32([[0, 0.392]]), "0.392"),
-        (np.int32([[0, 100000]]), "100000"),
+        (np.array([[0, 100]], np.uint8), "100"),
+        (np.array([[0, 99]], np.uint8), "100"),
+        (np.array([[0, 127]], np.uint8), "127"),
+        (np.array([[0, 32767]], np.uint16), "32767"),
+        (np.array([[0, 100]], np.float32), "100"),
+        (np.array([[0, 0.392]], np.float32), "0.392"),
+        (np.array([[0, 100000]], np.int32), "100000"),
     ],
 )
 def test_a_range_that_reads_two_ways_is_doubted_and_the_advice_holds(
