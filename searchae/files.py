@@ -14,6 +14,7 @@ import os
 import secrets
 import stat
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -197,9 +198,11 @@ class SharedFolder:
 
     Attributes:
         path: The folder, which need not exist.
+        depth: How many folders it is below ROOT.
     """
 
     path: Path
+    depth: int = 2
 
     def names(self) -> list[str]:
         """Returns the names in the folder, sorted; none if it does not exist.
@@ -213,6 +216,38 @@ class SharedFolder:
                 return sorted(os.listdir(folder))
         except FileNotFoundError:
             return []
+
+    def make_private(self) -> None:
+        """Creates the folder for the user alone, or takes the rights on it from all others.
+
+        Raises:
+            UnsafeFileError: A link leads to it, or it is somebody else's.
+            OSError: It cannot be created.
+        """
+        with self._opened(create=True, mode=0o700) as folder:
+            if os.fstat(folder).st_uid != os.geteuid():
+                raise UnsafeFileError(_odd(self.path, "somebody else's"))
+            os.fchmod(folder, 0o700)
+
+    def creating(self, name: str, *, mode: int) -> IO[bytes]:
+        """Creates a file with these permissions from the start.
+
+        Raises:
+            UnsafeFileError: A link leads to the folder.
+            OSError: It cannot be created, or exists.
+        """
+        with self._opened() as folder, self._named(name):
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
+            return open(os.open(name, flags, mode, dir_fd=folder), "wb")
+
+    def age_s(self, name: str) -> float:
+        """Returns how long ago a file was last written, in seconds; a link is not followed.
+
+        Raises:
+            OSError: It cannot be read.
+        """
+        with self._opened() as folder, self._named(name):
+            return time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime
 
     @contextmanager
     def writing(self, name: str) -> Iterator[IO[bytes]]:
@@ -273,15 +308,16 @@ class SharedFolder:
                 os.unlink(name, dir_fd=folder)
 
     @contextmanager
-    def _opened(self, *, create: bool = False) -> Iterator[int]:
-        """Opens the folder; yields its descriptor."""
-        root = self.path.parent.parent
+    def _opened(self, *, create: bool = False, mode: int = 0o777) -> Iterator[int]:
+        """Opens the folder; yields its descriptor. ``mode`` is that of folders it creates."""
+        below = [self.path, *self.path.parents[: self.depth - 1]][::-1]
+        root = below[0].parent
         if create:
             root.mkdir(parents=True, exist_ok=True)
         folder = os.open(root, _FOLDER)
         try:
-            for path in (self.path.parent, self.path):
-                inner = _open_inner(path, folder, create=create)
+            for path in below:
+                inner = _open_inner(path, folder, create=create, mode=mode)
                 os.close(folder)
                 folder = inner
             yield folder
@@ -322,12 +358,12 @@ class SharedFolder:
         return cast("IO[bytes]", open(descriptor, mode, buffering=0 if mode == "ab" else -1))
 
 
-def _open_inner(path: Path, outer: int, *, create: bool) -> int:
+def _open_inner(path: Path, outer: int, *, create: bool, mode: int) -> int:
     """Opens a folder inside another one, without following a link."""
     try:
         if create:
             with suppress(FileExistsError):
-                os.mkdir(path.name, dir_fd=outer)
+                os.mkdir(path.name, mode, dir_fd=outer)
         return os.open(path.name, _FOLDER | os.O_NOFOLLOW, dir_fd=outer)
     except OSError as e:
         if e.errno in (errno.ELOOP, errno.ENOTDIR):

@@ -77,7 +77,7 @@ def open_images(
         return ImageSource(len(images), names, iter(_batches(images)))
     if path.suffix != _NPZ:
         raise DataError(f"{path}: give an .npz file, or a folder of images")
-    images = _images_of_npz(path, array, config)
+    images = _images_of_npz(path, array, config, progress)
     if images.shape[1:] != config.image_shape:
         images = _prepared(images, config, where=str(path), progress=progress)
     return ImageSource(len(images), (), iter(_batches(images)))
@@ -211,6 +211,8 @@ def _images_of_folder(
         progress(f"{folder}: left out: {found.left_out_text}")
     for note in pictures.notes(how):
         progress(f"{folder}: {note}")
+    for doubt in pictures.doubts(how, where=str(folder), in_study=False):
+        progress(f"warning: {doubt}")
     changed = pictures.done["resized"] or pictures.done["grey"]
     if changed:
         _say_prepared(len(pictures.images), how, config, where=str(folder), progress=progress)
@@ -218,7 +220,9 @@ def _images_of_folder(
     return pictures.images, names
 
 
-def _images_of_npz(path: Path, array: str, config: BundleConfig) -> ImageArray:
+def _images_of_npz(
+    path: Path, array: str, config: BundleConfig, progress: ProgressCallback
+) -> ImageArray:
     with open_npz(path) as archive:
         found = [n for n in _DEFAULT_ARRAYS if n in archive.names]
         if not array:
@@ -232,7 +236,13 @@ def _images_of_npz(path: Path, array: str, config: BundleConfig) -> ImageArray:
                 f"{', '.join(archive.names) or 'nothing'}: name one with --array"
             )
         white = config.data.white if config.data.name == "npz" else None
-        return as_images(archive.read(array), where=f"{path}: {array}", white=white)
+        return as_images(
+            archive.read(array),
+            where=f"{path}: {array}",
+            white=white,
+            size=config.image_shape[1:],
+            warn=progress,
+        )
 
 
 def _prepared(

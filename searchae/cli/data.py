@@ -11,6 +11,7 @@ from searchae.cli.lazy_imports import importing
 from searchae.cli.options import DataDirOption, JsonOption, examples
 from searchae.cli.results import print_result
 from searchae.errors import UserError, nearest
+from searchae.files import is_standard_output
 
 if TYPE_CHECKING:
     from searchae.config import StudySpec
@@ -57,12 +58,16 @@ def data(
     spec = _spec_of(name, overrides or [])
     splits = load_splits(spec.data, data_dir=data_dir, seed=spec.seed, progress=console.print_note)
     if show is not None:
-        write_contact_sheet(show, splits)
+        try:
+            write_contact_sheet(show, splits)
+        except OSError as e:
+            raise UserError(f"--show {show}: cannot be written: {e.strerror or e}") from e
         console.print_note(f"{show}: images of each split, as they were read")
     for warning in split_warnings(splits):
         console.print_note(f"warning: {warning}")
     document = {"name": spec.data.name, **describe_splits(splits)}
-    print_result(lambda: document, lambda: console.print_splits(document), as_json=as_json)
+    if show is None or not is_standard_output(show):  # else it would stand within the picture
+        print_result(lambda: document, lambda: console.print_splits(document), as_json=as_json)
 
 
 def _spec_of(name: str, overrides: list[str]) -> StudySpec:

@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from searchae.data.disk import disk_errors
 from searchae.data.splits import Splits
 from searchae.errors import DataError
-from searchae.files import atomic_file
+from searchae.files import is_standard_output, output_file
 
 COLUMNS = 12
 _ROWS = {"train": 4, "validation": 2, "test": 2}
@@ -24,19 +23,20 @@ def write_contact_sheet(path: Path, splits: Splits) -> None:
     """Writes a PNG with images of each split, evenly spaced, under their number and levels.
 
     Args:
-        path: The file; its name ends in ``.png``.
+        path: The file, whose name ends in ``.png``, or a pipe or device.
         splits: The images.
 
     Raises:
-        DataError: The file has another suffix, or cannot be written.
+        DataError: The file has another suffix.
+        OSError: It cannot be written.
     """
-    if path.suffix.lower() != _SUFFIX:
+    is_device = path.exists() and not path.is_file()
+    if path.suffix.lower() != _SUFFIX and not is_device and not is_standard_output(path):
         raise DataError(f"{path}: the contact sheet is a PNG: give a name that ends in {_SUFFIX}")
     sheet = draw_contact_sheet(splits)
-    with disk_errors("cannot write", path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            sheet.save(file, format="PNG")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with output_file(path) as file:
+        sheet.save(file, format="PNG")
 
 
 def draw_contact_sheet(splits: Splits) -> Image.Image:

@@ -22,7 +22,7 @@ from searchae.data.csv_layout import (
 )
 from searchae.data.csv_text import read_blocks
 from searchae.data.disk import find_data_file
-from searchae.data.levels import doubt_of_dark, likely_white, to_levels
+from searchae.data.levels import doubt_of_range, likely_white, to_levels
 from searchae.data.memory import require_memory
 from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
@@ -126,15 +126,26 @@ def _begin(
         The layout; whether there is a header; the block without it and without leading blank lines,
         and its first line's number.
     """
-    body = block.lstrip()
-    line += block.count(b"\n", 0, len(block) - len(body))
+    body, line = _without_blank_lines(block, line)
     first, _, rest = body.partition(b"\n")
+    while first.startswith(b"#"):
+        after, line_after = _without_blank_lines(rest, line + 1)
+        header = first.lstrip(b"#, ")
+        if header.count(b",") == after.partition(b"\n")[0].count(b",") > 0:
+            first = header
+        else:  # a comment
+            body, line = after, line_after
+            first, _, rest = body.partition(b"\n")
     cells = first.split(b",")
     has_header = is_header(cells)
-    layout = find_layout(
-        len(cells), cells if has_header else None, label, usual, where=f"{path}: line {line}"
-    )
+    layout = find_layout(cells, label, usual, has_header=has_header, where=f"{path}: line {line}")
     return (layout, True, rest, line + 1) if has_header else (layout, False, body, line)
+
+
+def _without_blank_lines(block: bytes, line: int) -> tuple[bytes, int]:
+    """Returns a block without its first lines if they are blank, and its first line's number."""
+    body = block.lstrip()
+    return body, line + block.count(b"\n", 0, len(block) - len(body))
 
 
 @dataclass(eq=False)
@@ -201,8 +212,11 @@ class _Rows:
             kept = slice(pixels[0], pixels[-1] + 1)  # a view, not a copy
         images = np.concatenate([part[:, kept] for part in self.parts])
         if self.white is None:
-            brightest = float(self.brightest[pixels].max())
-            doubt = doubt_of_dark(brightest, _WHITE, where=str(self.path))
+            # Where the label may be at either end, neither end counts.
+            counted = pixels[1:-1] if doubts else pixels
+            doubt = doubt_of_range(
+                float(self.brightest[counted].max()), _WHITE, where=str(self.path)
+            )
             doubts += [doubt] if doubt else []
         side = self.layout.side_px
         return CsvReading(images.reshape(-1, 1, side, side), tuple(doubts), label), text
@@ -246,8 +260,8 @@ class _Rows:
         )
         hint = ""
         if self.white is None and value is not None and value > 0:
-            white = 1 if value < 1 else likely_white(value)
-            hint = f"; if white is {white:g} in this file, write white = {white:g} under [data]"
+            likely = likely_white(max(value, 1.0))
+            hint = f"; if this file has another white than 255, write it: {likely} under [data]"
         return f"{self.path}: line {line}, column {column}: {shown!r} is not a {wanted}{hint}"
 
 

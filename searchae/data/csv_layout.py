@@ -19,6 +19,8 @@ _FEWEST_COUNTED = 16
 _FEWEST_COUNTED_AFTER_LABEL = 9
 _MOST_LABELS = 100
 _LARGEST_SHARE = 0.9
+_MOST_LISTED = 4
+_FEW = 4
 _DIGITS = re.compile(r"\d+")
 _NO_PIXELS = frozenset(
     {
@@ -103,44 +105,43 @@ def is_header(cells: Sequence[bytes]) -> bool:
 
 
 def find_layout(
-    columns: int,
-    header: Sequence[bytes] | None,
+    cells: Sequence[bytes],
     label: LabelColumn | None,
     usual: LabelColumn | None,
     *,
+    has_header: bool,
     where: str,
 ) -> Layout:
-    """Finds a file's layout by its number of columns and its header.
+    """Finds a file's layout by its first line: the number of columns, and their names.
 
     Args:
-        columns: How many there are.
-        header: The header's cells; None if there is none.
+        cells: The first line's cells.
         label: Where the label is, if the user says so.
         usual: Where it is in the training file, if the header does not say.
+        has_header: Whether they are names.
         where: The file and line; a message begins with it.
 
     Raises:
         DataError: The pixels are not those of a square image, whichever column is left out.
     """
+    columns = len(cells)
     if label is not None:
         if not _is_square(columns - 1):
             raise _not_square(columns, where, f'; with data.label = "{label}" one is left out')
         return _labelled(columns, label, "as data.label says")
-    names = [_name(cell) for cell in header or ()]
+    names = [_name(cell) for cell in cells] if has_header else []
     extra = _no_pixels(names)
     if extra and _is_square(columns - len(extra)):
-        listed = ", ".join(f"{i + 1} ({names[i] or 'no name'})" for i in extra)
-        return Layout(columns, extra, f"by the header, column {listed} is left out")
+        return Layout(columns, extra, f"by the header, {_listed(extra, cells)} left out")
     if _is_square(columns):
         if any(names[i] in _NO_PIXELS for i in extra):
-            listed = ", ".join(repr(names[i]) for i in extra)
             raise DataError(
-                f"{where}: the header has {columns} columns, of which {listed} is no pixel, and "
+                f"{where}: the header has {columns} columns; {_listed(extra, cells)} left out, and "
                 f"{columns - len(extra)} pixels make no square image"
             )
         return Layout(columns, (), "all are pixels")
     if not _is_square(columns - 1):
-        raise _not_square(columns, where, _hint(columns))
+        raise _not_square(columns, where, _hint(cells))
     if usual is not None:
         return _labelled(columns, usual, "as in the training file")
     return Layout(columns, None, "")
@@ -186,9 +187,20 @@ def _counts_up(values: Sequence[float | None], fewest: int) -> bool:
     return size >= fewest and list(values) in (list(range(size)), list(range(1, size + 1)))
 
 
+def _shown(cell: bytes) -> str:
+    return cell.decode("utf-8", "replace").strip().strip("\"'").strip()
+
+
 def _name(cell: bytes) -> str:
-    text = cell.decode("utf-8", "replace").strip().strip("\"'").strip().lower()
-    return _DIGITS.sub("#", text).replace(" ", "_")
+    return _DIGITS.sub("#", _shown(cell).lower()).replace(" ", "_")
+
+
+def _listed(columns: Sequence[int], header: Sequence[bytes]) -> str:
+    """Returns columns as ``columns 1 (no name), 785 (label) are``, the first ones of many."""
+    texts = [f"{i + 1} ({_shown(header[i])[:40] or 'no name'})" for i in columns]
+    if len(texts) > _MOST_LISTED:
+        texts = [*texts[: _MOST_LISTED - 1], f"... {texts[-1]}"]
+    return f"column {texts[0]} is" if len(texts) == 1 else f"columns {', '.join(texts)} are"
 
 
 def _no_pixels(names: Sequence[str]) -> tuple[int, ...]:
@@ -213,9 +225,16 @@ def _not_square(columns: int, where: str, hint: str) -> DataError:
     )
 
 
-def _hint(columns: int) -> str:
-    if columns == 1:
-        return ": separate the values by commas"
+def _hint(cells: Sequence[bytes]) -> str:
+    columns = len(cells)
+    if columns <= _FEW:
+        start = b",".join(cells)[:40].decode("utf-8", "replace")
+        return (
+            f": it begins with {start!r}, but a csv source has an image in each line, whose values "
+            "are separated by commas, semicolons, tabs, bars or spaces"
+        )
+    if not cells[-1].strip() and _is_square(columns - 2):
+        return ": its lines end with a separator; remove that"
     for extra in (0, 1):
         if (columns - extra) % 3 == 0 and _is_square((columns - extra) // 3):
             return ": images in colour go into an npz or a folder"
@@ -232,7 +251,7 @@ def _like_labels(values: Mapping[Cell, int]) -> bool:
     texts = sum(count for v, count in values.items() if isinstance(v, str))
     if texts:
         return 2 * texts >= rows
-    if not all(v.is_integer() and v >= 0 for v in numbers):
+    if not all(v.is_integer() for v in numbers):
         return False
     span = max(numbers) - min(numbers) + 1
     return (

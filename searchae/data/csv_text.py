@@ -22,6 +22,21 @@ _LONGEST_LINE_BYTES = 32 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
 _SEPARATORS = {b";": "semicolons", b"\t": "tabs", b"|": "vertical bars"}
 _SPACES = re.compile(rb"[ \t]+")
+_NAMED_SEPARATOR = re.compile(rb"\s*\"?sep=([^\r\n])\"?[ \r]*\n", re.IGNORECASE)
+"""The first line of a file that Excel wrote."""
+
+_OTHER_FORMATS = (
+    (
+        re.compile(rb"PK\x03\x04"),
+        "a zip archive, as Excel's are: unpack it, or save it as CSV",
+    ),
+    (re.compile(rb"BZh[1-9]1AY&SY"), "compressed by bzip2: unpack it"),
+    (re.compile(rb"\xfd7zXZ\x00"), "compressed by xz: unpack it"),
+    (re.compile(rb"\x28\xb5\x2f\xfd"), "compressed by zstd: unpack it"),
+    (re.compile(rb"PAR1.*\x00", re.DOTALL), "a Parquet file"),
+    (re.compile(rb"\x89HDF"), "an HDF5 file"),
+    (re.compile(rb"\x93NUMPY"), "an array of numpy: save it with numpy.savez, as an npz"),
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,8 @@ def read_blocks(path: Path) -> Iterator[tuple[int, bytes, Separator]]:
     """Reads a file as blocks of whole lines.
 
     Gzip, UTF-16 with its mark and old line ends are recognised by the content. The separator is
-    that of the first line that is not blank.
+    that of the first line that is neither blank nor a comment (``#``), or the one that a line
+    ``sep=;`` before it names, which is left out.
 
     Args:
         path: The file.
@@ -57,11 +73,18 @@ def read_blocks(path: Path) -> Iterator[tuple[int, bytes, Separator]]:
     with _opened(path) as file:
         for line, block in _blocks(file, path):
             if separator is None:
-                separator = _separator(block.lstrip().partition(b"\n")[0])
+                if named := _NAMED_SEPARATOR.match(block):
+                    separator = _separated_by(named[1])
+                    line += block.count(b"\n", 0, named.end())  # noqa: PLW2901  # that line removed
+                    block = block[named.end() :]  # noqa: PLW2901
+                else:
+                    separator = _separator(_first_line(block))
             if separator.text != "commas" and b"," in block:
+                start = _first_line(block)[:40].decode("utf-8", "replace")
                 raise DataError(
                     f"{path}: line {line} or after it: values are separated by {separator.text}, "
-                    "and there are commas too: write decimal points, and separate by commas"
+                    "and there are commas too: write decimal points, and separate by commas; "
+                    f"it begins with {start!r}"
                 )
             yield line, separator.to_commas(block), separator
 
@@ -128,21 +151,37 @@ def _blocks(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_text(start: bytes, path: Path) -> None:
+    for magic, what in _OTHER_FORMATS:
+        if magic.match(start):
+            raise DataError(f"{path}: is {what}; a csv source reads text, also compressed by gzip")
     if b"\0" in start:
         raise DataError(
-            f"{path}: holds NUL bytes: it is no text in UTF-8, but UTF-16 without its mark, or no "
-            "CSV at all: save it as CSV in UTF-8"
+            f"{path}: holds NUL bytes: it is no text in UTF-8, but UTF-16 without its mark, "
+            "UTF-32, or no CSV at all: save it as CSV in UTF-8"
         )
 
 
+def _first_line(block: bytes) -> bytes:
+    """Returns the first line that is neither blank nor a comment; else the first one."""
+    lines = (line for line in block.split(b"\n") if line.strip() and not line.startswith(b"#"))
+    return next(lines, block.strip().partition(b"\n")[0])
+
+
 def _separator(line: bytes) -> Separator:
-    """Finds the separator of a file by its first line."""
-    for mark, text in _SEPARATORS.items():
+    """Finds the separator of a file by a line of it."""
+    for mark in _SEPARATORS:
         if mark in line and (b"," not in line or mark == b";"):
-            return Separator(text, partial(_to_commas, mark))
+            return _separated_by(mark)
     if b"," not in line and b" " in line.strip():
         return Separator("spaces", _spaces_to_commas)
     return Separator("commas", bytes)
+
+
+def _separated_by(mark: bytes) -> Separator:
+    if mark == b",":
+        return Separator("commas", bytes)
+    text = _SEPARATORS.get(mark) or repr(mark.decode("utf-8", "replace"))
+    return Separator(text, partial(_to_commas, mark))
 
 
 def _to_commas(mark: bytes, block: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,15 @@ import numpy.typing as npt
 from searchae.data.raw_images import Images
 from searchae.errors import DataError
 
-DARK = 1 / 4
-"""Images whose brightest value is no more than this share of white may be meant otherwise: as
-values of 12 or 14 bits in a file of 16, from 0 to 16, or divided by 255 twice."""
+DARK = 1 / 2
+"""Images whose brightest value is no more than this share of white may be meant otherwise: as 12 to
+15 bits in a file of 16, as percent or 7 bits in bytes, or as values divided by 255 twice."""
 
-_USUAL_WHITES = (1 / 255, 1, 15, 16, 31, 63, 100, 255, 1023, 4095, 16383, 65535)
+_USUAL_WHITES = (1 / 255, 1, 3, 7, 15, 16, 31, 63, 100, 127, 255, 1023, 4095, 16383, 32767, 65535)
+_NEAR = 1.1
+_ROUNDING = 1e-5
+"""Share of white by which floats may be outside the range, as after resizing; they are clipped."""
+
 _CHUNK = 4096
 
 
@@ -30,55 +35,72 @@ def to_levels(values: npt.NDArray[Any], white: float, *, where: str) -> Images:
         uint8 of the same shape.
 
     Raises:
-        DataError: A value is below 0, above white, or NaN.
+        DataError: A value is below 0, above white, NaN or infinite.
     """
     if values.size == 0:
         return np.zeros(values.shape, np.uint8)
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= white):
+    margin = _ROUNDING * white
+    if not (low >= -margin and high <= white + margin):
         raise DataError(
-            f"{where}: is {values.dtype} of shape {values.shape} with values from {low:g} to "
-            f"{high:g}, not from 0 to {white:g}: {_advice(low, high)}"
+            f"{where}: is {values.dtype} of shape {values.shape} with {_fault(low, high, white)}"
         )
     if values.dtype == np.uint8 and white == 255:
         return values
     levels = np.empty(values.shape, np.uint8)
     for start in range(0, len(values), _CHUNK):
         part = values[start : start + _CHUNK].astype(np.float64)
-        levels[start : start + _CHUNK] = np.rint(part * 255 / white)
+        levels[start : start + _CHUNK] = np.rint(part.clip(0, white) * 255 / white)
     return levels
 
 
-def _advice(low: float, high: float) -> str:
-    if low >= 0:
-        return (
-            "scale them to 0 (black) to 1 (white), or, in a study, say which value is white: "
-            f"white = {likely_white(high):g} under [data]"
-        )
-    return "scale them to 0 (black) to 1 (white), and save them again"
+def _fault(low: float, high: float, white: float) -> str:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "values that are NaN or infinite: leave these images out, or mend them"
+    text = f"values from {low:g} to {high:g}, not from 0 to {white:g}: "
+    if low < 0:
+        return f"{text}scale them to 0 (black) to 1 (white), and save them again"
+    return (
+        f"{text}scale them to 0 (black) to 1 (white), or, in a study, say which value is white: "
+        f"{likely_white(high)} under [data]"
+    )
 
 
-def likely_white(brightest: float) -> float:
-    """Returns the usual value of white of images with this brightest value, to suggest it."""
-    usual = (white for white in _USUAL_WHITES if brightest <= white * (1 + 1e-6))
-    return next(usual, brightest)
+def likely_white(brightest: float) -> str:
+    """Returns what to write for images with this brightest value: ``white = 15 or white = 16``."""
+    near = [w for w in _USUAL_WHITES if brightest <= w * (1 + _ROUNDING) and w <= _NEAR * brightest]
+    usual = next((w for w in _USUAL_WHITES if brightest <= w), None)
+    return " or ".join(f"white = {_shown(w)}" for w in near or [usual or brightest])
 
 
-def doubt_of_dark(brightest: float, white: float, *, where: str) -> str | None:
+def _shown(value: float) -> str:
+    """Returns a number in at most 6 digits, if that does not make it smaller."""
+    short = f"{value:.6g}"
+    return short if float(short) >= value else repr(value)
+
+
+def doubt_of_range(
+    brightest: float, white: float, *, where: str, in_study: bool = True
+) -> str | None:
     """Returns the doubt that white is another value than assumed; None if there is none.
 
     Args:
         brightest: The brightest value of the images of one kind in a data set.
         white: The value that is taken for white.
         where: Where they come from; the text begins with it.
+        in_study: Whether a study file can say which value is white; else they have to be scaled.
     """
-    if brightest > DARK * white:
+    if DARK * white < brightest <= white * (1 + _ROUNDING):
         return None
-    text = f"{where}: no value exceeds {brightest:g}, where white is {white:g}: almost black images"
+    text = f"{where}: values go up to {brightest:g}, where white is {white:g}"
+    if brightest <= white:
+        text = f"{where}: no value exceeds {brightest:g}, where white is {white:g}: dark images"
+    if not in_study:
+        return f"{text}; if another value is white in them, scale them to 0 (black) to 1 (white)"
     if brightest <= 0:
         return f"{text}; if they are meant so, write white = {white:g} under [data]"
     likely = likely_white(brightest)
-    return (
-        f"{text}. Say in the study file which value is white: for example white = {likely:.6g} "
-        f"under [data], or white = {white:g} if they are that dark"
-    )
+    if likely == f"white = {white:g}":
+        likely = f"white = {_shown(brightest)}"
+    text = f"{text}. Say in the study file which value is white: for example {likely} under [data]"
+    return text if brightest > white else f"{text}, or white = {white:g} if they are that dark"

@@ -12,13 +12,15 @@ import numpy.typing as npt
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.disk import find_data_file
-from searchae.data.levels import doubt_of_dark, likely_white, to_levels
+from searchae.data.levels import doubt_of_range, likely_white, to_levels
 from searchae.data.npz_file import open_npz
 from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
 
 _WANTED = "x_train (and x_test), or images"
 _NARROWEST_PX = 4
+_LARGER = "save it as (N, H, W, C), with at least 4 pixels a side, such as numpy.transpose gives"
+_MANY = 2  # times as many images as pixels a side
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +30,19 @@ class ArrayReading:
     Attributes:
         images: uint8 (N, C, H, W), with C 1 or 3.
         text: What the array is and what it was taken for.
-        doubts: See ``RawImages``.
+        order_doubt: Why its axes may have another order; None if they may not.
+        range_doubt: Why another value may be white; None if it may not.
     """
 
     images: Images
     text: str
-    doubts: tuple[str, ...]
+    order_doubt: str | None
+    range_doubt: str | None
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """See ``RawImages``."""
+        return tuple(doubt for doubt in (self.order_doubt, self.range_doubt) if doubt)
 
 
 def load_npz(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback) -> RawImages:
@@ -41,6 +50,7 @@ def load_npz(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
 
     Arrays are uint8, or float in [0, 1] (rounded to 256 levels), or any numbers from 0 to
     ``spec.white``, of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3.
+    Where (H, W, N) or (H, W, N, C) is as likely, that is a doubt.
 
     Args:
         spec: ``path`` is the file.
@@ -80,26 +90,37 @@ def _taken(names: Sequence[str], path: Path) -> list[str]:
     raise DataError(f"{path}: needs {_WANTED}, but holds {', '.join(names) or 'nothing'}")
 
 
-def as_images(array: npt.NDArray[Any], *, where: str, white: float | None = None) -> Images:
+def as_images(
+    array: npt.NDArray[Any],
+    *,
+    where: str,
+    white: float | None = None,
+    size: tuple[int, int] | None = None,
+    warn: ProgressCallback,
+) -> Images:
     """Converts an array of images to uint8 (N, C, H, W).
 
     Args:
         array: See ``load_npz`` for the types and shapes.
         where: What it is called in messages.
         white: The value of white; None for 255 with uint8, and 1 with floats.
+        size: The height and width that are wanted: a shape that has them is read so.
+        warn: Called with the doubt that another value is white.
 
     Raises:
         DataError: It has another shape or type, values outside its range, or a shape that can be
             read in two ways.
     """
-    reading = read_array(array, where=where, white=white, accept_dark=True)
-    if reading.doubts:
-        raise DataError("\n".join(reading.doubts))
+    reading = read_array(array, where=where, white=white, in_study=False)
+    if reading.order_doubt is not None and reading.images.shape[2:] != size:
+        raise DataError(reading.order_doubt)
+    if reading.range_doubt is not None:
+        warn(f"warning: {reading.range_doubt}")
     return reading.images
 
 
 def read_array(
-    array: npt.NDArray[Any], *, where: str, white: float | None = None, accept_dark: bool = False
+    array: npt.NDArray[Any], *, where: str, white: float | None = None, in_study: bool = True
 ) -> ArrayReading:
     """Reads an array as images; see ``as_images``.
 
@@ -107,7 +128,7 @@ def read_array(
         array: The array.
         where: What it is called in messages.
         white: See ``as_images``.
-        accept_dark: Whether images that are almost black raise no doubt.
+        in_study: See ``doubt_of_range``.
 
     Raises:
         DataError: As ``as_images``, but for shapes that can be read in two ways.
@@ -117,17 +138,16 @@ def read_array(
         raise DataError(f"{where}: there is no image in it: its shape is {array.shape}")
     assumed = _white(array, where=where) if white is None else white
     images = np.ascontiguousarray(to_levels(ordered, assumed, where=where))
-    doubts = _doubts_of_shape(array, ordered, order, where=where)
-    if white is None and not accept_dark:
-        doubt = doubt_of_dark(float(ordered.max()), assumed, where=where)
-        doubts += [doubt] if doubt else []
+    range_doubt = None
+    if white is None:
+        range_doubt = doubt_of_range(float(ordered.max()), assumed, where=where, in_study=in_study)
     count, channels, height, width = images.shape
     kind = "grey" if channels == 1 else "colour"
     text = (
         f"{array.dtype} of shape {array.shape}, {order}: {count:,} {kind} images of "
         f"{width}x{height} pixels; {assumed:g} is white"
     )
-    return ArrayReading(images, text, tuple(doubts))
+    return ArrayReading(images, text, _order_doubt(array.shape, order, where=where), range_doubt)
 
 
 def _white(array: npt.NDArray[Any], *, where: str) -> float:
@@ -145,8 +165,7 @@ def _white(array: npt.NDArray[Any], *, where: str) -> float:
         )
     raise DataError(
         f"{what} with values from {low} to {high}, not uint8 or float in [0, 1]: convert it, or, "
-        "in a study, say which value is white: for example "
-        f"white = {likely_white(high):g} under [data]"
+        f"in a study, say which value is white: for example {likely_white(high)} under [data]"
     )
 
 
@@ -164,22 +183,33 @@ def _channels_first(array: npt.NDArray[Any], *, where: str) -> tuple[npt.NDArray
     )
 
 
-def _doubts_of_shape(
-    array: npt.NDArray[Any], ordered: npt.NDArray[Any], order: str, *, where: str
-) -> list[str]:
+def _order_doubt(shape: tuple[int, ...], order: str, *, where: str) -> str | None:
     """Returns the doubt that an array's axes have another order than the one that was taken."""
-    shape = array.shape
-    height, width = ordered.shape[2:]
-    reason = None
-    if array.ndim == 4 and shape[1] in (1, 3) and shape[3] in (1, 3):
-        reason = "channels may stand first or last"
+    count, *rest = shape
+    height, width = rest[1:] if order == "(N, C, H, W)" else rest[:2]
+    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] in (1, 3):
+        reason, way_out = "channels may stand first or last", _LARGER
     elif min(height, width) < _NARROWEST_PX:
-        reason = f"read as {order}, its images have only {width}x{height} pixels"
-    elif array.ndim == 3 and shape[0] == shape[1] != shape[2]:
-        reason = "it may be (N, H, W), or (H, W, N) as MATLAB has it"
-    if reason is None:
-        return []
-    return [
-        f"{where}: the order of the axes of {shape} is not clear: {reason}; save it as "
-        "(N, H, W, C), with at least 4 pixels a side, such as numpy.transpose gives"
-    ]
+        reason, way_out = f"read as {order}, its images have only {width}x{height} pixels", _LARGER
+    elif len(shape) == 3 and _may_be_last(count, height, width, strict=True):
+        reason = f"it may be {order}, or (H, W, N) as MATLAB has it"
+        way_out = "save it as (N, H, W, 1), such as numpy.transpose and array[..., None] give"
+    elif order == "(N, H, W, C)" and _may_be_last(count, height, width, strict=False):
+        reason = f"it may be {order}, or (H, W, N, C)"
+        way_out = "save it as (N, C, H, W), such as numpy.transpose gives"
+    else:
+        return None
+    return f"{where}: the order of the axes of {shape} is not clear: {reason}; {way_out}"
+
+
+def _may_be_last(count: int, height: int, width: int, *, strict: bool) -> bool:
+    """Whether the first two of three axes may be those of an image, and the last one the images'.
+
+    Most images are square. Where neither reading has square images, (N, H, W) is clear if it has
+    many images; without ``strict`` it is clear also if it has few.
+    """
+    if count == height:
+        return strict or height != width
+    if height == width:
+        return False
+    return strict and count < _MANY * max(height, width)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from searchae.config import ProgressCallback
-from searchae.data.levels import doubt_of_dark, to_levels
+from searchae.data.levels import DARK, doubt_of_range, to_levels
 from searchae.data.memory import require_memory
 from searchae.data.picture_files import NAMED_FORMATS, SUFFIX_FORMATS
 from searchae.data.raw_images import Images
@@ -37,7 +37,7 @@ _CHUNK = 512
 _MOST_FAULTS = 20
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError)
 _WHITES = {"8-bit": 255.0, "16-bit": 65535.0, "float": 1.0}
-Kind = Literal["8-bit", "16-bit", "float"]
+Kind = Literal["8-bit", "16-bit", "16-bit colour", "float"]
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,22 @@ class Pictures:
             if self.done[what]
         ]
 
-    def doubts(self, how: Preparation, *, where: str) -> list[str]:
-        """Returns doubts about which value is white; see ``RawImages``."""
+    def doubts(self, how: Preparation, *, where: str, in_study: bool = True) -> list[str]:
+        """Returns doubts about which value is white; see ``RawImages`` and ``doubt_of_range``."""
         if how.white is not None:
             return []
-        found = (
-            doubt_of_dark(value, _WHITES[kind], where=f"{where}: its {kind} files")
+        found = [
+            doubt_of_range(value, white, where=f"{where}: its {kind} files", in_study=in_study)
             for kind, value in self.brightest.items()
-        )
+            if (white := _WHITES.get(kind))
+        ]
+        upper_bits = self.brightest.get("16-bit colour", 255.0)
+        if upper_bits <= DARK * 255:
+            found.append(
+                f"{where}: its 16-bit colour files, whose upper 8 bits are read: no value exceeds "
+                f"{upper_bits:g} of 255: dark images. If they hold fewer bits than 16, convert "
+                "them to 8 bits; if they are that dark, write white = 65535 under [data]"
+            )
         return [doubt for doubt in found if doubt]
 
 
@@ -206,6 +214,7 @@ def _read(path: Path, how: Preparation) -> _Picture:
     with Image.open(path, formats=_formats(path)) as opened:
         shape = opened.size
         done = {"frames"} if _has_frames(opened) else set()
+        is_deep = _is_deep_colour(opened)
         # Lets the JPEG decoder reduce the image, which is faster than resizing it.
         opened.draft(None, (2 * width, 2 * height))
         count = opened.width * opened.height
@@ -216,7 +225,7 @@ def _read(path: Path, how: Preparation) -> _Picture:
             ImageOps.exif_transpose(opened, in_place=True)
             if opened.size != before:
                 shape = shape[::-1]
-            image, kind, brightest = _eight_bits(opened, how, where=str(path))
+            image, kind, brightest = _eight_bits(opened, how, is_deep=is_deep, where=str(path))
             if _is_transparent(image):
                 done.add("transparent")
                 image = _on_background(image, how.background)
@@ -226,7 +235,7 @@ def _read(path: Path, how: Preparation) -> _Picture:
     if shape != (width, height):
         done.add("resized")
         done |= {"enlarged"} if shape[0] < width or shape[1] < height else set()
-    if kind == "8-bit":
+    if kind in ("8-bit", "16-bit colour"):
         brightest = float(pixels.max())
     return _Picture(pixels, frozenset(done), kind, brightest)
 
@@ -246,19 +255,36 @@ def _has_frames(opened: Image.Image) -> bool:
     return opened.format not in ("JPEG", "MPO") and bool(getattr(opened, "is_animated", False))
 
 
+def _is_deep_colour(opened: Image.Image) -> bool:
+    """Whether Pillow will read only the upper 8 of the 16 bits of each value."""
+    deep = any(";16" in str(tile.args) for tile in getattr(opened, "tile", ()))
+    return deep and opened.mode[0] not in "IF"
+
+
 def _eight_bits(
-    image: Image.Image, how: Preparation, *, where: str
+    image: Image.Image, how: Preparation, *, is_deep: bool, where: str
 ) -> tuple[Image.Image, Kind, float]:
     """Scales values to 8 bits; Pillow's own conversion of 16 bits and floats would clip them.
 
     Returns:
-        The image, the kind that it was, and for others than 8-bit images the brightest value.
+        The image, the kind that it was, and for kinds that are not read as 8 bits the brightest
+        value.
     """
     if image.mode.startswith("I") or image.mode == "F":
         kind: Kind = "float" if image.mode == "F" else "16-bit"
         values = np.asarray(image)
+        brightest = float(values.max())
+        if how.white is None and np.isfinite(brightest):
+            values = values.clip(max=_WHITES[kind])  # what is above is a doubt, for all together
         levels = to_levels(values, how.white or _WHITES[kind], where=where)
-        return Image.fromarray(levels), kind, float(values.max())
+        return Image.fromarray(levels), kind, brightest
+    if is_deep:
+        if how.white is not None and how.white < _WHITES["16-bit"]:
+            raise DataError(
+                f"{where}: has 16 bits in colour, of which only the upper 8 can be read: white = "
+                f"{how.white:g} cannot be applied to it; convert it to 8 bits"
+            )
+        return image, "16-bit colour", 0.0
     if how.white is None or how.white >= _WHITES["8-bit"] or image.mode == "1":
         return image, "8-bit", 0.0
     values = np.asarray(image.convert("L" if image.mode in ("L", "LA") else "RGB"))

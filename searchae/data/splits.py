@@ -19,9 +19,12 @@ from searchae.config import DataSpec, ProgressCallback, split_seed
 from searchae.data.raw_images import RawImages
 from searchae.data.sources import SOURCES
 from searchae.errors import DataError
+from searchae.formatting import format_count
 
 SET_ASIDE = 0.1
 """Share of the images that becomes the test split if a source has none of its own."""
+
+_DARK_LEVEL = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,9 +165,16 @@ def split_warnings(splits: Splits) -> list[str]:
     ]
     for name, images in splits.parts.items():
         flat = images.flatten(1)
-        if blank := int((flat.amin(1) == flat.amax(1)).sum()):
+        brightest = flat.amax(1)
+        if blank := int((flat.amin(1) == brightest).sum()):
             warnings.append(
                 f"{blank:,} of {len(images):,} {name} images are of one colour all over"
+            )
+        if 0 < (dark := int((brightest < _DARK_LEVEL).sum())) < len(images):
+            warnings.append(
+                f"{dark:,} of {len(images):,} {name} images are almost black (no level above "
+                f"{_DARK_LEVEL - 1}): masks among them, or values on another scale? look at them "
+                "with --show"
             )
     return warnings
 
@@ -213,13 +223,16 @@ def _permutation(count: int, *, seed: int, label: str) -> torch.Tensor:
 def _split_off(
     images: torch.Tensor, share: float, *, key: str, seed: int, label: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Splits images at random into a share of them, rounded (halves up), and the rest."""
-    count = int(len(images) * share + 0.5)
-    if not 0 < count < len(images):
+    """Splits images at random into a share of them, rounded (halves up), and the rest.
+
+    Each side gets at least one image.
+    """
+    if len(images) < 2:
         raise DataError(
-            f"{key}: a share of {share:g} of {len(images)} training images is {count}, and leaves "
-            f"{len(images) - count}: each side needs at least one image; take more images"
+            f"{key}: there is nothing to take it from, only {format_count(len(images), 'image')}: "
+            "training, validation and test need at least one each; take more images"
         )
+    count = min(max(int(len(images) * share + 0.5), 1), len(images) - 1)
     order = _permutation(len(images), seed=seed, label=label)
     return images[order[:count]], images[order[count:]]
 

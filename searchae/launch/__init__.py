@@ -6,6 +6,7 @@ A worker is a command with an environment, never a pickled function.
 from searchae.launch.base import Exit, Job, Launcher, Resources
 from searchae.launch.fleet_plan import Fleet, available_cores
 from searchae.launch.local import LocalLauncher
+from searchae.launch.logs import last_lines
 from searchae.launch.prestart import wait_until_wanted
 from searchae.launch.ray import RayLauncher
 from searchae.launch.request import (
@@ -31,6 +32,7 @@ __all__ = [
     "SlurmLauncher",
     "Supervisor",
     "available_cores",
+    "last_lines",
     "prestarted_workers",
     "sized_fleet",
     "study_jobs",

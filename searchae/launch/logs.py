@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -10,6 +11,8 @@ from typing import IO
 from searchae.errors import ArtifactsError
 from searchae.files import SharedFolder, UnsafeFileError
 from searchae.launch.base import Job
+
+_LONGEST_LINE = 1000  # bytes, on average
 
 
 def open_log(path: Path) -> IO[bytes]:
@@ -19,6 +22,16 @@ def open_log(path: Path) -> IO[bytes]:
         OSError: It cannot be written.
     """
     return SharedFolder(path.parent).appending(path.name)
+
+
+def last_lines(path: Path, count: int) -> list[str]:
+    """Returns a log's last lines; none if it is gone, or something else is in its place."""
+    try:
+        with SharedFolder(path.parent).reading(path.name, limit=sys.maxsize) as log:
+            log.seek(max(0, os.fstat(log.fileno()).st_size - count * _LONGEST_LINE))
+            return log.read().decode(errors="replace").splitlines()[-count:]
+    except OSError:
+        return []
 
 
 def opened_log(job: Job) -> tuple[Job, IO[bytes]]:

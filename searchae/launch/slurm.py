@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import secrets
 import shutil
@@ -16,7 +15,7 @@ from searchae.errors import ArtifactsError, UserError
 from searchae.launch import slurm_script
 from searchae.launch.base import Exit, Job, Resources
 from searchae.launch.logs import created_log
-from searchae.launch.slurm_files import Files, append_file, create_file, read_exit_code
+from searchae.launch.slurm_files import Files, environments, own_folder
 from searchae.launch.slurm_queue import NO_SBATCH, Queue, Row
 
 log = logging.getLogger(__name__)
@@ -41,6 +40,7 @@ class Array:
 
     Attributes:
         files: Its files.
+        script: The batch script.
         jobs: The jobs that have not ended, by task index.
         id: Slurm's job id; empty until it is known to be submitted.
         tried: When it was last submitted; of ``time.monotonic``.
@@ -48,6 +48,7 @@ class Array:
     """
 
     files: Files
+    script: str
     jobs: dict[int, Job]
     id: str = ""
     tried: float = 0.0
@@ -61,8 +62,8 @@ class SlurmLauncher:
     gets SIGTERM a minute before the time limit, and its exit is reported like any other.
 
     Args:
-        folder: For scripts and exit codes, on the file system that the nodes share. Only the user
-            gets access to it.
+        folder: For exit codes and environments, on the file system that the nodes share. Only the
+            user gets access to it.
         options: Further options of sbatch, such as ``{"partition": "gpu", "exclusive": ""}``.
         label: Part of the array's name in the queue.
         poll_s: Minimum seconds between two calls of squeue.
@@ -82,7 +83,7 @@ class SlurmLauncher:
         poll_s: float = 5.0,
     ) -> None:
         slurm_script.check_options(options)
-        self._folder = folder.resolve()
+        self._folder = folder.parent.resolve() / folder.name
         self._options = dict(options)
         self._label = re.sub(r"[^A-Za-z0-9_.-]", "-", label)[:100]
         self._poll_s = poll_s
@@ -158,41 +159,32 @@ class SlurmLauncher:
                 self._end(array, list(array.jobs))
 
     def _write_files(self, jobs: Sequence[Job]) -> Array:
-        self._folder = _own_folder(self._folder)
+        self._folder = own_folder(self._folder)
         files = Files(self._folder, f"searchae-{self._label}-{secrets.token_hex(4)}")
         try:
-            for folder in (self._folder, files.exit("").parent):
-                folder.mkdir(parents=True, exist_ok=True)
-                folder.chmod(0o700)
-            jobs = [created_log(job) for job in jobs]
+            self._folder.parent.mkdir(parents=True, exist_ok=True)
+            files.create(slurm_script.environment(jobs))
             self._remove_abandoned()
-            create_file(files.environment, slurm_script.environment(jobs), 0o600)
-            create_file(files.script, slurm_script.script(jobs, files, self._options), 0o700)
+            jobs = [created_log(job) for job in jobs]
         except OSError as e:
             raise ArtifactsError(f"--launcher slurm: {e}") from e
-        return Array(files, dict(enumerate(jobs)))
+        script = slurm_script.script(jobs, files, self._options)
+        return Array(files, script, dict(enumerate(jobs)))
 
     def _remove_abandoned(self) -> None:
         """Removes the environment files, which hold secrets, of launchers that were killed."""
-        known = {array.files.environment for array in self._arrays}
-        old = time.time() - ABANDONED_S
-        left = [
-            path
-            for path in self._folder.glob("searchae-*.env")
-            if path not in known and path.stat().st_mtime < old
-        ]
+        known = {array.files.name for array in self._arrays}
+        left = set(environments(self._folder, older_s=ABANDONED_S)) - known
         rows = self._queue.rows() if left else None
         if rows is not None:
-            queued = {row.name for row in rows}
-            for path in left:
-                if path.stem not in queued:
-                    Files(self._folder, path.stem).remove(())
+            for name in left - {row.name for row in rows}:
+                Files(self._folder, name).remove(())
 
     def _submit(self, array: Array) -> None:
         array.tried = time.monotonic()
         secret = {name for job in array.jobs.values() for name in job.environment}
         array.id = self._queue.submit(
-            array.files.script, leave_out=secret | slurm_script.overriding_variables(self._options)
+            array.script, leave_out=secret | slurm_script.overriding_variables(self._options)
         )
         self._submitted = True
 
@@ -239,9 +231,9 @@ class SlurmLauncher:
         now = time.monotonic()
         for index in indices:
             job = array.jobs.pop(index)
-            code = read_exit_code(array.files.exit(index))
+            code = array.files.exit_code(index)
             if code < 0:
-                append_file(array.files.slurm_log(index), job.log)
+                array.files.append_messages(index, job.log)
             # A task that started and ended between two polls ran since the last one at most.
             since = array.running_since.get(index, max(self._polled_at, array.tried))
             self._ended.append(Exit(job, code, now - since))
@@ -262,11 +254,3 @@ class SlurmLauncher:
             time.sleep(pause)
         if self._arrays:
             time.sleep(max(0.0, deadline - time.monotonic()))
-
-
-def _own_folder(folder: Path) -> Path:
-    """Returns the folder, or one beside it where a link or another user's folder is in the way."""
-    is_own = not folder.is_symlink() and (
-        not folder.exists() or folder.stat().st_uid == os.geteuid()
-    )
-    return folder if is_own else folder.with_name(f"{folder.name}-user{os.geteuid()}")

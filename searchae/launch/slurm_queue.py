@@ -7,7 +7,6 @@ import os
 import subprocess
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from searchae.errors import UserError
 
@@ -44,18 +43,21 @@ class Queue:
     def __init__(self) -> None:
         self._unreachable = False
 
-    def submit(self, script: Path, *, leave_out: Collection[str]) -> str:
+    def submit(self, script: str, *, leave_out: Collection[str]) -> str:
         """Submits a job array; returns its id.
 
+        sbatch reads the script from its standard input: a file in a shared folder might be replaced
+        before it is read.
+
         Args:
-            script: The batch script.
+            script: The text of the batch script.
             leave_out: Variables of this process that the tasks must not inherit.
 
         Raises:
             UserError: sbatch is not installed, times out, or refuses the script.
         """
         try:
-            done = _run(("sbatch", "--parsable", str(script)), leave_out=leave_out)
+            done = _run(("sbatch", "--parsable"), leave_out=leave_out, stdin=script)
         except FileNotFoundError:
             raise UserError(NO_SBATCH) from None
         except subprocess.TimeoutExpired:
@@ -110,7 +112,7 @@ class Queue:
 
 
 def _run(
-    words: Sequence[str], *, leave_out: Collection[str] = ()
+    words: Sequence[str], *, leave_out: Collection[str] = (), stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
     # squeue and scancel take filters from these variables, which would hide tasks.
     environment = {
@@ -119,5 +121,11 @@ def _run(
         if name not in leave_out and not name.startswith(("SQUEUE_", "SCANCEL_"))
     }
     return subprocess.run(
-        words, capture_output=True, text=True, timeout=COMMAND_S, env=environment, check=False
+        words,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=COMMAND_S,
+        env=environment,
+        check=False,
     )

@@ -1,4 +1,4 @@
-"""The text of the two files that a job array is submitted with: batch script and environment.
+"""What a job array is submitted with: the text of its batch script and of its environment file.
 
 The script holds no secret, because Slurm may show it to every user of the cluster (``scontrol show
 job``, accounting). The database URL with its password is in the environment file, of mode 0600.
@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import re
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 
 from searchae.errors import UserError
 from searchae.launch.base import Job
 from searchae.launch.slurm_files import Files
+
+_LOGGED = (sys.executable, "-m", "searchae.launch.logged")
 
 WARNING_S = 60
 """Seconds before its time limit at which a worker is told to put its trial back."""
@@ -93,6 +96,10 @@ def script(jobs: Sequence[Job], files: Files, options: Mapping[str, str]) -> str
     which sends SIGTERM to all. A second bash runs the worker in its foreground, because after a
     ``wait`` that was interrupted by a signal, bash cannot always get the exit code.
 
+    Others may be able to replace the folders of the files in between: the environment is read only
+    if it is the user's own, an exit code is written only into a new file, and the log is opened by
+    ``launch.logged``, which follows no link.
+
     Args:
         jobs: One per task, all with the same number of cores and GPUs.
         files: The array's files.
@@ -100,7 +107,7 @@ def script(jobs: Sequence[Job], files: Files, options: Mapping[str, str]) -> str
     """
     directives = "\n".join(f"#SBATCH {option}" for option in _directives(jobs, files, options))
     tasks = "\n".join(
-        f"{index}) log={shlex.quote(str(job.log))}; command=({shlex.join(job.argv)}) ;;"
+        f"{index}) command=({shlex.join((*_LOGGED, str(job.log), *job.argv))}) ;;"
         for index, job in enumerate(jobs)
     )
     ended = shlex.quote(str(files.exit("")))
@@ -112,15 +119,17 @@ trap 'told=1' TERM
 trap 'kill -TERM 0' USR1
 ended={ended}"$SLURM_ARRAY_TASK_ID"
 rm -f "$ended"
-. {shlex.quote(str(files.environment))} || exit
+environment={shlex.quote(str(files.environment))}
+[ -f "$environment" ] && exec 3<"$environment" && [ -O /dev/fd/3 ] && . /dev/fd/3 || exit
+exec 3<&-
 case "$SLURM_ARRAY_TASK_ID" in
 {tasks}
 esac
 
 run() {{
   trap : TERM USR1
-  "${{command[@]}}" >>"$log" 2>&1 </dev/null
-  echo "$?" >"$ended"
+  "${{command[@]}}" </dev/null
+  (code=$?; set -C; echo "$code" >"$ended")
 }}
 [ -z "$told" ] || exit 130
 run &

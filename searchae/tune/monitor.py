@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from searchae.errors import SearchaeError, StudyStoppedError, UserError
-from searchae.launch import Supervisor
+from searchae.launch import Supervisor, last_lines
 from searchae.study import Coordinator, StoredStudy, Summary, TrialRow, summarize
 from searchae.tune.limits import LimitWatch
 
@@ -162,8 +162,7 @@ def _no_workers_error(supervisor: Supervisor) -> SearchaeError:
     if not supervisor.given_up:
         return SearchaeError("the workers left before the budget was spent; run it again")
     last = supervisor.given_up[-1]
-    lines = last.job.log.read_text(errors="replace").splitlines()[-15:]
-    tail = "\n".join(f"  {line}" for line in lines)
+    tail = "\n".join(f"  {line}" for line in last_lines(last.job.log, 15))
     kind = UserError if last.code == 2 else SearchaeError
     return kind(
         f"every worker died; the last one with exit code {last.code}. Its log, "

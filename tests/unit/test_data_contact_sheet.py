@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -48,8 +50,37 @@ def test_a_large_set_gives_a_sheet_of_the_same_size(tmp_path: Path) -> None:
     assert len(sizes) == 1
 
 
-@pytest.mark.parametrize(("name", "said"), [("a.jpg", "ends in .png"), ("f/a.png", "cannot write")])
-def test_a_file_that_cannot_be_a_contact_sheet(tmp_path: Path, name: str, said: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "error", "said"),
+    [("a.jpg", DataError, "ends in .png"), ("f/a.png", OSError, "File exists")],
+)
+def test_a_file_that_cannot_be_a_contact_sheet(
+    tmp_path: Path, name: str, error: type[Exception], said: str
+) -> None:
     (tmp_path / "f").write_text("a file")
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(error, match=said):
         write_contact_sheet(tmp_path / name, coloured(30))
+
+
+def test_the_sheet_is_written_as_every_output(tmp_path: Path) -> None:
+    splits = coloured(30)
+    real, link, pipe = tmp_path / "real.png", tmp_path / "link.png", tmp_path / "pipe"
+    real.write_bytes(b"old")
+    real.chmod(0o640)
+    link.symlink_to("real.png")
+    write_contact_sheet(link, splits)
+    assert link.is_symlink()
+    assert real.read_bytes().startswith(b"\x89PNG")
+    assert real.stat().st_mode & 0o777 == 0o640
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        found = pool.submit(pipe.read_bytes)
+        write_contact_sheet(pipe, splits)
+        assert found.result() == real.read_bytes()
+    assert pipe.is_fifo()
+    real.write_bytes(b"kept")
+    real.chmod(0o400)
+    for path in (real, link):
+        with pytest.raises(PermissionError, match="read-only"):
+            write_contact_sheet(path, splits)
+    assert real.read_bytes() == b"kept"

@@ -311,9 +311,54 @@ def test_floats_are_scaled_not_clipped(tmp_path: Path) -> None:
     Image.fromarray(np.full((8, 8), 0.4, np.float32)).save(tmp_path / "a.tif")
     assert np.all(read(tmp_path, image_size=8).train == 102)
     Image.fromarray(np.full((8, 8), 102, np.float32)).save(tmp_path / "a.tif")
-    with pytest.raises(DataError, match=r"values from 102 to 102, not from 0 to 1: .* = 255"):
-        read(tmp_path, image_size=8)
+    (said,) = read(tmp_path, image_size=8).doubts
+    assert "its float files: values go up to 102, where white is 1" in said
+    assert "white = 127 under [data]" in said
     assert np.all(read(tmp_path, image_size=8, white=255).train == 102)
+
+
+@pytest.mark.parametrize(
+    ("values", "white"),
+    [
+        (np.array([[0, 100]], np.uint8), "100"),
+        (np.array([[0, 99]], np.uint8), "100"),
+        (np.array([[0, 127]], np.uint8), "127"),
+        (np.array([[0, 32767]], np.uint16), "32767"),
+        (np.array([[0, 100]], np.float32), "100"),
+        (np.array([[0, 0.392]], np.float32), "0.392"),
+        (np.array([[0, 100000]], np.int32), "100000"),
+    ],
+)
+def test_a_range_that_reads_two_ways_is_doubted_and_the_advice_holds(
+    tmp_path: Path, values: np.ndarray, white: str
+) -> None:
+    Image.fromarray(values.repeat(8, 0).repeat(4, 1)).save(tmp_path / "a.tif")
+    (said,) = read(tmp_path, image_size=8, grayscale=True).doubts
+    advised = float(said.partition("for example white = ")[2].split()[0].rstrip(","))
+    assert f"{advised:g}" == f"{float(white):g}"
+    raw = read(tmp_path, image_size=8, grayscale=True, white=advised)
+    assert raw.doubts == ()
+    assert raw.train.max() >= 252
+
+
+def png_of_16_bits(values: np.ndarray) -> bytes:
+    """A PNG in colour; values (H, W, 3)."""
+    height, width, _ = values.shape
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    return png_of(struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0), zlib.compress(rows))
+
+
+def test_16_bits_in_colour_are_not_scaled_by_what_pillow_leaves_of_them(tmp_path: Path) -> None:
+    deep = np.full((8, 8, 3), 4095)
+    (tmp_path / "a.png").write_bytes(png_of_16_bits(deep))
+    (said,) = read(tmp_path, image_size=8).doubts
+    assert "its 16-bit colour files, whose upper 8 bits are read: no value exceeds 15" in said
+    assert "convert them to 8 bits" in said
+    with pytest.raises(DataError, match=r"a\.png: has 16 bits in colour.* white = 4095 cannot"):
+        read(tmp_path, image_size=8, white=4095)
+    assert read(tmp_path, image_size=8, white=65535).doubts == ()
+    (tmp_path / "a.png").write_bytes(png_of_16_bits(16 * deep))
+    assert np.all(read(tmp_path, image_size=8).train == 255)
 
 
 # Files that cannot be read, or must not
@@ -345,9 +390,13 @@ def test_of_very_many_damaged_images_the_first_are_named(tmp_path: Path) -> None
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that says its size and holds nothing."""
-    body = b""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    for kind, data in ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b"")):
+    return png_of(header, zlib.compress(b""))
+
+
+def png_of(header: bytes, content: bytes) -> bytes:
+    body = b""
+    for kind, data in ((b"IHDR", header), (b"IDAT", content), (b"IEND", b"")):
         body += struct.pack(">I", len(data)) + kind + data
         body += struct.pack(">I", zlib.crc32(kind + data))
     return b"\x89PNG\r\n\x1a\n" + body

@@ -12,12 +12,12 @@ import pytest
 
 from searchae.config.schema import DataSpec
 from searchae.data import memory
-from searchae.data.npz import load_npz
+from searchae.data.npz import as_images, load_npz
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
 
 RNG = np.random.default_rng(0)
-GREY = RNG.integers(0, 256, (6, 5, 7), np.uint8)
+GREY = RNG.integers(0, 256, (16, 5, 7), np.uint8)
 COLOUR = RNG.integers(0, 256, (6, 5, 7, 3), np.uint8)
 
 
@@ -68,10 +68,11 @@ def test_floats_from_0_to_1_become_the_nearest_of_256_levels(
 @pytest.mark.parametrize(
     ("array", "found"),
     [
-        (GREY.astype(np.int64), r"images: is int64 of shape \(6, 5, 7\)"),
-        (GREY.astype(np.float32), "float32 of shape .* with values from 0 to 249"),
+        (GREY.astype(np.int64), r"images: is int64 of shape \(16, 5, 7\)"),
+        (GREY.astype(np.float32), "float32 of shape .* with values from 0 to 25"),
         (np.full((2, 4, 4), -0.1), "with values from -0.1 to -0.1"),
-        (np.full((2, 4, 4), np.nan), "with values from nan"),
+        (np.full((2, 4, 4), np.nan), "values that are NaN or infinite: leave these"),
+        (np.full((2, 4, 4), np.inf), "values that are NaN or infinite: leave these"),
         (GREY > 3, "images: is bool"),
         (GREY[0], r"uint8 of shape \(5, 7\)"),
         (np.zeros((2, 8, 8, 4), np.uint8), r"shape \(2, 8, 8, 4\)"),
@@ -166,6 +167,12 @@ def test_what_was_taken_and_left_out_is_said(tmp_path: Path) -> None:
         (GREY.astype(np.int64) * 257, 65535),
         (GREY.astype(np.float64), 255),
         (GREY > 127, 1),
+        ((GREY / 2.55).astype(np.uint8), 100),
+        ((GREY / 2.56).astype(np.uint8), 100),
+        (GREY // 2, 127),
+        (GREY // 100, 3),
+        (GREY / 2.55, 100),
+        (GREY.astype(np.uint16) * 128, 32767),
     ],
 )
 def test_values_whose_white_is_not_their_type_s_are_never_read_as_if(
@@ -175,7 +182,7 @@ def test_values_whose_white_is_not_their_type_s_are_never_read_as_if(
         (said,) = read(tmp_path, images=array).doubts
     except DataError as e:
         said = str(e)
-    assert f"white = {white} under [data]" in said
+    assert re.search(rf"white = {white}( or white = 16)? under \[data\]", said)
     raw = load_npz(DataSpec(name="npz", path="x.npz", white=white), tmp_path, 0, print)
     assert raw.doubts == ()
     expected = np.rint(np.asarray(array, np.float64)[:, None] * 255 / white)
@@ -196,6 +203,10 @@ def test_a_test_split_of_another_range_than_the_training_split_is_doubted(tmp_pa
         ((9, 1, 28, 1), "channels may stand first or last"),
         ((32, 32, 3), "read as .N, H, W., its images have only 3x32 pixels"),
         ((28, 28, 600), "it may be .N, H, W., or .H, W, N. as MATLAB has it"),
+        ((28, 28, 28), "it may be .N, H, W., or .H, W, N. as MATLAB has it"),
+        ((24, 32, 400), "it may be .N, H, W., or .H, W, N. as MATLAB has it"),
+        ((64, 48, 20), "it may be .N, H, W., or .H, W, N. as MATLAB has it"),
+        ((28, 28, 40, 3), "it may be .N, H, W, C., or .H, W, N, C."),
     ],
 )
 def test_a_shape_that_can_be_read_in_two_ways_is_doubted(
@@ -204,6 +215,33 @@ def test_a_shape_that_can_be_read_in_two_ways_is_doubted(
     (said,) = read(tmp_path, images=np.full(shape, 200, np.uint8)).doubts
     assert "x.npz: images: the order of the axes of" in said
     assert re.search(reason, said)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(28, 28, 28, 1), (28, 28, 28, 3), (5, 28, 28), (5, 24, 32, 3), (28, 3, 28, 40), (64, 24, 32)],
+)
+def test_shapes_that_are_usual_are_clear(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    assert read(tmp_path, images=np.full(shape, 200, np.uint8)).doubts == ()
+
+
+def test_a_few_images_of_the_size_that_a_net_takes_are_clear() -> None:
+    array = np.full((5, 24, 32), 200, np.uint8)
+    said: list[str] = []
+    assert as_images(array, where="x", size=(24, 32), warn=said.append).shape == (5, 1, 24, 32)
+    with pytest.raises(DataError, match="order of the axes"):
+        as_images(array, where="x", size=(24, 24), warn=said.append)
+    assert said == []
+    as_images(array[..., None] // 200, where="x", warn=said.append)
+    assert "no value exceeds 1, where white is 255" in said[0]
+    assert "under [data]" not in said[0]
+
+
+def test_floats_that_rounding_put_outside_are_clipped(tmp_path: Path) -> None:
+    levels = np.array([-1e-7, 0.5, 1.0000002], np.float32).repeat(48).reshape(3, 4, 4, 3)
+    raw = read(tmp_path, images=levels)
+    assert raw.doubts == ()
+    assert raw.train[:, 0, 0, 0].tolist() == [0, 128, 255]
 
 
 def header(shape: tuple[int, ...], dtype: str = "|u1") -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import signal
 import stat
 import subprocess
 import sys
@@ -11,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from searchae.errors import UserError
+from searchae.errors import ArtifactsError, UserError
 from searchae.launch.base import Job
+from searchae.launch.logs import last_lines
 from searchae.launch.slurm import ABANDONED_S, SlurmLauncher
-from searchae.launch.slurm_files import Files
+from searchae.launch.slurm_files import LARGEST_MESSAGES, Files
 from searchae.launch.slurm_script import environment, overriding_variables, script
 
 SECRET = "postgresql://me:hunter2@db/searchae"
@@ -41,22 +44,24 @@ trap 'told=1' TERM
 trap 'kill -TERM 0' USR1
 ended='/shared/me/50% more/exits/searchae-svhn-1-'"$SLURM_ARRAY_TASK_ID"
 rm -f "$ended"
-. '/shared/me/50% more/searchae-svhn-1.env' || exit
+environment='/shared/me/50% more/searchae-svhn-1.env'
+[ -f "$environment" ] && exec 3<"$environment" && [ -O /dev/fd/3 ] && . /dev/fd/3 || exit
+exec 3<&-
 case "$SLURM_ARRAY_TASK_ID" in
-0) log=/logs/0.log; command=(/venv/bin/python -m searchae worker --study 'it'"'"'s; $HOME') ;;
-1) log='/my logs/worker-1.log'; command=(/venv/bin/python -m searchae worker) ;;
+0) command=(LOGGED /logs/0.log /venv/bin/python -m searchae worker --study 'it'"'"'s; $HOME') ;;
+1) command=(LOGGED '/my logs/worker-1.log' /venv/bin/python -m searchae worker) ;;
 esac
 
 run() {
   trap : TERM USR1
-  "${command[@]}" >>"$log" 2>&1 </dev/null
-  echo "$?" >"$ended"
+  "${command[@]}" </dev/null
+  (code=$?; set -C; echo "$code" >"$ended")
 }
 [ -z "$told" ] || exit 130
 run &
 while kill -0 "$!" 2>/dev/null; do wait "$!"; done
 exit "$(cat "$ended")"
-"""
+""".replace("LOGGED", f"{shlex.quote(sys.executable)} -m searchae.launch.logged")
 
 PYTHON = ("/venv/bin/python", "-m", "searchae", "worker")
 FILES = Files(Path("/shared/me/50% more"), "searchae-svhn-1")
@@ -188,3 +193,93 @@ def test_what_a_killed_launcher_left_is_removed_by_the_next(tmp_path: Path) -> N
     SlurmLauncher(tmp_path, {}).start([worker(log=str(tmp_path))])
     assert not old.exists()
     assert young.exists(), "another launcher may be about to submit it"
+
+
+def run_task(script_text: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ("bash", "-c", script_text),
+        env={**os.environ, "SLURM_ARRAY_TASK_ID": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.mark.usefixtures("submissions")
+def test_a_task_writes_and_reads_through_no_link(tmp_path: Path) -> None:
+    log, victim = tmp_path / "study" / "logs" / "worker-0.log", tmp_path / "bashrc"
+    launcher = SlurmLauncher(tmp_path / "slurm", {})
+    launcher.start([Job("worker-0", (sys.executable, "-S", "-c", "print('trained')"), log)])
+    (array,) = launcher._arrays
+    victim.write_text("export A=1\n")
+    assert run_task(array.script).returncode == 0
+    assert (log.read_text(), array.files.exit_code(0)) == ("trained\n", 0)
+    log.unlink()
+    log.symlink_to(victim)
+    assert run_task(array.script).returncode == 1, "the log is a link now"
+    log.unlink()
+    array.files.exit(0).unlink()
+    array.files.exit(0).symlink_to(victim)
+    assert array.files.exit_code(0) == -signal.SIGKILL
+    assert run_task(array.script).returncode == 0, "the link was removed"
+    array.files.exit(0).unlink()
+    array.files.exit(0).mkdir()
+    assert run_task(array.script).returncode != 0
+    logged = log.read_text()
+    messages = array.files.slurm_log(0)
+    messages.symlink_to(victim)
+    array.files.append_messages(0, log)
+    messages.unlink()
+    os.mkfifo(messages)
+    array.files.append_messages(0, log)
+    messages.unlink()
+    messages.write_bytes(bytes(LARGEST_MESSAGES + 1))
+    array.files.append_messages(0, log)
+    assert log.read_text() == logged
+    assert victim.read_text() == "export A=1\n"
+
+
+@pytest.mark.usefixtures("submissions")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_is_somebody_else_s_is_neither_run_nor_written(tmp_path: Path) -> None:
+    log = tmp_path / "study" / "logs" / "worker-0.log"
+    launcher = SlurmLauncher(tmp_path / "slurm", {})
+    launcher.start([Job("worker-0", (sys.executable, "-S", "-c", "print('trained')"), log)])
+    (array,) = launcher._arrays
+    array.files.environment.write_text("touch " + str(tmp_path / "run"))
+    os.chown(array.files.environment, 12345, -1)
+    assert run_task(array.script).returncode != 0
+    assert not (tmp_path / "run").exists()
+    for name in ("slurm", f"slurm-user{os.geteuid()}"):
+        other = tmp_path / "shared" / name
+        other.mkdir(parents=True)
+        os.chown(other, 12345, -1)
+    with pytest.raises(ArtifactsError, match="is somebody else's"):
+        SlurmLauncher(tmp_path / "shared" / "slurm", {}).start([worker(log=str(tmp_path))])
+
+
+@pytest.mark.usefixtures("submissions")
+def test_a_link_in_place_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    for name in ("slurm", f"slurm-user{os.geteuid()}"):
+        (tmp_path / name).symlink_to(elsewhere)
+    with pytest.raises(ArtifactsError, match="is a link or no folder"):
+        SlurmLauncher(tmp_path / "slurm", {}).start([worker(log=str(tmp_path))])
+    assert list(elsewhere.iterdir()) == []
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o755
+
+
+def test_the_last_lines_of_a_log_are_those_of_a_file_only(tmp_path: Path) -> None:
+    log = tmp_path / "a" / "b" / "worker.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("".join(f"{i}\n" for i in range(100_000)))
+    assert last_lines(log, 3) == ["99997", "99998", "99999"]
+    log.unlink()
+    assert last_lines(log, 3) == []
+    os.mkfifo(log)
+    assert last_lines(log, 3) == []
+    log.unlink()
+    log.symlink_to("/dev/zero")
+    assert last_lines(log, 3) == []
