@@ -1,8 +1,8 @@
 """WSGI middleware that adds to the dashboard's first page how far each study is.
 
-Optuna's dashboard shows a card with a name and a direction for each study, and its list of studies has
-no field for more. A script of our own, which the pages' content security policy permits, writes a
-line on each card.
+Optuna's dashboard shows a card with a name and a direction for each study, and its list of studies
+has no field for more. A script of our own, which the pages' content security policy permits, writes
+a line on each card.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from searchae.dashboard.deletion import with_folders_removed
 from searchae.dashboard.home_page import HomePage
 from searchae.dashboard.importance_response import ImportanceResponses
 from searchae.dashboard.logins import Logins
-from searchae.dashboard.slow_clients import CHECK_S, MAX_CONNECTIONS, close_slow_clients
+from searchae.dashboard.slow_clients import CHECK_S, MAX_CONNECTIONS, limit_clients
 from searchae.dashboard.trial_details import StudyDetails, call_wsgi
 from searchae.errors import SearchaeError, UserError
 from searchae.storage import ReaderStorage, ResilientStorage
@@ -126,7 +126,7 @@ def serve_dashboard(
         )
     except (OSError, ValueError) as e:
         raise _cannot_listen(options, e) from None
-    close_slow_clients(server)
+    limit_clients(server, proxy=options.proxy)
     received = [signal.SIGINT]
 
     def stop(number: int, _frame: FrameType | None) -> None:
