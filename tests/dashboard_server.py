@@ -21,6 +21,7 @@ from optuna_dashboard import save_note
 from PIL import Image
 
 from searchae.config.loader import spec_from_document
+from searchae.dashboard import home_page
 from searchae.search import distributions
 from searchae.storage.connection import connect
 from searchae.study import gallery
@@ -179,5 +180,7 @@ def routes() -> list[tuple[str, str]]:
     def fill(rule: str) -> str:
         return re.sub(r"<(\w*)[^<>]*>", lambda m: values.get(m[1], "1"), rule)
 
-    ours = [("GET", f"/artifacts/1/1/{name}") for name in ("curves", "reconstructions")]
-    return sorted([*((route.method, fill(route.rule)) for route in app.routes), *ours])
+    ours = [f"/artifacts/1/1/{name}" for name in ("curves", "reconstructions")]
+    ours += [home_page.SCRIPT_PATH, home_page.PROGRESS_PATH]
+    theirs = ((route.method, fill(route.rule)) for route in app.routes)
+    return sorted([*theirs, *(("GET", path) for path in ours)])

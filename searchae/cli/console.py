@@ -195,17 +195,7 @@ def print_studies(files: Mapping[str, Path], stored: Sequence[StudyOverview]) ->
         print(f"  {name:14s} {description}")
     print("in the storage (searchae status --study NAME):")
     width = max((len(s.name) for s in stored), default=0)
-    print("\n".join(f"  {s.name:{width}s}  {_overview(s)}" for s in stored) or "  none yet")
-
-
-def _overview(s: StudyOverview) -> str:
-    if s.fault:
-        return f"cannot be read: {s.fault}"
-    running = f", {s.running} running" if s.running else ""
-    if s.trainings_of:
-        return f"{s.finished} of {s.budget} trainings of {s.trainings_of}{running}"
-    best = "" if s.best_db is None else f", best {s.best_db:.2f} dB"
-    return f"{s.finished} of {s.budget} trials{running}{best}"
+    print("\n".join(f"  {s.name:{width}s}  {s.text}" for s in stored) or "  none yet")
 
 
 def print_splits(document: Mapping[str, Any]) -> None:

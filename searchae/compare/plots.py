@@ -173,6 +173,8 @@ def _draw_rows(rows: Sequence[tuple[str, ByteImages, list[str]]]) -> bytes:
     """Returns a PNG with a row of images for each entry: name, images (N, C, H, W), captions."""
     from PIL import Image, ImageDraw, ImageFont
 
+    from searchae.training import INK, blank_picture
+
     font = ImageFont.load_default(13)
     names_px = 16 + max(int(font.getlength(name)) for name, _, _ in rows)
     count, _, height, width = rows[0][1].shape
@@ -183,11 +185,11 @@ def _draw_rows(rows: Sequence[tuple[str, ByteImages, list[str]]]) -> bytes:
         2 * _MARGIN_PX + names_px + count * (tile[1] + _GUTTER_PX),
         2 * _MARGIN_PX + len(rows) * row_px - _LABEL_PX,
     )
-    canvas = Image.new("RGB", (size[0], size[1] + _LABEL_PX), (255, 255, 255))
-    pen, ink = ImageDraw.Draw(canvas), (40, 40, 40)
+    canvas = blank_picture((size[0], size[1] + _LABEL_PX))
+    pen = ImageDraw.Draw(canvas)
     y = _MARGIN_PX
     for name, images, texts in rows:
-        pen.text((_MARGIN_PX, y + tile[0] // 2), name, fill=ink, font=font, anchor="lm")
+        pen.text((_MARGIN_PX, y + tile[0] // 2), name, fill=INK, font=font, anchor="lm")
         for i, image in enumerate(images):
             x = _MARGIN_PX + names_px + i * (tile[1] + _GUTTER_PX)
             pixels = np.broadcast_to(image.transpose(1, 2, 0), (height, width, 3))
@@ -195,7 +197,7 @@ def _draw_rows(rows: Sequence[tuple[str, ByteImages, list[str]]]) -> bytes:
             canvas.paste(Image.fromarray(np.ascontiguousarray(large)), (x, y))
             if texts:
                 at = (x + tile[1] // 2, y + tile[0] + 3)
-                pen.text(at, texts[i], fill=ink, font=font, anchor="ma")
+                pen.text(at, texts[i], fill=INK, font=font, anchor="ma")
         y += row_px if texts else tile[0] + _GUTTER_PX
     file = io.BytesIO()
     canvas.crop((0, 0, size[0], y + _MARGIN_PX)).save(file, format="PNG")

@@ -29,9 +29,10 @@ from optuna.artifacts.exceptions import ArtifactNotFound
 from searchae.dashboard.access_control import AccessControl, RefusedError, is_local, send_refusal
 from searchae.dashboard.added_content import Overlay, serve_pictures
 from searchae.dashboard.deletion import with_folders_removed
+from searchae.dashboard.home_page import HomePage
 from searchae.dashboard.importance_response import ImportanceResponses
 from searchae.dashboard.logins import Logins
-from searchae.dashboard.slow_clients import CHECK_S, MAX_CONNECTIONS, close_slow_clients
+from searchae.dashboard.slow_clients import CHECK_S, MAX_CONNECTIONS, limit_clients
 from searchae.dashboard.trial_details import StudyDetails, call_wsgi
 from searchae.errors import SearchaeError, UserError
 from searchae.storage import ReaderStorage, ResilientStorage
@@ -82,7 +83,7 @@ def application(storage: ResilientStorage, options: ServerOptions) -> WSGIApplic
     uploads = _UploadedFiles(options.artifacts / UPLOADS)
     dashboard: WSGIApplication = optuna_dashboard.wsgi(reader, artifact_store=uploads)
     dashboard = with_folders_removed(dashboard, overlay, options.artifacts)
-    dashboard = ImportanceResponses(dashboard, reader, overlay)
+    dashboard = ImportanceResponses(HomePage(dashboard, reader), reader, overlay)
     details = StudyDetails(dashboard, reader, overlay)
     threading.Thread(target=_preload_studies, args=(reader, details), daemon=True).start()
     app = _with_response_bodies(_without_creation(serve_pictures(details, overlay)))
@@ -125,7 +126,7 @@ def serve_dashboard(
         )
     except (OSError, ValueError) as e:
         raise _cannot_listen(options, e) from None
-    close_slow_clients(server)
+    limit_clients(server, proxy=options.proxy)
     received = [signal.SIGINT]
 
     def stop(number: int, _frame: FrameType | None) -> None:

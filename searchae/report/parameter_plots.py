@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -28,6 +29,8 @@ from searchae.report.findings import Findings, TrialRun
 MAX_LINES, MAX_POINTS = 200, 1000
 NOT_SAMPLED = -0.14
 """Position on a parameter's axis, from 0 to 1, of a trial without a value for it."""
+LONGEST_LINE = 10
+"""Characters of a name beside or below an axis, from which on it is folded at an underscore."""
 
 
 def importances_plot(found: Findings) -> Plot:
@@ -75,7 +78,7 @@ def parallel_plot(found: Findings) -> Plot:
     best = list(found.best)
     shown = best[: MAX_LINES // 2] + thin_out(best[MAX_LINES // 2 :], MAX_LINES // 2)
     low, high = shown[-1].psnr_db, shown[0].psnr_db
-    rows = [*(p.name for p in space), "psnr_db"]
+    rows = [*(p.name for p in space), "PSNR"]
     figure = blank_figure(x="", y="")
     tenth, half = max(1, math.ceil(len(best) / 10)), math.ceil(len(best) / 2)
     ranked = {r.row.number: i for i, r in enumerate(best)}
@@ -103,7 +106,7 @@ def parallel_plot(found: Findings) -> Plot:
     _add_row_axis(figure, len(space), "PSNR", [(0.0, f"{low:.1f} dB"), (1.0, f"{high:.1f} dB")])
     figure.update_xaxes(visible=False, range=[NOT_SAMPLED - 0.06, 1.06], fixedrange=True)
     figure.update_yaxes(visible=False, range=[len(space) + 0.4, -0.45], fixedrange=True)
-    figure.update_layout(margin={"l": 8, "r": 8, "b": 8})
+    figure.update_layout(margin={"l": _names_px(rows), "r": 8, "b": 8})
     note = (
         "Each line is a completed trial, from its parameters down to its PSNR, coloured by its "
         f"rank.{drawn_note(len(shown), len(best), 'trials')}"
@@ -211,7 +214,7 @@ def _add_row_axis(
     *,
     with_missing: bool = False,
 ) -> None:
-    """Draws one axis of the parallel coordinates: name above, labels below."""
+    """Draws one axis of the parallel coordinates: name on its left, labels below."""
     figure.add_shape(
         type="line", x0=-0.03, x1=1.03, y0=y, y1=y, line={"color": GREY, "width": 1}, layer="above"
     )
@@ -219,16 +222,40 @@ def _add_row_axis(
         labels = [(NOT_SAMPLED, "none"), *labels]
     for x, text in labels:
         figure.add_annotation(
-            x=x, y=y, text=escape_plotly_text(text), showarrow=False, yshift=-11, font={"size": 11}
+            x=x,
+            y=y,
+            text="<br>".join(_folded(text)),
+            showarrow=False,
+            # Those at the ends stay within the plot, however narrow it is.
+            xanchor={0.0: "left", 1.0: "right"}.get(x, "center"),
+            yanchor="top",
+            yshift=-1,
+            font={"size": 11},
         )
     figure.add_annotation(
         x=0,
+        xref="paper",
         y=y,
-        text=f"<b>{escape_plotly_text(name)}</b>",
+        text=f"<b>{'<br>'.join(_folded(escape_plotly_text(name)))}</b>",
         showarrow=False,
-        xanchor="left",
-        yshift=15,
+        align="right",
+        xanchor="right",
     )
+
+
+def _folded(name: str) -> list[str]:
+    """Returns a name in lines that end after underscores: two of them fit beside each other."""
+    lines = [""]
+    for part in re.findall(r"[^_]+_*|_+", name):
+        if lines[-1] and len(lines[-1] + part) > LONGEST_LINE:
+            lines.append("")
+        lines[-1] += part
+    return lines
+
+
+def _names_px(names: Sequence[str]) -> int:
+    """Returns the width of the names' column: a bold letter of the page's font has 7.5 pixels."""
+    return 12 + math.ceil(7.5 * max(len(line) for name in names for line in _folded(name)))
 
 
 def _axis_labels(p: Parameter) -> list[tuple[float, str]]:

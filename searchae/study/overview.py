@@ -26,6 +26,7 @@ class StudyOverview:
         best_db: The best PSNR of a complete trial in dB; None if none is above the baseline.
         trainings_of: The study whose trainings it lists; empty for a search.
         fault: Why it cannot be read; empty if it can.
+        id: Its id in the database; 0 if it cannot be read.
     """
 
     name: str
@@ -35,6 +36,19 @@ class StudyOverview:
     best_db: float | None = None
     trainings_of: str = ""
     fault: str = ""
+    id: int = 0
+
+    @property
+    def text(self) -> str:
+        """All of that in a line."""
+        if self.fault:
+            return f"cannot be read: {self.fault}"
+        running = f", {self.running:,} running" if self.running else ""
+        done = f"{self.finished:,} of {self.budget:,}"
+        if self.trainings_of:
+            return f"{done} trainings of {self.trainings_of}{running}"
+        best = "" if self.best_db is None else f", best {self.best_db:.2f} dB"
+        return f"{done} trials{running}{best}"
 
 
 def study_overviews(storage: ResilientStorage) -> list[StudyOverview]:
@@ -49,6 +63,8 @@ def _overview(storage: ResilientStorage, name: str) -> StudyOverview:
         best_db = _best_db(stored)
     except SearchaeError as e:  # one study that cannot be read hides no other
         return StudyOverview(name, fault=str(e))
+    except KeyError:
+        return StudyOverview(name, fault="it has just been deleted")
     return StudyOverview(
         name,
         finished=counts.finished,
@@ -56,6 +72,7 @@ def _overview(storage: ResilientStorage, name: str) -> StudyOverview:
         running=counts.running,
         best_db=best_db,
         trainings_of=stored.study.user_attrs.get(TRAININGS_OF, ""),
+        id=stored.id,
     )
 
 

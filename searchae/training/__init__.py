@@ -29,7 +29,7 @@ from searchae.training.metrics import (
     ssim,
 )
 from searchae.training.precision import Precision, pick_precision, why_slow
-from searchae.training.reconstructions import draw_reconstructions
+from searchae.training.reconstructions import INK, blank_picture, draw_reconstructions
 from searchae.training.regularizers import penalised_weights
 from searchae.training.trainer import Interrupted, Trainer
 from searchae.training.trial_checkpoints import (
@@ -45,6 +45,7 @@ from searchae.training.trial_checkpoints import (
 __all__ = [
     "CONTEXT_BYTES",
     "EVALUATION_BATCH",
+    "INK",
     "MAX_PSNR_DB",
     "BackgroundCheckpoints",
     "CheckpointError",
@@ -57,6 +58,7 @@ __all__ = [
     "Precision",
     "PrunedError",
     "Trainer",
+    "blank_picture",
     "check_artifact_folder",
     "checkpoint_folder",
     "chosen_kernels",

@@ -19,7 +19,8 @@ from searchae.training.metrics import psnr_per_image
 
 SHOWN, COLUMNS = 8, 8
 TILE_PX, GUTTER_PX, LABEL_PX, MARGIN_PX, NAMES_PX = 96, 6, 18, 12, 110
-_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+INK = (120, 127, 135)
+"""Colour of text, legible on white and on black: the page around a picture shows through."""
 
 Tile = npt.NDArray[np.uint8]
 
@@ -62,6 +63,15 @@ def draw_reconstructions(
     return _canvas(rows, psnr_per_image(out, clean).tolist(), title=title)
 
 
+def blank_picture(size: tuple[int, int]) -> Image.Image:
+    """Returns a transparent RGBA picture for text in ``INK``.
+
+    Args:
+        size: Width and height in pixels.
+    """
+    return Image.new("RGBA", size, (*INK, 0))  # of that colour: letters have soft edges
+
+
 def _canvas(rows: Mapping[str, Tensor], psnrs_db: Sequence[float], *, title: str) -> Image.Image:
     """Draws bands of up to ``COLUMNS`` images; each band has all rows of tiles.
 
@@ -81,9 +91,9 @@ def _canvas(rows: Mapping[str, Tensor], psnrs_db: Sequence[float], *, title: str
         max(560, 2 * MARGIN_PX + NAMES_PX + columns * (width + GUTTER_PX)),
         2 * MARGIN_PX + 2 * LABEL_PX + bands * band_px,
     )
-    canvas = Image.new("RGB", size, _PAPER)
+    canvas = blank_picture(size)
     pen, font = ImageDraw.Draw(canvas), _font()
-    pen.text((MARGIN_PX, MARGIN_PX), title, fill=_INK, font=font)
+    pen.text((MARGIN_PX, MARGIN_PX), title, fill=INK, font=font)
     for i, psnr_db in enumerate(psnrs_db):
         band, column = divmod(i, columns)
         x = MARGIN_PX + NAMES_PX + column * (width + GUTTER_PX)
@@ -92,9 +102,9 @@ def _canvas(rows: Mapping[str, Tensor], psnrs_db: Sequence[float], *, title: str
             canvas.paste(Image.fromarray(images[i]), (x, y))
             if column == 0:
                 at = (MARGIN_PX, y + height // 2)
-                pen.text(at, name, fill=_INK, font=font, anchor="lm")
+                pen.text(at, name, fill=INK, font=font, anchor="lm")
             y += height + GUTTER_PX
-        pen.text((x + width // 2, y), f"{psnr_db:.1f} dB", fill=_INK, font=font, anchor="ma")
+        pen.text((x + width // 2, y), f"{psnr_db:.1f} dB", fill=INK, font=font, anchor="ma")
     return canvas
 
 

@@ -90,6 +90,24 @@ def test_the_list_leads_to_the_study_whose_plots_are_drawn(page: Any, server: Se
     assert page.problems == []
 
 
+def test_the_first_page_tells_how_far_each_study_is(
+    page: Any, server: Server, made: Made, told: Made
+) -> None:
+    page.goto(at(server, "/"))
+    for study in (made, told):
+        card = page.locator(f"a[href$='/studies/{study.study_id}']")
+        card.get_by_text(f"{TRIALS} of 100 trials, 1 running, best 26.00 dB").wait_for()
+    assert not page.get_by_role("button", name="Create").is_visible()
+    picture(page, "home")
+    page.get_by_text(STUDY).first.click()
+    page.get_by_text("Study User Attributes").wait_for()
+    assert page.get_by_text("searchae:baseline_db").count()
+    assert not page.get_by_text("searchae:spec").count(), "raw JSON"
+    page.go_back()
+    page.locator(".searchae-progress").nth(1).wait_for()
+    assert page.problems == []
+
+
 def test_a_read_only_page_shows_that_a_note_was_refused(
     page: Any, server: Server, made: Made
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from searchae.dashboard.logins import login_line
+from searchae.dashboard.slow_clients import MAX_PER_ADDRESS
 from tests.dashboard_server import STUDY, Made, Server, make_study, routes, running
 
 ANN = "ann:correct horse"
@@ -423,6 +425,42 @@ def test_slow_clients_keep_nobody_out_and_are_closed(behind_login: Server) -> No
     for client in slow:
         client.close()
     assert open_ones == []
+
+
+def _connections(server: Server, count: int, begin: bytes, *, of: str) -> list[socket.socket]:
+    where = (server.address, server.port)
+    found = [socket.create_connection(where, source_address=(of, 0)) for _ in range(count)]
+    for client in found:
+        with contextlib.suppress(OSError):  # closed already
+            client.sendall(begin)
+    return found
+
+
+def test_one_address_does_not_get_all_connections(behind_login: Server) -> None:
+    greedy = _connections(behind_login, MAX_PER_ADDRESS + 30, b"GET / HT", of="127.0.0.2")
+    assert behind_login.ask("GET", "/api/studies", login=ANN).status == 200
+    assert sum(map(_is_open, greedy)) <= MAX_PER_ADDRESS
+    for client in greedy:
+        client.close()
+    (again,) = _connections(behind_login, 1, b"GET / HT", of="127.0.0.2")
+    time.sleep(0.5)
+    assert _is_open(again), "its connections count only while they are open"
+    again.close()
+
+
+def test_one_visitor_of_a_proxy_does_not_get_all_connections(place: Place) -> None:
+    begin = b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 999\r\n"
+    begin += b"X-Forwarded-For: 203.0.113.%d\r\n\r\n"
+    with running(place.url, place.folder, "--login", "login.txt", "--proxy", "127.0.0.1") as server:
+        greedy = _connections(server, MAX_PER_ADDRESS + 30, begin % 5, of="127.0.0.1")
+        others = [_connections(server, 1, begin % (6 + i), of="127.0.0.1")[0] for i in range(20)]
+        deadline = time.monotonic() + 30
+        while sum(map(_is_open, greedy)) > MAX_PER_ADDRESS and time.monotonic() < deadline:
+            time.sleep(1)
+        assert 0 < sum(map(_is_open, greedy)) <= MAX_PER_ADDRESS
+        assert all(map(_is_open, others))
+        for client in (*greedy, *others):
+            client.close()
 
 
 def _is_open(client: socket.socket) -> bool:

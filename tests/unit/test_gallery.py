@@ -50,9 +50,20 @@ def test_originals_stand_above_in_their_own_pixels(model: Autoencoder, images: T
     y = reconstructions.MARGIN_PX + 2 * reconstructions.LABEL_PX
     first = pixels[y : y + 96, x : x + 96]
     expected = images[0].permute(1, 2, 0).numpy().repeat(6, axis=0).repeat(6, axis=1)
-    assert (first == expected).all()
+    assert (first[..., :3] == expected).all()
+    assert (first[..., 3] == 255).all()
     below = pixels[y + TILE : y + TILE + 96, x : x + 96]
-    assert not (below == expected).all()
+    assert not (below[..., :3] == expected).all()
+
+
+def test_what_surrounds_a_picture_shows_through_dark_pages_too(
+    model: Autoencoder, images: Tensor
+) -> None:
+    picture = reconstructions.draw_reconstructions(model, images, noise_std=0.0, seed=0, title="t")
+    title = np.asarray(picture)[: 2 * reconstructions.LABEL_PX]
+    assert (title[..., :3] == reconstructions.INK).all(), "edges of letters are not darker"
+    assert title[0, 0, 3] == 0
+    assert title[..., 3].max() == 255
 
 
 def test_a_net_that_removes_noise_is_shown_what_it_got(model: Autoencoder, images: Tensor) -> None:

@@ -184,6 +184,17 @@ def test_a_trial_without_a_conditional_value_passes_beside_its_row(found: Findin
     assert beside == sum("l1_weight" not in r.row.params for r in found.best) > 0
 
 
+def test_names_in_the_parallel_coordinates_stand_beside_the_lines(found: Findings) -> None:
+    layout = parameter_plots.parallel_plot(found).figure.layout
+    names = [a for a in layout.annotations if a.text.startswith("<b>")]
+    assert {(a.xref, a.x, a.xanchor) for a in names} == {("paper", 0, "right")}
+    assert [a.text for a in names if "rate" in a.text] == ["<b>learning_<br>rate</b>"]
+    longest = max(len(line) for a in names for line in a.text[3:-4].split("<br>"))
+    assert 6.5 * longest < layout.margin.l < 140, "room for them, and on a phone for the lines"
+    ends = {a.xanchor for a in layout.annotations if a.xref != "paper" and a.x == 1}
+    assert ends == {"right"}, "within the plot"
+
+
 def test_slices_have_the_parameter_s_own_axis(found: Findings) -> None:
     plots = {p.title: p.figure for p in parameter_plots.slice_plots(found)}
     assert list(plots) == [p.name for p in found.spec.space]
