@@ -132,7 +132,7 @@ def compare(
     """Find out which regularizer, activation and optimizer win.
 
     A matched experiment: each choice is put into the same settings of the study's best trials,
-    gets the same number of tries to find its own learning rate there, and is trained with the same
+    gets tries by one rule to find its own learning rate there, and is trained with the same
     new seeds and measured on the test split. Bases and seeds are added until each difference is
     known within --until dB.
 

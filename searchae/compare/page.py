@@ -19,10 +19,10 @@ from searchae.report import HtmlSection, html_document, html_plot, html_table
 
 METHOD = (
     "A matched experiment. Bases are settings of all other parameters, taken from the study's "
-    "best trials and different from each other. Each choice is put into each base, gets the same "
-    "number of tries, shorter trainings, to find its own learning rate there (and the other "
-    "searched values that not every choice has) on the validation split, and is then trained with "
-    "the same new seeds and measured on the test split, by which nothing was chosen. Differences "
+    "best trials and different from each other. Each choice is put into each base, gets tries by "
+    "one rule, shorter trainings, to find its own learning rate there (and the other searched "
+    "values that not every choice has) on the validation split, and is then trained with the same "
+    "new seeds and measured on the test split, by which nothing was chosen. Differences "
     "are paired by base, seed and image, over trainings that did not fail; a choice of which more "
     "than half failed counts with all of them, the failed ones as the mean training image, and "
     "one that learns nothing in its first bases is not tried in the others. A training fails if it "
