@@ -162,7 +162,7 @@ def _step_rows(figures: Figures, latest: Mapping[tuple[str, str], Record]) -> Ro
                     "images/s": _number(rate),
                     "ms a step": _number(about.get("ms_a_step"), 3),
                     "times DataLoader": _number(rate / base, 1) if rate and base else NONE,
-                    "first epoch later by, s": _number(about.get("first_s"), 2),
+                    "first epoch, extra s": _number(about.get("first_s"), 2),
                     "of copy": _share(giga, limits.get("copy")),
                     "of matmul (TF32, bf16)": _share(tera, limits.get(f"matmul {kind}")),
                     "MiB": _number(about.get("mib")),
