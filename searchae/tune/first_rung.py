@@ -39,8 +39,8 @@ def choose_min_epochs(
     if least >= spec.epochs:
         note(
             f"{few}, too few to tell good trials from bad ones within "
-            f"{format_count(spec.epochs, 'epoch')}: nothing is pruned; more epochs (train.epochs) or "
-            "a smaller train.batch_size would do"
+            f"{format_count(spec.epochs, 'epoch')}: nothing is pruned; more epochs (train.epochs) "
+            "or a smaller train.batch_size would do"
         )
     else:
         note(f"{few}: trials are pruned from epoch {least} on (search.min_epochs)")
