@@ -117,7 +117,8 @@ def note_next(study: str, places: Mapping[str, str], *, compared: Sequence[str])
     lines = {report: "what decides, in one page"}
     if compared:
         compare = _command("compare", study, places, *places)
-        lines[compare] = f"whether {format_list(compared)} matter, by an experiment"
+        verb = "matters" if len(compared) == 1 else "matter"
+        lines[compare] = f"whether {format_list(compared)} {verb}, by an experiment"
     lines[train] = "the best trial trained anew, for longer, and tested"
     width = max(map(len, lines))
     for i, (command, what) in enumerate(lines.items()):
@@ -164,7 +165,10 @@ def print_front(rows: Sequence[TrialRow]) -> None:
 
 def print_best(row: TrialRow) -> None:
     """Prints the best trial, one parameter per line."""
-    print(f"trial {row.number}: {row.psnr_db:.3f} dB on the validation split, {row.epochs} epochs")
+    print(
+        f"trial {row.number}: {row.psnr_db:.3f} dB on the validation split, "
+        f"{format_count(row.epochs, 'epoch')}"
+    )
     for name, v in row.params.items():
         print(f"  {name:18s} {format_value(v)}")
 
@@ -251,7 +255,8 @@ def print_plan(plan: DryRun) -> None:
     out.print(
         f"time       {plan.step_s * 1e3:.1f} ms a step, "
         f"about {format_duration(plan.epoch_s)} an epoch, "
-        f"{format_duration(plan.epoch_s * spec.epochs)} a full training of {spec.epochs} epochs"
+        f"{format_duration(plan.epoch_s * spec.epochs)} a full training of "
+        f"{format_count(spec.epochs, 'epoch')}"
     )
     out.print(
         f"           at most {format_duration(plan.at_most_s)} in all, less what pruning saves"

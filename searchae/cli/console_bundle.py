@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from searchae.cli.terminal import SafeConsole
+from searchae.formatting import format_count
 
 if TYPE_CHECKING:
     from searchae.study import Summary, TrialRow
@@ -116,10 +117,11 @@ def print_trained(metrics: Mapping[str, Any]) -> None:
 def _training_end(training: Mapping[str, Any], *, best_epoch: int) -> str:
     """Returns after how many epochs a training ended, and why."""
     epochs = training["epochs"]
+    count = format_count(epochs, "epoch")
     if training["ended"] != "epochs":
-        return f"ended after {epochs} epochs of at most {training['epochs_at_most']}: no better"
+        return f"ended after {count} of at most {training['epochs_at_most']}: no better"
     rising = ", still rising" if best_epoch == epochs else ""
-    return f"stopped at the limit of {epochs} epochs{rising}"
+    return f"stopped at the limit of {count}{rising}"
 
 
 def print_figures(found: Mapping[str, Any]) -> None:

@@ -167,7 +167,8 @@ def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool
 
     seeds = format_count(len(plan.seeds), "seed")
     print_note(
-        f"trial {plan.trial.number}: at most {plan.params.train.epochs} epochs, {seeds}, on "
+        f"trial {plan.trial.number}: at most "
+        f"{format_count(plan.params.train.epochs, 'epoch')}, {seeds}, on "
         f"{plan.device} with {format_count(plan.threads, 'thread')}"
     )
     winner = stored.study.user_attrs.get(WINNER, {}).get("number", plan.trial.number)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from typing import Any
 
 import optuna
 import sqlalchemy as sa
@@ -83,6 +84,7 @@ def _open(url: URL) -> RDBStorage:
         else exclusive_lock(sa.create_engine(url, poolclass=NullPool, **POSTGRESQL_ARGUMENTS), 0)
     )
     with lock:
+        _require_own_tables(url, engine_arguments(url))
         try:
             return RDBStorage(template, engine_kwargs=engine_arguments(url))
         except (IntegrityError, OperationalError, ProgrammingError) as e:
@@ -97,7 +99,26 @@ def _open_to_read(url: URL) -> RDBStorage:
     """Opens a SQLite file that this user may not write."""
     template = url.render_as_string().replace("{", "{{").replace("}", "}}")
     arguments = engine_arguments(url, writes=False)
+    _require_own_tables(url, arguments)
     return RDBStorage(template, engine_kwargs=arguments, skip_table_creation=True)
+
+
+def _require_own_tables(url: URL, arguments: dict[str, Any]) -> None:
+    """Refuses a database that holds another program's tables, before anything is added to it.
+
+    Raises:
+        StorageError: There are some that collide with Optuna's, or in a SQLite file any.
+    """
+    engine = sa.create_engine(url, **arguments)
+    try:
+        foreign = tables.foreign_tables(engine)
+    finally:
+        engine.dispose()
+    if foreign:
+        what = "another file" if is_sqlite(url) else "another database or schema"
+        raise StorageError(
+            f"{masked_url(url)}: holds another program's tables ({foreign}); choose {what}"
+        )
 
 
 def _choose_backend(rdb: RDBStorage) -> tuple[BaseStorage, TrialBatching]:

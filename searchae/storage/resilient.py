@@ -46,6 +46,9 @@ _PERMANENT = (
 )
 
 
+_WRONG_STATEMENT = "SQLITE_ERROR"
+"""SQLite's error of a statement that does not fit the tables; others have names of their own."""
+
 _READ_ONLY = "25006"
 """SQLSTATE of a write to a PostgreSQL that takes none, as for some seconds of a failover."""
 
@@ -65,6 +68,8 @@ def is_transient(error: BaseException) -> bool:
         if isinstance(cause, DBAPIError) and isinstance(
             cause, sa.exc.OperationalError | sa.exc.InterfaceError
         ):
+            if getattr(cause.orig, "sqlite_errorname", "") == _WRONG_STATEMENT:
+                return False
             return not any(word in str(cause.orig).lower() for word in _PERMANENT)
         if isinstance(cause, DBAPIError) and cause.connection_invalidated:
             return True

@@ -41,6 +41,10 @@ class TrialIntermediateValueType(enum.Enum):
 NON_FINITE = {"INF_POS": math.inf, "INF_NEG": -math.inf, "NAN": math.nan}
 """Name of a value type -> the value."""
 
+_OPTUNA_VERSION, _MIGRATIONS = "version_info", "alembic_version"
+_OPTUNA_OTHERS = frozenset({"trial_heartbeats"})
+"""Tables of Optuna's that are not listed here."""
+
 metadata = sa.MetaData()
 
 
@@ -126,6 +130,29 @@ def missing_columns(engine: sa.Engine) -> list[str]:
         names = {c["name"] for c in found.get_columns(table.name)} if table.name in there else set()
         missing += [f"{table.name}.{c.name}" for c in table.columns if c.name not in names]
     return missing
+
+
+def foreign_tables(engine: sa.Engine) -> str:
+    """Returns what another program's tables in the database would collide with; empty if nothing.
+
+    A SQLite file is expected to hold Optuna's tables only. The tables of Optuna may be in the
+    making, one by one.
+    """
+    found = sa.inspect(engine)
+    there = set(found.get_table_names() + found.get_view_names())
+    if _OPTUNA_VERSION in there:
+        columns = {column["name"] for column in found.get_columns(_OPTUNA_VERSION)}
+        return "" if "schema_version" in columns else _OPTUNA_VERSION
+    own = {table.name for table in metadata.sorted_tables} & there
+    for table in metadata.sorted_tables:
+        if table.name in own:
+            names = {column["name"] for column in found.get_columns(table.name)}
+            if lacking := [c.name for c in table.columns if c.name not in names]:
+                return f"{table.name}, without {', '.join(lacking)}"
+    if _MIGRATIONS in there:
+        return _MIGRATIONS
+    others = there - own - _OPTUNA_OTHERS
+    return ", ".join(sorted(others)[:3]) if engine.dialect.name == "sqlite" and not own else ""
 
 
 def value_to_row(value: float) -> tuple[float | None, str]:

@@ -33,6 +33,7 @@ _NETWORK_FILE_SYSTEMS = {
 
 _POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 _DRIVER = "postgresql+psycopg"
+_SQLITE_OPTIONS = frozenset({"timeout", "cached_statements", "isolation_level"})
 _SECRETS = ("password", "passfile", "sslpassword")
 
 
@@ -73,6 +74,11 @@ def parse_url(text: URL | str) -> URL:
         )
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
         raise StorageError("--storage: workers cannot share an in-memory SQLite; give it a file")
+    if url.drivername == "sqlite" and (unknown := sorted(set(url.query) - _SQLITE_OPTIONS)):
+        raise StorageError(
+            f"--storage: {', '.join(unknown)} after the ? of the URL: there is no such option for "
+            f"sqlite; write sqlite:///{url.database}"
+        )
     return url
 
 

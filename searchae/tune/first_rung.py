@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from searchae.config import StudySpec
+from searchae.formatting import format_count
 
 LEAST_STEPS = 25
 """Training steps before which trials are not ranked. The default pruner was chosen on data sets
@@ -37,8 +38,9 @@ def choose_min_epochs(
     few = f"{images:,} training images in batches of {batch_size} are {steps} steps an epoch"
     if least >= spec.epochs:
         note(
-            f"{few}, too few to tell good trials from bad ones within {spec.epochs} epochs: "
-            "nothing is pruned; more epochs (train.epochs) or a smaller train.batch_size would do"
+            f"{few}, too few to tell good trials from bad ones within "
+            f"{format_count(spec.epochs, 'epoch')}: nothing is pruned; more epochs (train.epochs) "
+            "or a smaller train.batch_size would do"
         )
     else:
         note(f"{few}: trials are pruned from epoch {least} on (search.min_epochs)")

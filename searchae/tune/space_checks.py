@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from searchae.config import CONDITIONS, Parameter, StudySpec
 from searchae.errors import SpecError
+from searchae.formatting import format_count
 
 
 def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
@@ -14,8 +15,9 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
 
     Args:
         spec: The study.
-        note: Called with a line for the user on each range whose end is never tried, and where
-            there are more trials than settings, or fewer than ``search.first`` lists.
+        note: Called with a line for the user on each range whose end is never tried or that is
+            never sampled, and where there are more trials than settings, or fewer than
+            ``search.first`` lists.
 
     Raises:
         SpecError: Nothing is searched, so that all trials would be one training.
@@ -39,10 +41,18 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
                 f"{parameter.key}: steps of {parameter.step:g} from {parameter.low:g} do not reach "
                 f"high = {parameter.high:g}; the largest value that is tried is {last:g}"
             )
+    for parameter in spec.space:
+        if parameter.key in CONDITIONS and not _parent_values(spec, parameter):
+            parent, values = CONDITIONS[parameter.key]
+            note(
+                f"{parameter.key}: is never sampled, since it is used only with {parent} = "
+                f"{' or '.join(sorted(values))}"
+            )
     if spec.space and (settings := settings_count(spec)) < trials:
         note(
-            f"search.trials: {trials} trials, but the space has only {settings:.0f} settings: some "
-            "are trained again, with the same seed and the same result"
+            f"search.trials: {trials} trials, but the space has only "
+            f"{format_count(int(settings), 'setting')}: some are trained again, with the same seed "
+            "and the same result"
         )
 
 
@@ -68,6 +78,13 @@ def settings_count(spec: StudySpec) -> float:
             for value in values
         )
     return count
+
+
+def _parent_values(spec: StudySpec, parameter: Parameter) -> list[object]:
+    """Returns the values of the key on which a parameter depends with which it is sampled."""
+    key, wanted = CONDITIONS[parameter.key]
+    searched = {p.key: p.choices for p in spec.space}
+    return [v for v in searched.get(key) or (_fixed(spec, key),) if v in wanted]
 
 
 def _fixed(spec: StudySpec, key: str) -> object:

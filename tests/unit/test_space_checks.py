@@ -51,6 +51,20 @@ def test_a_step_that_never_reaches_the_end_of_its_range_is_said() -> None:
     assert second.endswith("the largest value that is tried is 0.2")
 
 
+def test_a_parameter_that_is_never_sampled_is_said() -> None:
+    rates = {"momentum": {"low": 0.1, "high": 0.9}, "learning_rate": RATE}
+    (said,) = notes(study(train=rates))
+    assert said.startswith("train.momentum: is never sampled, since it is used only with train.op")
+    assert said.endswith("timizer = rmsprop or sgd")
+    some = {"choices": ["adam", "sgd"]}
+    assert notes(study(train={**rates, "optimizer": some})) == []
+
+
+def test_one_setting_is_counted_in_the_singular() -> None:
+    (said,) = notes(study({"latent_dim": {"choices": [4]}}, trials=3))
+    assert "the space has only 1 setting:" in said
+
+
 @pytest.mark.parametrize(("high", "step"), [(0.25, 0.05), (0.3, 0.1), (0.7, 0.1)])
 def test_a_step_that_fits_but_for_rounding_is_no_fault(high: float, step: float) -> None:
     spec = study(

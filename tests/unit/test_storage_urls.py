@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,6 +21,7 @@ from searchae.storage import connection, url
 from searchae.storage.backoff import Backoff
 from searchae.storage.connection import connect
 from searchae.storage.resilient import database_error_text, is_transient
+from searchae.storage.tables import foreign_tables
 from searchae.storage.url import masked_url, parse_url
 
 SECRET = "hunter2"
@@ -57,6 +58,8 @@ def test_sqlite_is_taken_as_it_is() -> None:
         ("sqlite:x.db", "write sqlite:///x.db or"),
         ("~/x.db", f"write sqlite:///{Path.home()}/x.db or"),
         ("sqlite://", "in-memory SQLite; give it a file"),
+        ("sqlite:///a.db?mode=ro&uri=true", "mode, uri after the ?"),
+        ("sqlite:////b/a.db?mode=ro", "no such option for sqlite; write sqlite:////b/a.db"),
         ("sqlite:///:memory:", "in-memory SQLite; give it a file"),
     ],
 )
@@ -236,6 +239,50 @@ def test_tables_of_another_optuna_are_refused(tmp_path: Path) -> None:
     database.close()
     with pytest.raises(StorageError, match=r"old\.db: its tables were made by another Optuna"):
         connect(f"sqlite:///{file}")
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        ("CREATE TABLE studies (id INT, name TEXT)", "studies, without study_id, study_name"),
+        ("CREATE TABLE trials (trial_id INT, score REAL)", "trials, without number"),
+        ("CREATE TABLE alembic_version (version_num TEXT)", "alembic_version"),
+        ("CREATE TABLE version_info (version TEXT)", "version_info"),
+        ("CREATE TABLE patients (id INT)", "patients"),
+        ("CREATE VIEW studies AS SELECT 1 AS id", "studies, without study_id"),
+    ],
+)
+@pytest.mark.parametrize("writes", [True, False])
+def test_another_program_s_tables_are_refused_and_nothing_is_added(
+    tmp_path: Path, made: str, named: str, *, writes: bool
+) -> None:
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute(made)
+        database.commit()
+        before = database.execute("SELECT sql FROM sqlite_master").fetchall()
+        with pytest.raises(StorageError, match=rf"other\.db: holds another .*\({named}") as caught:
+            connect(f"sqlite:///{file}", patient=True, writes=writes)
+        assert "choose another file" in str(caught.value)
+        assert database.execute("SELECT sql FROM sqlite_master").fetchall() == before
+
+
+def test_optuna_s_own_tables_in_the_making_are_not_another_program_s(tmp_path: Path) -> None:
+    """Optuna's dashboard may be making them, one by one, without searchae's lock."""
+    file = tmp_path / "new.db"
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE studies (study_id INT PRIMARY KEY, study_name TEXT)")
+    engine = sa.create_engine(f"sqlite:///{file}")
+    assert foreign_tables(engine) == ""
+    engine.dispose()
+
+
+def test_a_statement_that_does_not_fit_the_tables_is_not_repeated(tmp_path: Path) -> None:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db")
+    with pytest.raises(sa.exc.OperationalError) as caught, engine.connect() as connection:
+        connection.execute(sa.text("SELECT x FROM (SELECT 1 AS y)"))
+    assert not is_transient(caught.value)
+    engine.dispose()
 
 
 def test_a_server_that_is_not_there_is_told_without_the_password() -> None:
