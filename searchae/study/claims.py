@@ -25,6 +25,7 @@ def claim(
     spec: StudySpec,
     *,
     trust_silence: bool,
+    fitting: set[int],
     created: Callable[[], None],
 ) -> int | NoTrial:
     """Takes a trial if the study is not stopped and its budget and time allow one more.
@@ -35,6 +36,7 @@ def claim(
         transaction: A transaction that holds the study's lock.
         spec: The study's spec.
         trust_silence: See ``leases.reap``.
+        fitting: See ``foreign_trials.mark_invalid``.
         created: Called before the trial is leased (for tests that fail at this point).
 
     Returns:
@@ -55,7 +57,7 @@ def claim(
         return why_no_trial(counts, attributes, now_s)
 
     refused = why_not()
-    if refused in (NoTrial.DONE, NoTrial.WAIT) and mark_invalid(transaction, spec):
+    if refused in (NoTrial.DONE, NoTrial.WAIT) and mark_invalid(transaction, spec, fitting):
         attributes, now_s = transaction.read_attributes()
         refused = why_not()
     if refused is not None:

@@ -64,6 +64,7 @@ class Coordinator:
     def __post_init__(self) -> None:
         self._storage = self.stored.storage
         self._engine = self._storage.engine
+        self._fitting: set[int] = set()
         self._storage.retried(self._create_tables)
 
     # -- the budget
@@ -201,7 +202,11 @@ class Coordinator:
 
         def take(transaction: StudyTransaction) -> int | NoTrial:
             return claims.claim(
-                transaction, self.stored.spec, trust_silence=trust_silence, created=self.created
+                transaction,
+                self.stored.spec,
+                trust_silence=trust_silence,
+                fitting=self._fitting,
+                created=self.created,
             )
 
         return self._run_locked(take)
@@ -209,7 +214,7 @@ class Coordinator:
     def mark_invalid(self) -> int:
         """Marks trials of other programs that do not fit into the study; returns how many."""
         return self._run_locked(
-            lambda transaction: foreign_trials.mark_invalid(transaction, self.stored.spec)
+            lambda t: foreign_trials.mark_invalid(t, self.stored.spec, self._fitting)
         )
 
     def fail(self, trial_id: int, outcome: str, error: str) -> None:
