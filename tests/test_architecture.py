@@ -104,6 +104,12 @@ def test_workers_are_started_ahead_of_torch() -> None:
     assert "torch" not in loaded_after("import searchae.launch")
 
 
+@pytest.mark.parametrize("door", ["study", "report", "dashboard"])
+def test_what_only_looks_at_studies_does_not_load_torch(door: str) -> None:
+    """It takes two seconds and 300 MiB, and ``status``, ``report`` and ``dashboard`` need none."""
+    assert not loaded_after(f"import searchae.{door}") & {"torch", "torchvision"}
+
+
 @pytest.mark.parametrize("words", [["--help"], ["tune", "--help"], ["--version"]])
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     """As ``python -m searchae`` runs it."""

@@ -39,7 +39,7 @@ class Parameter:
     integer: bool = False
     choices: tuple[Any, ...] = ()
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The last part of the key, which is the parameter's name in Optuna."""
         return self.key.rpartition(".")[2]

@@ -108,7 +108,7 @@ def params_of_trial(spec: StudySpec, params: Mapping[str, Value]) -> TrialParams
         spec: The trial's study.
         params: Name -> value as Optuna stores it.
     """
-    by_name = {p.name: p for p in spec.space}
+    by_name = spec.by_name
     return spec.resolve({by_name[n].key: by_name[n].value(v) for n, v in params.items()})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from searchae.config.parameters import CONDITIONS, Parameter
@@ -48,6 +49,11 @@ class StudySpec:
     search: SearchSpec
     fixed: Mapping[str, Mapping[str, Any]]
     space: tuple[Parameter, ...]
+
+    @cached_property
+    def by_name(self) -> Mapping[str, Parameter]:
+        """The searched parameters by name."""
+        return {p.name: p for p in self.space}
 
     @property
     def epochs(self) -> int:

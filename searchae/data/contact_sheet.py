@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from searchae.data.splits import Splits
 from searchae.errors import DataError
 from searchae.files import is_standard_output, output_file
+
+if TYPE_CHECKING:
+    import torch
 
 COLUMNS = 12
 _ROWS = {"train": 4, "validation": 2, "test": 2}
@@ -71,6 +74,8 @@ def draw_contact_sheet(splits: Splits) -> Image.Image:
 
 
 def _chosen(images: torch.Tensor, rows: int) -> torch.Tensor:
+    import torch
+
     count = min(rows * COLUMNS, len(images))
     return images[torch.linspace(0, len(images) - 1, count).long()]
 

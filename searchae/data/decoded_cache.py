@@ -15,13 +15,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from searchae.data.splits import Splits
 from searchae.files import SharedFolder
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -158,6 +161,8 @@ def _rows(images: torch.Tensor) -> npt.NDArray[np.uint8]:
 
 
 def _read(home: SharedFolder, part: str, sha256: str) -> torch.Tensor:
+    import torch
+
     rows = _map(home, part)
     if _sum(rows) != sha256:
         raise ValueError(f"{part}.npy was changed")

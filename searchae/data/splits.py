@@ -10,16 +10,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from searchae.config import DataSpec, ProgressCallback, split_seed
 from searchae.data.raw_images import RawImages
 from searchae.data.sources import SOURCES
 from searchae.errors import DataError
 from searchae.formatting import format_count
+
+if TYPE_CHECKING:  # loading it takes two seconds, which commands without images need not wait for
+    import torch
 
 SET_ASIDE = 0.1
 """Share of the images that becomes the test split if a source has none of its own."""
@@ -120,6 +122,8 @@ def split(raw: RawImages, spec: DataSpec, *, seed: int) -> Splits:
     Raises:
         DataError: There are too few images.
     """
+    import torch
+
     train = torch.from_numpy(np.require(raw.train, requirements=["C", "W"]))
     if raw.test is None:
         test, train = _split_off(train, SET_ASIDE, key="the test split", seed=seed, label="test")
@@ -216,6 +220,8 @@ def _ignore(_message: str) -> None:
 
 def _permutation(count: int, *, seed: int, label: str) -> torch.Tensor:
     """Returns a random permutation, int64 (count,), that depends on seed and label alone."""
+    import torch
+
     generator = torch.Generator(device="cpu").manual_seed(split_seed(seed, label))
     return torch.randperm(count, generator=generator, device="cpu")
 

@@ -30,7 +30,7 @@ from searchae.study import (
     history_columns,
     picture_owner,
     read_picture,
-    summarize,
+    summarize_snapshot,
     trial_row,
 )
 
@@ -146,11 +146,14 @@ def collect_findings(stored: StoredStudy, *, artifacts: Path | None) -> Findings
             None, these and the importances (which take long to compute) are left out.
     """
     attributes = stored.study.user_attrs
-    own = _own(stored)
-    runs = tuple(trial_run(stored.spec, t) for t in own)
+    snapshot = Coordinator(stored).snapshot()
+    summary, own = summarize_snapshot(stored, snapshot), _own(snapshot.trials)
+    runs = tuple(
+        trial_run(stored.spec, trial, row) for trial, row in zip(own, summary.rows, strict=True)
+    )
     ranked = sorted((r for r in runs if r.is_good), key=lambda r: (-r.psnr_db, r.row.number))
     return Findings(
-        summary=summarize(stored, Coordinator(stored)),
+        summary=summary,
         spec=stored.spec,
         runs=runs,
         best=tuple(ranked),
@@ -168,11 +171,11 @@ def collect_findings(stored: StoredStudy, *, artifacts: Path | None) -> Findings
 
 def read_trial_runs(stored: StoredStudy) -> tuple[TrialRun, ...]:
     """Reads a study's own trials, without those of a warm start, by number."""
-    return tuple(trial_run(stored.spec, t) for t in _own(stored))
-
-
-def _own(stored: StoredStudy) -> list[FrozenTrial]:
     trials = stored.study.get_trials(deepcopy=False)
+    return tuple(trial_run(stored.spec, t) for t in _own(trials))
+
+
+def _own(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     return [t for t in trials if WARM_START not in t.user_attrs]
 
 
@@ -182,18 +185,19 @@ def best_so_far(runs: Sequence[TrialRun]) -> list[float | None]:
     return [None if best == -math.inf else best for best in accumulate(good, max)]
 
 
-def trial_run(spec: StudySpec, trial: FrozenTrial) -> TrialRun:
+def trial_run(spec: StudySpec, trial: FrozenTrial, row: TrialRow | None = None) -> TrialRun:
     """Converts one of Optuna's trials.
 
     Args:
         spec: The study's specification.
         trial: The trial.
+        row: The trial's row, if it has been made already.
     """
     attributes: Mapping[str, Any] = trial.user_attrs
     reports = sorted(trial.intermediate_values.items())
     runtime = attributes.get(RUNTIME, {})
     return TrialRun(
-        row=trial_row(spec, trial),
+        row=row or trial_row(spec, trial),
         reports={epoch: value for epoch, value in reports if math.isfinite(value)},
         history=history_columns(attributes),
         runtime=runtime if isinstance(runtime, dict) else {},

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -131,8 +131,28 @@ def _in_memory_study(trials: Sequence[FrozenTrial]) -> optuna.Study:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
-        study = optuna.create_study(direction="maximize")
+        return optuna.create_study(storage=_GivenTrials(trials), direction="maximize")
     finally:
         optuna.logging.set_verbosity(verbosity)
-    study.add_trials(trials)
-    return study
+
+
+class _GivenTrials(optuna.storages.InMemoryStorage):
+    """Returns the given trials as they are: Optuna copies each that is added, in 0.2 ms.
+
+    Args:
+        trials: All trials of the only study.
+    """
+
+    def __init__(self, trials: Sequence[FrozenTrial]) -> None:
+        super().__init__()
+        self._given = list(trials)
+
+    def get_all_trials(
+        self,
+        study_id: int,
+        deepcopy: bool = True,  # noqa: FBT001, FBT002  # Optuna's signature
+        states: Container[TrialState] | None = None,
+    ) -> list[FrozenTrial]:
+        """Returns the trials in one of the states; in any, if it is None."""
+        del study_id, deepcopy
+        return [t for t in self._given if states is None or t.state in states]

@@ -33,6 +33,8 @@ def can_take(parameter: Parameter, label: Value) -> bool:
         return label in parameter.labels
     if not isinstance(label, int | float):
         return False
+    if parameter.step is None and not parameter.integer:  # as most are; making one takes longer
+        return parameter.low <= label <= parameter.high
     described = to_distribution(parameter)
     assert isinstance(described, FloatDistribution | IntDistribution)
     if not described.low <= label <= described.high:

@@ -41,7 +41,7 @@ from searchae.study.gallery import (
 )
 from searchae.study.images import image_sums, keep_images, load_images
 from searchae.study.listed_training import ListedTraining, training_of
-from searchae.study.overview import StudyOverview, study_overviews
+from searchae.study.overview import StudyOverview, ended_numbers, study_overviews
 from searchae.study.results import has_result, result_db
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import (
@@ -54,7 +54,14 @@ from searchae.study.stored_study import (
     package_versions,
     study_names,
 )
-from searchae.study.summary import Summary, TrialRow, best_of, summarize, trial_row
+from searchae.study.summary import (
+    Summary,
+    TrialRow,
+    best_of,
+    summarize,
+    summarize_snapshot,
+    trial_row,
+)
 from searchae.study.training_list import (
     TrainingList,
     find_training_list,
@@ -104,6 +111,7 @@ __all__ = [
     "claimed_folder",
     "compact_history",
     "describe_starting_points",
+    "ended_numbers",
     "find_study",
     "find_training_list",
     "gallery_folder",
@@ -129,6 +137,7 @@ __all__ = [
     "study_names",
     "study_overviews",
     "summarize",
+    "summarize_snapshot",
     "training_of",
     "trial_row",
     "trials_with_picture",

@@ -25,6 +25,7 @@ def claim(
     spec: StudySpec,
     *,
     trust_silence: bool,
+    fitting: set[int],
     created: Callable[[], None],
     promotable: Sequence[int] = (),
     settle: bool = False,
@@ -37,6 +38,7 @@ def claim(
         transaction: A transaction that holds the study's lock.
         spec: The study's spec.
         trust_silence: See ``leases.reap``.
+        fitting: See ``foreign_trials.mark_invalid``.
         created: Called before the trial is leased (for tests that fail at this point).
         promotable: The ids of the paused trials that may go on, the most promising first.
         settle: Whether to end the trials that are still paused if nothing else is left: the caller
@@ -62,7 +64,7 @@ def claim(
 
     counts = read_counts()
     refused = why_no_trial(counts, attributes, now_s)
-    if refused in (NoTrial.DONE, NoTrial.WAIT) and mark_invalid(transaction, spec):
+    if refused in (NoTrial.DONE, NoTrial.WAIT) and mark_invalid(transaction, spec, fitting):
         attributes, now_s = transaction.read_attributes()
         counts = read_counts()
         refused = why_no_trial(counts, attributes, now_s)

@@ -40,6 +40,10 @@ class Coordinator(StudyState):
 
     created: Callable[[], None] = lambda: None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._fitting: set[int] = set()
+
     # -- trials
 
     def claim(
@@ -61,6 +65,7 @@ class Coordinator(StudyState):
                 transaction,
                 self.stored.spec,
                 trust_silence=trust_silence,
+                fitting=self._fitting,
                 created=self.created,
                 promotable=promotable,
                 settle=settle,
@@ -78,7 +83,7 @@ class Coordinator(StudyState):
     def mark_invalid(self) -> int:
         """Marks trials of other programs that do not fit into the study; returns how many."""
         return self._run_locked(
-            lambda transaction: foreign_trials.mark_invalid(transaction, self.stored.spec)
+            lambda t: foreign_trials.mark_invalid(t, self.stored.spec, self._fitting)
         )
 
     def fail(self, trial_id: int, outcome: str, error: str) -> None:

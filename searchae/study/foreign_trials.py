@@ -35,7 +35,7 @@ def misfit(spec: StudySpec, params: Mapping[str, Any], *, complete: bool) -> str
         params: Name -> value as Optuna stores it.
         complete: Whether none may be missing.
     """
-    space = {p.name: p for p in spec.space}
+    space = spec.by_name
     for name, value in params.items():
         if name not in space:
             return f"{name} is not searched (searched: {', '.join(space)})"
@@ -72,12 +72,13 @@ def outcome_of(spec: StudySpec, trial: FrozenTrial) -> str:
     return str(trial.user_attrs.get(OUTCOME) or (INVALID if why_invalid(spec, trial) else ""))
 
 
-def mark_invalid(transaction: StudyTransaction, spec: StudySpec) -> int:
+def mark_invalid(transaction: StudyTransaction, spec: StudySpec, fitting: set[int]) -> int:
     """Marks the invalid trials that have been added since the last call.
 
     Args:
         transaction: A transaction that holds the study's lock.
         spec: The study's spec.
+        fitting: Ids of trials that are known to fit; those that are found to do so are added.
 
     Returns:
         How many were marked.
@@ -90,9 +91,10 @@ def mark_invalid(transaction: StudyTransaction, spec: StudySpec) -> int:
     query = sa.select(trials.c.trial_id).where(
         trials.c.study_id == transaction.study_id, trials.c.state.in_(_ENDED), ~known
     )
-    ids = list(connection.scalars(query))
+    ids = [i for i in connection.scalars(query) if i not in fitting]
     found = fetch_trials(connection, ids) if ids else {}
     reasons = {i: why for i, trial in found.items() if (why := why_invalid(spec, trial))}
+    fitting.update(found.keys() - reasons.keys())
     if not reasons:
         return 0
     dialect = connection.dialect.name

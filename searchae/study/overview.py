@@ -76,6 +76,21 @@ def _overview(storage: ResilientStorage, name: str) -> StudyOverview:
     )
 
 
+def ended_numbers(stored: StoredStudy) -> set[int]:
+    """Returns the numbers of a study's trials that have ended."""
+    ended = [state for state in TrialState if state.is_finished()]
+    query = sa.select(trials.c.number).where(
+        trials.c.study_id == stored.id, trials.c.state.in_(ended)
+    )
+
+    def read() -> set[int]:
+        with stored.storage.engine.connect() as connection:
+            return set(connection.scalars(query))
+
+    found: set[int] = stored.storage.retried(read)
+    return found
+
+
 def _best_db(stored: StoredStudy) -> float | None:
     query = (
         sa.select(sa.func.max(trial_values.c.value))

@@ -216,7 +216,16 @@ def summarize(stored: StoredStudy, coordinator: Coordinator) -> Summary:
         stored: The study.
         coordinator: The same study's coordinator.
     """
-    snapshot = coordinator.snapshot()
+    return summarize_snapshot(stored, coordinator.snapshot())
+
+
+def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
+    """Summarizes what was read of a study.
+
+    Args:
+        stored: The study.
+        snapshot: What the study's coordinator has read.
+    """
     own_trials = [t for t in snapshot.trials if WARM_START not in t.user_attrs]
     own = [trial_row(stored.spec, t) for t in own_trials]
     finished = [r for r in own if r.state in ("complete", "pruned") and r.outcome != INVALID]

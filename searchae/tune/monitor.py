@@ -9,7 +9,14 @@ from typing import Protocol
 
 from searchae.errors import SearchaeError, StudyStoppedError, UserError
 from searchae.launch import Supervisor, last_lines
-from searchae.study import Coordinator, StoredStudy, Summary, TrialRow, summarize
+from searchae.study import (
+    Coordinator,
+    StoredStudy,
+    Summary,
+    TrialRow,
+    ended_numbers,
+    summarize,
+)
 from searchae.tune.limits import LimitWatch
 
 POLL_S = 1.0
@@ -76,10 +83,8 @@ def follow_workers(
         StudyStoppedError: A trial met a bug.
         SearchaeError: No worker is left although there is work.
     """
-    before = summarize(stored, coordinator)
-    shown, limits = {row.number for row in _ended(before)}, LimitWatch(watcher.note)
-    limits.update(before)
-    supervisor.start()
+    shown, limits = ended_numbers(stored), LimitWatch(watcher.note)
+    supervisor.start()  # before the trials are read: 20,000 take seconds
     alive, is_time_up = True, False
     while alive:
         alive = supervisor.poll()

@@ -16,6 +16,7 @@ from searchae.errors import UserError
 from searchae.retrain.plan import find_trial
 from searchae.search.distributions import to_distribution
 from searchae.storage.connection import connect
+from searchae.study import foreign_trials
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import StoredStudy, load_study
 from searchae.study.summary import Summary, summarize
@@ -126,6 +127,25 @@ ADDED: list[dict[str, Any]] = [
     {"params": VALID, "value": math.inf},
     {"params": {"x": 1.0}, "value": None, "state": TrialState.PRUNED},
 ]
+
+
+def test_an_added_trial_that_fits_is_looked_at_once(
+    folder: Path, run: Callable[[int], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else 20,000 of them are read again, under the lock, whenever a worker asks for more."""
+    run(1)
+    add(folder, VALID)
+    coordinator = Coordinator(stored_in(folder))
+    looked_at = []
+    fetch = foreign_trials.fetch_trials
+    monkeypatch.setattr(
+        foreign_trials, "fetch_trials", lambda c, ids: looked_at.extend(ids) or fetch(c, ids)
+    )
+    assert [coordinator.mark_invalid() for _ in range(3)] == [0, 0, 0]
+    assert len(looked_at) == 1
+    add(folder, {"x": 1.0})
+    assert [coordinator.mark_invalid() for _ in range(3)] == [1, 0, 0]
+    assert len(looked_at) == 2
 
 
 def test_an_added_trial_outside_the_space_is_marked_and_left_alone(
