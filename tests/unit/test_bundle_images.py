@@ -232,7 +232,7 @@ def test_the_picture_shows_originals_above_reconstructions(tmp_path: Path, model
     plots.write_reconstructions_picture(
         tmp_path / "r.png", model, torch.from_numpy(given), title="tiny, trial 3"
     )
-    canvas = np.asarray(Image.open(tmp_path / "r.png"))
+    canvas = np.asarray(Image.open(tmp_path / "r.png").convert("RGB"))
     large = given[0].transpose(1, 2, 0).repeat(6, axis=0).repeat(6, axis=1)
     at = [
         (y, x)

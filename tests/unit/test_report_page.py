@@ -137,7 +137,7 @@ def test_what_compare_found_is_told_with_its_notes(tmp_path: Path) -> None:
     assert f"no difference shown between {EVIL} and clip ." in read.text.replace("clip.", "clip .")
     assert "regularizer: few trials" in read.text
     assert f"{EVIL} 21.50 0.7100 0.007100 12.5% 3, 7" in read.text
-    assert "over the seeds 1, 2" in read.text
+    assert "over up to 2 seeds" in read.text
     assert "says which regularizer" not in read.text, "it is said already"
 
 
