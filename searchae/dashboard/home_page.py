@@ -11,10 +11,9 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from searchae.dashboard.trial_details import call_wsgi
@@ -78,7 +77,12 @@ class HomePage:
                 self._reread_at = began + min(pause_s, _LONGEST_REREAD_S)
             return self._progress
 
-    def _changed(self, environ: WSGIEnvironment, start_response: StartResponse, change: Any) -> Any:
+    def _changed(
+        self,
+        environ: WSGIEnvironment,
+        start_response: StartResponse,
+        change: Callable[[bytes], bytes],
+    ) -> list[bytes]:
         asked = {k: v for k, v in environ.items() if k not in _CONDITIONS}
         status, headers, body = call_wsgi(self.inner, {**asked, "REQUEST_METHOD": "GET"})
         if status.startswith("200"):

@@ -72,8 +72,8 @@ def test_a_study_that_is_deleted_while_it_is_read_hides_no_other(
                 self.delete_study(1)
             return super().get_study_user_attrs(study_id)
 
-    parts = {"batching": storage.batching, "backoff": storage.backoff}
-    gone, kept = study_overviews(DeletedMeanwhile(storage.backend, storage.rdb, **parts))
+    storage.__class__ = DeletedMeanwhile
+    gone, kept = study_overviews(storage)
     assert gone.fault == "it has just been deleted"
     assert kept.text.startswith("8 of 100 trials")
 

@@ -15,6 +15,7 @@ from optuna.trial import TrialState, create_trial
 from searchae.errors import UserError
 from searchae.retrain.plan import find_trial
 from searchae.search.distributions import to_distribution
+from searchae.storage.changed_trials import fetch_trials
 from searchae.storage.connection import connect
 from searchae.study import foreign_trials
 from searchae.study.coordination import Coordinator
@@ -136,11 +137,13 @@ def test_an_added_trial_that_fits_is_looked_at_once(
     run(1)
     add(folder, VALID)
     coordinator = Coordinator(stored_in(folder))
-    looked_at = []
-    fetch = foreign_trials.fetch_trials
-    monkeypatch.setattr(
-        foreign_trials, "fetch_trials", lambda c, ids: looked_at.extend(ids) or fetch(c, ids)
-    )
+    looked_at: list[int] = []
+
+    def fetch(connection: Any, ids: list[int]) -> Any:
+        looked_at.extend(ids)
+        return fetch_trials(connection, ids)
+
+    monkeypatch.setattr(foreign_trials, "fetch_trials", fetch)
     assert [coordinator.mark_invalid() for _ in range(3)] == [0, 0, 0]
     assert len(looked_at) == 1
     add(folder, {"x": 1.0})
