@@ -22,7 +22,7 @@ from searchae.files import atomic_file, remove_unfinished
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
+VERSION = 2
 """Version of the generator, part of the random seed and of the file names in the data folder."""
 
 TRAIN_IMAGES = 20_000

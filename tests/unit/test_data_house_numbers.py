@@ -52,7 +52,7 @@ def test_a_smaller_set_is_a_prefix_of_a_larger_one(count: int) -> None:
 def test_the_bytes_are_those_recorded_for_this_version_of_the_generator() -> None:
     """A change here makes all existing studies' data differ: raise VERSION, then record again."""
     images = generate("train", 250, seed=0)
-    recorded = {1: "149eae75e2916318"}
+    recorded = {1: "149eae75e2916318", 2: "f9470426677b9aac"}
     digest = hashlib.sha256(images.tobytes()).hexdigest()
     assert digest.startswith(recorded[house_numbers.VERSION])
 
@@ -63,9 +63,17 @@ def test_images_vary_in_light_contrast_and_colour() -> None:
     contrast = images.mean(axis=1).std(axis=(1, 2))
     chroma = np.ptp(images.mean(axis=(2, 3)), axis=1)
     assert np.ptp(np.percentile(brightness, [5, 95])) > 90
-    assert np.percentile(contrast, 5) < 12
+    assert np.percentile(contrast, 5) < 15
     assert np.percentile(contrast, 95) > 40
-    assert np.percentile(chroma, 95) > 25
+    assert np.percentile(chroma, 95) > 80
+
+
+def test_colour_is_enough_of_the_images_for_a_short_training() -> None:
+    """Of a twentieth, as in photographs, the quickstart's nets learned nothing: all was grey."""
+    images = generate("train", 500, seed=0) / 255
+    grey = images.mean(axis=1, keepdims=True)
+    share = np.mean((images - grey) ** 2) / np.mean((grey - grey.mean(axis=0)) ** 2)
+    assert 0.15 < share < 0.3
 
 
 def test_pixels_are_seldom_clipped() -> None:
