@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from searchae.config import ProgressCallback
+from searchae.config import DataSpec, ProgressCallback
 from searchae.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,44 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
     tried = " nor at ".join(str(p.absolute()) for p in dict.fromkeys(places))
     hint = "" if given.is_absolute() else "; --data-dir or SEARCHAE_DATA_DIR says where it lies"
     raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}{hint}")
+
+
+def absolute_paths(spec: DataSpec, *, data_dir: Path) -> DataSpec:
+    """Returns a source's spec with absolute paths, so that it is found from every folder.
+
+    Raises:
+        DataError: A path was not found, or holds bytes that are no UTF-8, which no study can store.
+    """
+    found = {
+        key: str(find_data_file(path, data_dir=data_dir, key=f"data.{key}").absolute())
+        for key in ("path", "test_path")
+        if (path := getattr(spec, key)) is not None
+    }
+    for key, path in found.items():
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"data.{key}: {path!r} holds bytes that are no UTF-8, which a study cannot store: "
+                "rename the folder or file"
+            ) from None
+    return spec.model_copy(update=found)
+
+
+def moved_paths(spec: DataSpec, *, data_dir: Path) -> DataSpec:
+    """Returns a study's source; what is missing here is looked for in the data folder.
+
+    The files of ``/home/ann/photos/small`` may lie in ``photos/small`` or ``small`` of another
+    machine's data folder. Callers have to check the images by their hash.
+    """
+    found = {}
+    for key in ("path", "test_path"):
+        given = Path(getattr(spec, key) or "")
+        if given.is_absolute() and not given.exists():
+            tails = (data_dir.joinpath(*given.parts[i:]) for i in range(1, len(given.parts)))
+            if place := next((tail for tail in tails if tail.exists()), None):
+                found[key] = str(place.absolute())
+    return spec.model_copy(update=found)
 
 
 @contextmanager

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from searchae.config import StudySpec
-from searchae.data import Splits, load_splits, split_warnings
+from searchae.data import Splits, absolute_paths, load_splits, moved_paths, split_warnings
 from searchae.errors import NoStudyError, UserError
 from searchae.launch import Fleet, Launcher, Request, sized_fleet
 from searchae.storage import (
@@ -108,6 +108,8 @@ def preflight(
         check_spec(existing, spec)
     _check_artifacts(request.artifacts, keep=not dry_run)
 
+    data = moved_paths(spec.data, data_dir=request.data_dir) if existing else spec.data
+    spec = replace(spec, data=absolute_paths(data, data_dir=request.data_dir))
     splits = load_splits(
         spec.data,
         data_dir=request.data_dir,

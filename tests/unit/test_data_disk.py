@@ -10,7 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from searchae.data.disk import disk_errors, exclusive_preparation, find_data_file, is_disk_error
+from searchae.config.schema import DataSpec
+from searchae.data.disk import (
+    absolute_paths,
+    disk_errors,
+    exclusive_preparation,
+    find_data_file,
+    is_disk_error,
+    moved_paths,
+)
 from searchae.errors import DataError
 
 
@@ -45,6 +53,31 @@ def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
     )
     with pytest.raises(DataError, match=wanted):
         find_data_file("y.npz", data_dir=Path("data"), key="k")
+
+
+def test_a_study_s_paths_are_absolute_and_found_in_another_machine_s_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, data = tmp_path / "here", tmp_path / "there" / "data"
+    (here / "photos" / "small").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    typed = DataSpec(name="folder", path="photos/small")
+    stored = absolute_paths(typed, data_dir=data)
+    assert stored.path == str(here / "photos" / "small")
+    assert absolute_paths(stored, data_dir=data) == moved_paths(stored, data_dir=data) == stored
+    (here / "photos").rename(here / "other")
+    assert moved_paths(stored, data_dir=data) == stored
+    for moved in ("small", "photos/small"):
+        (data / moved).mkdir(parents=True)
+        assert moved_paths(stored, data_dir=data).path == str(data / moved)
+    none = DataSpec(name="svhn")
+    assert absolute_paths(none, data_dir=data) == moved_paths(none, data_dir=data) == none
+
+
+def test_a_path_that_no_study_can_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "b\udce4r").mkdir()
+    with pytest.raises(DataError, match=r"data\.path: '.*b\\udce4r' holds bytes that are no UTF-8"):
+        absolute_paths(DataSpec(name="folder", path="b\udce4r"), data_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
