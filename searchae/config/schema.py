@@ -75,9 +75,8 @@ class DataSpec(Section):
     Attributes:
         name: The source of the images.
         path: File or folder of an ``npz``, ``csv`` or ``folder`` source. A relative path is looked
-            for in the current folder, then in the data folder; one that is found in the current
-            folder is stored as an absolute path, and another machine that has no such path looks
-            for its last part in its data folder.
+            for in the current folder, then in the data folder, and stored as an absolute one.
+            Another machine that has no such path looks for its end in its data folder.
         test_path: The same for the test split of a ``csv`` or ``folder`` source. If unset, a tenth
             of the images becomes the test split.
         validation: Share of the training images in the validation split, whose PSNR is the

@@ -10,7 +10,7 @@ from searchae.data.decoded_cache import (
     find_decoded_test,
     keep_decoded,
 )
-from searchae.data.disk import with_absolute_paths
+from searchae.data.disk import absolute_paths, moved_paths
 from searchae.data.npz import as_images
 from searchae.data.npz_file import open_npz
 from searchae.data.picture_files import find_pictures
@@ -26,6 +26,7 @@ from searchae.data.splits import (
 __all__ = [
     "Preparation",
     "Splits",
+    "absolute_paths",
     "as_images",
     "decoded_sums",
     "describe_splits",
@@ -34,12 +35,12 @@ __all__ = [
     "find_pictures",
     "keep_decoded",
     "load_splits",
+    "moved_paths",
     "open_npz",
     "prepare",
     "read_pictures",
     "require_readable",
     "require_same_data",
     "split_warnings",
-    "with_absolute_paths",
     "write_contact_sheet",
 ]

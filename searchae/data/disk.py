@@ -66,9 +66,8 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
     """Finds a file or folder that a study names.
 
     Args:
-        path: A path relative to the current folder or else to ``data_dir``, or an absolute one,
-            which another machine may have by the same name in ``data_dir`` instead; a leading
-            ``~`` is the home folder.
+        path: An absolute path, or one relative to the current folder or else to ``data_dir``; a
+            leading ``~`` is the home folder.
         data_dir: The data folder.
         key: The key in the study file that holds the path, for the message.
 
@@ -77,34 +76,53 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
             device, which cannot be read as often as workers need it.
     """
     given = Path(path).expanduser()
-    inside = data_dir / (given.name if given.is_absolute() else given)
-    places = [Path.cwd() / given, inside]
+    places = [given] if given.is_absolute() else [Path.cwd() / given, data_dir / given]
     for place in places:
         if place.is_file() or place.is_dir():
-            if given.is_absolute() and place == inside != given:
-                logger.warning("%s: %s is not there; %s is taken", key, given, place)
             return place
         if place.exists():
             raise DataError(f"{key}: {place.absolute()} is neither a file nor a folder")
     tried = " nor at ".join(str(p.absolute()) for p in dict.fromkeys(places))
-    hint = "--data-dir or SEARCHAE_DATA_DIR says where it lies"
-    raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}; {hint}")
+    hint = "" if given.is_absolute() else "; --data-dir or SEARCHAE_DATA_DIR says where it lies"
+    raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}{hint}")
 
 
-def with_absolute_paths(spec: DataSpec) -> DataSpec:
-    """Returns the spec with the paths of what lies in the current folder made absolute.
+def absolute_paths(spec: DataSpec, *, data_dir: Path) -> DataSpec:
+    """Returns a source's spec with absolute paths, so that it is found from every folder.
 
-    A path into the data folder stays relative, since that folder may be another one on each
-    machine.
+    Raises:
+        DataError: A path was not found, or holds bytes that are no UTF-8, which no study can store.
     """
     found = {
-        key: str(Path.cwd() / path)
+        key: str(find_data_file(path, data_dir=data_dir, key=f"data.{key}").absolute())
         for key in ("path", "test_path")
         if (path := getattr(spec, key)) is not None
-        and not Path(path).expanduser().is_absolute()
-        and (Path.cwd() / path).exists()
     }
-    return spec.model_copy(update=found) if found else spec
+    for key, path in found.items():
+        try:
+            path.encode()
+        except UnicodeEncodeError:
+            raise DataError(
+                f"data.{key}: {path!r} holds bytes that are no UTF-8, which a study cannot store: "
+                "rename the folder or file"
+            ) from None
+    return spec.model_copy(update=found)
+
+
+def moved_paths(spec: DataSpec, *, data_dir: Path) -> DataSpec:
+    """Returns a study's source; what is missing here is looked for in the data folder.
+
+    The files of ``/home/ann/photos/small`` may lie in ``photos/small`` or ``small`` of another
+    machine's data folder. Callers have to check the images by their hash.
+    """
+    found = {}
+    for key in ("path", "test_path"):
+        given = Path(getattr(spec, key) or "")
+        if given.is_absolute() and not given.exists():
+            tails = (data_dir.joinpath(*given.parts[i:]) for i in range(1, len(given.parts)))
+            if place := next((tail for tail in tails if tail.exists()), None):
+                found[key] = str(place.absolute())
+    return spec.model_copy(update=found)
 
 
 @contextmanager

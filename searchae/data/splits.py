@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from searchae.config import DataSpec, ProgressCallback, split_seed
+from searchae.data.disk import moved_paths
 from searchae.data.raw_images import RawImages
 from searchae.data.sources import SOURCES
 from searchae.errors import DataError
@@ -93,7 +94,8 @@ def load_splits(
         progress: Called with a line of text for the user when a long operation starts or proceeds,
             and with what was taken, left out or changed.
         accept_doubts: Whether files that can be read in two ways are read in the usual one, with a
-            warning; for a study that was made with them, whose hash the caller checks.
+            warning, and files that are missing are looked for in the data folder; for a study that
+            was made with them, whose hash the caller checks.
 
     Returns:
         The splits, on the CPU.
@@ -103,6 +105,8 @@ def load_splits(
             be read in two ways, and the message says what to write into the study file.
     """
     progress = progress or _ignore
+    if accept_doubts:
+        spec = moved_paths(spec, data_dir=data_dir)
     raw = SOURCES[spec.name](spec, data_dir, seed, progress)
     if raw.doubts and not accept_doubts:
         raise DataError("\n".join(raw.doubts))

@@ -24,7 +24,7 @@ from searchae.storage.backoff import Backoff
 from searchae.storage.engine_settings import register_listeners
 from searchae.storage.tables import studies
 from searchae.storage.trial_batching import TrialBatching
-from searchae.storage.url import is_sqlite, masked_url
+from searchae.storage.url import is_sqlite, is_text, masked_url
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -204,6 +204,8 @@ class ResilientStorage(BaseStorage):
         self._retry(self.backend.set_study_system_attr, study_id, key, value)
 
     def get_study_id_from_name(self, study_name: str) -> int:
+        if not is_text(study_name):  # no database can hold such a name, nor be asked for it
+            raise KeyError(study_name)
         return self._retry(self.backend.get_study_id_from_name, study_name)
 
     def get_study_name_from_id(self, study_id: int) -> str:

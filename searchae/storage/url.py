@@ -52,6 +52,8 @@ def parse_url(text: URL | str) -> URL:
     """
     if isinstance(text, URL):
         return text
+    if not is_text(text):
+        raise StorageError("--storage: holds bytes that are no UTF-8; name the database otherwise")
     _check_signs(text)
     try:
         if _POSTGRESQL.match(text):
@@ -80,6 +82,15 @@ def parse_url(text: URL | str) -> URL:
             f"sqlite; write sqlite:///{url.database}"
         )
     return url
+
+
+def is_text(text: str) -> bool:
+    """Whether a text is one; Python decodes a file's name that is no UTF-8 to lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_signs(text: str) -> None:

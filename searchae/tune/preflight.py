@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from searchae.config import StudySpec
-from searchae.data import Splits, load_splits, split_warnings, with_absolute_paths
+from searchae.data import Splits, absolute_paths, load_splits, moved_paths, split_warnings
 from searchae.errors import NoStudyError, UserError
 from searchae.launch import Fleet, Launcher, Request, sized_fleet
 from searchae.storage import (
@@ -91,7 +91,6 @@ def preflight(
         UserError: Something in the request is wrong.
     """
     name, spec = request.resolved
-    spec = replace(spec, data=with_absolute_paths(spec.data))
     trains_here = launcher.is_local or dry_run
     device = pick_device(request.device) if trains_here else torch.device("cpu")
     precision = pick_precision(request.precision, device)
@@ -109,6 +108,8 @@ def preflight(
         check_spec(existing, spec)
     _check_artifacts(request.artifacts, keep=not dry_run)
 
+    data = moved_paths(spec.data, data_dir=request.data_dir) if existing else spec.data
+    spec = replace(spec, data=absolute_paths(data, data_dir=request.data_dir))
     splits = load_splits(
         spec.data,
         data_dir=request.data_dir,

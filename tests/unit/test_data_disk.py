@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from searchae.config import DataSpec
+from searchae.config.schema import DataSpec
 from searchae.data.disk import (
+    absolute_paths,
     disk_errors,
     exclusive_preparation,
     find_data_file,
     is_disk_error,
-    with_absolute_paths,
+    moved_paths,
 )
 from searchae.errors import DataError
 
@@ -44,8 +45,7 @@ def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
     (tmp_path / "x").touch()
     assert find_data_file(str(tmp_path / "x"), data_dir=Path("no"), key="k") == tmp_path / "x"
     assert find_data_file("~/x", data_dir=Path("no"), key="k") == tmp_path / "x"
-    nothing = rf"^k: '/no/y' was not found: nothing is at /no/y nor at {tmp_path}/y; --data-dir or"
-    with pytest.raises(DataError, match=nothing):
+    with pytest.raises(DataError, match=r"^k: '/no/y' was not found: nothing is at /no/y$"):
         find_data_file("/no/y", data_dir=tmp_path, key="k")
     monkeypatch.chdir(tmp_path)
     wanted = (
@@ -55,27 +55,29 @@ def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
         find_data_file("y.npz", data_dir=Path("data"), key="k")
 
 
-def test_an_absolute_path_of_another_machine_is_looked_for_in_the_data_folder(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "photos").mkdir()
-    assert find_data_file("/no/photos", data_dir=tmp_path, key="k") == tmp_path / "photos"
-    assert f"k: /no/photos is not there; {tmp_path}/photos is taken" in caplog.text
-    caplog.clear()
-    find_data_file(str(tmp_path / "photos"), data_dir=tmp_path, key="k")
-    assert caplog.text == "", "it lies in the data folder itself"
-
-
-def test_what_lies_in_the_current_folder_is_found_from_any_other(
+def test_a_study_s_paths_are_absolute_and_found_in_another_machine_s_data_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "here.csv").touch()
-    monkeypatch.chdir(tmp_path)
-    spec = DataSpec(name="csv", path="here.csv", test_path="in-the-data-folder.csv")
-    assert with_absolute_paths(spec).path == f"{tmp_path}/here.csv"
-    assert with_absolute_paths(spec).test_path == "in-the-data-folder.csv"
-    monkeypatch.chdir("/")
-    assert with_absolute_paths(spec) == spec
+    here, data = tmp_path / "here", tmp_path / "there" / "data"
+    (here / "photos" / "small").mkdir(parents=True)
+    monkeypatch.chdir(here)
+    typed = DataSpec(name="folder", path="photos/small")
+    stored = absolute_paths(typed, data_dir=data)
+    assert stored.path == str(here / "photos" / "small")
+    assert absolute_paths(stored, data_dir=data) == moved_paths(stored, data_dir=data) == stored
+    (here / "photos").rename(here / "other")
+    assert moved_paths(stored, data_dir=data) == stored
+    for moved in ("small", "photos/small"):
+        (data / moved).mkdir(parents=True)
+        assert moved_paths(stored, data_dir=data).path == str(data / moved)
+    none = DataSpec(name="svhn")
+    assert absolute_paths(none, data_dir=data) == moved_paths(none, data_dir=data) == none
+
+
+def test_a_path_that_no_study_can_store_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "b\udce4r").mkdir()
+    with pytest.raises(DataError, match=r"data\.path: '.*b\\udce4r' holds bytes that are no UTF-8"):
+        absolute_paths(DataSpec(name="folder", path="b\udce4r"), data_dir=tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,7 @@ def test_sqlite_is_taken_as_it_is() -> None:
         ("sqlite:x.db", "write sqlite:///x.db or"),
         ("~/x.db", f"write sqlite:///{Path.home()}/x.db or"),
         ("sqlite://", "in-memory SQLite; give it a file"),
+        ("sqlite:///\udcff.db", "holds bytes that are no UTF-8"),
         ("sqlite:///a.db?mode=ro&uri=true", "mode, uri after the ?"),
         ("sqlite:////b/a.db?mode=ro", "no such option for sqlite; write sqlite:////b/a.db"),
         ("sqlite:///:memory:", "in-memory SQLite; give it a file"),
@@ -275,6 +276,13 @@ def test_optuna_s_own_tables_in_the_making_are_not_another_program_s(tmp_path: P
     engine = sa.create_engine(f"sqlite:///{file}")
     assert foreign_tables(engine) == ""
     engine.dispose()
+
+
+def test_a_study_s_name_that_is_no_utf_8_is_simply_not_there(tmp_path: Path) -> None:
+    storage = connect(f"sqlite:///{tmp_path}/a.db")
+    with pytest.raises(KeyError):
+        storage.get_study_id_from_name("b\udce4r")
+    storage.engine.dispose()
 
 
 def test_a_statement_that_does_not_fit_the_tables_is_not_repeated(tmp_path: Path) -> None:
