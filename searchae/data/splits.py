@@ -28,6 +28,7 @@ SET_ASIDE = 0.1
 """Share of the images that becomes the test split if a source has none of its own."""
 
 _DARK_LEVEL = 32
+_MANY_DARK = 0.01  # share of the images; a night picture or two are no fault
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +179,8 @@ def split_warnings(splits: Splits) -> list[str]:
             warnings.append(
                 f"{blank:,} of {len(images):,} {name} images are of one colour all over"
             )
-        if 0 < (dark := int((brightest < _DARK_LEVEL).sum())) < len(images):
+        dark = int((brightest < _DARK_LEVEL).sum())
+        if dark >= _MANY_DARK * len(images) and dark < len(images):
             warnings.append(
                 f"{dark:,} of {len(images):,} {name} images are almost black (no level above "
                 f"{_DARK_LEVEL - 1}): masks among them, or values on another scale? look at them "
