@@ -90,14 +90,16 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
 def absolute_paths(spec: DataSpec, *, data_dir: Path) -> DataSpec:
     """Returns a source's spec with absolute paths, so that it is found from every folder.
 
+    What lies in the data folder keeps its relative path: each machine may have another such folder.
+
     Raises:
         DataError: A path was not found, or holds bytes that are no UTF-8, which no study can store.
     """
-    found = {
-        key: str(find_data_file(path, data_dir=data_dir, key=f"data.{key}").absolute())
-        for key in ("path", "test_path")
-        if (path := getattr(spec, key)) is not None
-    }
+    found = {}
+    for key in ("path", "test_path"):
+        if (path := getattr(spec, key)) is not None:
+            place = find_data_file(path, data_dir=data_dir, key=f"data.{key}")
+            found[key] = path if place == data_dir / path else str(place.absolute())
     for key, path in found.items():
         try:
             path.encode()
@@ -112,7 +114,7 @@ def absolute_paths(spec: DataSpec, *, data_dir: Path) -> DataSpec:
 def moved_paths(spec: DataSpec, *, data_dir: Path) -> DataSpec:
     """Returns a study's source; what is missing here is looked for in the data folder.
 
-    The files of ``/home/ann/photos/small`` may lie in ``photos/small`` or ``small`` of another
+    The files of ``/ann/photos/small`` may lie in ``photos/small`` or ``small`` of another
     machine's data folder. Callers have to check the images by their hash.
     """
     found = {}

@@ -70,6 +70,9 @@ def test_a_study_s_paths_are_absolute_and_found_in_another_machine_s_data_folder
     for moved in ("small", "photos/small"):
         (data / moved).mkdir(parents=True)
         assert moved_paths(stored, data_dir=data).path == str(data / moved)
+    (data / "in.csv").touch()
+    kept = DataSpec(name="csv", path="in.csv")
+    assert absolute_paths(kept, data_dir=data) == kept, "machines have different data folders"
     none = DataSpec(name="svhn")
     assert absolute_paths(none, data_dir=data) == moved_paths(none, data_dir=data) == none
 
