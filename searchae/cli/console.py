@@ -49,13 +49,14 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     out = SafeConsole()
     c = summary.counts
     out.print(f"study      {summary.study}  ({summary.storage})")
-    outcomes = [f"{n} {word}" for word, n in summary.outcomes.items()]
+    invalid = [row for row in summary.rows if row.outcome == "invalid"]
+    outcomes = [f"{n} {word}" for word, n in summary.outcomes.items() if word != "invalid"]
     shown = [
         f"{n} {word}"
         for word, n in (
             ("complete", c.complete),
             ("pruned", c.pruned),
-            ("failed", c.failed),
+            ("failed", c.failed - sum(row.state == "failed" for row in invalid)),
             ("running", c.running),
             ("paused", c.paused),
             ("waiting", c.waiting),
@@ -63,7 +64,8 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         if n or word in ("complete", "pruned")
     ]
     among = f"  (among them {', '.join(outcomes)})" if outcomes else ""
-    out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{among}")
+    others = f"; {len(invalid)} of another program, invalid and not counted" if invalid else ""
+    out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{among}{others}")
     if summary.refused is not None:
         nets = format_count(summary.refused, "net")
         out.print(f"refused    {nets} above search.max_parameters, before training")

@@ -229,7 +229,8 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
     own_trials = [t for t in snapshot.trials if WARM_START not in t.user_attrs]
     own = [trial_row(stored.spec, t) for t in own_trials]
     finished = [r for r in own if r.state in ("complete", "pruned") and r.outcome != INVALID]
-    numbers = {r.number for r in finished}
+    # One without an epoch that has a result was added by another program: nothing of it is saved.
+    numbers = {r.number for r in finished if r.epochs or r.outcome}
     full = sum(_full_epochs(stored.spec, t) for t in own_trials if t.number in numbers)
     return Summary(
         study=stored.name,
@@ -301,7 +302,7 @@ def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]
         found.append(
             f"{counts.complete} trials ended and none was pruned: {why_nothing_is_pruned(spec)}"
         )
-    bad = sum(bool(r.outcome) for r in rows)
+    bad = sum(bool(r.outcome) and r.outcome != INVALID for r in rows)
     if counts.finished >= 10 and bad * 2 > counts.finished:
         found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
     if counts.waiting and counts.finished >= counts.budget:

@@ -188,6 +188,17 @@ def test_one_that_is_added_as_the_last_one_does_not_end_the_search_early(
     assert isinstance(ledger.claim(), int)
 
 
+def test_nothing_is_saved_by_a_trial_that_another_program_trained(
+    folder: Path, run: Callable[[int], Any]
+) -> None:
+    run(1)
+    before = summarize(stored_in(folder), Coordinator(stored_in(folder)))
+    add(folder, VALID)
+    after = summarize(stored_in(folder), Coordinator(stored_in(folder)))
+    assert after.counts.complete == before.counts.complete + 1
+    assert (after.epochs_full, after.epochs_saved) == (before.epochs_full, before.epochs_saved)
+
+
 def test_what_is_enqueued_beyond_the_budget_is_said(
     folder: Path, run: Callable[[int], Any]
 ) -> None:

@@ -167,6 +167,21 @@ def test_a_summary_tells_everything_once(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_trials_of_another_program_are_counted_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    """Enqueued ones failed, added ones are complete; neither is part of the budget."""
+    rows = tuple(
+        replace(ROW, number=20 + i, state=state, outcome="invalid")
+        for i, state in enumerate(("failed", "complete", "complete"))
+    )
+    outcomes = {**SUMMARY.outcomes, "invalid": 3}
+    counts = replace(SUMMARY.counts, failed=SUMMARY.counts.failed + 1)
+    console.print_summary(replace(SUMMARY, rows=rows, outcomes=outcomes, counts=counts))
+    assert (
+        "trials     7 of 10: 4 complete, 3 pruned, 1 failed, 2 running  (among them 2 diverged); "
+        "3 of another program, invalid and not counted\n"
+    ) in capsys.readouterr().out
+
+
 def test_a_summary_of_nothing_shows_zeros_and_no_best(capsys: pytest.CaptureFixture[str]) -> None:
     nothing = TrialCounts(budget=10, complete=0, pruned=0, failed=0, running=0, waiting=0)
     empty = replace(
