@@ -18,7 +18,7 @@ from optuna.trial import FrozenTrial
 from searchae.dashboard.added_content import Overlay
 from searchae.report import parameter_importances
 from searchae.storage import ReaderStorage
-from searchae.study import WARM_START
+from searchae.study import INVALID, WARM_START, outcome_of
 
 _PATH = re.compile(r"/api/studies/(\d{1,18})/param_importances/*")
 
@@ -58,7 +58,9 @@ class ImportanceResponses:
         if stored is None or stored.spec.search.has_several_objectives:
             return None
         trials = [
-            t for t in self.storage.get_all_trials(study_id) if WARM_START not in t.user_attrs
+            t
+            for t in self.storage.get_all_trials(study_id)
+            if WARM_START not in t.user_attrs and outcome_of(stored.spec, t) != INVALID
         ]
         ended = sum(t.state.is_finished() for t in trials)
         known = self._known.get(study_id)

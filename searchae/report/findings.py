@@ -17,6 +17,7 @@ from searchae.report.importances import Importances, parameter_importances
 from searchae.report.last_comparison import read_comparison
 from searchae.study import (
     ERROR,
+    INVALID,
     OUTCOME,
     RUNTIME,
     SPLITS,
@@ -28,6 +29,7 @@ from searchae.study import (
     TrialRow,
     gallery_folder,
     history_columns,
+    outcome_of,
     picture_owner,
     read_picture,
     summarize_snapshot,
@@ -157,7 +159,7 @@ def collect_findings(stored: StoredStudy, *, artifacts: Path | None) -> Findings
         spec=stored.spec,
         runs=runs,
         best=tuple(ranked),
-        importances=parameter_importances(own)
+        importances=parameter_importances([t for t in own if outcome_of(stored.spec, t) != INVALID])
         if artifacts
         else Importances({}, missing="left out"),
         splits=attributes.get(SPLITS, {}),

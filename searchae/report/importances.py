@@ -52,7 +52,7 @@ def parameter_importances(trials: Sequence[FrozenTrial]) -> Importances:
     always pruned would seem not to matter.
 
     Args:
-        trials: The study's own trials, in any state.
+        trials: The study's own trials, in any state, without those that another program added.
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     ended = _with_finite_values([_as_complete(t) for t in trials if t.state in states])
@@ -69,7 +69,7 @@ def parameter_importances(trials: Sequence[FrozenTrial]) -> Importances:
         return Importances({}, trials=count, missing="nothing was searched")
     top = _top([t.values[0] for t in ended])
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore")  # experimental; a choice that only one trial has
         shares = get_param_importances(
             _in_memory_study(ended),
             evaluator=_evaluator((top - 0.5) / count),

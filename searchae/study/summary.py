@@ -186,7 +186,8 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         state=state,
         psnr_db=psnr_db,
         params=dict(trial.params) if outcome == INVALID else readable_params(spec, trial.params),
-        epochs=max(reports, default=0),
+        # Another program may have reported any step.
+        epochs=min(max(reports, default=0), _full_epochs(spec, trial)),
         outcome=outcome,
         seconds=_seconds(trial),
         imported=WARM_START in trial.user_attrs,

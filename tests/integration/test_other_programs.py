@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from searchae.errors import UserError
+from searchae.report.findings import collect_findings
 from searchae.retrain.plan import find_trial
 from searchae.search.distributions import to_distribution
 from searchae.storage import fetch_trials
@@ -197,6 +199,21 @@ def test_nothing_is_saved_by_a_trial_that_another_program_trained(
     after = summarize(stored_in(folder), Coordinator(stored_in(folder)))
     assert after.counts.complete == before.counts.complete + 1
     assert (after.epochs_full, after.epochs_saved) == (before.epochs_full, before.epochs_saved)
+
+
+def test_no_figure_counts_what_another_program_added_outside_the_space(
+    folder: Path, run: Callable[[int], Any]
+) -> None:
+    run(12)
+    before = collect_findings(stored_in(folder), artifacts=folder)
+    add(folder, {"x": 1.0}, value=99.0)
+    add(folder, VALID, state=TrialState.PRUNED, value=None, intermediate_values={500: 11.0})
+    with warnings.catch_warnings(action="error"):
+        after = collect_findings(stored_in(folder), artifacts=folder)
+    assert before.importances.shares
+    assert set(after.importances.shares) == set(before.importances.shares)
+    assert after.importances.trials == before.importances.trials + 1
+    assert after.summary.epochs_run <= before.summary.epochs_run + stored_in(folder).spec.epochs
 
 
 def test_what_is_enqueued_beyond_the_budget_is_said(
