@@ -76,7 +76,7 @@ class World:
             failed=failed,
             baseline_db=np.full(IMAGES, BASELINE_DB),
             population=self.population,
-            tuning_db=self.told_tuning,
+            tuning_share=self.told_tuning,
         )
         truth = mean if self.population is None else as_meant if self.retuned else as_tuned
         return results, as_tuned, truth.mean(1)

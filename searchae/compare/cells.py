@@ -33,14 +33,16 @@ from searchae.training import Precision
 
 OPTIMIZER = "train.optimizer"
 FINALISTS = 2
-"""Number of points that are tried with a second seed."""
-TRY_SHARE, FINALIST_SHARE, LEAST_TRY_EPOCHS = 0.25, 0.5, 5
-"""Share of the search's epochs that a try has, that a finalist has with its second seed, and the
-least epochs of both: a good learning rate shows before the end, and all choices are tried alike."""
-CLOSE_DB = 0.3
-"""Of two learning rates that are closer than this in PSNR, the lower one is taken."""
+"""Number of points in the final, at least; see ``Cell.tuned``."""
+LOWER_FINALISTS = 2
+"""Number of learning rates that may join the final below those of the others."""
+LOWER_STEP = 2
+"""Steps on the grid from one to the next."""
+TRY_SHARE, LEAST_TRY_EPOCHS = 0.25, 5
+"""Share of the search's epochs that a try has, and its least epochs: a learning rate with which
+nothing learns shows before the end."""
 SECOND_SEED = 1000
-"""The second seed of a try, counted from the first of the new seeds: never one that is measured."""
+"""The seed of the final, counted from the first of the new seeds: never one that is measured."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class Cell:
         values: Searched key -> value, without the tuned ones.
         grids: The grid of each tuned value that is active here.
         start: The point to begin the tries with.
+        is_known: Whether it is that of a trial of the search with the cell's choices.
         tries: Number of tries, the same for all cells; 0 if nothing is tuned.
         schedule: How trainings are done.
         trains_db: Validation PSNR in dB from which on a try has learned something.
@@ -93,6 +96,7 @@ class Cell:
     values: Mapping[str, Any]
     grids: tuple[Grid, ...]
     start: Point
+    is_known: bool
     tries: int
     schedule: Schedule
     trains_db: float = -math.inf
@@ -104,9 +108,11 @@ class Cell:
     def tuned(self, results: Results) -> Tries:
         """Returns how far the tries have come.
 
-        After the tries, the best point and the best one with another learning rate are tried with a
-        second seed, and the better mean wins: a rate at the edge of stability does well with one
-        seed and badly with the next.
+        Short tries favour high learning rates, which are soon good, and unstable or worse in the
+        end. So the tries end with a final: the best point, the best one with a lower rate, and that
+        of a trial of the search with these choices are trained as the measured trainings are, with
+        a seed of their own. As long as the lowest rate wins, a lower one joins. Where no try has
+        learned anything, the two best are trained for so long, too: a net may begin late.
         """
         if not self._ended:
             tries = self._tuned(results)
@@ -128,24 +134,46 @@ class Cell:
         tries = tuple(self.attempt(p) for p in found.wanted)
         if found.best is None:
             return Tries(tries, None)
-        scores = {p: self._score(results, p) for p in found.wanted}
-        complete = {p: s[1] for p, s in scores.items() if s is not None and s[0]}
-        finalists = _finalists(complete)
-        if len(finalists) < FINALISTS or complete[finalists[0]] < self.trains_db:
-            return Tries(tries, found.best, found.is_at_edge)
-        tries += tuple(self.attempt(p, again=True) for p in finalists)
-        again = {p: self._score(results, p, again=True) for p in finalists}
-        second = {p: s[1] for p, s in again.items() if s is not None}
-        if len(second) < len(finalists):
+        finals, scores = self._final(found.wanted, results)
+        tries += tuple(self.attempt(p, is_final=True) for p in finals)
+        if len(scores) < len(finals):
             return Tries(tries, None)
-        means = {p: (complete[p] + second[p]) / 2 for p in finalists}
-        best = max(finalists, key=lambda p: means[p])
-        if self.grids[0].parameter.key == LEARNING_RATE:
-            # Shorter trainings favour high rates, which are the less stable ones in the end.
-            close = [p for p in finalists if means[p] >= means[best] - CLOSE_DB]
-            best = min(close, key=lambda p: p[0])
+        best = max(finals, key=lambda p: scores[p])
         is_at_edge = is_at_end(self.grids, best) or (best == found.best and found.is_at_edge)
-        return Tries(tries, best, is_at_edge)
+        return Tries(tries, best, is_at_edge or self._is_lowest(best, finals))
+
+    def _final(
+        self, tried: Sequence[Point], results: Results
+    ) -> tuple[list[Point], dict[Point, float]]:
+        """Returns the points of the final so far, and the PSNR in dB of those that have ended."""
+        short = {p: s for p in tried if (s := self._score(results, p)) is not None}
+        complete = {p: psnr_db for p, (is_complete, psnr_db) in short.items() if is_complete}
+        finals = _finalists(complete or {p: db for p, (_, db) in short.items()})
+        if self.is_known and self.start not in finals:
+            finals.append(self.start)
+        most = len(finals) + LOWER_FINALISTS
+        while True:
+            found = ((p, self._score(results, p, is_final=True)) for p in finals)
+            scores = {p: score[1] for p, score in found if score is not None}
+            if len(scores) < len(finals) or len(finals) == most:
+                return finals, scores
+            best = max(finals, key=lambda p: scores[p])
+            lower = (max(best[0] - LOWER_STEP, self.grids[0].lowest), *best[1:])
+            if (
+                scores[best] < self.trains_db
+                or not self._is_lowest(best, finals)
+                or lower[0] == best[0]
+            ):
+                return finals, scores
+            finals.append(lower)
+
+    def _is_lowest(self, best: Point, finals: Sequence[Point]) -> bool:
+        """Returns whether the best learning rate of a final is the lowest in it."""
+        return self._tunes_rate and all(p[0] >= best[0] for p in finals)
+
+    @property
+    def _tunes_rate(self) -> bool:
+        return bool(self.grids) and self.grids[0].parameter.key == LEARNING_RATE
 
     def best_db(self, results: Results) -> float | None:
         """Returns the validation PSNR of the best try in dB; None before the tries have ended."""
@@ -165,38 +193,42 @@ class Cell:
         best_db = self.best_db(results)
         return best_db is not None and best_db >= self.trains_db
 
-    def _score(self, results: Results, point: Point, *, again: bool = False) -> Score | None:
-        found = results.get(self.attempt(point, again=again).key)
+    def _score(self, results: Results, point: Point, *, is_final: bool = False) -> Score | None:
+        found = results.get(self.attempt(point, is_final=is_final).key)
         if found is None or not found.is_finished or found.psnr_db is None:
             return None
         return not found.is_pruned, found.psnr_db
 
-    def attempt(self, point: Point, *, again: bool = False) -> ListedTraining:
-        """Returns the training of a try, with a share of the search's epochs.
+    def attempt(self, point: Point, *, is_final: bool = False) -> ListedTraining:
+        """Returns the training of a try.
 
         Args:
             point: The point.
-            again: With a second seed instead of the search's own, for longer, and to its end.
+            is_final: Trained like one that is measured, with a seed of its own, and to its end;
+                else with a share of the search's epochs, and the search's seed.
         """
-        if (point, again) not in self._attempts:
-            self._attempts[point, again] = self._attempt(point, again=again)
-        return self._attempts[point, again]
+        if (point, is_final) not in self._attempts:
+            make = self._final_attempt if is_final else self._short_attempt
+            self._attempts[point, is_final] = make(self.values_at(point))
+        return self._attempts[point, is_final]
 
-    def _attempt(self, point: Point, *, again: bool) -> ListedTraining:
-        values = self.values_at(point)
+    def _short_attempt(self, values: Mapping[str, Any]) -> ListedTraining:
         params = self.spec.resolve(values)
-        share = FINALIST_SHARE if again else TRY_SHARE
-        epochs = max(LEAST_TRY_EPOCHS, math.ceil(share * params.train.epochs))
+        epochs = max(LEAST_TRY_EPOCHS, math.ceil(TRY_SHARE * params.train.epochs))
         changes = {"epochs": min(epochs, params.train.epochs)}
         return ListedTraining(
             params=replace(params, train=params.train.model_copy(update=changes)),
-            seed=self.schedule.first_seed + SECOND_SEED if again else self.spec.seed,
+            seed=self.spec.seed,
             precision=self.schedule.precision,
             values=self._labels(values),
             is_tested=False,
-            is_pruned=not again,
+            is_pruned=True,
             group=self.group,
         )
+
+    def _final_attempt(self, values: Mapping[str, Any]) -> ListedTraining:
+        like = self.measured_at(values, SECOND_SEED)
+        return replace(like, is_tested=False, group=self.group)
 
     def measured(self, point: Point, seed: int) -> ListedTraining:
         """Returns the training at the best point with one of the new seeds, counted from 0."""
@@ -240,10 +272,12 @@ class Cell:
 
 
 def _finalists(scores: Mapping[Point, float]) -> list[Point]:
-    """Returns the best point, and the best one whose first value differs, or else the next best."""
+    """Returns the best point, and the best one with a lower first value, or else another one."""
     ranked = sorted(scores, key=lambda p: -scores[p])
-    others = [p for p in ranked[1:] if p[0] != ranked[0][0]] or ranked[1:]
-    return [*ranked[:1], *others[: FINALISTS - 1]]
+    best, others = ranked[0], ranked[1:]
+    lower = [p for p in others if p[0] < best[0]]
+    differing = [p for p in others if p[0] != best[0]]
+    return [best, *(lower or differing or others)[: FINALISTS - 1]]
 
 
 class CellMaker:
@@ -288,21 +322,26 @@ class CellMaker:
         values = with_known_values(self._spec, values, self._good, leave_out=self._factor.tuned)
         active = [self._space[k] for k in self._factor.tuned if self._spec.is_active(k, values)]
         grids = tuple(Grid.of(p) for p in active)
+        start, is_known = self._start(values, grids)
         return Cell(
             spec=self._spec,
             values=values,
             grids=grids,
-            start=self._start(values, grids),
+            start=start,
+            is_known=is_known,
             tries=self._tries,
             schedule=self._schedule,
             trains_db=self._trains_db,
         )
 
-    def _start(self, values: Mapping[str, Any], grids: Sequence[Grid]) -> Point:
+    def _start(self, values: Mapping[str, Any], grids: Sequence[Grid]) -> tuple[Point, bool]:
         """Returns the tuned values of the good trial that is most like a cell.
 
         That is one with the same optimizer, which the best learning rate depends on more than on
         anything else, then the one with the most choices in common, then the best.
+
+        Returns:
+            The point, and whether the trial has all choices in common with the cell.
         """
         choosing = [p.key for p in self._space.values() if p.choices]
 
@@ -311,10 +350,12 @@ class CellMaker:
             optimizer = trial.values.get(OPTIMIZER) == values.get(OPTIMIZER)
             return optimizer, sum(same), trial.psnr_db
 
-        known = max(self._good, key=likeness).values
-        return tuple(
+        nearest = max(self._good, key=likeness)
+        known = nearest.values
+        point = tuple(
             g.index(float(known.get(g.parameter.key, middle_value(g.parameter)))) for g in grids
         )
+        return point, likeness(nearest)[1] == len(choosing)
 
 
 def base_name(base: SearchedTrial, spec: StudySpec, leave_out: Sequence[str]) -> str:

@@ -19,7 +19,6 @@ from searchae.compare.bases import (
     compared_parameters,
 )
 from searchae.compare.cells import (
-    FINALIST_SHARE,
     FINALISTS,
     TRY_SHARE,
     CellMaker,
@@ -28,11 +27,10 @@ from searchae.compare.cells import (
 )
 from searchae.compare.experiment import Experiment, ReadRecord
 from searchae.compare.matched_design import Limits
-from searchae.compare.matched_results import TRAINS_DB
 from searchae.data import Splits
 from searchae.errors import UserError
 from searchae.study import StoredStudy, require_searched, trial_row
-from searchae.training import Precision, mean_image_psnr_per_image, pick_precision
+from searchae.training import LEARNED_DB, Precision, mean_image_psnr_per_image, pick_precision
 from searchae.worker import TrainingRecord
 
 
@@ -79,7 +77,7 @@ class Comparison:
         self.stored, self.options = stored, options
         trials = SearchedTrials.of(stored)
         # A try is shorter than a trial: half of a good trial's gain will do.
-        trains_db = stored.baseline_db + TRAINS_DB
+        trains_db = stored.baseline_db + LEARNED_DB
         self._least_db = max((stored.baseline_db + trials.good_db) / 2, trains_db)
         parameters = compared_parameters(stored.spec, options.by)
         self.factors = [choose_factor(stored.spec, p, trials) for p in parameters]
@@ -148,7 +146,7 @@ class Comparison:
                 seeds[cell.group] = max(least.seeds, seeds.get(cell.group, 0))
         finalists = FINALISTS * sum(n > 0 for n in tries.values())
         epochs = self.stored.spec.epochs * (
-            TRY_SHARE * sum(tries.values()) + FINALIST_SHARE * finalists + sum(seeds.values())
+            TRY_SHARE * sum(tries.values()) + finalists + sum(seeds.values())
         )
         seconds = _epoch_seconds(self.stored) * epochs
         return {

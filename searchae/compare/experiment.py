@@ -239,7 +239,18 @@ class Experiment:
             if tries.best is None:
                 unnamed += max(cell.tries - len(tries.wanted), 0) + FINALISTS + design.seeds
             found += self.measured(cell, design, results)
-        return found, unnamed
+        return found + self._in_vain(design, results), unnamed
+
+    def _in_vain(self, design: Design, results: Results) -> list[ListedTraining]:
+        """Returns the trainings that were made in bases that turned out to be of no use."""
+        used = self.used_bases(design.bases, results)
+        seen = used[-1] + 1 if len(used) == design.bases else len(self.factor.bases)
+        made: list[ListedTraining] = []
+        for base in sorted(set(range(seen)) - set(used)):
+            for cell in (row[base] for row in self.cells):
+                made += cell.tuned(results).wanted
+                made += self.measured(cell, design, results)
+        return [t for t in made if t.key in results]
 
 
 def has_ended(results: Results, training: ListedTraining) -> bool:

@@ -56,7 +56,7 @@ class Limits:
     until_db: float
     bases: int
     seeds: int = 16
-    tuning_cost: float = 1.75
+    tuning_cost: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def next_design(results: MatchedResults, limits: Limits) -> Step:
 
     def predicted(d: Design) -> Floats:
         larger = found.variances.predicted(d.bases, d.seeds)
-        return half_width(*larger.standard_error(results.population, results.tuning_db), alpha)
+        return half_width(*larger.standard_error(results.population, results.tuning_share), alpha)
 
     half = half_width(found.error, found.degrees, alpha)
     awaited = np.array([results.trains[[a, b]].all() for a, b in results.pairs])

@@ -11,6 +11,8 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from searchae.training import LEARNED_DB
+
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
@@ -20,11 +22,10 @@ OWN_WEIGHT = 0.5
 """Weight of a pair's own variance between bases; the rest is the mean over all steady pairs."""
 MAX_RATIO = 2.0
 """In this mean a variance counts at most this many times the pair's own."""
-TUNING_DB = 0.15
-"""Standard deviation by luck in tuning a learning rate, as long as nobody has measured it."""
+TUNING_SHARE = 0.284
+"""Variance by luck in tuning both choices of a pair, as a share of the variance of their difference
+over seeds; ``matched_statistics`` derives it."""
 MAX_DEGREES = 1e6
-TRAINS_DB = 1.0
-"""How far above the baseline a training must end to count as trained at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,8 @@ class MatchedResults:
         failed: Whether a training diverged or died: (C, K, S). See ``counts``.
         baseline_db: PSNR of the mean training image on each test image, in dB: (N,).
         population: Number M of bases that there are; None for infinitely many.
-        tuning_db: Standard deviation of a choice's PSNR in a base over repeated tunings of its
-            learning rate. It matters only where the population is finite; with 0 the results are
-            on the learning rates that were found.
+        tuning_share: See ``TUNING_SHARE``. It matters only where the population is finite; with 0
+            the results are on the learning rates that were found.
     """
 
     choices: tuple[str, ...]
@@ -52,7 +52,7 @@ class MatchedResults:
     failed: Bools
     baseline_db: Floats
     population: int | None = None
-    tuning_db: float = TUNING_DB
+    tuning_share: float = TUNING_SHARE
 
     def __post_init__(self) -> None:
         choices, bases, _, images = self.psnr_db.shape
@@ -78,7 +78,7 @@ class MatchedResults:
     @cached_property
     def _above(self) -> Bools:
         """Which trainings ended clearly above the baseline: (C, K, S)."""
-        least = self.baseline_db.mean() + TRAINS_DB
+        least = self.baseline_db.mean() + LEARNED_DB
         with np.errstate(invalid="ignore"):
             above: Bools = np.array(self.psnr_db.mean(3) >= least) & ~self.failed
         return above
@@ -162,14 +162,14 @@ class Variances:
     steady: Bools
     lacking: Floats
 
-    def standard_error(self, population: int | None, tuning_db: float) -> tuple[Floats, Floats]:
+    def standard_error(self, population: int | None, tuning_share: float) -> tuple[Floats, Floats]:
         """Returns the standard errors, in dB, and their degrees of freedom: (P,) each.
 
         An error is infinite where nothing is known of its largest part.
 
         Args:
             population: Number of bases that there are; None for infinitely many.
-            tuning_db: See ``MatchedResults``.
+            tuning_share: See ``MatchedResults``.
         """
         seeds = self.within * self.inverse_seeds
         # With one seed a base's own noise is unknown: then no correction for seen bases is made.
@@ -178,12 +178,10 @@ class Variances:
         between, gain = self._moderated(np.fmax(self.between, seeds))
         unseen = np.where(seen == 1, 0.0, (1 - seen) * between / self.bases)
         unseen = np.where((self.bases < 2) & (seen < 1), np.inf, unseen)
-        noise = np.where(seen > 0, seen * (seeds / self.bases), 0.0)
-        tuning = np.where(seen > 0, seen * 2 * tuning_db**2 / self.bases, 0.0)
+        known = np.where(np.isnan(self.within), 0.0, self.within)
+        noise = np.where(seen > 0, seen * known * (self.inverse_seeds + tuning_share), 0.0)
         degrees = [gain * (self.bases - 1), self.within_degrees, np.array(self.images_degrees)]
-        return combined_error(
-            [unseen, noise, self.images, tuning], [*degrees, np.array(MAX_DEGREES)]
-        )
+        return combined_error([unseen, noise / self.bases, self.images], degrees)
 
     def _moderated(self, between: Floats) -> tuple[Floats, Floats]:
         """Moves the variances of steady pairs half-way to their mean.
@@ -272,7 +270,7 @@ def estimate(results: MatchedResults) -> Estimates:
             [np.where(np.isnan(over_seeds), np.inf, over_seeds), _over_images(by_image)],
             [variances.within_degrees[:, None], np.array(variances.images_degrees)],
         )
-        error, degrees = variances.standard_error(results.population, results.tuning_db)
+        error, degrees = variances.standard_error(results.population, results.tuning_share)
         error, degrees = np.where(bases > 0, error, np.inf), np.where(bases > 0, degrees, 1.0)
     return Estimates(mean, error, degrees, by_base, base_error, base_degrees, variances)
 

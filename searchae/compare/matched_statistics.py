@@ -14,15 +14,20 @@ S. ``s2_between / K`` with K - 1 degrees of freedom is the paired t-test on clus
 exact for normal differences. Where a parameter has only M possible bases, less is left unseen, and
 two-stage sampling applies (Cochran 1977, Sampling Techniques, theorem 10.2, with f = K / M)::
 
-    variance = (1 - f) * s2_between / K + f * (s2_within / S + 2 * tuning^2) / K + s2_images / N
+    variance = (1 - f) * s2_between / K + f * (1 / S + tuning) * s2_within / K + s2_images / N
 
 ``s2_within`` is the variance of a base's differences over seeds, pooled over the bases.
 ``s2_images`` is the variance over images of the mean difference: more bases or seeds do not help.
 The degrees of freedom of the sum are Satterthwaite's (1946, Biometrics Bulletin 2, 110-114).
-``tuning`` is the standard deviation of a choice in a base over repeated tunings. Where each
-learning rate was tuned once, the results do not tell it, and it is assumed. With 0 and f = 1 the
-statement is on these learning rates alone; another search, which finds others, may contradict it.
 ``s2_between`` is never taken below ``s2_within / S``, its value without any interaction.
+
+``tuning`` is for the luck in tuning: another search may find other learning rates. The last step of
+a tuning compares trainings of one seed each. If the noise of the difference between two of them has
+the deviation ``s``, and their true difference is ``d``, the worse one is taken with the probability
+``q = Phi(-d / s)``. Over repeated tunings the result has the variance ``d^2 * q * (1 - q)``, which
+is at most ``0.142 * s^2``, for ``d = 1.1 * s``. A choice has ``s^2`` twice its variance over seeds,
+so that for both choices of a pair it comes to ``0.284 * s2_within``, whatever ``d`` is. With 0 and
+f = 1 the statement is on these learning rates alone; another search may contradict it.
 
 A seed's effect on a choice is assumed to be another one in each base. This holds if bases have
 seeds of their own, and nearly so if they share them: for 5 choices, 3 bases and 3 seeds on SVHN,
@@ -305,7 +310,8 @@ def _varies(results: MatchedResults, found: Estimates, pair: int) -> bool:
         return False
     effects = found.by_base[pair][known]
     # On the same test images, whose draw moves all bases' effects alike.
-    weights = 1 / (within / seeds[known] + 2 * results.tuning_db**2 + RESOLUTION_DB**2)
+    noise = within * (1 / seeds[known] + results.tuning_share)
+    weights = 1 / (noise + RESOLUTION_DB**2)
     mean = (weights * effects).sum() / weights.sum()
     statistic = float((weights * (effects - mean) ** 2).sum()) / (len(known) - 1)
     alpha = (1 - CONFIDENCE_LEVEL) / max(int(found.variances.steady.sum()), 1)

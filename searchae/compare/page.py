@@ -9,30 +9,32 @@ from pathlib import Path
 
 from searchae.compare import plots
 from searchae.compare.curve_plot import curve_plot
-from searchae.compare.matched_results import TRAINS_DB, TUNING_DB
+from searchae.compare.matched_results import TUNING_SHARE
 from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.plots import ByteImages
 from searchae.compare.verdict import Verdict, best_setting, combined_notes, span_text
 from searchae.files import SharedFolder, output_file
 from searchae.formatting import format_assignments
 from searchae.report import HtmlSection, html_document, html_plot, html_table
+from searchae.training import LEARNED_DB
 
 METHOD = (
     "A matched experiment. Bases are settings of all other parameters, taken from the study's "
     "best trials and different from each other. Each choice is put into each base, gets tries by "
-    "one rule, shorter trainings, to find its own learning rate there (and the other searched "
-    "values that not every choice has) on the validation split, and is then trained with the same "
-    "new seeds and measured on the test split, by which nothing was chosen. Differences "
-    "are paired by base, seed and image, over trainings that did not fail; a choice of which more "
-    "than half failed counts with all of them, the failed ones as the mean training image, and "
-    "one that learns nothing in its first bases is not tried in the others. A training fails if it "
-    f"diverges, dies or ends less than {TRAINS_DB:g} dB above the mean training image. An interval "
-    "holds for the settings that can be bases: where they are few, all of them are used, each "
-    "counted alike; else for others of the same kind, too. What a choice's learning rate owes to "
-    f"the luck of its tries is taken to be {TUNING_DB:g} dB (a standard deviation). Each sentence "
-    "says something false at most 5% of the time, over all pairs of the parameter and all looks at "
-    "the results. Near zero: the share of latents below 1e-3 in magnitude. Hoyer's sparsity is 0 "
-    "where all latents of an image have one magnitude, and 1 where a single one is not zero."
+    "one rule to find its own learning rate there (and the other searched values that not every "
+    "choice has) on the validation split: shorter trainings, and a final of the best ones at full "
+    "length. It is then trained with the same new seeds and measured on the test split, by which "
+    "nothing was chosen. Differences are paired by base, seed and image, over trainings that did "
+    "not fail; a choice of which more than half failed counts with all of them, the failed ones as "
+    "the mean training image, and one that learns nothing in its first bases is not tried in the "
+    f"others. A training fails if it diverges, dies or ends less than {LEARNED_DB:g} dB above the "
+    "mean training image. An interval holds for the settings that can be bases: where they are "
+    "few, all of them are used, each counted alike; else for others of the same kind, too. That "
+    f"another tuning may find other learning rates is counted as {TUNING_SHARE:g} of the variance "
+    "over seeds, the most that it can come to. Each sentence says something false at most 5% of "
+    "the time, over all pairs of the parameter and all looks at the results. Near zero: the share "
+    "of latents below 1e-3 in magnitude. Hoyer's sparsity is 0 where all latents of an image have "
+    "one magnitude, and 1 where a single one is not zero."
 )
 
 

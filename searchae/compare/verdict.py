@@ -140,7 +140,8 @@ class Verdict:
         """Returns a difference of the best choice to another one, with its interval."""
         mean_db, low_db, high_db = self._from_best(p)
         what = "95% interval " if is_first else ""
-        return f"{mean_db:.2f} dB ({what}{span_text(low_db, high_db)})"
+        small = f", less than the {self.until_db:g} dB asked for" if mean_db < self.until_db else ""
+        return f"{mean_db:.2f} dB ({what}{span_text(low_db, high_db)}{small})"
 
     def _plain_interval(self, p: PairDifference) -> str:
         mean_db, low_db, high_db = self._from_best(p)

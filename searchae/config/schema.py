@@ -200,7 +200,8 @@ class TrainParams(Section):
         noise_from_epoch: The first epoch that trains with this noise. Validation has it in every
             epoch, so that epochs can be compared.
         patience: Stop when the validation PSNR has not improved by ``min_delta_db`` for this many
-            epochs, counted from ``noise_from_epoch``; 0 never stops.
+            epochs, counted from ``noise_from_epoch``; 0 never stops. Epochs do not count before the
+            net is 1 dB above the mean training image: it may need many of them to begin to learn.
         min_delta_db: The smallest improvement that counts for ``patience``, in dB.
     """
 

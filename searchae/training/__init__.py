@@ -8,6 +8,7 @@ has compiled convolutions for the CPU.
 from searchae.training.checkpoint import CheckpointError, Owner
 from searchae.training.device import CONTEXT_BYTES, held_by_others, pick_device
 from searchae.training.device_faults import device_errors
+from searchae.training.early_stopping import LEARNED_DB
 from searchae.training.epoch import EpochResult
 from searchae.training.fused_forward import uses_compiled
 from searchae.training.generators import named_generator
@@ -46,6 +47,7 @@ __all__ = [
     "CONTEXT_BYTES",
     "EVALUATION_BATCH",
     "INK",
+    "LEARNED_DB",
     "MAX_PSNR_DB",
     "BackgroundCheckpoints",
     "CheckpointError",

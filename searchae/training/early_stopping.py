@@ -6,6 +6,9 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+LEARNED_DB = 1.0
+"""How far above the mean training image a net's PSNR must be, for it to have learned anything."""
+
 
 @dataclass(frozen=True)
 class Plateau:
@@ -14,6 +17,8 @@ class Plateau:
     Attributes:
         patience: Stop after this many epochs without an improvement; 0 never stops.
         min_delta_db: Smallest improvement over ``best_db``, in dB; if 0, any higher PSNR is one.
+        counts_from_db: PSNR in dB below which epochs do not count until it has been reached once: a
+            net may give the mean image for long before it begins to learn.
         best_db: PSNR at the last improvement. A smaller rise does not change it, so that slow
             rises count as an improvement once they add up.
         stale_epochs: Epochs since the last improvement.
@@ -21,6 +26,7 @@ class Plateau:
 
     patience: int
     min_delta_db: float
+    counts_from_db: float = -math.inf
     best_db: float = -math.inf
     stale_epochs: int = 0
 
@@ -33,6 +39,8 @@ class Plateau:
         """Returns the state after one more epoch; NaN is no improvement."""
         if psnr_db > self.best_db and psnr_db >= self.best_db + self.min_delta_db:
             return replace(self, best_db=psnr_db, stale_epochs=0)
+        if max(self.best_db, psnr_db) < self.counts_from_db:
+            return self
         return replace(self, stale_epochs=self.stale_epochs + 1)
 
     def after_all(self, psnrs_db: Iterable[float]) -> Plateau:

@@ -21,12 +21,12 @@ from searchae.training.cuda_graph import RecordedStep, cuda_graph
 from searchae.training.dead_units import DeadNetDetector
 from searchae.training.device_faults import device_errors
 from searchae.training.divergence import check_finite, diverged
-from searchae.training.early_stopping import Plateau
+from searchae.training.early_stopping import LEARNED_DB, Plateau
 from searchae.training.epoch import EpochResult
 from searchae.training.generators import named_generator, seeded_initialisation
 from searchae.training.images import ResidentImages, check_images, gaussian
 from searchae.training.memory_format import to_device
-from searchae.training.metrics import ForwardPass, Metrics, evaluate
+from searchae.training.metrics import ForwardPass, Metrics, evaluate, mean_image_psnr_db
 from searchae.training.optimizers import make_optimizer
 from searchae.training.precision import Precision
 from searchae.training.regularizers import clip_, penalised_weights
@@ -95,6 +95,9 @@ class Trainer:
         check_images(validation, split="validation")
         _check_batches(params, images=len(train))
         self.history = []
+        self._learned_db = -math.inf
+        if params.train.patience:
+            self._learned_db = mean_image_psnr_db(train, validation) + LEARNED_DB
         self._params, self._seed, self._device = params, seed, device
         self._stop = stop or (lambda: False)
         self._is_between_epochs = True
@@ -287,7 +290,7 @@ class Trainer:
     def _plateau(self, *further_db: float) -> Plateau:
         """Returns the early-stopping rule after the history and further PSNRs, in dB."""
         train = self._params.train
-        rule = Plateau(patience=train.patience, min_delta_db=train.min_delta_db)
+        rule = Plateau(train.patience, train.min_delta_db, counts_from_db=self._learned_db)
         psnrs_db = [*(result.psnr_db for result in self.history), *further_db]
         # Epochs on clean input say nothing about whether denoising has stopped improving.
         return rule.after_all(psnrs_db[train.noise_from_epoch - 1 :])

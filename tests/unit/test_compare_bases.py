@@ -110,7 +110,11 @@ def test_each_choice_is_put_into_a_base_with_all_else_equal() -> None:
     assert (attempt.seed, measured.seed) == (made.seed, 3)
     assert (attempt.is_tested, measured.is_tested) == (False, True)
     assert attempt.params.train.epochs == made.epochs / 4
-    assert sgd.attempt(point, again=True).params.train.epochs == made.epochs / 2
+    final = sgd.attempt(point, is_final=True)
+    assert (final.params.train.epochs, final.params.train.patience) == (50, 4), "as measured ones"
+    assert not final.is_tested
+    assert not final.is_pruned
+    assert final.seed not in range(1, 1000), "another seed than those that are measured"
     assert (measured.params.train.epochs, measured.params.train.patience) == (50, 4)
     assert measured.params.model == adam.measured(adam.start, 2).params.model
     assert attempt.key != measured.key

@@ -39,6 +39,22 @@ def test_an_equal_value_is_no_improvement_even_without_a_minimum() -> None:
     assert Plateau(patience=1, min_delta_db=0).after_all([20.0, 20.0]).reached
 
 
+@pytest.mark.parametrize(
+    ("psnrs_db", "reached"),
+    [
+        ([14.0, 14.0, 14.0, 14.0, 14.0], False),  # it still gives the mean image
+        ([14.0, 14.0, 14.0, 18.0, 18.0], False),
+        ([14.0, 14.0, 14.0, 18.0, 18.0, 18.0], True),
+        ([18.0, 14.0, 14.0], True),  # it had learned, and lost it again
+    ],
+)
+def test_patience_begins_once_the_net_has_learned_something(
+    psnrs_db: list[float], *, reached: bool
+) -> None:
+    rule = Plateau(patience=2, min_delta_db=0, counts_from_db=15.0)
+    assert rule.after_all(psnrs_db).reached is reached
+
+
 @given(PSNRS)
 def test_no_patience_never_stops(psnrs_db: list[float]) -> None:
     assert not Plateau(patience=0, min_delta_db=0.5).after_all(psnrs_db).reached

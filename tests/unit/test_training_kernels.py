@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -357,6 +358,7 @@ def test_a_trial_s_own_value_is_the_plain_model_s(
         return plain_evaluate(*args, **rest)
 
     monkeypatch.setattr("searchae.training.trainer.evaluate", noted)
+    monkeypatch.setattr("searchae.training.trainer.LEARNED_DB", -math.inf)
     run = trainer(params(POOL, epochs=5, **more))
     for result in run.epochs():
         exact = plain_evaluate(run.model, run._validation, batch_size=250)
