@@ -105,13 +105,18 @@ class Server:
         body: bytes | None = None,
         **headers: str,
     ) -> Answer:
-        """Asks once; ``headers``' underscores stand for hyphens."""
+        """Asks once; ``headers``' underscores stand for hyphens.
+
+        No encoding is named unless it is given, as curl does it.
+        """
         given = {name.replace("_", "-"): value for name, value in headers.items()}
         if login is not None:
             given["Authorization"] = "Basic " + base64.b64encode(login.encode()).decode()
         connection = http.client.HTTPConnection(self.address, self.port, timeout=60)
         try:
-            connection.putrequest(method, path, skip_host="Host" in given)
+            connection.putrequest(
+                method, path, skip_host="Host" in given, skip_accept_encoding=True
+            )
             for name, value in given.items():
                 connection.putheader(name, value)
             if body is not None:

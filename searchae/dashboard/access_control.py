@@ -68,7 +68,8 @@ class AccessControl:
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answers one request."""
         path = environ.get("PATH_INFO", "")
-        accepts_gzip = "gzip" in environ.get("HTTP_ACCEPT_ENCODING", "")
+        # The dashboard reads the header of every request for a file, and fails without it.
+        accepts_gzip = "gzip" in environ.setdefault("HTTP_ACCEPT_ENCODING", "")
 
         def start(status: str, headers: Headers, error: Any = None) -> Any:
             return start_response(status, with_security_headers(path, headers), error)

@@ -69,7 +69,7 @@ from searchae.study.training_list import (
     open_training_list,
     require_searched,
 )
-from searchae.study.warm_start import describe_starting_points
+from searchae.study.warm_start import describe_import, describe_starting_points
 from searchae.study.worker_registry import WorkerInfo
 
 __all__ = [
@@ -110,6 +110,7 @@ __all__ = [
     "check_spec",
     "claimed_folder",
     "compact_history",
+    "describe_import",
     "describe_starting_points",
     "ended_numbers",
     "find_study",

@@ -95,6 +95,25 @@ def describe_starting_points(spec: StudySpec, source: StoredStudy) -> str:
     return f"{text}; the search begins by training its best {these} again ({these} {numbers} there)"
 
 
+def describe_import(study: optuna.Study, source: StoredStudy) -> str:
+    """Returns what ``--warm-start`` took from a study of the same images, as a sentence.
+
+    Args:
+        study: The new study.
+        source: The study that its trials were imported from.
+    """
+    states = (TrialState.COMPLETE, TrialState.PRUNED)
+    there = len(source.study.get_trials(deepcopy=False, states=states))
+    taken = sum(study.user_attrs.get(IMPORTED, {}).values())
+    if not there:
+        return f"--warm-start {source.name}: has no finished trials: nothing is taken"
+    text = f"--warm-start {source.name}: {taken} of its {there} finished trials"
+    if taken == there:
+        return f"{text} imported"
+    others = "the others" if taken else "they"
+    return f"{text} imported; {others} lie outside this space, or had other fixed values"
+
+
 def import_trials(
     study: optuna.Study, spec: StudySpec, source: StoredStudy, check_lock: Callable[[], None]
 ) -> None:

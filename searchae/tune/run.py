@@ -18,6 +18,7 @@ from searchae.study import (
     Summary,
     TrialCounts,
     claimed_folder,
+    describe_import,
     keep_images,
     open_study,
     summarize,
@@ -65,6 +66,9 @@ def tune(
     set_limits(coordinator, request, watcher.note)
     counts = coordinator.counts()
     watcher.note(_opening_line(stored, counts, created=created))
+    source = prepared.warm_start
+    if created and source and source.data_hash == stored.data_hash:
+        watcher.note(describe_import(stored.study, source))
     if text := note_on_objectives(stored.spec):
         watcher.note(text)
     left = max(0, counts.budget - counts.finished)
@@ -118,7 +122,7 @@ def _opening_line(stored: StoredStudy, counts: TrialCounts, *, created: bool) ->
     if created:
         return f"study {stored.name!r} created in {where}: {left} trials to run"
     if left == 0:
-        return f"study {stored.name!r} in {where}: all {finished} trials are done; nothing to run"
+        return f"study {stored.name!r} in {where}: all {finished} trials done; nothing to run"
     begun = counts.waiting + counts.paused + counts.running
     further = f", {begun} of them begun already" if begun else ""
-    return f"study {stored.name!r} in {where}: {finished} trials are done, {left} to run{further}"
+    return f"study {stored.name!r} in {where}: {finished} trials done, {left} to run{further}"

@@ -77,7 +77,7 @@ class Worker:
         coordinator.join(machine.label)
         counts = coordinator.counts()
         log.info(
-            "joined study %r: %d of %d trials are done",
+            "joined study %r: %d of %d trials done",
             *(self.stored.name, counts.finished, counts.budget),
         )
         switch_interval_s = sys.getswitchinterval()

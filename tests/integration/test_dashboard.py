@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -232,6 +233,15 @@ def test_every_answer_is_guarded(local: Server) -> None:
         (policy,) = headers.get_all("Content-Security-Policy") or [""]
         assert "frame-ancestors" in policy
         assert ("sandbox" in policy) == (not path.startswith("/dashboard")), path
+
+
+def test_a_client_that_names_no_encoding_gets_files_too(local: Server) -> None:
+    """Like curl; the page names the files that it loads."""
+    page = local.ask("GET", "/dashboard")
+    paths = re.findall(r'src="(/static/[^"]+\.js)"', page.body.decode())
+    answers = [local.ask("GET", path) for path in paths]
+    assert {answer.status for answer in answers} == {200}
+    assert max(len(answer.body) for answer in answers) > 100_000
 
 
 @pytest.mark.parametrize(

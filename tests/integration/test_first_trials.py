@@ -13,6 +13,7 @@ from searchae.config.loader import load_study_file
 from searchae.storage.connection import connect
 from searchae.study.attributes import IMPORTED
 from searchae.study.stored_study import StoredStudy, open_study
+from searchae.study.warm_start import describe_import
 from searchae.training.trainer import Interrupted
 from searchae.worker.loop import Worker
 from searchae.worker.options import WorkerOptions
@@ -79,8 +80,24 @@ def test_imported_trials_do_not_use_them_up(folder: Path) -> None:
     at_work(source, folder).run()
     stored = made(folder, "new", warm_start=source)
     assert stored.study.user_attrs[IMPORTED] == {"complete": 4}
+    assert describe_import(stored.study, source).endswith(
+        "old: 4 of its 4 finished trials imported"
+    )
     at_work(stored, folder).run()
     own = trials(stored)[4:]
     assert own[0].params == FIRST[0]
     assert FIRST[1].items() <= own[1].params.items()
     assert len(own) == 4
+
+
+def test_what_is_not_imported_is_said(folder: Path) -> None:
+    source = made(folder, "old", first=[])
+    empty = made(folder, "empty", warm_start=source)
+    assert "no finished trials: nothing is taken" in describe_import(empty.study, source)
+    at_work(source, folder).run()
+    changes = {"train.batch_size": 5, "search.trials": 4}
+    spec = load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=changes)
+    other = made(folder, "new", warm_start=source, spec=spec)
+    text = describe_import(other.study, source)
+    assert "old: 0 of its 4 finished trials imported; they" in text
+    assert "other fixed values" in text
