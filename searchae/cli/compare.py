@@ -249,9 +249,9 @@ def _compare(
         return
     with progress.ProgressDisplay() as watcher:
         run = ComparisonRun(comparison, request, launcher, watcher, polled_stop())
-        verdicts, curve, found = run.run(out)
+        result, found = run.run(out)
     print_result(
         lambda: found,
-        lambda: console_compare.print_verdicts(verdicts, curve, found["html"]),
+        lambda: console_compare.print_verdicts(result, found["html"]),
         as_json=as_json,
     )

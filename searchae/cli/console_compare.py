@@ -12,7 +12,7 @@ from rich.table import Table
 from searchae.formatting import format_duration, format_value
 
 if TYPE_CHECKING:
-    from searchae.compare import PenaltyCurve, Ranking, Verdict
+    from searchae.compare import ComparisonResult, Ranking
 
 
 def print_plan(document: dict[str, Any]) -> None:
@@ -36,36 +36,30 @@ def print_top_plan(document: dict[str, Any]) -> None:
     print(f"{'trainings':12s} {document['trainings']}")
 
 
-def print_verdicts(verdicts: Sequence[Verdict], curve: PenaltyCurve | None, html: str) -> None:
+def print_verdicts(result: ComparisonResult, html: str) -> None:
     """Prints a table and a sentence for each parameter.
 
     Args:
-        verdicts: One per parameter.
-        curve: PSNR and sparsity by the weight of the L1 penalty, if they were measured.
+        result: The comparison.
         html: Path of the plots.
     """
-    from searchae.compare import (
-        COMPARISON_HEADERS,
-        best_setting,
-        combined_notes,
-        comparison_cells,
-    )
+    from searchae.compare import COMPARISON_HEADERS, comparison_cells
 
-    for verdict in verdicts:
+    for verdict in result.verdicts:
         _print_table(
             (verdict.parameter, *COMPARISON_HEADERS[1:]),
             [comparison_cells(verdict, c) for c in verdict.order],
         )
         print()
-    for verdict in verdicts:
+    for verdict in result.verdicts:
         print(f"{verdict.sentence}  [{verdict.rests_on}]")
-    if curve is not None:
+    if curve := result.curve:
         print(f"{curve.sentence}  [{len(curve.bases)} bases, {curve.seeds} seeds]")
         print(f"l1_weight: {curve.front}")
-    for note in combined_notes(verdicts):
+    for note in result.notes:
         print(f"note: {note}")
-    if best := best_setting(verdicts):
-        print(best)
+    if result.best_setting:
+        print(result.best_setting)
     print(
         "A base is a setting of all other parameters; near zero: the share of latents below 1e-3; "
         "Hoyer: from 0 (all latents alike) to 1 (a single one)."

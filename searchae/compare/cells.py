@@ -11,7 +11,6 @@ from functools import cached_property, partial
 from typing import Any
 
 from searchae.compare.bases import (
-    LEARNING_RATE,
     Factor,
     SearchedTrial,
     choice_text,
@@ -23,7 +22,7 @@ from searchae.compare.tuning import (
     Grid,
     Point,
     Score,
-    is_at_end,
+    hold_final,
     tune,
 )
 from searchae.config import StudySpec, middle_value, stored_value
@@ -32,12 +31,6 @@ from searchae.study import ListedTraining
 from searchae.training import Precision
 
 OPTIMIZER = "train.optimizer"
-FINALISTS = 2
-"""Number of points in the final, at least; see ``Cell.tuned``."""
-LOWER_FINALISTS = 2
-"""Number of learning rates that may join the final below those of the others."""
-LOWER_STEP = 2
-"""Steps on the grid from one to the next."""
 TRY_SHARE, LEAST_TRY_EPOCHS = 0.25, 5
 """Share of the search's epochs that a try has, and its least epochs: a learning rate with which
 nothing learns shows before the end."""
@@ -134,46 +127,16 @@ class Cell:
         tries = tuple(self.attempt(p) for p in found.wanted)
         if found.best is None:
             return Tries(tries, None)
-        finals, scores = self._final(found.wanted, results)
-        tries += tuple(self.attempt(p, is_final=True) for p in finals)
-        if len(scores) < len(finals):
-            return Tries(tries, None)
-        best = max(finals, key=lambda p: scores[p])
-        is_at_edge = is_at_end(self.grids, best) or (best == found.best and found.is_at_edge)
-        return Tries(tries, best, is_at_edge or self._is_lowest(best, finals))
-
-    def _final(
-        self, tried: Sequence[Point], results: Results
-    ) -> tuple[list[Point], dict[Point, float]]:
-        """Returns the points of the final so far, and the PSNR in dB of those that have ended."""
-        short = {p: s for p in tried if (s := self._score(results, p)) is not None}
-        complete = {p: psnr_db for p, (is_complete, psnr_db) in short.items() if is_complete}
-        finals = _finalists(complete or {p: db for p, (_, db) in short.items()})
-        if self.is_known and self.start not in finals:
-            finals.append(self.start)
-        most = len(finals) + LOWER_FINALISTS
-        while True:
-            found = ((p, self._score(results, p, is_final=True)) for p in finals)
-            scores = {p: score[1] for p, score in found if score is not None}
-            if len(scores) < len(finals) or len(finals) == most:
-                return finals, scores
-            best = max(finals, key=lambda p: scores[p])
-            lower = (max(best[0] - LOWER_STEP, self.grids[0].lowest), *best[1:])
-            if (
-                scores[best] < self.trains_db
-                or not self._is_lowest(best, finals)
-                or lower[0] == best[0]
-            ):
-                return finals, scores
-            finals.append(lower)
-
-    def _is_lowest(self, best: Point, finals: Sequence[Point]) -> bool:
-        """Returns whether the best learning rate of a final is the lowest in it."""
-        return self._tunes_rate and all(p[0] >= best[0] for p in finals)
-
-    @property
-    def _tunes_rate(self) -> bool:
-        return bool(self.grids) and self.grids[0].parameter.key == LEARNING_RATE
+        final = hold_final(
+            self.grids,
+            {p: s for p in found.wanted if (s := self._score(results, p)) is not None},
+            partial(self._score, results, is_final=True),
+            also=self.start if self.is_known else None,
+            trains_db=self.trains_db,
+        )
+        tries += tuple(self.attempt(p, is_final=True) for p in final.wanted)
+        is_at_edge = final.is_at_edge or (final.best == found.best and found.is_at_edge)
+        return Tries(tries, final.best, is_at_edge)
 
     def best_db(self, results: Results) -> float | None:
         """Returns the validation PSNR of the best try in dB; None before the tries have ended."""
@@ -269,15 +232,6 @@ class Cell:
         """16 hexadecimal digits that identify the cell's net: all values but the tuned ones."""
         text = json.dumps(dict(sorted(self.values.items())), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _finalists(scores: Mapping[Point, float]) -> list[Point]:
-    """Returns the best point, and the best one with a lower first value, or else another one."""
-    ranked = sorted(scores, key=lambda p: -scores[p])
-    best, others = ranked[0], ranked[1:]
-    lower = [p for p in others if p[0] < best[0]]
-    differing = [p for p in others if p[0] != best[0]]
-    return [best, *(lower or differing or others)[: FINALISTS - 1]]
 
 
 class CellMaker:

@@ -19,7 +19,6 @@ from searchae.compare.bases import (
     compared_parameters,
 )
 from searchae.compare.cells import (
-    FINALISTS,
     TRY_SHARE,
     CellMaker,
     Schedule,
@@ -27,6 +26,7 @@ from searchae.compare.cells import (
 )
 from searchae.compare.experiment import Experiment, ReadRecord
 from searchae.compare.matched_design import Limits
+from searchae.compare.tuning import FINALISTS
 from searchae.data import Splits
 from searchae.errors import UserError
 from searchae.study import StoredStudy, require_searched, trial_row

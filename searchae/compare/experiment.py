@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from searchae.compare.bases import Factor, SearchedTrial, choice_text
-from searchae.compare.cells import FINALISTS, Cell, CellMaker
+from searchae.compare.cells import Cell, CellMaker
 from searchae.compare.matched_design import (
     FIRST_SEEDS,
     Design,
@@ -21,6 +21,7 @@ from searchae.compare.matched_design import (
     next_design,
 )
 from searchae.compare.matched_results import MatchedResults
+from searchae.compare.tuning import FINALISTS
 from searchae.retrain import Results
 from searchae.study import ListedTraining
 from searchae.worker import TrainingRecord

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
@@ -12,7 +11,8 @@ from searchae.compare.curve_plot import curve_plot
 from searchae.compare.matched_results import TUNING_SHARE
 from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.plots import ByteImages
-from searchae.compare.verdict import Verdict, best_setting, combined_notes, span_text
+from searchae.compare.result import ComparisonResult
+from searchae.compare.verdict import Verdict, span_text
 from searchae.files import SharedFolder, output_file
 from searchae.formatting import format_assignments
 from searchae.report import HtmlSection, html_document, html_plot, html_table
@@ -40,8 +40,7 @@ METHOD = (
 
 def write_comparison(
     path: Path,
-    verdicts: Sequence[Verdict],
-    curve: PenaltyCurve | None,
+    result: ComparisonResult,
     originals: ByteImages,
     *,
     study: str,
@@ -52,8 +51,7 @@ def write_comparison(
 
     Args:
         path: The file; its folder is created.
-        verdicts: The results.
-        curve: PSNR and sparsity by the weight of the L1 penalty, if they were measured.
+        result: The comparison.
         originals: The test images, uint8 (n, C, H, W), whose reconstructions were stored.
         study: The study's name.
         about: A sentence on the number and the cost of the trainings.
@@ -63,11 +61,11 @@ def write_comparison(
     Raises:
         OSError: The file cannot be written.
     """
-    sections = [_answers_section(verdicts, curve)]
-    for verdict in verdicts:
+    sections = [_answers_section(result)]
+    for verdict in result.verdicts:
         sections.append(_parameter_section(verdict, originals))
-        if curve is not None and verdict.parameter == "regularizer":
-            sections.append(_curve_section(curve))
+        if result.curve is not None and verdict.parameter == "regularizer":
+            sections.append(_curve_section(result.curve))
     sections.append(_method_section(about))
     content = html_document(sections, heading=study, brand="searchae compare").encode()
     if not is_shared:
@@ -76,20 +74,20 @@ def write_comparison(
         file.write(content)
 
 
-def _answers_section(verdicts: Sequence[Verdict], curve: PenaltyCurve | None) -> HtmlSection:
+def _answers_section(result: ComparisonResult) -> HtmlSection:
     sentences = "".join(
         f'<p>{_bold_name(v.sentence)}. <span class="note">From {escape(v.rests_on)}.</span></p>'
-        for v in verdicts
+        for v in result.verdicts
     )
-    if curve is not None:
+    if (curve := result.curve) is not None:
         name, _, rest = curve.sentence.partition(" against no penalty")
         of = f"{len(curve.bases)} bases, {curve.seeds} seeds"
         sentences += (
             f"<p><b>{escape(name)}:</b> against no penalty{escape(rest)}. "
             f'<span class="note">From {of}; {escape(curve.front)}.</span></p>'
         )
-    notes = "".join(f"<li>{escape(n)}.</li>" for n in combined_notes(verdicts))
-    best = best_setting(verdicts)
+    notes = "".join(f"<li>{escape(n)}.</li>" for n in result.notes)
+    best = result.best_setting
     sentences += f"<p>{escape(best[0].upper() + best[1:])}.</p>" if best else ""
     body = f'<div class="say">{sentences}</div>' + (f"<ul>{notes}</ul>" if notes else "")
     return HtmlSection("result", "", body)

@@ -16,13 +16,8 @@ from searchae.compare.experiment import Experiment, ReadRecord, Wanted, has_ende
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.penalty_curve import L1_WEIGHT, PenaltyCurve, PenaltyExperiment
 from searchae.compare.preparation import open_list
-from searchae.compare.verdict import (
-    NOT_TRIED,
-    CellResult,
-    Verdict,
-    best_setting,
-    combined_notes,
-)
+from searchae.compare.result import ComparisonResult
+from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
 from searchae.errors import UserError
 from searchae.formatting import format_value
 from searchae.launch import FleetRequest, Launcher
@@ -65,15 +60,14 @@ class ComparisonRun:
         self._stop = stop or StopRequest()
         self._told: dict[str, int] = {}
 
-    def run(self, out: Path | None) -> tuple[list[Verdict], PenaltyCurve | None, dict[str, Any]]:
+    def run(self, out: Path | None) -> tuple[ComparisonResult, dict[str, Any]]:
         """Trains what is missing, compares the choices, and writes the page.
 
         Args:
             out: The HTML page; None for ``compare.html`` in the comparison's folder.
 
         Returns:
-            The result for each parameter, the curve of the L1 penalty if there is one, and all of
-            it as a JSON document.
+            The result, and a JSON document of it.
 
         Raises:
             UserError: There is nothing to say yet, or a file cannot be written.
@@ -87,12 +81,12 @@ class ComparisonRun:
         run = ListRun(listed, self._plan, request, self._launcher, self._watcher, self._stop)
         results = run.run()
         wanted = self._wanted(results)
-        curve = self._curve(wanted, results, read)
         verdicts = [
             self._verdict(e, w, results, read)
             for e, w in zip(self._experiments, wanted, strict=True)
             if w.looks
         ]
+        result = ComparisonResult(tuple(verdicts), self._curve(wanted, results, read))
         for experiment, w in zip(self._experiments, wanted, strict=True):
             if not w.looks and w.design is None:
                 self._watcher.note(f"{experiment.parameter}: {NOTHING_LEARNS}")
@@ -103,12 +97,11 @@ class ComparisonRun:
         trained = [t for t in self._trainings(wanted, results) if has_ended(results, t)]
         file = comparison_file(request.artifacts, stored)
         is_shared, out = out is None, out or file.parent / "compare.html"
-        document = self._document(verdicts, curve, len(splits.test), out, trained)
+        document = self._document(result, len(splits.test), out, trained)
         try:
             page.write_comparison(
                 out,
-                verdicts,
-                curve,
+                result,
                 _shown(splits.test),
                 study=stored.name,
                 about=self._about(trained, read),
@@ -117,7 +110,7 @@ class ComparisonRun:
             write_comparison_file(request.artifacts, stored, document)
         except OSError as e:
             raise UserError(f"--out {out}: cannot be written: {e.strerror or e}") from e
-        return verdicts, curve, document
+        return result, document
 
     def _plan(self, results: Results) -> Sequence[ListedTraining]:
         """Returns the trainings that all experiments want."""
@@ -259,17 +252,16 @@ class ComparisonRun:
 
     def _document(
         self,
-        verdicts: Sequence[Verdict],
-        curve: PenaltyCurve | None,
+        result: ComparisonResult,
         images: int,
         out: Path,
         trained: Sequence[ListedTraining],
     ) -> dict[str, Any]:
         options, schedule = self.comparison.options, self.comparison.schedule
-        seeds = max(v.statistics.seeds for v in verdicts)
+        seeds = max(v.statistics.seeds for v in result.verdicts)
         return {
             "study": self.comparison.stored.name,
-            "by": [v.parameter for v in verdicts],
+            "by": [v.parameter for v in result.verdicts],
             "until_db": options.until_db,
             "seeds": [schedule.first_seed + s for s in range(seeds)],
             "epochs": options.epochs or self.comparison.stored.spec.epochs,
@@ -278,10 +270,7 @@ class ComparisonRun:
             "tries": sum(not t.is_tested for t in trained),
             "data_hash": self.comparison.stored.data_hash,
             "test_images": images,
-            "comparisons": [v.document() for v in verdicts],
-            "notes": combined_notes(verdicts),
-            "best_setting": best_setting(verdicts),
-            "l1_curve": curve and curve.document(),
+            **result.document(),
             "html": str(out),
         }
 

@@ -10,12 +10,15 @@ beside the best are tried and no other value: there is nothing yet to tune. Each
 goes one step away from the best point in each direction; when all of these are worse, the step is
 halved (Kolda, Lewis and Torczon 2003, "Optimization by Direct Search", SIAM Review 45). The values
 of all cells lie on one grid, so that cells that ask for the same training share it.
+
+These tries are short, which favours high learning rates: they are soon good, and unstable or worse
+in the end. So the best few are then trained to the end: see ``hold_final``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from searchae.compare.bases import LEARNING_RATE
@@ -29,6 +32,11 @@ EDGE_FACTOR = 2
 """A choice gets at most this many times as many tries, while its best lies at the edge."""
 _COARSE, _SWEEP = 2, 4
 _PARTS = 12
+
+FINALISTS = 2
+"""Number of points in a final, at least."""
+LOWER_FINALISTS = 2
+"""Number of learning rates that may join a final below those of the others."""
 
 Point = tuple[int, ...]
 """One index into the grid of each tuned value."""
@@ -192,6 +200,54 @@ def _edges(grids: Sequence[Grid], tried: dict[Point, Score], best: Point) -> lis
         if not any(sign * p[axis] > sign * best[axis] for p in tried):
             found.append(beyond)
     return found
+
+
+def hold_final(
+    grids: Sequence[Grid],
+    tried: Mapping[Point, Score],
+    score: Callable[[Point], Score | None],
+    *,
+    also: Point | None,
+    trains_db: float,
+) -> Tuned:
+    """Returns the points to train to the end, given the results so far; depends on nothing else.
+
+    They are the best point of the tries, the best one with a lower learning rate, and one that the
+    search has found good. As long as the lowest rate wins, a lower one joins. Where no try has
+    learned anything, they are the two best all the same: a net may begin to learn late.
+
+    Args:
+        grids: The grid of each tuned value.
+        tried: The results of the tries.
+        score: Returns the result of a point's training to the end; None while there is none.
+        also: A further point, if there is one.
+        trains_db: Validation PSNR in dB from which on a training has learned something.
+    """
+    finals = _finalists(tried)
+    if also is not None and also not in finals:
+        finals.append(also)
+    most = len(finals) + LOWER_FINALISTS
+    while True:
+        ended = {p: found[1] for p in finals if (found := score(p)) is not None}
+        if len(ended) < len(finals):
+            return Tuned(tuple(finals), None)
+        best = max(finals, key=lambda p: ended[p])
+        is_lowest = grids[0].parameter.key == LEARNING_RATE and best[0] == min(finals)[0]
+        lower = (max(best[0] - _COARSE, grids[0].lowest), *best[1:])
+        joins = is_lowest and ended[best] >= trains_db and len(finals) < most
+        if not joins or lower == best:
+            return Tuned(tuple(finals), best, is_lowest or is_at_end(grids, best))
+        finals.append(lower)
+
+
+def _finalists(tried: Mapping[Point, Score]) -> list[Point]:
+    """Returns the best point, and the best one with a lower first value, or else another one."""
+    complete = {p: psnr_db for p, (is_complete, psnr_db) in tried.items() if is_complete}
+    scores = complete or {p: psnr_db for p, (_, psnr_db) in tried.items()}
+    best, *others = sorted(scores, key=lambda p: -scores[p])
+    lower = [p for p in others if p[0] < best[0]]
+    differing = [p for p in others if p[0] != best[0]]
+    return [best, *(lower or differing or others)[: FINALISTS - 1]]
 
 
 def is_at_end(grids: Sequence[Grid], point: Point) -> bool:

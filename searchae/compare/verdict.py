@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -165,11 +165,6 @@ class Verdict:
         return ", ".join(counts)
 
     @property
-    def notes(self) -> list[str]:
-        """Limitations of the result, one sentence each."""
-        return combined_notes([self])
-
-    @property
     def opposites(self) -> list[str]:
         """The pairs of choices that train whose effects differ from base to base."""
         trains = [c.trains for c in self.choices]
@@ -250,7 +245,6 @@ class Verdict:
                 {**asdict(p), "first": names[p.first], "second": names[p.second]}
                 for p in self.statistics.pairs
             ],
-            "notes": self.notes,
         }
         found: dict[str, Any] = without_infinities(document)
         return found
@@ -304,78 +298,6 @@ class Verdict:
         if not any(common):
             return cells
         return tuple(cell for cell, shared in zip(cells, common, strict=True) if shared)
-
-
-def combined_notes(verdicts: Sequence[Verdict]) -> list[str]:
-    """Returns the limitations of several results, a sentence for each kind of limitation."""
-    found = [f"{v.parameter}: {text}" for v in verdicts for text in v.opposites]
-    untrained = [text for v in verdicts for text in v.untrained]
-    if untrained:
-        found.append(
-            f"these do not train, and their failed trainings count as the mean training image: "
-            f"{format_list(untrained)}"
-        )
-        found += [text for text in [_stopped_early(verdicts)] if text]
-    failing = [text for v in verdicts for text in v.failing]
-    if failing:
-        found.append(
-            f"some trainings diverged, died or learned next to nothing: {format_list(failing)}; "
-            "these are left out of the differences"
-        )
-    # Parameters share nets: each is listed once.
-    edges = list({net: text for v in verdicts for net, text in v.edges.items()}.values())
-    if edges:
-        found.append(
-            "the best values lie at the end of their range or of what was tried, so that others "
-            f"may do better: {format_list(edges)}"
-        )
-    lacking: dict[str, list[str]] = {}
-    for v in verdicts:
-        if v.lacking:
-            lacking.setdefault(v.lacking, []).append(v.parameter)
-    return found + [f"{', '.join(names)}: {text}" for text, names in lacking.items()]
-
-
-def best_setting(verdicts: Sequence[Verdict]) -> str:
-    """Returns the measured setting with the highest mean PSNR, as a sentence; empty without one."""
-    found = {}
-    for v in verdicts:
-        for choice, row in zip(v.choices, v.cells, strict=True):
-            for base, cell in zip(v.bases, row, strict=True):
-                if len(cell.counted) > 1 and len(cell.counted) == len(cell.records):
-                    mean_db = statistics.fmean(cell.psnr_db)
-                    found[cell.net] = (mean_db, len(cell.records), choice.name, base, cell.settings)
-    if not found:
-        return ""
-    mean_db, seeds, name, base, settings = max(found.values(), key=lambda f: f[0])
-    tuned = f" ({format_assignments(settings)})" if settings else ""
-    return (
-        f"best setting measured: {name} with {base}{tuned}, {mean_db:.2f} dB over {seeds} seeds; "
-        f"as the best of {len(found)} it is flattered a little"
-    )
-
-
-def _stopped_early(verdicts: Sequence[Verdict]) -> str:
-    """Returns how many trainings of choices that do not train a plateau has ended; empty for none.
-
-    A net may stay at the mean image for longer than ``train.patience`` before it learns.
-    """
-    records = {
-        id(r): r
-        for v in verdicts
-        for c, row in zip(v.choices, v.cells, strict=True)
-        for cell in row
-        for r in cell.records
-        if not c.trains
-    }
-    lengths = sorted(len(r.history) for r in records.values() if r.ended == "plateau")
-    if not lengths:
-        return ""
-    epochs = f"{lengths[0]}" if lengths[0] == lengths[-1] else f"{lengths[0]} to {lengths[-1]}"
-    return (
-        f"of the {len(records)} trainings of these, train.patience ended {len(lengths)}, after "
-        f"{epochs} epochs: with more (--patience) they may learn"
-    )
 
 
 def without_infinities(value: Any) -> Any:

@@ -18,8 +18,8 @@ from searchae.compare import (
     ComparisonRun,
     Reranking,
     TopOptions,
-    Verdict,
 )
+from searchae.compare.verdict import Verdict
 from searchae.errors import SearchaeError, UserError
 from searchae.launch.request import FleetRequest
 from searchae.retrain.list_run import RecordFolder
@@ -107,8 +107,8 @@ def compare(
     made = Comparison(stored, ComparisonOptions(**{"until_db": 3.0, **options}))
     asked = request(stored, **(fleet or {}))
     run = ComparisonRun(made, asked, ThreadLauncher(), watcher or Recorder())
-    verdicts, _, document = run.run(out)
-    return verdicts, document
+    result, document = run.run(out)
+    return [*result.verdicts], document
 
 
 @pytest.fixture(scope="module")
@@ -165,10 +165,10 @@ def test_a_limit_of_trainings_ends_it_and_says_what_is_lacking(unlucky: StoredSt
     """Before the tests that train more of this study: looks that are complete cost nothing."""
     (first,), _ = compare(unlucky, by=["activation"], until_db=50.0)
     until_db = 0.95 * first.half_width_db
-    (verdict,), _ = compare(unlucky, by=["activation"], until_db=until_db, max_trainings=1)
+    (verdict,), document = compare(unlucky, by=["activation"], until_db=until_db, max_trainings=1)
     assert verdict.half_width_db == first.half_width_db
     assert "--max-trainings ended it" in verdict.lacking
-    assert any("--max-trainings ended it" in note for note in verdict.notes)
+    assert any("--max-trainings ended it" in note for note in document["notes"])
 
 
 def test_a_choice_with_bad_learning_rates_in_the_search_is_not_beaten_by_that(

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from searchae.compare.bases import SearchedTrials, choose_factor
-from searchae.compare.cells import FINALISTS, SECOND_SEED, CellMaker, Schedule, base_name
+from searchae.compare.cells import SECOND_SEED, CellMaker, Schedule, base_name
 from searchae.compare.experiment import GIVE_UP_BASES, Experiment
 from searchae.compare.matched_design import FIRST_SEEDS, Limits
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.penalty_curve import PenaltyExperiment
-from searchae.compare.tuning import TRIES
+from searchae.compare.tuning import FINALISTS, TRIES
 from searchae.retrain.list_run import TrainingResult
 from searchae.study.listed_training import ListedTraining
 from searchae.worker.training_record import TrainingRecord

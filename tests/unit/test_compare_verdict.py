@@ -15,7 +15,8 @@ from searchae.compare.matched_results import MatchedResults
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.plots import effects_plot, losses_plot, reconstructions_plot
 from searchae.compare.ranking import Ranking, rank_trials
-from searchae.compare.verdict import CellResult, Verdict, combined_notes
+from searchae.compare.result import notes_on
+from searchae.compare.verdict import CellResult, Verdict
 from searchae.study.summary import TrialRow
 from searchae.training.epoch import EpochResult
 from searchae.worker import TrainingRecord, shown_indices
@@ -119,7 +120,7 @@ def test_of_several_it_is_said_which_are_beaten_and_which_are_not() -> None:
 def test_opposite_effects_are_not_hidden_by_their_mean() -> None:
     verdict = judged({"clip": 22.0, "clip+l1": [24.0, 20.0, 24.0, 20.0]})
     assert not verdict.shown, "their mean is nothing"
-    (note,) = [n for n in verdict.notes if "depends on the rest" in n]
+    (note,) = [n for n in notes_on([verdict]) if "depends on the rest" in n]
     assert "with adam clip" in note
     assert "with rmsprop clip" in note
     assert "+2." in note
@@ -139,7 +140,7 @@ def test_means_are_of_the_bases_that_all_choices_have() -> None:
 
 def test_a_choice_that_nobody_can_train_is_told_of() -> None:
     verdict = judged({"relu": 22.0, "sigmoid": BASELINE_DB})
-    (note,) = verdict.notes
+    (note,) = notes_on([verdict])
     assert note.startswith("these do not train, and their failed trainings count as the mean")
     assert note.endswith("trainings failed, in 4 bases)")
     assert "relu beats sigmoid by " in verdict.sentence
@@ -149,7 +150,7 @@ def test_values_at_the_end_of_their_range_are_told_of() -> None:
     verdict = judged({"relu": 22.0, "tanh": 22.0})
     row = tuple(replace(c, is_at_edge=i == 1) for i, c in enumerate(verdict.cells[0]))
     verdict = replace(verdict, cells=(row, verdict.cells[1]))
-    (note,) = verdict.notes
+    (note,) = notes_on([verdict])
     assert "the best values lie at the end of their range" in note
     assert note.endswith(": relu rmsprop clip (learning_rate=0.01)")
 
@@ -157,7 +158,7 @@ def test_values_at_the_end_of_their_range_are_told_of() -> None:
 def test_what_holds_of_several_parameters_is_said_once() -> None:
     lacking = "known within 0.40 dB, not 0.3 dB: the time was up"
     one = judged({"relu": 20.0, "tanh": 20.0}, lacking=lacking)
-    notes = combined_notes([one, replace(one, parameter="optimizer")])
+    notes = notes_on([one, replace(one, parameter="optimizer")])
     assert notes == [f"activation, optimizer: {lacking}"]
 
 
@@ -173,7 +174,7 @@ def test_a_net_that_parameters_share_is_listed_once() -> None:
         bases=("tanh clip", "relu clip", *BASES[2:]),
         cells=(at_edge, optimizer.cells[1]),
     )
-    (note,) = combined_notes([activation, optimizer])
+    (note,) = notes_on([activation, optimizer])
     assert note.count("learning_rate=0.01") == 1
 
 
