@@ -105,7 +105,7 @@ def _curve_section(curve: PenaltyCurve) -> HtmlSection:
             f"{p.near_zero:.1%}",
             f"{p.hoyer:.3f}",
             f"{p.hoyer_low:.3f} to {p.hoyer_high:.3f}",
-            "another is better in both" if p.is_dominated else "",
+            "another has the better means" if p.is_dominated else "",
         )
         for p in curve.points
     ]

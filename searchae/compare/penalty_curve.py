@@ -89,27 +89,30 @@ class PenaltyCurve:
 
     @property
     def sentence(self) -> str:
-        """The curve as a sentence."""
-        none = self.points[0]
-        parts = []
-        for p in self.points[1:]:
-            by_base = ""
-            if p.is_opposite:
-                known = [
-                    (gain_db, base)
-                    for gain_db, base in zip(p.by_base_db, self.bases, strict=True)
-                    if gain_db is not None
-                ]
-                (low, worst), (high, best) = min(known), max(known)
-                by_base = f", from {low:+.2f} in {worst} to {high:+.2f} in {best}"
-            parts.append(
-                f"{p.weight:g}: {p.gain_db:+.2f} dB ({span_text(p.low_db, p.high_db)}){by_base}, "
-                f"{p.near_zero:.1%} of latents near zero, Hoyer {p.hoyer:.3f}"
+        """The weights whose effect on PSNR is shown, and the sparsest latents, as a sentence."""
+        none, *weights = self.points
+        shown = [p for p in weights if p.low_db > 0 or p.high_db < 0 or p.is_opposite]
+        effects = "; ".join(f"{p.weight:g}: {_gain_text(p)}{self._spread(p)}" for p in shown)
+        if not shown:
+            most = max(weights, key=lambda p: abs(p.gain_db))
+            effects = (
+                f"no difference in PSNR shown (the largest, {most.weight:g}: {_gain_text(most)})"
             )
+        sparsest = max(weights, key=lambda p: p.hoyer)
         return (
-            f"l1_weight against no penalty ({none.near_zero:.1%} near zero, Hoyer "
-            f"{none.hoyer:.3f}): {'; '.join(parts)}"
+            f"l1_weight against no penalty: {effects}. The sparsest latents, with "
+            f"{sparsest.weight:g}: {sparsest.near_zero:.1%} of them near zero against "
+            f"{none.near_zero:.1%} without, Hoyer {sparsest.hoyer:.3f} against {none.hoyer:.3f}"
         )
+
+    def _spread(self, point: CurvePoint) -> str:
+        """Returns the bases with the least and the largest gain, if the signs are shown to differ."""
+        if not point.is_opposite:
+            return ""
+        by_base = zip(point.by_base_db, self.bases, strict=True)
+        known = [(gain_db, base) for gain_db, base in by_base if gain_db is not None]
+        (low, worst), (high, best) = min(known), max(known)
+        return f", from {low:+.2f} in {worst} to {high:+.2f} in {best}"
 
     @property
     def front(self) -> str:
@@ -128,6 +131,10 @@ class PenaltyCurve:
         }
         found: dict[str, Any] = without_infinities(document)
         return found
+
+
+def _gain_text(point: CurvePoint) -> str:
+    return f"{point.gain_db:+.2f} dB ({span_text(point.low_db, point.high_db)})"
 
 
 class PenaltyExperiment:
@@ -305,7 +312,7 @@ def _point(
         low_db=low_db,
         high_db=high_db,
         psnr_db=mean_db,
-        near_zero=statistics.fmean(r.sparsity for base in records for r in base),
+        near_zero=statistics.fmean(statistics.fmean(r.sparsity for r in base) for base in records),
         hoyer=hoyer,
         hoyer_low=max(0.0, hoyer - half),
         hoyer_high=min(1.0, hoyer + half),
