@@ -49,6 +49,8 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     out = SafeConsole()
     c = summary.counts
     out.print(f"study      {summary.study}  ({summary.storage})")
+    if summary.trainings_of:
+        out.print(f"lists      trainings of study {summary.trainings_of}, by compare and train")
     invalid = [row for row in summary.rows if row.outcome == "invalid"]
     outcomes = [f"{n} {word}" for word, n in summary.outcomes.items() if word != "invalid"]
     shown = [
@@ -90,7 +92,7 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
             f"best       {summary.best.psnr_db:.2f} dB, {format_gain(gain)}: "
             f"trial {summary.best.number}, {format_assignments(summary.best.params)}",
         )
-    if summary.gain_db is not None:
+    if summary.gain_db is not None and not summary.trainings_of:
         out.print(f"gain       {_gain_over_first(summary.gain_db)}", markup=False)
     if summary.front:
         out.print(f"front      {front_line(summary)}")

@@ -66,8 +66,11 @@ def report(
             write_report,
             write_tensorboard,
         )
+        from searchae.study import require_searched
 
     stored = open_study(storage_url(storage), study, writes=False)
+    if out:
+        require_searched(stored)
     found = collect_findings(stored, artifacts=artifacts)
     spec, runs = found.spec, found.runs
     written = [

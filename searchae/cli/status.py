@@ -78,9 +78,10 @@ def best(
     with importing():
         quiet_optuna()
         from searchae.cli import console
-        from searchae.study import Coordinator, summarize
+        from searchae.study import Coordinator, require_searched, summarize
 
     stored = open_study(storage_url(storage), study, writes=False)
+    require_searched(stored)
     summary = summarize(stored, Coordinator(stored))
     row, finished, budget = summary.best, summary.counts.finished, summary.counts.budget
     if row is None:

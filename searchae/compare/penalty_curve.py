@@ -106,7 +106,7 @@ class PenaltyCurve:
         )
 
     def _spread(self, point: CurvePoint) -> str:
-        """Returns the bases with the least and the largest gain, if the signs are shown to differ."""
+        """Returns the bases with the least and the largest gain, if these are opposite effects."""
         if not point.is_opposite:
             return ""
         by_base = zip(point.by_base_db, self.bases, strict=True)

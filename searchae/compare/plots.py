@@ -29,6 +29,8 @@ from searchae.worker import TrainingRecord, shown_indices
 
 COLOURS = (COMPLETE_COLOUR, PRUNED_COLOUR, BEST_COLOUR, "#b5629b", "#7b77d1", BAD_COLOUR, GREY)
 """Colours of the choices, in order; distinguishable for colour-blind readers."""
+FAR_DB = 5.0
+"""A difference larger than this is written as a number where others are smaller."""
 _TILE_PX, _GUTTER_PX, _LABEL_PX, _MARGIN_PX = 96, 6, 20, 12
 
 ByteImages = npt.NDArray[np.uint8]
@@ -40,8 +42,13 @@ def effects_plot(verdict: Verdict) -> Plot:
     best = escape_plotly_text(verdict.best.name)
     figure = blank_figure(x=f"{best} minus the other, dB", y="")
     labels: list[str] = []
+    far = _far(verdict)
     for choice, p in verdict.against_best:
         sign = 1 if p.first == verdict.statistics.best else -1
+        if choice in far:
+            _write_beyond(figure, sign * p.mean_db, at=-len(labels))
+            labels.append(verdict.choices[choice].name)
+            continue
         rows: list[tuple[str, PairDifference | BaseDifference, bool]]
         rows = [(verdict.choices[choice].name, p, p.shown)]
         rows += [(f"in {verdict.bases[b.base]}", b, False) for b in p.by_base]
@@ -74,8 +81,27 @@ def effects_plot(verdict: Verdict) -> Plot:
         f"Right of the dashed line {verdict.best.name} is better, left of it worse. Large: the "
         "mean over the bases in which both train; filled and green where a difference is shown. "
         "Small: each base by itself, with intervals that hold for all bases at once."
+        + (f" More than {FAR_DB:g} dB away: as a number." if far else "")
     )
     return Plot(name, title, note, figure, 110 + 34 * len(labels))
+
+
+def _far(verdict: Verdict) -> set[int]:
+    """Returns the choices that would press the others' intervals into a line; never all."""
+    far = {choice for choice, p in verdict.against_best if abs(p.mean_db) > FAR_DB}
+    return far if len(far) < len(verdict.against_best) else set()
+
+
+def _write_beyond(figure: Any, mean_db: float, *, at: int) -> None:
+    """Writes a difference as a number, in the row at a height, in the place of a point."""
+    figure.add_annotation(
+        xref="paper",
+        x=1 if mean_db > 0 else 0,
+        xanchor="right" if mean_db > 0 else "left",
+        y=at,
+        text=f"{mean_db:.1f} dB →" if mean_db > 0 else f"← {mean_db:.1f} dB",
+        showarrow=False,
+    )
 
 
 def trainings_plot(verdict: Verdict) -> Plot:

@@ -45,6 +45,16 @@
   });
   Promise.all(drawn).then(() => { document.documentElement.dataset.drawn = String(drawn.length); });
 
+  // What goes on to the right fades out there.
+  for (const box of document.querySelectorAll(".scroll")) {
+    const mark = () => {
+      const rest = box.scrollWidth - box.clientWidth - box.scrollLeft;
+      box.classList.toggle("more", rest > 4);
+    };
+    box.addEventListener("scroll", mark, { passive: true });
+    new ResizeObserver(mark).observe(box);
+  }
+
   function repaint(light) {
     for (const place of places) Plotly.relayout(place, colours(place.layout, light));
   }

@@ -22,6 +22,7 @@ class StudySnapshot:
         stopped: Why the study was stopped early; empty if it was not.
         quarantined: Why workers left the study for good, a line each.
         seconds_left: Seconds until the time limit, negative after it; None without one.
+        trainings_of: The study whose trainings it lists; empty if it is a search.
     """
 
     trials: Sequence[FrozenTrial]
@@ -30,3 +31,4 @@ class StudySnapshot:
     stopped: str
     quarantined: tuple[str, ...]
     seconds_left: float | None
+    trainings_of: str = ""

@@ -22,6 +22,7 @@ from searchae.study.attributes import (
     QUARANTINED,
     STOPPED,
     TIME_LIMIT,
+    TRAININGS_OF,
 )
 from searchae.study.budget import TrialCounts, count_trials, seconds_left
 from searchae.study.process_identity import ProcessIdentity
@@ -130,6 +131,7 @@ class StudyState:
             stopped=stop_flags.stop_message(attributes),
             quarantined=stop_flags.quarantine_reasons(attributes),
             seconds_left=seconds_left(attributes, now_s),
+            trainings_of=str(attributes.get(TRAININGS_OF, "")),
         )
 
     @contextmanager

@@ -93,6 +93,8 @@ class Summary:
         refused: How many nets were refused by ``search.max_parameters`` before they were trained;
             None without that limit.
         front: With several objectives, the trials that none dominates; see ``front_of``.
+        trainings_of: The study whose trainings it lists, for which nothing is the best; empty if
+            it is a search.
         to_go_s: Estimated seconds until the budget is spent; None if there is nothing to estimate
             it from.
         seconds_left: Seconds until the time limit, negative after it; None without one.
@@ -116,6 +118,7 @@ class Summary:
     to_go_s: float | None = None
     refused: int | None = None
     front: tuple[TrialRow, ...] = ()
+    trainings_of: str = ""
 
     @property
     def gain_db(self) -> float | None:
@@ -132,6 +135,7 @@ class Summary:
         c, best = self.counts, self.best
         return {
             "study": self.study,
+            **({"trainings_of": self.trainings_of} if self.trainings_of else {}),
             "storage": self.storage,
             "budget": c.budget,
             "trials": {
@@ -237,7 +241,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         study=stored.name,
         storage=masked_url(stored.storage.engine.url),
         counts=snapshot.counts,
-        best=best_of(own),
+        best=None if snapshot.trainings_of else best_of(own),
         outcomes=dict(Counter(r.outcome for r in own if r.outcome)),
         baseline_db=stored.baseline_db,
         epochs_run=sum(r.epochs for r in own),
@@ -263,6 +267,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         if stored.spec.search.max_parameters is None
         else sum(t.user_attrs.get(REFUSED, 0) for t in own_trials),
         front=front_of(own),
+        trainings_of=snapshot.trainings_of,
     )
 
 
@@ -298,13 +303,19 @@ def _to_go_s(
 
 def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]) -> list[str]:
     counts, found = snapshot.counts, []
-    is_pruned = not spec.search.has_several_objectives
-    if is_pruned and counts.complete >= 50 and counts.pruned == 0:
+    is_search = not snapshot.trainings_of
+    command = "`searchae tune`" if is_search else "`searchae compare` or `searchae train`"
+    if (
+        is_search
+        and not spec.search.has_several_objectives
+        and counts.complete >= 50
+        and counts.pruned == 0
+    ):
         found.append(
             f"{counts.complete} trials ended and none was pruned: {why_nothing_is_pruned(spec)}"
         )
     bad = sum(bool(r.outcome) and r.outcome != INVALID for r in rows)
-    if counts.finished >= 10 and bad * 2 > counts.finished:
+    if is_search and counts.finished >= 10 and bad * 2 > counts.finished:
         found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
     if counts.waiting and counts.finished >= counts.budget:
         found.append(
@@ -314,20 +325,20 @@ def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]
     elif counts.waiting and not counts.running and not snapshot.workers:
         found.append(
             f"{format_count(counts.waiting, 'trial')} put back, and no worker is alive: the same "
-            "`searchae tune` command as before goes on"
+            f"{command} command as before goes on"
         )
     if counts.paused and not counts.running and not snapshot.workers:
         found.append(
             f"{format_count(counts.paused, 'trial')} paused, and no worker is alive: the same "
-            "`searchae tune` command as before goes on with the best of them"
+            f"{command} command as before goes on with the best of them"
         )
     if counts.running and not snapshot.workers:
         found.append(
             f"{format_count(counts.running, 'trial')} running, and no worker is alive: their "
-            "workers were killed or lost the database. The same `searchae tune` command as before "
+            f"workers were killed or lost the database. The same {command} command as before "
             "goes on with them"
         )
-    if counts.finished >= counts.budget and best_of(rows) is None:
+    if is_search and counts.finished >= counts.budget and best_of(rows) is None:
         found.append("no trial trained to its end: raise --trials or train fewer epochs")
     found += [f"a worker left after three failures in a row: {r}" for r in snapshot.quarantined]
     return found

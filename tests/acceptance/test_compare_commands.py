@@ -56,6 +56,12 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     status = command_line("status", "-s", "tiny.trainings", "--json")
     found = json.loads(status.stdout)
     assert found["trials"]["complete"] == found["budget"] > 0
+    assert found["trainings_of"] == "tiny"
+    assert found["best"] is None, "a list of trainings has no best one"
+    for words in (["best"], ["report", "--out", "report.html"]):
+        refused = command_line(*words, "-s", "tiny.trainings")
+        assert refused.returncode == 2
+        assert "lists trainings of study 'tiny': name that one instead" in refused.stderr
 
     again = command_line(*WORDS, "--json", "--out", "mine.html")
     assert again.returncode == 0, again.stderr

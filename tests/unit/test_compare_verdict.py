@@ -224,6 +224,16 @@ def test_each_base_has_its_row_of_effects() -> None:
     assert all(trace.x[0] > 0 for trace in figure.data)
 
 
+def test_a_choice_that_is_far_behind_does_not_flatten_the_others() -> None:
+    figure = effects_plot(judged({"relu": 20.0, "tanh": 30.0, "elu": 29.5})).figure
+    assert len(figure.data) == 1 + len(BASES), "elu's alone"
+    texts = [a.text for a in figure.layout.annotations]
+    assert [text for text in texts if text.endswith(" dB →")] == ["10.0 dB →"]
+    assert "relu" in figure.layout.yaxis.ticktext
+    both = effects_plot(judged({"relu": 20.0, "tanh": 30.0})).figure
+    assert len(both.data) == 1 + len(BASES), "there is nothing else to see"
+
+
 def test_a_curve_that_ended_early_keeps_its_last_value_in_the_mean() -> None:
     verdict = judged({"relu": 20.0, "tanh": 20.0})
 

@@ -10,7 +10,7 @@ BASES = ("relu adam", "tanh adam")
 
 
 def point(weight: float, gain_db: float = 0.0, half_db: float = 0.5, **more: Any) -> CurvePoint:
-    found = {
+    found: dict[str, Any] = {
         "weight": weight,
         "gain_db": gain_db,
         "low_db": gain_db - half_db,
