@@ -3,8 +3,8 @@
     python -m benchmarks.verdicts [--runs N]
 
 Trainings are drawn from a model with the noise seen on real SVHN digits; everything after that is
-the product's own code: the looks, the growth of the design, the tests. ``benchmarks/verdicts.md``
-has the results.
+the product's own code: the looks, the growth of the design, the tests; in the last table also the
+choice of bases and the tuning of learning rates. ``benchmarks/verdicts.md`` has the results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from multiprocessing import Pool
 
 import numpy as np
 
-from benchmarks import verdicts_looks
+from benchmarks import verdicts_looks, verdicts_product
 from benchmarks.verdicts_model import Outcome, World, sentence
 from searchae.compare.matched_design import Design
 
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--runs", type=int, default=200, help="simulations of each row")
     parser.add_argument("--until", type=float, default=0.3, help="wanted half-width, in dB")
-    parser.add_argument("--tables", nargs="+", default=["null", "planted", "looks"])
+    parser.add_argument("--tables", nargs="+", default=["null", "planted", "looks", "product"])
     parser.add_argument("--worlds", nargs="+", help="names of the rows, instead of all")
     asked = parser.parse_args()
     worlds = [w for w in WORLDS if not asked.worlds or w.name in asked.worlds]
@@ -137,6 +137,10 @@ def main() -> None:
             print()
     if "looks" in asked.tables:
         print(verdicts_looks.table(20 * asked.runs))
+        print()
+    if "product" in asked.tables:
+        for line in verdicts_product.table(asked.runs):
+            print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,9 @@ FIRST_DEGREES = 4
 GROWTH = 1.5
 """Largest factor on bases and on seeds from one look to the next: the first forecasts may be far
 too large."""
+FAR = 10.0
+"""A difference that is shown to be more than so many times the wanted half-width needs no narrower
+interval. Without a difference this does not happen, so that it makes no false one more likely."""
 DOUBT = 0.05
 """A pair is given up if its half-width is out of reach even if the true variance is so small that
 one as large as the estimate has this probability."""
@@ -66,8 +69,8 @@ class Step:
     Attributes:
         next: The design to train next; None where the experiment is over.
         forecast: The design that is expected to reach the half-widths that can be reached.
-        half_width_db: The largest half-width among pairs of choices that train, in dB; 0 without
-            such a pair.
+        half_width_db: The largest half-width among pairs of choices that train and are not far
+            apart (see ``FAR``), in dB; 0 without such a pair.
         out_of_reach: The pairs, by the choices' indices, whose half-width is too large and would
             stay too large with all bases and seeds.
     """
@@ -151,6 +154,7 @@ def next_design(results: MatchedResults, limits: Limits) -> Step:
     half = half_width(found.error, found.degrees, alpha)
     awaited = np.array([results.trains[[a, b]].all() for a, b in results.pairs])
     awaited &= np.isfinite(found.mean)  # there is a base in which both train
+    awaited &= ~(np.abs(found.mean) - half > FAR * limits.until_db)
     wide = awaited & (half > limits.until_db)
     full = Design(max(limits.bases, design.bases), max(limits.seeds, design.seeds))
     doubt = _doubt(found.degrees, design, full, results.population)
