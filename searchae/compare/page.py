@@ -194,7 +194,8 @@ def _setting(verdict: Verdict, choice: int, base: int) -> str:
 TABLE_NOTE = (
     "Means over the trainings that did not fail, in the bases in which all choices that train did; "
     "the PSNR of a choice that does not train is over all of its trainings, the failed ones as the "
-    "mean training image."
+    "mean training image. A net that several parameters share may have more seeds in one than in "
+    "another."
 )
 COMPARISON_HEADERS = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "Hoyer", "trainings", "failed")
 """Headings of the table of choices, on the page and in the terminal."""

@@ -165,7 +165,7 @@ class ComparisonRun:
         self._told[experiment.parameter] = len(wanted.looks)
         look, step = wanted.looks[-1], wanted.step
         text = (
-            f"{experiment.parameter}: known within {step.half_width_db:.2f} dB after "
+            f"{experiment.parameter}: known within {_rounded_up(step.half_width_db)} dB after "
             f"{look.bases} bases and {look.seeds} seeds"
         )
         if wanted.design is not None:
@@ -217,7 +217,7 @@ class ComparisonRun:
         if step is None or (step.half_width_db <= until_db and wanted.design is None):
             return ""
         text = (
-            f"known within {step.half_width_db:.2f} dB among the choices that train, not "
+            f"known within {_rounded_up(step.half_width_db)} dB among the choices that train, not "
             f"{until_db:g} dB"
         )
         if wanted.design is not None:
@@ -273,6 +273,13 @@ class ComparisonRun:
             **result.document(),
             "html": str(out),
         }
+
+
+def _rounded_up(half_width_db: float) -> str:
+    """Returns a half-width as text that never claims more than is known."""
+    return (
+        f"{math.ceil(100 * half_width_db - 1e-9) / 100:.2f}" if half_width_db < math.inf else "inf"
+    )
 
 
 def _shown(test: Tensor) -> Any:
