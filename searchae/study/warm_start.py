@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from searchae.config import StudySpec, params_of_trial, stored_value
+from searchae.config import StudySpec, initial_params, params_of_trial, stored_value
 from searchae.search import SizeLimit, can_take, to_distribution
 from searchae.study.attributes import (
     IMPORTED,
@@ -74,12 +74,14 @@ def starting_points(spec: StudySpec, source: StoredStudy) -> dict[int, dict[str,
     """
     trials = source.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     scored = [(db, -t.number, t) for t in trials if (db := result_db(t)) is not None]
+    entries = range(len(spec.search.first))
+    own = [initial_params(spec, i, warm=True) for i in entries]  # they are trained anyway
     found: dict[int, dict[str, Any]] = {}
     for _, _, trial in sorted(scored, key=lambda s: s[:2], reverse=True):
         if len(found) >= max(1, min(STARTING_POINTS, spec.search.trials // 4)):
             break
         params = _params_here(spec, source.spec, trial)
-        if params is not None and params not in found.values():
+        if params is not None and params not in (*own, *found.values()):
             found[trial.number] = params
     return found
 

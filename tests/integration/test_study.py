@@ -345,6 +345,17 @@ def test_a_warm_start_from_other_images_begins_with_the_best_trials_there(
     assert Coordinator(stored).counts().finished == 0, "what was measured there does not count"
 
 
+def test_a_starting_point_that_the_study_file_has_too_is_trained_once(
+    storage: ResilientStorage, source: StoredStudy
+) -> None:
+    for psnr_db, rate in ((22.0, 0.02), (21.0, 0.03)):
+        add(source, psnr_db, learning_rate=rate, optimizer="adam")
+    spec = read({"trials": 8, "first": [{"learning_rate": 0.02, "optimizer": "adam"}]})
+    stored, _ = make(storage, "new", spec=spec, data_hash="b" * 64, warm_start=source)
+    fixed = [t.system_attrs["fixed_params"]["learning_rate"] for t in stored.study.trials]
+    assert fixed == [0.03]
+
+
 def test_a_warm_start_is_made_at_the_start_only(
     storage: ResilientStorage, source: StoredStudy
 ) -> None:
