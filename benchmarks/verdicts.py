@@ -39,23 +39,7 @@ WORLDS = [
     World("3 bases exist", population=3, bases=3, seeds=30),
     World("1 base exists", population=1, bases=1, seeds=60),
     World("3 bases exist, tuned anew", population=3, bases=3, seeds=30, retuned=True),
-    World(
-        "3 bases exist, tuned anew, tuning known",
-        population=3,
-        bases=3,
-        seeds=30,
-        retuned=True,
-        told_tuning=0.15,
-    ),
     World("1 base exists, tuned anew", population=1, bases=1, seeds=60, retuned=True),
-    World(
-        "1 base exists, tuned anew, tuning known",
-        population=1,
-        bases=1,
-        seeds=60,
-        retuned=True,
-        told_tuning=0.15,
-    ),
 ]
 FIXED = (None, Design(5, 2), Design(8, 3), Design(16, 3))
 

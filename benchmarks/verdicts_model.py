@@ -34,7 +34,6 @@ class World:
         fails: How often the last choice's trainings fail; differences are between the others.
         population: Number of bases that there are; None for infinitely many.
         retuned: Whether the truth is on all rates that tuning may find, not on those found.
-        told_tuning: The deviation by tuning that the product is told.
         bases: Number of bases available.
         seeds: Largest number of seeds.
     """
@@ -48,7 +47,6 @@ class World:
     fails: float = 0.0
     population: int | None = None
     retuned: bool = False
-    told_tuning: float = 0.0
     bases: int = 40
     seeds: int = 8
 
@@ -76,7 +74,6 @@ class World:
             failed=failed,
             baseline_db=np.full(IMAGES, BASELINE_DB),
             population=self.population,
-            tuning_share=self.told_tuning,
         )
         truth = mean if self.population is None else as_meant if self.retuned else as_tuned
         return results, as_tuned, truth.mean(1)

@@ -22,7 +22,7 @@ from searchae.compare.tuning import (
     Grid,
     Point,
     Score,
-    hold_final,
+    final_round,
     tune,
 )
 from searchae.config import StudySpec, middle_value, stored_value
@@ -32,9 +32,9 @@ from searchae.training import Precision
 
 OPTIMIZER = "train.optimizer"
 TRY_SHARE, LEAST_TRY_EPOCHS = 0.25, 5
-"""Share of the search's epochs that a try has, and its least epochs: a learning rate with which
-nothing learns shows before the end."""
-SECOND_SEED = 1000
+"""Share of a measured training's epochs that a try has, and its least epochs: a learning rate with
+which nothing learns shows before the end."""
+FINAL_SEED = 1000
 """The seed of the final, counted from the first of the new seeds: never one that is measured."""
 
 
@@ -63,11 +63,13 @@ class Tries:
         wanted: The tries that were made or are to be made now, in order.
         best: The best point; None before the end.
         is_at_edge: Whether it lies at the end of a range or of what was tried.
+        finals_db: Validation PSNR of each point of the final, in dB.
     """
 
     wanted: tuple[ListedTraining, ...]
     best: Point | None
     is_at_edge: bool = False
+    finals_db: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,6 @@ class Cell:
         values: Searched key -> value, without the tuned ones.
         grids: The grid of each tuned value that is active here.
         start: The point to begin the tries with.
-        is_known: Whether it is that of a trial of the search with the cell's choices.
         tries: Number of tries, the same for all cells; 0 if nothing is tuned.
         schedule: How trainings are done.
         trains_db: Validation PSNR in dB from which on a try has learned something.
@@ -89,7 +90,6 @@ class Cell:
     values: Mapping[str, Any]
     grids: tuple[Grid, ...]
     start: Point
-    is_known: bool
     tries: int
     schedule: Schedule
     trains_db: float = -math.inf
@@ -99,14 +99,7 @@ class Cell:
     )
 
     def tuned(self, results: Results) -> Tries:
-        """Returns how far the tries have come.
-
-        Short tries favour high learning rates, which are soon good, and unstable or worse in the
-        end. So the tries end with a final: the best point, the best one with a lower rate, and that
-        of a trial of the search with these choices are trained as the measured trainings are, with
-        a seed of their own. As long as the lowest rate wins, a lower one joins. Where no try has
-        learned anything, the two best are trained for so long, too: a net may begin late.
-        """
+        """Returns how far the tries and the final have come."""
         if not self._ended:
             tries = self._tuned(results)
             if tries.best is None:
@@ -127,16 +120,18 @@ class Cell:
         tries = tuple(self.attempt(p) for p in found.wanted)
         if found.best is None:
             return Tries(tries, None)
-        final = hold_final(
+        final = final_round(
             self.grids,
+            self.start,
             {p: s for p in found.wanted if (s := self._score(results, p)) is not None},
             partial(self._score, results, is_final=True),
-            also=self.start if self.is_known else None,
             trains_db=self.trains_db,
         )
         tries += tuple(self.attempt(p, is_final=True) for p in final.wanted)
         is_at_edge = final.is_at_edge or (final.best == found.best and found.is_at_edge)
-        return Tries(tries, final.best, is_at_edge)
+        found_db = (self._score(results, p, is_final=True) for p in final.wanted)
+        finals_db = tuple(score[1] for score in found_db if score is not None)
+        return Tries(tries, final.best, is_at_edge, finals_db)
 
     def best_db(self, results: Results) -> float | None:
         """Returns the validation PSNR of the best try in dB; None before the tries have ended."""
@@ -168,7 +163,7 @@ class Cell:
         Args:
             point: The point.
             is_final: Trained like one that is measured, with a seed of its own, and to its end;
-                else with a share of the search's epochs, and the search's seed.
+                else for a share of its epochs, with the search's seed.
         """
         if (point, is_final) not in self._attempts:
             make = self._final_attempt if is_final else self._short_attempt
@@ -177,8 +172,8 @@ class Cell:
 
     def _short_attempt(self, values: Mapping[str, Any]) -> ListedTraining:
         params = self.spec.resolve(values)
-        epochs = max(LEAST_TRY_EPOCHS, math.ceil(TRY_SHARE * params.train.epochs))
-        changes = {"epochs": min(epochs, params.train.epochs)}
+        whole = self.schedule.epochs or params.train.epochs
+        changes = {"epochs": min(max(LEAST_TRY_EPOCHS, math.ceil(TRY_SHARE * whole)), whole)}
         return ListedTraining(
             params=replace(params, train=params.train.model_copy(update=changes)),
             seed=self.spec.seed,
@@ -190,7 +185,7 @@ class Cell:
         )
 
     def _final_attempt(self, values: Mapping[str, Any]) -> ListedTraining:
-        like = self.measured_at(values, SECOND_SEED)
+        like = self.measured_at(values, FINAL_SEED)
         return replace(like, is_tested=False, group=self.group)
 
     def measured(self, point: Point, seed: int) -> ListedTraining:
@@ -276,26 +271,21 @@ class CellMaker:
         values = with_known_values(self._spec, values, self._good, leave_out=self._factor.tuned)
         active = [self._space[k] for k in self._factor.tuned if self._spec.is_active(k, values)]
         grids = tuple(Grid.of(p) for p in active)
-        start, is_known = self._start(values, grids)
         return Cell(
             spec=self._spec,
             values=values,
             grids=grids,
-            start=start,
-            is_known=is_known,
+            start=self._start(values, grids),
             tries=self._tries,
             schedule=self._schedule,
             trains_db=self._trains_db,
         )
 
-    def _start(self, values: Mapping[str, Any], grids: Sequence[Grid]) -> tuple[Point, bool]:
+    def _start(self, values: Mapping[str, Any], grids: Sequence[Grid]) -> Point:
         """Returns the tuned values of the good trial that is most like a cell.
 
         That is one with the same optimizer, which the best learning rate depends on more than on
         anything else, then the one with the most choices in common, then the best.
-
-        Returns:
-            The point, and whether the trial has all choices in common with the cell.
         """
         choosing = [p.key for p in self._space.values() if p.choices]
 
@@ -304,12 +294,10 @@ class CellMaker:
             optimizer = trial.values.get(OPTIMIZER) == values.get(OPTIMIZER)
             return optimizer, sum(same), trial.psnr_db
 
-        nearest = max(self._good, key=likeness)
-        known = nearest.values
-        point = tuple(
+        known = max(self._good, key=likeness).values
+        return tuple(
             g.index(float(known.get(g.parameter.key, middle_value(g.parameter)))) for g in grids
         )
-        return point, likeness(nearest)[1] == len(choosing)
 
 
 def base_name(base: SearchedTrial, spec: StudySpec, leave_out: Sequence[str]) -> str:

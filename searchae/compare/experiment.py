@@ -21,7 +21,7 @@ from searchae.compare.matched_design import (
     next_design,
 )
 from searchae.compare.matched_results import MatchedResults
-from searchae.compare.tuning import FINALISTS
+from searchae.compare.tuning import FINALISTS, MOST_FINALISTS
 from searchae.retrain import Results
 from searchae.study import ListedTraining
 from searchae.worker import TrainingRecord
@@ -212,16 +212,20 @@ class Experiment:
         shape = (len(self.choices), len(bases), design.seeds)
         psnr_db = np.full((*shape, len(self.baseline_db)), np.nan)
         failed = np.zeros(shape, dtype=bool)
+        finals_db = np.full((*shape[:2], MOST_FINALISTS), np.nan)
         for (c, b), cell in self.cells_of(design, results).items():
             for s, training in enumerate(self.measured(cell, design, results)):
                 record, at = self._read(training.key), (c, bases.index(b), s)
                 psnr_db[at], failed[at] = record.psnr_db, record.has_failed
+            scores = cell.tuned(results).finals_db
+            finals_db[c, bases.index(b), : len(scores)] = scores
         return MatchedResults(
             choices=self.choices,
             psnr_db=psnr_db,
             failed=failed,
             baseline_db=self.baseline_db,
             population=self.population(results),
+            finals_db=finals_db,
         )
 
     def _step(self, design: Design, limits: Limits, results: Results) -> Step:
@@ -240,9 +244,9 @@ class Experiment:
             if tries.best is None:
                 unnamed += max(cell.tries - len(tries.wanted), 0) + FINALISTS + design.seeds
             found += self.measured(cell, design, results)
-        return found + self._in_vain(design, results), unnamed
+        return found + self._of_unused_bases(design, results), unnamed
 
-    def _in_vain(self, design: Design, results: Results) -> list[ListedTraining]:
+    def _of_unused_bases(self, design: Design, results: Results) -> list[ListedTraining]:
         """Returns the trainings that were made in bases that turned out to be of no use."""
         used = self.used_bases(design.bases, results)
         seen = used[-1] + 1 if len(used) == design.bases else len(self.factor.bases)
@@ -251,7 +255,7 @@ class Experiment:
             for cell in (row[base] for row in self.cells):
                 made += cell.tuned(results).wanted
                 made += self.measured(cell, design, results)
-        return [t for t in made if t.key in results]
+        return [t for t in made if has_ended(results, t)]
 
 
 def has_ended(results: Results, training: ListedTraining) -> bool:

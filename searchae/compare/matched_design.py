@@ -2,8 +2,8 @@
 
 The experiment begins small. After each look, bases or seeds are added until each interval is
 narrow enough. A look is the first K bases with the first S seeds, and the next one depends on
-nothing but the variances of this one. So all looks can be recomputed from the stored trainings
-alone, whichever processes made them, in whatever order.
+nothing but this one: on its variances, and on which choices are very far apart. So all looks can be
+recomputed from the stored trainings alone, whichever processes made them, in whatever order.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ GROWTH = 1.5
 """Largest factor on bases and on seeds from one look to the next: the first forecasts may be far
 too large."""
 FAR = 10.0
-"""A difference that is shown to be more than so many times the wanted half-width needs no narrower
-interval. Without a difference this does not happen, so that it makes no false one more likely."""
+"""A difference that is sure to be more than so many times the wanted half-width needs no narrower
+interval."""
+FAR_SHARE = 0.1
+"""The part of the usual error rate with which that has to be sure. To stop here is to stop by the
+mean, which the coverage of the interval pays for; at a tenth, by next to nothing."""
 DOUBT = 0.05
 """A pair is given up if its half-width is out of reach even if the true variance is so small that
 one as large as the estimate has this probability."""
@@ -149,12 +152,13 @@ def next_design(results: MatchedResults, limits: Limits) -> Step:
 
     def predicted(d: Design) -> Floats:
         larger = found.variances.predicted(d.bases, d.seeds)
-        return half_width(*larger.standard_error(results.population, results.tuning_share), alpha)
+        return half_width(*larger.standard_error(results.population), alpha)
 
     half = half_width(found.error, found.degrees, alpha)
     awaited = np.array([results.trains[[a, b]].all() for a, b in results.pairs])
     awaited &= np.isfinite(found.mean)  # there is a base in which both train
-    awaited &= ~(np.abs(found.mean) - half > FAR * limits.until_db)
+    sure = half_width(found.error, found.degrees, FAR_SHARE * alpha)
+    awaited &= ~(np.abs(found.mean) - sure > FAR * limits.until_db)
     wide = awaited & (half > limits.until_db)
     full = Design(max(limits.bases, design.bases), max(limits.seeds, design.seeds))
     doubt = _doubt(found.degrees, design, full, results.population)

@@ -11,6 +11,7 @@ from itertools import combinations
 import numpy as np
 import numpy.typing as npt
 
+from searchae.compare.tuning_luck import tuning_variance
 from searchae.training import LEARNED_DB
 
 Floats = npt.NDArray[np.float64]
@@ -22,9 +23,6 @@ OWN_WEIGHT = 0.5
 """Weight of a pair's own variance between bases; the rest is the mean over all steady pairs."""
 MAX_RATIO = 2.0
 """In this mean a variance counts at most this many times the pair's own."""
-TUNING_SHARE = 0.284
-"""Variance by luck in tuning both choices of a pair, as a share of the variance of their difference
-over seeds; ``matched_statistics`` derives it."""
 MAX_DEGREES = 1e6
 
 
@@ -43,8 +41,9 @@ class MatchedResults:
         failed: Whether a training diverged or died: (C, K, S). See ``counts``.
         baseline_db: PSNR of the mean training image on each test image, in dB: (N,).
         population: Number M of bases that there are; None for infinitely many.
-        tuning_share: See ``TUNING_SHARE``. It matters only where the population is finite; with 0
-            the results are on the learning rates that were found.
+        finals_db: Validation PSNR of each point in the final of each choice's tuning in each base,
+            in dB: (C, K, F); NaN where there are fewer. From it follows what another tuning may
+            come to; without it the results are on the learning rates that were found.
     """
 
     choices: tuple[str, ...]
@@ -52,7 +51,7 @@ class MatchedResults:
     failed: Bools
     baseline_db: Floats
     population: int | None = None
-    tuning_share: float = TUNING_SHARE
+    finals_db: Floats | None = None
 
     def __post_init__(self) -> None:
         choices, bases, _, images = self.psnr_db.shape
@@ -131,8 +130,28 @@ class MatchedResults:
     def first(self, bases: int, seeds: int) -> MatchedResults:
         """Returns the experiment as it was with its first bases and seeds."""
         return replace(
-            self, psnr_db=self.psnr_db[:, :bases, :seeds], failed=self.failed[:, :bases, :seeds]
+            self,
+            psnr_db=self.psnr_db[:, :bases, :seeds],
+            failed=self.failed[:, :bases, :seeds],
+            finals_db=None if self.finals_db is None else self.finals_db[:, :bases],
         )
+
+    def tuning_variances(self, within: Floats) -> Floats:
+        """Returns the variances of the pairs' differences by luck in tuning, in dB^2: (P,).
+
+        Args:
+            within: The variances of the pairs' differences over seeds, in dB^2: (P,).
+        """
+        if self.finals_db is None:
+            return np.zeros(len(self.pairs))
+        found = []
+        for (a, b), variance in zip(self.pairs, within, strict=True):
+            common = np.flatnonzero((self.counts[a] & self.counts[b]).any(1))
+            both = [
+                tuning_variance(self.finals_db[c, k], variance / 2) for k in common for c in (a, b)
+            ]
+            found.append(2 * sum(both) / len(both) if both else 0.0)
+        return np.array(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +162,7 @@ class Variances:
         between: Variance of the bases' mean differences, in dB^2: (P,). NaN for one base.
         within: Variance of a base's differences over seeds, in dB^2: (P,). NaN for one seed.
         within_degrees: Its degrees of freedom: (P,).
+        tuning: Variance of a base's difference over repeated tunings, in dB^2: (P,).
         images: Squared standard error over the images, in dB^2: (P,).
         images_degrees: Its degrees of freedom.
         bases: Number of bases that have the pair: (P,).
@@ -155,6 +175,7 @@ class Variances:
     between: Floats
     within: Floats
     within_degrees: Floats
+    tuning: Floats
     images: Floats
     images_degrees: float
     bases: Floats
@@ -162,14 +183,13 @@ class Variances:
     steady: Bools
     lacking: Floats
 
-    def standard_error(self, population: int | None, tuning_share: float) -> tuple[Floats, Floats]:
+    def standard_error(self, population: int | None) -> tuple[Floats, Floats]:
         """Returns the standard errors, in dB, and their degrees of freedom: (P,) each.
 
         An error is infinite where nothing is known of its largest part.
 
         Args:
             population: Number of bases that there are; None for infinitely many.
-            tuning_share: See ``MatchedResults``.
         """
         seeds = self.within * self.inverse_seeds
         # With one seed a base's own noise is unknown: then no correction for seen bases is made.
@@ -179,7 +199,7 @@ class Variances:
         unseen = np.where(seen == 1, 0.0, (1 - seen) * between / self.bases)
         unseen = np.where((self.bases < 2) & (seen < 1), np.inf, unseen)
         known = np.where(np.isnan(self.within), 0.0, self.within)
-        noise = np.where(seen > 0, seen * known * (self.inverse_seeds + tuning_share), 0.0)
+        noise = np.where(seen > 0, seen * (known * self.inverse_seeds + self.tuning), 0.0)
         degrees = [gain * (self.bases - 1), self.within_degrees, np.array(self.images_degrees)]
         return combined_error([unseen, noise / self.bases, self.images], degrees)
 
@@ -256,6 +276,7 @@ def estimate(results: MatchedResults) -> Estimates:
             between=np.nansum((by_base - mean[:, None]) ** 2, axis=1) / (bases - 1),
             within=within,
             within_degrees=extra.sum(1),
+            tuning=results.tuning_variances(within),
             images=_over_images(np.nansum(by_image, axis=1) / bases[:, None]),
             images_degrees=max(difference.shape[3] - 1.0, 1.0),
             bases=bases,
@@ -270,7 +291,7 @@ def estimate(results: MatchedResults) -> Estimates:
             [np.where(np.isnan(over_seeds), np.inf, over_seeds), _over_images(by_image)],
             [variances.within_degrees[:, None], np.array(variances.images_degrees)],
         )
-        error, degrees = variances.standard_error(results.population, results.tuning_share)
+        error, degrees = variances.standard_error(results.population)
         error, degrees = np.where(bases > 0, error, np.inf), np.where(bases > 0, degrees, 1.0)
     return Estimates(mean, error, degrees, by_base, base_error, base_degrees, variances)
 

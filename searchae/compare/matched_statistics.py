@@ -14,20 +14,14 @@ S. ``s2_between / K`` with K - 1 degrees of freedom is the paired t-test on clus
 exact for normal differences. Where a parameter has only M possible bases, less is left unseen, and
 two-stage sampling applies (Cochran 1977, Sampling Techniques, theorem 10.2, with f = K / M)::
 
-    variance = (1 - f) * s2_between / K + f * (1 / S + tuning) * s2_within / K + s2_images / N
+    variance = (1 - f) * s2_between / K + f * (s2_within / S + s2_tuning) / K + s2_images / N
 
 ``s2_within`` is the variance of a base's differences over seeds, pooled over the bases.
-``s2_images`` is the variance over images of the mean difference: more bases or seeds do not help.
-The degrees of freedom of the sum are Satterthwaite's (1946, Biometrics Bulletin 2, 110-114).
-``s2_between`` is never taken below ``s2_within / S``, its value without any interaction.
-
-``tuning`` is for the luck in tuning: another search may find other learning rates. The last step of
-a tuning compares trainings of one seed each. If the noise of the difference between two of them has
-the deviation ``s``, and their true difference is ``d``, the worse one is taken with the probability
-``q = Phi(-d / s)``. Over repeated tunings the result has the variance ``d^2 * q * (1 - q)``, which
-is at most ``0.142 * s^2``, for ``d = 1.1 * s``. A choice has ``s^2`` twice its variance over seeds,
-so that for both choices of a pair it comes to ``0.284 * s2_within``, whatever ``d`` is. With 0 and
-f = 1 the statement is on these learning rates alone; another search may contradict it.
+``s2_tuning`` is that over repeated tunings of both choices: another search may find other learning
+rates, and contradict a statement on those that were found. See ``tuning_luck``. ``s2_images`` is
+the variance over images of the mean difference: more bases or seeds do not help. The degrees of
+freedom of the sum are Satterthwaite's (1946, Biometrics Bulletin 2, 110-114). ``s2_between`` is
+never taken below ``s2_within / S``, its value without any interaction.
 
 A seed's effect on a choice is assumed to be another one in each base. This holds if bases have
 seeds of their own, and nearly so if they share them: for 5 choices, 3 bases and 3 seeds on SVHN,
@@ -54,7 +48,8 @@ difference is shown. Each of these intervals holds at least 95% of the time; tho
 ``half_width_db`` do so all at once.
 
 **Several looks.** Bases and seeds are added until the half-widths are small. Whether to go on
-depends on variances alone (and on which choices train at all). For normal differences variances
+depends on variances alone (and on which choices train at all, and which are very far apart: see
+``matched_design.FAR``). For normal differences variances
 are independent of the mean of the final design, so that stopping does not bias the mean; but it
 happens too early where the variance is underestimated (Stein 1945, Annals of Mathematical
 Statistics 16, 243-258; Chow and Robbins 1965, ibid. 36, 457-462). As Starr (1966, ibid. 37, 36-50)
@@ -310,7 +305,7 @@ def _varies(results: MatchedResults, found: Estimates, pair: int) -> bool:
         return False
     effects = found.by_base[pair][known]
     # On the same test images, whose draw moves all bases' effects alike.
-    noise = within * (1 / seeds[known] + results.tuning_share)
+    noise = within / seeds[known] + float(found.variances.tuning[pair])
     weights = 1 / (noise + RESOLUTION_DB**2)
     mean = (weights * effects).sum() / weights.sum()
     statistic = float((weights * (effects - mean) ** 2).sum()) / (len(known) - 1)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from searchae.compare import plots
 from searchae.compare.curve_plot import curve_plot
-from searchae.compare.matched_results import TUNING_SHARE
 from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.plots import ByteImages
 from searchae.compare.result import ComparisonResult
@@ -30,9 +29,9 @@ METHOD = (
     f"others. A training fails if it diverges, dies or ends less than {LEARNED_DB:g} dB above the "
     "mean training image. An interval holds for the settings that can be bases: where they are "
     "few, all of them are used, each counted alike; else for others of the same kind, too. That "
-    f"another tuning may find other learning rates is counted as {TUNING_SHARE:g} of the variance "
-    "over seeds, the most that it can come to. Each sentence says something false at most 5% of "
-    "the time, over all pairs of the parameter and all looks at the results. Near zero: the share "
+    "another tuning may find other learning rates is counted, as far as the finals show it. Each "
+    "sentence says something false at most 5% of the time, over all pairs of the parameter and all "
+    "looks at the results. Near zero: the share "
     "of latents below 1e-3 in magnitude. Hoyer's sparsity is 0 where all latents of an image have "
     "one magnitude, and 1 where a single one is not zero."
 )

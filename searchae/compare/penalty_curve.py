@@ -206,7 +206,6 @@ class PenaltyExperiment:
             failed=_failed(records),
             baseline_db=self._experiment.baseline_db,
             population=self._experiment.population(results),
-            tuning_share=0.0,  # all weights have one learning rate
         )
         found = analyse(matched, sequential=False)
         pairs = _against_first(found.pairs)

@@ -12,7 +12,7 @@ halved (Kolda, Lewis and Torczon 2003, "Optimization by Direct Search", SIAM Rev
 of all cells lie on one grid, so that cells that ask for the same training share it.
 
 These tries are short, which favours high learning rates: they are soon good, and unstable or worse
-in the end. So the best few are then trained to the end: see ``hold_final``.
+in the end. So the best few are then trained to the end: see ``final_round``.
 """
 
 from __future__ import annotations
@@ -33,10 +33,13 @@ EDGE_FACTOR = 2
 _COARSE, _SWEEP = 2, 4
 _PARTS = 12
 
-FINALISTS = 2
-"""Number of points in a final, at least."""
+FINALISTS = 3
+"""Number of points in a final, if there are so many."""
+LATE_FINALISTS = 2
+"""Number of points in it where no try has learned anything."""
 LOWER_FINALISTS = 2
-"""Number of learning rates that may join a final below those of the others."""
+"""Number of learning rates that may join it below the others."""
+MOST_FINALISTS = FINALISTS + LOWER_FINALISTS
 
 Point = tuple[int, ...]
 """One index into the grid of each tuned value."""
@@ -170,16 +173,17 @@ def _sweep(grids: Sequence[Grid], start: Point) -> list[Point]:
 
 
 def _best(tried: dict[Point, Score], trains_db: float) -> Point:
-    """Returns the best point, the first of equal ones.
+    """Returns the best point, the first of equal ones."""
+    return max(tried, key=lambda point: _rank(tried[point], trains_db))
+
+
+def _rank(score: Score, trains_db: float) -> tuple[bool, float]:
+    """Returns the rank of a try, the larger the better.
 
     One that was stopped early is better only than those that learned nothing to their end.
     """
-
-    def rank(point: Point) -> tuple[bool, float]:
-        is_complete, psnr_db = tried[point]
-        return is_complete and psnr_db >= trains_db, psnr_db
-
-    return max(tried, key=rank)
+    is_complete, psnr_db = score
+    return is_complete and psnr_db >= trains_db, psnr_db
 
 
 def _around(grids: Sequence[Grid], point: Point, step: int) -> Iterator[Point]:
@@ -202,52 +206,53 @@ def _edges(grids: Sequence[Grid], tried: dict[Point, Score], best: Point) -> lis
     return found
 
 
-def hold_final(
+def final_round(
     grids: Sequence[Grid],
+    start: Point,
     tried: Mapping[Point, Score],
     score: Callable[[Point], Score | None],
     *,
-    also: Point | None,
     trains_db: float,
 ) -> Tuned:
     """Returns the points to train to the end, given the results so far; depends on nothing else.
 
-    They are the best point of the tries, the best one with a lower learning rate, and one that the
-    search has found good. As long as the lowest rate wins, a lower one joins. Where no try has
-    learned anything, they are the two best all the same: a net may begin to learn late.
+    They are the best point of the tries, the best one with a lower learning rate, and the one that
+    the tries began with, which a trial of the search has trained to its end; if these are not so
+    many, further good ones. As long as the lowest rate wins, a lower one joins. Where no try has
+    learned anything, two are trained all the same: a net may begin to learn late.
 
     Args:
         grids: The grid of each tuned value.
+        start: The point that the tries began with.
         tried: The results of the tries.
         score: Returns the result of a point's training to the end; None while there is none.
-        also: A further point, if there is one.
         trains_db: Validation PSNR in dB from which on a training has learned something.
     """
-    finals = _finalists(tried)
-    if also is not None and also not in finals:
-        finals.append(also)
+    finals = _finalists(start, tried, trains_db)
+    if len(finals) == 1:  # there is nothing to decide
+        return Tuned((), finals[0], is_at_end(grids, finals[0]))
     most = len(finals) + LOWER_FINALISTS
     while True:
         ended = {p: found[1] for p in finals if (found := score(p)) is not None}
         if len(ended) < len(finals):
             return Tuned(tuple(finals), None)
         best = max(finals, key=lambda p: ended[p])
+        if ended[best] < trains_db:
+            return Tuned(tuple(finals), best)
         is_lowest = grids[0].parameter.key == LEARNING_RATE and best[0] == min(finals)[0]
         lower = (max(best[0] - _COARSE, grids[0].lowest), *best[1:])
-        joins = is_lowest and ended[best] >= trains_db and len(finals) < most
-        if not joins or lower == best:
+        if not is_lowest or lower == best or len(finals) == most:
             return Tuned(tuple(finals), best, is_lowest or is_at_end(grids, best))
         finals.append(lower)
 
 
-def _finalists(tried: Mapping[Point, Score]) -> list[Point]:
-    """Returns the best point, and the best one with a lower first value, or else another one."""
-    complete = {p: psnr_db for p, (is_complete, psnr_db) in tried.items() if is_complete}
-    scores = complete or {p: psnr_db for p, (_, psnr_db) in tried.items()}
-    best, *others = sorted(scores, key=lambda p: -scores[p])
+def _finalists(start: Point, tried: Mapping[Point, Score], trains_db: float) -> list[Point]:
+    """Returns the points that a final begins with."""
+    best, *others = sorted(tried, key=lambda p: _rank(tried[p], trains_db), reverse=True)
     lower = [p for p in others if p[0] < best[0]]
     differing = [p for p in others if p[0] != best[0]]
-    return [best, *(lower or differing or others)[: FINALISTS - 1]]
+    wanted = dict.fromkeys((best, *lower[:1], start, *differing, *others))
+    return list(wanted)[: FINALISTS if tried[best][1] >= trains_db else LATE_FINALISTS]
 
 
 def is_at_end(grids: Sequence[Grid], point: Point) -> bool:

@@ -16,7 +16,7 @@ def results(
     psnr_db: object,
     *,
     population: int | None = None,
-    tuning_share: float = 0.0,
+    finals_db: np.ndarray | None = None,
     failed: np.ndarray | None = None,
 ) -> MatchedResults:
     """Results whose PSNRs are given by training (C, K, S) or by image (C, K, S, N)."""
@@ -28,7 +28,7 @@ def results(
         failed=np.zeros(given.shape[:3], bool) if failed is None else failed,
         baseline_db=np.full(given.shape[3], BASELINE_DB),
         population=population,
-        tuning_share=tuning_share,
+        finals_db=finals_db,
     )
 
 

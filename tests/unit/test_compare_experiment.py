@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from searchae.compare.bases import SearchedTrials, choose_factor
-from searchae.compare.cells import SECOND_SEED, CellMaker, Schedule, base_name
+from searchae.compare.cells import FINAL_SEED, CellMaker, Schedule, base_name
 from searchae.compare.experiment import GIVE_UP_BASES, Experiment
 from searchae.compare.matched_design import FIRST_SEEDS, Limits
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.penalty_curve import PenaltyExperiment
-from searchae.compare.tuning import FINALISTS, TRIES
+from searchae.compare.tuning import FINALISTS, TRIES, Grid, Point, Score, final_round
 from searchae.retrain.list_run import TrainingResult
 from searchae.study.listed_training import ListedTraining
 from searchae.worker.training_record import TrainingRecord
@@ -278,7 +278,7 @@ def finals(world: World) -> dict[tuple[str, ...], set[float]]:
     """The learning rates of each net's final."""
     rates: dict[tuple[str, ...], set[float]] = {}
     for training in world.tries():
-        if training.seed > SECOND_SEED:
+        if training.seed > FINAL_SEED:
             net = tuple(training.values[n] for n in ("activation", "optimizer", "regularizer"))
             rates.setdefault(net, set()).add(training.params.train.learning_rate)
     return rates
@@ -290,7 +290,7 @@ def test_a_final_has_different_learning_rates() -> None:
     world.run(world.experiment("regularizer", until_db=1.0))
     rates = finals(world)
     assert len(rates) == 8
-    assert {len(found) for found in rates.values()} <= {2, 3}
+    assert {len(found) for found in rates.values()} <= {2, 3, 4}
 
 
 def is_short(training: ListedTraining) -> bool:
@@ -324,6 +324,49 @@ def test_the_final_has_the_rate_of_the_search() -> None:
     own = world.measured(activation="relu", optimizer="adam", regularizer="clip")
     assert own
     assert all(t.params.train.learning_rate == pytest.approx(3.162e-3) for t in own)
+
+
+def test_a_try_that_was_stopped_early_wins_over_those_that_diverged() -> None:
+    """High rates are good at first and diverge, so that the low ones were stopped early."""
+    rate = Grid.of(parameter(SPEC, "learning_rate"))
+    high, good, low = (rate.index(r) for r in (1e-2, 1e-3, 1e-4))
+    tried: dict[Point, Score] = {
+        (high,): (True, -math.inf),
+        (good,): (False, 24.0),
+        (low,): (False, 22.0),
+    }
+    known: dict[Point, Score] = {
+        (good,): (True, 27.0),
+        (low,): (True, 25.0),
+        (high,): (True, -math.inf),
+    }
+    found = final_round([rate], (high,), tried, lambda p: known.get(p), trains_db=15.0)
+    assert found.best == (good,)
+    assert set(found.wanted) >= {(good,), (low,)}
+
+
+def test_what_is_only_listed_in_a_base_of_no_use_is_not_wanted() -> None:
+    """Whatever has been listed meanwhile: the plan follows from what has ended."""
+
+    def quality(training: ListedTraining) -> float:
+        return 15.5 if training.values["optimizer"] == "sgd" else learns(training)
+
+    world = World(quality)
+    experiment = world.experiment("activation", until_db=0.5)
+    world.run(experiment)
+    expected = experiment.wanted(world.results)
+    waiting = TrainingResult(
+        number=999, is_finished=False, is_pruned=False, outcome="", curve={}, psnr_db=None
+    )
+    for row in experiment.cells:
+        for cell in row:
+            best = cell.tuned(world.results).best
+            if best is not None and cell.values["train.optimizer"] == "sgd":
+                world.results.setdefault(cell.measured(best, 0).key, waiting)
+    assert waiting in world.results.values()
+    again = world.experiment("activation", until_db=0.5).wanted(world.results)
+    assert (again.looks, again.design) == (expected.looks, None)
+    assert {t.key for t in again.trainings} == {t.key for t in expected.trainings}
 
 
 def test_a_net_that_begins_late_is_not_given_up() -> None:

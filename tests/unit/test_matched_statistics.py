@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 
 from searchae.compare.matched_design import Limits, next_design, progress
-from searchae.compare.matched_results import RESOLUTION_DB, TUNING_SHARE, estimate
+from searchae.compare.matched_results import RESOLUTION_DB, estimate
 from searchae.compare.matched_statistics import SEQUENTIAL_SHARE, MatchedVerdict, analyse
+from searchae.compare.tuning_luck import tuning_variance
 from tests.unit.matched_experiments import BASELINE_DB, drawn, results, the_pair
 
 
@@ -37,13 +38,17 @@ def test_two_stage_sampling_by_hand() -> None:
     # Differences by base: (1, 3), (2, 2), (0, 4): means 2, 2, 2; one more base at 6 and 6.
     difference = np.array([[1.0, 3], [2, 2], [0, 4], [6, 6]])
     psnr = np.stack([27 + difference, np.full((4, 2), 27.0)])
-    found = estimate(results(psnr, population=5, tuning_share=0.2))
+    finals = np.full((2, 4, 2), np.nan)
+    finals[0, 0] = 30.0, 29.0
+    found = estimate(results(psnr, population=5, finals_db=finals))
     between = (3 * 1 + 9) / 3  # around the mean, 3
     within = (2 + 0 + 8 + 0) / 4
-    variance = 0.2 * between / 4 + 0.8 * within * (1 / 2 + 0.2) / 4
+    tuning = 2 * tuning_variance(finals[0, 0], within / 2) / 8
+    noise = 0.8 * (within / 2 + tuning) / 4
+    variance = 0.2 * between / 4 + noise
     assert found.mean[0] == 3
     assert found.error[0] == pytest.approx(math.sqrt(variance + RESOLUTION_DB**2))
-    parts = [(0.2 * between / 4, 3), (0.8 * within * 0.7 / 4, 4)]
+    parts = [(0.2 * between / 4, 3), (noise, 4)]
     degrees = (variance + RESOLUTION_DB**2) ** 2 / sum(v * v / f for v, f in parts)
     assert found.degrees[0] == pytest.approx(degrees, rel=1e-3)
 
@@ -63,7 +68,8 @@ def test_one_base_that_is_all_there_is_counts_seeds_alone() -> None:
     low, high = stats.t.interval(0.95, 3, loc=0.4, scale=np.std([0.1, 0.5, 0.3, 0.7], ddof=1) / 2)
     assert (pair.low_db, pair.high_db) == pytest.approx((low, high), abs=1e-3)
     # The same tuning once more would be luck again.
-    wider = analyse(results(psnr, population=1, tuning_share=0.284), sequential=False).pairs[0]
+    finals = np.full((2, 1, 2), [27.3, 27.0])
+    wider = analyse(results(psnr, population=1, finals_db=finals), sequential=False).pairs[0]
     assert wider.half_width_db > 1.3 * pair.half_width_db
 
 
@@ -199,20 +205,32 @@ def test_opposite_effects_are_seen_and_named_with_their_bases() -> None:
 
 
 def test_effects_that_differ_from_base_to_base_are_told_from_noise() -> None:
-    def share(spread_db: float, tuning_share: float = 0.0) -> float:
+    finals = np.full((2, 6, 2), [27.0, 26.7])
+    luck_db = math.sqrt(2 * tuning_variance(finals[0, 0], 0.2**2))
+
+    def share(spread_db: float, finals_db: np.ndarray | None = None) -> float:
         found = []
         for seed in range(200):
             psnr = drawn(seed, choices=2, bases=6, seeds=4, base_db=0, seed_db=0.2)
             own = np.random.default_rng(1000 + seed)
             psnr[0] += own.normal(0, spread_db, 6)[:, None]
-            found.append(analyse(results(psnr, tuning_share=tuning_share)).pairs[0].varies)
+            found.append(analyse(results(psnr, finals_db=finals_db)).pairs[0].varies)
         return float(np.mean(found))
 
     assert share(0.0) < 0.09, "said falsely at most 5% of the time"
     assert share(0.6) > 0.9
-    assert share(0.15, tuning_share=TUNING_SHARE) < 0.09, (
-        "what tuning owes to luck is no effect of the base"
-    )
+    assert luck_db > 0.1
+    assert share(luck_db, finals) < 0.09, "what tuning owes to luck is no effect of the base"
+
+
+def test_luck_in_tuning_is_that_of_repeated_finals() -> None:
+    true, seed_db = np.array([27.0, 26.8, 26.1]), 0.3
+    draws = true + seed_db * np.random.default_rng(0).normal(size=(200_000, 3))
+    expected = true[draws.argmax(1)].var()
+    padded = np.array([*true, np.nan, -np.inf])
+    assert tuning_variance(padded, seed_db**2) == pytest.approx(expected, rel=0.02)
+    assert tuning_variance(true + np.array([10, 0, 0]), seed_db**2) == pytest.approx(0, abs=1e-9)
+    assert tuning_variance(true[:1], seed_db**2) == 0.0
 
 
 def test_more_seeds_and_more_bases_make_intervals_narrower() -> None:
