@@ -76,7 +76,7 @@ class Comparison:
             raise UserError(f"--until {options.until_db:g}: give a number of dB above 0")
         self.stored, self.options = stored, options
         trials = SearchedTrials.of(stored)
-        # A try is shorter than a trial: half of a good trial's gain will do.
+        # Half of a good trial's gain will do.
         trains_db = stored.baseline_db + LEARNED_DB
         self._least_db = max((stored.baseline_db + trials.good_db) / 2, trains_db)
         parameters = compared_parameters(stored.spec, options.by)
@@ -145,7 +145,7 @@ class Comparison:
                 tries[cell.group] = cell.tries  # shared by all parameters
                 seeds[cell.group] = max(least.seeds, seeds.get(cell.group, 0))
         finalists = FINALISTS * sum(n > 0 for n in tries.values())
-        epochs = self.stored.spec.epochs * (
+        epochs = (self.options.epochs or self.stored.spec.epochs) * (
             TRY_SHARE * sum(tries.values()) + finalists + sum(seeds.values())
         )
         seconds = _epoch_seconds(self.stored) * epochs

@@ -73,14 +73,14 @@ class Step:
         next: The design to train next; None where the experiment is over.
         forecast: The design that is expected to reach the half-widths that can be reached.
         half_width_db: The largest half-width among pairs of choices that train and are not far
-            apart (see ``FAR``), in dB; 0 without such a pair.
+            apart (see ``FAR``), in dB; None without such a pair.
         out_of_reach: The pairs, by the choices' indices, whose half-width is too large and would
             stay too large with all bases and seeds.
     """
 
     next: Design | None
     forecast: Design
-    half_width_db: float
+    half_width_db: float | None
     out_of_reach: tuple[tuple[int, int], ...]
 
 
@@ -171,7 +171,7 @@ def next_design(results: MatchedResults, limits: Limits) -> Step:
     return Step(
         next=None if grown == design else grown,
         forecast=forecast,
-        half_width_db=float(half[awaited].max(initial=0.0)),
+        half_width_db=float(half[awaited].max()) if awaited.any() else None,
         out_of_reach=tuple(p for p, given in zip(results.pairs, hopeless, strict=True) if given),
     )
 

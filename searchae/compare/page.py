@@ -79,10 +79,10 @@ def _answers_section(result: ComparisonResult) -> HtmlSection:
         for v in result.verdicts
     )
     if (curve := result.curve) is not None:
-        name, _, rest = curve.sentence.partition(" against no penalty")
+        name, _, rest = curve.sentence.partition(" against no penalty: ")
         of = f"{len(curve.bases)} bases, {curve.seeds} seeds"
         sentences += (
-            f"<p><b>{escape(name)}:</b> against no penalty{escape(rest)}. "
+            f"<p><b>{escape(name)} against no penalty:</b> {escape(rest)}. "
             f'<span class="note">From {of}; {escape(curve.front)}.</span></p>'
         )
     notes = "".join(f"<li>{escape(n)}.</li>" for n in result.notes)
@@ -104,7 +104,7 @@ def _curve_section(curve: PenaltyCurve) -> HtmlSection:
             f"{p.near_zero:.1%}",
             f"{p.hoyer:.3f}",
             f"{p.hoyer_low:.3f} to {p.hoyer_high:.3f}",
-            "another has the better means" if p.is_dominated else "",
+            "another weight has better means" if p.is_dominated else "",
         )
         for p in curve.points
     ]

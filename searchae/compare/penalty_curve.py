@@ -98,12 +98,15 @@ class PenaltyCurve:
             effects = (
                 f"no difference in PSNR shown (the largest, {most.weight:g}: {_gain_text(most)})"
             )
-        sparsest = max(weights, key=lambda p: p.hoyer)
-        return (
-            f"l1_weight against no penalty: {effects}. The sparsest latents, with "
-            f"{sparsest.weight:g}: {sparsest.near_zero:.1%} of them near zero against "
-            f"{none.near_zero:.1%} without, Hoyer {sparsest.hoyer:.3f} against {none.hoyer:.3f}"
+        sparsest = max(self.points, key=lambda p: p.hoyer)
+        sparsity = (
+            f"The sparsest latents, with {sparsest.weight:g}: {sparsest.near_zero:.1%} of them "
+            f"near zero against {none.near_zero:.1%} without, Hoyer {sparsest.hoyer:.3f} "
+            f"({sparsest.hoyer_low:.3f} to {sparsest.hoyer_high:.3f}) against {none.hoyer:.3f}"
+            if sparsest.weight
+            else "No weight made the latents sparser"
         )
+        return f"l1_weight against no penalty: {effects}. {sparsity}"
 
     def _spread(self, point: CurvePoint) -> str:
         """Returns the bases with the least and the largest gain, if these are opposite effects."""
@@ -152,10 +155,7 @@ class PenaltyExperiment:
         )
         self._without = experiment.choices.index(without)
         self._with = experiment.choices.index(with_penalty)
-        highest = math.floor(math.log10(weight.high) + 1e-9)
-        lowest = math.ceil(math.log10(weight.low) - 1e-9) if weight.low > 0 else highest - WEIGHTS
-        first = max(lowest, highest - WEIGHTS + 1)
-        self.weights = tuple(float(f"1e{e}") for e in range(first, highest + 1))
+        self.weights = _weights(weight)
 
     @classmethod
     def applies(cls, experiment: Experiment, weight: Parameter) -> bool:
@@ -241,6 +241,14 @@ class PenaltyExperiment:
             values = {**tuned, **penalised.values, L1_WEIGHT: weight}
             found.append(penalised.measured_at(values, seed))
         return found
+
+
+def _weights(weight: Parameter) -> tuple[float, ...]:
+    """Returns the decades up to a range's upper end; its ends where there is none within."""
+    highest = math.floor(math.log10(weight.high) + 1e-9)
+    lowest = math.ceil(math.log10(weight.low) - 1e-9) if weight.low > 0 else highest - WEIGHTS
+    decades = range(max(lowest, highest - WEIGHTS + 1), highest + 1)
+    return tuple(10.0**e for e in decades) or (weight.low, weight.high)
 
 
 Records = Sequence[Sequence[Sequence[TrainingRecord]]]

@@ -30,7 +30,7 @@ from searchae.worker import TrainingRecord, shown_indices
 COLOURS = (COMPLETE_COLOUR, PRUNED_COLOUR, BEST_COLOUR, "#b5629b", "#7b77d1", BAD_COLOUR, GREY)
 """Colours of the choices, in order; distinguishable for colour-blind readers."""
 FAR_DB = 5.0
-"""A difference larger than this is written as a number where others are smaller."""
+"""A difference that is shown to be larger is written as a number, where others are smaller."""
 _TILE_PX, _GUTTER_PX, _LABEL_PX, _MARGIN_PX = 96, 6, 20, 12
 
 ByteImages = npt.NDArray[np.uint8]
@@ -88,7 +88,8 @@ def effects_plot(verdict: Verdict) -> Plot:
 
 def _far(verdict: Verdict) -> set[int]:
     """Returns the choices that would press the others' intervals into a line; never all."""
-    far = {choice for choice, p in verdict.against_best if abs(p.mean_db) > FAR_DB}
+    ends = {c: (abs(p.low_db), abs(p.high_db)) for c, p in verdict.against_best if p.shown}
+    far = {choice for choice, both in ends.items() if min(both) > FAR_DB}
     return far if len(far) < len(verdict.against_best) else set()
 
 

@@ -165,7 +165,7 @@ class ComparisonRun:
         self._told[experiment.parameter] = len(wanted.looks)
         look, step = wanted.looks[-1], wanted.step
         text = (
-            f"{experiment.parameter}: known within {_rounded_up(step.half_width_db)} dB after "
+            f"{experiment.parameter}: {_known(step.half_width_db)} after "
             f"{look.bases} bases and {look.seeds} seeds"
         )
         if wanted.design is not None:
@@ -214,12 +214,12 @@ class ComparisonRun:
     def _lacking(self, experiment: Experiment, wanted: Wanted) -> str:
         """Returns what keeps the intervals wide; empty if they are as narrow as asked for."""
         step, until_db = wanted.step, self.comparison.options.until_db
-        if step is None or (step.half_width_db <= until_db and wanted.design is None):
+        if step is None:
             return ""
-        text = (
-            f"known within {_rounded_up(step.half_width_db)} dB among the choices that train, not "
-            f"{until_db:g} dB"
-        )
+        half_db = step.half_width_db
+        if wanted.design is None and (half_db is None or half_db <= until_db):
+            return ""
+        text = f"{_known(half_db)} among the choices that train, not within {until_db:g} dB"
         if wanted.design is not None:
             return f"{text}: the time was up; the same command again continues"
         if wanted.is_short:
@@ -237,8 +237,8 @@ class ComparisonRun:
         measured = [t for t in trained if t.is_tested]
         hours = sum(r.seconds for t in measured for r in read(t.key).history) / 3600
         return (
-            f"{len(trained)} trainings in all: {len(trained) - len(measured)} shorter ones to find "
-            f"learning rates, and {len(measured)} that were measured, of at most {epochs} epochs, "
+            f"{len(trained)} trainings in all: {len(trained) - len(measured)} to find learning "
+            f"rates, and {len(measured)} that were measured, of at most {epochs} epochs, "
             f"which took {hours:.1f} hours of one worker. Parameters share them. The same in all: "
             f"{self._fixed_text()}."
         )
@@ -275,11 +275,13 @@ class ComparisonRun:
         }
 
 
-def _rounded_up(half_width_db: float) -> str:
-    """Returns a half-width as text that never claims more than is known."""
-    return (
-        f"{math.ceil(100 * half_width_db - 1e-9) / 100:.2f}" if half_width_db < math.inf else "inf"
-    )
+def _known(half_width_db: float | None) -> str:
+    """Returns a half-width as text; rounded up, so that no more is claimed than is known."""
+    if half_width_db is None:
+        return "no difference needs to be known more narrowly"
+    if math.isinf(half_width_db):
+        return "not known yet"
+    return f"known within {math.ceil(100 * half_width_db - 1e-9) / 100:.2f} dB"
 
 
 def _shown(test: Tensor) -> Any:

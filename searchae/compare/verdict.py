@@ -59,7 +59,8 @@ class Verdict:
         cells: The result of each choice in each base.
         tries: Number of trainings that tuned a choice's values.
         until_db: The half-width that was asked for, in dB.
-        half_width_db: The largest half-width among choices that train, in dB.
+        half_width_db: The largest half-width among choices that train and are not far apart, in dB;
+            None if there are no two of them.
         lacking: What keeps the intervals wider than asked for; empty if they are not.
     """
 
@@ -70,7 +71,7 @@ class Verdict:
     cells: tuple[tuple[CellResult, ...], ...]
     tries: int
     until_db: float
-    half_width_db: float
+    half_width_db: float | None
     lacking: str
 
     @property
@@ -140,8 +141,8 @@ class Verdict:
         """Returns a difference of the best choice to another one, with its interval."""
         mean_db, low_db, high_db = self._from_best(p)
         what = "95% interval " if is_first else ""
-        small = f", less than the {self.until_db:g} dB asked for" if mean_db < self.until_db else ""
-        return f"{mean_db:.2f} dB ({what}{span_text(low_db, high_db)}{small})"
+        small = f", smaller than --until {self.until_db:g}" if mean_db < self.until_db else ""
+        return f"{mean_db:.2f} dB{small} ({what}{span_text(low_db, high_db)})"
 
     def _plain_interval(self, p: PairDifference) -> str:
         mean_db, low_db, high_db = self._from_best(p)

@@ -106,14 +106,14 @@ def describe_import(study: optuna.Study, source: StoredStudy) -> str:
     """
     states = (TrialState.COMPLETE, TrialState.PRUNED)
     there = len(source.study.get_trials(deepcopy=False, states=states))
-    taken = sum(study.user_attrs.get(IMPORTED, {}).values())
+    taken = min(sum(study.user_attrs.get(IMPORTED, {}).values()), there)
     if not there:
         return f"--warm-start {source.name}: has no finished trials: nothing is taken"
     text = f"--warm-start {source.name}: {taken} of its {there} finished trials"
     if taken == there:
         return f"{text} imported"
     others = "the others" if taken else "they"
-    return f"{text} imported; {others} lie outside this space, or had other fixed values"
+    return f"{text} imported; {others} do not fit this search, or ended badly"
 
 
 def import_trials(

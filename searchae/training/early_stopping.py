@@ -22,6 +22,7 @@ class Plateau:
         best_db: PSNR at the last improvement. A smaller rise does not change it, so that slow
             rises count as an improvement once they add up.
         stale_epochs: Epochs since the last improvement.
+        has_learned: Whether ``counts_from_db`` has been reached.
     """
 
     patience: int
@@ -29,6 +30,7 @@ class Plateau:
     counts_from_db: float = -math.inf
     best_db: float = -math.inf
     stale_epochs: int = 0
+    has_learned: bool = False
 
     @property
     def reached(self) -> bool:
@@ -37,11 +39,11 @@ class Plateau:
 
     def after(self, psnr_db: float) -> Plateau:
         """Returns the state after one more epoch; NaN is no improvement."""
+        has_learned = self.has_learned or not psnr_db < self.counts_from_db
         if psnr_db > self.best_db and psnr_db >= self.best_db + self.min_delta_db:
-            return replace(self, best_db=psnr_db, stale_epochs=0)
-        if max(self.best_db, psnr_db) < self.counts_from_db:
-            return self
-        return replace(self, stale_epochs=self.stale_epochs + 1)
+            return replace(self, best_db=psnr_db, stale_epochs=0, has_learned=has_learned)
+        stale_epochs = self.stale_epochs + has_learned
+        return replace(self, stale_epochs=stale_epochs, has_learned=has_learned)
 
     def after_all(self, psnrs_db: Iterable[float]) -> Plateau:
         """Returns the state after several more epochs, in order."""

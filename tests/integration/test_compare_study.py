@@ -164,6 +164,7 @@ def unlucky(tmp_path_factory: pytest.TempPathFactory) -> StoredStudy:
 def test_a_limit_of_trainings_ends_it_and_says_what_is_lacking(unlucky: StoredStudy) -> None:
     """Before the tests that train more of this study: looks that are complete cost nothing."""
     (first,), _ = compare(unlucky, by=["activation"], until_db=50.0)
+    assert first.half_width_db is not None
     until_db = 0.95 * first.half_width_db
     (verdict,), document = compare(unlucky, by=["activation"], until_db=until_db, max_trainings=1)
     assert verdict.half_width_db == first.half_width_db

@@ -100,4 +100,4 @@ def test_what_is_not_imported_is_said(folder: Path) -> None:
     other = made(folder, "new", warm_start=source, spec=spec)
     text = describe_import(other.study, source)
     assert "old: 0 of its 4 finished trials imported; they" in text
-    assert "other fixed values" in text
+    assert "do not fit this search" in text

@@ -202,7 +202,7 @@ def test_seeds_are_added_where_all_bases_are_taken() -> None:
     assert wanted.step is not None
     assert (wanted.looks[-1].bases, wanted.step.out_of_reach) == (2, ())
     assert wanted.looks[-1].seeds > FIRST_SEEDS
-    assert wanted.step.half_width_db <= 0.75
+    assert (wanted.step.half_width_db or 9.0) <= 0.75
 
 
 def test_a_failed_training_does_not_make_the_penalty_look_good() -> None:
@@ -340,7 +340,7 @@ def test_a_try_that_was_stopped_early_wins_over_those_that_diverged() -> None:
         (low,): (True, 25.0),
         (high,): (True, -math.inf),
     }
-    found = final_round([rate], (high,), tried, lambda p: known.get(p), trains_db=15.0)
+    found = final_round([rate], (high,), tried, lambda p: known.get(p), trains_db=15.0)  # noqa: PLW0108
     assert found.best == (good,)
     assert set(found.wanted) >= {(good,), (low,)}
 

@@ -56,7 +56,7 @@ def test_a_choice_that_is_far_behind_is_not_measured_more_narrowly() -> None:
     state = progress(results(np.concatenate([psnr, behind])), LIMITS)
     assert state.reached
     assert state.last is not None
-    assert state.last.half_width_db <= LIMITS.until_db
+    assert (state.last.half_width_db or 9.0) <= LIMITS.until_db
     near = np.concatenate([psnr, behind + 29 * LIMITS.until_db])
     assert not progress(results(near), LIMITS).reached, "a close one with this noise is"
 
@@ -69,7 +69,7 @@ def test_a_failing_choice_is_not_waited_for() -> None:
     state = progress(results(failing), LIMITS)
     assert state.reached
     assert state.last is not None
-    assert state.last.half_width_db <= LIMITS.until_db
+    assert (state.last.half_width_db or 9.0) <= LIMITS.until_db
     assert not results(failing).trains[2]
 
 

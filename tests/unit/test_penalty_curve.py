@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from searchae.compare.penalty_curve import CurvePoint, PenaltyCurve
+import pytest
+
+from searchae.compare.penalty_curve import CurvePoint, PenaltyCurve, _weights
+from searchae.config.parameters import Parameter
 
 BASES = ("relu adam", "tanh adam")
 
@@ -36,7 +39,17 @@ def test_weights_that_show_nothing_are_not_listed() -> None:
     assert "no difference in PSNR shown (the largest, 0.01: -0.30 dB (-0.80 to 0.20))" in text
     assert "0.001" not in text
     assert "with 0.01: 5.0% of them near zero against 0.2% without" in text
-    assert "Hoyer 0.400 against 0.250" in text
+    assert "Hoyer 0.400 (0.200 to 0.300) against 0.250" in text
+    assert "No weight made the latents sparser" in said(point(1e-3), point(1e-2, hoyer=0.2))
+
+
+def test_weights_are_decades_within_the_range_or_its_ends() -> None:
+    def weights(low: float, high: float) -> tuple[float, ...]:
+        return _weights(Parameter("train.l1_weight", low=low, high=high, log=True))
+
+    assert weights(1e-7, 1e-2) == pytest.approx((1e-5, 1e-4, 1e-3, 1e-2))
+    assert weights(5e-4, 5e-3) == pytest.approx((1e-3,))
+    assert weights(2e-4, 8e-4) == (2e-4, 8e-4)
 
 
 def test_a_shown_effect_is_said_with_its_interval() -> None:

@@ -55,6 +55,11 @@ def test_patience_begins_once_the_net_has_learned_something(
     assert rule.after_all(psnrs_db).reached is reached
 
 
+def test_it_counts_from_then_on_though_the_rise_was_no_improvement() -> None:
+    rule = Plateau(patience=2, min_delta_db=0.5, counts_from_db=15.5)
+    assert rule.after_all([15.4, 15.6, 15.4]).reached
+
+
 @given(PSNRS)
 def test_no_patience_never_stops(psnrs_db: list[float]) -> None:
     assert not Plateau(patience=0, min_delta_db=0.5).after_all(psnrs_db).reached
