@@ -73,7 +73,7 @@ def read_config(folder: Path) -> BundleConfig:
         document = json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         there = folder.exists()
-        fault = f"is no bundle: there is no {CONFIG} in it" if there else "there is no such folder"
+        fault = f"is not a bundle: it has no {CONFIG}" if there else "there is no such folder"
         raise BundleError(
             f"{folder}: {fault}; `searchae train --study NAME --out DIR` writes one"
         ) from None

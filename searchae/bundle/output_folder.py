@@ -84,7 +84,7 @@ def _check_contents(folder: Path, identity: Mapping[str, Any], seeds: int) -> No
         and folder.is_dir()
         and any(p.name != CHECKPOINTS_FOLDER for p in folder.iterdir())
     ):
-        raise UserError(f"--out {folder}: holds something that is no bundle; give a new folder")
+        raise UserError(f"--out {folder}: is not empty, and not a bundle; give a new folder")
 
 
 def _check_bundle(folder: Path, identity: Mapping[str, Any], seeds: int) -> None:

@@ -54,7 +54,7 @@ ThreadsOption = Annotated[
     ),
 ]
 PartOption = Annotated[
-    str, typer.Option(metavar="autoencoder|encoder|decoder", help="What of the net.")
+    str, typer.Option(metavar="autoencoder|encoder|decoder", help="The part of the net to export.")
 ]
 
 

@@ -53,7 +53,7 @@ ByOption = Annotated[
 UntilOption = Annotated[
     float,
     typer.Option(
-        metavar="DB", help="Add bases and seeds until each difference is known within so many dB."
+        metavar="DB", help="Add bases and seeds until each difference is known this well."
     ),
 ]
 L1CurveOption = Annotated[
@@ -62,31 +62,33 @@ L1CurveOption = Annotated[
 ]
 MaxTrainingsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Begin no further ones beyond so many.", show_default="no limit"),
+    typer.Option(min=1, help="Start no more than this many trainings.", show_default="no limit"),
 ]
 TopOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Instead, rank the study's K best trials again.", show_default="no"),
+    typer.Option(min=1, help="Rank the study's K best trials instead.", show_default="no"),
 ]
 SeedsOption = Annotated[
     int | None,
     typer.Option(min=2, help="With --top: trainings of each trial.", show_default="3"),
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Of each training.", show_default="the search's")
+    int | None, typer.Option(min=1, help="Epochs of each training.", show_default="the search's")
 ]
 PatienceOption = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Stop after so many epochs without a better PSNR; 0 for never.",
+        help="Stop after this many epochs without improvement; 0: never.",
         show_default="the search's",
     ),
 ]
 OutOption = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE.html", help="The plots.", show_default="ARTIFACTS/STUDY/compare/..."
+        metavar="FILE.html",
+        help="The page with the results.",
+        show_default="ARTIFACTS/STUDY/compare/...",
     ),
 ]
 DryRunOption = Annotated[
@@ -131,16 +133,16 @@ def compare(
 ) -> None:
     """Find out which regularizer, activation and optimizer win.
 
-    A matched experiment: each choice is put into the same settings of the study's best trials,
-    gets tries by one rule to find its own learning rate there, and is trained with the same
-    new seeds and measured on the test split. Bases and seeds are added until each difference is
-    known within --until dB.
+    A matched experiment: each choice is put into the same settings of the study's best trials
+    (bases), its learning rate is tuned there by one rule, and it is trained with the same new seeds
+    and measured on the test split. Bases and seeds are added until each difference is known
+    within --until dB.
 
     Trainings are trials of the study NAME.trainings: workers share them, searchae worker -s
     NAME.trainings helps from another machine, and what was trained is kept, so that the same
     command again continues. --top K ranks the study's best trials over seeds before naming a
-    winner, since the best of many noisy values is flattered; searchae train --trial winner then
-    takes it.
+    winner, because the best of many noisy values is too high by chance; searchae train --trial
+    winner then takes it.
     """
     _check_options(top, by=by, out=out, seeds=seeds, max_trainings=max_trainings)
     malloc.configure_malloc()

@@ -182,7 +182,7 @@ def print_counts(counts: Mapping[str, int]) -> None:
     parts = [
         f"{n} {_COUNT_LABELS.get(name, name.replace('_', ' '))}" for name, n in counts.items() if n
     ]
-    print("this worker: " + (", ".join(parts) or "there was no trial left to take"))
+    print("this worker: " + (", ".join(parts) or "no trials"))
 
 
 def print_studies(files: Mapping[str, Path], stored: Sequence[StudyOverview]) -> None:

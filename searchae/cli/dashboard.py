@@ -41,7 +41,7 @@ AllowWritesOption = Annotated[
     bool, typer.Option("--allow-writes", help="Let those who log in change and delete studies.")
 ]
 ReadOnlyOption = Annotated[
-    bool, typer.Option("--read-only", help="Refuse changes without a login, too.")
+    bool, typer.Option("--read-only", help="Refuse all changes, also on this machine.")
 ]
 ProxyOption = Annotated[
     str,
@@ -63,7 +63,7 @@ HashPasswordOption = Annotated[
 @app.command(
     epilog=examples(
         "searchae dashboard",
-        "searchae dashboard --hash-password ann > login.txt",
+        "(umask 077; searchae dashboard --hash-password ann > login.txt)",
         "searchae dashboard --host 0.0.0.0 --login login.txt",
     )
 )

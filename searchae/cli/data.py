@@ -23,7 +23,9 @@ NameArgument = Annotated[
 ]
 ShowOption = Annotated[
     Path | None,
-    typer.Option("--show", metavar="FILE.png", help="Write images of each split into this file."),
+    typer.Option(
+        "--show", metavar="FILE.png", help="Write sample images of each split to this file."
+    ),
 ]
 SetOption = Annotated[
     list[str] | None,
@@ -90,4 +92,4 @@ def _spec_of(name: str, overrides: list[str]) -> StudySpec:
             f'{name!r} is a folder: a study file names it, under [data] as name = "folder", '
             f'path = "{name}"; then give the study file'
         )
-    raise UserError(f"{name!r} is no data set and no study file; {nearest(name, known)}")
+    raise UserError(f"{name!r} is neither a data set nor a study file; {nearest(name, known)}")

@@ -69,9 +69,9 @@ def require_database(url: URL) -> None:
 
     if not database_exists(url):
         raise NoStudyError(
-            f"{masked_url(url)}: there is no such database; `searchae tune` makes one. If you have "
-            f"made one already: it is looked for as {Path(str(url.database)).resolve()}, and the "
-            "search may have run in another folder"
+            f"{masked_url(url)}: there is no database at {Path(str(url.database)).resolve()}. Type "
+            "this in the folder where the search ran, or name the database with --storage; "
+            "`searchae tune` makes one"
         )
 
 
@@ -100,8 +100,8 @@ def connect_to(
         if stop.wait(seconds):
             if next(retries, None) is None:
                 raise Interrupted(
-                    "the database is away: a trial that could not be put back is given to another "
-                    "worker once its lease has expired (search.grace_s)"
+                    "the database is away: if a trial was running, another worker gets it once its "
+                    "lease has expired (search.grace_s)"
                 )
             time.sleep(1)
 

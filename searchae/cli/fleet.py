@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MaxHoursOption = Annotated[
     float | None,
     typer.Option(
-        help="Time for the whole fleet from now; each worker still ends its epoch.",
+        help="Stop all workers after this many hours; each ends its epoch first.",
         show_default="no limit",
     ),
 ]
@@ -48,7 +48,7 @@ RayAddressOption = Annotated[
 ]
 SlurmOption = Annotated[
     list[str] | None,
-    typer.Option(metavar="KEY=VALUE", help="An sbatch option, as partition=gpu; repeatable."),
+    typer.Option(metavar="KEY=VALUE", help="An sbatch option, such as partition=gpu; repeatable."),
 ]
 
 NumberPerDeviceOption = Annotated[

@@ -23,7 +23,10 @@ StorageOption = Annotated[
     ),
 ]
 DataDirOption = Annotated[
-    Path, typer.Option(envvar="SEARCHAE_DATA_DIR", help="Where data sets lie, or are fetched to.")
+    Path,
+    typer.Option(
+        envvar="SEARCHAE_DATA_DIR", help="Folder of the data sets; missing ones are fetched to it."
+    ),
 ]
 ArtifactsOption = Annotated[
     Path,

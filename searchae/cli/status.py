@@ -21,7 +21,9 @@ from searchae.errors import UserError
 
 app = typer.Typer()
 
-WatchOption = Annotated[bool, typer.Option("--watch", help="Again every 2 seconds, until done.")]
+WatchOption = Annotated[
+    bool, typer.Option("--watch", help="Refresh every 2 seconds until the study ends.")
+]
 
 
 @app.command(epilog=examples("searchae status -s svhn", "searchae status -s svhn --watch"))

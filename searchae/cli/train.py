@@ -41,12 +41,17 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 OutOption = Annotated[Path, typer.Option(metavar="DIR", help="The bundle's folder.")]
-TrialOption = Annotated[str, typer.Option(metavar="best|winner|N", help="Which trial.")]
+TrialOption = Annotated[
+    str,
+    typer.Option(
+        metavar="best|winner|N", help="The best, the winner of compare --top, or one by number."
+    ),
+]
 EpochsOption = Annotated[
     str,
     typer.Option(
         metavar="E|search",
-        help="At most so many, until the curve stabilises; or exactly as in the search.",
+        help="Most epochs; a plateau ends it earlier. search: as in the search.",
         show_default="100, or the study's if more",
     ),
 ]
@@ -54,7 +59,7 @@ PatienceOption = Annotated[
     int | None,
     typer.Option(
         min=0,
-        help="Stop after so many epochs without a better PSNR; 0 for never.",
+        help="Stop after this many epochs without improvement; 0: never.",
         show_default="the study's, else 10",
     ),
 ]
@@ -62,8 +67,7 @@ TrainImagesOption = Annotated[
     str,
     typer.Option(
         metavar="N|all",
-        help="Train on so many images, those held out for validation included; after a search "
-        "on a part of them.",
+        help="Images to use, including those for validation; for a search on a part of the data.",
         show_default="the study's",
     ),
 ]
@@ -79,8 +83,7 @@ ThreadsOption = Annotated[
     typer.Option(
         min=1,
         envvar="SEARCHAE_THREADS",
-        help="CPU threads of each worker; results are the search's to the bit with as many as it "
-        "had.",
+        help="CPU threads of each worker. As many as the trial had reproduce it exactly.",
         show_default="as many as the trial had",
     ),
 ]

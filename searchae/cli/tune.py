@@ -45,11 +45,11 @@ app = typer.Typer()
 
 TrialsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Trials to end complete or pruned.", show_default="the study file's"),
+    typer.Option(min=1, help="Trials in all, complete or pruned.", show_default="the study file's"),
 ]
 SeedOption = Annotated[
     int | None,
-    typer.Option(min=0, help="Decides everything random.", show_default="the study file's"),
+    typer.Option(min=0, help="Seed of everything random.", show_default="the study file's"),
 ]
 OverridesOption = Annotated[
     list[str] | None,

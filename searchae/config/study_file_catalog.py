@@ -48,7 +48,7 @@ def find_study_file(name: str, here: Path | None = None) -> Path:
     if path.is_file():
         return path
     if path.suffix == ".toml" or "/" in name:
-        raise SpecError(f"study file {name}: there is no such file")
-    raise SpecError(
-        f"study {name!r}: not found in ./studies nor among the packed ones; {nearest(name, known)}"
-    )
+        raise SpecError(f"study file {name}: there is no such file; see searchae studies")
+    beside = path.with_name(f"{path.name}.toml")
+    meant = f"did you mean ./{name}.toml?" if beside.is_file() else nearest(name, known)
+    raise SpecError(f"study {name!r}: neither in ./studies nor built in; {meant}")

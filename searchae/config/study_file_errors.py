@@ -11,7 +11,13 @@ from pydantic import ValidationError
 from searchae.config.schema import SEARCHABLE, SECTIONS, Layer, Source
 from searchae.errors import nearest
 
-_TYPES = {"bool_parsing": "true or false", "tuple_type": "a list", "dict_type": "a table"}
+_TYPES = {
+    "bool_parsing": "true or false",
+    "dict_type": "a table",
+    "float_parsing": "a number",
+    "int_parsing": "a whole number",
+    "tuple_type": 'a list such as ["a", "b"]',
+}
 """Pydantic's error types for a value of the wrong type -> the type in a user's words."""
 
 
@@ -55,7 +61,7 @@ class Faults:
         for key in table:
             if key not in known:
                 owners = [f"{s}.{key}" for s, c in SECTIONS.items() if key in c.model_fields]
-                meant = f"did you mean {' or '.join(owners)}?" if owners and not prefix else ""
+                meant = f"did you mean {' or '.join(owners)}?" if owners else ""
                 self.add(f"{prefix}{key}", f"unknown key; {meant or nearest(key, known)}")
 
     def add_validation_error(self, key: str, error: ValidationError) -> None:

@@ -55,6 +55,14 @@ def study_names(storage: ResilientStorage) -> list[str]:
     return storage.study_names()
 
 
+def _is_own(storage: ResilientStorage, name: str) -> bool:
+    """Returns whether a study was made by searchae; one that was deleted meanwhile was not."""
+    try:
+        return SPEC in storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+    except KeyError:
+        return False
+
+
 @dataclass(frozen=True)
 class StoredStudy:
     """A study in the database.
@@ -100,7 +108,7 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
     try:
         study_id = storage.get_study_id_from_name(name)
     except KeyError:
-        names = study_names(storage)
+        names = [n for n in study_names(storage) if _is_own(storage, n)]
         hint = nearest(name, names) if names else "it holds none yet; `searchae tune` makes one"
         raise NoStudyError(
             f"study {name!r} is not in {masked_url(storage.engine.url)}; {hint}"
@@ -112,7 +120,7 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
             "in the dashboard"
         )
     if SPEC not in attributes:
-        raise StorageError(f"study {name!r} was not made by searchae; choose another --name")
+        raise StorageError(f"study {name!r} was made by another program, not by searchae")
     folder = attributes.get(FOLDER)
     return StoredStudy(
         study=_optuna_study(storage, name),

@@ -178,7 +178,7 @@ def _open_database(
     exists = database_exists(request.storage)
     if request.warm_start and not exists:
         where = masked_url(request.storage)
-        raise NoStudyError(f"study {request.warm_start!r} is not in {where}, which is not there")
+        raise NoStudyError(f"--warm-start {request.warm_start}: there is no database {where}")
     if not (exists or create):
         return None, None
     storage = connect(request.storage)

@@ -25,7 +25,7 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
     trials = spec.search.trials
     if not spec.space and trials > 1:
         raise SpecError(
-            f"search.trials: nothing is searched, so that {trials} trials would train the same net "
+            f"search.trials: nothing is searched: all {trials} trials would train the same net "
             "with the same seed. Give a key under [model] or [train] a range or choices, such as "
             "learning_rate = { low = 1e-4, high = 1e-1, log = true }; or run one trial "
             "(--trials 1) and train it with several seeds (searchae train --seeds)"

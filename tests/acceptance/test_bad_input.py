@@ -301,8 +301,8 @@ def test_looking_for_a_study_makes_no_database(
     command: tuple[str, ...], refused: Refused, folder: Path
 ) -> None:
     said = refused(*command)
-    says(said, "there is no such database; `searchae tune` makes one")
-    says(said, "it is looked for as /", "another folder")
+    says(said, "`searchae tune` makes one")
+    says(said, "there is no database at /", "the folder where the search ran")
     assert list(folder.glob("searchae.db*")) == []
 
 

@@ -354,7 +354,7 @@ def test_a_login_opens_every_address(place: Place) -> None:
         (["--login", "empty.txt"], "empty.txt: holds no login"),
         (["--allow-writes", "--read-only"], "exclude each other"),
         (["--host", "192.0.2.1", "--login", "login.txt"], "cannot listen there"),
-        (["--storage", "sqlite:///missing.db"], "there is no such database"),
+        (["--storage", "sqlite:///missing.db"], "there is no database at "),
     ],
 )
 def test_mistakes_are_told(

@@ -399,7 +399,7 @@ def test_a_folder_with_something_else_is_left_alone(
 ) -> None:
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("1")
-    with pytest.raises(UserError, match="holds something that is no bundle"):
+    with pytest.raises(UserError, match="is not empty, and not a bundle"):
         train(plan(stored), home, tmp_path / "thesis")
     with pytest.raises(UserError, match="is a file"):
         train(plan(stored), home, tmp_path / "thesis" / "chapter.tex")

@@ -187,7 +187,7 @@ def test_a_study_that_another_program_makes_meanwhile_is_left_alone(
         return original(*args)
 
     monkeypatch.setattr(stored_study, "_insert", too_late)
-    with pytest.raises(StorageError, match="was not made by searchae; choose another --name"):
+    with pytest.raises(StorageError, match="was made by another program"):
         make(storage)
     assert [d.name for d in storage.get_all_studies()[0].directions] == ["MINIMIZE"]
 
@@ -213,7 +213,7 @@ def test_a_study_of_somebody_else_s_is_left_alone(storage: ResilientStorage, giv
     elif given == "attributes":
         foreign.set_user_attr("owner", "somebody")
     for attempt in (lambda: make(storage), lambda: load_study(storage, "s")):
-        with pytest.raises(StorageError, match="was not made by searchae; choose another --name"):
+        with pytest.raises(StorageError, match="was made by another program"):
             attempt()
     assert study_names(storage) == ["s"]
     assert len(foreign.trials) == (given == "trials")

@@ -166,7 +166,7 @@ def flip(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda f: (f / "config.json").unlink(), "is no bundle: there is no config.json"),
+        (lambda f: (f / "config.json").unlink(), "is not a bundle: it has no config.json"),
         (lambda f: (f / "model.safetensors").unlink(), "model.safetensors: cannot be read"),
         (cut("config.json"), "config.json: is damaged: it is not JSON"),
         (cut("model.safetensors"), "damaged or was replaced"),
