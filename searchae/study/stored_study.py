@@ -120,7 +120,10 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
             "in the dashboard"
         )
     if SPEC not in attributes:
-        raise StorageError(f"study {name!r} was made by another program, not by searchae")
+        raise StorageError(
+            f"study {name!r} was made by another program, not by searchae; a new study needs "
+            "another --name"
+        )
     folder = attributes.get(FOLDER)
     return StoredStudy(
         study=_optuna_study(storage, name),

@@ -95,7 +95,8 @@ def edit(folder: Path, old: str, new: str) -> None:
         ((*TUNE, "--seed", "-1"), "--seed greater than or equal to 0"),
         ((*TUNE, "--device", "nonsense"), "--device nonsense: use auto, cpu, cuda or cuda:N"),
         ((*TUNE, "--launcher", "lokal"), "--launcher 'lokal' Valid: local"),
-        ((*TINY, "--warm-start", "nobody"), "study 'nobody' is not in sqlite:///searchae.db"),
+        ((*TINY, "--warm-start", "nobody"), "--warm-start nobody: there is no database sqlite:///"),
+        ((*TUNE, "--set", "train.epochs=five"), "train.epochs: must be a whole number, not 'five'"),
         ((*TUNE, "--set", "foo"), "--set foo: write it as section.key=value"),
         ((*TUNE, "--set", "=1"), "--set =1: write it as section.key=value"),
         ((*TUNE, "--set", "train.epochs.x=1"), "epochs is a value, not a table"),
@@ -304,6 +305,12 @@ def test_looking_for_a_study_makes_no_database(
     says(said, "`searchae tune` makes one")
     says(said, "there is no database at /", "the folder where the search ran")
     assert list(folder.glob("searchae.db*")) == []
+
+
+def test_a_study_file_in_this_folder_is_found_to_be_meant(refused: Refused, folder: Path) -> None:
+    (folder / "mine.toml").write_bytes((folder / "studies" / "tiny.toml").read_bytes())
+    says(refused("tune", "-s", "mine"), "study 'mine': neither in ./studies nor built in;")
+    says(refused("tune", "-s", "mine"), "did you mean ./mine.toml?")
 
 
 @pytest.mark.parametrize("command", [TINY, STATUS, BEST])

@@ -152,6 +152,7 @@ def test_an_unknown_name_lists_the_studies_and_the_nearest(storage: ResilientSto
         load_study(storage, "tiny")
     make(storage, "tiny")
     make(storage, "large")
+    optuna.create_study(study_name="another program's", storage=storage)
     with pytest.raises(StorageError, match=r"did you mean 'tiny'\? Valid: large, tiny"):
         load_study(storage, "tinny")
 
