@@ -58,8 +58,8 @@ def print_verdicts(result: ComparisonResult, html: str) -> None:
         print(f"l1_weight: {curve.front}")
     for note in result.notes:
         print(f"note: {note}")
-    if result.best_setting:
-        print(result.best_setting)
+    if result.best:
+        print(result.best.sentence)
     print(
         "A base is a setting of all other parameters; near zero: the share of latents below 1e-3; "
         "Hoyer: from 0 (all latents alike) to 1 (a single one)."

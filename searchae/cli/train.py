@@ -44,7 +44,9 @@ OutOption = Annotated[Path, typer.Option(metavar="DIR", help="The bundle's folde
 TrialOption = Annotated[
     str,
     typer.Option(
-        metavar="best|winner|N", help="The best, the winner of compare --top, or one by number."
+        metavar="best|winner|compared|N",
+        help="The search's best, the winner of compare --top, the best setting of compare, or "
+        "a number.",
     ),
 ]
 EpochsOption = Annotated[
@@ -170,7 +172,7 @@ def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool
 
     seeds = format_count(len(plan.seeds), "seed")
     print_note(
-        f"trial {plan.trial.number}: at most "
+        f"trial {plan.trial.number}{'' if plan.is_searched else f' of {plan.study}'}: at most "
         f"{format_count(plan.params.train.epochs, 'epoch')}, {seeds}, on "
         f"{plan.device} with {format_count(plan.threads, 'thread')}"
     )

@@ -9,8 +9,41 @@ from functools import cached_property
 from typing import Any
 
 from searchae.compare.penalty_curve import PenaltyCurve
-from searchae.compare.verdict import Verdict
+from searchae.compare.verdict import CellResult, Verdict
 from searchae.formatting import format_assignments, format_list
+
+
+@dataclass(frozen=True, eq=False)
+class BestSetting:
+    """The measured setting with the highest mean PSNR.
+
+    Attributes:
+        name: Its choices.
+        cell: Its result.
+        mean_db: Its PSNR on the test split, a mean over seeds, in dB.
+        among: How many settings it is the best of.
+    """
+
+    name: str
+    cell: CellResult
+    mean_db: float
+    among: int
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len(self.cell.records)
+
+    @property
+    def sentence(self) -> str:
+        """The setting as a sentence."""
+        settings = self.cell.settings
+        tuned = f" ({format_assignments(settings)})" if settings else ""
+        return (
+            f"best setting measured: {self.name}{tuned}, {self.mean_db:.2f} dB over {self.seeds} "
+            f"seeds, a little too high as the best of {self.among}; `train --trial compared` takes "
+            "it"
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +64,16 @@ class ComparisonResult:
         return notes_on(self.verdicts)
 
     @cached_property
-    def best_setting(self) -> str:
-        """The measured setting with the highest mean PSNR, as a sentence; empty without one."""
-        return _best_setting(self.verdicts)
+    def best(self) -> BestSetting | None:
+        """The measured setting with the highest mean PSNR, if there is one without failures."""
+        return _best(self.verdicts)
 
     def document(self) -> dict[str, Any]:
         """Returns the result as a JSON document."""
         return {
             "comparisons": [{**v.document(), "notes": notes_on([v])} for v in self.verdicts],
             "notes": self.notes,
-            "best_setting": self.best_setting,
+            "best_setting": "" if self.best is None else self.best.sentence,
             "l1_curve": self.curve and self.curve.document(),
         }
 
@@ -75,23 +108,18 @@ def notes_on(verdicts: Sequence[Verdict]) -> list[str]:
     return found + [f"{', '.join(names)}: {text}" for text, names in lacking.items()]
 
 
-def _best_setting(verdicts: Sequence[Verdict]) -> str:
-    """Returns the measured setting with the highest mean PSNR, as a sentence; empty without one."""
-    found = {}
-    for v in verdicts:
-        for choice, row in zip(v.choices, v.cells, strict=True):
-            for base, cell in zip(v.bases, row, strict=True):
-                if len(cell.counted) > 1 and len(cell.counted) == len(cell.records):
-                    mean_db = statistics.fmean(cell.psnr_db)
-                    found[cell.net] = (mean_db, len(cell.records), choice.name, base, cell.settings)
+def _best(verdicts: Sequence[Verdict]) -> BestSetting | None:
+    found = {
+        cell.net: (statistics.fmean(cell.psnr_db), choice.name, base, cell)
+        for v in verdicts
+        for choice, row in zip(v.choices, v.cells, strict=True)
+        for base, cell in zip(v.bases, row, strict=True)
+        if len(cell.counted) > 1 and len(cell.counted) == len(cell.records)
+    }
     if not found:
-        return ""
-    mean_db, seeds, name, base, settings = max(found.values(), key=lambda f: f[0])
-    tuned = f" ({format_assignments(settings)})" if settings else ""
-    return (
-        f"best setting measured: {name} with {base}{tuned}, {mean_db:.2f} dB over {seeds} seeds; "
-        f"as the best of {len(found)} it is flattered a little"
-    )
+        return None
+    mean_db, choice_name, base, cell = max(found.values(), key=lambda f: f[0])
+    return BestSetting(f"{choice_name} with {base}", cell, mean_db, len(found))
 
 
 def _stopped_early(verdicts: Sequence[Verdict]) -> str:

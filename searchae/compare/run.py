@@ -23,9 +23,7 @@ from searchae.formatting import format_value
 from searchae.launch import FleetRequest, Launcher
 from searchae.report import comparison_file, write_comparison_file
 from searchae.retrain import ListRun, RecordFolder, Results
-from searchae.study import (
-    ListedTraining,
-)
+from searchae.study import COMPARED, ListedTraining
 from searchae.tune import StopRequest, Watcher
 from searchae.worker import shown_indices
 
@@ -108,6 +106,9 @@ class ComparisonRun:
                 is_shared=is_shared,
             )
             write_comparison_file(request.artifacts, stored, document)
+            if best := result.best:
+                kept = {"number": best.cell.trial, "mean_db": best.mean_db, "seeds": best.seeds}
+                stored.study.set_user_attr(COMPARED, kept)
         except OSError as e:
             raise UserError(f"--out {out}: cannot be written: {e.strerror or e}") from e
         return result, document
@@ -194,10 +195,14 @@ class ComparisonRun:
                     continue
                 tuned = cell.tuned(results)
                 assert tuned.best is not None  # the look is complete
-                records = tuple(read(t.key) for t in experiment.measured(cell, look, results))
+                measured = experiment.measured(cell, look, results)
+                records = tuple(read(t.key) for t in measured)
                 counts = tuple(map(bool, matched.counts[c, place, : len(records)]))
                 settings = cell.settings(tuned.best)
-                row.append(CellResult(cell.group, settings, tuned.is_at_edge, records, counts))
+                first = results[measured[0].key].number
+                row.append(
+                    CellResult(cell.group, settings, tuned.is_at_edge, records, counts, first)
+                )
             cells.append(tuple(row))
         return Verdict(
             parameter=experiment.parameter,

@@ -24,6 +24,7 @@ class CellResult:
         is_at_edge: Whether the best of them lie at the end of their range, or of what was tried.
         records: The measurements of each seed.
         counts: Which of them the difference rests on: see ``MatchedResults.counts``.
+        trial: Number of the first training's trial in the list of trainings.
     """
 
     net: str
@@ -31,6 +32,7 @@ class CellResult:
     is_at_edge: bool
     records: tuple[TrainingRecord, ...]
     counts: tuple[bool, ...]
+    trial: int = -1
 
     @property
     def psnr_db(self) -> tuple[float, ...]:

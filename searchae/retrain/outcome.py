@@ -151,7 +151,7 @@ def _write_results(
     rows = [_row(first, {k: measured[k] for k in _METRICS})]
     rows += [_row(record, _measured(record)) for record in records[1:]]
     metrics = {**measured, **_provenance(plan, records, splits), "seeds": _over_seeds(rows)}
-    title = f"{plan.stored.name}, trial {plan.trial.number}: {measured['psnr_db']:.2f} dB on test"
+    title = f"{plan.study}, trial {plan.trial.number}: {measured['psnr_db']:.2f} dB on test"
     write_reconstructions_picture(out / "reconstructions.png", written, splits.test, title=title)
     histories = {r.seed: r.history for r in records}
     write_curves_page(out / "curves.html", written, splits.test, histories=histories, title=title)
@@ -170,7 +170,7 @@ def _config(plan: RetrainPlan, run: TrainingRecord, splits: Splits) -> BundleCon
     spec = plan.stored.spec
     return BundleConfig(
         searchae=__version__,
-        study=plan.stored.name,
+        study=plan.study,
         trial=plan.trial.number,
         params=readable_params(spec, plan.trial.params),
         data=plan.data,
@@ -203,7 +203,7 @@ def _provenance(
     runtime = {k: first.runtime[k] for k in (*names, *versions)}
     kept = first.history[first.epoch - 1]
     return {
-        "study": plan.stored.name,
+        "study": plan.study,
         "trial": plan.trial.number,
         "params": readable_params(plan.stored.spec, plan.trial.params),
         "seed": first.seed,
@@ -221,7 +221,7 @@ def _provenance(
         },
         # Trained on other images, its epochs cannot be compared with the search's.
         "search": reproduction(plan.trial, first.history, runtime=runtime)
-        if plan.as_searched
+        if plan.as_searched and plan.is_searched
         else None,
         "data_hash": splits.hash,
         "versions": versions,

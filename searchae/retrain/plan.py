@@ -11,12 +11,15 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae.config import DataSpec, TrainParams, TrialParams, params_of_trial
 from searchae.errors import UserError
 from searchae.study import (
+    COMPARED,
     RUNTIME,
     WARM_START,
     WINNER,
     ListedTraining,
     StoredStudy,
     best_of,
+    find_training_list,
+    list_name,
     require_searched,
     trial_row,
 )
@@ -39,6 +42,7 @@ class RetrainPlan:
         device: The device of this machine, for measuring the bundle.
         threads: CPU threads of each worker.
         precision: Precision of the training steps.
+        study: Name of the study that has the trial: the search, or its list of trainings.
     """
 
     stored: StoredStudy
@@ -49,6 +53,12 @@ class RetrainPlan:
     device: torch.device
     threads: int
     precision: Precision
+    study: str
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether the trial is one of the search."""
+        return self.study == self.stored.name
 
     @property
     def as_searched(self) -> bool:
@@ -62,7 +72,7 @@ class RetrainPlan:
             data_hash: Hash of the training's data; empty for the study's.
         """
         return {
-            "study": self.stored.name,
+            "study": self.study,
             "trial": self.trial.number,
             "data_hash": data_hash or self.stored.data_hash,
             "seed": self.seeds[0],
@@ -102,7 +112,7 @@ def plan_retraining(
 
     Args:
         stored: The study.
-        trial: ``best``, ``winner``, or a trial's number.
+        trial: ``best``, ``winner``, ``compared``, or a trial's number.
         epochs: A number; ``search`` for the search's own epochs and patience; empty for the
             search's epochs, but at least 100.
         patience: Epochs without improvement until early stopping; None for the study's, or 10 if
@@ -134,6 +144,7 @@ def plan_retraining(
         threads=threads or recorded.get("threads") or torch.get_num_threads(),
         # Studies made before the precision could be chosen used float32.
         precision=pick_precision(precision or recorded.get("precision", "fp32"), device),
+        study=list_name(stored) if trial == "compared" else stored.name,
     )
 
 
@@ -142,12 +153,15 @@ def find_trial(stored: StoredStudy, trial: str) -> FrozenTrial:
 
     Args:
         stored: The study.
-        trial: ``best``; ``winner``, the best over several seeds by ``searchae compare``; or the
-            trial's number.
+        trial: ``best``; ``winner``, the best over several seeds by ``searchae compare --top``;
+            ``compared``, the best setting that ``searchae compare`` measured, which is in the list
+            of trainings; or the trial's number.
 
     Raises:
         UserError: There is no such trial, or it has no result or ended badly.
     """
+    if trial == "compared":
+        return _compared_trial(stored)
     trials = stored.study.get_trials(deepcopy=False)
     if trial == "best":
         row = best_of([trial_row(stored.spec, t) for t in trials if WARM_START not in t.user_attrs])
@@ -166,7 +180,7 @@ def find_trial(stored: StoredStudy, trial: str) -> FrozenTrial:
         trial = str(kept["number"])
     if not trial.isdecimal() or int(trial) >= len(trials):
         raise UserError(
-            f"--trial {trial}: give best, or a number from 0 to {len(trials) - 1}, or winner"
+            f"--trial {trial}: give best, winner, compared, or a number from 0 to {len(trials) - 1}"
             if trials
             else f"--trial {trial}: study {stored.name!r} has no trials yet"
         )
@@ -178,6 +192,17 @@ def find_trial(stored: StoredStudy, trial: str) -> FrozenTrial:
         raise UserError(
             f"--trial {trial}: ended badly ({outcome}), and would again; give another one"
         )
+    return found
+
+
+def _compared_trial(stored: StoredStudy) -> FrozenTrial:
+    kept, listed = stored.study.user_attrs.get(COMPARED), find_training_list(stored)
+    if kept is None or listed is None:
+        raise UserError(
+            f"--trial compared: study {stored.name!r} has not been compared yet; `searchae compare "
+            f"--study {stored.name}` does that"
+        )
+    found: FrozenTrial = listed.stored.study.get_trials(deepcopy=False)[kept["number"]]
     return found
 
 

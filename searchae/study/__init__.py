@@ -6,6 +6,7 @@ To find: the budget in ``budget``, who takes which trial in ``claims``, leases a
 
 from searchae.study.artifact_folder import claimed_folder, remove_folder
 from searchae.study.attributes import (
+    COMPARED,
     COMPARISON,
     DECODED,
     ERROR,
@@ -73,6 +74,7 @@ from searchae.study.warm_start import describe_import, describe_starting_points
 from searchae.study.worker_registry import WorkerInfo
 
 __all__ = [
+    "COMPARED",
     "COMPARISON",
     "DECODED",
     "ERROR",

@@ -84,6 +84,10 @@ the study has been started again."""
 WINNER = "searchae:winner"
 """dict: The best trial by ``compare --top``: ``number``, ``seeds`` and ``mean_db``."""
 
+COMPARED = "searchae:compared"
+"""dict: The best setting that ``compare`` measured: ``number`` of its first training in the list of
+trainings, ``mean_db`` and ``seeds``."""
+
 # User attributes of a trial.
 
 TRAINING = "searchae:training"

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.usefixtures("keeps_threads")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 WORDS = ("compare", "-s", "tiny", "--until", "3", "--workers", "1", "--device", "cpu")
+TRAIN = ("train", "-s", "tiny", "--out", "best", "--workers", "1", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +41,9 @@ def home(done: Path, folder: Path) -> Path:
 
 
 def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Run) -> None:
+    early = command_line(*TRAIN, "--trial", "compared")
+    assert early.returncode == 2
+    assert "`searchae compare --study tiny` does that" in early.stderr
     planned = command_line(*WORDS, "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert "first look" in planned.stdout
@@ -77,6 +81,14 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     report = command_line("report", "-s", "tiny", "--out", "report.html")
     assert report.returncode == 0, report.stderr
     assert "adam beats sgd by " in (home / "report.html").read_text()
+
+    trained = command_line(*TRAIN, "--trial", "compared", "--epochs", "search", "--json")
+    assert trained.returncode == 0, trained.stderr
+    assert "of tiny.trainings: at most " in trained.stderr
+    bundle = json.loads(trained.stdout)
+    assert bundle["study"] == "tiny.trainings"
+    assert bundle["params"]["optimizer"] == "adam"
+    assert "`train --trial compared` takes it" in told.stdout
 
 
 @pytest.mark.fleet
