@@ -183,7 +183,7 @@ def compared(gains_db: Mapping[str, float], hopeless: frozenset[str], seed: int)
             baseline_db=np.full(IMAGES, BASELINE_DB),
             read=world.read,
             name_base=partial(base_name, spec=SPEC, leave_out=[parameter.key]),
-            least_db=(BASELINE_DB + trials.good_db) / 2,
+            least_db=trials.good_db,
         )
         wanted = experiment.wanted(world.results)
         while missing := [t for t in wanted.trainings if t.key not in world.trained]:

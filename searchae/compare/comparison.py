@@ -76,9 +76,8 @@ class Comparison:
             raise UserError(f"--until {options.until_db:g}: give a number of dB above 0")
         self.stored, self.options = stored, options
         trials = SearchedTrials.of(stored)
-        # Half of a good trial's gain will do.
         trains_db = stored.baseline_db + LEARNED_DB
-        self._least_db = max((stored.baseline_db + trials.good_db) / 2, trains_db)
+        self._least_db = max(trials.good_db, trains_db)
         parameters = compared_parameters(stored.spec, options.by)
         self.factors = [choose_factor(stored.spec, p, trials) for p in parameters]
         self.schedule = Schedule(
