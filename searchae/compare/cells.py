@@ -35,7 +35,7 @@ TRY_SHARE, LEAST_TRY_EPOCHS = 0.25, 5
 """Share of a measured training's epochs that a try has, and its least epochs: a learning rate with
 which nothing learns shows before the end."""
 FINAL_SEED = 1000
-"""The seed of the final, counted from the first of the new seeds: never one that is measured."""
+"""The final's first seed, counted from the first of the new seeds: never one that is measured."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +63,13 @@ class Tries:
         wanted: The tries that were made or are to be made now, in order.
         best: The best point; None before the end.
         is_at_edge: Whether it lies at the end of a range or of what was tried.
-        finals_db: Validation PSNR of each point of the final, in dB.
+        finals: Mean validation PSNR in dB, and number of trainings, of each point of the final.
     """
 
     wanted: tuple[ListedTraining, ...]
     best: Point | None
     is_at_edge: bool = False
-    finals_db: tuple[float, ...] = ()
+    finals: tuple[tuple[float, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Cell:
     schedule: Schedule
     trains_db: float = -math.inf
     _ended: list[Tries] = field(default_factory=list, repr=False, compare=False)
-    _attempts: dict[tuple[Point, bool], ListedTraining] = field(
+    _attempts: dict[tuple[Point, int | None], ListedTraining] = field(
         default_factory=dict, repr=False, compare=False
     )
 
@@ -124,14 +124,13 @@ class Cell:
             self.grids,
             self.start,
             {p: s for p in found.wanted if (s := self._score(results, p)) is not None},
-            partial(self._score, results, is_final=True),
+            partial(self._final_db, results),
             trains_db=self.trains_db,
         )
-        tries += tuple(self.attempt(p, is_final=True) for p in final.wanted)
+        tries += tuple(self.final_attempt(p, 0) for p in final.wanted)
+        tries += tuple(self.final_attempt(p, 1) for p in final.again)
         is_at_edge = final.is_at_edge or (final.best == found.best and found.is_at_edge)
-        found_db = (self._score(results, p, is_final=True) for p in final.wanted)
-        finals_db = tuple(score[1] for score in found_db if score is not None)
-        return Tries(tries, final.best, is_at_edge, finals_db)
+        return Tries(tries, final.best, is_at_edge, tuple(final.scores.values()))
 
     def best_db(self, results: Results) -> float | None:
         """Returns the validation PSNR of the best try in dB; None before the tries have ended."""
@@ -151,26 +150,42 @@ class Cell:
         best_db = self.best_db(results)
         return best_db is not None and best_db >= self.trains_db
 
-    def _score(self, results: Results, point: Point, *, is_final: bool = False) -> Score | None:
-        found = results.get(self.attempt(point, is_final=is_final).key)
+    def _score(self, results: Results, point: Point) -> Score | None:
+        found = results.get(self.attempt(point).key)
         if found is None or not found.is_finished or found.psnr_db is None:
             return None
         return not found.is_pruned, found.psnr_db
 
-    def attempt(self, point: Point, *, is_final: bool = False) -> ListedTraining:
-        """Returns the training of a try.
+    def _final_db(self, results: Results, point: Point, number: int) -> float | None:
+        """Returns the PSNR in dB of the epoch whose weights would be measured, once it is there."""
+        found = results.get(self.final_attempt(point, number).key)
+        if found is None or not found.is_finished or found.psnr_db is None:
+            return None
+        return found.psnr_db if found.outcome else max(found.curve.values(), default=found.psnr_db)
+
+    def attempt(self, point: Point) -> ListedTraining:
+        """Returns the training of a try: short, with the search's seed, and stopped where hopeless.
 
         Args:
             point: The point.
-            is_final: Trained like one that is measured, with a seed of its own, and to its end;
-                else for a share of its epochs, with the search's seed.
         """
-        if (point, is_final) not in self._attempts:
-            make = self._final_attempt if is_final else self._short_attempt
-            self._attempts[point, is_final] = make(self.values_at(point))
-        return self._attempts[point, is_final]
+        if (point, None) not in self._attempts:
+            self._attempts[point, None] = self._attempt(self.values_at(point))
+        return self._attempts[point, None]
 
-    def _short_attempt(self, values: Mapping[str, Any]) -> ListedTraining:
+    def final_attempt(self, point: Point, number: int) -> ListedTraining:
+        """Returns a training of the final: as one that is measured, but with a seed of its own.
+
+        Args:
+            point: The point.
+            number: Which of the final's seeds, from 0.
+        """
+        if (point, number) not in self._attempts:
+            like = self.measured(point, FINAL_SEED + number)
+            self._attempts[point, number] = replace(like, is_tested=False, group=self.group)
+        return self._attempts[point, number]
+
+    def _attempt(self, values: Mapping[str, Any]) -> ListedTraining:
         params = self.spec.resolve(values)
         whole = self.schedule.epochs or params.train.epochs
         changes = {"epochs": min(max(LEAST_TRY_EPOCHS, math.ceil(TRY_SHARE * whole)), whole)}
@@ -183,10 +198,6 @@ class Cell:
             is_pruned=True,
             group=self.group,
         )
-
-    def _final_attempt(self, values: Mapping[str, Any]) -> ListedTraining:
-        like = self.measured_at(values, FINAL_SEED)
-        return replace(like, is_tested=False, group=self.group)
 
     def measured(self, point: Point, seed: int) -> ListedTraining:
         """Returns the training at the best point with one of the new seeds, counted from 0."""

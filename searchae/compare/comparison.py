@@ -26,7 +26,7 @@ from searchae.compare.cells import (
 )
 from searchae.compare.experiment import Experiment, ReadRecord
 from searchae.compare.matched_design import Limits
-from searchae.compare.tuning import FINALISTS
+from searchae.compare.tuning import FINAL_TRAININGS
 from searchae.data import Splits
 from searchae.errors import UserError
 from searchae.study import StoredStudy, require_searched, trial_row
@@ -143,16 +143,16 @@ class Comparison:
             for cell in (c for row in experiment.cells for c in row[: least.bases]):
                 tries[cell.group] = cell.tries  # shared by all parameters
                 seeds[cell.group] = max(least.seeds, seeds.get(cell.group, 0))
-        finalists = FINALISTS * sum(n > 0 for n in tries.values())
+        finals = FINAL_TRAININGS * sum(n > 0 for n in tries.values())
         epochs = (self.options.epochs or self.stored.spec.epochs) * (
-            TRY_SHARE * sum(tries.values()) + finalists + sum(seeds.values())
+            TRY_SHARE * sum(tries.values()) + finals + sum(seeds.values())
         )
         seconds = _epoch_seconds(self.stored) * epochs
         return {
             "study": self.stored.name,
             "until_db": self.options.until_db,
             "sides": sides,
-            "trainings": sum(tries.values()) + finalists + sum(seeds.values()),
+            "trainings": sum(tries.values()) + finals + sum(seeds.values()),
             "seconds": seconds or None,
         }
 

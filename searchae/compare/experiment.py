@@ -21,7 +21,7 @@ from searchae.compare.matched_design import (
     next_design,
 )
 from searchae.compare.matched_results import MatchedResults
-from searchae.compare.tuning import FINALISTS, MOST_FINALISTS
+from searchae.compare.tuning import FINAL_TRAININGS, MOST_FINALISTS
 from searchae.retrain import Results
 from searchae.study import ListedTraining
 from searchae.worker import TrainingRecord
@@ -94,7 +94,7 @@ class Experiment:
     def tries(self) -> int:
         """Number of tries of each cell in which something learns, at least."""
         tries = self.cells[0][0].tries
-        return tries + FINALISTS if tries else 0
+        return tries + FINAL_TRAININGS if tries else 0
 
     def first_look(self) -> Design:
         """Returns the first design."""
@@ -213,12 +213,14 @@ class Experiment:
         psnr_db = np.full((*shape, len(self.baseline_db)), np.nan)
         failed = np.zeros(shape, dtype=bool)
         finals_db = np.full((*shape[:2], MOST_FINALISTS), np.nan)
+        finals_seeds = np.ones_like(finals_db)
         for (c, b), cell in self.cells_of(design, results).items():
             for s, training in enumerate(self.measured(cell, design, results)):
                 record, at = self._read(training.key), (c, bases.index(b), s)
                 psnr_db[at], failed[at] = record.psnr_db, record.has_failed
-            scores = cell.tuned(results).finals_db
-            finals_db[c, bases.index(b), : len(scores)] = scores
+            for i, (mean_db, seeds) in enumerate(cell.tuned(results).finals):
+                at = (c, bases.index(b), i)
+                finals_db[at], finals_seeds[at] = mean_db, seeds
         return MatchedResults(
             choices=self.choices,
             psnr_db=psnr_db,
@@ -226,6 +228,7 @@ class Experiment:
             baseline_db=self.baseline_db,
             population=self.population(results),
             finals_db=finals_db,
+            finals_seeds=finals_seeds,
         )
 
     def _step(self, design: Design, limits: Limits, results: Results) -> Step:
@@ -242,7 +245,7 @@ class Experiment:
             tries = cell.tuned(results)
             found += tries.wanted
             if tries.best is None:
-                unnamed += max(cell.tries - len(tries.wanted), 0) + FINALISTS + design.seeds
+                unnamed += max(cell.tries - len(tries.wanted), 0) + FINAL_TRAININGS + design.seeds
             found += self.measured(cell, design, results)
         return found + self._of_unused_bases(design, results), unnamed
 

@@ -41,9 +41,10 @@ class MatchedResults:
         failed: Whether a training diverged or died: (C, K, S). See ``counts``.
         baseline_db: PSNR of the mean training image on each test image, in dB: (N,).
         population: Number M of bases that there are; None for infinitely many.
-        finals_db: Validation PSNR of each point in the final of each choice's tuning in each base,
-            in dB: (C, K, F); NaN where there are fewer. From it follows what another tuning may
-            come to; without it the results are on the learning rates that were found.
+        finals_db: Mean validation PSNR of each point in the final of each choice's tuning in each
+            base, in dB: (C, K, F); NaN where there are fewer. From it follows what another tuning
+            may come to; without it the results are on the learning rates that were found.
+        finals_seeds: Number of trainings of each of these points: (C, K, F).
     """
 
     choices: tuple[str, ...]
@@ -52,6 +53,7 @@ class MatchedResults:
     baseline_db: Floats
     population: int | None = None
     finals_db: Floats | None = None
+    finals_seeds: Floats | None = None
 
     def __post_init__(self) -> None:
         choices, bases, _, images = self.psnr_db.shape
@@ -134,6 +136,7 @@ class MatchedResults:
             psnr_db=self.psnr_db[:, :bases, :seeds],
             failed=self.failed[:, :bases, :seeds],
             finals_db=None if self.finals_db is None else self.finals_db[:, :bases],
+            finals_seeds=None if self.finals_seeds is None else self.finals_seeds[:, :bases],
         )
 
     def tuning_variances(self, within: Floats) -> Floats:
@@ -144,11 +147,14 @@ class MatchedResults:
         """
         if self.finals_db is None:
             return np.zeros(len(self.pairs))
+        seeds = np.ones_like(self.finals_db) if self.finals_seeds is None else self.finals_seeds
         found = []
         for (a, b), variance in zip(self.pairs, within, strict=True):
             common = np.flatnonzero((self.counts[a] & self.counts[b]).any(1))
             both = [
-                tuning_variance(self.finals_db[c, k], variance / 2) for k in common for c in (a, b)
+                tuning_variance(self.finals_db[c, k], variance / 2, seeds[c, k])
+                for k in common
+                for c in (a, b)
             ]
             found.append(2 * sum(both) / len(both) if both else 0.0)
         return np.array(found)

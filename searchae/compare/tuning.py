@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from searchae.compare.bases import LEARNING_RATE
 from searchae.config import Parameter, Value
@@ -40,6 +40,10 @@ LATE_FINALISTS = 2
 LOWER_FINALISTS = 2
 """Number of learning rates that may join it below the others."""
 MOST_FINALISTS = FINALISTS + LOWER_FINALISTS
+CLOSE_DB = 1.0
+"""Where the second best point of a final is at most so far behind, both get a second seed."""
+FINAL_TRAININGS = FINALISTS + 2
+"""Number of trainings of a final, mostly."""
 
 Point = tuple[int, ...]
 """One index into the grid of each tuned value."""
@@ -206,44 +210,99 @@ def _edges(grids: Sequence[Grid], tried: dict[Point, Score], best: Point) -> lis
     return found
 
 
+@dataclass(frozen=True)
+class Final:
+    """The state of a final.
+
+    Attributes:
+        wanted: The points that were or are to be trained to the end now, in order.
+        again: Those of them that get a second seed.
+        scores: Mean PSNR in dB and number of seeds of each point; empty before the end.
+        best: The best point; None before the end.
+        is_at_edge: Whether the best point lies at the end of a range or of what was tried.
+    """
+
+    wanted: tuple[Point, ...]
+    again: tuple[Point, ...] = ()
+    scores: Mapping[Point, tuple[float, int]] = field(default_factory=dict)
+    best: Point | None = None
+    is_at_edge: bool = False
+
+
 def final_round(
     grids: Sequence[Grid],
     start: Point,
     tried: Mapping[Point, Score],
-    score: Callable[[Point], Score | None],
+    score: Callable[[Point, int], float | None],
     *,
     trains_db: float,
-) -> Tuned:
+) -> Final:
     """Returns the points to train to the end, given the results so far; depends on nothing else.
 
     They are the best point of the tries, the best one with a lower learning rate, and the one that
     the tries began with, which a trial of the search has trained to its end; if these are not so
-    many, further good ones. As long as the lowest rate wins, a lower one joins. Where no try has
-    learned anything, two are trained all the same: a net may begin to learn late.
+    many, further good ones. As long as the lowest rate wins, a lower one joins. If the two best are
+    close, both get a second seed, and the better mean wins. Where no try has learned anything, two
+    are trained all the same: a net may begin to learn late.
 
     Args:
         grids: The grid of each tuned value.
         start: The point that the tries began with.
         tried: The results of the tries.
-        score: Returns the result of a point's training to the end; None while there is none.
+        score: Returns the PSNR in dB of a point's training with the first (0) or the second (1) of
+            two seeds; None while there is none.
         trains_db: Validation PSNR in dB from which on a training has learned something.
     """
     finals = _finalists(start, tried, trains_db)
     if len(finals) == 1:  # there is nothing to decide
-        return Tuned((), finals[0], is_at_end(grids, finals[0]))
+        return Final((), best=finals[0], is_at_edge=is_at_end(grids, finals[0]))
+    ended = _with_lower(grids, finals, score, trains_db)
+    if ended is None:
+        return Final(tuple(finals))
+    best, second = sorted(finals, key=lambda p: -ended[p])[:2]
+    scores = {p: (psnr_db, 1) for p, psnr_db in ended.items()}
+    if ended[best] < trains_db:
+        return Final(tuple(finals), scores=scores, best=best)
+    again = (best, second) if ended[second] >= ended[best] - CLOSE_DB else ()
+    for point in again:
+        found = score(point, 1)
+        if found is None:
+            return Final(tuple(finals), again)
+        scores[point] = (ended[point] + found) / 2, 2
+    best = max(again or (best,), key=lambda p: scores[p][0])
+    return Final(
+        tuple(finals),
+        again,
+        scores,
+        best,
+        _is_lowest(grids, finals, best) or is_at_end(grids, best),
+    )
+
+
+def _with_lower(
+    grids: Sequence[Grid],
+    finals: list[Point],
+    score: Callable[[Point, int], float | None],
+    trains_db: float,
+) -> dict[Point, float] | None:
+    """Adds lower rates to a final while the lowest wins; returns the PSNRs once all are there."""
     most = len(finals) + LOWER_FINALISTS
     while True:
-        ended = {p: found[1] for p in finals if (found := score(p)) is not None}
+        found = {p: score(p, 0) for p in finals}
+        ended = {p: psnr_db for p, psnr_db in found.items() if psnr_db is not None}
         if len(ended) < len(finals):
-            return Tuned(tuple(finals), None)
+            return None
         best = max(finals, key=lambda p: ended[p])
-        if ended[best] < trains_db:
-            return Tuned(tuple(finals), best)
-        is_lowest = grids[0].parameter.key == LEARNING_RATE and best[0] == min(finals)[0]
         lower = (max(best[0] - _COARSE, grids[0].lowest), *best[1:])
-        if not is_lowest or lower == best or len(finals) == most:
-            return Tuned(tuple(finals), best, is_lowest or is_at_end(grids, best))
+        joins = ended[best] >= trains_db and _is_lowest(grids, finals, best)
+        if not joins or lower == best or len(finals) == most:
+            return ended
         finals.append(lower)
+
+
+def _is_lowest(grids: Sequence[Grid], finals: Sequence[Point], best: Point) -> bool:
+    """Returns whether a final's best learning rate is the lowest in it."""
+    return grids[0].parameter.key == LEARNING_RATE and best[0] == min(finals)[0]
 
 
 def _finalists(start: Point, tried: Mapping[Point, Score], trains_db: float) -> list[Point]:

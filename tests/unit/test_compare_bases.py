@@ -110,7 +110,7 @@ def test_each_choice_is_put_into_a_base_with_all_else_equal() -> None:
     assert (attempt.seed, measured.seed) == (made.seed, 3)
     assert (attempt.is_tested, measured.is_tested) == (False, True)
     assert attempt.params.train.epochs == 13, "a quarter"
-    final = sgd.attempt(point, is_final=True)
+    final = sgd.final_attempt(point, 0)
     assert (final.params.train.epochs, final.params.train.patience) == (50, 4), "as measured ones"
     assert not final.is_tested
     assert not final.is_pruned

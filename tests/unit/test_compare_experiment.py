@@ -16,7 +16,7 @@ from searchae.compare.experiment import GIVE_UP_BASES, Experiment
 from searchae.compare.matched_design import FIRST_SEEDS, Limits
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.penalty_curve import PenaltyExperiment
-from searchae.compare.tuning import FINALISTS, TRIES, Grid, Point, Score, final_round
+from searchae.compare.tuning import FINAL_TRAININGS, TRIES, Final, Grid, Point, Score, final_round
 from searchae.retrain.list_run import TrainingResult
 from searchae.study.listed_training import ListedTraining
 from searchae.worker.training_record import TrainingRecord
@@ -145,7 +145,7 @@ def test_a_choice_that_learns_nothing_is_not_tried_for_ever() -> None:
     assert {-4.0, -3.0, -2.0, -1.0} <= rates, "no decade is left out"
     bases = {(t.values["activation"], t.values["regularizer"]) for t in tries}
     assert len(bases) == GIVE_UP_BASES
-    assert len(tries) <= GIVE_UP_BASES * (TRIES + FINALISTS)
+    assert len(tries) <= GIVE_UP_BASES * (TRIES + FINAL_TRAININGS)
     assert all(t.values["momentum"] == tries[0].values["momentum"] for t in tries)
     assert len(world.measured(optimizer="sgd")) == GIVE_UP_BASES * FIRST_SEEDS
     look = experiment.wanted(world.results).looks[-1]
@@ -335,14 +335,32 @@ def test_a_try_that_was_stopped_early_wins_over_those_that_diverged() -> None:
         (good,): (False, 24.0),
         (low,): (False, 22.0),
     }
-    known: dict[Point, Score] = {
-        (good,): (True, 27.0),
-        (low,): (True, 25.0),
-        (high,): (True, -math.inf),
-    }
-    found = final_round([rate], (high,), tried, lambda p: known.get(p), trains_db=15.0)  # noqa: PLW0108
+    known: dict[Point, float] = {(good,): 27.0, (low,): 25.0, (high,): -math.inf}
+    found = final_round([rate], (high,), tried, lambda p, _: known.get(p), trains_db=15.0)
     assert found.best == (good,)
     assert set(found.wanted) >= {(good,), (low,)}
+
+
+def test_two_close_rates_get_a_second_seed_and_the_better_mean_wins() -> None:
+    rate = Grid.of(parameter(SPEC, "learning_rate"))
+    high, good, low = ((rate.index(r),) for r in (1e-2, 1e-3, 1e-4))
+    tried: dict[Point, Score] = dict.fromkeys((high, good, low), (True, 20.0))
+    first: dict[Point, float] = {high: 26.9, good: 27.0, low: 24.0}
+
+    def final(second: dict[Point, float]) -> Final:
+        def score(point: Point, number: int) -> float | None:
+            return (first, second)[number].get(point)
+
+        return final_round([rate], good, tried, score, trains_db=15.0)
+
+    waiting = final({good: 26.0})
+    assert waiting.best is None
+    assert set(waiting.again) == {good, high}
+    done = final({good: 26.0, high: 26.8})
+    assert done.best == high
+    assert done.scores == {good: (26.5, 2), high: (26.85, 2), low: (24.0, 1)}
+    first[high] = 25.9
+    assert final({}).best == good, "far enough ahead with one seed"
 
 
 def test_what_is_only_listed_in_a_base_of_no_use_is_not_wanted() -> None:

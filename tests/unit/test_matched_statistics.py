@@ -231,6 +231,10 @@ def test_luck_in_tuning_is_that_of_repeated_finals() -> None:
     assert tuning_variance(padded, seed_db**2) == pytest.approx(expected, rel=0.02)
     assert tuning_variance(true + np.array([10, 0, 0]), seed_db**2) == pytest.approx(0, abs=1e-9)
     assert tuning_variance(true[:1], seed_db**2) == 0.0
+    draws[:, :2] = true[:2] + (draws[:, :2] - true[:2]) / math.sqrt(2)
+    twice = true[draws.argmax(1)].var()
+    found = tuning_variance(true, seed_db**2, seeds=[2, 2, 1])
+    assert found == pytest.approx(twice, rel=0.02)
 
 
 def test_more_seeds_and_more_bases_make_intervals_narrower() -> None:
@@ -306,4 +310,4 @@ def test_two_choices_that_never_train_in_one_base_have_no_difference() -> None:
     assert not pair.shown
     assert pair.half_width_db == math.inf
     step = next_design(found, Limits(until_db=0.5, bases=4))
-    assert (step.next, step.half_width_db) == (None, 0)
+    assert (step.next, step.half_width_db) == (None, None)
