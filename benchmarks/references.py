@@ -271,7 +271,7 @@ def _lines(lead: str, found: Mapping[str, Any]) -> list[str]:
 def _verdict(row: Comparison, found: Mapping[str, Any]) -> str:
     comparison = found["comparison"]
     lines = [
-        f"- {c['sentence']} [half-width {c['half_width_db']:.2f} dB; {len(c['bases'])} bases, "
+        f"- {c['sentence']} [half-width {c['half_width_db'] or 0:.2f} dB; {len(c['bases'])} bases, "
         f"{c['seeds']} seeds, {c['trainings']} trainings]"
         for c in comparison["comparisons"]
     ]
@@ -283,7 +283,7 @@ def _verdict(row: Comparison, found: Mapping[str, Any]) -> str:
         f"{row.key}, {row.title}: {row.source.name}; best of the search {found['best_db']:.2f} dB "
         f"on its validation split. Search {found['search_seconds'] / 60:.0f} minutes, comparison "
         f"{found['comparison_seconds'] / 60:.0f} minutes: {comparison['trainings']} trainings of "
-        f"at most {comparison['epochs']} epochs, {comparison['tries']} shorter tries.\n\n{said}\n"
+        f"at most {comparison['epochs']} epochs, {comparison['tries']} to find learning rates.\n\n{said}\n"
     )
 
 
