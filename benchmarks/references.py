@@ -283,7 +283,8 @@ def _verdict(row: Comparison, found: Mapping[str, Any]) -> str:
         f"{row.key}, {row.title}: {row.source.name}; best of the search {found['best_db']:.2f} dB "
         f"on its validation split. Search {found['search_seconds'] / 60:.0f} minutes, comparison "
         f"{found['comparison_seconds'] / 60:.0f} minutes: {comparison['trainings']} trainings of "
-        f"at most {comparison['epochs']} epochs, {comparison['tries']} to find learning rates.\n\n{said}\n"
+        f"at most {comparison['epochs']} epochs, {comparison['tries']} to find learning rates."
+        f"\n\n{said}\n"
     )
 
 
