@@ -145,11 +145,6 @@ class Cell:
         best_db = self.best_db(results)
         return best_db is not None and best_db < self.trains_db
 
-    def has_learned(self, results: Results) -> bool:
-        """Returns whether the tries have ended and at least one has learned something."""
-        best_db = self.best_db(results)
-        return best_db is not None and best_db >= self.trains_db
-
     def _score(self, results: Results, point: Point) -> Score | None:
         found = results.get(self.attempt(point).key)
         if found is None or not found.is_finished or found.psnr_db is None:

@@ -76,6 +76,7 @@ class Comparison:
             raise UserError(f"--until {options.until_db:g}: give a number of dB above 0")
         self.stored, self.options = stored, options
         trials = SearchedTrials.of(stored)
+        # By the finals a choice is trained as a trial is: it comes to something where it is good.
         trains_db = stored.baseline_db + LEARNED_DB
         self._least_db = max(trials.good_db, trains_db)
         parameters = compared_parameters(stored.spec, options.by)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,6 @@ import numpy.typing as npt
 from searchae.compare.bases import Factor, SearchedTrial, choice_text
 from searchae.compare.cells import Cell, CellMaker
 from searchae.compare.matched_design import (
-    FIRST_SEEDS,
     Design,
     Limits,
     Step,
@@ -27,7 +27,11 @@ from searchae.study import ListedTraining
 from searchae.worker import TrainingRecord
 
 GIVE_UP_BASES = 3
-"""A choice that has learned nothing in the tries of so many bases is not tried in further ones."""
+"""A choice that comes to nothing in the tries of so many bases is not tried in further ones."""
+FAILED_SEEDS = 1
+"""Seeds with which a choice is measured in a base where its tries have learned nothing."""
+Choice = tuple[str, Any]
+"""A parameter's key, and one of its choices."""
 
 ReadRecord = Callable[[str], TrainingRecord]
 """Returns the measurements of a training by its key."""
@@ -62,7 +66,8 @@ class Experiment:
         baseline_db: PSNR of the mean training image on each test image, in dB: float64 (N,).
         read: Reads measurements.
         name_base: Returns a base as text.
-        least_db: Validation PSNR in dB that at least one choice must reach in a base by its tries.
+        least_db: Validation PSNR in dB that a choice must reach in a base by its tries to come to
+            something there.
     """
 
     def __init__(
@@ -83,7 +88,8 @@ class Experiment:
             [cells.cell(base, choice) for base in factor.bases] for choice in cells.choices
         ]
         self.baseline_db, self._read, self._least_db = baseline_db, read, least_db
-        self._steps: dict[tuple[Design, Limits, int | None], Step] = {}
+        self._skipped: frozenset[Choice] = frozenset()
+        self._steps: dict[tuple[Design, Limits, frozenset[Choice], int | None], Step] = {}
 
     @property
     def parameter(self) -> str:
@@ -95,6 +101,21 @@ class Experiment:
         """Number of tries of each cell in which something learns, at least."""
         tries = self.cells[0][0].tries
         return tries + FINAL_TRAININGS if tries else 0
+
+    def given_up(self, results: Results) -> set[Choice]:
+        """Returns the choices that came to nothing in the first bases."""
+        first = self._used_bases(GIVE_UP_BASES, results, frozenset())
+        key, choices = self.factor.parameter.key, self.factor.parameter.choices
+        return {(key, c) for i, c in enumerate(choices) if self._is_given_up(i, first, results)}
+
+    def skip(self, choices: AbstractSet[Choice]) -> None:
+        """Leaves out the bases with choices of other parameters that have been given up.
+
+        Args:
+            choices: The choices.
+        """
+        key = self.factor.parameter.key
+        self._skipped = frozenset(c for c in choices if c[0] != key)
 
     def first_look(self) -> Design:
         """Returns the first design."""
@@ -148,10 +169,15 @@ class Experiment:
         Returns:
             The bases' indices.
         """
+        return self._used_bases(count, results, self._skipped)
+
+    def _used_bases(self, count: int, results: Results, skipped: AbstractSet[Choice]) -> list[int]:
         used: list[int] = []
-        for b in range(len(self.factor.bases)):
+        for b, base in enumerate(self.factor.bases):
             if len(used) == count:
                 break
+            if any(base.values.get(key) == choice for key, choice in skipped):
+                continue
             if self._is_of_use(b, used, results):
                 used.append(b)
         return used
@@ -175,15 +201,23 @@ class Experiment:
         ]
         return not best or any(db is None or db >= self._least_db for db in best)
 
+    def _comes_to_something(self, cell: Cell, results: Results) -> bool | None:
+        """Returns whether a choice came to something in a base; None before the tries' end."""
+        best_db = cell.best_db(results)
+        return None if best_db is None else best_db >= self._least_db
+
     def _is_put_off(self, choice: int, before: Sequence[int], results: Results) -> bool:
         """Returns whether a choice is not tried in a base after ``before``, or not yet."""
         first = self._first(choice, before)
-        return len(first) == GIVE_UP_BASES and not any(c.has_learned(results) for c in first)
+        return len(first) == GIVE_UP_BASES and not any(
+            self._comes_to_something(c, results) for c in first
+        )
 
     def _is_given_up(self, choice: int, before: Sequence[int], results: Results) -> bool:
         """Returns whether a choice will never be tried in a base after ``before``."""
         first = self._first(choice, before)
-        return len(first) == GIVE_UP_BASES and all(c.has_failed(results) for c in first)
+        came = [self._comes_to_something(c, results) for c in first]
+        return len(first) == GIVE_UP_BASES and all(found is False for found in came)
 
     def _first(self, choice: int, before: Sequence[int]) -> list[Cell]:
         return [self.cells[choice][base] for base in before[:GIVE_UP_BASES]]
@@ -198,12 +232,12 @@ class Experiment:
     def measured(self, cell: Cell, design: Design, results: Results) -> list[ListedTraining]:
         """Returns a cell's measured trainings; none before its tries have ended.
 
-        One whose tries have learned nothing is not measured with more seeds than at first.
+        One whose tries have learned nothing is measured with ``FAILED_SEEDS``.
         """
         best = cell.tuned(results).best
         if best is None:
             return []
-        seeds = min(design.seeds, FIRST_SEEDS) if cell.has_failed(results) else design.seeds
+        seeds = min(design.seeds, FAILED_SEEDS) if cell.has_failed(results) else design.seeds
         return [cell.measured(best, s) for s in range(seeds)]
 
     def matched(self, design: Design, results: Results) -> MatchedResults:
@@ -232,7 +266,7 @@ class Experiment:
         )
 
     def _step(self, design: Design, limits: Limits, results: Results) -> Step:
-        at = (design, limits, self.population(results))
+        at = (design, limits, self._skipped, self.population(results))
         if at not in self._steps:
             self._steps[at] = next_design(self.matched(design, results), limits)
         return self._steps[at]

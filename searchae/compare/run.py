@@ -12,7 +12,7 @@ from torch import Tensor
 
 from searchae.compare import page
 from searchae.compare.comparison import Comparison
-from searchae.compare.experiment import Experiment, ReadRecord, Wanted, has_ended
+from searchae.compare.experiment import Choice, Experiment, ReadRecord, Wanted, has_ended
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.penalty_curve import L1_WEIGHT, PenaltyCurve, PenaltyExperiment
 from searchae.compare.preparation import open_list
@@ -150,7 +150,9 @@ class ComparisonRun:
     def _wanted(self, results: Results) -> list[Wanted]:
         limit = self.comparison.options.max_trainings
         found: list[Wanted] = []
+        given_up = set[Choice]().union(*(e.given_up(results) for e in self._experiments))
         for experiment in self._experiments:
+            experiment.skip(given_up)
             others = {t.key for w in found for t in w.trainings}
             found.append(
                 experiment.wanted(
