@@ -31,7 +31,7 @@ choice x seed had F = 1.08 (p = 0.42) against choice x base x seed.
 is said beside that: a mean over both would say neither how good it is nor how often it fails, and
 one failed training of twenty would hide a difference of 1 dB. A choice of which more than half of
 the trainings failed does not train: it counts with all of them, the failed ones at the baseline.
-One that learns nothing in its first bases is not tried in the others.
+One that comes to nothing in its first bases is not tried in the others.
 
 **A choice that scatters** does not widen the intervals between others: each pair has its own
 variances. With few bases they are poorly known. So among choices that train, ``s2_between`` is
