@@ -104,9 +104,12 @@ class Experiment:
 
     def given_up(self, results: Results) -> set[Choice]:
         """Returns the choices that came to nothing in the first bases."""
-        first = self._used_bases(GIVE_UP_BASES, results, frozenset())
         key, choices = self.factor.parameter.key, self.factor.parameter.choices
-        return {(key, c) for i, c in enumerate(choices) if self._is_given_up(i, first, results)}
+        return {(key, choices[i]) for i in self._given_up(results, frozenset())}
+
+    def _given_up(self, results: Results, skipped: AbstractSet[Choice]) -> list[int]:
+        first = self._used_bases(GIVE_UP_BASES, results, skipped)
+        return [c for c in range(len(self.choices)) if self._is_given_up(c, first, results)]
 
     def skip(self, choices: AbstractSet[Choice]) -> None:
         """Leaves out the bases with choices of other parameters that have been given up.
@@ -268,7 +271,9 @@ class Experiment:
     def _step(self, design: Design, limits: Limits, results: Results) -> Step:
         at = (design, limits, self._skipped, self.population(results))
         if at not in self._steps:
-            self._steps[at] = next_design(self.matched(design, results), limits)
+            given_up = self._given_up(results, self._skipped)
+            matched = self.matched(design, results)
+            self._steps[at] = next_design(matched, limits, given_up=given_up)
         return self._steps[at]
 
     def _trainings(self, design: Design, results: Results) -> tuple[list[ListedTraining], int]:

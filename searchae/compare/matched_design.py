@@ -9,7 +9,7 @@ recomputed from the stored trainings alone, whichever processes made them, in wh
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -139,12 +139,13 @@ def first_design(limits: Limits, population: int | None) -> Design:
     return Design(bases, min(seeds, limits.seeds))
 
 
-def next_design(results: MatchedResults, limits: Limits) -> Step:
+def next_design(results: MatchedResults, limits: Limits, *, given_up: Collection[int] = ()) -> Step:
     """Decides how to go on after a look.
 
     Args:
         results: The trainings of the look, a balanced design.
         limits: How far the experiment may grow.
+        given_up: Indices of choices whose differences need no narrower intervals.
     """
     design = Design(*results.made.shape[1:])
     found = estimate(results)
@@ -155,7 +156,9 @@ def next_design(results: MatchedResults, limits: Limits) -> Step:
         return half_width(*larger.standard_error(results.population), alpha)
 
     half = half_width(found.error, found.degrees, alpha)
-    awaited = np.array([results.trains[[a, b]].all() for a, b in results.pairs])
+    trains = results.trains.copy()
+    trains[list(given_up)] = False
+    awaited = np.array([trains[[a, b]].all() for a, b in results.pairs])
     awaited &= np.isfinite(found.mean)  # there is a base in which both train
     sure = half_width(found.error, found.degrees, FAR_SHARE * alpha)
     awaited &= ~(np.abs(found.mean) - sure > FAR * limits.until_db)

@@ -61,6 +61,16 @@ def test_a_choice_that_is_far_behind_is_not_measured_more_narrowly() -> None:
     assert not progress(results(near), LIMITS).reached, "a close one with this noise is"
 
 
+def test_a_choice_that_was_given_up_is_not_measured_more_narrowly() -> None:
+    psnr = drawn(13, choices=2, bases=5, seeds=2, base_db=0.01, seed_db=0.01)
+    poor = psnr[:1] - 5 + np.random.default_rng(1).normal(size=(1, 5, 2))
+    look = results(np.concatenate([psnr, poor]))
+    assert next_design(look, LIMITS).next is not None
+    step = next_design(look, LIMITS, given_up=[2])
+    assert step.next is None
+    assert (step.half_width_db or 9.0) < LIMITS.until_db
+
+
 def test_a_failing_choice_is_not_waited_for() -> None:
     psnr = drawn(14, choices=2, bases=16, seeds=6)
     failing = np.concatenate([psnr, np.full((1, 16, 6), BASELINE_DB)])
