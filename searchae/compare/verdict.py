@@ -291,12 +291,17 @@ class Verdict:
     def common_cells(self, choice: int) -> tuple[CellResult, ...]:
         """Returns a choice's cells in the bases in which all choices that train did.
 
-        All of its cells if there is no such base, or if it does not train itself.
+        Choices that were not tried in all bases are left out of that. All of its cells if there is
+        no such base, or if it does not train itself or is one of those.
         """
         cells = self.cells[choice]
-        if not self.choices[choice].trains:
+        if not self.choices[choice].trains or NOT_TRIED in cells:
             return cells
-        rows = [row for c, row in zip(self.choices, self.cells, strict=True) if c.trains]
+        rows = [
+            row
+            for c, row in zip(self.choices, self.cells, strict=True)
+            if c.trains and NOT_TRIED not in row
+        ]
         common = [all(row[b].counted for row in rows) for b in range(len(cells))]
         if not any(common):
             return cells

@@ -16,7 +16,7 @@ from searchae.compare.matched_statistics import analyse
 from searchae.compare.plots import effects_plot, losses_plot, reconstructions_plot
 from searchae.compare.ranking import Ranking, rank_trials
 from searchae.compare.result import notes_on
-from searchae.compare.verdict import CellResult, Verdict
+from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
 from searchae.study.summary import TrialRow
 from searchae.training.epoch import EpochResult
 from searchae.worker import TrainingRecord, shown_indices
@@ -136,6 +136,19 @@ def test_means_are_of_the_bases_that_all_choices_have() -> None:
     assert relu == pytest.approx(24, abs=0.1)
     assert tanh == pytest.approx(23, abs=0.1)
     assert [verdict.choices[c].name for c in verdict.order] == ["relu", "tanh"]
+
+
+def test_a_choice_that_was_given_up_does_not_decide_which_bases_the_others_are_told_of() -> None:
+    """Where sgd was tried rmsprop is better, and adam over all."""
+    verdict = judged(
+        {"adam": [24.0, 26.0, 26.0, 26.0], "rmsprop": [25.0, 25.0, 25.0, 25.0], "sgd": 20.0}
+    )
+    given_up = (verdict.cells[2][0], *[NOT_TRIED] * 3)
+    verdict = replace(verdict, cells=(*verdict.cells[:2], given_up))
+    adam, rmsprop, sgd = (verdict.means(c)["psnr_db"] for c in (0, 1, 2))
+    assert adam == pytest.approx(25.5, abs=0.1)
+    assert rmsprop == pytest.approx(25, abs=0.1)
+    assert sgd == pytest.approx(20, abs=0.1)
 
 
 def test_a_choice_that_nobody_can_train_is_told_of() -> None:
