@@ -41,8 +41,8 @@ class BestSetting:
         tuned = f" ({format_assignments(settings)})" if settings else ""
         return (
             f"best setting measured: {self.name}{tuned}, {self.mean_db:.2f} dB over {self.seeds} "
-            f"seeds, a little too high as the best of {self.among}; `train --trial compared` takes "
-            "it"
+            f"seeds, a little too high as the best of {self.among}; to train it: searchae train "
+            "--trial compared"
         )
 
 

@@ -88,7 +88,7 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     bundle = json.loads(trained.stdout)
     assert bundle["study"] == "tiny.trainings"
     assert bundle["params"]["optimizer"] == "adam"
-    assert "`train --trial compared` takes it" in told.stdout
+    assert "to train it: searchae train --trial compared" in told.stdout
 
 
 @pytest.mark.fleet
