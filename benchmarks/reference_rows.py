@@ -336,7 +336,6 @@ def _a(
             "seed": seed,
             "train.batch_size": batch_size,
             "train.momentum": 0.9,
-            "train.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
             "train.patience": 6,
         },
         note="At most 100 epochs, stopped after 6 without a better validation PSNR.",
