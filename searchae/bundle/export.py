@@ -179,5 +179,5 @@ def _require_onnx() -> None:
     missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if find_spec(n) is None]
     if missing:
         raise BundleError(
-            f"ONNX needs {', '.join(missing)}: pip install 'searchae[onnx]', or export to a .pt2"
+            f"ONNX needs {', '.join(missing)}: pip install '.[onnx]', or export to a .pt2"
         )

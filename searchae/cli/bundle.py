@@ -198,7 +198,7 @@ def export(
     """Export a bundle's net with torch.export or to ONNX.
 
     The exported net is checked against the original. ONNX needs the packages of searchae's extra:
-    pip install 'searchae[onnx]'.
+    pip install '.[onnx]' in searchae's source folder.
     """
     with importing():
         from searchae.bundle import EXPORT_PARTS, check_not_there, export_bundle

@@ -232,7 +232,7 @@ def print_plan(plan: DryRun) -> None:
     out = SafeConsole()
     out.print(f"study      {plan.name}: {spec.description}")
     for key in ("train", "validation", "test"):
-        out.print(f"{key:10s} {plan.splits[key]} images")
+        out.print(f"{key:10s} {plan.splits[key]:,} images")
     out.print(f"data       {spec.data.name}, hash {plan.splits['hash'][:12]}{_prepared(spec)}")
     low, high = plan.parameters
     size = f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -252,14 +252,14 @@ def print_plan(plan: DryRun) -> None:
     if plan.begins:
         out.print(f"begins     with {format_assignments(plan.begins)}")
     out.print(
-        f"runs on    {plan.device} in {plan.precision}, {format_count(plan.workers, 'worker')} of "
-        f"{format_count(plan.threads, 'thread')}, convolutions by {plan.kernels}"
+        f"runs on    {plan.device} in {plan.precision}, {format_count(plan.workers, 'worker')} "
+        f"with {format_count(plan.threads, 'thread')} each, convolutions by {plan.kernels}"
     )
     out.print(f"baseline   {plan.baseline_db:.2f} dB")
     out.print(
-        f"time       {plan.step_s * 1e3:.1f} ms a step, "
-        f"about {format_duration(plan.epoch_s)} an epoch, "
-        f"{format_duration(plan.epoch_s * spec.epochs)} a full training of "
+        f"time       {plan.step_s * 1e3:.1f} ms per step, "
+        f"about {format_duration(plan.epoch_s)} per epoch, "
+        f"{format_duration(plan.epoch_s * spec.epochs)} per full training of "
         f"{format_count(spec.epochs, 'epoch')}"
     )
     out.print(

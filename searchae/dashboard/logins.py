@@ -224,7 +224,9 @@ def _read(path: Path) -> dict[str, PasswordHash]:
         others = os.stat(path).st_mode & 0o077
     except (OSError, UnicodeDecodeError) as e:
         why = e.strerror if isinstance(e, OSError) else "not a text file"
-        raise UserError(f"--login {path}: {why}") from None
+        made = "searchae dashboard --hash-password NAME > FILE"
+        hint = f"; make one with: {made}" if isinstance(e, FileNotFoundError) else ""
+        raise UserError(f"--login {path}: {why}{hint}") from None
     if others:
         log.warning("%s may be read by others; mend it with: chmod 600 %s", path, path)
     return _parse(text, source=str(path))
