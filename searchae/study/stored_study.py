@@ -56,11 +56,13 @@ def study_names(storage: ResilientStorage) -> list[str]:
 
 
 def _is_own(storage: ResilientStorage, name: str) -> bool:
-    """Returns whether a study was made by searchae; one that was deleted meanwhile was not."""
+    """Returns whether a study was made by searchae, or cannot be read."""
     try:
         return SPEC in storage.get_study_user_attrs(storage.get_study_id_from_name(name))
-    except KeyError:
+    except KeyError:  # deleted meanwhile
         return False
+    except StorageError:
+        return True
 
 
 @dataclass(frozen=True)

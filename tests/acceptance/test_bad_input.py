@@ -356,7 +356,7 @@ def test_a_study_that_searchae_did_not_make(refused: Refused, folder: Path) -> N
     url = f"sqlite:///{folder}/searchae.db"
     optuna.create_study(study_name="tiny", storage=url).add_trial(optuna.create_trial(value=1.0))
     for command in (TINY, STATUS):
-        says(refused(*command), "study 'tiny' was not made by searchae; choose another --name")
+        says(refused(*command), "study 'tiny' was made by another program, not by searchae")
     assert len(optuna.load_study(study_name="tiny", storage=url).trials) == 1
 
 

@@ -459,7 +459,7 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(
         assert word in done.stdout
     refused = command_line("tune", "--study", "tiny", "--dry-run", "--warm-start", "nope")
     assert refused.returncode == 2
-    assert "study 'nope' is not in sqlite:///searchae.db" in refused.stderr
+    assert "--warm-start nope: there is no database sqlite:///searchae.db" in refused.stderr
     assert not (folder / "searchae.db").exists()
     assert not (folder / "artifacts").exists()
     document = json.loads(command_line("tune", "--study", "tiny", "--dry-run", "--json").stdout)

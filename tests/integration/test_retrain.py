@@ -509,7 +509,7 @@ def test_how_long_is_trained(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"trial": "6"}, "--trial 6: give best, or a number from 0 to 5"),
+        ({"trial": "6"}, "--trial 6: give best, winner, compared, or a number from 0 to 5"),
         ({"trial": "bets"}, "--trial bets: give best"),
         ({"trial": "-1"}, "--trial -1: give best"),
         ({"epochs": "0"}, "--epochs 0: give a number above 0, or search"),

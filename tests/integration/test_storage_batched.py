@@ -315,7 +315,7 @@ def test_trials_that_run_or_wait_cost_no_statement_more(database: str, folder: P
         stored.study.enqueue_trial({}, skip_if_exists=False)
     many = statements_by_trial(stored, folder, trials=5)
     assert [r for r, _ in many] == [r for r, _ in few]
-    assert [s for _, s in many] == pytest.approx([s for _, s in few], abs=2)
+    assert all(s <= alone + 2 for (_, s), (_, alone) in zip(many, few, strict=True))
 
 
 def _learning_rate(stored: StoredStudy) -> FloatDistribution:

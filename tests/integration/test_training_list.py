@@ -273,4 +273,4 @@ def test_studies_are_told_with_progress_and_best(
     assert overviews["s"].budget == SPEC.search.trials
     trainings = overviews[list_name(stored)]
     assert (trainings.trainings_of, trainings.budget, trainings.best_db) == ("s", 2, None)
-    assert "not made by searchae" in overviews["other"].fault
+    assert "not by searchae" in overviews["other"].fault

@@ -467,7 +467,8 @@ def test_a_checkpoint_of_other_parameters_is_as_good_as_none(
     assert "trial 7 starts over" in caplog.text
 
 
-def test_a_plateau_ends_a_trial_early(run: Run) -> None:
+def test_a_plateau_ends_a_trial_early(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("searchae.training.trainer.LEARNED_DB", -math.inf)
     trial = FakeTrial()
     value = run(trial, trial_params=params(patience=1, min_delta_db=1000.0))
     assert 1 < len(trial.reports) < EPOCHS
