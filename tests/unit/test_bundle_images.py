@@ -294,7 +294,7 @@ def test_without_the_packages_of_onnx_the_error_says_what_to_install(
     tmp_path: Path, model: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(BundleError, match=r"needs .*onnxruntime: pip install 'searchae\[onnx\]'"):
+    with pytest.raises(BundleError, match=r"needs .*onnxruntime: pip install '\.\[onnx\]'"):
         export_bundle(model, tmp_path / "net.onnx")
 
 
