@@ -92,7 +92,7 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
             f"best       {summary.best.psnr_db:.2f} dB, {format_gain(gain)}: "
             f"trial {summary.best.number}, {format_assignments(summary.best.params)}",
         )
-    if summary.gain_db is not None and not summary.trainings_of:
+    if summary.gain_db is not None:
         out.print(f"gain       {_gain_over_first(summary.gain_db)}", markup=False)
     if summary.front:
         out.print(f"front      {front_line(summary)}")
