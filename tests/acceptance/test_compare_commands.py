@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -92,24 +93,41 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
 
 
 @pytest.mark.fleet
-def test_another_worker_shares_a_comparison(
-    home: Path, command_line: Run, new_process: Run
-) -> None:
+def test_another_worker_shares_a_comparison(home: Path, command_line: Run) -> None:
     """A worker started by hand, as on another machine, takes trainings off the list."""
-    # Long enough that the worker comes while there is work.
     words = (*WORDS, "--by", "optimizer", "--threads", "1", "--epochs", "40", "--patience", "0")
-    with subprocess.Popen(
-        [sys.executable, "-m", "searchae", *words],
-        cwd=home,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as first:
-        joined = new_process("worker", "-s", "tiny.trainings", "--wait", "--threads", "1", "--json")
+    url = f"sqlite:///{home / 'searchae.db'}"
+    worker = ("worker", "-s", "tiny.trainings", "--wait", "--threads", "1", "--json")
+    with (
+        started(words, home) as first,
+        started(worker, home, stdout=subprocess.PIPE) as joined,
+    ):
+        wait_for(lambda: len(listed(url, "COMPLETE")) >= 1)
+        # However slow the machine is, there is work left when the other worker comes.
+        own = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
+        for pid in own:
+            os.kill(int(pid), signal.SIGSTOP)
+        done = len(listed(url, "COMPLETE"))
+        wait_for(lambda: len(listed(url, "COMPLETE")) > done)
+        for pid in own:
+            os.kill(int(pid), signal.SIGCONT)
         assert first.wait(timeout=120) == 0
-    assert joined.returncode == 0, joined.stderr
-    mine = json.loads(joined.stdout)["complete"]
+        mine = json.loads(joined.communicate(timeout=120)[0])["complete"]
+        assert joined.returncode == 0
     status = json.loads(command_line("status", "-s", "tiny.trainings", "--json").stdout)
     assert 0 < mine < status["trials"]["complete"], "each did a part"
+
+
+def started(
+    words: Sequence[str], home: Path, stdout: int | None = None
+) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "searchae", *words],
+        cwd=home,
+        stdout=stdout,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
 
 
 @pytest.mark.fleet
@@ -118,9 +136,7 @@ def test_a_comparison_that_was_killed_trains_only_what_is_missing(
 ) -> None:
     words = (*WORDS, "--epochs", "40", "--patience", "0")
     url = f"sqlite:///{home / 'searchae.db'}"
-    with subprocess.Popen(
-        [sys.executable, "-m", "searchae", *words], cwd=home, stderr=subprocess.DEVNULL
-    ) as killed:
+    with started(words, home) as killed:
         wait_for(lambda: len(listed(url, "COMPLETE")) >= 2)
         killed.send_signal(signal.SIGKILL)
     done = listed(url, "COMPLETE")
