@@ -33,7 +33,9 @@ ExportArgument = Annotated[Path, typer.Argument(metavar="OUT", help="FILE.pt2 or
 ArrayOption = Annotated[
     str,
     typer.Option(
-        help="The array of an .npz to take.", show_default="images, or the only one of x_*"
+        metavar="NAME",
+        help="The array of an .npz to take.",
+        show_default="images, or the only one of x_*",
     ),
 ]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")]
@@ -41,12 +43,16 @@ SplitOption = Annotated[str, typer.Option(metavar="test|validation", help="Which
 TrainedDeviceOption = Annotated[
     str,
     typer.Option(
-        envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.", show_default="as trained"
+        metavar="DEVICE",
+        envvar="SEARCHAE_DEVICE",
+        help="auto, cpu, cuda or cuda:N.",
+        show_default="as trained",
     ),
 ]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=1,
         envvar="SEARCHAE_THREADS",
         help="CPU threads.",

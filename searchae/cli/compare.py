@@ -32,7 +32,7 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
-from searchae.cli.results import print_result
+from searchae.cli.results import print_result, require_html
 from searchae.cli.signals import polled_stop
 from searchae.errors import UserError
 
@@ -62,22 +62,28 @@ L1CurveOption = Annotated[
 ]
 MaxTrainingsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Start no more than this many trainings.", show_default="no limit"),
+    typer.Option(
+        metavar="N", min=1, help="Start no more than this many trainings.", show_default="no limit"
+    ),
 ]
 TopOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Rank the study's K best trials instead.", show_default="no"),
+    typer.Option(
+        metavar="K", min=1, help="Rank the study's K best trials instead.", show_default="no"
+    ),
 ]
 SeedsOption = Annotated[
     int | None,
-    typer.Option(min=2, help="With --top: trainings of each trial.", show_default="3"),
+    typer.Option(metavar="N", min=2, help="With --top: trainings of each trial.", show_default="3"),
 ]
 EpochsOption = Annotated[
-    int | None, typer.Option(min=1, help="Epochs of each training.", show_default="the search's")
+    int | None,
+    typer.Option(metavar="E", min=1, help="Epochs of each training.", show_default="the search's"),
 ]
 PatienceOption = Annotated[
     int | None,
     typer.Option(
+        metavar="E",
         min=0,
         help="Stop after this many epochs without improvement; 0: never.",
         show_default="the search's",
@@ -145,6 +151,7 @@ def compare(
     winner then takes it.
     """
     _check_options(top, by=by, out=out, seeds=seeds, max_trainings=max_trainings)
+    require_html(out)
     malloc.configure_malloc()
     with importing():
         quiet_optuna()

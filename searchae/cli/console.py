@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -200,7 +202,10 @@ def print_studies(files: Mapping[str, Path], stored: Sequence[StudyOverview]) ->
             description = tomllib.loads(path.read_text(encoding="utf-8")).get("description", "")
         except (OSError, ValueError):  # ValueError: neither TOML nor UTF-8
             description = f"(cannot be read: {path})"
-        print(f"  {name:14s} {description}")
+        # Without a terminal, a line a study: it may be searched for words.
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+        indented = textwrap.wrap(str(description), max(width - 17, 20)) or [""]
+        print(f"  {name:14s} " + f"\n{'':17s}".join(indented))
     print("in the storage (searchae status --study NAME):")
     width = max((len(s.name) for s in stored), default=0)
     print("\n".join(f"  {s.name:{width}s}  {s.text}" for s in stored) or "  none yet")

@@ -24,10 +24,14 @@ LOGIN_VARIABLE = "SEARCHAE_DASHBOARD_LOGIN"
 app = typer.Typer()
 
 HostOption = Annotated[
-    str, typer.Option(help="Address to listen on. One that others reach needs a login.")
+    str,
+    typer.Option(
+        metavar="ADDRESS", help="Address to listen on. One that others reach needs a login."
+    ),
 ]
 PortOption = Annotated[
-    int, typer.Option(min=0, max=65535, help="Port to listen on; 0 for any free one.")
+    int,
+    typer.Option(metavar="PORT", min=0, max=65535, help="Port to listen on; 0 for any free one."),
 ]
 LoginOption = Annotated[
     Path | None,

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 NameArgument = Annotated[
-    str, typer.Argument(help="A data set (mnist), or a study file whose data it is.")
+    str,
+    typer.Argument(metavar="NAME", help="A data set (mnist), or a study file whose data it is."),
 ]
 ShowOption = Annotated[
     Path | None,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 MaxHoursOption = Annotated[
     float | None,
     typer.Option(
+        metavar="HOURS",
         help="Stop all workers after this many hours; each ends its epoch first.",
         show_default="no limit",
     ),
@@ -23,7 +24,10 @@ MaxHoursOption = Annotated[
 WorkersOption = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Processes at once.", show_default="one a GPU, else one a core up to 4"
+        metavar="N",
+        min=1,
+        help="Processes at once.",
+        show_default="one a GPU, else one a core up to 4",
     ),
 ]
 WorkersPerDeviceOption = Annotated[
@@ -32,16 +36,18 @@ WorkersPerDeviceOption = Annotated[
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=1,
         envvar="SEARCHAE_THREADS",
         help="CPU threads of each worker.",
         show_default="the cores, shared out among the workers",
     ),
 ]
-LauncherOption = Annotated[str, typer.Option(help="Where workers run: local, ray or slurm.")]
+LauncherOption = Annotated[str, typer.Option(metavar="local|ray|slurm", help="Where workers run.")]
 RayAddressOption = Annotated[
     str,
     typer.Option(
+        metavar="ADDRESS",
         envvar="RAY_ADDRESS",
         help="Ray cluster: HOST:PORT; auto: the one here, else a new one; local: a new one.",
     ),
@@ -52,7 +58,7 @@ SlurmOption = Annotated[
 ]
 
 NumberPerDeviceOption = Annotated[
-    int, typer.Option("--workers-per-device", min=1, help="Workers that share a GPU.")
+    int, typer.Option("--workers-per-device", metavar="N", min=1, help="Workers that share a GPU.")
 ]
 
 

@@ -10,12 +10,18 @@ import typer
 DEFAULT_STORAGE = "sqlite:///searchae.db"
 
 StudyOption = Annotated[
-    str, typer.Option("--study", "-s", help="A study file's name (svhn), or a path to one.")
+    str,
+    typer.Option(
+        "--study", "-s", metavar="STUDY", help="A study file's name (svhn), or a path to one."
+    ),
 ]
-StudyNameOption = Annotated[str, typer.Option("--study", "-s", help="The study's name.")]
+StudyNameOption = Annotated[
+    str, typer.Option("--study", "-s", metavar="STUDY", help="The study's name.")
+]
 StorageOption = Annotated[
     str,
     typer.Option(
+        metavar="URL",
         envvar="SEARCHAE_STORAGE",
         show_envvar=True,
         show_default=DEFAULT_STORAGE,
@@ -25,20 +31,27 @@ StorageOption = Annotated[
 DataDirOption = Annotated[
     Path,
     typer.Option(
-        envvar="SEARCHAE_DATA_DIR", help="Folder of the data sets; missing ones are fetched to it."
+        metavar="DIR",
+        envvar="SEARCHAE_DATA_DIR",
+        help="Folder of the data sets; missing ones are fetched to it.",
     ),
 ]
 ArtifactsOption = Annotated[
     Path,
-    typer.Option(envvar="SEARCHAE_ARTIFACTS", help="Checkpoints and logs; shared by all workers."),
+    typer.Option(
+        metavar="DIR",
+        envvar="SEARCHAE_ARTIFACTS",
+        help="Checkpoints and logs; shared by all workers.",
+    ),
 ]
 DeviceOption = Annotated[
-    str, typer.Option(envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.")
+    str, typer.Option(metavar="DEVICE", envvar="SEARCHAE_DEVICE", help="auto, cpu, cuda or cuda:N.")
 ]
-_PRECISION = "fp32, bf16, or auto: bf16 on a CPU with AMX units for it."
+_PRECISION = "auto: bf16 on a CPU with AMX, else fp32."
 PrecisionOption = Annotated[
     str,
     typer.Option(
+        metavar="fp32|bf16|auto",
         envvar="SEARCHAE_PRECISION",
         help=_PRECISION,
     ),
@@ -47,6 +60,7 @@ RecordedPrecisionOption = Annotated[
     str | None,
     typer.Option(
         "--precision",
+        metavar="fp32|bf16|auto",
         envvar="SEARCHAE_PRECISION",
         help=_PRECISION,
         show_default="the trial's in the search",

@@ -18,7 +18,7 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
-from searchae.cli.results import print_result
+from searchae.cli.results import print_result, require_html
 from searchae.errors import UserError
 from searchae.files import is_standard_output
 
@@ -56,6 +56,7 @@ def report(
     """Write a study's report as HTML, or its trials as a table."""
     if not (out or csv or parquet or tensorboard):
         raise UserError("nothing to write: give --out, --csv, --parquet or --tensorboard")
+    require_html(out)
     with importing():
         quiet_optuna()
         from searchae.cli.console import print_note

@@ -60,6 +60,7 @@ EpochsOption = Annotated[
 PatienceOption = Annotated[
     int | None,
     typer.Option(
+        metavar="E",
         min=0,
         help="Stop after this many epochs without improvement; 0: never.",
         show_default="the study's, else 10",
@@ -75,14 +76,20 @@ TrainImagesOption = Annotated[
 ]
 ValidationOption = Annotated[
     float | None,
-    typer.Option(help="Share of them that is held out.", show_default="the study's"),
+    typer.Option(
+        metavar="SHARE", help="Share of them that is held out.", show_default="the study's"
+    ),
 ]
 SeedsOption = Annotated[
-    int, typer.Option(min=1, help="Trainings, each with the next seed, on the same splits.")
+    int,
+    typer.Option(
+        metavar="N", min=1, help="Trainings, each with the next seed, on the same splits."
+    ),
 ]
 ThreadsOption = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         min=1,
         envvar="SEARCHAE_THREADS",
         help="CPU threads of each worker. As many as the trial had reproduce it exactly.",

@@ -45,11 +45,18 @@ app = typer.Typer()
 
 TrialsOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Trials in all, complete or pruned.", show_default="the study file's"),
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Trials in all, complete or pruned.",
+        show_default="the study file's",
+    ),
 ]
 SeedOption = Annotated[
     int | None,
-    typer.Option(min=0, help="Seed of everything random.", show_default="the study file's"),
+    typer.Option(
+        metavar="N", min=0, help="Seed of everything random.", show_default="the study file's"
+    ),
 ]
 OverridesOption = Annotated[
     list[str] | None,
@@ -58,13 +65,16 @@ OverridesOption = Annotated[
     ),
 ]
 NameOption = Annotated[
-    str, typer.Option(help="The study's name in the storage.", show_default="the study file's")
+    str,
+    typer.Option(
+        metavar="NAME", help="The study's name in the storage.", show_default="the study file's"
+    ),
 ]
 WarmStartOption = Annotated[
     str, typer.Option(metavar="NAME", help="Start a new study from this one's trials.")
 ]
 DryRunOption = Annotated[
-    bool, typer.Option(help="Check everything, show what would run, train nothing.")
+    bool, typer.Option("--dry-run", help="Check everything, show what would run, train nothing.")
 ]
 
 

@@ -33,7 +33,14 @@ from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
 app = typer.Typer()
 
 ThreadsOption = Annotated[
-    int, typer.Option(min=0, envvar="SEARCHAE_THREADS", help="CPU threads; 0 for all cores.")
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=1,
+        envvar="SEARCHAE_THREADS",
+        help="CPU threads.",
+        show_default="all cores",
+    ),
 ]
 WaitOption = Annotated[
     bool, typer.Option("--wait", help="Wait for the study, if it is not there yet.")
@@ -49,7 +56,7 @@ def worker(
     data_dir: DataDirOption = Path("data"),
     artifacts: ArtifactsOption = Path("artifacts"),
     device: DeviceOption = "auto",
-    threads: ThreadsOption = 0,
+    threads: ThreadsOption = None,
     precision: PrecisionOption = "auto",
     wait: WaitOption = False,
     as_json: JsonOption = False,

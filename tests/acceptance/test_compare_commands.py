@@ -118,9 +118,7 @@ def test_another_worker_shares_a_comparison(home: Path, command_line: Run) -> No
     assert 0 < mine < status["trials"]["complete"], "each did a part"
 
 
-def started(
-    words: Sequence[str], home: Path, stdout: int | None = None
-) -> subprocess.Popen[str]:
+def started(words: Sequence[str], home: Path, stdout: int | None = None) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "searchae", *words],
         cwd=home,

@@ -316,3 +316,19 @@ def test_what_the_search_gained_over_its_first_trial(
     console.print_summary(replace(SUMMARY, rows=(first, ROW)))
     shown = [line for line in capsys.readouterr().out.splitlines() if line.startswith("gain")]
     assert shown == ([text] if text else [])
+
+
+def test_long_descriptions_wrap_at_a_terminal_and_nowhere_else(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = " ".join(f"word{i}" for i in range(30))
+    path = tmp_path / "mine.toml"
+    path.write_text(f'description = "{words}"\n')
+    monkeypatch.setenv("COLUMNS", "80")
+    console.print_studies({"mine": path}, [])
+    assert f"  mine           {words}\n" in capsys.readouterr().out
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    console.print_studies({"mine": path}, [])
+    shown = capsys.readouterr().out.partition("in the storage")[0]
+    assert max(map(len, shown.splitlines())) <= 80
+    assert shown.split()[-30:] == words.split()

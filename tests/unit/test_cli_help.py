@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 
 import pytest
@@ -27,6 +28,13 @@ def test_help_has_a_short_form(name: str) -> None:
     shown = [CliRunner().invoke(app, [name, option]) for option in ("-h", "--help")]
     assert shown[0].exit_code == 0
     assert shown[0].stdout == shown[1].stdout
+
+
+@pytest.mark.parametrize("name", group.commands)
+def test_values_are_named_by_what_they_are_not_by_their_type(name: str) -> None:
+    shown = CliRunner().invoke(app, [name, "--help"]).stdout.partition("\nOptions:\n")[2]
+    assert "--help" in shown
+    assert not re.findall(r"^  -.* <[a-z ]+>", shown, re.MULTILINE)
 
 
 def test_a_study_without_its_option_is_understood(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gc
 import io
+from pathlib import Path
 
 import pytest
 
+from searchae.cli.app import run
 from searchae.cli.lazy_imports import importing
 
 
@@ -56,3 +58,17 @@ def test_a_collector_that_somebody_has_switched_off_stays_off() -> None:
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("command", ["report", "compare"])
+def test_a_page_is_not_written_under_the_name_of_another_format(
+    command: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run([command, "-s", "tiny", "--out", "page.pdf"]) == 2
+    assert "--out page.pdf: it is an HTML page: page.html" in capsys.readouterr().err
+    assert run([command, "-s", "tiny", "--out", "page"]) == 2
+    assert "there is no database" in capsys.readouterr().err, "the name was taken"
