@@ -98,6 +98,8 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         out.print(f"gain       {_gain_over_first(summary.gain_db)}", markup=False)
     if summary.front:
         out.print(f"front      {front_line(summary)}")
+    if summary.early_end is not None:
+        out.print(f"ended      {summary.early_end.text.removeprefix('ended ')}")
     if workers:
         _print_workers(out, summary)
     for warning in summary.warnings:
@@ -249,6 +251,8 @@ def print_plan(plan: DryRun) -> None:
     search = spec.search
     pruner = "no pruning" if search.has_several_objectives else search.pruner
     out.print(f"search     {search.trials} trials, {search.sampler}, {pruner}, seed {spec.seed}")
+    if search.stop_when_stable:
+        out.print(f"           ends once {search.stop_when_stable} trials in a row are no better")
     if plan.objectives:
         out.print(f"           {plan.objectives}")
     if plan.done:

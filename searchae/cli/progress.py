@@ -154,6 +154,8 @@ def study_panel(summary: Summary) -> RenderableType:
         lines.append(Text(f"front: {format_count(len(summary.front), 'trial')}"))
     if summary.workers:
         lines.append(_worker_table(summary))
+    if summary.early_end is not None:
+        lines.append(Text(summary.early_end.text))
     lines += [Text(f"warning: {w}") for w in summary.warnings]
     return Group(*lines)
 

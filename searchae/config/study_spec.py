@@ -21,11 +21,19 @@ from searchae.config.schema import (
 
 NOT_IDENTITY = frozenset(
     {"description", "data.path", "data.test_path"}
-    | {f"search.{k}" for k in ("trials", "heartbeat_s", "grace_s", "max_attempts")}
+    | {
+        f"search.{k}"
+        for k in ("trials", "stop_when_stable", "heartbeat_s", "grace_s", "max_attempts")
+    }
 )
 """Keys that may differ between two runs of one study, since no trial's result depends on them."""
 
-LATER_KEYS = {"max_parameters": None, "max_paused": 32, "objectives": ["psnr"]}
+LATER_KEYS = {
+    "max_parameters": None,
+    "max_paused": 32,
+    "objectives": ["psnr"],
+    "stop_when_stable": None,
+}
 """Later keys of ``[search]`` -> their defaults. Documents leave out a key that has its default, so
 that earlier versions read them."""
 

@@ -149,6 +149,8 @@ class _Validator:
             self._faults.add("search.objectives", f'must begin with "psnr", not {list(names)!r}')
         for name in dict.fromkeys(n for n in names if names.count(n) > 1):
             self._faults.add("search.objectives", f"{name!r} is named twice")
+        if search.stop_when_stable is not None and len(names) > 1:
+            self._faults.add("search.stop_when_stable", "needs a single objective")
         if search.sampler == "nsga2" and len(names) == 1:
             self._faults.add(
                 "search.sampler",

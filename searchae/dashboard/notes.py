@@ -79,6 +79,8 @@ def study_note(summary: Summary, picture: str = "") -> str:
         parts.append(f"On the front, which no other trial dominates: trials {numbers}{more}.")
     lines = (f"| {k}&emsp; | {v} |" for k, v in _progress(summary).items())
     parts.append("| | |\n|---|---|\n" + "\n".join(lines))
+    if summary.early_end is not None:
+        parts.append(f"The search {escape_markdown(summary.early_end.text)}.")
     parts += [f"**Note:** {escape_markdown(w)}" for w in summary.warnings]
     over = summary.counts.finished >= summary.counts.budget
     parts.append(

@@ -48,6 +48,8 @@ def headline_section(found: Findings) -> HtmlSection:
     body = (
         f'<p class="lead">{escape(description)}</p>\n' if description else ""
     ) + f'<dl class="tiles">{cells}</dl>\n<div class="say">{_conclusions(found)}</div>'
+    if s.early_end is not None:
+        body += f'<p class="note">The search {escape(s.early_end.text)}.</p>'
     body += "".join(f'<p class="warning">{escape(w)}</p>' for w in s.warnings)
     body += f'<p class="note">As it stood on {escape(taken_at)}, in {escape(s.storage)}.</p>'
     return HtmlSection("result", "", body)

@@ -67,6 +67,10 @@ BUDGET = "searchae:budget"
 ASKED_TRIALS = "searchae:asked_trials"
 """int: The budget that somebody asked for by name (``--trials``), rather than by the study file."""
 
+EARLY_END = "searchae:early_end"
+"""dict[str, int]: How the search ended by itself the last time, see ``early_end``; absent if it
+never did."""
+
 TIME_LIMIT = "searchae:time_limit"
 """float | None: When work ends, in seconds since 1970 by the database's clock; None for never."""
 

@@ -7,6 +7,7 @@ completely or not at all, even if the process or its connection dies in the midd
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
@@ -16,6 +17,7 @@ from searchae.storage import finish_trial, trials, utc_now
 from searchae.study import leases, pausing
 from searchae.study.attributes import STOPPED
 from searchae.study.budget import NoTrial, TrialCounts, count_trials, why_no_trial
+from searchae.study.early_end import end_early, is_stable
 from searchae.study.foreign_trials import mark_invalid
 from searchae.study.transaction import StudyTransaction
 
@@ -68,6 +70,7 @@ def claim(
         attributes, now_s = transaction.read_attributes()
         counts = read_counts()
         refused = why_no_trial(counts, attributes, now_s)
+    refused = refused or _ended_early(transaction, counts)
     if refused is not None:
         return refused
     resumed = None
@@ -90,6 +93,17 @@ def claim(
     created()
     leases.grant(transaction, trial_id, is_new=not counts.waiting and resumed is None)
     return trial_id
+
+
+def _ended_early(transaction: StudyTransaction, counts: TrialCounts) -> NoTrial | None:
+    """Ends a search that brings nothing better any more; returns None while it goes on."""
+    if counts.waiting or not is_stable(transaction, counts):
+        return None
+    if counts.running:  # one of them may be better
+        return NoTrial.WAIT
+    ended = pausing.end_all(transaction) if counts.paused else []
+    end_early(transaction, replace(counts, pruned=counts.pruned + len(ended)))
+    return NoTrial.DONE
 
 
 def release(transaction: StudyTransaction, trial_id: int) -> None:

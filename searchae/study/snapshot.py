@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from optuna.trial import FrozenTrial
 
@@ -23,6 +24,7 @@ class StudySnapshot:
         quarantined: Why workers left the study for good, a line each.
         seconds_left: Seconds until the time limit, negative after it; None without one.
         trainings_of: The study whose trainings it lists; empty if it is a search.
+        attributes: The study's user attributes.
     """
 
     trials: Sequence[FrozenTrial]
@@ -32,3 +34,4 @@ class StudySnapshot:
     quarantined: tuple[str, ...]
     seconds_left: float | None
     trainings_of: str = ""
+    attributes: Mapping[str, Any] = field(default_factory=dict)

@@ -132,6 +132,7 @@ class StudyState:
             quarantined=stop_flags.quarantine_reasons(attributes),
             seconds_left=seconds_left(attributes, now_s),
             trainings_of=str(attributes.get(TRAININGS_OF, "")),
+            attributes=attributes,
         )
 
     @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -17,6 +17,7 @@ from searchae.storage import masked_url
 from searchae.study.attributes import REFUSED, REPEATED, RUNTIME, TRAINING, WARM_START
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
+from searchae.study.early_end import EarlyEnd, early_end
 from searchae.study.epoch_history import history_columns
 from searchae.study.foreign_trials import INVALID, outcome_of
 from searchae.study.front import front_of
@@ -98,6 +99,7 @@ class Summary:
         to_go_s: Estimated seconds until the budget is spent; None if there is nothing to estimate
             it from.
         seconds_left: Seconds until the time limit, negative after it; None without one.
+        early_end: How the search ended by itself, before its budget was spent; None if it did not.
     """
 
     study: str
@@ -119,6 +121,7 @@ class Summary:
     refused: int | None = None
     front: tuple[TrialRow, ...] = ()
     trainings_of: str = ""
+    early_end: EarlyEnd | None = None
 
     @property
     def gain_db(self) -> float | None:
@@ -159,6 +162,7 @@ class Summary:
                 "saved": self.epochs_saved,
                 "repeated": self.epochs_repeated,
             },
+            **({"early_end": asdict(self.early_end)} if self.early_end else {}),
             "wall_s": round(self.wall_s, 3),
             "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
             "warnings": list(self.warnings),
@@ -237,6 +241,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
     # One without an epoch that has a result was added by another program: nothing of it is saved.
     numbers = {r.number for r in finished if r.epochs or r.outcome}
     full = sum(_full_epochs(stored.spec, t) for t in own_trials if t.number in numbers)
+    epochs_run = sum(r.epochs for r in own)
     return Summary(
         study=stored.name,
         storage=masked_url(stored.storage.engine.url),
@@ -244,7 +249,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         best=None if snapshot.trainings_of else best_of(own),
         outcomes=dict(Counter(r.outcome for r in own if r.outcome)),
         baseline_db=stored.baseline_db,
-        epochs_run=sum(r.epochs for r in own),
+        epochs_run=epochs_run,
         epochs_repeated=sum(t.user_attrs.get(REPEATED, 0) for t in own_trials),
         epochs_full=full,
         epochs_saved=full - sum(r.epochs for r in finished),
@@ -268,6 +273,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         else sum(t.user_attrs.get(REFUSED, 0) for t in own_trials),
         front=front_of(own),
         trainings_of=snapshot.trainings_of,
+        early_end=early_end(snapshot.attributes, snapshot.counts, epochs_run),
     )
 
 

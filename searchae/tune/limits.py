@@ -96,10 +96,12 @@ class LimitWatch:
         ends_at = math.inf if left_s is None else time.monotonic() + left_s
         if self._budget is not None:
             if budget != self._budget:
-                self.note(
+                text = (
                     f"the budget is {format_count(budget, 'trial')} now, no longer {self._budget}: "
                     "somebody has asked for it with --trials"
                 )
+                end = summary.early_end
+                self.note(text if end is None else f"the search {end.text}")
             if not math.isclose(ends_at, self._ends_at, rel_tol=0, abs_tol=CLOCK_S):
                 self.note(
                     "the time limit has been removed"
