@@ -228,6 +228,7 @@ def print_splits(document: Mapping[str, Any]) -> None:
 def plan_document(plan: DryRun) -> dict[str, Any]:
     """Returns a dry run as a JSON object."""
     document = asdict(plan)
+    document |= document.pop("duration")
     document["spec"] = plan.spec.document()
     document["space"] = {p.name: p.document() for p in plan.spec.space}
     return document
@@ -235,7 +236,7 @@ def plan_document(plan: DryRun) -> dict[str, Any]:
 
 def print_plan(plan: DryRun) -> None:
     """Prints a dry run."""
-    spec = plan.spec
+    spec, time = plan.spec, plan.duration
     out = SafeConsole()
     out.print(f"study      {plan.name}: {spec.description}")
     for key in ("train", "validation", "test"):
@@ -266,14 +267,12 @@ def print_plan(plan: DryRun) -> None:
     )
     out.print(f"baseline   {plan.baseline_db:.2f} dB")
     out.print(
-        f"time       {plan.step_s * 1e3:.1f} ms per step, "
-        f"about {format_duration(plan.epoch_s)} per epoch, "
-        f"{format_duration(plan.epoch_s * spec.epochs)} per full training of "
+        f"time       {time.step_s * 1e3:.1f} ms per step, "
+        f"about {format_duration(time.epoch_s)} per epoch, "
+        f"{format_duration(time.epoch_s * spec.epochs)} per full training of "
         f"{format_count(spec.epochs, 'epoch')}"
     )
-    out.print(
-        f"           at most {format_duration(plan.at_most_s)} in all, less what pruning saves"
-    )
+    out.print(f"           {time.text}")
     out.print("Nothing was trained; leave out --dry-run to start.")
 
 

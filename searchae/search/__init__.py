@@ -2,6 +2,7 @@
 
 from searchae.search.choice_floor import ChoiceFloor
 from searchae.search.distributions import can_take, to_distribution
+from searchae.search.epochs_per_trial import expected_epochs
 from searchae.search.group_pruner import falls_behind
 from searchae.search.promotion import PAUSED, Rungs, is_paused
 from searchae.search.pruners import (
@@ -25,6 +26,7 @@ __all__ = [
     "SizeLimitedSampler",
     "TrialHistory",
     "can_take",
+    "expected_epochs",
     "falls_behind",
     "is_paused",
     "make_pruner",

@@ -27,6 +27,21 @@ def is_paused(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.WAITING and trial.user_attrs.get(PAUSED) is not None
 
 
+def rung_epochs(min_epochs: int, reduction_factor: int, epochs: int) -> tuple[int, ...]:
+    """Returns the epochs after which trials are compared, below the epochs of a full training.
+
+    Args:
+        min_epochs: The first rung.
+        reduction_factor: How many times the one before each further rung is.
+        epochs: Epochs of a full training.
+    """
+    found, epoch = list[int](), min_epochs
+    while epoch < epochs:
+        found.append(epoch)
+        epoch *= reduction_factor
+    return tuple(found)
+
+
 class Rungs:
     """The rungs of one study, and what its trials reached there.
 
@@ -42,12 +57,10 @@ class Rungs:
     """
 
     def __init__(self, spec: StudySpec) -> None:
-        self._factor = spec.search.reduction_factor
-        epochs, epoch = list[int](), spec.search.min_epochs
-        while epoch < spec.epochs:
-            epochs.append(epoch)
-            epoch *= self._factor
-        self.epochs = tuple(epochs)
+        search = spec.search
+        self._factor = search.reduction_factor
+        epochs = rung_epochs(search.min_epochs, self._factor, spec.epochs)
+        self.epochs = epochs
         self._cursor = FinishedTrialCursor()
         self._finished: dict[int, list[float]] = {epoch: [] for epoch in epochs}  # ascending
 

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchae.config import StudySpec, readable_params
 from searchae.formatting import format_count
-from searchae.search import is_paused, why_nothing_is_pruned
+from searchae.search import expected_epochs, is_paused, why_nothing_is_pruned
 from searchae.storage import masked_url
 from searchae.study.attributes import REFUSED, REPEATED, RUNTIME, TRAINING, WARM_START
 from searchae.study.budget import TrialCounts
@@ -24,6 +24,7 @@ from searchae.study.front import front_of
 from searchae.study.results import is_result
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import StoredStudy
+from searchae.study.time_to_go import RunningTrials, time_to_go_s
 from searchae.study.work_time import wall_seconds
 from searchae.study.worker_registry import WorkerInfo
 
@@ -261,11 +262,14 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         workers=snapshot.workers,
         warnings=tuple(_warnings(stored.spec, snapshot, own)),
         seconds_left=snapshot.seconds_left,
-        to_go_s=_to_go_s(
+        to_go_s=time_to_go_s(
             snapshot.counts,
-            finished,
+            [(row.epochs, row.seconds) for row in finished if row.seconds is not None],
+            RunningTrials.of(own_trials),
             workers=len(snapshot.workers),
-            running_epochs=sum(r.epochs for r in own if r.state == "running"),
+            expected_epochs=float(stored.spec.epochs)
+            if snapshot.trainings_of
+            else expected_epochs(stored.spec),
         ),
         rows=tuple(own),
         refused=None
@@ -281,30 +285,6 @@ def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
     """Returns the trial with the best PSNR, the first of equals; None without a result."""
     with_result = [r for r in rows if r.has_result]
     return max(with_result, key=lambda r: (r.psnr_db, -r.number), default=None)
-
-
-def _to_go_s(
-    counts: TrialCounts, finished: Sequence[TrialRow], *, workers: int, running_epochs: int = 0
-) -> float | None:
-    """Estimates the seconds until the budget is spent; None if there is nothing to go by.
-
-    Args:
-        counts: The study's trials.
-        finished: The trials that count towards the budget.
-        workers: How many workers are alive.
-        running_epochs: Epochs that the running trials have trained so far.
-    """
-    timed = [row for row in finished if row.seconds is not None]
-    took_s, epochs = sum(row.seconds or 0.0 for row in timed), sum(row.epochs for row in timed)
-    left = counts.budget - counts.finished
-    if left <= 0 or not timed or not workers:
-        return None
-    # Pruned trials end first, so the mean of finished trials alone is too low: the epochs of the
-    # running trials so far are added, as in the mean of right-censored durations.
-    each_s = took_s * (1 + running_epochs / max(epochs, 1)) / len(timed)
-    # On average a running trial is half done; workers idle while the last round ends.
-    rounds = -(-(left - counts.running / 2) // workers)
-    return each_s * max(rounds, 0.5)
 
 
 def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]) -> list[str]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 from searchae.config import StudySpec, initial_params, readable_params
 from searchae.data import describe_splits
 from searchae.launch import Launcher, LocalLauncher, Request
 from searchae.search import SizeLimit, note_on_objectives
 from searchae.study import Coordinator
-from searchae.training import Trainer, chosen_kernels, uses_compiled
-from searchae.tune.gpu_sharing import concurrent_trials, crowding_warning, measured_fleet
+from searchae.training import chosen_kernels, uses_compiled
+from searchae.tune.duration import Duration, estimate_duration
+from searchae.tune.gpu_sharing import crowding_warning, measured_fleet
 from searchae.tune.limits import agreed_trials
 from searchae.tune.preflight import Prepared, preflight
 
@@ -39,9 +37,7 @@ class DryRun:
         begins: Parameters of the first trial that are fixed, name -> value; the others are
             sampled. Empty if the study has begun.
         objectives: What several objectives mean for the search; empty for one.
-        step_s: Seconds of a training step, measured on one batch after a warm-up.
-        epoch_s: Seconds of an epoch at that rate, without validation.
-        at_most_s: Seconds of the remaining trials at that rate if none is pruned.
+        duration: How long it would take.
     """
 
     name: str
@@ -57,9 +53,7 @@ class DryRun:
     done: int
     begins: dict[str, Any]
     objectives: str
-    step_s: float
-    epoch_s: float
-    at_most_s: float
+    duration: Duration
 
 
 def plan_search(
@@ -85,10 +79,6 @@ def plan_search(
     fleet = measured_fleet(prepared, request, launcher, lambda _: None)
     if warning := crowding_warning(fleet, left=left):
         note(warning)
-    torch.set_num_threads(fleet.threads)
-    step_s = _measure_step(prepared)
-    batch_size = prepared.networks[0].params.train.batch_size
-    epoch_s = step_s * -(-len(prepared.splits.train) // batch_size)
     sizes = [n.parameters for n in prepared.networks]
     first = {} if has_begun else initial_params(spec, 0, warm=bool(request.warm_start))
     first = SizeLimit(spec, prepared.splits.image_shape).possible(first)
@@ -106,9 +96,7 @@ def plan_search(
         done=done,
         begins=readable_params(spec, first),
         objectives=note_on_objectives(spec),
-        step_s=step_s,
-        epoch_s=epoch_s,
-        at_most_s=epoch_s * spec.epochs * math.ceil(left / concurrent_trials(fleet)),
+        duration=estimate_duration(prepared, spec, fleet, left=left),
     )
 
 
@@ -128,21 +116,3 @@ def _kernels(prepared: Prepared) -> str:
     if compiled and any(uses_compiled(n.model, compiled) for n in prepared.networks):
         return "winograd"
     return "torch"
-
-
-def _measure_step(prepared: Prepared) -> float:
-    """Returns the seconds of one training step, averaged over up to eight after a warm-up."""
-    params, splits = prepared.networks[0].params, prepared.splits
-    batch_size = params.train.batch_size
-    # The learning rate does not change the duration, and with this one no model diverges.
-    update = {"epochs": 2, "patience": 0, "learning_rate": 1e-6}
-    steps = min(8, max(1, len(splits.train) // batch_size))
-    trainer = Trainer(
-        replace(params, train=params.train.model_copy(update=update)),
-        train=splits.train[: steps * batch_size],
-        validation=splits.validation[:1],
-        seed=prepared.spec.seed,
-        device=prepared.device,
-        precision=prepared.precision,
-    )
-    return list(trainer.epochs())[-1].seconds / steps

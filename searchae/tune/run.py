@@ -23,6 +23,7 @@ from searchae.study import (
     open_study,
     summarize,
 )
+from searchae.tune.duration import estimate_duration
 from searchae.tune.fleet_run import running_fleet
 from searchae.tune.gpu_sharing import crowding_warning, measured_fleet
 from searchae.tune.limits import set_limits
@@ -77,6 +78,9 @@ def tune(
     fleet = measured_fleet(prepared, request, launcher, watcher.note)
     if warning := crowding_warning(fleet, left=left):
         watcher.note(warning)
+    if launcher.is_local and prepared.device.type == "cpu":  # a GPU's memory is the workers'
+        time = estimate_duration(prepared, stored.spec, fleet, left=left, steps=2)
+        watcher.note(f"expected: {time.text}")
     del prepared  # the workers need the memory of its images
     supervisor = Supervisor(
         launcher, study_jobs(fleet, request, stored.name, at_most=left, folder=stored.folder)

@@ -69,7 +69,7 @@ def run(stored: StoredStudy, folder: Path, psnr_db: Sequence[float]) -> Summary:
     """Runs a worker whose trials come to these values, in order of their numbers."""
 
     def train(job: TrialJob, _hooks: TrialHooks) -> float:
-        value = psnr_db[job.trial.number]
+        value = psnr_db[len(stored.study.trials) - 1]
         job.trial.report(value, 1)
         if value == PRUNED:
             raise PrunedError

@@ -14,7 +14,7 @@ from searchae import formatting
 from searchae.cli import console, progress
 from searchae.study.budget import TrialCounts
 from searchae.study.overview import StudyOverview
-from searchae.study.summary import Summary, TrialRow, _to_go_s
+from searchae.study.summary import Summary, TrialRow
 from searchae.study.worker_registry import WorkerInfo
 
 ROW = TrialRow(
@@ -287,18 +287,6 @@ def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> 
 def test_one_line_says_how_far_it_is_and_how_long_it_takes() -> None:
     line = progress.study_line(replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0))
     assert "about 1 min 30 s to go, 2 h 00 min of --max-hours left, best 21.34 dB" in line
-
-
-def test_the_time_to_go_follows_from_the_trials_so_far_and_the_workers_alive() -> None:
-    counts = TrialCounts(budget=12, complete=2, pruned=0, failed=0, running=2, waiting=0)
-    rows = [replace(ROW, seconds=10.0), replace(ROW, seconds=30.0)]
-    assert _to_go_s(counts, rows, workers=2) == 20.0 * 5
-    assert _to_go_s(counts, rows, workers=0) is None, "nobody is at work"
-    assert _to_go_s(counts, [], workers=2) is None, "nothing is known yet"
-    assert _to_go_s(replace(counts, complete=12), rows, workers=2) is None
-    epochs = sum(row.epochs for row in rows)
-    longer_s = _to_go_s(counts, rows, workers=2, running_epochs=epochs)
-    assert longer_s == 2 * 20.0 * 5, "the first to end are those that were pruned"
 
 
 @pytest.mark.parametrize(

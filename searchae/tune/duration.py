@@ -1,0 +1,88 @@
+"""How long a search takes, estimated from a training step that is measured on this machine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+
+from searchae.config import StudySpec
+from searchae.formatting import format_duration
+from searchae.launch import Fleet
+from searchae.search import expected_epochs
+from searchae.training import Trainer
+from searchae.tune.gpu_sharing import concurrent_trials
+from searchae.tune.preflight import Prepared
+
+
+@dataclass(frozen=True)
+class Duration:
+    """How long the rest of a search takes, in seconds.
+
+    Attributes:
+        step_s: A training step, measured on one batch after a warm-up.
+        epoch_s: An epoch at that rate, without validation.
+        expected_s: The remaining trials at that rate, of which the pruner stops as many as in
+            ``search.expected_epochs``.
+        at_most_s: The remaining trials if none is stopped.
+    """
+
+    step_s: float
+    epoch_s: float
+    expected_s: float
+    at_most_s: float
+
+    @property
+    def text(self) -> str:
+        """Returns how long it takes in all."""
+        most = format_duration(self.at_most_s)
+        if self.expected_s >= 0.99 * self.at_most_s:
+            return f"at most {most} in all"
+        return f"about {format_duration(self.expected_s)} in all, at most {most} without pruning"
+
+
+def estimate_duration(
+    prepared: Prepared, spec: StudySpec, fleet: Fleet, *, left: int, steps: int = 8
+) -> Duration:
+    """Measures a training step and estimates from it how long a search takes.
+
+    Args:
+        prepared: The search; the step is that of its first net.
+        spec: Its spec.
+        fleet: The workers.
+        left: How many trials are to be run.
+        steps: How many steps are measured, after as many to warm up.
+    """
+    torch.set_num_threads(fleet.threads)
+    step_s = _measure_step(prepared, steps)
+    batch_size = prepared.networks[0].params.train.batch_size
+    epoch_s = step_s * -(-len(prepared.splits.train) // batch_size)
+    at_once = concurrent_trials(fleet)
+    return Duration(
+        step_s=step_s,
+        epoch_s=epoch_s,
+        # At least one training to the end; what is pruned leaves its worker to another trial.
+        expected_s=epoch_s * max(expected_epochs(spec) * left / at_once, float(spec.epochs))
+        if left
+        else 0.0,
+        at_most_s=epoch_s * spec.epochs * math.ceil(left / at_once),
+    )
+
+
+def _measure_step(prepared: Prepared, steps: int) -> float:
+    """Returns the seconds of one training step, averaged over some after a warm-up."""
+    params, splits = prepared.networks[0].params, prepared.splits
+    batch_size = params.train.batch_size
+    # The learning rate does not change the duration, and with this one no model diverges.
+    update = {"epochs": 2, "patience": 0, "learning_rate": 1e-6}
+    steps = min(steps, max(1, len(splits.train) // batch_size))
+    trainer = Trainer(
+        replace(params, train=params.train.model_copy(update=update)),
+        train=splits.train[: steps * batch_size],
+        validation=splits.validation[:1],
+        seed=prepared.spec.seed,
+        device=prepared.device,
+        precision=prepared.precision,
+    )
+    return list(trainer.epochs())[-1].seconds / steps
