@@ -266,6 +266,7 @@ class SearchSpec(Section):
             parameters are sampled instead.
         max_paused: For asha: how many trials may be paused at a time, each with a checkpoint. Above
             it the least promising ones are pruned.
+        max_paused_gb: For asha: how many GB (1e9 bytes) their checkpoints may take, likewise.
         stop_when_stable: End the search once this many trials in a row are no better than the best
             one before by at least 0.05 dB, whatever is left of ``trials``. By default it has all.
     """
@@ -293,6 +294,7 @@ class SearchSpec(Section):
     max_attempts: Positive = 3
     max_parameters: Positive | None = None
     max_paused: Positive = 32
+    max_paused_gb: float = Field(10.0, gt=0)
     stop_when_stable: Positive | None = None
 
     @property

@@ -31,6 +31,7 @@ NOT_IDENTITY = frozenset(
 LATER_KEYS = {
     "max_parameters": None,
     "max_paused": 32,
+    "max_paused_gb": 10.0,
     "objectives": ["psnr"],
     "stop_when_stable": None,
 }

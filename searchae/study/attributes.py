@@ -108,6 +108,9 @@ STARTED_FROM = "searchae:started_from"
 """str: The study of other images and its trial whose parameters this trial has, as ``NAME
 #NUMBER``."""
 
+PAUSED_BYTES = "searchae:paused_bytes"
+"""int: The bytes that the checkpoints of a paused trial take. Absent while it is not paused."""
+
 RUNTIME = "searchae:runtime"
 """dict: Worker, device, precision and versions that trained it last; see ``worker.hardware``."""
 

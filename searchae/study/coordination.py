@@ -73,11 +73,10 @@ class Coordinator(StudyState):
 
         return self._run_locked(take)
 
-    def pause(self, trial_id: int, *, epoch: int) -> list[int]:
+    def pause(self, trial_id: int, *, epoch: int, size: int = 0) -> list[int]:
         """Pauses a trial after an epoch, if this process still holds it; see ``pausing.pause``."""
-        most = self.stored.spec.search.max_paused
         return self._run_locked(
-            lambda transaction: pausing.pause(transaction, trial_id, epoch=epoch, most=most)
+            lambda transaction: pausing.pause(transaction, trial_id, epoch=epoch, size=size)
         )
 
     def mark_invalid(self) -> int:

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
+from searchae.config import SearchSpec
 from searchae.search import PAUSED
 from searchae.storage import finish_trial, reports, trials, upsert, user_attributes
 from searchae.study import leases
+from searchae.study.attributes import PAUSED_BYTES
 from searchae.study.transaction import StudyTransaction
 
 
@@ -27,22 +29,27 @@ class PausedTrial:
         number: Its number.
         epoch: The last epoch that it reported; 0 for none.
         psnr_db: Its validation PSNR in dB after that epoch; None if it is not a finite number.
+        size: The bytes that its checkpoints take.
     """
 
     trial_id: int
     number: int
     epoch: int
     psnr_db: float | None
+    size: int
 
 
-def pause(transaction: StudyTransaction, trial_id: int, *, epoch: int, most: int) -> list[int]:
-    """Pauses a trial if this process still holds it; ends the least promising ones above a number.
+def pause(transaction: StudyTransaction, trial_id: int, *, epoch: int, size: int) -> list[int]:
+    """Pauses a trial if this process still holds it.
+
+    Where more than ``search.max_paused`` are paused then, or their checkpoints take more than
+    ``search.max_paused_gb``, the least promising ones are ended.
 
     Args:
         transaction: A transaction that holds the study's lock.
         trial_id: The trial.
         epoch: The epoch after which it is paused.
-        most: Number of trials that may be paused at a time.
+        size: The bytes that its checkpoints take.
 
     Returns:
         The numbers of the trials that were ended as PRUNED: those of the lowest rung, and of
@@ -50,16 +57,25 @@ def pause(transaction: StudyTransaction, trial_id: int, *, epoch: int, most: int
     """
     if not leases.is_held(transaction, trial_id):
         return []
-    row = {"trial_id": trial_id, "key": PAUSED, "value_json": json.dumps(epoch)}
     dialect = transaction.connection.dialect.name
-    transaction.connection.execute(upsert(dialect, user_attributes, ["trial_id", "key"], row))
+    for key, value in ((PAUSED, epoch), (PAUSED_BYTES, size)):
+        row = {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+        transaction.connection.execute(upsert(dialect, user_attributes, ["trial_id", "key"], row))
     leases.put_back(transaction, trial_id)
-    found = paused_trials(transaction)
-    least = sorted(found, key=lambda t: (t.epoch, t.psnr_db is not None, t.psnr_db or 0.0))
-    ended = least[: max(0, len(found) - most)]
+    ended = _above_the_bounds(paused_trials(transaction), transaction.search)
     for trial in ended:
         _end(transaction, trial)
     return [trial.number for trial in ended]
+
+
+def _above_the_bounds(found: Sequence[PausedTrial], search: SearchSpec) -> list[PausedTrial]:
+    """Returns the paused trials that cannot be kept, the least promising first."""
+    kept = sorted(found, key=lambda t: (t.epoch, t.psnr_db is not None, t.psnr_db or 0.0))
+    ended = []
+    most_bytes = search.max_paused_gb * 1e9
+    while len(kept) > search.max_paused or sum(t.size for t in kept) > most_bytes:
+        ended.append(kept.pop(0))
+    return ended
 
 
 def resume(transaction: StudyTransaction, trial_id: int) -> bool:
@@ -75,7 +91,8 @@ def resume(transaction: StudyTransaction, trial_id: int) -> bool:
         return False
     connection.execute(
         sa.delete(user_attributes).where(
-            user_attributes.c.trial_id == trial_id, user_attributes.c.key == PAUSED
+            user_attributes.c.trial_id == trial_id,
+            user_attributes.c.key.in_((PAUSED, PAUSED_BYTES)),
         )
     )
     return True
@@ -97,18 +114,26 @@ def paused_trials(transaction: StudyTransaction) -> Sequence[PausedTrial]:
         .group_by(reports.c.trial_id)
         .subquery()
     )
+    size = user_attributes.alias()
     query = (
-        sa.select(trials.c.trial_id, trials.c.number, last.c.step, reports.c.intermediate_value)
+        sa.select(
+            trials.c.trial_id,
+            trials.c.number,
+            last.c.step,
+            reports.c.intermediate_value,
+            size.c.value_json,
+        )
         .outerjoin(last, last.c.trial_id == trials.c.trial_id)
         .outerjoin(
             reports, (reports.c.trial_id == trials.c.trial_id) & (reports.c.step == last.c.step)
         )
+        .outerjoin(size, (size.c.trial_id == trials.c.trial_id) & (size.c.key == PAUSED_BYTES))
         .where(trials.c.trial_id.in_(_paused_ids(transaction)))
         .order_by(trials.c.number)
     )
     return [
-        PausedTrial(trial_id, number, step or 0, value)
-        for trial_id, number, step, value in transaction.connection.execute(query)
+        PausedTrial(trial_id, number, step or 0, value, json.loads(bytes_json or "0"))
+        for trial_id, number, step, value, bytes_json in transaction.connection.execute(query)
     ]
 
 

@@ -260,7 +260,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
             worked_for_s=max((w.age_s for w in snapshot.workers), default=None),
         ),
         workers=snapshot.workers,
-        warnings=tuple(_warnings(stored.spec, snapshot, own)),
+        warnings=tuple(_warnings(stored.spec, snapshot, own, stored.baseline_db)),
         seconds_left=snapshot.seconds_left,
         to_go_s=time_to_go_s(
             snapshot.counts,
@@ -287,8 +287,10 @@ def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
     return max(with_result, key=lambda r: (r.psnr_db, -r.number), default=None)
 
 
-def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]) -> list[str]:
-    counts, found = snapshot.counts, []
+def _warnings(
+    spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow], baseline_db: float
+) -> list[str]:
+    counts, found = snapshot.counts, list[str]()
     is_search = not snapshot.trainings_of
     command = "`searchae tune`" if is_search else "`searchae compare` or `searchae train`"
     if (
@@ -324,7 +326,19 @@ def _warnings(spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow]
             f"workers were killed or lost the database. The same {command} command as before "
             "goes on with them"
         )
-    if is_search and counts.finished >= counts.budget and best_of(rows) is None:
-        found.append("no trial trained to its end: raise --trials or train fewer epochs")
+    if is_search and counts.finished >= counts.budget:
+        found += _without_result(best_of(rows), baseline_db)
     found += [f"a worker left after three failures in a row: {r}" for r in snapshot.quarantined]
     return found
+
+
+def _without_result(best: TrialRow | None, baseline_db: float) -> list[str]:
+    """Returns a warning if a search that is over has found nothing that is of use."""
+    if best is None or best.psnr_db is None:
+        return ["no trial trained to its end: raise --trials or train fewer epochs"]
+    if best.psnr_db > baseline_db:
+        return []
+    return [
+        f"no trial came above the mean training image ({baseline_db:.2f} dB), so none has learned "
+        "anything yet: train more epochs (train.epochs), or search other learning rates"
+    ]

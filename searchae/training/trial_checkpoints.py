@@ -8,6 +8,7 @@ import tempfile
 import threading
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,14 @@ class Checkpoints:
             except CheckpointError as e:
                 log.warning("trial %d: checkpoint of epoch %d: %s", self.number, epoch, e)
         return None
+
+    def size(self) -> int:
+        """Returns the bytes that the trial's checkpoints take."""
+        sizes = 0
+        for _, path in self._found():
+            with suppress(OSError):  # removed meanwhile
+                sizes += path.stat().st_size
+        return sizes
 
     def clear(self) -> None:
         """Removes all checkpoints of the trial, and unfinished files of dead workers.

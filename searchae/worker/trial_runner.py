@@ -275,11 +275,12 @@ class TrialRunner:
 
     def _pause(self, trial_id: int, number: int) -> None:
         epoch = self.heartbeat.epoch or 0
-        ended = self.coordinator.pause(trial_id, epoch=epoch)
+        size = self._checkpoints(number).size()
+        ended = self.coordinator.pause(trial_id, epoch=epoch, size=size)
         self.results.paused += 1
         log.info("trial %d: paused after epoch %d", number, epoch)
         for other in ended:
-            log.info("trial %d: pruned: more than search.max_paused were paused", other)
+            log.info("trial %d: pruned: search.max_paused or max_paused_gb was exceeded", other)
             self._writer.submit(self._clear_checkpoints, other)
 
     def _finish(

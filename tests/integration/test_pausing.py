@@ -120,6 +120,33 @@ def test_above_their_greatest_number_the_least_promising_are_pruned(
     assert checkpoints(stored, folder) <= {t.number for t in trials(stored) if epochs(t) > 1}
 
 
+def most_bytes_of_paused_trials(stored: StoredStudy, folder: Path) -> int:
+    """Runs a search; returns the most bytes that the checkpoints of its paused trials took."""
+    most = 0
+
+    def train(job: TrialJob, hooks: TrialHooks) -> float:
+        nonlocal most
+        paused = {t.number for t in trials(stored) if is_paused(t)}
+        files = (folder / f"artifacts-{stored.name}" / stored.folder / "checkpoints").glob("*.pt")
+        sizes = [p.stat().st_size for p in files if int(p.name[:6]) in paused]
+        most = max(most, sum(sizes))
+        return run_trial(job, hooks)
+
+    worker(stored, folder, train=train).run()
+    assert Coordinator(stored).counts().finished == 10
+    return most
+
+
+def test_the_checkpoints_of_paused_trials_never_take_more_than_their_bound(
+    study: MakeStudy, folder: Path
+) -> None:
+    keys: dict[str, float] = {"search__trials": 10, "train__epochs": 4}
+    without = most_bytes_of_paused_trials(study("unbounded", **keys), folder)
+    bound = without * 0.6
+    keys["search__max_paused_gb"] = bound / 1e9
+    assert 0 < most_bytes_of_paused_trials(study("bounded", **keys), folder) <= bound
+
+
 def test_a_worker_that_leaves_keeps_the_paused_trials_for_the_next(
     study: MakeStudy, folder: Path
 ) -> None:

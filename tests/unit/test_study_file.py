@@ -213,7 +213,8 @@ def test_what_changes_no_result_is_no_difference() -> None:
     other = read(
         description="other words",
         data={"name": "svhn", "path": "elsewhere", "test_path": "there"},
-        search={"trials": 7, "heartbeat_s": 1.0, "grace_s": 9.0, "max_attempts": 9},
+        search={"trials": 7, "heartbeat_s": 1.0, "grace_s": 9.0, "max_attempts": 9}
+        | {"stop_when_stable": 9},
     )
     assert spec.differences(other) == []
     assert set(NOT_IDENTITY) == {
@@ -221,6 +222,7 @@ def test_what_changes_no_result_is_no_difference() -> None:
         "data.path",
         "data.test_path",
         "search.trials",
+        "search.stop_when_stable",
         "search.heartbeat_s",
         "search.grace_s",
         "search.max_attempts",

@@ -290,3 +290,11 @@ def test_a_spent_budget_without_a_whole_training_is_told(stored: StoredStudy) ->
     assert warnings(stored, *pruned) == ""
     told = warnings(stored, trial(TrialState.PRUNED, epochs=1))
     assert told == "no trial trained to its end: raise --trials or train fewer epochs"
+
+
+def test_a_search_that_has_learned_nothing_says_so_once_it_is_over(stored: StoredStudy) -> None:
+    below = [trial(psnr_db=9.0) for _ in range(9)]
+    assert warnings(stored, *below) == "", "it goes on"
+    told = warnings(stored, trial(psnr_db=10.0))
+    assert "no trial came above the mean training image (10.00 dB)" in told
+    assert "train.epochs" in told
