@@ -19,6 +19,7 @@ from searchae.compare.bases import (
     compared_parameters,
 )
 from searchae.compare.cells import (
+    FINAL_SHARE,
     TRY_SHARE,
     CellMaker,
     Schedule,
@@ -146,7 +147,7 @@ class Comparison:
                 seeds[cell.group] = max(least.seeds, seeds.get(cell.group, 0))
         finals = FINAL_TRAININGS * sum(n > 0 for n in tries.values())
         epochs = (self.options.epochs or self.stored.spec.epochs) * (
-            TRY_SHARE * sum(tries.values()) + finals + sum(seeds.values())
+            TRY_SHARE * sum(tries.values()) + FINAL_SHARE * finals + sum(seeds.values())
         )
         seconds = _epoch_seconds(self.stored) * epochs
         return {

@@ -62,7 +62,7 @@ class Limits:
     until_db: float
     bases: int
     seeds: int = 16
-    tuning_cost: float = 4.0
+    tuning_cost: float = 3.0
 
 
 @dataclass(frozen=True)

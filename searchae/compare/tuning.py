@@ -12,7 +12,7 @@ halved (Kolda, Lewis and Torczon 2003, "Optimization by Direct Search", SIAM Rev
 of all cells lie on one grid, so that cells that ask for the same training share it.
 
 These tries are short, which favours high learning rates: they are soon good, and unstable or worse
-in the end. So the best few are then trained to the end: see ``final_round``.
+in the end. So the best few are then trained for longer: see ``final_round``.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ FINALISTS = 3
 """Number of points in a final, if there are so many."""
 LATE_FINALISTS = 2
 """Number of points in it where no try has learned anything."""
+HOPELESS_DB = 3.0
+"""A point that is so far behind in the tries, in dB, does not fill up the final."""
 LOWER_FINALISTS = 2
 """Number of learning rates that may join it below the others."""
 MOST_FINALISTS = FINALISTS + LOWER_FINALISTS
 CLOSE_DB = 1.0
 """Where the second best point of a final is at most so far behind, both get a second seed."""
-FINAL_TRAININGS = FINALISTS + 2
+FINAL_TRAININGS = FINALISTS + 1
 """Number of trainings of a final, mostly."""
 
 Point = tuple[int, ...]
@@ -215,7 +217,7 @@ class Final:
     """The state of a final.
 
     Attributes:
-        wanted: The points that were or are to be trained to the end now, in order.
+        wanted: The points that were or are to be in the final now, in order.
         again: Those of them that get a second seed.
         scores: Mean PSNR in dB and number of seeds of each point; empty before the end.
         best: The best point; None before the end.
@@ -237,7 +239,7 @@ def final_round(
     *,
     trains_db: float,
 ) -> Final:
-    """Returns the points to train to the end, given the results so far; depends on nothing else.
+    """Returns the points to train for longer, given the results so far; depends on nothing else.
 
     They are the best point of the tries, the best one with a lower learning rate, and the one that
     the tries began with, which a trial of the search has trained to its end; if these are not so
@@ -309,9 +311,12 @@ def _finalists(start: Point, tried: Mapping[Point, Score], trains_db: float) -> 
     """Returns the points that a final begins with."""
     best, *others = sorted(tried, key=lambda p: _rank(tried[p], trains_db), reverse=True)
     lower = [p for p in others if p[0] < best[0]]
-    differing = [p for p in others if p[0] != best[0]]
-    wanted = dict.fromkeys((best, *lower[:1], start, *differing, *others))
-    return list(wanted)[: FINALISTS if tried[best][1] >= trains_db else LATE_FINALISTS]
+    if tried[best][1] < trains_db:
+        return list(dict.fromkeys((best, *lower[:1], start, *others)))[:LATE_FINALISTS]
+    good = [p for p in others if tried[p][1] >= tried[best][1] - HOPELESS_DB]
+    differing = [p for p in good if p[0] != best[0]]
+    wanted = dict.fromkeys((best, *lower[:1], start, *differing, *good))
+    return list(wanted)[:FINALISTS]
 
 
 def is_at_end(grids: Sequence[Grid], point: Point) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from searchae.compare.bases import SearchedTrials, choose_factor
-from searchae.compare.cells import FINAL_SEED, CellMaker, Schedule, base_name
+from searchae.compare.cells import FINAL_SEED, FINAL_SHARE, CellMaker, Schedule, base_name
 from searchae.compare.experiment import FAILED_SEEDS, GIVE_UP_BASES, Experiment
 from searchae.compare.matched_design import FIRST_SEEDS, Limits
 from searchae.compare.matched_statistics import analyse
@@ -286,7 +286,7 @@ def test_one_training_at_a_time_in_any_order_comes_to_the_same() -> None:
 
 
 def test_a_limit_counts_shared_trainings_once() -> None:
-    world = World(lambda t: learns(t) + 2 * noise_db(t))
+    world = World(lambda t: learns(t) + 4 * noise_db(t))
     first = world.experiment("regularizer", until_db=0.3)
     world.run(first)
     others = set(world.trained)
@@ -317,7 +317,7 @@ def test_a_final_has_different_learning_rates() -> None:
 
 
 def is_short(training: ListedTraining) -> bool:
-    return training.params.train.epochs < SPEC.epochs
+    return training.params.train.epochs < FINAL_SHARE * SPEC.epochs
 
 
 def test_a_rate_that_is_best_in_short_tries_alone_is_not_taken() -> None:
