@@ -36,6 +36,8 @@ class Duration:
     @property
     def text(self) -> str:
         """Returns how long it takes in all."""
+        if not self.at_most_s:
+            return "nothing is left to run"
         most = format_duration(self.at_most_s)
         if self.expected_s >= 0.99 * self.at_most_s:
             return f"at most {most} in all"
