@@ -14,7 +14,7 @@ from searchae.config import StudySpec, readable_params
 from searchae.formatting import format_count
 from searchae.search import expected_epochs, is_paused, why_nothing_is_pruned
 from searchae.storage import masked_url
-from searchae.study.attributes import REFUSED, REPEATED, RUNTIME, TRAINING, WARM_START
+from searchae.study.attributes import OPEN_UNTIL, REFUSED, REPEATED, RUNTIME, TRAINING, WARM_START
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.early_end import EarlyEnd, early_end
@@ -262,7 +262,10 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         workers=snapshot.workers,
         warnings=tuple(_warnings(stored.spec, snapshot, own, stored.baseline_db)),
         seconds_left=snapshot.seconds_left,
-        to_go_s=time_to_go_s(
+        # A process that keeps a list of trainings open may add more to it at any time.
+        to_go_s=None
+        if snapshot.attributes.get(OPEN_UNTIL)
+        else time_to_go_s(
             snapshot.counts,
             [(row.epochs, row.seconds) for row in finished if row.seconds is not None],
             RunningTrials.of(own_trials),

@@ -22,6 +22,7 @@ from searchae.study.listed_training import ListedTraining, training_of
 from searchae.study.overview import study_overviews
 from searchae.study.process_identity import ProcessIdentity
 from searchae.study.stored_study import StoredStudy, load_study, open_study
+from searchae.study.summary import summarize
 from searchae.study.training_list import (
     TrainingList,
     find_training_list,
@@ -157,6 +158,22 @@ def test_workers_wait_while_more_may_follow(stored: StoredStudy) -> None:
     worker.finish(claimed, TrialState.COMPLETE, 20.0)
     another.keep_open(0)
     assert worker.claim() is NoTrial.DONE
+
+
+def test_no_time_is_foretold_while_more_may_follow(stored: StoredStudy) -> None:
+    listed = open_list(stored)
+    listed.add([training(seed=s) for s in (1, 2)])
+    worker = Coordinator(listed.stored, identity("worker"))
+    worker.join("cpu")
+    claimed = worker.claim()
+    assert isinstance(claimed, int)
+    listed.stored.storage.set_trial_intermediate_value(claimed, 1, 20.0)
+    worker.finish(claimed, TrialState.COMPLETE, 20.0)
+    deciding = Coordinator(listed.stored, identity("deciding"))
+    for seconds, is_known in ((60.0, False), (0.0, True)):
+        deciding.keep_open(seconds)
+        found = summarize(listed.stored, worker)
+        assert (found.to_go_s is not None) == is_known
 
 
 def test_workers_leave_when_the_process_that_decides_is_gone(stored: StoredStudy) -> None:
