@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from searchae.config import Layer, ModelParams
@@ -82,7 +82,7 @@ def conv_layout(params: ModelParams, *, image_shape: Shape) -> ConvLayout:
     Raises:
         ModelError: The net cannot be built, or its output has another shape than the images.
     """
-    encoder = _encoder(params, image_shape=image_shape)
+    encoder = _without_idle_strides(_encoder(params, image_shape=image_shape), image_shape)
     shapes = _shapes(encoder, image_shape, key="encoder")
     features = shapes[-1]
     if params.bottleneck == "gap" and params.latent_dim != features[0]:
@@ -91,7 +91,7 @@ def conv_layout(params: ModelParams, *, image_shape: Shape) -> ConvLayout:
             f'width to one number each: set latent_dim = {features[0]}, or bottleneck = "dense"'
         )
     start = (features[0], 1, 1) if params.bottleneck == "gap" else features
-    decoder = _decoder(params, shapes=shapes, start=start)
+    decoder = _without_idle_strides(_decoder(params, shapes=shapes, start=start), start)
     _check_reconstruction(decoder, start=start, image_shape=image_shape)
     return ConvLayout(encoder, features, start, decoder)
 
@@ -112,6 +112,26 @@ def _encoder(params: ModelParams, *, image_shape: Shape) -> tuple[ConvLayer, ...
         ConvLayer(w, (kernel, kernel), stride=2, padding=kernel // 2, transpose=False)
         for w in params.channels
     )
+
+
+def _without_idle_strides(layers: Sequence[ConvLayer], shape: Shape) -> tuple[ConvLayer, ...]:
+    """Replaces strides from one pixel to one pixel by 1, which makes the same net.
+
+    With torch 2.14 on a CPU with AMX, a convolution in bf16 with a stride and a single output pixel
+    leaves the gradient of the weights that only padding reaches as it finds the memory: at random,
+    and at times not a number.
+
+    Args:
+        layers: The layers.
+        shape: (C, H, W) of their input.
+    """
+    found = []
+    for layer in layers:
+        output, plain = layer.output_shape(shape), replace(layer, stride=1)
+        is_idle = shape[1:] == output[1:] == (1, 1) and plain.output_shape(shape) == output
+        found.append(plain if is_idle else layer)
+        shape = output
+    return tuple(found)
 
 
 def _decoder(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, get_args
 
 import pytest
@@ -9,12 +10,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn import functional as F
 
 from searchae.config.schema import Activation, Layer, ModelParams
 from searchae.errors import ModelError
 from searchae.models.activations import MONOTONE
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.builder import build_model, parameter_count
+from searchae.models.layout import conv_layout
 
 
 def model(image_shape: tuple[int, int, int] = (1, 28, 28), **params: Any) -> Autoencoder:
@@ -196,3 +199,35 @@ def test_what_cannot_be_built_is_refused_with_the_key_and_a_way_out(
 def test_an_image_shape_needs_three_positive_sizes() -> None:
     with pytest.raises(ModelError, match=r"\(channels, height, width\), not \(28, 28\)"):
         build_model(ModelParams(), image_shape=(28, 28))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kernel", [3, 5])
+def test_a_stride_from_one_pixel_to_one_pixel_makes_no_difference_and_is_left_out(
+    kernel: int,
+) -> None:
+    """In bf16 with AMX units, torch leaves a part of such weights' gradients to chance."""
+    params = ModelParams(channels=(2, 4, 8, 16), kernel_size=kernel, latent_dim=2)
+    layout = conv_layout(params, image_shape=(1, 4, 4))
+    assert [layer.stride for layer in layout.encoder] == [2, 2, 1, 1]
+    assert [layer.stride for layer in layout.decoder] == [1, 1, 2, 2]
+    inner = layout.encoder[2]
+    weights, images = torch.randn(8, 4, kernel, kernel), torch.randn(3, 4, 1, 1)
+    strided = F.conv2d(images, weights, stride=2, padding=inner.padding)
+    assert torch.allclose(strided, F.conv2d(images, weights, padding=inner.padding), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [4, 8, 16, 31])
+def test_no_gradient_is_left_to_chance_in_bf16(size: int) -> None:
+    """Memory that is taken up again holds NaN here, as it may at any time."""
+    params = ModelParams(channels=(4, 8, 16, 32, 64), latent_dim=4)
+    net = build_model(params, image_shape=(1, size, size))
+    images = torch.rand(4, 1, size, size)
+    for _ in range(5):
+        net.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = net(images).float().square().mean()
+            dirt = [torch.full((n,), math.nan) for n in (64, 1024, 16384) for _ in range(20)]
+            del dirt
+        loss.backward()
+        gradients = [p.grad for p in net.parameters()]
+        assert all(g is not None and bool(torch.isfinite(g).all()) for g in gradients)
