@@ -25,6 +25,7 @@ _NO_FOLDER_SYNC = frozenset(
     {errno.EACCES, errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM}
 )
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_DATABASE = b"SQLite format 3\0"
 # Without O_NONBLOCK, opening a pipe would wait for its other end.
 _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LONGEST_TEMPORARY = 200  # bytes of a file's name in that of its temporary file, which is longer
@@ -152,10 +153,20 @@ def output_file(path: Path) -> Iterator[IO[bytes]]:
             file.write(content.getbuffer())
 
 
+def _begins_with(path: Path, content: bytes) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(content)) == content
+    except OSError:  # what cannot be read is checked for the right to write
+        return False
+
+
 def _check_writable(path: Path, about: os.stat_result) -> None:
     """Refuses what must not be written, also for root, who could."""
     if stat.S_ISDIR(about.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if stat.S_ISREG(about.st_mode) and about.st_size and _begins_with(path, _DATABASE):
+        raise FileExistsError(errno.EEXIST, "it is a SQLite database", str(path))
     read_only = stat.S_ISREG(about.st_mode) and not about.st_mode & 0o222
     if read_only or not os.access(path, os.W_OK):
         raise PermissionError(errno.EACCES, "it is read-only", str(path))

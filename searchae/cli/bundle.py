@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searchae.cli.lazy_imports import importing
-from searchae.cli.options import DataDirOption, DeviceOption, JsonOption, examples
+from searchae.cli.options import MOST_THREADS, DataDirOption, DeviceOption, JsonOption, examples
 from searchae.cli.results import print_result
 from searchae.errors import UserError, nearest
 
@@ -54,6 +54,7 @@ ThreadsOption = Annotated[
     typer.Option(
         metavar="N",
         min=1,
+        max=MOST_THREADS,
         envvar="SEARCHAE_THREADS",
         help="CPU threads.",
         show_default="as many as it was trained with",

@@ -249,8 +249,9 @@ def _compare(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    from searchae.cli import console_compare, progress
+    from searchae.cli import console, console_compare, progress
     from searchae.compare import ComparisonRun
+    from searchae.storage import masked_url
 
     if dry_run:
         plan = comparison.estimate()
@@ -264,3 +265,7 @@ def _compare(
         lambda: console_compare.print_verdicts(result, found["html"]),
         as_json=as_json,
     )
+    if result.best is not None:
+        storage = masked_url(request.storage)
+        places = console.places_elsewhere(storage, request.data_dir, request.artifacts)
+        console.note_next_of_compare(comparison.stored.name, places)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from searchae.cli.options import DEFAULT_STORAGE
 from searchae.cli.terminal import SafeConsole
 from searchae.config import OBJECTIVES, objective_texts
 from searchae.formatting import (
@@ -121,7 +122,8 @@ def note_next(study: str, places: Mapping[str, str], *, compared: Sequence[str])
         compared: Names of the searched parameters that ``compare`` would compare.
     """
     report = _command("report", study, places, "--storage", "--artifacts", out="report.html")
-    train = _command("train", study, places, *places, out="best")
+    out = f"{study}-best" if Path("best").exists() else "best"  # it may be another study's
+    train = _command("train", study, places, *places, out=out)
     lines = {report: "what decides, in one page"}
     if compared:
         compare = _command("compare", study, places, *places)
@@ -133,10 +135,35 @@ def note_next(study: str, places: Mapping[str, str], *, compared: Sequence[str])
         print_note(f"{'' if i else 'next:':5s} {command:{width}}   {what}")
 
 
-def _command(name: str, study: str, places: Mapping[str, str], *options: str, out: str = "") -> str:
+def note_next_of_compare(study: str, places: Mapping[str, str]) -> None:
+    """Prints the command that trains the best setting of a comparison."""
+    out = f"{study}-compared"
+    command = _command("train", study, places, *places, out=out, words=("--trial", "compared"))
+    print_note(f"next: {command}   the best setting trained anew, for longer, and tested")
+
+
+def places_elsewhere(storage: str, data_dir: Path, artifacts: Path) -> dict[str, str]:
+    """Returns the options for storage and folders that are not the defaults."""
+    places = (
+        ("--storage", storage, DEFAULT_STORAGE),
+        ("--data-dir", str(data_dir), "data"),
+        ("--artifacts", str(artifacts), "artifacts"),
+    )
+    return {option: value for option, value, usual in places if value != usual}
+
+
+def _command(
+    name: str,
+    study: str,
+    places: Mapping[str, str],
+    *options: str,
+    out: str = "",
+    words: Sequence[str] = (),
+) -> str:
     """Returns a command line with those of ``places`` that are among the command's options."""
     where = (word for option in options if option in places for word in (option, places[option]))
-    return shlex.join(["searchae", name, "-s", study, *where, *(["--out", out] if out else [])])
+    to = ["--out", out] if out else []
+    return shlex.join(["searchae", name, "-s", study, *words, *where, *to])
 
 
 def _print_workers(out: SafeConsole, summary: Summary) -> None:
@@ -228,7 +255,7 @@ def print_splits(document: Mapping[str, Any]) -> None:
 def plan_document(plan: DryRun) -> dict[str, Any]:
     """Returns a dry run as a JSON object."""
     document = asdict(plan)
-    document |= document.pop("duration")
+    document |= document.pop("duration") or {}
     document["spec"] = plan.spec.document()
     document["space"] = {p.name: p.document() for p in plan.spec.space}
     return document
@@ -266,13 +293,16 @@ def print_plan(plan: DryRun) -> None:
         f"with {format_count(plan.threads, 'thread')} each, convolutions by {plan.kernels}"
     )
     out.print(f"baseline   {plan.baseline_db:.2f} dB")
-    out.print(
-        f"time       {time.step_s * 1e3:.1f} ms per step, "
-        f"about {format_duration(time.epoch_s)} per epoch, "
-        f"{format_duration(time.epoch_s * spec.epochs)} per full training of "
-        f"{format_count(spec.epochs, 'epoch')}"
-    )
-    out.print(f"           {time.text}")
+    if time is None:
+        out.print("time       unknown: the steps that were to be measured ended badly")
+    else:
+        out.print(
+            f"time       {time.step_s * 1e3:.1f} ms per step, "
+            f"about {format_duration(time.epoch_s)} per epoch, "
+            f"{format_duration(time.epoch_s * spec.epochs)} per full training of "
+            f"{format_count(spec.epochs, 'epoch')}"
+        )
+        out.print(f"           {time.text}")
     out.print("Nothing was trained; leave out --dry-run to start.")
 
 

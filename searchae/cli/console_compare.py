@@ -44,6 +44,7 @@ def print_verdicts(result: ComparisonResult, html: str) -> None:
         html: Path of the plots.
     """
     from searchae.compare import COMPARISON_HEADERS, comparison_cells
+    from searchae.training import LEARNED_DB
 
     for verdict in result.verdicts:
         _print_table(
@@ -62,7 +63,8 @@ def print_verdicts(result: ComparisonResult, html: str) -> None:
         print(result.best.sentence)
     print(
         "A base is a setting of all other parameters; near zero: the share of latents below 1e-3; "
-        "Hoyer: from 0 (all latents alike) to 1 (a single one)."
+        "Hoyer: from 0 (all latents alike) to 1 (a single one). A training fails if it "
+        f"diverges, dies or ends less than {LEARNED_DB:g} dB above the mean training image."
     )
     print(f"plots: {html}")
 

@@ -93,4 +93,10 @@ def _spec_of(name: str, overrides: list[str]) -> StudySpec:
             f'{name!r} is a folder: a study file names it, under [data] as name = "folder", '
             f'path = "{name}"; then give the study file'
         )
+    if Path(name).is_file():
+        kind = "csv" if ".csv" in Path(name).suffixes else "npz"
+        raise UserError(
+            f'{name!r} is a file: a study file names it, under [data] as name = "{kind}", '
+            f'path = "{name}"; then give the study file'
+        )
     raise UserError(f"{name!r} is neither a data set nor a study file; {nearest(name, known)}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from searchae.cli.options import MOST_THREADS
 from searchae.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ ThreadsOption = Annotated[
     typer.Option(
         metavar="N",
         min=1,
+        max=MOST_THREADS,
         envvar="SEARCHAE_THREADS",
         help="CPU threads of each worker.",
         show_default="the cores, shared out among the workers",

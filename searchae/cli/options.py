@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 DEFAULT_STORAGE = "sqlite:///searchae.db"
+MOST_THREADS = 1024
+"""CPU threads of a worker: with many more PyTorch crashes."""
 
 StudyOption = Annotated[
     str,

@@ -18,7 +18,7 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
-from searchae.cli.results import print_result, require_html
+from searchae.cli.results import print_result, require_html, require_suffix
 from searchae.errors import UserError
 from searchae.files import is_standard_output
 
@@ -57,6 +57,8 @@ def report(
     if not (out or csv or parquet or tensorboard):
         raise UserError("nothing to write: give --out, --csv, --parquet or --tensorboard")
     require_html(out)
+    require_suffix("--csv", csv, "a CSV file", ".csv", ".txt")
+    require_suffix("--parquet", parquet, "a Parquet file", ".parquet", ".pq")
     with importing():
         quiet_optuna()
         from searchae.cli.console import print_note

@@ -27,13 +27,24 @@ def print_result(
 
 
 def require_html(out: Path | None) -> None:
-    """Refuses a file whose name promises something other than an HTML page.
+    """Refuses a page whose name promises another format; see ``require_suffix``."""
+    require_suffix("--out", out, "an HTML page", ".html", ".htm")
+
+
+def require_suffix(option: str, path: Path | None, what: str, *suffixes: str) -> None:
+    """Refuses a file whose name promises something other than what is written.
 
     Args:
-        out: The value of ``--out``, if it was given.
+        option: The option that names it.
+        path: The option's value, if it was given.
+        what: What is written.
+        suffixes: How a file with that is named; one without a suffix, too.
 
     Raises:
         UserError: The name ends with the suffix of another format.
     """
-    if out is not None and out.suffix.lower() not in ("", ".html", ".htm"):
-        raise UserError(f"--out {out}: it is an HTML page: {out.with_suffix('.html')}")
+    if path is None or path.suffix.lower() in ("", *suffixes):
+        if path is not None and str(path) == "-":
+            raise UserError(f"{option} -: for standard output write /dev/stdout")
+        return
+    raise UserError(f"{option} {path}: it is {what}: {path.with_suffix(suffixes[0])}")

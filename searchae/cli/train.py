@@ -20,6 +20,7 @@ from searchae.cli.fleet import (
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
+    MOST_THREADS,
     ArtifactsOption,
     DataDirOption,
     DeviceOption,
@@ -91,6 +92,7 @@ ThreadsOption = Annotated[
     typer.Option(
         metavar="N",
         min=1,
+        max=MOST_THREADS,
         envvar="SEARCHAE_THREADS",
         help="CPU threads of each worker. As many as the trial had reproduce it exactly.",
         show_default="as many as the trial had",

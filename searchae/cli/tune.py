@@ -163,12 +163,7 @@ def _search(request: Request, launcher: Launcher, *, as_json: bool) -> None:
 
     print_result(summary.document, lambda: console.print_summary(summary), as_json=as_json)
     if summary.best is not None and summary.counts.finished >= summary.counts.budget:
-        places = (
-            ("--storage", summary.storage, DEFAULT_STORAGE),
-            ("--data-dir", str(request.data_dir), "data"),
-            ("--artifacts", str(request.artifacts), "artifacts"),
-        )
-        elsewhere = {option: value for option, value, usual in places if value != usual}
+        elsewhere = console.places_elsewhere(summary.storage, request.data_dir, request.artifacts)
         compared = [name for name in COMPARED_PARAMETERS if name in summary.best.params]
         console.note_next(summary.study, elsewhere, compared=compared)
 

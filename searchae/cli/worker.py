@@ -18,6 +18,7 @@ from searchae.cli.database import await_study, open_study, storage_url
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
+    MOST_THREADS,
     ArtifactsOption,
     DataDirOption,
     DeviceOption,
@@ -37,6 +38,7 @@ ThreadsOption = Annotated[
     typer.Option(
         metavar="N",
         min=1,
+        max=MOST_THREADS,
         envvar="SEARCHAE_THREADS",
         help="CPU threads.",
         show_default="all cores",

@@ -73,12 +73,12 @@ class MatchedResults:
     @cached_property
     def counted_db(self) -> Floats:
         """PSNR, with the baseline for trainings that did not train, in dB: (C, K, S, N)."""
-        below = np.array(self.made & ~self._above)
+        below = np.array(self.made & ~self.above)
         return np.where(below[..., None], self.baseline_db, self.psnr_db)
 
     @cached_property
-    def _above(self) -> Bools:
-        """Which trainings ended clearly above the baseline: (C, K, S)."""
+    def above(self) -> Bools:
+        """Which trainings did not fail: they ended clearly above the baseline: (C, K, S)."""
         least = self.baseline_db.mean() + LEARNED_DB
         with np.errstate(invalid="ignore"):
             above: Bools = np.array(self.psnr_db.mean(3) >= least) & ~self.failed
@@ -92,7 +92,7 @@ class MatchedResults:
         """
         made = self.made.sum(2)
         with np.errstate(invalid="ignore"):
-            shares = np.where(made > 0, self._above.sum(2) / made, 0.0).sum(1)
+            shares = np.where(made > 0, self.above.sum(2) / made, 0.0).sum(1)
         bases = (made > 0).sum(1)
         trains: Bools = (bases > 0) & (2 * shares >= bases)
         return trains
@@ -103,7 +103,7 @@ class MatchedResults:
 
         Of a choice that trains those that trained; of one that does not all of them.
         """
-        counts: Bools = self.made & (self._above | ~self.trains[:, None, None])
+        counts: Bools = self.made & (self.above | ~self.trains[:, None, None])
         return counts
 
     @cached_property
@@ -117,7 +117,7 @@ class MatchedResults:
     @cached_property
     def not_trained(self) -> npt.NDArray[np.int64]:
         """Number of trainings that diverged, died or ended near the baseline: (C,)."""
-        return np.array((self.made & ~self._above).sum((1, 2)))
+        return np.array((self.made & ~self.above).sum((1, 2)))
 
     @property
     def pairs(self) -> list[tuple[int, int]]:

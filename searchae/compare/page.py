@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from html import escape
 from pathlib import Path
 
@@ -21,8 +20,8 @@ METHOD = (
     "A matched experiment. Bases are settings of all other parameters, taken from the study's "
     "best trials and different from each other. Each choice is put into each base, gets tries by "
     "one rule to find its own learning rate there (and the other searched values that not every "
-    "choice has) on the validation split: shorter trainings, and a final of the best ones at full "
-    "length. It is then trained with the same new seeds and measured on the test split, by which "
+    "choice has) on the validation split: short trainings, and longer ones of the best. "
+    " It is then trained with the same new seeds and measured on the test split, by which "
     "nothing was chosen. Differences are paired by base, seed and image, over trainings that did "
     "not fail; a choice of which more than half failed counts with all of them, the failed ones as "
     "the mean training image, and one that gains less than half of what the best trial gains over "
@@ -184,11 +183,8 @@ def _setting(verdict: Verdict, choice: int, base: int) -> str:
     cell = verdict.cells[choice][base]
     if not cell.records:
         return "not tried"
-    psnrs = [float(r.psnr_db.mean()) for r in cell.counted]
-    trains = verdict.choices[choice].trains and psnrs
-    result = f"{statistics.fmean(psnrs):.2f} dB" if trains else "did not train"
     tuned = format_assignments(cell.settings)
-    return f"{tuned}: {result}" if tuned else result
+    return f"{tuned}: {cell.text}" if tuned else cell.text
 
 
 TABLE_NOTE = (

@@ -41,8 +41,7 @@ class BestSetting:
         tuned = f" ({format_assignments(settings)})" if settings else ""
         return (
             f"best setting measured: {self.name}{tuned}, {self.mean_db:.2f} dB over {self.seeds} "
-            f"seeds, a little too high as the best of {self.among}; to train it: searchae train "
-            "--trial compared"
+            f"seeds (the best of {self.among} settings, so a little too high)"
         )
 
 
@@ -84,8 +83,8 @@ def notes_on(verdicts: Sequence[Verdict]) -> list[str]:
     untrained = [text for v in verdicts for text in v.untrained]
     if untrained:
         found.append(
-            f"these do not train, and their failed trainings count as the mean training image: "
-            f"{format_list(untrained)}"
+            f"these mostly fail to train, and their failed trainings count as the mean training "
+            f"image: {format_list(untrained)}"
         )
         found += [text for text in [_stopped_early(verdicts)] if text]
     failing = [text for v in verdicts for text in v.failing]

@@ -199,11 +199,16 @@ class ComparisonRun:
                 assert tuned.best is not None  # the look is complete
                 measured = experiment.measured(cell, look, results)
                 records = tuple(read(t.key) for t in measured)
-                counts = tuple(map(bool, matched.counts[c, place, : len(records)]))
-                settings = cell.settings(tuned.best)
-                first = results[measured[0].key].number
                 row.append(
-                    CellResult(cell.group, settings, tuned.is_at_edge, records, counts, first)
+                    CellResult(
+                        net=cell.group,
+                        settings=cell.settings(tuned.best),
+                        is_at_edge=tuned.is_at_edge,
+                        records=records,
+                        counts=tuple(map(bool, matched.counts[c, place, : len(records)])),
+                        trained=tuple(map(bool, matched.above[c, place, : len(records)])),
+                        trial=results[measured[0].key].number,
+                    )
                 )
             cells.append(tuple(row))
         return Verdict(
@@ -285,7 +290,7 @@ class ComparisonRun:
 def _known(half_width_db: float | None) -> str:
     """Returns a half-width as text; rounded up, so that no more is claimed than is known."""
     if half_width_db is None:
-        return "no difference needs to be known more narrowly"
+        return "no two choices that train are so close that more would help"
     if math.isinf(half_width_db):
         return "not known yet"
     return f"known within {math.ceil(100 * half_width_db - 1e-9) / 100:.2f} dB"

@@ -24,6 +24,7 @@ class CellResult:
         is_at_edge: Whether the best of them lie at the end of their range, or of what was tried.
         records: The measurements of each seed.
         counts: Which of them the difference rests on: see ``MatchedResults.counts``.
+        trained: Which of them did not fail: see ``MatchedResults.above``.
         trial: Number of the first training's trial in the list of trainings.
     """
 
@@ -32,6 +33,7 @@ class CellResult:
     is_at_edge: bool
     records: tuple[TrainingRecord, ...]
     counts: tuple[bool, ...]
+    trained: tuple[bool, ...]
     trial: int = -1
 
     @property
@@ -44,8 +46,18 @@ class CellResult:
         """The measurements that the difference rests on."""
         return [r for r, counts in zip(self.records, self.counts, strict=True) if counts]
 
+    @property
+    def text(self) -> str:
+        """What the trainings came to: their mean PSNR, and how many failed."""
+        psnrs = [db for db, trained in zip(self.psnr_db, self.trained, strict=True) if trained]
+        if not psnrs:
+            return "failed"
+        failed = len(self.records) - len(psnrs)
+        some = f", {failed} of {len(self.records)} failed" if failed else ""
+        return f"{statistics.fmean(psnrs):.2f} dB{some}"
 
-NOT_TRIED = CellResult(net="", settings={}, is_at_edge=False, records=(), counts=())
+
+NOT_TRIED = CellResult(net="", settings={}, is_at_edge=False, records=(), counts=(), trained=())
 """A cell of a choice that had learned nothing in the bases before."""
 
 
@@ -118,14 +130,19 @@ class Verdict:
     def sentence(self) -> str:
         """The result as a sentence."""
         better = self._beaten
-        same = [found for found in self.against_best if found not in better]
+        others = [found for found in self.against_best if found not in better]
+        fails = [c for c, _ in others if self.best.trains and not self.choices[c].trains]
+        same = [found for found in others if found[0] not in fails]
+        failing = "".join(f"; {self._failing_text(c, p)}" for c, p in others if c in fails)
+        if not better and not same:
+            return f"{self.parameter}: {self.best.name} trains{failing}"
         if not better:
-            names = [self.choices[c].name for c in self.order]
+            names = [self.best.name, *(self.choices[c].name for c, _ in same)]
             widest = max(same, key=lambda found: abs(found[1].mean_db))
             over = f"{names[0]} over {self.choices[widest[0]].name}, " if len(same) > 1 else ""
             return (
                 f"{self.parameter}: no difference shown between {format_list(names)} "
-                f"({over}{self._plain_interval(widest[1])})"
+                f"({over}{self._plain_interval(widest[1])}){failing}"
             )
         won = format_list(
             [
@@ -135,9 +152,17 @@ class Verdict:
         )
         text = f"{self.parameter}: {self.best.name} beats {won}"
         if same:
-            others = [f"{self.choices[c].name} ({self._plain_interval(p)})" for c, p in same]
-            text += f"; not distinguishable from {format_list(others)} with this data"
-        return text
+            alike = [f"{self.choices[c].name} ({self._plain_interval(p)})" for c, p in same]
+            text += f"; not distinguishable from {format_list(alike)} with this data"
+        return text + failing
+
+    def _failing_text(self, choice: int, p: PairDifference) -> str:
+        """Returns that a choice mostly fails, where it is not known by how much it is worse."""
+        found = self.choices[choice]
+        return (
+            f"{found.name} mostly fails to train ({found.failed} of {found.trainings} trainings; "
+            f"by how much it is worse is uncertain: {self._plain_interval(p)})"
+        )
 
     def _interval(self, p: PairDifference, *, is_first: bool = False) -> str:
         """Returns a difference of the best choice to another one, with its interval."""

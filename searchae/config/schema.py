@@ -95,8 +95,8 @@ class DataSpec(Section):
     """
 
     name: Source
-    path: str | None = None
-    test_path: str | None = None
+    path: Annotated[str, Field(min_length=1)] | None = None
+    test_path: Annotated[str, Field(min_length=1)] | None = None
     validation: float = Field(0.1, gt=0, lt=1)
     train_images: Positive | None = None
     test_images: Positive | None = None

@@ -48,7 +48,8 @@ def find_study_file(name: str, here: Path | None = None) -> Path:
     if path.is_file():
         return path
     if path.suffix == ".toml" or "/" in name:
-        raise SpecError(f"study file {name}: there is no such file; see searchae studies")
+        meant = f"did you mean --study {path.stem}? S" if path.stem in known else "s"
+        raise SpecError(f"study file {name}: there is no such file; {meant}ee searchae studies")
     beside = path.with_name(f"{path.name}.toml")
     meant = f"did you mean ./{name}.toml?" if beside.is_file() else nearest(name, known)
     raise SpecError(f"study {name!r}: neither in ./studies nor built in; {meant}")

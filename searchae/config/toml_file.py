@@ -18,6 +18,7 @@ _HINTS = (
     (r'=\s*"[A-Za-z]:\\|=\s*"[^"]*\\', "write a path with backslashes in single quotes"),
     (r"^\s*//|^\s*;", "a comment begins with #"),
     (r"^\s*[\w.]+\s*:", "write key = value"),
+    (r'^[^"#]*"[^"]*$', "a quote is missing"),
     (r"=\s*[A-Za-z_][\w+./-]*\s*(#.*)?$", "a text needs quotes"),
     (r"=\s*\d+,\d+\s*(#.*)?$", "write a decimal point, not a comma"),
 )

@@ -70,7 +70,7 @@ def study_note(summary: Summary, picture: str = "") -> str:
         summary: The study's summary.
         picture: URL path of the best trial's reconstructions; empty if there are none.
     """
-    parts = _best_trial(summary)
+    parts = [] if summary.trainings_of else _best_trial(summary)
     if picture:
         parts.append(f"![Originals above, the best trial's reconstructions below]({picture})")
     if summary.front:
@@ -82,6 +82,12 @@ def study_note(summary: Summary, picture: str = "") -> str:
     if summary.early_end is not None:
         parts.append(f"The search {escape_markdown(summary.early_end.text)}.")
     parts += [f"**Note:** {escape_markdown(w)}" for w in summary.warnings]
+    if summary.trainings_of:
+        parts.append(
+            "These are trainings of `searchae compare` and `searchae train` for study "
+            f"{escape_markdown(summary.trainings_of)}, no search: none of them is its best."
+        )
+        return "\n\n".join(parts)
     over = summary.counts.finished >= summary.counts.budget
     parts.append(
         "The `searchae tune` command that began this search "

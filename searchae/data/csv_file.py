@@ -65,11 +65,13 @@ def load_csv(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
     Raises:
         DataError: A file is missing, damaged or has an invalid value; the message has its line.
     """
-    path = find_data_file(spec.path or "", data_dir=data_dir, key="data.path")
+    path = find_data_file(spec.path or "", data_dir=data_dir, key="data.path", takes_folder=False)
     if spec.test_path is None:
         train = read(path, progress=progress, white=spec.white, label=spec.label)
         return RawImages(train.images, doubts=train.doubts)
-    test_path = find_data_file(spec.test_path, data_dir=data_dir, key="data.test_path")
+    test_path = find_data_file(
+        spec.test_path, data_dir=data_dir, key="data.test_path", takes_folder=False
+    )
     train = read(path, progress=progress, white=spec.white, label=spec.label)
     test = read(test_path, progress=progress, white=spec.white, label=spec.label, usual=train.label)
     return RawImages(train.images, test.images, doubts=train.doubts + test.doubts)

@@ -89,14 +89,16 @@ def number(cell: bytes) -> float | None:
 
 
 def is_header(cells: Sequence[bytes]) -> bool:
-    """Whether a file's first line is a header: more than one cell is no number, or they count up.
+    """Whether a file's first line is a header: most cells are no numbers, or they count up.
 
     Counting are 0, 1, 2 ... and 1, 2, 3 ..., which a data frame without names of columns writes;
     also after or before the name of a label.
     """
     values = [number(cell) for cell in cells]
-    if sum(v is None for v in values) > 1:
-        return True
+    numbers = [v for v in values if v is not None]
+    if len(values) - len(numbers) > 1:
+        # A row of pixels may begin with several texts, such as a class and a file's name.
+        return 2 * len(numbers) <= len(values) or _counts_up(numbers, 2)
     if _counts_up(values, _FEWEST_COUNTED) or _counts_up(values[1:], 257):
         return True
     return (values[0] is None and _counts_up(values[1:], _FEWEST_COUNTED_AFTER_LABEL)) or (

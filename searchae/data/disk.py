@@ -23,7 +23,7 @@ _EXPLANATIONS = {
     errno.EROFS: "the disk is read-only; choose another folder with --data-dir",
     errno.ENOTDIR: "part of the path is a file, not a folder; choose another --data-dir",
     errno.EEXIST: "it is a file, not a folder; choose another --data-dir",
-    errno.EISDIR: "it is a folder, not a file; move it away",
+    errno.EISDIR: "it is a folder, not a file",
 }
 _LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -62,7 +62,7 @@ def disk_fault(action: str, path: Path, error: OSError) -> DataError:
     return DataError(f"{action} {path}: {reason}")
 
 
-def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
+def find_data_file(path: str, *, data_dir: Path, key: str, takes_folder: bool = True) -> Path:
     """Finds a file or folder that a study names.
 
     Args:
@@ -70,6 +70,7 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
             leading ``~`` is the home folder.
         data_dir: The data folder.
         key: The key in the study file that holds the path, for the message.
+        takes_folder: Whether it may be a folder.
 
     Raises:
         DataError: Nothing is there, and the message names the places; or it is a pipe or a
@@ -78,12 +79,21 @@ def find_data_file(path: str, *, data_dir: Path, key: str) -> Path:
     given = Path(path).expanduser()
     places = [given] if given.is_absolute() else [Path.cwd() / given, data_dir / given]
     for place in places:
+        if place.is_dir() and not takes_folder:
+            raise DataError(
+                f'{key}: {place.absolute()} is a folder; write name = "folder" for images in it'
+            )
         if place.is_file() or place.is_dir():
             return place
         if place.exists():
             raise DataError(f"{key}: {place.absolute()} is neither a file nor a folder")
     tried = " nor at ".join(str(p.absolute()) for p in dict.fromkeys(places))
-    hint = "" if given.is_absolute() else "; --data-dir or SEARCHAE_DATA_DIR says where it lies"
+    hint = (
+        ""
+        if given.is_absolute()
+        else ". A relative path begins in the folder where the command is typed, or in --data-dir "
+        "(SEARCHAE_DATA_DIR); an absolute one holds everywhere"
+    )
     raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}{hint}")
 
 

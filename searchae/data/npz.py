@@ -65,7 +65,7 @@ def load_npz(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
             "data.test_path: an npz source reads one file; "
             f"remove {spec.test_path!r}, and put the test images under x_test"
         )
-    path = find_data_file(spec.path or "", data_dir=data_dir, key="data.path")
+    path = find_data_file(spec.path or "", data_dir=data_dir, key="data.path", takes_folder=False)
     progress(f"npz: reading {path}")
     with open_npz(path) as archive:
         taken = _taken(archive.names, path)

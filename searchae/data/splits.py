@@ -19,13 +19,22 @@ from searchae.data.disk import moved_paths
 from searchae.data.raw_images import RawImages
 from searchae.data.sources import SOURCES
 from searchae.errors import DataError
-from searchae.formatting import format_count
+from searchae.formatting import format_count, format_list
 
 if TYPE_CHECKING:  # loading it takes two seconds, which commands without images need not wait for
     import torch
 
 SET_ASIDE = 0.1
 """Share of the images that becomes the test split if a source has none of its own."""
+
+KEYS_OF_SOURCES: Mapping[str, tuple[str, ...]] = {
+    "image_size": ("folder",),
+    "grayscale": ("folder",),
+    "background": ("folder",),
+    "label": ("csv",),
+    "white": ("npz", "csv", "folder"),
+}
+"""Keys that other sources than these pass over."""
 
 _DARK_LEVEL = 32
 _MANY_DARK = 0.01  # share of the images; a night picture or two are no fault
@@ -108,6 +117,12 @@ def load_splits(
     progress = progress or _ignore
     if accept_doubts:
         spec = moved_paths(spec, data_dir=data_dir)
+    for key, sources in KEYS_OF_SOURCES.items():
+        default = type(spec).model_fields[key].get_default()
+        if spec.name not in sources and getattr(spec, key) != default:
+            progress(
+                f"{spec.name}: data.{key} changes nothing here; it is for {format_list(sources)}"
+            )
     raw = SOURCES[spec.name](spec, data_dir, seed, progress)
     if raw.doubts and not accept_doubts:
         raise DataError("\n".join(raw.doubts))

@@ -75,7 +75,11 @@ def parse_url(text: URL | str) -> URL:
             f"--storage: {url.drivername} is not supported; use sqlite or postgresql"
         )
     if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise StorageError("--storage: workers cannot share an in-memory SQLite; give it a file")
+        raise StorageError(
+            f"--storage: three slashes come before the file: {_sqlite_advice(str(url.host))}"
+            if url.host
+            else "--storage: workers cannot share an in-memory SQLite; give it a file"
+        )
     if url.drivername == "sqlite" and (unknown := sorted(set(url.query) - _SQLITE_OPTIONS)):
         raise StorageError(
             f"--storage: {', '.join(unknown)} after the ? of the URL: there is no such option for "

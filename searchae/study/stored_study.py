@@ -27,6 +27,7 @@ from searchae.config import (
     folder_name,
     is_folder_name,
     spec_from_document,
+    study_files,
 )
 from searchae.errors import NoStudyError, StorageError, StudyMismatchError, nearest
 from searchae.storage import (
@@ -112,6 +113,8 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
     except KeyError:
         names = [n for n in study_names(storage) if _is_own(storage, n)]
         hint = nearest(name, names) if names else "it holds none yet; `searchae tune` makes one"
+        if name in study_files():
+            hint = f"the search has not begun: `searchae tune --study {name}` begins it"
         raise NoStudyError(
             f"study {name!r} is not in {masked_url(storage.engine.url)}; {hint}"
         ) from None
@@ -255,9 +258,9 @@ def check_spec(stored: StoredStudy, spec: StudySpec) -> None:
     if changes:
         lines = "\n".join(f"  {line}" for line in changes)
         raise StudyMismatchError(
-            f"study {stored.name!r} was made with another spec (stored -> now):\n{lines}\n"
+            f"study {stored.name!r} was made with other settings (stored -> now):\n{lines}\n"
             f"Give the new one another --name; --warm-start {stored.name} lets it learn from these "
-            "trials. Or go on with this one: --set KEY=VALUE with what is stored."
+            "trials. Or go on with this one: leave out the options, or change the study file back."
         )
 
 

@@ -37,7 +37,7 @@ class DryRun:
         begins: Parameters of the first trial that are fixed, name -> value; the others are
             sampled. Empty if the study has begun.
         objectives: What several objectives mean for the search; empty for one.
-        duration: How long it would take.
+        duration: How long it would take; None if the measured training steps failed.
     """
 
     name: str
@@ -53,7 +53,7 @@ class DryRun:
     done: int
     begins: dict[str, Any]
     objectives: str
-    duration: Duration
+    duration: Duration | None
 
 
 def plan_search(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from searchae.config import StudySpec
+from searchae.errors import TrainingError
 from searchae.formatting import format_duration
 from searchae.launch import Fleet
 from searchae.search import expected_epochs
@@ -46,7 +47,7 @@ class Duration:
 
 def estimate_duration(
     prepared: Prepared, spec: StudySpec, fleet: Fleet, *, left: int, steps: int = 8
-) -> Duration:
+) -> Duration | None:
     """Measures a training step and estimates from it how long a search takes.
 
     Args:
@@ -55,9 +56,15 @@ def estimate_duration(
         fleet: The workers.
         left: How many trials are to be run.
         steps: How many steps are measured, after as many to warm up.
+
+    Returns:
+        The estimate; None if the training of these steps failed, which trials may do, too.
     """
     torch.set_num_threads(fleet.threads)
-    step_s = _measure_step(prepared, steps)
+    try:
+        step_s = _measure_step(prepared, steps)
+    except TrainingError:
+        return None
     batch_size = prepared.networks[0].params.train.batch_size
     epoch_s = step_s * -(-len(prepared.splits.train) // batch_size)
     at_once = concurrent_trials(fleet)

@@ -80,7 +80,8 @@ def tune(
         watcher.note(warning)
     if launcher.is_local and prepared.device.type == "cpu":  # a GPU's memory is the workers'
         time = estimate_duration(prepared, stored.spec, fleet, left=left, steps=2)
-        watcher.note(f"expected: {time.text}")
+        if time is not None:
+            watcher.note(f"expected: {time.text}")
     del prepared  # the workers need the memory of its images
     supervisor = Supervisor(
         launcher, study_jobs(fleet, request, stored.name, at_most=left, folder=stored.folder)

@@ -385,7 +385,7 @@ def test_a_full_disk_and_another_spec(refused: Refused, folder: Path) -> None:
         for t in optuna.load_study(study_name="tiny", storage="sqlite:///searchae.db").trials
     ]
     assert states == ["WAITING"]
-    says(refused(*TINY), "was made with another spec", "model.latent_dim: 64 -> 8", "--name")
+    says(refused(*TINY), "was made with other settings", "model.latent_dim: 64 -> 8", "--name")
 
 
 @pytest.mark.parametrize("hours", ["0", "-1", "nan", "inf"])

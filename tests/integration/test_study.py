@@ -134,7 +134,7 @@ def test_another_spec_is_refused_and_the_difference_shown(storage: ResilientStor
     with pytest.raises(StudyMismatchError) as caught:
         make(storage, spec=read(epochs=5, optimizer="sgd"))
     message = str(caught.value)
-    assert "study 's' was made with another spec (stored -> now)" in message
+    assert "study 's' was made with other settings (stored -> now)" in message
     assert "  train.epochs: 4 -> 5\n" in message
     assert '  train.optimizer: {"choices": ["adam", "sgd"]} -> "sgd"\n' in message
     assert "another --name" in message

@@ -10,6 +10,7 @@ import pytest
 
 from searchae.cli.app import run
 from searchae.cli.lazy_imports import importing
+from searchae.storage.connection import connect
 
 
 def test_imports_are_not_searched_for_garbage_and_what_runs_then_is() -> None:
@@ -72,3 +73,42 @@ def test_a_page_is_not_written_under_the_name_of_another_format(
     assert "--out page.pdf: it is an HTML page: page.html" in capsys.readouterr().err
     assert run([command, "-s", "tiny", "--out", "page"]) == 2
     assert "there is no database" in capsys.readouterr().err, "the name was taken"
+
+
+def test_tables_are_not_written_under_the_name_of_another_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        (("--csv", "x.xlsx"), "--csv x.xlsx: it is a CSV file: x.csv"),
+        (("--parquet", "x.csv"), "--parquet x.csv: it is a Parquet file: x.parquet"),
+        (("--csv", "-"), "--csv -: for standard output write /dev/stdout"),
+    ):
+        assert run(["report", "-s", "tiny", *words]) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_absurdly_many_threads_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("tune", "worker", "compare"):
+        assert run([command, "-s", "tiny", "--threads", "100000"]) == 2
+        assert "less than or equal to 1024" in capsys.readouterr().err
+
+
+def test_a_file_of_images_in_the_place_of_a_study_says_what_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file, name in (("x.npz", "npz"), ("x.csv.gz", "csv")):
+        (tmp_path / file).touch()
+        assert run(["data", file]) == 2
+        assert f'name = "{name}", path = "{file}"' in capsys.readouterr().err
+
+
+def test_a_search_that_has_not_begun_is_no_unknown_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEARCHAE_STORAGE", f"sqlite:///{tmp_path / 's.db'}")
+    connect(f"sqlite:///{tmp_path / 's.db'}")
+    assert run(["status", "-s", "quickstart"]) == 2
+    assert "`searchae tune --study quickstart` begins it" in capsys.readouterr().err

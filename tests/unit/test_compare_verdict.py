@@ -69,6 +69,7 @@ def judged(levels: dict[str, float | list[float]], **changes: object) -> Verdict
                     False,
                     tuple(records),
                     (True,) * len(records),
+                    (True,) * len(records),
                 )
             )
         cells.append(tuple(row))
@@ -117,6 +118,42 @@ def test_of_several_it_is_said_which_are_beaten_and_which_are_not() -> None:
     assert said.count("95% interval") == 1
 
 
+def failing(verdict: Verdict, choice: int, failed: int) -> Verdict:
+    """The same, where a choice has failed so often that its difference is not known."""
+    figures = list(verdict.choices)
+    figures[choice] = replace(figures[choice], trains=False, failed=failed, trainings=8)
+    pairs = [
+        replace(p, shown=False, low_db=-1.5, high_db=7.25) if choice in (p.first, p.second) else p
+        for p in verdict.statistics.pairs
+    ]
+    statistics = replace(verdict.statistics, choices=tuple(figures), pairs=tuple(pairs))
+    return replace(verdict, statistics=statistics)
+
+
+def test_a_choice_that_mostly_fails_is_never_called_as_good_as_one_that_trains() -> None:
+    two = failing(judged({"adam": 22.0, "sgd": 19.0}), 1, 6).sentence
+    assert two.startswith("activation: adam trains; sgd mostly fails to train (6 of 8 trainings; ")
+    assert "uncertain: " in two
+    assert "no difference" not in two
+    three = failing(judged({"adam": 22.0, "rmsprop": 22.0, "sgd": 19.0}), 2, 6).sentence
+    assert "no difference shown between" in three.partition("; ")[0]
+    assert "sgd" not in three.partition("; ")[0]
+    assert "sgd mostly fails to train" in three
+    beaten = failing(judged({"adam": 22.0, "rmsprop": 20.0, "sgd": 19.0}), 2, 6).sentence
+    assert " beats rmsprop by " in beaten
+    assert beaten.endswith(("to 7.25)", "to 1.50)"))
+
+
+def test_each_net_is_said_to_have_failed_by_its_own_trainings() -> None:
+    """Not by what the choice does in other bases."""
+    cell = judged({"adam": 22.0, "sgd": 19.0}).cells[1][0]
+    assert cell.text.startswith("19.0")
+    assert "failed" not in cell.text
+    some = replace(cell, trained=(True,) + (False,) * (len(cell.records) - 1))
+    assert some.text.endswith(f" dB, {len(cell.records) - 1} of {len(cell.records)} failed")
+    assert replace(cell, trained=(False,) * len(cell.records)).text == "failed"
+
+
 def test_opposite_effects_are_not_hidden_by_their_mean() -> None:
     verdict = judged({"clip": 22.0, "clip+l1": [24.0, 20.0, 24.0, 20.0]})
     assert not verdict.shown, "their mean is nothing"
@@ -154,7 +191,7 @@ def test_a_choice_that_was_given_up_does_not_decide_which_bases_the_others_are_t
 def test_a_choice_that_nobody_can_train_is_told_of() -> None:
     verdict = judged({"relu": 22.0, "sigmoid": BASELINE_DB})
     (note,) = notes_on([verdict])
-    assert note.startswith("these do not train, and their failed trainings count as the mean")
+    assert note.startswith("these mostly fail to train, and their failed trainings count as")
     assert note.endswith("trainings failed, in 4 bases)")
     assert "relu beats sigmoid by " in verdict.sentence
 
@@ -252,7 +289,8 @@ def test_a_curve_that_ended_early_keeps_its_last_value_in_the_mean() -> None:
 
     def row(*epochs: int) -> tuple[CellResult, ...]:
         return tuple(
-            CellResult("", {}, False, (record(1, 1, 20, epochs=e),), (True,)) for e in epochs
+            CellResult("", {}, False, (record(1, 1, 20, epochs=e),), (True,), (True,))
+            for e in epochs
         )
 
     verdict = replace(verdict, cells=(row(4, 2), row(2, 2)))

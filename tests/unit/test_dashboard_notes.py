@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +17,7 @@ from searchae.study.attributes import ERROR, WARM_START
 from searchae.study.epoch_history import HISTORY_COLUMNS
 from searchae.study.stored_study import StoredStudy
 from searchae.study.summary import TrialRow
+from tests.unit.test_cli_console import SUMMARY
 
 
 def row(**changes: Any) -> TrialRow:
@@ -139,3 +141,10 @@ def test_curves_stay_within_the_picture(run_: TrialRun) -> None:
             assert 0 <= float(x) <= curves.WIDTH
             assert 0 <= float(y) <= curves.HEIGHT
     assert labels(svg)
+
+
+def test_a_list_of_trainings_is_not_told_as_a_search() -> None:
+    said = notes.study_note(replace(SUMMARY, best=None, trainings_of="tiny"))
+    assert "trainings of `searchae compare` and `searchae train` for study tiny" in said
+    assert "No trial has trained" not in said
+    assert "searchae tune" not in said

@@ -367,3 +367,9 @@ def test_a_file_that_expands_as_no_images_do_is_refused(
     monkeypatch.setattr(memory, "_MAX_EXPANSION", 100)
     with pytest.raises(DataError, match=r"bytes expand to .* or more, as no images do"):
         load(tmp_path, gzip.compress((b"0," * 63 + b"0\n") * 100_000))
+
+
+@pytest.mark.parametrize("texts", ["cat,train,", "a.png,cat,"])
+def test_a_first_row_with_several_texts_is_not_taken_for_names(tmp_path: Path, texts: str) -> None:
+    with pytest.raises(DataError, match="11 columns are neither"):
+        parse(tmp_path, text(PIXELS, label=texts))

@@ -247,3 +247,21 @@ def test_single_images_on_another_scale_are_counted() -> None:
     assert any(w.startswith("20 of 60 test images are almost black (no level") for w in warnings)
     dark = split(RawImages(images[:20], images[:20]), spec(), seed=0)
     assert not any("almost black" in w for w in split_warnings(dark)), "all are: white is given"
+
+
+def test_a_key_that_changes_nothing_is_spoken_of(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=np.full((30, 8, 8), 199, np.uint8))
+    said: list[str] = []
+    load_splits(spec(image_size=16), data_dir=tmp_path, seed=0, progress=said.append)
+    assert "npz: data.image_size changes nothing here; it is for folder" in said
+    load_splits(spec(), data_dir=tmp_path, seed=0, progress=said.append)
+    assert sum("changes nothing" in line for line in said) == 1
+
+
+@pytest.mark.parametrize("name", ["npz", "csv"])
+def test_a_folder_in_the_place_of_a_file_says_which_source_reads_it(
+    name: str, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match='photos is a folder; write name = "folder"'):
+        load_splits(spec(name=name, path="photos"), data_dir=tmp_path, seed=0)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import sqlite3
 import stat
 from pathlib import Path
 
 import pytest
 
-from searchae.files import atomic_file, remove_unfinished
+from searchae.files import atomic_file, output_file, remove_unfinished
 
 
 def test_an_atomic_file_appears_only_when_whole(tmp_path: Path) -> None:
@@ -93,3 +94,12 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     other.touch()
     remove_unfinished(path)
     assert set(tmp_path.iterdir()) == {path, other}
+
+
+def test_a_database_is_never_an_output(tmp_path: Path) -> None:
+    path = tmp_path / "searchae.db"
+    sqlite3.connect(path).execute("CREATE TABLE studies (id INTEGER)").connection.close()
+    before = path.read_bytes()
+    with pytest.raises(FileExistsError, match="it is a SQLite database"), output_file(path) as file:
+        file.write(b"number,state")
+    assert path.read_bytes() == before

@@ -58,6 +58,7 @@ def test_sqlite_is_taken_as_it_is() -> None:
         ("sqlite:x.db", "write sqlite:///x.db or"),
         ("~/x.db", f"write sqlite:///{Path.home()}/x.db or"),
         ("sqlite://", "in-memory SQLite; give it a file"),
+        ("sqlite://x.db", "three slashes come before the file: sqlite:///x.db"),
         ("sqlite:///\udcff.db", "holds bytes that are no UTF-8"),
         ("sqlite:///a.db?mode=ro&uri=true", "mode, uri after the ?"),
         ("sqlite:////b/a.db?mode=ro", "no such option for sqlite; write sqlite:////b/a.db"),

@@ -68,3 +68,8 @@ def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(here: Path) -> Non
 def test_what_is_no_file_is_refused(here: Path, path: str) -> None:
     with pytest.raises(SpecError, match=path):
         study_file_catalog.find_study_file(path, here)
+
+
+def test_a_file_that_lies_among_the_studies_is_found_by_its_message(here: Path) -> None:
+    with pytest.raises(SpecError, match="did you mean --study mine"):
+        study_file_catalog.find_study_file("mine.toml", here)

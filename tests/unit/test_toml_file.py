@@ -14,6 +14,7 @@ SLIPS = {
     "a = { low = 1, high = 2, log = True }": "write true and false in lower case",
     "a = None": "leave the key out",
     "name = svhn": "a text needs quotes",
+    'name = "svhn': "a quote is missing",
     'path = "C:\\data\\mine"': "in single quotes",
     "// mine": "a comment begins with #",
     "a: 3": "write key = value",
