@@ -50,4 +50,4 @@ def format_list(texts: Sequence[str]) -> str:
 
 def format_count(number: int, noun: str) -> str:
     """Returns a number with its noun: ``1 worker``, ``2 workers``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -25,8 +25,12 @@ def print_plan(document: dict[str, Any]) -> None:
         print(f"{'':12s} {tries}{side['trainings']} trainings over {side['seeds']} seeds")
     seconds = document["seconds"]
     cost = "unknown" if seconds is None else f"about {format_duration(seconds)} of one worker"
-    print(f"{'first look':12s} {document['trainings']} trainings, {cost}")
+    print(
+        f"{'first look':12s} {document['trainings']} trainings, {cost}; nets that several "
+        "parameters share are trained once"
+    )
     print(f"{'then':12s} more, until each difference is known within {document['until_db']:g} dB")
+    print("Nothing was trained; leave out --dry-run to start.")
 
 
 def print_top_plan(document: dict[str, Any]) -> None:

@@ -321,7 +321,14 @@ class CellMaker:
 
 
 def base_name(base: SearchedTrial, spec: StudySpec, leave_out: Sequence[str]) -> str:
-    """Returns a base as text: its choices, without those of some keys."""
+    """Returns a base as text: its choices, without those of some keys.
+
+    A choice that is no word has its parameter's name: ``latent_dim=8 tanh adam``.
+    """
     named = [p for p in spec.space if p.choices and p.key in base.values]
-    texts = [choice_text(base.values[p.key]) for p in named if p.key not in leave_out]
+    texts = [
+        text if isinstance(base.values[p.key], str) else f"{p.name}={text}"
+        for p in named
+        if p.key not in leave_out and (text := choice_text(base.values[p.key]))
+    ]
     return " ".join(texts) or f"trial {base.number}"

@@ -26,6 +26,7 @@ from searchae.data.levels import doubt_of_range, likely_white, to_levels
 from searchae.data.memory import require_memory
 from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
+from searchae.formatting import format_count
 
 _WHITE = 255.0
 _ZERO, _COMMA, _NEWLINE = b"0,\n"
@@ -113,7 +114,7 @@ def read(
     reading, text = rows.reading()
     side = reading.images.shape[-1]
     progress(
-        f"csv: {reading.images.shape[0]:,} images of {side}x{side} pixels, {form}; "
+        f"csv: {format_count(len(reading.images), 'image')} of {side}x{side} pixels, {form}; "
         f"of {rows.layout.columns} columns {text}"
     )
     return reading

@@ -16,6 +16,7 @@ from searchae.data.levels import doubt_of_range, likely_white, to_levels
 from searchae.data.npz_file import open_npz
 from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
+from searchae.formatting import format_count
 
 _WANTED = "x_train (and x_test), or images"
 _NARROWEST_PX = 4
@@ -144,7 +145,7 @@ def read_array(
     count, channels, height, width = images.shape
     kind = "grey" if channels == 1 else "colour"
     text = (
-        f"{array.dtype} of shape {array.shape}, {order}: {count:,} {kind} images of "
+        f"{array.dtype} of shape {array.shape}, {order}: {format_count(count, f'{kind} image')} of "
         f"{width}x{height} pixels; {assumed:g} is white"
     )
     return ArrayReading(images, text, _order_doubt(array.shape, order, where=where), range_doubt)

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from searchae.data.disk import disk_errors
 from searchae.data.memory import require_memory, require_plausible_expansion
 from searchae.errors import DataError
+from searchae.formatting import format_count
 
 _FAULTS = (
     zipfile.BadZipFile,
@@ -116,6 +117,6 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 def _damaged(path: Path, part: str, error: Exception) -> DataError:
     size = path.stat().st_size
     return DataError(
-        f"{path}: {part} cannot be read ({error}); the file ({size:,} bytes) is damaged, not an "
-        "npz, or holds Python objects: save plain arrays with numpy.savez"
+        f"{path}: {part} cannot be read ({error}); the file ({format_count(size, 'byte')}) is "
+        "damaged, not an npz, or holds Python objects: save plain arrays with numpy.savez"
     )

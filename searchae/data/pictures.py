@@ -205,7 +205,7 @@ def _read_or_fault(path: Path, *, how: Preparation) -> _Picture | str:
         reason = "there is not enough memory to decode it"
     except _FAULTS as e:
         reason = getattr(e, "strerror", None) or str(e) or type(e).__name__
-    size = f" ({path.stat().st_size:,} bytes)" if path.exists() else ""
+    size = f" ({format_count(path.stat().st_size, 'byte')})" if path.exists() else ""
     return f"{path}: cannot be read as an image{size}: {reason}; mend it or remove it"
 
 

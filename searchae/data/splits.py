@@ -272,8 +272,9 @@ def _subset(
         return images
     if count > len(images):
         raise DataError(
-            f"data.{part}_images = {count}: {spec.name} has only {len(images)} {part} images; "
-            "ask for fewer, or for all by leaving it out"
+            f"data.{part}_images = {count}: {spec.name} has only "
+            f"{format_count(len(images), f'{part} image')}; ask for fewer, or for all by "
+            "leaving it out"
         )
     return images[_permutation(len(images), seed=seed, label=f"{part}_images")[:count]]
 

@@ -10,13 +10,14 @@ from functools import partial
 import numpy as np
 import pytest
 
-from searchae.compare.bases import SearchedTrials, choose_factor
+from searchae.compare.bases import SearchedTrial, SearchedTrials, choose_factor
 from searchae.compare.cells import FINAL_SEED, FINAL_SHARE, CellMaker, Schedule, base_name
 from searchae.compare.experiment import FAILED_SEEDS, GIVE_UP_BASES, Experiment
 from searchae.compare.matched_design import FIRST_SEEDS, Limits
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.penalty_curve import PenaltyExperiment
 from searchae.compare.tuning import FINAL_TRAININGS, TRIES, Final, Grid, Point, Score, final_round
+from searchae.config import spec_from_document
 from searchae.retrain.list_run import TrainingResult
 from searchae.study.listed_training import ListedTraining
 from searchae.worker.training_record import TrainingRecord
@@ -433,3 +434,15 @@ def test_what_was_trained_in_bases_of_no_use_is_counted() -> None:
     assert world.tries(optimizer="sgd")
     wanted = experiment.wanted(world.results)
     assert {t.key for t in wanted.trainings} == set(world.trained)
+
+
+def test_a_base_names_the_parameters_of_its_numbers() -> None:
+    document = {
+        "data": {"name": "mnist"},
+        "model": {"latent_dim": {"choices": [8, 16]}, "activation": {"choices": ["relu", "tanh"]}},
+    }
+    spec = spec_from_document(document, source="test")
+    values = {"model.latent_dim": 8, "model.activation": "tanh"}
+    base = SearchedTrial(3, 20.0, is_complete=True, values=values, precision="fp32")
+    assert base_name(base, spec, []) == "latent_dim=8 tanh"
+    assert base_name(base, spec, ["model.activation"]) == "latent_dim=8"

@@ -132,7 +132,7 @@ def test_a_bare_array_and_a_text_file_are_refused(tmp_path: Path) -> None:
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.npz").mkdir()
-    with pytest.raises(DataError, match=r"x\.npz: it is a folder"):
+    with pytest.raises(DataError, match=r"x\.npz is a folder"):
         load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
 
 
