@@ -174,7 +174,7 @@ def _print_workers(out: SafeConsole, summary: Summary) -> None:
         doing = "idle" if row is None else f"trial {row.number}, epoch {row.epochs} done"
         out.print(
             f"  {w.host} pid {w.pid} on {w.device}: {doing}; up {format_duration(w.age_s)}, "
-            f"heard of {w.silent_s:.0f} s ago",
+            f"last seen {w.silent_s:.0f} s ago",
         )
 
 

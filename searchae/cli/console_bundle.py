@@ -146,8 +146,8 @@ def print_figures(found: Mapping[str, Any]) -> None:
 
 def _compression(found: Mapping[str, Any]) -> str:
     return (
-        f"{found['image_values']:,} values of an image to {found['latent_values']:,} of a latent "
-        f"({found['ratio']:.1f} times fewer, {found['bytes_ratio']:.1f} times fewer bytes)"
+        f"{found['image_values']:,} values an image, {found['latent_values']:,} a latent: "
+        f"{found['ratio']:.1f} times fewer values, {found['bytes_ratio']:.1f} times fewer bytes"
     )
 
 

@@ -76,6 +76,10 @@ class ComparisonRun:
         folder = RecordFolder(request.artifacts, listed)
         read = lru_cache(_CACHED_RECORDS)(folder.read)
         self._experiments = self.comparison.experiments(splits, read)
+        self._watcher.note(
+            f"its trainings are trials of study {listed.stored.name!r}: those that find learning "
+            "rates, then those that are measured, with new seeds"
+        )
         run = ListRun(listed, self._plan, request, self._launcher, self._watcher, self._stop)
         results = run.run()
         wanted = self._wanted(results)

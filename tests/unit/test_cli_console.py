@@ -161,8 +161,8 @@ def test_a_summary_tells_everything_once(capsys: pytest.CaptureFixture[str]) -> 
         "activation=relu channels=[4, 8] learning_rate=0.00123",
         "gain       none: no trial is better than the one that the search began with",
         "workers    2 alive",
-        "  far pid 11 on cuda:1: trial 8, epoch 3 done; up 1 min 05 s, heard of 1 s ago",
-        "  far pid 12 on cpu: idle; up 2.0 s, heard of 0 s ago",
+        "  far pid 11 on cuda:1: trial 8, epoch 3 done; up 1 min 05 s, last seen 1 s ago",
+        "  far pid 12 on cpu: idle; up 2.0 s, last seen 0 s ago",
         "warning    the [ranges] may reach too far",
     ]
 
