@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -37,6 +38,15 @@ MOST = 2**31 - 1
 
 Positive = Annotated[int, Field(ge=1, le=MOST)]
 NotNegative = Annotated[int, Field(ge=0, le=MOST)]
+
+
+def _refuse_empty(text: str) -> str:
+    if not text.strip():
+        raise PydanticCustomError("empty", "must not be empty")
+    return text
+
+
+NotEmpty = Annotated[str, AfterValidator(_refuse_empty)]
 Widths = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
 
 
@@ -95,8 +105,8 @@ class DataSpec(Section):
     """
 
     name: Source
-    path: Annotated[str, Field(min_length=1)] | None = None
-    test_path: Annotated[str, Field(min_length=1)] | None = None
+    path: NotEmpty | None = None
+    test_path: NotEmpty | None = None
     validation: float = Field(0.1, gt=0, lt=1)
     train_images: Positive | None = None
     test_images: Positive | None = None

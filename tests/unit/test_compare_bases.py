@@ -109,9 +109,9 @@ def test_each_choice_is_put_into_a_base_with_all_else_equal() -> None:
     attempt, measured = sgd.attempt(point), sgd.measured(point, 2)
     assert (attempt.seed, measured.seed) == (made.seed, 3)
     assert (attempt.is_tested, measured.is_tested) == (False, True)
-    assert attempt.params.train.epochs == 13, "a quarter"
+    assert attempt.params.train.epochs == 8, "15% of 50"
     final = sgd.final_attempt(point, 0)
-    assert (final.params.train.epochs, final.params.train.patience) == (50, 4), "as measured ones"
+    assert (final.params.train.epochs, final.params.train.patience) == (30, 4), "60% of 50"
     assert not final.is_tested
     assert not final.is_pruned
     assert final.seed not in range(1, 1000), "another seed than those that are measured"

@@ -49,7 +49,8 @@ def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
         find_data_file("/no/y", data_dir=tmp_path, key="k")
     monkeypatch.chdir(tmp_path)
     wanted = (
-        f"at {tmp_path}/y.npz nor at {tmp_path}/data/y.npz; --data-dir or SEARCHAE_DATA_DIR says"
+        f"at {tmp_path}/y.npz nor at {tmp_path}/data/y.npz. A relative path begins in the folder "
+        "where the command is typed, or in --data-dir"
     )
     with pytest.raises(DataError, match=wanted):
         find_data_file("y.npz", data_dir=Path("data"), key="k")

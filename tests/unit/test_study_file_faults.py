@@ -20,6 +20,14 @@ def fault(**sections: Any) -> str:
 LAYER = {"channels": 3}
 
 FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "empty path": (
+        {"data": {"name": "folder", "path": ""}},
+        ["data.path: must not be empty"],
+    ),
+    "stable with several objectives": (
+        {"search": {"objectives": ["psnr", "sparsity"], "stop_when_stable": 3}},
+        ["search.stop_when_stable: needs a single objective"],
+    ),
     "unknown section": ({"modle": {}}, ["modle", "did you mean 'model'?", "search, seed, train"]),
     "unknown key": (
         {"train": {"optimiser": "adam"}},
