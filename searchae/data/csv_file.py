@@ -19,6 +19,7 @@ from searchae.data.csv_layout import (
     find_layout,
     is_header,
     number,
+    quoted_separator,
 )
 from searchae.data.csv_text import read_blocks
 from searchae.data.disk import find_data_file
@@ -230,7 +231,7 @@ class _Rows:
         if len(cells) != self.layout.columns:
             raise DataError(
                 f"{self.path}: line {line}: has {len(cells)} values; "
-                f"line {self.line} has {self.layout.columns}"
+                f"line {self.line} has {self.layout.columns}{quoted_separator(cells)}"
             )
         row = []
         for column, cell in enumerate(cells):

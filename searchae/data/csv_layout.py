@@ -127,12 +127,15 @@ def find_layout(
         DataError: The pixels are not those of a square image, whichever column is left out.
     """
     columns = len(cells)
+    names = [_name(cell) for cell in cells] if has_header else []
+    extra = _no_pixels(names)
     if label is not None:
         if not _is_square(columns - 1):
             raise _not_square(columns, where, f'; with data.label = "{label}" one is left out')
-        return _labelled(columns, label, "as data.label says")
-    names = [_name(cell) for cell in cells] if has_header else []
-    extra = _no_pixels(names)
+        at = 0 if label == "first" else columns - 1
+        others = [i for i in extra if i != at]
+        against = f"; warning: by the header, {_listed(others, cells)} no pixels" if others else ""
+        return _labelled(columns, label, f"as data.label says{against}")
     if extra and _is_square(columns - len(extra)):
         return Layout(columns, extra, f"by the header, {_listed(extra, cells)} left out")
     if _is_square(columns):
@@ -227,8 +230,17 @@ def _not_square(columns: int, where: str, hint: str) -> DataError:
     )
 
 
+def quoted_separator(cells: Sequence[bytes]) -> str:
+    """Returns a hint if quotes hold a separator, which is not understood; empty otherwise."""
+    if not any(cell.count(b'"') % 2 for cell in cells):
+        return ""
+    return ": quotes hold a separator here, which is read as the end of a value; save it without"
+
+
 def _hint(cells: Sequence[bytes]) -> str:
     columns = len(cells)
+    if text := quoted_separator(cells):
+        return text
     if columns <= _FEW:
         start = b",".join(cells)[:40].decode("utf-8", "replace")
         return (

@@ -35,6 +35,12 @@ def load_folder(
     how = folder_preparation(spec)
     train = find_data_file(spec.path or "", data_dir=data_dir, key="data.path").resolve()
     if spec.test_path is None:
+        parts = [name for name in ("train", "test") if (train / name).is_dir()]
+        if len(parts) > 1:
+            progress(
+                f"folder: warning: train and test below {train} are read as one and split anew; "
+                f'path = "{train / "train"}" and test_path = "{train / "test"}" keep them apart'
+            )
         return _read(how, [find_pictures(train)], progress)
     test = find_data_file(spec.test_path, data_dir=data_dir, key="data.test_path").resolve()
     if train.is_relative_to(test):

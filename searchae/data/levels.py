@@ -60,6 +60,8 @@ def _fault(low: float, high: float, white: float) -> str:
     text = f"values from {low:g} to {high:g}, not from 0 to {white:g}: "
     if low < 0:
         return f"{text}scale them to 0 (black) to 1 (white), and save them again"
+    if high <= _NEAR * white:  # as after resizing with a bicubic filter
+        return f"{text}clip them to {white:g} and save them again"
     return (
         f"{text}scale them to 0 (black) to 1 (white), or, in a study, say which value is white: "
         f"{likely_white(high)} under [data]"
@@ -99,6 +101,11 @@ def doubt_of_range(
         return f"{text}; if another value is white in them, scale them to 0 (black) to 1 (white)"
     if brightest <= 0:
         return f"{text}; if they are meant so, write white = {white:g} under [data]"
+    if white < brightest <= _NEAR * white:
+        return (
+            f"{text}: clip them to {white:g} and save them again, or write white = "
+            f"{_shown(brightest)} under [data]"
+        )
     likely = likely_white(brightest)
     if likely == f"white = {white:g}":
         likely = f"white = {_shown(brightest)}"

@@ -46,6 +46,13 @@ _PERMANENT = (
 )
 
 
+_ADVICE = {
+    "file is not a database": "; name another file, or move this one away",
+    "unable to open database file": "; is it a folder, or may it not be read?",
+    "disk I/O error": "; the disk is full or broken, or this is no place for a database",
+}
+"""Parts of SQLite's messages -> what may help."""
+
 _WRONG_STATEMENT = "SQLITE_ERROR"
 """SQLite's error of a statement that does not fit the tables; others have names of their own."""
 
@@ -81,7 +88,8 @@ def database_error_text(error: BaseException) -> str:
     """Returns a database error as one line without the URL."""
     cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
     text = str(getattr(cause, "orig", None) or cause or error)
-    return " ".join(text.split())
+    text = " ".join(text.split())
+    return text + next((advice for part, advice in _ADVICE.items() if part in text), "")
 
 
 class ResilientStorage(BaseStorage):

@@ -373,3 +373,21 @@ def test_a_file_that_expands_as_no_images_do_is_refused(
 def test_a_first_row_with_several_texts_is_not_taken_for_names(tmp_path: Path, texts: str) -> None:
     with pytest.raises(DataError, match="11 columns are neither"):
         parse(tmp_path, text(PIXELS, label=texts))
+
+
+@pytest.mark.parametrize("label", ['"cat, no 1",', '"0,8039",'])
+def test_separators_within_quotes_are_spoken_of(tmp_path: Path, label: str) -> None:
+    first = text(PIXELS[:1], label=label)
+    for content in (first + text(PIXELS), text(PIXELS) + first):
+        with pytest.raises(DataError, match="quotes hold a separator here"):
+            parse(tmp_path, content)
+
+
+def test_a_label_that_the_header_contradicts_is_spoken_of(tmp_path: Path) -> None:
+    header = "label," + ",".join(f"p{i}" for i in range(9)) + "\n"
+    path = tmp_path / "x.csv"
+    path.write_text(text(PIXELS, header=header))
+    for end, is_right in (("first", True), ("last", False)):
+        said: list[str] = []
+        read(path, progress=said.append, label=end)  # type: ignore[arg-type]
+        assert ("warning: by the header, column 1 (label) is no pixels" in said[-1]) != is_right

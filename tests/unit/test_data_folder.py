@@ -456,3 +456,16 @@ def test_pipes_among_the_pictures_are_left_out(tmp_path: Path) -> None:
     raw, said = told(tmp_path)
     assert len(raw.train) == 1
     assert "special file (1)" in said
+
+
+def test_train_and_test_below_one_folder_are_not_mixed_in_silence(tmp_path: Path) -> None:
+    for name in ("train/a.png", "train/b.png", "test/c.png"):
+        save(tmp_path / name, (9, 0, 0))
+    said: list[str] = []
+    spec = DataSpec.model_validate({"name": "folder", "path": str(tmp_path)})
+    load_folder(spec, tmp_path, 0, said.append)
+    assert f'test_path = "{tmp_path / "test"}" keep them apart' in said[0]
+    said.clear()
+    (tmp_path / "test").rename(tmp_path / "cats")
+    load_folder(spec, tmp_path, 0, said.append)
+    assert not any("warning" in line for line in said)

@@ -237,6 +237,13 @@ def test_a_few_images_of_the_size_that_a_net_takes_are_clear() -> None:
     assert "under [data]" not in said[0]
 
 
+def test_floats_that_overshoot_are_to_be_clipped_not_darkened(tmp_path: Path) -> None:
+    """As after resizing with a bicubic filter."""
+    images = np.linspace(0, 1.02, 30 * 64, dtype=np.float32).reshape(30, 8, 8)
+    with pytest.raises(DataError, match="from 0 to 1.02, not from 0 to 1: clip them to 1 and save"):
+        read(tmp_path, images=images)
+
+
 def test_floats_that_rounding_put_outside_are_clipped(tmp_path: Path) -> None:
     levels = np.array([-1e-7, 0.5, 1.0000002], np.float32).repeat(48).reshape(3, 4, 4, 3)
     raw = read(tmp_path, images=levels)
