@@ -85,7 +85,7 @@ def _answers_section(result: ComparisonResult) -> HtmlSection:
             f"<p><b>{escape(name)} against no penalty:</b> {escape(rest)}. "
             f'<span class="note">From {of}; {escape(curve.front)}.</span></p>'
         )
-    notes = "".join(f"<li>{escape(n)}.</li>" for n in result.notes)
+    notes = "".join(f"<li>{escape(n[:1].upper() + n[1:])}.</li>" for n in result.notes)
     best = result.best.sentence if result.best else ""
     sentences += f"<p>{escape(best[0].upper() + best[1:])}.</p>" if best else ""
     body = f'<div class="say">{sentences}</div>' + (f"<ul>{notes}</ul>" if notes else "")
