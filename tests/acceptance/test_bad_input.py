@@ -242,7 +242,7 @@ def test_an_npz_that_cannot_be_used(
             "",
             "images: there is no image in it, nor below it, in the formats PNG, JPEG",
         ),
-        ("folder", "images/a.png", "x", "a.png: cannot be read as an image (1 bytes)"),
+        ("folder", "images/a.png", "x", "a.png: cannot be read as an image (1 byte)"),
     ],
 )
 def test_a_csv_or_an_image_folder_that_cannot_be_used(
