@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from searchae.cli.lazy_imports import importing
-from searchae.cli.options import MOST_THREADS, DataDirOption, DeviceOption, JsonOption, examples
+from searchae.cli.options import DataDirOption, DeviceOption, JsonOption, examples, threads_option
 from searchae.cli.results import print_result
 from searchae.errors import UserError, nearest
 
@@ -50,15 +50,7 @@ TrainedDeviceOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        max=MOST_THREADS,
-        envvar="SEARCHAE_THREADS",
-        help="CPU threads.",
-        show_default="as many as it was trained with",
-    ),
+    int | None, threads_option("CPU threads.", show_default="as many as it was trained with")
 ]
 PartOption = Annotated[
     str, typer.Option(metavar="autoencoder|encoder|decoder", help="The part of the net to export.")

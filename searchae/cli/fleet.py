@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae.cli.options import MOST_THREADS
+from searchae.cli.options import threads_option
 from searchae.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -36,13 +36,8 @@ WorkersPerDeviceOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        max=MOST_THREADS,
-        envvar="SEARCHAE_THREADS",
-        help="CPU threads of each worker.",
-        show_default="the cores, shared out among the workers",
+    threads_option(
+        "CPU threads of each worker.", show_default="the cores, shared out among the workers"
     ),
 ]
 LauncherOption = Annotated[str, typer.Option(metavar="local|ray|slurm", help="Where workers run.")]

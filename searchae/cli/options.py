@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -69,6 +69,23 @@ RecordedPrecisionOption = Annotated[
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+
+
+def threads_option(text: str, *, show_default: str) -> Any:
+    """Returns the option ``--threads`` of a command.
+
+    Args:
+        text: What the threads are for.
+        show_default: How many there are without it, as a text.
+    """
+    return typer.Option(
+        metavar="N",
+        min=1,
+        max=MOST_THREADS,
+        envvar="SEARCHAE_THREADS",
+        help=text,
+        show_default=show_default,
+    )
 
 
 def examples(*commands: str) -> str:

@@ -20,7 +20,6 @@ from searchae.cli.fleet import (
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
-    MOST_THREADS,
     ArtifactsOption,
     DataDirOption,
     DeviceOption,
@@ -29,6 +28,7 @@ from searchae.cli.options import (
     StorageOption,
     StudyNameOption,
     examples,
+    threads_option,
 )
 from searchae.cli.results import print_result
 from searchae.cli.signals import polled_stop
@@ -89,12 +89,8 @@ SeedsOption = Annotated[
 ]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        max=MOST_THREADS,
-        envvar="SEARCHAE_THREADS",
-        help="CPU threads of each worker. As many as the trial had reproduce it exactly.",
+    threads_option(
+        "CPU threads of each worker. As many as the trial had reproduce it exactly.",
         show_default="as many as the trial had",
     ),
 ]

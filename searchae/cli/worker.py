@@ -18,7 +18,6 @@ from searchae.cli.database import await_study, open_study, storage_url
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
-    MOST_THREADS,
     ArtifactsOption,
     DataDirOption,
     DeviceOption,
@@ -27,6 +26,7 @@ from searchae.cli.options import (
     StorageOption,
     StudyNameOption,
     examples,
+    threads_option,
 )
 from searchae.cli.results import print_result
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
@@ -35,12 +35,8 @@ app = typer.Typer()
 
 ThreadsOption = Annotated[
     int | None,
-    typer.Option(
-        metavar="N",
-        min=1,
-        max=MOST_THREADS,
-        envvar="SEARCHAE_THREADS",
-        help="CPU threads.",
+    threads_option(
+        "CPU threads.",
         show_default="all cores",
     ),
 ]

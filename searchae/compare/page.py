@@ -21,7 +21,7 @@ METHOD = (
     "best trials and different from each other. Each choice is put into each base, gets tries by "
     "one rule to find its own learning rate there (and the other searched values that not every "
     "choice has) on the validation split: short trainings, and longer ones of the best. "
-    " It is then trained with the same new seeds and measured on the test split, by which "
+    "It is then trained with the same new seeds and measured on the test split, by which "
     "nothing was chosen. Differences are paired by base, seed and image, over trainings that did "
     "not fail; a choice of which more than half failed counts with all of them, the failed ones as "
     "the mean training image, and one that gains less than half of what the best trial gains over "

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # loading it takes two seconds, which commands without images
 SET_ASIDE = 0.1
 """Share of the images that becomes the test split if a source has none of its own."""
 
-KEYS_OF_SOURCES: Mapping[str, tuple[str, ...]] = {
+_KEYS_OF_SOURCES: Mapping[str, tuple[str, ...]] = {
     "image_size": ("folder",),
     "grayscale": ("folder",),
     "background": ("folder",),
@@ -117,7 +117,7 @@ def load_splits(
     progress = progress or _ignore
     if accept_doubts:
         spec = moved_paths(spec, data_dir=data_dir)
-    for key, sources in KEYS_OF_SOURCES.items():
+    for key, sources in _KEYS_OF_SOURCES.items():
         default = type(spec).model_fields[key].get_default()
         if spec.name not in sources and getattr(spec, key) != default:
             progress(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,23 @@ from tests.conftest import make_folder
 def search(at: Path, **changes: object) -> StoredStudy:
     """Searches the tiny study in a new user's folder; its database is ``searchae.db`` there."""
     folder = make_folder(at)
+    stored = open_tiny(folder, changes)
+    before = torch.get_num_threads()
+    options = WorkerOptions(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
+    try:
+        Worker(stored, options).run()
+    finally:
+        torch.set_num_threads(before)
+    return stored
+
+
+def open_tiny(folder: Path, changes: Mapping[str, object]) -> StoredStudy:
+    """Opens or creates the tiny study in ``searchae.db`` of a user's folder; trains nothing.
+
+    Args:
+        folder: The folder.
+        changes: Key -> value of the study file's keys that differ.
+    """
     spec = load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=changes)
     splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
     stored, _ = open_study(
@@ -29,12 +47,6 @@ def search(at: Path, **changes: object) -> StoredStudy:
         data_hash=splits.hash,
         baseline_db=mean_image_psnr_db(splits.train, splits.validation),
     )
-    before = torch.get_num_threads()
-    options = WorkerOptions(device="cpu", data_dir=folder / "data", artifacts=folder / "artifacts")
-    try:
-        Worker(stored, options).run()
-    finally:
-        torch.set_num_threads(before)
     return stored
 
 

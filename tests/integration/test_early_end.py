@@ -9,20 +9,18 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
-from searchae import data
 from searchae.cli import console
-from searchae.config.loader import load_study_file
 from searchae.errors import UserError
-from searchae.storage.connection import connect
 from searchae.study.budget import NoTrial
 from searchae.study.coordination import Coordinator
 from searchae.study.early_end import trials_without_gain
-from searchae.study.stored_study import StoredStudy, open_study
+from searchae.study.stored_study import StoredStudy
 from searchae.study.summary import Summary, summarize
 from searchae.training import PrunedError
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob
 from searchae.worker.options import WorkerOptions
+from tests.integration import finished_studies
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -50,16 +48,8 @@ def opened(folder: Path) -> Callable[..., StoredStudy]:
     def make(**changes: Any) -> StoredStudy:
         keys = {"search.sampler": "random", "search.pruner": "none"}
         keys |= {k.replace("__", "."): v for k, v in changes.items()}
-        spec = load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=keys)
-        splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
-        stored, _ = open_study(
-            connect(f"sqlite:///{folder / 's.db'}"),
-            "tiny",
-            spec=spec,
-            data_hash=splits.hash,
-            baseline_db=11.5,
-        )
-        Coordinator(stored).set_budget(spec.search.trials)  # as ``tune`` does
+        stored = finished_studies.open_tiny(folder, keys)
+        Coordinator(stored).set_budget(stored.spec.search.trials)  # as ``tune`` does
         return stored
 
     return make
