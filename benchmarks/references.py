@@ -11,8 +11,9 @@ epochs, with the same seeds. Where a row has several finalists, the one with the
 PSNR counts. The search sees the validation split only. Row A has no published
 figures: there ``searchae compare`` gives a verdict.
 
-A row that is done is kept in the work folder and not run again. What stands in for data that could
-not be had is named in the table.
+A row that is done is kept in the work folder and not run again; ``--no-l1-curve`` ends a comparison
+with its verdicts, and the same command without it goes on from there. What stands in for data that
+could not be had is named in the table.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def main() -> None:
     work.mkdir(parents=True, exist_ok=True)
     asked = options.rows or [row.key for row in ROWS]
     for row in [r for name in asked for r in ROWS if name in (r.key, r.key[0])]:
-        if options.table or _result(work, row) is not None:
+        if options.table or _done(_result(work, row), options):
             continue
         say = _teller(row.key)
         started = time.perf_counter()
@@ -76,6 +77,7 @@ class Commands:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.workers = folder, int(options.workers)
+        self.no_l1_curve: bool = options.no_l1_curve
         self.data_dir = Path(options.data_dir).resolve()
         self._environment = {
             **os.environ,
@@ -213,6 +215,7 @@ def _compared(row: Comparison, command: Commands, say: Say) -> dict[str, Any]:
         *("compare", "--study", row.key, "--until", str(row.until_db)),
         *("--max-hours", str(row.max_hours), "--workers", str(command.workers)),
         *("--out", str(command.folder / "compare.html")),
+        *(("--no-l1-curve",) if command.no_l1_curve else ()),
     )
     seconds = time.perf_counter() - started
     return {
@@ -297,6 +300,12 @@ def _result(work: Path, row: Row | Comparison) -> dict[str, Any] | None:
     return json.loads(path.read_text()) if path.exists() else None
 
 
+def _done(found: Mapping[str, Any] | None, options: argparse.Namespace) -> bool:
+    if found is None or options.no_l1_curve or "comparison" not in found:
+        return found is not None
+    return found["comparison"]["l1_curve"] is not None
+
+
 def _keep(work: Path, row: Row | Comparison, found: Mapping[str, Any]) -> None:
     (work / row.key / "result.json").write_text(json.dumps(found, indent=2))
 
@@ -327,6 +336,7 @@ def _options(words: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes at once, a thread each")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--table", action="store_true", help="run nothing; print what there is")
+    parser.add_argument("--no-l1-curve", action="store_true", help="comparisons: verdicts only")
     parser.add_argument("--append", action="store_true", help=f"add the table to {TABLE.name}")
     options = parser.parse_args(words)
     unknown = set(options.rows) - {*known, *(k[0] for k in known)}
