@@ -230,6 +230,7 @@ def _rerank(
             "trials": [row.number for row in reranking.rows],
             "seeds": list(reranking.seeds),
             "trainings": len(reranking.trainings),
+            "note": reranking.shortfall,
         }
         print_result(
             lambda: document, lambda: console_compare.print_top_plan(document), as_json=as_json

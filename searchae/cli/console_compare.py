@@ -38,6 +38,8 @@ def print_top_plan(document: dict[str, Any]) -> None:
     print(f"{'trials':12s} {', '.join(map(str, document['trials']))}")
     print(f"{'seeds':12s} {', '.join(map(str, document['seeds']))}")
     print(f"{'trainings':12s} {document['trainings']}")
+    if document["note"]:
+        print(f"{'note':12s} {document['note']}")
 
 
 def print_verdicts(result: ComparisonResult, html: str) -> None:

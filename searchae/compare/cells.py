@@ -25,16 +25,18 @@ from searchae.compare.tuning import (
     final_round,
     tune,
 )
-from searchae.config import StudySpec, TrialParams, middle_value, stored_value
+from searchae.config import StudySpec, TrainParams, TrialParams, middle_value, stored_value
 from searchae.retrain import Results
 from searchae.study import ListedTraining
 from searchae.training import Precision
 
 OPTIMIZER = "train.optimizer"
-TRY_SHARE, FINAL_SHARE, LEAST_EPOCHS = 0.15, 0.6, 5
-"""Share of a measured training's epochs that a try has, and a training of the final, and their
-least epochs. On SVHN's digits, of rates trained for 100 epochs, the best after 60 came to 0.07 dB
-less than the best of all, and the best after 25 to 1.1 dB less (benchmarks/references.md)."""
+TRY_SHARE, FINAL_SHARE = 0.15, 0.6
+"""Share of a measured training's epochs that a try has, and a training of the final. On SVHN's
+digits, of rates trained for 100 epochs, the best after 60 came to 0.07 dB less than the best of
+all, and the best after 25 to 1.1 dB less (benchmarks/references.md)."""
+LEAST_EPOCHS, LEAST_STEPS = 5, 200
+"""They have at least so many epochs, or so many training steps if these are fewer."""
 FINAL_SEED = 1000
 """The final's first seed, counted from the first of the new seeds: never one that is measured."""
 
@@ -48,12 +50,26 @@ class Schedule:
         patience: Its epochs without improvement until early stopping; None for the search's.
         precision: Precision of all trainings.
         first_seed: The first of the new seeds, which count up from it.
+        images: Number of training images; None if it is not known.
     """
 
     epochs: int | None
     patience: int | None
     precision: Precision
     first_seed: int
+    images: int | None = None
+
+    def shortened(self, train: TrainParams, share: float) -> int:
+        """Returns the epochs of a training that has a share of a measured one's.
+
+        Args:
+            train: How the net is trained.
+            share: The share.
+        """
+        whole, least = self.epochs or train.epochs, LEAST_EPOCHS
+        if self.images is not None:
+            least = min(least, math.ceil(LEAST_STEPS / math.ceil(self.images / train.batch_size)))
+        return min(max(least, math.ceil(share * whole)), whole)
 
 
 @dataclass(frozen=True)
@@ -63,13 +79,13 @@ class Tries:
     Attributes:
         wanted: The tries that were made or are to be made now, in order.
         best: The best point; None before the end.
-        is_at_edge: Whether it lies at the end of a range or of what was tried.
+        at_edge: Names of its values at the end of their range, or of what was tried.
         finals: Mean validation PSNR in dB, and number of trainings, of each point of the final.
     """
 
     wanted: tuple[ListedTraining, ...]
     best: Point | None
-    is_at_edge: bool = False
+    at_edge: tuple[str, ...] = ()
     finals: tuple[tuple[float, int], ...] = ()
 
 
@@ -130,8 +146,9 @@ class Cell:
         )
         tries += tuple(self.final_attempt(p, 0) for p in final.wanted)
         tries += tuple(self.final_attempt(p, 1) for p in final.again)
-        is_at_edge = final.is_at_edge or (final.best == found.best and found.is_at_edge)
-        return Tries(tries, final.best, is_at_edge, tuple(final.scores.values()))
+        axes = final.at_edge | (found.at_edge if final.best == found.best else frozenset())
+        at_edge = tuple(self.grids[axis].parameter.name for axis in sorted(axes))
+        return Tries(tries, final.best, at_edge, tuple(final.scores.values()))
 
     def best_db(self, results: Results) -> float | None:
         """Returns the validation PSNR of the best try in dB; None before the tries have ended."""
@@ -178,7 +195,7 @@ class Cell:
         """
         if (point, number) not in self._attempts:
             like = self.measured(point, FINAL_SEED + number)
-            epochs = _shortened(like.params.train.epochs, FINAL_SHARE)
+            epochs = self.schedule.shortened(like.params.train, FINAL_SHARE)
             self._attempts[point, number] = replace(
                 like,
                 params=_with_epochs(like.params, epochs),
@@ -189,9 +206,9 @@ class Cell:
 
     def _attempt(self, values: Mapping[str, Any]) -> ListedTraining:
         params = self.spec.resolve(values)
-        whole = self.schedule.epochs or params.train.epochs
+        epochs = self.schedule.shortened(params.train, TRY_SHARE)
         return ListedTraining(
-            params=_with_epochs(params, _shortened(whole, TRY_SHARE)),
+            params=_with_epochs(params, epochs),
             seed=self.spec.seed,
             precision=self.schedule.precision,
             values=self._labels(values),
@@ -239,10 +256,6 @@ class Cell:
         """16 hexadecimal digits that identify the cell's net: all values but the tuned ones."""
         text = json.dumps(dict(sorted(self.values.items())), default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _shortened(epochs: int, share: float) -> int:
-    return min(max(LEAST_EPOCHS, math.ceil(share * epochs)), epochs)
 
 
 def _with_epochs(params: TrialParams, epochs: int) -> TrialParams:

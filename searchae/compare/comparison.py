@@ -19,8 +19,7 @@ from searchae.compare.bases import (
     compared_parameters,
 )
 from searchae.compare.cells import (
-    FINAL_SHARE,
-    TRY_SHARE,
+    Cell,
     CellMaker,
     Schedule,
     base_name,
@@ -30,7 +29,7 @@ from searchae.compare.matched_design import Limits
 from searchae.compare.tuning import FINAL_TRAININGS
 from searchae.data import Splits
 from searchae.errors import UserError
-from searchae.study import StoredStudy, require_searched, trial_row
+from searchae.study import SPLITS, StoredStudy, require_searched, trial_row
 from searchae.training import LEARNED_DB, Precision, mean_image_psnr_per_image, pick_precision
 from searchae.worker import TrainingRecord
 
@@ -87,6 +86,7 @@ class Comparison:
             patience=options.patience,
             precision=_precision(options.precision, trials.good),
             first_seed=stored.spec.seed + 1,
+            images=_training_images(stored),
         )
         self._cells = [
             CellMaker(
@@ -128,8 +128,7 @@ class Comparison:
     def estimate(self) -> dict[str, Any]:
         """Returns what the first look takes, as a JSON document: trainings and seconds."""
         sides: list[dict[str, Any]] = []
-        tries: dict[str, int] = {}
-        seeds: dict[str, int] = {}
+        cells: dict[str, tuple[Cell, int]] = {}  # shared by all parameters
         for experiment in self.experiments(None, _no_records):
             least = experiment.first_look()
             sides.append(
@@ -143,20 +142,28 @@ class Comparison:
                 }
             )
             for cell in (c for row in experiment.cells for c in row[: least.bases]):
-                tries[cell.group] = cell.tries  # shared by all parameters
-                seeds[cell.group] = max(least.seeds, seeds.get(cell.group, 0))
-        finals = FINAL_TRAININGS * sum(n > 0 for n in tries.values())
-        epochs = (self.options.epochs or self.stored.spec.epochs) * (
-            TRY_SHARE * sum(tries.values()) + FINAL_SHARE * finals + sum(seeds.values())
-        )
-        seconds = _epoch_seconds(self.stored) * epochs
+                _, seeds = cells.get(cell.group, (cell, 0))
+                cells[cell.group] = cell, max(least.seeds, seeds)
+        counts = [_expected(cell, seeds) for cell, seeds in cells.values()]
+        seconds = _epoch_seconds(self.stored) * sum(epochs for _, epochs in counts)
         return {
             "study": self.stored.name,
             "until_db": self.options.until_db,
             "sides": sides,
-            "trainings": sum(tries.values()) + finals + sum(seeds.values()),
+            "trainings": sum(trainings for trainings, _ in counts),
             "seconds": seconds or None,
         }
+
+
+def _expected(cell: Cell, seeds: int) -> tuple[int, int]:
+    """Returns how many trainings a cell probably takes, and how many epochs at most."""
+    finals = FINAL_TRAININGS if cell.tries else 0
+    parts = [
+        (cell.tries, cell.attempt(cell.start)),
+        (finals, cell.final_attempt(cell.start, 0)),
+        (seeds, cell.measured(cell.start, 0)),
+    ]
+    return sum(n for n, _ in parts), sum(n * t.params.train.epochs for n, t in parts)
 
 
 def _no_records(key: str) -> TrainingRecord:
@@ -167,6 +174,12 @@ def _precision(name: str | None, good: Sequence[SearchedTrial]) -> Precision:
     """Returns the precision of all trainings: the trials' own, if they have one in common."""
     used = {t.precision for t in good}
     return pick_precision(name or (used.pop() if len(used) == 1 else "fp32"), torch.device("cpu"))
+
+
+def _training_images(stored: StoredStudy) -> int | None:
+    splits = stored.study.user_attrs.get(SPLITS)
+    images = splits.get("train") if isinstance(splits, dict) else None
+    return images if isinstance(images, int) and images > 0 else None
 
 
 def _epoch_seconds(stored: StoredStudy) -> float:

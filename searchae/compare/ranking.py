@@ -95,7 +95,7 @@ class Ranking:
             "sentence": self.sentence,
             "winner": self.winner.number,
             "searched_best": self.searched_best.number,
-            "flattery_db": self.optimism_db,
+            "optimism_db": self.optimism_db,
             "seeds": list(self.seeds),
             "rows": [asdict(r) for r in self.rows],
             "test": self.test,

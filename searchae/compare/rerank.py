@@ -11,6 +11,7 @@ import torch
 from searchae.compare.preparation import open_list
 from searchae.compare.ranking import Ranking, rank_trials
 from searchae.errors import UserError
+from searchae.formatting import format_count
 from searchae.launch import FleetRequest, Launcher
 from searchae.retrain import ListRun, RecordFolder, RetrainPlan, plan_retraining
 from searchae.study import (
@@ -74,6 +75,14 @@ class Reranking:
             for number, plan in plans.items()
         }
 
+    @property
+    def shortfall(self) -> str:
+        """That there are fewer trials than asked for, as a sentence; empty if there are not."""
+        asked, found = self._options.top, len(self.rows)
+        if found == asked:
+            return ""
+        return f"--top {asked}: there are results of {format_count(found, 'trial')} only"
+
     def run(
         self,
         request: FleetRequest,
@@ -97,6 +106,8 @@ class Reranking:
             DataError: The data here differs from the study's.
         """
         stored = self.stored
+        if self.shortfall:
+            watcher.note(self.shortfall)
         listed, _ = open_list(stored, request, launcher, watcher.note)
         wanted = list(self.trainings.values())
         run = ListRun(

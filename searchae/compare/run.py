@@ -207,7 +207,7 @@ class ComparisonRun:
                     CellResult(
                         net=cell.group,
                         settings=cell.settings(tuned.best),
-                        is_at_edge=tuned.is_at_edge,
+                        at_edge=tuned.at_edge,
                         records=records,
                         counts=tuple(map(bool, matched.counts[c, place, : len(records)])),
                         trained=tuple(map(bool, matched.above[c, place, : len(records)])),

@@ -109,12 +109,13 @@ class Tuned:
     Attributes:
         wanted: The points that were tried or are to be tried now, in order.
         best: The best point; None before the end.
-        is_at_edge: Whether the best point lies at the end of a range or of what was tried.
+        at_edge: The places in the best point of the values at the end of their range, or of what
+            was tried.
     """
 
     wanted: tuple[Point, ...]
     best: Point | None
-    is_at_edge: bool = False
+    at_edge: frozenset[int] = frozenset()
 
 
 def tune(
@@ -143,8 +144,8 @@ def tune(
     best = _best(tried, trains_db)
     if tried[best][1] < trains_db:
         return Tuned(tuple(tried), best)
-    at_edge = bool(_edges(grids, tried, best)) or is_at_end(grids, best)
-    return Tuned(tuple(tried), best, at_edge)
+    open_axes = (_axis(best, beyond) for beyond in _edges(grids, tried, best))
+    return Tuned(tuple(tried), best, _at_end(grids, best).union(open_axes))
 
 
 def _next_batch(
@@ -205,11 +206,16 @@ def _edges(grids: Sequence[Grid], tried: dict[Point, Score], best: Point) -> lis
     """Returns the points beyond the best one in each direction in which nothing was tried."""
     found = []
     for beyond in _around(grids, best, _COARSE):
-        (axis,) = (i for i in range(len(best)) if beyond[i] != best[i])
+        axis = _axis(best, beyond)
         sign = 1 if beyond[axis] > best[axis] else -1
         if not any(sign * p[axis] > sign * best[axis] for p in tried):
             found.append(beyond)
     return found
+
+
+def _axis(point: Point, beside: Point) -> int:
+    """Returns the place of the one value in which two points differ."""
+    return next(i for i, (a, b) in enumerate(zip(point, beside, strict=True)) if a != b)
 
 
 @dataclass(frozen=True)
@@ -221,14 +227,14 @@ class Final:
         again: Those of them that get a second seed.
         scores: Mean PSNR in dB and number of seeds of each point; empty before the end.
         best: The best point; None before the end.
-        is_at_edge: Whether the best point lies at the end of a range or of what was tried.
+        at_edge: As of ``Tuned``.
     """
 
     wanted: tuple[Point, ...]
     again: tuple[Point, ...] = ()
     scores: Mapping[Point, tuple[float, int]] = field(default_factory=dict)
     best: Point | None = None
-    is_at_edge: bool = False
+    at_edge: frozenset[int] = frozenset()
 
 
 def final_round(
@@ -257,7 +263,7 @@ def final_round(
     """
     finals = _finalists(start, tried, trains_db)
     if len(finals) == 1:  # there is nothing to decide
-        return Final((), best=finals[0], is_at_edge=is_at_end(grids, finals[0]))
+        return Final((), best=finals[0], at_edge=_at_end(grids, finals[0]))
     ended = _with_lower(grids, finals, score, trains_db)
     if ended is None:
         return Final(tuple(finals))
@@ -272,13 +278,8 @@ def final_round(
             return Final(tuple(finals), again)
         scores[point] = (ended[point] + found) / 2, 2
     best = max(again or (best,), key=lambda p: scores[p][0])
-    return Final(
-        tuple(finals),
-        again,
-        scores,
-        best,
-        _is_lowest(grids, finals, best) or is_at_end(grids, best),
-    )
+    at_edge = _at_end(grids, best) | ({0} if _is_lowest(grids, finals, best) else set())
+    return Final(tuple(finals), again, scores, best, at_edge)
 
 
 def _with_lower(
@@ -319,6 +320,10 @@ def _finalists(start: Point, tried: Mapping[Point, Score], trains_db: float) -> 
     return list(wanted)[:FINALISTS]
 
 
-def is_at_end(grids: Sequence[Grid], point: Point) -> bool:
-    """Returns whether one of a point's values lies at an end of its range."""
-    return any(i in (g.lowest, g.highest) for i, g in zip(point, grids, strict=True))
+def _at_end(grids: Sequence[Grid], point: Point) -> frozenset[int]:
+    """Returns the places of a point's values that lie at an end of their range."""
+    return frozenset(
+        axis
+        for axis, (grid, index) in enumerate(zip(grids, point, strict=True))
+        if index in (grid.lowest, grid.highest)
+    )

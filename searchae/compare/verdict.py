@@ -21,7 +21,7 @@ class CellResult:
     Attributes:
         net: Identifies the net, which several parameters may share.
         settings: The tuned values by name.
-        is_at_edge: Whether the best of them lie at the end of their range, or of what was tried.
+        at_edge: Names of those at the end of their range, or of what was tried.
         records: The measurements of each seed.
         counts: Which of them the difference rests on: see ``MatchedResults.counts``.
         trained: Which of them did not fail: see ``MatchedResults.above``.
@@ -30,7 +30,7 @@ class CellResult:
 
     net: str
     settings: Mapping[str, Any]
-    is_at_edge: bool
+    at_edge: tuple[str, ...]
     records: tuple[TrainingRecord, ...]
     counts: tuple[bool, ...]
     trained: tuple[bool, ...]
@@ -40,6 +40,11 @@ class CellResult:
     def psnr_db(self) -> tuple[float, ...]:
         """Test PSNR of each seed in dB, a mean over the images."""
         return tuple(float(r.psnr_db.mean()) for r in self.records)
+
+    @property
+    def edges(self) -> dict[str, Any]:
+        """The tuned values at the end of their range, or of what was tried, by name."""
+        return {name: self.settings[name] for name in self.at_edge}
 
     @property
     def counted(self) -> list[TrainingRecord]:
@@ -57,7 +62,7 @@ class CellResult:
         return f"{statistics.fmean(psnrs):.2f} dB{some}"
 
 
-NOT_TRIED = CellResult(net="", settings={}, is_at_edge=False, records=(), counts=(), trained=())
+NOT_TRIED = CellResult(net="", settings={}, at_edge=(), records=(), counts=(), trained=())
 """A cell of a choice that had learned nothing in the bases before."""
 
 
@@ -226,10 +231,10 @@ class Verdict:
     def edges(self) -> dict[str, str]:
         """The nets with tuned values at an end, as texts by net."""
         return {
-            cell.net: f"{choice.name} {base} ({format_assignments(cell.settings)})"
+            cell.net: f"{choice.name} {base} ({format_assignments(cell.edges)})"
             for choice, row in zip(self.choices, self.cells, strict=True)
             for base, cell in zip(self.bases, row, strict=True)
-            if cell.is_at_edge and choice.trains
+            if cell.at_edge and choice.trains
         }
 
     def _opposite_text(self, p: PairDifference) -> str:
@@ -290,7 +295,7 @@ class Verdict:
                     "settings": dict(cell.settings),
                     "psnr_db": list(cell.psnr_db),
                     "counts": list(cell.counts),
-                    "at_edge": cell.is_at_edge,
+                    "at_edge": list(cell.at_edge),
                 }
                 for base, cell in zip(self.bases, self.cells[choice], strict=True)
             ],

@@ -16,10 +16,18 @@ _TYPES = {
     "dict_type": "a table",
     "float_parsing": "a number",
     "int_parsing": "a whole number",
-    "tuple_type": 'a list such as ["a", "b"]',
 }
 """Pydantic's error types for a value of the wrong type -> the type in a user's words."""
 
+_LISTS = {
+    "channels": "[16, 32]",
+    "hidden": "[128, 64]",
+    "objectives": '["psnr", "sparsity"]',
+    "first": "[{ learning_rate = 1e-3 }]",
+    "encoder": "[{ channels = 16, stride = 2 }]",
+    "decoder": "[{ channels = 3, stride = 2 }]",
+}
+"""Keys whose value is a list -> a list as it is written."""
 
 LONGEST_SHOWN = 200
 """Characters of a value that a message repeats."""
@@ -80,7 +88,7 @@ class Faults:
             where = ".".join([key, *inner])
             is_length = fault["type"] in ("too_short", "too_long")
             hint = "" if is_length else _list_explanation(where, fault["input"])
-            self.add(where, hint or _explanation(dict(fault)))
+            self.add(where, hint or _explanation(dict(fault), where))
 
 
 def _list_explanation(where: str, value: Any) -> str:
@@ -108,7 +116,7 @@ def _toml_list(values: list[Any]) -> str:
     return text if len(text) <= LONGEST_SHOWN else "[...]"
 
 
-def _explanation(fault: Mapping[str, Any]) -> str:
+def _explanation(fault: Mapping[str, Any], where: str) -> str:
     """Returns one of pydantic's faults as a message with the value and the nearest valid name."""
     value = fault["input"]
     shown = repr(value)
@@ -123,6 +131,9 @@ def _explanation(fault: Mapping[str, Any]) -> str:
     if fault["type"] == "missing":
         is_source = fault["loc"] == ("name",)
         return f"missing; one of {', '.join(get_args(Source))}" if is_source else "missing"
+    if fault["type"] == "tuple_type":
+        example = _LISTS.get(where.rpartition(".")[2])
+        return f"must be a list{f' such as {example}' if example else ''}, not {shown}"
     if fault["type"] in _TYPES:
         return f"must be {_TYPES[fault['type']]}, not {shown}"
     if fault["type"] == "too_long":

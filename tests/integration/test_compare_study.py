@@ -395,8 +395,16 @@ def test_measurements_that_cannot_be_written_end_it_with_a_reason(tmp_path: Path
         compare(stored, by=["optimizer"])
 
 
+def test_fewer_trials_than_asked_for_are_spoken_of(differing: StoredStudy) -> None:
+    made = Reranking(differing, TopOptions(top=99, seeds=2))
+    assert len(made.rows) == len(differing.study.trials), "all have trained to their end"
+    said = f"--top 99: there are results of {len(made.rows)} trials only"
+    assert made.shortfall == said
+
+
 def test_the_best_are_ranked_again_by_their_mean_over_new_seeds(differing: StoredStudy) -> None:
     made = Reranking(differing, TopOptions(top=4, seeds=5))
+    assert not made.shortfall
     watcher = Recorder()
     found, document = made.run(request(differing), ThreadLauncher(), watcher)
     assert len(made.trainings) == 4 * 5
@@ -417,7 +425,7 @@ def test_the_best_are_ranked_again_by_their_mean_over_new_seeds(differing: Store
         better = [r for r in found.rows if r.searched_db > row.searched_db]
         assert all(r.searched_rank < row.searched_rank for r in better)
     best = found.searched_best
-    assert document["flattery_db"] == pytest.approx(best.searched_db - best.mean_db)
+    assert document["optimism_db"] == pytest.approx(best.searched_db - best.mean_db)
     stored = load_study(differing.storage, "tiny")
     left = stored.study.user_attrs[WINNER]
     assert left == {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from searchae.compare.bases import SearchedTrial, SearchedTrials, choose_factor
 from searchae.compare.cells import CellMaker, Schedule
 from searchae.config.loader import spec_from_document
@@ -118,6 +120,26 @@ def test_each_choice_is_put_into_a_base_with_all_else_equal() -> None:
     assert (measured.params.train.epochs, measured.params.train.patience) == (50, 4)
     assert measured.params.model == adam.measured(adam.start, 2).params.model
     assert attempt.key != measured.key
+
+
+@pytest.mark.parametrize(
+    ("images", "tried"),
+    [
+        pytest.param(None, 5, id="not known: five epochs"),
+        pytest.param(128 * 30, 5, id="30 steps an epoch: five epochs"),
+        pytest.param(128 * 110, 2, id="110 steps an epoch: 200 steps"),
+        pytest.param(128 * 900, 2, id="900 steps an epoch: 15%"),
+    ],
+)
+def test_a_try_of_a_short_training_has_enough_steps_but_no_more(
+    images: int | None, tried: int
+) -> None:
+    made = spec(train={"batch_size": 128})
+    schedule = Schedule(epochs=9, patience=None, precision="fp32", first_seed=1, images=images)
+    factor = choose_factor(made, parameter(made, "optimizer"), THREE)
+    cell = CellMaker(made, factor, THREE.good, schedule).cell(factor.bases[0], "adam")
+    assert cell.attempt(cell.start).params.train.epochs == tried
+    assert cell.final_attempt(cell.start, 0).params.train.epochs == 6, "60% of 9"
 
 
 def test_a_net_that_two_parameters_have_in_common_is_tuned_and_trained_once() -> None:

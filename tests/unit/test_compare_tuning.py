@@ -44,7 +44,7 @@ def test_the_best_learning_rate_is_found_from_a_decade_away(best: float) -> None
     found = searched(hump(best), (RATE.index(best * 8),), RATE)
     assert found.best is not None
     assert abs(math.log10(float(RATE.value(found.best[0])) / best)) < 0.3
-    assert not found.is_at_edge
+    assert not found.at_edge
     assert len(found.wanted) <= EDGE_FACTOR * TRIES
 
 
@@ -60,7 +60,7 @@ def test_a_best_value_at_the_end_of_the_range_is_said_to_be_there() -> None:
     assert len(rising.wanted) <= EDGE_FACTOR * TRIES
     assert rising.best is not None
     assert RATE.value(rising.best[0]) == 0.1
-    assert rising.is_at_edge, "the end of the range"
+    assert rising.at_edge == {0}, "the end of the range"
 
 
 def test_from_a_rate_at_which_nothing_learns_the_sweep_finds_one_that_does() -> None:
@@ -142,4 +142,4 @@ def test_where_nothing_learns_only_rates_are_tried() -> None:
     found = tune([RATE, WEIGHT], start, 11, score, trains_db=15.0)
     assert {p[1] for p in found.wanted} == {start[1]}
     assert len(found.wanted) <= TRIES
-    assert (found.best, found.is_at_edge) == (found.wanted[0], False)
+    assert (found.best, found.at_edge) == (found.wanted[0], set())

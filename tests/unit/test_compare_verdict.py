@@ -66,7 +66,7 @@ def judged(levels: dict[str, float | list[float]], **changes: object) -> Verdict
                 CellResult(
                     f"{i} {j}",
                     {"learning_rate": 0.01},
-                    False,
+                    (),
                     tuple(records),
                     (True,) * len(records),
                     (True,) * len(records),
@@ -198,11 +198,18 @@ def test_a_choice_that_nobody_can_train_is_told_of() -> None:
 
 def test_values_at_the_end_of_their_range_are_told_of() -> None:
     verdict = judged({"relu": 22.0, "tanh": 22.0})
-    row = tuple(replace(c, is_at_edge=i == 1) for i, c in enumerate(verdict.cells[0]))
+    row = tuple(
+        replace(
+            c,
+            settings={**c.settings, "momentum": 0.5},
+            at_edge=("learning_rate",) if i == 1 else (),
+        )
+        for i, c in enumerate(verdict.cells[0])
+    )
     verdict = replace(verdict, cells=(row, verdict.cells[1]))
     (note,) = notes_on([verdict])
     assert "the best values lie at the end of their range" in note
-    assert note.endswith(": relu rmsprop clip (learning_rate=0.01)")
+    assert note.endswith(": relu rmsprop clip (learning_rate=0.01)"), "not the momentum"
 
 
 def test_what_holds_of_several_parameters_is_said_once() -> None:
@@ -215,7 +222,10 @@ def test_what_holds_of_several_parameters_is_said_once() -> None:
 def test_a_net_that_parameters_share_is_listed_once() -> None:
     """relu is a choice in the base rmsprop clip, and rmsprop one in the base relu clip."""
     activation = judged({"relu": 22.0, "tanh": 22.0})
-    at_edge = tuple(replace(c, is_at_edge=i == 1) for i, c in enumerate(activation.cells[0]))
+    at_edge = tuple(
+        replace(c, at_edge=("learning_rate",) if i == 1 else ())
+        for i, c in enumerate(activation.cells[0])
+    )
     activation = replace(activation, cells=(at_edge, activation.cells[1]))
     optimizer = judged({"rmsprop": 22.0, "adam": 22.0})
     optimizer = replace(
@@ -289,7 +299,7 @@ def test_a_curve_that_ended_early_keeps_its_last_value_in_the_mean() -> None:
 
     def row(*epochs: int) -> tuple[CellResult, ...]:
         return tuple(
-            CellResult("", {}, False, (record(1, 1, 20, epochs=e),), (True,), (True,))
+            CellResult("", {}, (), (record(1, 1, 20, epochs=e),), (True,), (True,))
             for e in epochs
         )
 

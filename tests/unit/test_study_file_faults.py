@@ -75,7 +75,15 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no objective": ({"search": {"objectives": []}}, ["search.objectives", 'begin with "psnr"']),
     "objectives as a word": (
         {"search": {"objectives": "sparsity"}},
-        ["search.objectives", "must be a list"],
+        ["search.objectives", 'must be a list such as ["psnr", "sparsity"], not \'sparsity\''],
+    ),
+    "widths as a number": (
+        {"model": {"channels": 16}},
+        ["model.channels", "must be a list such as [16, 32], not 16"],
+    ),
+    "layers as a number": (
+        {"model": {"encoder": 3, "decoder": [{"channels": 3}]}},
+        ["model.encoder", "must be a list such as [{ channels = 16, stride = 2 }], not 3"],
     ),
     "nsga2 for one objective": (
         {"search": {"sampler": "nsga2"}},
