@@ -6,6 +6,8 @@ further attributes of a trial.
 
 from __future__ import annotations
 
+from types import UnionType
+
 # User attributes of a study, written when it is created. Only SPEC may change later, in keys that
 # change no result.
 
@@ -91,6 +93,31 @@ WINNER = "searchae:winner"
 COMPARED = "searchae:compared"
 """dict: The best setting that ``compare`` measured: ``number`` of its first training in the list of
 trainings, ``mean_db`` and ``seeds``."""
+
+TYPES: dict[str, type | UnionType] = {
+    SPEC: dict,
+    DATA_HASH: str,
+    IDENTITY: str,
+    FOLDER: str,
+    BASELINE_DB: float | int,
+    VERSIONS: dict,
+    IMPORTED: dict,
+    STARTING: int,
+    FOREIGN: dict,
+    TRAININGS_OF: str,
+    SPLITS: dict,
+    DECODED: dict,
+    COMPARISON: str,
+    BUDGET: int,
+    ASKED_TRIALS: int,
+    EARLY_END: dict,
+    TIME_LIMIT: float | int | None,
+    OPEN_UNTIL: dict,
+    STOPPED: str,
+    WINNER: dict,
+    COMPARED: dict,
+}
+"""The types of a study's attributes: other programs can write them too."""
 
 # User attributes of a trial.
 

@@ -45,6 +45,7 @@ from searchae.study.attributes import (
     FOLDER,
     IDENTITY,
     SPEC,
+    TYPES,
     VERSIONS,
 )
 from searchae.study.bad_ends import rank_bad_ends_last
@@ -129,6 +130,12 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
             f"study {name!r} was made by another program, not by searchae; a new study needs "
             "another --name"
         )
+    for key, expected in TYPES.items():
+        if key in attributes and not isinstance(attributes[key], expected):
+            raise StorageError(
+                f"study {name!r} is damaged: {key} is {json.dumps(attributes[key])[:80]}; "
+                "did another program change it?"
+            )
     folder = attributes.get(FOLDER)
     return StoredStudy(
         study=_optuna_study(storage, name),

@@ -28,10 +28,12 @@ from searchae.study.attributes import (
     IMPORTED,
     OUTCOME,
     SPEC,
+    SPLITS,
     VERSIONS,
     WARM_START,
 )
 from searchae.study.coordination import Coordinator
+from searchae.study.overview import study_overviews
 from searchae.study.stored_study import StoredStudy, load_study, open_study, study_names
 
 HASH = "a" * 64
@@ -100,6 +102,23 @@ def test_a_study_is_made_once_and_carries_what_a_worker_needs(storage: Resilient
     assert loaded.study.metric_names == ["psnr_db"]
     assert {"python", "torch", "optuna"} <= set(loaded.study.user_attrs[VERSIONS])
     assert study_names(storage) == ["s"]
+
+
+@sqlite_only
+@pytest.mark.parametrize(
+    ("key", "value"), [(SPEC, "x"), (SPEC, None), (DATA_HASH, 3), (BASELINE_DB, []), (SPLITS, [1])]
+)
+def test_a_study_with_a_damaged_attribute_is_refused_and_hides_no_other(
+    storage: ResilientStorage, key: str, value: object
+) -> None:
+    make(storage)
+    damaged, _ = make(storage, "damaged")
+    storage.set_study_user_attr(damaged.id, key, value)
+    with pytest.raises(StorageError, match=f"study 'damaged' is damaged: {key} is "):
+        load_study(storage, "damaged")
+    of_damaged, of_other = study_overviews(storage)
+    assert of_damaged.text.startswith("cannot be read: study 'damaged' is damaged")
+    assert of_other.text.startswith("0 of ")
 
 
 def test_many_that_start_at_once_make_one_study(database: str) -> None:

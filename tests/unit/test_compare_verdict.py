@@ -299,8 +299,7 @@ def test_a_curve_that_ended_early_keeps_its_last_value_in_the_mean() -> None:
 
     def row(*epochs: int) -> tuple[CellResult, ...]:
         return tuple(
-            CellResult("", {}, (), (record(1, 1, 20, epochs=e),), (True,), (True,))
-            for e in epochs
+            CellResult("", {}, (), (record(1, 1, 20, epochs=e),), (True,), (True,)) for e in epochs
         )
 
     verdict = replace(verdict, cells=(row(4, 2), row(2, 2)))
