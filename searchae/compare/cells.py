@@ -259,7 +259,15 @@ class Cell:
 
 
 def _with_epochs(params: TrialParams, epochs: int) -> TrialParams:
-    return replace(params, train=params.train.model_copy(update={"epochs": epochs}))
+    """Returns the parameters of a shorter training, which goes through the whole schedule."""
+    train = params.train
+    share = epochs / train.epochs
+    changes = {
+        "epochs": epochs,
+        "warmup_epochs": round(share * train.warmup_epochs),
+        "decay_epochs": max(round(share * train.decay_epochs), 1),
+    }
+    return replace(params, train=train.model_copy(update=changes))
 
 
 class CellMaker:

@@ -72,5 +72,8 @@ COMPARED_PARAMETERS = ("regularizer", "activation", "optimizer")
 CONDITIONS: dict[str, tuple[str, frozenset[str]]] = {
     "train.l1_weight": ("train.regularizer", frozenset({"l1", "clip+l1"})),
     "train.momentum": ("train.optimizer", frozenset({"sgd", "rmsprop"})),
+    "train.decay_factor": ("train.schedule", frozenset({"step", "plateau"})),
+    "train.decay_epochs": ("train.schedule", frozenset({"step", "plateau"})),
+    "train.huber_delta": ("train.loss", frozenset({"huber"})),
 }
 """Conditional parameters: key -> (parent key, values of the parent under which it is sampled)."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -25,7 +25,9 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu"]
-Optimizer = Literal["adam", "rmsprop", "sgd"]
+Optimizer = Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
+Loss = Literal["mse", "l1", "huber", "bce"]
+Schedule = Literal["constant", "cosine", "step", "plateau"]
 Regularizer = Literal["none", "clip", "l1", "clip+l1"]
 ObjectiveName = Literal["psnr", "sparsity", "parameters", "latent_dim"]
 Source = Literal["svhn", "mnist", "cifar10", "house-numbers", "npz", "csv", "folder"]
@@ -69,9 +71,26 @@ def refuse_flag(value: Any, annotation: Any) -> Any:
 
 
 class Section(BaseModel):
-    """Base of all sections: immutable, without unknown keys, NaN, infinity or bools as numbers."""
+    """Base of all sections: immutable, without unknown keys, NaN, infinity or bools as numbers.
+
+    Attributes:
+        later_keys: Keys that were added later. Documents leave them out where they have their
+            default, so that earlier versions read the rest.
+    """
+
+    later_keys: ClassVar[frozenset[str]] = frozenset()
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @classmethod
+    def without_later_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns a section's values, as JSON has them, without later keys with their default."""
+        defaults = {k: jsonable(cls.model_fields[k].get_default()) for k in cls.later_keys}
+        return {k: v for k, v in values.items() if k not in defaults or v != defaults[k]}
+
+    def document(self) -> dict[str, Any]:
+        """Returns the section as JSON has it, without later keys that have their default."""
+        return self.without_later_defaults(self.model_dump(mode="json"))
 
     @field_validator("*", mode="before")
     @classmethod
@@ -104,6 +123,8 @@ class DataSpec(Section):
         label: Which end of a ``csv``'s rows is the label; if unset, what header and values say.
     """
 
+    later_keys = frozenset({"background", "white", "label"})
+
     name: Source
     path: NotEmpty | None = None
     test_path: NotEmpty | None = None
@@ -118,11 +139,8 @@ class DataSpec(Section):
 
     @model_serializer(mode="wrap")
     def _leave_out_later_keys(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves out later keys that have their default, so that earlier versions read the rest."""
-        document: dict[str, Any] = serialize(self)
-        fields = type(self).model_fields
-        later = ("background", "white", "label")
-        return {k: v for k, v in document.items() if k not in later or v != fields[k].get_default()}
+        """Leaves them out of the documents of other sections' owners too, such as bundles."""
+        return self.without_later_defaults(serialize(self))
 
 
 class Layer(Section):
@@ -196,10 +214,27 @@ class TrainParams(Section):
     Attributes:
         epochs: Epochs of a full training, which is the pruner's maximum resource; never searched.
         batch_size: Images in a training step.
-        optimizer: ``adam``, ``rmsprop`` or ``sgd``.
-        learning_rate: The learning rate, constant over the training.
+        optimizer: ``adam``, ``adamw``, ``nadam``, ``rmsprop`` or ``sgd``.
+        learning_rate: The learning rate, where ``schedule`` does not lower it.
+        schedule: How the learning rate changes from epoch to epoch; see ``training/schedule.py``.
+            ``constant``; ``cosine``, along half a cosine from ``learning_rate`` to near 0 in the
+            last epoch; ``step``, times ``decay_factor`` every ``decay_epochs`` epochs; or
+            ``plateau``, times ``decay_factor`` when the validation PSNR has not improved by
+            ``min_delta_db`` for ``decay_epochs`` epochs.
+        decay_factor: For ``step`` and ``plateau``.
+        decay_epochs: For ``step`` and ``plateau``.
+        warmup_epochs: Epochs at the start in which the learning rate rises linearly to its value.
+        max_gradient_norm: Longer gradients, as a vector of all weights, are scaled down to this
+            Euclidean norm before each update; unset for none.
         momentum: Momentum of sgd and rmsprop.
-        weight_decay: Coefficient of L2 regularization, added to the gradient.
+        weight_decay: Coefficient of L2 regularization, added to the gradient; with adamw of the
+            decay that is decoupled from it, which must be given.
+        loss: What is minimized, over all pixels and channels, in the model's own range of values:
+            the mean squared error (``mse``), the mean absolute error (``l1``), Huber's loss, or the
+            binary cross-entropy (``bce``, which needs outputs between 0 and 1). The search's
+            objective is the PSNR, whatever the loss.
+        huber_delta: The error from which on Huber's loss is linear.
+        ssim_weight: Share of 1 - SSIM in the loss; ``loss`` has the rest.
         regularizer: ``clip`` clamps every weight to [-clip, clip] after each step; ``l1`` adds an
             L1 penalty to the loss; ``clip+l1`` does both.
         clip: The bound of ``clip``.
@@ -215,12 +250,27 @@ class TrainParams(Section):
         min_delta_db: The smallest improvement that counts for ``patience``, in dB.
     """
 
+    later_keys = frozenset(
+        {
+            *("schedule", "decay_factor", "decay_epochs", "warmup_epochs", "max_gradient_norm"),
+            *("loss", "huber_delta", "ssim_weight"),
+        }
+    )
+
     epochs: Positive = 20
     batch_size: Positive = 128
     optimizer: Optimizer = "adam"
     learning_rate: float = Field(1e-3, gt=0)
+    schedule: Schedule = "constant"
+    decay_factor: float = Field(0.5, gt=0, lt=1)
+    decay_epochs: Positive = 10
+    warmup_epochs: NotNegative = 0
+    max_gradient_norm: float | None = Field(None, gt=0)
     momentum: float = Field(0.0, ge=0, lt=1)
     weight_decay: float = Field(0.0, ge=0)
+    loss: Loss = "mse"
+    huber_delta: float = Field(0.1, gt=0)
+    ssim_weight: float = Field(0.0, ge=0, le=1)
     regularizer: Regularizer = "clip"
     clip: float = Field(0.5, gt=0)
     l1_weight: float = Field(1e-4, ge=0)
@@ -280,6 +330,10 @@ class SearchSpec(Section):
         stop_when_stable: End the search once this many trials in a row are no better than the best
             one before by at least 0.05 dB, whatever is left of ``trials``. By default it has all.
     """
+
+    later_keys = frozenset(
+        {"max_parameters", "max_paused", "max_paused_gb", "objectives", "stop_when_stable"}
+    )
 
     trials: Positive = 100
     objectives: tuple[ObjectiveName, ...] = ("psnr",)

@@ -11,6 +11,7 @@ from typing import Any
 from searchae.config.parameters import CONDITIONS, Parameter
 from searchae.config.schema import (
     SEARCHABLE,
+    SECTIONS,
     DataSpec,
     ModelParams,
     SearchSpec,
@@ -27,16 +28,6 @@ NOT_IDENTITY = frozenset(
     }
 )
 """Keys that may differ between two runs of one study, since no trial's result depends on them."""
-
-LATER_KEYS = {
-    "max_parameters": None,
-    "max_paused": 32,
-    "max_paused_gb": 10.0,
-    "objectives": ["psnr"],
-    "stop_when_stable": None,
-}
-"""Later keys of ``[search]`` -> their defaults. Documents leave out a key that has its default, so
-that earlier versions read them."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +90,9 @@ class StudySpec:
 
     def document(self) -> dict[str, Any]:
         """Returns the study as the database stores it: a study file with all defaults, as JSON."""
-        search = self.search.model_dump(mode="json")
-        sections: dict[str, Any] = {s: jsonable(dict(self.fixed[s])) for s in SEARCHABLE}
+        sections: dict[str, Any] = {
+            s: SECTIONS[s].without_later_defaults(jsonable(dict(self.fixed[s]))) for s in SEARCHABLE
+        }
         for p in self.space:
             section, _, name = p.key.partition(".")
             sections[section][name] = jsonable(p.document())
@@ -109,7 +101,7 @@ class StudySpec:
             "seed": self.seed,
             "data": self.data.model_dump(mode="json"),
             **sections,
-            "search": {k: v for k, v in search.items() if LATER_KEYS.get(k, ...) != v},
+            "search": self.search.document(),
         }
 
     def differences(self, other: StudySpec) -> list[str]:

@@ -57,6 +57,9 @@ class _Validator:
         assert isinstance(search, SearchSpec)
         self._check_model_and_data(data, model, space)
         self._check_epochs(train, search, space)
+        self._check_optimizer(train, space)
+        self._check_schedule(train, space)
+        self._check_loss(model, train, space)
         self._check_lease(search)
         self._check_objectives(search)
         if self._faults:
@@ -136,6 +139,40 @@ class _Validator:
                 f"{latest} exceeds train.epochs = {train.epochs}: no epoch would have noise",
             )
 
+    def _check_schedule(self, train: TrainParams, space: Sequence[Parameter]) -> None:
+        searched = {p.key: p for p in space}
+        longest = _values("train.warmup_epochs", train, searched)[-1]
+        if longest >= train.epochs:
+            self._faults.add(
+                "train.warmup_epochs", f"{longest} must be below train.epochs = {train.epochs}"
+            )
+        waits = _values("train.decay_epochs", train, searched)[0]
+        if "plateau" in _values("train.schedule", train, searched) and 0 < train.patience <= waits:
+            self._faults.add(
+                "train.patience",
+                f"{train.patience} ends a training before train.decay_epochs = {waits} epochs "
+                "without improvement lower its learning rate; give a larger one",
+            )
+
+    def _check_loss(
+        self, model: ModelParams, train: TrainParams, space: Sequence[Parameter]
+    ) -> None:
+        searched = {p.key: p for p in space}
+        if "bce" not in _values("train.loss", train, searched):
+            return
+        for key, needed in (("model.output", "sigmoid"), ("model.image_range", "unit")):
+            if _values(key, model, searched) != (needed,):
+                self._faults.add(key, f'must be "{needed}" for train.loss = "bce"')
+
+    def _check_optimizer(self, train: TrainParams, space: Sequence[Parameter]) -> None:
+        searched = {p.key: p for p in space}
+        used = _values("train.optimizer", train, searched)
+        if "adamw" in used and not train.weight_decay and "train.weight_decay" not in searched:
+            self._faults.add(
+                "train.weight_decay",
+                "missing: adamw without weight decay is adam; give one, such as 0.01",
+            )
+
     def _check_lease(self, search: SearchSpec) -> None:
         if search.grace_s < 2 * search.heartbeat_s:
             self._faults.add(
@@ -156,6 +193,14 @@ class _Validator:
                 "search.sampler",
                 '"nsga2" is for several objectives: name them in search.objectives, or use "tpe"',
             )
+
+
+def _values(key: str, section: Section, searched: Mapping[str, Parameter]) -> tuple[Any, ...]:
+    """Returns what a key may have: its value, its choices, or both ends of its range, sorted."""
+    parameter = searched.get(key)
+    if parameter is None:
+        return (getattr(section, key.rpartition(".")[2]),)
+    return tuple(sorted(parameter.choices or (parameter.low, parameter.high)))
 
 
 def _fixed(

@@ -63,8 +63,8 @@ class ListedTraining:
     def _identity(self) -> dict[str, Any]:
         versions = package_versions()
         return {
-            "model": self.params.model.model_dump(mode="json"),
-            "train": self.params.train.model_dump(mode="json"),
+            "model": self.params.model.document(),
+            "train": self.params.train.document(),
             "seed": self.seed,
             "precision": self.precision,
             "is_tested": self.is_tested,

@@ -40,11 +40,15 @@ class RecordedStep:
     def __init__(self, eager: EagerStep, *, batch_size: int, record: Record) -> None:
         self._eager, self._batch_size, self._record = eager, batch_size, record
         self._recordings: dict[bool, _Recording | None] = {}
+        self._learning_rate = eager.learning_rate
 
     def __call__(self, indices: Tensor, *, noise: Tensor | None) -> Tensor:
         """See ``Step``."""
         if len(indices) != self._batch_size:
             return self._eager(indices, noise=noise)
+        if self._learning_rate != self._eager.learning_rate:  # a recording holds its value
+            self._learning_rate = self._eager.learning_rate
+            self._recordings.clear()
         noisy = noise is not None  # two recordings, since noise may begin after some epochs
         if noisy not in self._recordings:
             self._recordings[noisy] = self._make_recording(indices, noise)

@@ -45,6 +45,10 @@ class Plateau:
         stale_epochs = self.stale_epochs + has_learned
         return replace(self, stale_epochs=stale_epochs, has_learned=has_learned)
 
+    def counted_anew(self) -> Plateau:
+        """Returns the state with no epoch counted as stale; the best PSNR stays."""
+        return replace(self, stale_epochs=0)
+
     def after_all(self, psnrs_db: Iterable[float]) -> Plateau:
         """Returns the state after several more epochs, in order."""
         plateau = self

@@ -16,6 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 from torch.optim.adam import adam
+from torch.optim.nadam import nadam
 from torch.optim.rmsprop import rmsprop
 from torch.optim.sgd import sgd
 
@@ -30,10 +31,12 @@ class Rule(Protocol):
     """An update rule.
 
     Attributes:
+        learning_rate: May be changed between two steps.
         state: The tensors that it keeps from step to step and changes in place, by name; one
             tensor for each weight.
     """
 
+    learning_rate: float
     state: State
 
     def __call__(self, weights: list[Tensor], gradients: list[Tensor]) -> None:
@@ -47,11 +50,24 @@ class Optimizer:
     Args:
         weights: The parameters, float32, all on one device.
         rule: The update rule.
+        max_norm: Longer gradients are scaled down to this Euclidean norm; None for none.
     """
 
-    def __init__(self, weights: Sequence[Tensor], rule: Rule) -> None:
+    def __init__(
+        self, weights: Sequence[Tensor], rule: Rule, *, max_norm: float | None = None
+    ) -> None:
         self._weights = list(weights)
         self._rule = rule
+        self._max_norm = max_norm
+
+    @property
+    def learning_rate(self) -> float:
+        """The learning rate; it may be changed between two steps."""
+        return self._rule.learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._rule.learning_rate = value
 
     def clear(self) -> None:
         """Removes the gradients, also those of an interrupted backward pass."""
@@ -61,6 +77,8 @@ class Optimizer:
     @torch.no_grad()
     def step(self) -> None:
         """Updates every weight and removes the gradients."""
+        if self._max_norm is not None:
+            nn.utils.clip_grad_norm_(self._weights, self._max_norm)
         gradients = [_gradient(w) for w in self._weights]
         self._rule(self._weights, gradients)
         self.clear()
@@ -91,7 +109,7 @@ def make_optimizer(
 ) -> Optimizer:
     """Makes the optimizer of a trial.
 
-    Weight decay is L2 regularization (added to the gradient), not the decoupled form of AdamW.
+    Weight decay is L2 regularization, added to the gradient; with adamw it is decoupled from it.
     ``momentum`` applies to sgd and rmsprop. Other settings are the defaults of ``torch.optim``.
 
     Args:
@@ -100,16 +118,27 @@ def make_optimizer(
         device: Decides between the fused and the foreach implementation.
     """
     tensors: list[Tensor] = list(weights)
-    rules: dict[str, Callable[..., Rule]] = {"adam": _Adam, "sgd": _SGD, "rmsprop": _RMSprop}
+    rules: dict[str, Callable[..., Rule]] = {
+        "adam": _Adam,
+        "adamw": _Adam,
+        "nadam": _NAdam,
+        "rmsprop": _RMSprop,
+        "sgd": _SGD,
+    }
     fused = device.type in _FUSED
-    return Optimizer(tensors, rules[params.optimizer](params, tensors, fused=fused))
+    rule = rules[params.optimizer](params, tensors, fused=fused)
+    return Optimizer(tensors, rule, max_norm=params.max_gradient_norm)
 
 
 class _Adam:
-    """D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015."""
+    """D. P. Kingma and J. Ba, "Adam: a method for stochastic optimization", ICLR 2015.
+
+    With adamw: I. Loshchilov and F. Hutter, "Decoupled weight decay regularization", ICLR 2019.
+    """
 
     def __init__(self, params: TrainParams, weights: list[Tensor], *, fused: bool) -> None:
         self._params, self._fused = params, fused
+        self.learning_rate = params.learning_rate
         self.state: State = {
             "mean": _zeros(weights),
             "square": _zeros(weights),
@@ -126,13 +155,48 @@ class _Adam:
             self.state["steps"],
             foreach=not self._fused,
             fused=self._fused,
+            decoupled_weight_decay=self._params.optimizer == "adamw",
             amsgrad=False,
             beta1=0.9,
             beta2=0.999,
-            lr=self._params.learning_rate,
+            lr=self.learning_rate,
             weight_decay=self._params.weight_decay,
             eps=1e-8,
             maximize=False,
+        )
+
+
+class _NAdam:
+    """T. Dozat, "Incorporating Nesterov momentum into Adam", ICLR workshop 2016."""
+
+    def __init__(self, params: TrainParams, weights: list[Tensor], *, fused: bool) -> None:
+        del fused  # torch has no fused implementation of it
+        self._params, self.learning_rate = params, params.learning_rate
+        # Without it the rule reads its counters back from the device in each step.
+        self._on_device = weights[0].device.type == "cuda"
+        self.state: State = {
+            "mean": _zeros(weights),
+            "square": _zeros(weights),
+            "momentum": [torch.ones((), device=w.device) for w in weights],
+            "steps": _counters(weights),
+        }
+
+    def __call__(self, weights: list[Tensor], gradients: list[Tensor]) -> None:
+        nadam(
+            weights,
+            gradients,
+            self.state["mean"],
+            self.state["square"],
+            self.state["momentum"],
+            self.state["steps"],
+            foreach=True,
+            capturable=self._on_device,
+            beta1=0.9,
+            beta2=0.999,
+            lr=self.learning_rate,
+            weight_decay=self._params.weight_decay,
+            momentum_decay=4e-3,
+            eps=1e-8,
         )
 
 
@@ -141,6 +205,7 @@ class _SGD:
 
     def __init__(self, params: TrainParams, weights: list[Tensor], *, fused: bool) -> None:
         self._params, self._fused = params, fused
+        self.learning_rate = params.learning_rate
         self.state: State = {"velocity": _zeros(weights)} if params.momentum else {}
 
     def __call__(self, weights: list[Tensor], gradients: list[Tensor]) -> None:
@@ -153,7 +218,7 @@ class _SGD:
             fused=self._fused,
             weight_decay=self._params.weight_decay,
             momentum=self._params.momentum,
-            lr=self._params.learning_rate,
+            lr=self.learning_rate,
             dampening=0.0,
             nesterov=False,
             maximize=False,
@@ -165,7 +230,7 @@ class _RMSprop:
 
     def __init__(self, params: TrainParams, weights: list[Tensor], *, fused: bool) -> None:
         del fused  # torch has no fused implementation of it
-        self._params = params
+        self._params, self.learning_rate = params, params.learning_rate
         self.state: State = {
             "square": _zeros(weights),
             "velocity": _zeros(weights) if params.momentum else [],
@@ -181,7 +246,7 @@ class _RMSprop:
             self.state["velocity"],
             self.state["steps"],
             foreach=True,
-            lr=self._params.learning_rate,
+            lr=self.learning_rate,
             alpha=0.99,
             eps=1e-8,
             weight_decay=self._params.weight_decay,

@@ -16,6 +16,7 @@ from searchae.models import Autoencoder
 from searchae.training.fused_forward import Forward
 from searchae.training.images import ResidentImages, noisy
 from searchae.training.kernels.convolution import Convolutions
+from searchae.training.loss import ReconstructionLoss
 from searchae.training.optimizers import Optimizer
 from searchae.training.precision import Precision
 from searchae.training.regularizers import clip_, l1_penalty, penalised_weights
@@ -69,6 +70,12 @@ class EagerStep:
         self._images = images
         self._params = params
         self._weights = penalised_weights(model)
+        self._loss = ReconstructionLoss(model, params)
+
+    @property
+    def learning_rate(self) -> float:
+        """The optimizer's learning rate."""
+        return self._optimizer.learning_rate
 
     def tensors(self) -> list[Tensor]:
         """Returns all tensors that a step changes, the model's own first; they are not copied."""
@@ -86,13 +93,15 @@ class EagerStep:
         targets = model.to_own_range(images)
         inputs = targets if noise is None else model.to_own_range(noisy(images, noise))
         latents, reconstructions = self.forward(inputs)
-        mse = F.mse_loss(reconstructions, targets)
-        loss = mse
+        loss = self._loss(reconstructions, targets)
+        mse = loss.detach()
+        if not self._loss.is_mse:
+            mse = F.mse_loss(reconstructions.detach(), targets)
         if params.l1:
-            loss = mse + l1_penalty(params, latents=latents, weights=self._weights)
+            loss = loss + l1_penalty(params, latents=latents, weights=self._weights)
         self._optimizer.clear()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
         if params.clips:
             clip_(self._weights, params.clip)
-        return mse.detach()
+        return mse

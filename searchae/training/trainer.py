@@ -30,6 +30,7 @@ from searchae.training.metrics import ForwardPass, Metrics, evaluate, mean_image
 from searchae.training.optimizers import make_optimizer
 from searchae.training.precision import Precision
 from searchae.training.regularizers import clip_, penalised_weights
+from searchae.training.schedule import learning_rate
 from searchae.training.step import EagerStep, Step
 from searchae.training.trainer_state import (
     MALFORMED,
@@ -237,6 +238,9 @@ class Trainer:
     def _train(self, epoch: int) -> float:
         """Trains on every image once; returns the mean squared error for values in [0, 1]."""
         self.model.train()
+        self._optimizer.learning_rate = learning_rate(
+            self._params.train, epoch, self._counted_psnrs_db
+        )
         noise = named_generator(self._seed, "noise", epoch=epoch)
         total = torch.zeros((), device=self._device)
         seen = 0
@@ -291,9 +295,16 @@ class Trainer:
         """Returns the early-stopping rule after the history and further PSNRs, in dB."""
         train = self._params.train
         rule = Plateau(train.patience, train.min_delta_db, counts_from_db=self._learned_db)
-        psnrs_db = [*(result.psnr_db for result in self.history), *further_db]
-        # Epochs on clean input say nothing about whether denoising has stopped improving.
-        return rule.after_all(psnrs_db[train.noise_from_epoch - 1 :])
+        after_clean = max(train.noise_from_epoch - 1 - len(self.history), 0)
+        return rule.after_all([*self._counted_psnrs_db, *further_db[after_clean:]])
+
+    @property
+    def _counted_psnrs_db(self) -> list[float]:
+        """The PSNRs so far that count for a plateau.
+
+        Epochs on clean input say nothing about whether denoising has stopped improving.
+        """
+        return [r.psnr_db for r in self.history][self._params.train.noise_from_epoch - 1 :]
 
     def _check_between_epochs(self) -> None:
         if not self._is_between_epochs:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from searchae.config import TrialParams
+from searchae.config import TrainParams, TrialParams
 from searchae.errors import DivergedError
 from searchae.training.checkpoint import CheckpointError
 from searchae.training.divergence import check_finite
@@ -21,19 +21,22 @@ FORMAT = 2
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What reading a state raises that is none. Errors of the operating system are not among them."""
 
-_MAY_CHANGE = frozenset({"epochs", "patience", "min_delta_db"})
-"""Keys of ``[train]`` that do not change the weights after a given epoch."""
+
+def _may_change(train: TrainParams) -> set[str]:
+    """Returns the keys of ``[train]`` that do not change the weights after a given epoch."""
+    keys = {"epochs", "patience", "min_delta_db"}
+    return keys - {"cosine": {"epochs"}, "plateau": {"min_delta_db"}}.get(train.schedule, set())
 
 
 def state_header(params: TrialParams, seed: int) -> dict[str, Any]:
     """Returns the part of a state that says which training it belongs to, as plain values."""
+    train = params.train.document()
+    for key in _may_change(params.train):
+        del train[key]
     return {
         "format": FORMAT,
         "seed": seed,
-        "params": {
-            "model": params.model.model_dump(mode="json"),
-            "train": params.train.model_dump(mode="json", exclude=set(_MAY_CHANGE)),
-        },
+        "params": {"model": params.model.document(), "train": train},
     }
 
 
@@ -42,7 +45,8 @@ def check_resumable(state: Mapping[str, Any], params: TrialParams, seed: int) ->
 
     Args:
         state: The state to resume from.
-        params: The trial that resumes; epochs and plateau rule may differ from the state's.
+        params: The trial that resumes; epochs and plateau rule may differ from the state's, where
+            the learning rate does not depend on them.
         seed: The seed that it is trained with.
 
     Raises:

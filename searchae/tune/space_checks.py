@@ -16,8 +16,8 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
     Args:
         spec: The study.
         note: Called with a line for the user on each range whose end is never tried or that is
-            never sampled, and where there are more trials than settings, or fewer than
-            ``search.first`` lists.
+            never sampled, where schedules of the learning rate are searched and trials pruned, and
+            where there are more trials than settings, or fewer than ``search.first`` lists.
 
     Raises:
         SpecError: Nothing is searched, so that all trials would be one training.
@@ -48,6 +48,12 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
                 f"{parameter.key}: is never sampled, since it is used only with {parent} = "
                 f"{' or '.join(sorted(values))}"
             )
+    schedules = [p for p in spec.space if p.key == "train.schedule" and len(p.choices) > 1]
+    if schedules and spec.search.pruner != "none" and not spec.search.has_several_objectives:
+        note(
+            "train.schedule: is searched, and a learning rate that falls towards the end pays only "
+            'then, so that its trials may be pruned too early; search.pruner = "none" prunes none'
+        )
     if spec.space and (settings := settings_count(spec)) < trials:
         note(
             f"search.trials: {trials} trials, but the space has only "

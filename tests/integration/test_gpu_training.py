@@ -115,6 +115,8 @@ def test_recorded_steps_of_the_studies_train_as_eager_ones(
     [
         {"optimizer": "sgd", "learning_rate": 0.05, "momentum": 0.9},
         {"optimizer": "rmsprop", "momentum": 0.5, "weight_decay": 1e-4},
+        {"optimizer": "adamw", "weight_decay": 1e-2},
+        {"optimizer": "nadam"},
         {"optimizer": "adam", "regularizer": "clip+l1", "l1_weight": 1e-3, "clip": 0.125},
         {"noise_std": 0.2, "noise_from_epoch": 2},
     ],

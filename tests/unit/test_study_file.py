@@ -141,7 +141,7 @@ def test_one_bound_of_a_range_can_be_overridden(file: Path) -> None:
         ("train.epochs", "--set train.epochs: write it as section.key=value"),
         ("train.epochs.more=3", "epochs is a value, not a table"),
         ("train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
-        ("train.optimizer=adamw", "train.optimizer: 'adamw' is not known; did you mean 'adam'?"),
+        ("train.optimizer=adamm", "train.optimizer: 'adamm' is not known; did you mean 'adam'?"),
         ("train.epochs=many", "train.epochs: must be a whole number, not 'many'"),
     ],
 )

@@ -38,8 +38,28 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         ["model.activation", "'rellu'", "did you mean 'relu'?", "leaky_relu"],
     ),
     "unknown optimizer": (
-        {"train": {"optimizer": "adamw"}},
-        ["train.optimizer", "'adamw'", "did you mean 'adam'?", "Valid: adam, rmsprop, sgd"],
+        {"train": {"optimizer": "adamm"}},
+        ["train.optimizer", "'adamm'", "did you mean 'adam'?", "Valid: adam, adamw, nadam, rms"],
+    ),
+    "adamw without weight decay": (
+        {"train": {"optimizer": {"choices": ["adam", "adamw"]}}},
+        ["train.weight_decay", "missing: adamw without weight decay is adam; give one"],
+    ),
+    "a cross-entropy of outputs that are no shares": (
+        {"model": {"output": {"choices": ["sigmoid", "none"]}}, "train": {"loss": "bce"}},
+        ["model.output", 'must be "sigmoid" for train.loss = "bce"'],
+    ),
+    "a cross-entropy of values below 0": (
+        {"model": {"image_range": "symmetric"}, "train": {"loss": {"choices": ["mse", "bce"]}}},
+        ["model.image_range", 'must be "unit" for train.loss = "bce"'],
+    ),
+    "a warm-up without end": (
+        {"train": {"epochs": 5, "warmup_epochs": {"low": 0, "high": 5}}},
+        ["train.warmup_epochs", "5 must be below train.epochs = 5"],
+    ),
+    "an early stop before the learning rate falls": (
+        {"train": {"schedule": "plateau", "patience": 6}},
+        ["train.patience", "6 ends a training before train.decay_epochs = 10 epochs without"],
     ),
     "true for 1": (
         {
@@ -136,7 +156,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "range of a named value": (
         {"train": {"optimizer": {"low": 1, "high": 2}}},
-        ["train.optimizer.low", "1 is not known", "Valid: adam, rmsprop, sgd"],
+        ["train.optimizer.low", "1 is not known", "Valid: adam, adamw, nadam, rmsprop, sgd"],
     ),
     "fraction for a whole number": (
         {"model": {"latent_dim": {"low": 8.5, "high": 16}}},
@@ -247,7 +267,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a text as long as a book": (
         {"train": {"optimizer": "x" * 100_000}},
-        ["train.optimizer", "xxx...", "Valid: adam, rmsprop, sgd"],
+        ["train.optimizer", "xxx...", "Valid: adam, adamw, nadam, rmsprop, sgd"],
     ),
     "negative seed": ({"seed": -1}, ["seed", "from 0 to 2147483647, not -1"]),
     "description that is no text": ({"description": 5}, ["description", "must be a text, not 5"]),
@@ -275,7 +295,7 @@ def test_all_faults_are_told_at_once_a_line_each() -> None:
         seed="zero",
         data={"name": "svnh"},
         model={"activation": {"choices": ["relu", "relu"]}, "latent": 3},
-        train={"optimizer": "adamw", "learning_rate": {"low": 1, "high": 0.1}, "epochs": 0},
+        train={"optimizer": "adamm", "learning_rate": {"low": 1, "high": 0.1}, "epochs": 0},
         search={"trials": 0, "pruner": "medain"},
     )
     lines = message.splitlines()

@@ -46,6 +46,9 @@ def curve(run: Trainer) -> list[tuple[float, float]]:
 
 CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"optimizer": "adam", "weight_decay": 1e-3}),
+    ({}, {"optimizer": "adamw", "weight_decay": 1e-2}),
+    ({}, {"optimizer": "nadam", "schedule": "cosine", "max_gradient_norm": 0.1}),
+    ({}, {"loss": "l1", "schedule": "step", "decay_epochs": 1}),
     ({}, {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.1}),
     ({"batch_norm": True}, {"optimizer": "rmsprop", "momentum": 0.5}),
     ({"kind": "dense", "hidden": (9,)}, {"regularizer": "clip+l1", "l1_weight": 0.1}),
@@ -58,8 +61,9 @@ def test_recorded_steps_train_as_eager_ones_to_the_bit(
 ) -> None:
     trial, recorder = params(model, **train), Recorder()
     assert curve(with_graph(trainer(trial), recorder)) == curve(trainer(trial))
-    # 90 images: five full batches and a smaller one, which is run eagerly.
-    assert (recorder.recorded, recorder.replays) == (1, 1 + 4 * 5)
+    # A recording holds the learning rate. 90 images: five full batches and a smaller one, eagerly.
+    rates = 1 if "schedule" not in train else 4
+    assert (recorder.recorded, recorder.replays) == (rates, rates + 4 * 5)
 
 
 def test_noise_that_begins_later_has_a_recording_of_its_own() -> None:

@@ -15,7 +15,7 @@ from tests.unit.tiny_training import VALIDATION, params, trainer
 
 @settings(max_examples=15, deadline=None)
 @given(
-    optimizer=st.sampled_from(["adam", "rmsprop", "sgd"]),
+    optimizer=st.sampled_from(["adam", "adamw", "nadam", "rmsprop", "sgd"]),
     learning_rate=st.floats(-6, 1).map(lambda e: 10**e),
     activation=st.sampled_from(["relu", "sigmoid", "tanh", "elu", "gelu"]),
     output=st.sampled_from(["sigmoid", "none"]),

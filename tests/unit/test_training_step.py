@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torchmetrics.functional.image import structural_similarity_index_measure
 
 from searchae.config.schema import ModelParams, TrainParams, TrialParams
+from searchae.errors import DivergedError
 from searchae.models.builder import build_model
 from searchae.training.generators import named_generator, seeded_initialisation
 from searchae.training.trainer import Trainer
@@ -33,10 +36,34 @@ def plain_optimizer(train: TrainParams, weights: list[Tensor]) -> torch.optim.Op
         "weight_decay": train.weight_decay,
         "foreach": False,
     }
-    if train.optimizer == "adam":
-        return torch.optim.Adam(weights, **shared)
-    kind = torch.optim.SGD if train.optimizer == "sgd" else torch.optim.RMSprop
-    return kind(weights, momentum=train.momentum, **shared)
+    match train.optimizer:
+        case "adam":
+            return torch.optim.Adam(weights, **shared)
+        case "adamw":
+            return torch.optim.AdamW(weights, **shared)
+        case "nadam":
+            return torch.optim.NAdam(weights, **shared)
+        case "rmsprop":
+            return torch.optim.RMSprop(weights, momentum=train.momentum, **shared)
+    return torch.optim.SGD(weights, momentum=train.momentum, **shared)
+
+
+def plain_loss(train: TrainParams, own_range: str, made: Tensor, wanted: Tensor) -> Tensor:
+    losses = {
+        "mse": F.mse_loss,
+        "l1": F.l1_loss,
+        "huber": partial(F.huber_loss, delta=train.huber_delta),
+        "bce": F.binary_cross_entropy,
+    }
+    loss = losses[train.loss](made, wanted)
+    if not train.ssim_weight:
+        return loss
+    if own_range == "symmetric":
+        made, wanted = (made + 1) / 2, (wanted + 1) / 2
+    similarity = structural_similarity_index_measure(
+        made, wanted, sigma=1.5, data_range=1.0, return_full_image=True
+    )[1]
+    return (1 - train.ssim_weight) * loss + train.ssim_weight * (1 - similarity.mean())
 
 
 def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
@@ -64,7 +91,7 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
             if trial.model.image_range == "symmetric":
                 clean, noisy = clean * 2 - 1, noisy * 2 - 1
             latents = model.encoder(noisy)
-            loss = F.mse_loss(model.decoder(latents), clean)
+            loss = plain_loss(train, trial.model.image_range, model.decoder(latents), clean)
             if "l1" in train.regularizer:
                 flat = (
                     latents
@@ -74,6 +101,8 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
                 loss = loss + train.l1_weight * flat.abs().mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
+            if train.max_gradient_norm is not None:
+                torch.nn.utils.clip_grad_norm_(model.parameters(), train.max_gradient_norm)
             optimizer.step()
             for w in weights:
                 w.data.clamp_(-train.clip, train.clip)
@@ -84,12 +113,17 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
     "train",
     [
         {"optimizer": "adam", "weight_decay": 1e-2},
+        {"optimizer": "adamw", "weight_decay": 1.0},
+        {"optimizer": "nadam", "weight_decay": 1e-2},
         SGD,
         {**SGD, "momentum": 0.9, "weight_decay": 1e-2},
         {"optimizer": "rmsprop", "momentum": 0.9, "weight_decay": 1e-2},
         {**SGD, "regularizer": "clip+l1", "l1_weight": 0.1},
         {**SGD, "regularizer": "clip+l1", "l1_weight": 0.1, "l1_target": "weights"},
         {**SGD, "noise_std": 0.5},
+        {**SGD, "loss": "l1", "max_gradient_norm": 0.02},
+        {**SGD, "loss": "huber", "huber_delta": 0.2},
+        {"loss": "mse", "ssim_weight": 0.3},
     ],
 )
 @pytest.mark.parametrize(
@@ -118,6 +152,41 @@ def test_the_step_does_what_the_plain_one_does(
         torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5, msg=name)
 
 
+def test_the_cross_entropy_is_torch_s() -> None:
+    trial = TrialParams(
+        ModelParams(channels=(4, 6), latent_dim=3, activation="tanh"),
+        TrainParams(epochs=2, batch_size=8, learning_rate=1e-2, loss="bce"),
+    )
+    images = random_images(3)
+    run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
+    list(run.epochs())
+    expected = plain_training(trial, images)
+    for name, value in run.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize("loss", ["l1", "huber", "bce"])
+def test_the_history_has_the_mean_squared_error_whatever_the_loss(loss: str) -> None:
+    images = random_images(3)
+    trial = TrialParams(ModelParams(channels=(4,), latent_dim=3), TrainParams(loss=loss))
+    run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
+    with torch.no_grad():
+        expected = F.mse_loss(run.model(images[:8] / 255), images[:8] / 255)
+    torch.testing.assert_close(run._step(torch.arange(8), noise=None), expected)
+
+
+@pytest.mark.parametrize("loss", ["mse", "l1", "huber", "bce"])
+def test_a_training_that_diverges_says_so_under_each_loss(loss: str) -> None:
+    images = random_images(3)
+    trial = TrialParams(
+        ModelParams(channels=(4,), latent_dim=3, activation="tanh"),
+        TrainParams(epochs=3, batch_size=4, learning_rate=1e38, regularizer="none", loss=loss),
+    )
+    run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
+    with pytest.raises(DivergedError):
+        list(run.epochs())
+
+
 def test_gradients_are_not_carried_from_step_to_step() -> None:
     trial = TrialParams(ModelParams(channels=(4,), latent_dim=3), TrainParams(epochs=1))
     images = random_images(3)
@@ -137,8 +206,8 @@ import sys, torch
 from searchae.config import ModelParams, TrainParams, TrialParams
 from searchae.training import Trainer
 images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
-for name in ("adam", "sgd", "rmsprop"):
-    train = TrainParams(epochs=1, optimizer=name, momentum=0.5 * (name != "adam"))
+for name in ("adam", "adamw", "nadam", "rmsprop", "sgd"):
+    train = TrainParams(epochs=1, optimizer=name, momentum=0.5, weight_decay=0.1)
     trial = TrialParams(ModelParams(channels=(2,), latent_dim=2), train)
     device = torch.device("cpu")
     list(Trainer(trial, train=images, validation=images, seed=0, device=device).epochs())
