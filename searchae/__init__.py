@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(folder: str | Path, *, device: str = "cpu") -> Bundle:
+def load(folder: str | Path, *, device: str = "cpu", factory: str = "") -> Bundle:
     """Loads a bundle that ``searchae train --out DIR`` wrote.
 
     Args:
         folder: The bundle's folder.
         device: Where the model runs, such as ``cpu`` or ``cuda``.
+        factory: For a net of one's own, the function that builds it, as ``FILE.py:FUNCTION`` or
+            ``PACKAGE.MODULE:FUNCTION``. Code is never taken from a bundle.
 
     Returns:
         A bundle with ``encode(images) -> (N, latent_size)``, ``decode(latents)`` and
@@ -33,8 +35,14 @@ def load(folder: str | Path, *, device: str = "cpu") -> Bundle:
         or torch tensors.
 
     Raises:
-        errors.BundleError: The folder is not a bundle, or the bundle is damaged or was altered.
+        errors.BundleError: The folder is not a bundle, the bundle is damaged or was altered, or
+            its net is built by another function.
+        errors.SpecError: There is no such ``factory``.
     """
     from searchae.bundle import load_bundle
+    from searchae.config import allow_factory, find_factory
+
+    if factory:
+        allow_factory(find_factory(factory))
 
     return load_bundle(folder, device=device)

@@ -82,13 +82,16 @@ def export_bundle(bundle: Bundle, out: Path, *, part: ExportPart = "autoencoder"
         ``bytes`` of the file, and ``max_difference`` from the original.
 
     Raises:
-        BundleError: The file has another extension, or a package that ONNX needs is missing.
+        BundleError: The file has another extension, a package that ONNX needs is missing, or the
+            net has no such part.
         SearchaeError: The export differs from the original; nothing is written.
     """
     if out.suffix not in _WRITERS:
         raise BundleError(f"{out}: name a file that ends in .pt2 or .onnx")
     if out.suffix == ".onnx":
         _require_onnx()
+    if part != "autoencoder" and not bundle.model.has_latent:
+        raise BundleError("--part: the net has no latent, and so no encoder and no decoder")
     shape = (bundle.latent_size,) if part == "decoder" else bundle.image_shape
     content, difference = _export(bundle, part, shape, suffix=out.suffix)
     if not difference <= TOLERANCE:

@@ -28,7 +28,7 @@ from searchae.bundle.validation import (
 )
 from searchae.errors import BundleError, ModelError
 from searchae.files import output_file
-from searchae.models import Autoencoder, build_model
+from searchae.models import Autoencoder, build_model, memoryless
 from searchae.training import EVALUATION_BATCH, load_weights, preferred_memory_format, to_unit_float
 
 ArrayT = TypeVar("ArrayT", npt.NDArray[Any], Tensor)
@@ -79,8 +79,9 @@ class Bundle:
             float32 (N, latent_size).
 
         Raises:
-            BundleError: They have another shape, type or range.
+            BundleError: They have another shape, type or range, or the net has no latent.
         """
+        self._require_latent()
         tensor = check_images(to_tensor(images), self.image_shape)
         return self._map_batches(images, tensor, self._encode_batch, (self.latent_size,))
 
@@ -94,8 +95,10 @@ class Bundle:
             float32 (N, C, H, W) in [0, 1].
 
         Raises:
-            BundleError: They have another shape or type, or hold NaN or infinity.
+            BundleError: They have another shape or type, or hold NaN or infinity, or the net has no
+                latent.
         """
+        self._require_latent()
         tensor = check_latents(to_tensor(latents), self.latent_size)
         return self._map_batches(latents, tensor, self._decode_batch, self.image_shape)
 
@@ -132,6 +135,12 @@ class Bundle:
             check_latents(to_tensor(latents), self.latent_size)
         except BundleError as e:
             raise BundleError(f"{where}: {e}") from e
+
+    def _require_latent(self) -> None:
+        if not self.model.has_latent:
+            raise BundleError(
+                f"the net of {self.config.model.factory} has no encode and decode, and so no latent"
+            )
 
     def _encode_batch(self, batch: Tensor) -> Tensor:
         batch = batch.to(self.device).contiguous(memory_format=self.layout)
@@ -182,7 +191,7 @@ def bundle_from_weights(
             or are outside the clip range.
     """
     try:
-        with torch.device("meta"):  # allocates nothing, however large the net is
+        with memoryless(config.model):  # allocates nothing, however large the net is
             model = build_model(config.model, image_shape=config.image_shape)
     except ModelError as e:
         raise BundleError(f"{CONFIG}: the net cannot be built: {e}") from e

@@ -10,6 +10,7 @@ import typer
 
 from searchae.cli.lazy_imports import importing
 from searchae.cli.options import DataDirOption, DeviceOption, JsonOption, examples, threads_option
+from searchae.cli.own_net import FactoryOption, allow_net
 from searchae.cli.results import print_result
 from searchae.errors import UserError, nearest
 
@@ -64,6 +65,7 @@ def evaluate(
     data_dir: DataDirOption = Path("data"),
     device: TrainedDeviceOption = "",
     threads: ThreadsOption = None,
+    factory: FactoryOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a bundle again on the images it was made with."""
@@ -73,6 +75,7 @@ def evaluate(
 
     if split not in EVALUATION_SPLITS:
         raise UserError(f"--split {split}: {nearest(split, EVALUATION_SPLITS)}")
+    allow_net(factory)
     figures = evaluate_bundle(
         folder,
         split=split,
@@ -94,6 +97,7 @@ def encode(
     array: ArrayOption = "",
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
+    factory: FactoryOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Turn images into latents."""
@@ -104,7 +108,7 @@ def encode(
         from searchae.cli import console, console_bundle
 
     check_output_path(out, given=given, npz_only=True, overwrite=overwrite)
-    bundle = _load(folder, device)
+    bundle = _load(folder, device, factory)
     source = open_images(given, bundle.config, array=array, progress=console.print_note)
     latents = np.concatenate([bundle.encode(part) for part in source.batches])
     names = {"files": np.array(source.names)} if source.names else {}
@@ -122,6 +126,7 @@ def decode(
     out: ImagesOutArgument,
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
+    factory: FactoryOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Turn latents into images: in an .npz or as PNG files."""
@@ -131,7 +136,7 @@ def decode(
         from searchae.training import EVALUATION_BATCH
 
     check_output_path(out, given=given, overwrite=overwrite)
-    bundle = _load(folder, device)
+    bundle = _load(folder, device, factory)
     latents, names = read_latents(given)
     bundle.check_latents(latents, where=str(given))
     starts = range(0, len(latents), EVALUATION_BATCH)
@@ -149,6 +154,7 @@ def reconstruct(
     array: ArrayOption = "",
     overwrite: OverwriteOption = False,
     device: DeviceOption = "auto",
+    factory: FactoryOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Turn images into latents and back, and measure the PSNR."""
@@ -166,7 +172,7 @@ def reconstruct(
         from searchae.cli import console, console_bundle
 
     check_output_path(out, given=given, overwrite=overwrite)
-    bundle = _load(folder, device)
+    bundle = _load(folder, device, factory)
     source = open_images(given, bundle.config, array=array, progress=console.print_note)
     psnrs_db: list[Any] = []
 
@@ -192,6 +198,7 @@ def export(
     out: ExportArgument,
     part: PartOption = "autoencoder",
     overwrite: OverwriteOption = False,
+    factory: FactoryOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Export a bundle's net with torch.export or to ONNX.
@@ -206,13 +213,14 @@ def export(
     if part not in EXPORT_PARTS:
         raise UserError(f"--part {part}: {nearest(part, EXPORT_PARTS)}")
     check_not_there(out, overwrite=overwrite)
-    document = export_bundle(_load(folder, "cpu"), out, part=part)
+    document = export_bundle(_load(folder, "cpu", factory), out, part=part)
     print_result(lambda: document, lambda: console_bundle.print_export(document), as_json=as_json)
 
 
-def _load(folder: Path, device: str) -> Bundle:
+def _load(folder: Path, device: str, factory: str) -> Bundle:
     from searchae.bundle import load_bundle
 
+    allow_net(factory)
     return load_bundle(folder, device=_device(device))
 
 

@@ -32,6 +32,7 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
+from searchae.cli.own_net import FactoryOption, allow_net
 from searchae.cli.results import print_result, require_html
 from searchae.cli.signals import polled_stop
 from searchae.errors import UserError
@@ -135,6 +136,7 @@ def compare(
     launcher: LauncherOption = "local",
     ray_address: RayAddressOption = "auto",
     slurm: SlurmOption = None,
+    factory: FactoryOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Find out which regularizer, activation and optimizer win.
@@ -160,6 +162,7 @@ def compare(
 
     url = storage_url(storage)
     stored = open_study(url, study)
+    allow_net(factory, stored)
     chosen = choose_launcher(
         launcher, artifacts=artifacts, label=study, ray_address=ray_address, slurm=slurm or ()
     )

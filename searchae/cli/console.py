@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import sys
@@ -15,7 +16,7 @@ from rich.table import Table
 
 from searchae.cli.options import DEFAULT_STORAGE
 from searchae.cli.terminal import SafeConsole
-from searchae.config import OBJECTIVES, objective_texts
+from searchae.config import FACTORY_VARIABLE, OBJECTIVES, objective_texts
 from searchae.formatting import (
     format_assignments,
     format_count,
@@ -143,13 +144,19 @@ def note_next_of_compare(study: str, places: Mapping[str, str]) -> None:
 
 
 def places_elsewhere(storage: str, data_dir: Path, artifacts: Path) -> dict[str, str]:
-    """Returns the options for storage and folders that are not the defaults."""
+    """Returns the options for storage and folders that are not the defaults, and ``--factory``."""
     places = (
         ("--storage", storage, DEFAULT_STORAGE),
         ("--data-dir", str(data_dir), "data"),
         ("--artifacts", str(artifacts), "artifacts"),
+        ("--factory", _relative(os.environ.get(FACTORY_VARIABLE, "")), ""),
     )
     return {option: value for option, value, usual in places if value != usual}
+
+
+def _relative(path: str) -> str:
+    """Returns a path below the current folder without it, any other text as it is."""
+    return path.removeprefix(f"{Path().absolute()}{os.sep}")
 
 
 def _command(

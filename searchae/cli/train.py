@@ -30,6 +30,7 @@ from searchae.cli.options import (
     examples,
     threads_option,
 )
+from searchae.cli.own_net import FactoryOption, allow_net
 from searchae.cli.results import print_result
 from searchae.cli.signals import polled_stop
 from searchae.formatting import format_count
@@ -123,6 +124,7 @@ def train(
     launcher: LauncherOption = "local",
     ray_address: RayAddressOption = "auto",
     slurm: SlurmOption = None,
+    factory: FactoryOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Train the best trial anew and measure it on the test split.
@@ -142,6 +144,7 @@ def train(
 
     url = storage_url(storage)
     stored = open_study(url, study)
+    allow_net(factory, stored)
     chosen = choose_launcher(
         launcher, artifacts=artifacts, label=study, ray_address=ray_address, slurm=slurm or ()
     )

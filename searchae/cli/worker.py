@@ -28,6 +28,7 @@ from searchae.cli.options import (
     examples,
     threads_option,
 )
+from searchae.cli.own_net import FactoryOption, allow_net
 from searchae.cli.results import print_result
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
 
@@ -56,6 +57,7 @@ def worker(
     device: DeviceOption = "auto",
     threads: ThreadsOption = None,
     precision: PrecisionOption = "auto",
+    factory: FactoryOption = "",
     wait: WaitOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -91,6 +93,7 @@ def worker(
     url = storage_url(storage)
     try:
         stored = (await_study if wait else open_study)(url, study, stop=stop)
+        allow_net(factory, stored)
         Worker(stored, options, stop, results).run()
     except Interrupted as e:
         stop.set()

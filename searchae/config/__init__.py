@@ -4,6 +4,12 @@
 """
 
 from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.net_factory import (
+    FACTORY_VARIABLE,
+    NetFactory,
+    allow_factory,
+    find_factory,
+)
 from searchae.config.objectives import OBJECTIVES, Objective, objective_texts
 from searchae.config.parameters import COMPARED_PARAMETERS, CONDITIONS, Parameter, Value
 from searchae.config.schema import (
@@ -30,6 +36,7 @@ from searchae.config.space import (
     readable_params,
     sample_params,
     stored_value,
+    values_of,
 )
 from searchae.config.study_file_catalog import find_study_file, study_files
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
@@ -38,11 +45,13 @@ from searchae.config.study_spec import StudySpec
 __all__ = [
     "COMPARED_PARAMETERS",
     "CONDITIONS",
+    "FACTORY_VARIABLE",
     "OBJECTIVES",
     "SOURCES_WITHOUT_PATH",
     "DataSpec",
     "Layer",
     "ModelParams",
+    "NetFactory",
     "Objective",
     "Parameter",
     "Positive",
@@ -53,8 +62,10 @@ __all__ = [
     "TrainParams",
     "TrialParams",
     "Value",
+    "allow_factory",
     "batch_size_variants",
     "check_study_name",
+    "find_factory",
     "find_study_file",
     "folder_name",
     "initial_params",
@@ -74,4 +85,5 @@ __all__ = [
     "stored_value",
     "study_files",
     "training_seed",
+    "values_of",
 ]

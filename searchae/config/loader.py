@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from searchae.config import net_factory
 from searchae.config.schema import SECTIONS
 from searchae.config.study_file_errors import Faults
 from searchae.config.study_spec import StudySpec
@@ -53,7 +54,20 @@ def load_study_file(
     for key, value in (changes or {}).items():
         origins[key] = "command line"
         _set(document, key, value, origin=origins[key])
+    _add_hash_of_net(document, path)
     return spec_from_document(document, source=str(path), origins=origins)
+
+
+def _add_hash_of_net(document: dict[str, Any], path: Path) -> None:
+    """Adds the SHA-256 of the file that builds a net of one's own, unless the study file has it."""
+    model = document.get("model")
+    if isinstance(model, dict) and isinstance(model.get("factory"), str):
+        found = net_factory.find_factory(model["factory"], [path.parent]).sha256
+        wanted = model.setdefault("factory_sha256", found)
+        if wanted != found:
+            raise SpecError(
+                f"{path}: model.factory_sha256: is {wanted!r}, but {model['factory']} has {found}"
+            )
 
 
 def spec_from_document(
@@ -113,5 +127,5 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         prefix, _, rest = name.partition("_")
         section, separator, key = rest.partition("__")
         if prefix == "SEARCHAE" and separator and section.lower() in SECTIONS:
-            found[f"{section.lower()}.{key.lower()}"] = _toml_value(text)
+            found[f"{section.lower()}.{key.lower().replace('__', '.')}"] = _toml_value(text)
     return found

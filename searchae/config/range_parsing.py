@@ -9,7 +9,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from searchae.config.parameters import Parameter, label
-from searchae.config.schema import NOT_SEARCHABLE, SECTIONS, jsonable, refuse_flag
+from searchae.config.schema import (
+    ARGUMENT,
+    NOT_SEARCHABLE,
+    SECTIONS,
+    check_argument,
+    jsonable,
+    refuse_flag,
+)
 from searchae.config.study_file_errors import Faults
 
 MOST_CHOICES = 1000
@@ -146,6 +153,10 @@ def _is_number(value: Any) -> bool:
 
 def _field_adapter(key: str) -> TypeAdapter[Any]:
     """Returns what validates a value of one field as its section would."""
+    if key.startswith(ARGUMENT):
+        return TypeAdapter(
+            Annotated[Any, BeforeValidator(check_argument)], config=ConfigDict(allow_inf_nan=False)
+        )
     section, _, name = key.partition(".")
     field = SECTIONS[section].model_fields[name]
     declared = field.annotation

@@ -8,6 +8,7 @@ after each range has been replaced by a value.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
@@ -49,6 +50,36 @@ def _refuse_empty(text: str) -> str:
 
 
 NotEmpty = Annotated[str, AfterValidator(_refuse_empty)]
+
+
+class Arguments(dict[str, Any]):
+    """Arguments of a function by name, as JSON has them; hashable, like all other values."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        """Returns a hash of the content, which is never changed."""
+        return hash(json.dumps(self, sort_keys=True))
+
+
+def check_argument(value: Any) -> Any:
+    """Refuses what is no number, text, flag or list of these.
+
+    Raises:
+        PydanticCustomError: The value is something else.
+    """
+    if isinstance(value, list | tuple):
+        return [check_argument(v) for v in value]
+    if not isinstance(value, bool | int | float | str):
+        raise PydanticCustomError("argument", "must be a number, a text, true, false or a list")
+    return value
+
+
+def _arguments(values: dict[str, Any]) -> Arguments:
+    for name in values:
+        if not name.isidentifier() or name == "image_shape":
+            raise PydanticCustomError("argument_name", f"{name!r} is no name of an argument")
+    return Arguments({name: check_argument(value) for name, value in values.items()})
+
+
 Widths = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
 
 
@@ -169,7 +200,12 @@ class ModelParams(Section):
     """The model of one trial: ``[model]``.
 
     Attributes:
-        kind: ``conv`` or ``dense``.
+        kind: ``conv`` or ``dense``; or ``python`` for a net of one's own, which takes
+            ``factory``, ``args`` and ``image_range`` and no other key.
+        factory: For python: the function that builds the net, as ``FILE.py:FUNCTION`` or
+            ``PACKAGE.MODULE:FUNCTION``; see ``models/own_net.py``.
+        factory_sha256: For python: SHA-256 of its file, found by ``tune``.
+        args: For python: the function's arguments by name; each may be a range or choices.
         channels: For conv: output channels of the encoder's layers. Each layer halves the image;
             the decoder mirrors them.
         kernel_size: For conv: side of the kernels of ``channels``, in pixels; odd.
@@ -192,7 +228,12 @@ class ModelParams(Section):
             ``symmetric`` for [-1, 1]. Metrics are always computed in [0, 1].
     """
 
-    kind: Literal["conv", "dense"] = "conv"
+    later_keys = frozenset({"factory", "factory_sha256", "args"})
+
+    kind: Literal["conv", "dense", "python"] = "conv"
+    factory: NotEmpty | None = None
+    factory_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    args: Annotated[dict[str, Any], AfterValidator(_arguments)] = Field(default=Arguments())
     channels: Widths = (32, 64, 128)
     kernel_size: Annotated[int, Field(ge=1, le=15)] = 3
     downsample: Literal["stride", "pool"] = "stride"
@@ -397,6 +438,13 @@ class TrialParams:
 
     model: ModelParams
     train: TrainParams
+
+
+PYTHON_KEYS = frozenset({"kind", "factory", "factory_sha256", "args", "image_range"})
+"""The keys of ``[model]`` that a net of ``kind = "python"`` has."""
+
+ARGUMENT = "model.args."
+"""What the key of a searched argument begins with."""
 
 
 def jsonable(value: Any) -> Any:

@@ -8,7 +8,7 @@ from itertools import islice, product
 from typing import Any, Protocol
 
 from searchae.config.parameters import CONDITIONS, Parameter, Value, label
-from searchae.config.schema import TrialParams
+from searchae.config.schema import ARGUMENT, TrialParams
 from searchae.config.study_spec import StudySpec
 
 
@@ -99,6 +99,16 @@ def middle_value(p: Parameter) -> Value:
         return middle
     on_grid = p.low + math.floor((middle - p.low) / step) * step
     return int(on_grid) if p.integer else on_grid
+
+
+def values_of(params: TrialParams) -> dict[str, Any]:
+    """Returns key -> value of a trial's parameters, as JSON has them."""
+    found = {
+        f"{section}.{k}": v
+        for section, part in (("model", params.model), ("train", params.train))
+        for k, v in part.model_dump(mode="json").items()
+    }
+    return found | {f"{ARGUMENT}{name}": value for name, value in params.model.args.items()}
 
 
 def params_of_trial(spec: StudySpec, params: Mapping[str, Value]) -> TrialParams:

@@ -10,6 +10,7 @@ from typing import Any
 
 from searchae.config.parameters import CONDITIONS, Parameter
 from searchae.config.schema import (
+    ARGUMENT,
     SEARCHABLE,
     SECTIONS,
     DataSpec,
@@ -21,7 +22,7 @@ from searchae.config.schema import (
 )
 
 NOT_IDENTITY = frozenset(
-    {"description", "data.path", "data.test_path"}
+    {"description", "data.path", "data.test_path", "model.factory"}
     | {
         f"search.{k}"
         for k in ("trials", "stop_when_stable", "heartbeat_s", "grace_s", "max_attempts")
@@ -84,8 +85,7 @@ class StudySpec:
         """
         parts: dict[str, dict[str, Any]] = {s: dict(self.fixed[s]) for s in SEARCHABLE}
         for key, value in values.items():
-            section, _, name = key.partition(".")
-            parts[section][name] = value
+            _place(parts, key, value)
         return TrialParams(ModelParams(**parts["model"]), TrainParams(**parts["train"]))
 
     def document(self) -> dict[str, Any]:
@@ -94,8 +94,7 @@ class StudySpec:
             s: SECTIONS[s].without_later_defaults(jsonable(dict(self.fixed[s]))) for s in SEARCHABLE
         }
         for p in self.space:
-            section, _, name = p.key.partition(".")
-            sections[section][name] = jsonable(p.document())
+            _place(sections, p.key, jsonable(p.document()))
         return {
             "description": self.description,
             "seed": self.seed,
@@ -113,6 +112,16 @@ class StudySpec:
             for k in keys
             if here.get(k) != there.get(k)
         ]
+
+
+def _place(sections: dict[str, dict[str, Any]], key: str, value: Any) -> None:
+    """Puts a value at its key; tables that others may hold are copied."""
+    section, _, name = key.partition(".")
+    if key.startswith(ARGUMENT):
+        args = sections[section].get("args", {})
+        sections[section]["args"] = {**args, key.removeprefix(ARGUMENT): value}
+    else:
+        sections[section][name] = value
 
 
 def _flattened(document: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,8 @@ from searchae.config.initial_trials import InitialTrials
 from searchae.config.parameters import Parameter
 from searchae.config.range_parsing import RangeReader
 from searchae.config.schema import (
+    ARGUMENT,
+    PYTHON_KEYS,
     SEARCHABLE,
     SECTIONS,
     SOURCES_WITHOUT_PATH,
@@ -56,6 +58,7 @@ class _Validator:
         assert isinstance(train, TrainParams)
         assert isinstance(search, SearchSpec)
         self._check_model_and_data(data, model, space)
+        self._check_own_net(model, space, given=document.get("model", {}))
         self._check_epochs(train, search, space)
         self._check_optimizer(train, space)
         self._check_schedule(train, space)
@@ -95,11 +98,19 @@ class _Validator:
     def _take_ranges(self, name: str, section: dict[str, Any]) -> list[Parameter]:
         """Removes the ranges and choices from a section and returns them."""
         found = []
-        for key in [k for k, v in section.items() if isinstance(v, Mapping)]:
-            parameter = self._ranges.read(f"{name}.{key}", section.pop(key))
-            if parameter is not None:
-                found.append(parameter)
-        return found
+        if name == "model" and isinstance(args := section.get("args"), Mapping):
+            section["args"] = args = dict(args)
+            found += self._take_tables(ARGUMENT, args, without=())
+        return found + self._take_tables(f"{name}.", section, without=("args",))
+
+    def _take_tables(
+        self, prefix: str, table: dict[str, Any], *, without: Sequence[str]
+    ) -> list[Parameter]:
+        read = [
+            self._ranges.read(f"{prefix}{key}", table.pop(key))
+            for key in [k for k, v in table.items() if isinstance(v, Mapping) and k not in without]
+        ]
+        return [parameter for parameter in read if parameter is not None]
 
     def _parse(self, name: str, section: Mapping[str, Any]) -> Section | None:
         try:
@@ -138,6 +149,32 @@ class _Validator:
                 "train.noise_from_epoch",
                 f"{latest} exceeds train.epochs = {train.epochs}: no epoch would have noise",
             )
+
+    def _check_own_net(
+        self, model: ModelParams, space: Sequence[Parameter], *, given: Mapping[str, Any]
+    ) -> None:
+        if any(p.key == "model.kind" and "python" in p.choices for p in space):
+            self._faults.add("model.kind", '"python" cannot be searched beside others')
+        elif model.kind == "python":
+            if model.factory is None:
+                self._faults.add("model.factory", 'missing: write it as "mynets.py:build"')
+            for key in given:
+                if key not in PYTHON_KEYS and not _is_default(model, key):
+                    self._faults.add(
+                        f"model.{key}",
+                        'is not used with kind = "python"; if the factory takes it, write it '
+                        "under [model.args]",
+                    )
+        elif (
+            model.factory is not None
+            or model.args
+            or any(p.key.startswith(ARGUMENT) for p in space)
+        ):
+            self._faults.add("model.factory", 'and [model.args] are used with kind = "python" only')
+        names = [p.name for p in space]
+        for p in space:
+            if p.key.startswith(ARGUMENT) and names.count(p.name) > 1:
+                self._faults.add(p.key, f"another searched parameter is called {p.name} too")
 
     def _check_schedule(self, train: TrainParams, space: Sequence[Parameter]) -> None:
         searched = {p.key: p for p in space}
@@ -212,3 +249,9 @@ def _fixed(
         name: {k: v for k, v in section.model_dump().items() if f"{name}.{k}" not in searched}
         for name, section in sections.items()
     }
+
+
+def _is_default(section: Section, key: str) -> bool:
+    """Whether a value is not searched and is what it is without being given."""
+    default = type(section).model_fields[key].get_default()
+    return key in section.model_fields_set and bool(getattr(section, key) == default)

@@ -10,7 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from searchae import malloc
-from searchae.config import folder_name
+from searchae.config import FACTORY_VARIABLE, folder_name
 from searchae.errors import UserError
 from searchae.launch.base import Job, Launcher, Resources
 
@@ -18,7 +18,7 @@ MAX_DEFAULT_WORKERS = 4
 """Workers at once unless ``--workers`` asks for more: the more trials run in parallel, the fewer
 results a sequential sampler has when it chooses the next one."""
 
-_PASSED_ON = ("SEARCHAE_KERNELS", "SEARCHAE_OPTUNA")
+_PASSED_ON = ("SEARCHAE_KERNELS", "SEARCHAE_OPTUNA", FACTORY_VARIABLE)
 """Environment variables that workers get from the process that starts them."""
 
 

@@ -11,7 +11,15 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL
 
-from searchae.config import StudySpec, check_study_name, find_study_file, load_study_file
+from searchae.config import (
+    FACTORY_VARIABLE,
+    NetFactory,
+    StudySpec,
+    check_study_name,
+    find_factory,
+    find_study_file,
+    load_study_file,
+)
 from searchae.errors import UserError
 from searchae.launch import fleet_plan
 from searchae.launch.base import Job, Launcher
@@ -46,6 +54,11 @@ class FleetRequest:
     device: str = "auto"
     data_dir: Path = Path("data")
     artifacts: Path = Path("artifacts")
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """Environment variables that the workers get besides this process's."""
+        return {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +101,22 @@ class Request(FleetRequest):
             changes={k: v for k, v in changes.items() if v is not None},
         )
         return name, spec
+
+    @cached_property
+    def factory(self) -> NetFactory | None:
+        """The function that builds the study's net, if it is one's own.
+
+        Raises:
+            SpecError: There is no such file.
+        """
+        _, spec = self.resolved
+        text = spec.fixed["model"].get("factory")
+        return find_factory(text, [find_study_file(self.study).parent]) if text else None
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """As of ``FleetRequest``: the workers may run the function that builds the net."""
+        return {FACTORY_VARIABLE: self.factory.text} if self.factory else {}
 
     @property
     def asks_for_trials(self) -> bool:
@@ -147,7 +176,7 @@ def study_jobs(
         data_dir=request.data_dir,
         artifacts=request.artifacts,
         at_most=at_most,
-        environment=os.environ,
+        environment={**os.environ, **request.variables},
         folder=folder,
     )
 

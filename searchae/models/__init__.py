@@ -1,19 +1,24 @@
 """Autoencoders, built from ``ModelParams``.
 
-``builder`` builds them; ``layout`` computes and checks the sizes of a convolutional net's layers.
+``builder`` builds them; ``layout`` computes and checks the sizes of a convolutional net's layers;
+``own_net`` wraps nets that people have written.
 """
 
 from searchae.models.activations import ACTIVATION_MODULES
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.builder import build_model, parameter_count
-from searchae.models.size import ModelSize, build_on_meta, model_size
+from searchae.models.own_net import allowed_factory, check_own_net
+from searchae.models.size import ModelSize, build_on_meta, memoryless, model_size
 
 __all__ = [
     "ACTIVATION_MODULES",
     "Autoencoder",
     "ModelSize",
+    "allowed_factory",
     "build_model",
     "build_on_meta",
+    "check_own_net",
+    "memoryless",
     "model_size",
     "parameter_count",
 ]

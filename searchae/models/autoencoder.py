@@ -20,6 +20,8 @@ class Autoencoder(nn.Module):
         image_shape: (C, H, W) of the images.
         latent_size: Number of values in one image's latent.
         symmetric: Whether the model's own range is [-1, 1] instead of [0, 1].
+        has_latent: Whether the latent is one; a net of one's own may have none, and the encoder's
+            output is then the reconstruction.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class Autoencoder(nn.Module):
         image_shape: Shape,
         latent_size: int,
         symmetric: bool,
+        has_latent: bool = True,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -37,6 +40,7 @@ class Autoencoder(nn.Module):
         self.image_shape = image_shape
         self.latent_size = latent_size
         self.symmetric = symmetric
+        self.has_latent = has_latent
 
     def to_own_range(self, images: Tensor) -> Tensor:
         """Converts images of any shape from [0, 1] to the model's own range."""

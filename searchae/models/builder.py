@@ -9,6 +9,7 @@ from searchae.errors import ModelError
 from searchae.models import conv, dense
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.layout import Shape, conv_layout
+from searchae.models.own_net import build_own_net
 
 
 def build_model(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
@@ -23,6 +24,8 @@ def build_model(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
     """
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ModelError(f"images must be (channels, height, width), not {tuple(image_shape)}")
+    if params.kind == "python":
+        return build_own_net(params, image_shape=image_shape)
     if params.kind == "dense":
         return _join(
             params,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -34,6 +36,8 @@ MOST_PARAMETERS = 2**31 - 1
 def build_on_meta(params: ModelParams, image_shape: Shape) -> Autoencoder:
     """Builds a net on the meta device, without memory for its weights.
 
+    A net of one's own is built on the CPU, since not all code runs on the meta device.
+
     Args:
         params: The model's parameters.
         image_shape: (C, H, W) of the images.
@@ -43,7 +47,7 @@ def build_on_meta(params: ModelParams, image_shape: Shape) -> Autoencoder:
             trained.
     """
     try:
-        with torch.device("meta"):
+        with memoryless(params):
             model = build_model(params, image_shape=image_shape)
     except RuntimeError as e:  # torch's: the size of a tensor overflows
         raise ModelError(f"the net is too large: {e}") from e
@@ -53,6 +57,21 @@ def build_on_meta(params: ModelParams, image_shape: Shape) -> Autoencoder:
             "trained: make latent_dim, channels or hidden smaller"
         )
     return model
+
+
+@contextmanager
+def memoryless(params: ModelParams) -> Iterator[None]:
+    """Within the block, nets are built without memory, where that can be.
+
+    Args:
+        params: The net. One's own is built on the CPU, and uses up no random numbers.
+    """
+    if params.kind == "python":
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            yield
+    else:
+        with torch.device("meta"):
+            yield
 
 
 @lru_cache(maxsize=4096)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from searchae.config import StudySpec, initial_params, params_of_trial, stored_value
+from searchae.config import (
+    StudySpec,
+    initial_params,
+    params_of_trial,
+    stored_value,
+    values_of,
+)
 from searchae.search import SizeLimit, can_take, to_distribution
 from searchae.study.attributes import (
     IMPORTED,
@@ -193,11 +199,9 @@ def _params_here(spec: StudySpec, source: StudySpec, trial: FrozenTrial) -> dict
     None if the trial is outside this search space, or was trained with other fixed values.
     """
     trained = params_of_trial(source, trial.params)
-    was = {
-        f"{s}.{k}": v
-        for s, part in (("model", trained.model), ("train", trained.train))
-        for k, v in part.model_dump(mode="json").items()
-    }
+    was = values_of(trained)
+    if any(p.key not in was for p in spec.space):  # an argument that the other net does not have
+        return None
     values = {p.key: was[p.key] for p in spec.space}
     params = {
         p.name: stored_value(p, values[p.key]) for p in spec.space if spec.is_active(p.key, values)

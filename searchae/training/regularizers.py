@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 
 from searchae.config import TrainParams
 
+_NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
 
 def penalised_weights(model: nn.Module) -> list[Tensor]:
-    """Returns all trainable weights and biases but the scale and shift of batch normalisation.
+    """Returns all trainable weights and biases but the scale and shift of normalisation layers.
 
     Those two set the size of activations: a scale starts at 1, and a clip of 0.5 would halve it.
     """
     return [
         parameter
         for module in model.modules()
-        if not isinstance(module, _BatchNorm)
+        if not isinstance(module, _NORMS)
         for parameter in module.parameters(recurse=False)
         if parameter.requires_grad
     ]

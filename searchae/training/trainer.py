@@ -10,9 +10,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from searchae.config import TrialParams
+from searchae.config import TrainParams, TrialParams, training_seed
 from searchae.errors import ModelError, SearchaeError
 from searchae.models import Autoencoder, build_model
 from searchae.training import kernels
@@ -94,7 +95,6 @@ class Trainer:
         """
         check_images(train, split="training")
         check_images(validation, split="validation")
-        _check_batches(params, images=len(train))
         self.history = []
         self._learned_db = -math.inf
         if params.train.patience:
@@ -104,7 +104,9 @@ class Trainer:
         self._is_between_epochs = True
         with device_errors("building the model"):
             self.model = self._build(train)
+            _check_batches(self.model, params.train, images=len(train))
             layout = to_device(self.model, device)
+            self._check_own_net()
             last = layout is torch.channels_last
             self._images = ResidentImages.on(device, train, channels_last=last)
             self._validation = validation.to(device, memory_format=layout)
@@ -194,6 +196,29 @@ class Trainer:
             clip_(penalised_weights(model), self._params.train.clip)
         return model
 
+    def _check_own_net(self) -> None:
+        """Checks a net of one's own on its device, and that what is asked of it makes sense.
+
+        Raises:
+            ModelError: It fails there, or an L1 penalty is asked for on a latent that it has not.
+        """
+        train = self._params.train
+        if train.l1 and train.l1_target == "latent" and not self.model.has_latent:
+            raise ModelError(
+                'train.l1_target: the net has no latent to put a penalty on; use "weights"'
+            )
+        if self._params.model.kind == "python" and self._device.type != "cpu":
+            images = torch.zeros(2, *self.model.image_shape, device=self._device)
+            was_training = self.model.training
+            try:
+                with torch.inference_mode():
+                    self.model.eval()(images)
+            except RuntimeError as e:
+                raise ModelError(
+                    f"model.factory: the net does not run on {self._device}: {e}"
+                ) from e
+            self.model.train(was_training)
+
     def _make_step(self, precision: Precision) -> tuple[Step, ForwardPass | None]:
         """Returns the training step, and its forward pass if that uses compiled kernels."""
         compiled = None
@@ -242,6 +267,8 @@ class Trainer:
             self._params.train, epoch, self._counted_psnrs_db
         )
         noise = named_generator(self._seed, "noise", epoch=epoch)
+        if self._params.model.kind == "python":  # it may draw random numbers of its own
+            torch.manual_seed(training_seed(self._seed, "net", epoch=epoch))
         total = torch.zeros((), device=self._device)
         seen = 0
         for i, indices in enumerate(self._batches(epoch)):
@@ -262,7 +289,7 @@ class Trainer:
         order = named_generator(self._seed, "order", epoch=epoch)
         indices = torch.randperm(len(self._images), generator=order).to(self._device)
         batches = torch.split(indices, self._params.train.batch_size)
-        alone = self._params.model.batch_norm and len(batches[-1]) == 1
+        alone = _has_batch_norm(self.model) and len(batches[-1]) == 1
         return batches[:-1] if alone else batches
 
     def _noise(self, images: int, draws: torch.Generator, epoch: int) -> Tensor | None:
@@ -287,7 +314,7 @@ class Trainer:
             self._validation,
             noise_std=self._params.train.noise_std,
             seed=self._seed,
-            sparsity_of=self._params.train.l1_target,
+            sparsity_of=self._params.train.l1_target if self.model.has_latent else "weights",
             forward=forward,
         )
 
@@ -314,9 +341,13 @@ class Trainer:
             )
 
 
-def _check_batches(params: TrialParams, *, images: int) -> None:
-    if params.model.batch_norm and min(images, params.train.batch_size) == 1:
+def _has_batch_norm(model: nn.Module) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in model.modules())
+
+
+def _check_batches(model: nn.Module, train: TrainParams, *, images: int) -> None:
+    if _has_batch_norm(model) and min(images, train.batch_size) == 1:
         raise ModelError(
             "model.batch_norm: needs batches of at least 2 images, not "
-            f"train.batch_size = {params.train.batch_size} of {images} training images"
+            f"train.batch_size = {train.batch_size} of {images} training images"
         )

@@ -13,7 +13,13 @@ from searchae.config import (
     model_variants,
 )
 from searchae.errors import SpecError
-from searchae.models import Autoencoder, build_on_meta, model_size, parameter_count
+from searchae.models import (
+    Autoencoder,
+    build_on_meta,
+    check_own_net,
+    model_size,
+    parameter_count,
+)
 from searchae.search import MOST_CHOICES, SizeLimit
 
 MOST_NETWORKS = 64
@@ -52,6 +58,8 @@ def build_networks(
         ModelError: A model does not fit the images.
         SpecError: ``search.max_parameters`` refuses all models, or those of ``search.first``.
     """
+    if spec.fixed["model"].get("kind") == "python":
+        _check_own_nets(spec, image_shape)
     limit = spec.search.max_parameters
     if limit is None:
         return [_network(params, image_shape) for params in model_variants(spec)]
@@ -70,6 +78,12 @@ def build_networks(
         )
     small = [params for params, size in zip(variants, sizes, strict=True) if size <= limit]
     return [_network(params, image_shape) for params in small[:MOST_NETWORKS]]
+
+
+def _check_own_nets(spec: StudySpec, image_shape: tuple[int, int, int]) -> None:
+    """Builds the nets of one's own that a study can train, and tries them."""
+    for params in model_variants(spec, limit=MOST_NETWORKS):
+        check_own_net(params.model, image_shape=image_shape)
 
 
 def _network(params: TrialParams, image_shape: tuple[int, int, int]) -> Network:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from searchae.config import StudySpec
+from searchae.config import StudySpec, allow_factory
 from searchae.data import Splits, absolute_paths, load_splits, moved_paths, split_warnings
 from searchae.errors import NoStudyError, UserError
 from searchae.launch import Fleet, Launcher, Request, sized_fleet
@@ -91,6 +91,8 @@ def preflight(
         UserError: Something in the request is wrong.
     """
     name, spec = request.resolved
+    if request.factory:
+        allow_factory(request.factory)
     trains_here = launcher.is_local or dry_run
     device = pick_device(request.device) if trains_here else torch.device("cpu")
     precision = pick_precision(request.precision, device)

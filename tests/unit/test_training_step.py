@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -49,7 +50,7 @@ def plain_optimizer(train: TrainParams, weights: list[Tensor]) -> torch.optim.Op
 
 
 def plain_loss(train: TrainParams, own_range: str, made: Tensor, wanted: Tensor) -> Tensor:
-    losses = {
+    losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "mse": F.mse_loss,
         "l1": F.l1_loss,
         "huber": partial(F.huber_loss, delta=train.huber_delta),
@@ -60,7 +61,7 @@ def plain_loss(train: TrainParams, own_range: str, made: Tensor, wanted: Tensor)
         return loss
     if own_range == "symmetric":
         made, wanted = (made + 1) / 2, (wanted + 1) / 2
-    similarity = structural_similarity_index_measure(
+    similarity: Tensor = structural_similarity_index_measure(
         made, wanted, sigma=1.5, data_range=1.0, return_full_image=True
     )[1]
     return (1 - train.ssim_weight) * loss + train.ssim_weight * (1 - similarity.mean())

@@ -1,0 +1,282 @@
+"""Nets of people's own, ``kind = "python"``: built by a function, wrapped as an ``Autoencoder``."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from searchae.config import FACTORY_VARIABLE, ModelParams, NetFactory, find_factory
+from searchae.errors import ModelError, SpecError
+from searchae.models.autoencoder import Autoencoder
+from searchae.models.layout import Shape
+
+Build = Callable[..., Any]
+
+_IMAGES = 2  # of a trial pass through the net: the fewest that show how batches are treated
+
+
+def build_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
+    """Builds a net by the function that ``model.factory`` names, and checks what it does.
+
+    The function is called with ``image_shape``, (C, H, W), and the values of ``[model.args]`` by
+    name. It returns a module with
+
+    - methods ``encode`` and ``decode``: images float32 (N, C, H, W) to latents float (N, ...), and
+      back; or
+    - modules ``encoder`` and ``decoder`` that do so; or
+    - neither: then it maps images to reconstructions, and has no latent.
+
+    Images are in the net's own range, see ``model.image_range``.
+
+    Args:
+        params: The model's parameters.
+        image_shape: (C, H, W) of the images.
+
+    Raises:
+        ModelError: The function may not be run here, failed, or returned something else.
+    """
+    name = str(params.factory)
+    build = allowed_factory(name, str(params.factory_sha256))
+    try:
+        net = build(image_shape=tuple(image_shape), **params.args)
+    except Exception as e:
+        raise ModelError(f"model.factory: {name}{_arguments(params)} failed: {_error(e)}") from e
+    if not isinstance(net, nn.Module):
+        raise ModelError(f"model.factory: {name} returned a {type(net).__name__}, no nn.Module")
+    try:
+        return _wrapped(net, params, image_shape)
+    except ModelError as e:
+        raise ModelError(f"model.factory: the net of {name}{_arguments(params)} {e}") from e
+
+
+def check_own_net(params: ModelParams, *, image_shape: Shape) -> None:
+    """Checks on the CPU that a net of one's own can be trained.
+
+    Args:
+        params: The model's parameters.
+        image_shape: (C, H, W) of the images.
+
+    Raises:
+        ModelError: It cannot, or see ``build_own_net``.
+    """
+    with torch.random.fork_rng(devices=[]):
+        model = build_own_net(params, image_shape=image_shape)
+        images = _trial_images(image_shape, torch.device("cpu"))
+        try:
+            model.train()(images).square().mean().backward()
+        except Exception as e:
+            raise ModelError(f"model.factory: training {params.factory} failed: {_error(e)}") from e
+    unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
+    if unused:
+        raise ModelError(
+            f"model.factory: the net of {params.factory} has parameters without a gradient, which "
+            f"its output does not depend on: {_few(unused)}; remove them, or set requires_grad = "
+            "False"
+        )
+
+
+class _Part(nn.Module):
+    """One direction of a net.
+
+    Args:
+        net: The net.
+        call: Its method or module.
+        owns: Whether the net is registered here: its parameters must be counted once.
+    """
+
+    def __init__(self, net: nn.Module, call: Callable[[Tensor], Tensor], *, owns: bool) -> None:
+        super().__init__()
+        if owns:
+            self.net = net
+        self._call = [call]  # in a list, so that a module is not registered twice
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Maps images to latents, or latents to images."""
+        return self._call[0](values)
+
+
+def _wrapped(net: nn.Module, params: ModelParams, image_shape: Shape) -> Autoencoder:
+    _check_parameters(net)
+    encode, decode = _directions(net)
+    device = next(net.parameters()).device
+    with _evaluation(net):
+        latents = _tried(encode, _trial_images(image_shape, device), "encoding images")
+        latent_shape = tuple(latents.shape[1:])
+        if decode is not None:
+            made = _tried(decode, latents, "decoding latents")
+            _check_images(made, image_shape)
+        else:
+            _check_images(latents, image_shape)
+    decoder: list[nn.Module] = [nn.Unflatten(1, latent_shape)] if len(latent_shape) > 1 else []
+    if decode is not None:
+        decoder.append(_Part(net, decode, owns=False))
+    return Autoencoder(
+        nn.Sequential(_Part(net, encode, owns=True), nn.Flatten()),
+        nn.Sequential(*decoder),
+        image_shape=image_shape,
+        latent_size=math.prod(latent_shape),
+        symmetric=params.image_range == "symmetric",
+        has_latent=decode is not None,
+    )
+
+
+def _directions(
+    net: nn.Module,
+) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor] | None]:
+    """Returns what encodes and what decodes; in a net without a latent, what does both."""
+    for names in (("encode", "decode"), ("encoder", "decoder")):
+        encode, decode = (getattr(net, name, None) for name in names)
+        if callable(encode) and callable(decode):
+            return encode, decode
+    return net, None
+
+
+def _check_parameters(net: nn.Module) -> None:
+    named = [(n, p) for n, p in net.named_parameters(remove_duplicate=False) if p.requires_grad]
+    if not named:
+        raise ModelError("has no trainable parameters")
+    names: dict[int, list[str]] = {}
+    for name, parameter in named:
+        names.setdefault(id(parameter), []).append(name)
+        if parameter.dtype != torch.float32:
+            raise ModelError(f"has {name} in {parameter.dtype}; parameters must be float32")
+    shared = next((n for n in names.values() if len(n) > 1), None)
+    if shared:
+        raise ModelError(
+            f"has one parameter under several names ({_few(shared)}), which a bundle cannot hold; "
+            "register the module once"
+        )
+    if len({p.device for _, p in named}) > 1:
+        raise ModelError("has parameters on several devices; build them all on the default one")
+
+
+def _tried(part: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tensor:
+    try:
+        made = part(given)
+    except Exception as e:
+        raise ModelError(f"failed at {what} of shape {tuple(given.shape)}: {_error(e)}") from e
+    if not isinstance(made, Tensor) or not made.is_floating_point():
+        kind = made.dtype if isinstance(made, Tensor) else type(made).__name__
+        raise ModelError(f"returned {kind}, not a tensor of floats, {what}")
+    if made.ndim < 2 or len(made) != len(given) or not made.numel():
+        raise ModelError(
+            f"returned the shape {tuple(made.shape)} for {len(given)} images, {what}: the first "
+            "dimension must be the images"
+        )
+    if not made.is_meta and not made.isfinite().all():
+        raise ModelError(f"returned NaN or infinity, {what}")
+    return made
+
+
+def _check_images(made: Tensor, image_shape: Shape) -> None:
+    if tuple(made.shape[1:]) != tuple(image_shape):
+        raise ModelError(
+            f"returns images of shape {tuple(made.shape[1:])} for images of shape "
+            f"{tuple(image_shape)}"
+        )
+
+
+def _trial_images(image_shape: Shape, device: torch.device) -> Tensor:
+    count = _IMAGES * math.prod(image_shape)
+    return torch.linspace(0, 1, count, device=device).reshape(_IMAGES, *image_shape)
+
+
+@contextmanager
+def _evaluation(net: nn.Module) -> Iterator[None]:
+    """Within the block, the net evaluates, and uses up no random numbers of the CPU."""
+    modes = [(module, module.training) for module in net.modules()]
+    net.eval()
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def allowed_factory(name: str, sha256: str) -> Build:
+    """Returns a function that builds a net, if this process may run it.
+
+    Args:
+        name: As ``model.factory`` has it.
+        sha256: SHA-256 of its file, in hexadecimal.
+
+    Raises:
+        ModelError: It may not, it is another one, or it cannot be loaded.
+    """
+    allowed = os.environ.get(FACTORY_VARIABLE, "")
+    if not allowed:
+        raise ModelError(
+            f"the net is built by {name}, and code is never taken from a database or a bundle: "
+            f"name the file here with --factory {name} (or {FACTORY_VARIABLE})"
+        )
+    try:
+        factory = find_factory(allowed)
+    except SpecError as e:
+        raise ModelError(str(e)) from e
+    if factory.function != name.rpartition(":")[2]:
+        raise ModelError(f"--factory {allowed}: the net is built by another function, {name}")
+    if factory.sha256 != sha256:
+        raise ModelError(
+            f"--factory {allowed}: the file differs from the one that the study was made with "
+            f"(SHA-256 {factory.sha256[:12]}, not {sha256[:12]}); its results "
+            "would not be comparable: use that file, or a new study (--name)"
+        )
+    return _loaded(factory)
+
+
+@lru_cache
+def _loaded(factory: NetFactory) -> Build:
+    try:
+        module = import_module(factory.module) if factory.module else _run(factory)
+        build = getattr(module, factory.function, None)
+    except Exception as e:
+        raise ModelError(f"model.factory: {factory.path} cannot be loaded: {_error(e)}") from e
+    if not callable(build):
+        there = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
+        raise ModelError(
+            f"model.factory: {factory.path} has no function {factory.function}; "
+            f"it has {_few(there)}"
+        )
+    found: Build = build
+    return found
+
+
+def _run(factory: NetFactory) -> ModuleType:
+    """Runs the content that was hashed, as a module that can import files beside it."""
+    module = ModuleType(f"searchae_net_{factory.sha256[:16]}")
+    module.__file__ = str(factory.path)
+    sys.modules[module.__name__] = module
+    if (folder := str(factory.path.parent)) not in sys.path:
+        sys.path.append(folder)
+    exec(compile(factory.source, factory.path, "exec"), module.__dict__)
+    return module
+
+
+def _arguments(params: ModelParams) -> str:
+    return f" ({', '.join(f'{k}={v!r}' for k, v in params.args.items())})" if params.args else ""
+
+
+def _error(error: Exception) -> str:
+    """Returns an error of someone's code with its last line there."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    text = " ".join(str(error).split())[:300]
+    line = f", line {last.tb_lineno} of {last.tb_frame.f_code.co_filename}" if last else ""
+    return f"{type(error).__name__}: {text}{line}"
+
+
+def _few(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{', '.join(names[:5])}{more}" if names else "none"
