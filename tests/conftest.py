@@ -215,6 +215,7 @@ def command_line(
     def run(*words: str, **environment: Any) -> CompletedCommand:
         capsys.readouterr()
         with monkeypatch.context() as patch:
+            patch.setenv("SEARCHAE_FACTORY", "")  # a command sets it for its own process
             for name, value in environment.items():
                 patch.setenv(name, str(value))
             code = app.run(words)

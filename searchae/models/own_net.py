@@ -36,7 +36,8 @@ def build_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
     - modules ``encoder`` and ``decoder`` that do so; or
     - neither: then it maps images to reconstructions, and has no latent.
 
-    Images are in the net's own range, see ``model.image_range``.
+    Reconstructions may also be (N, C * H * W). Images are in the net's own range, see
+    ``model.image_range``.
 
     Args:
         params: The model's parameters.
@@ -112,14 +113,13 @@ def _wrapped(net: nn.Module, params: ModelParams, image_shape: Shape) -> Autoenc
     with _evaluation(net):
         latents = _tried(encode, _trial_images(image_shape, device), "encoding images")
         latent_shape = tuple(latents.shape[1:])
-        if decode is not None:
-            made = _tried(decode, latents, "decoding latents")
-            _check_images(made, image_shape)
-        else:
-            _check_images(latents, image_shape)
+        made = latents if decode is None else _tried(decode, latents, "decoding latents")
+    _check_images(made, image_shape)
     decoder: list[nn.Module] = [nn.Unflatten(1, latent_shape)] if len(latent_shape) > 1 else []
     if decode is not None:
         decoder.append(_Part(net, decode, owns=False))
+    if made.ndim == 2:
+        decoder.append(nn.Unflatten(1, image_shape))
     return Autoencoder(
         nn.Sequential(_Part(net, encode, owns=True), nn.Flatten()),
         nn.Sequential(*decoder),
@@ -179,7 +179,7 @@ def _tried(part: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tensor
 
 
 def _check_images(made: Tensor, image_shape: Shape) -> None:
-    if tuple(made.shape[1:]) != tuple(image_shape):
+    if tuple(made.shape[1:]) not in (tuple(image_shape), (math.prod(image_shape),)):
         raise ModelError(
             f"returns images of shape {tuple(made.shape[1:])} for images of shape "
             f"{tuple(image_shape)}"

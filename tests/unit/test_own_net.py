@@ -62,6 +62,7 @@ NO_LATENT = """
         return nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1), nn.Sigmoid())
 """
+FLAT = DENSE.replace(".reshape(-1, 1, 8, 8)", "")
 RANDOM = NO_LATENT.replace("nn.ReLU()", "nn.ReLU(), nn.Dropout(0.3)")
 
 
@@ -100,7 +101,7 @@ def test_the_same_net_written_in_python_trains_to_the_bit_as_in_toml(
     assert curve(trained(write(SAME_AS_OURS), **train)) == curve(trained(ours, **train))
 
 
-@pytest.mark.parametrize("code", [SAME_AS_OURS, DENSE, NO_LATENT, RANDOM])
+@pytest.mark.parametrize("code", [SAME_AS_OURS, DENSE, FLAT, NO_LATENT, RANDOM])
 def test_a_resumed_training_goes_on_to_the_bit(write: Any, code: str) -> None:
     model = write(code)
     whole = curve(trained(model))
