@@ -142,4 +142,4 @@ def test_where_nothing_learns_only_rates_are_tried() -> None:
     found = tune([RATE, WEIGHT], start, 11, score, trains_db=15.0)
     assert {p[1] for p in found.wanted} == {start[1]}
     assert len(found.wanted) <= TRIES
-    assert (found.best, found.at_edge) == (found.wanted[0], set())
+    assert (found.best, found.at_edge) == (found.wanted[0], frozenset())
