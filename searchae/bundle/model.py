@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
@@ -120,6 +121,44 @@ class Bundle:
             return self.model.decode(self._encode_batch(batch))
 
         return self._map_batches(images, tensor, reconstruct_batch, self.image_shape)
+
+    def sample(self, count: int, *, seed: int = 0) -> npt.NDArray[np.float32]:
+        """Draws new images: latents of a standard normal distribution, decoded.
+
+        Args:
+            count: How many.
+            seed: Decides which; the first images of a larger ``count`` are the same.
+
+        Returns:
+            float32 (count, C, H, W) in [0, 1].
+
+        Raises:
+            BundleError: See ``random_latents``.
+        """
+        return self.decode(self.random_latents(count, seed=seed))
+
+    def random_latents(self, count: int, *, seed: int = 0) -> npt.NDArray[np.float32]:
+        """Draws latents of a standard normal distribution.
+
+        Args:
+            count: How many.
+            seed: Decides which.
+
+        Returns:
+            float32 (count, latent_size).
+
+        Raises:
+            BundleError: The net is not variational, so that its latents have no such distribution.
+        """
+        if not self.config.model.variational:
+            raise BundleError(
+                "the net is not variational: nothing is known of the distribution of its latents; "
+                "train one with model.variational = true"
+            )
+        draws = torch.Generator().manual_seed(seed)
+        latents: npt.NDArray[np.float32]
+        latents = torch.randn(count, self.latent_size, generator=draws).numpy()
+        return latents
 
     def check_latents(self, latents: ArrayT, *, where: str) -> None:
         """Checks that ``decode`` accepts latents.

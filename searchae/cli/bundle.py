@@ -1,4 +1,4 @@
-"""``searchae evaluate``, ``encode``, ``decode``, ``reconstruct`` and ``export``: use a bundle."""
+"""``searchae evaluate``, ``encode``, ``decode``, ``reconstruct``, ``sample``, ``export``."""
 
 from __future__ import annotations
 
@@ -29,6 +29,12 @@ LatentsOutArgument = Annotated[
 ]
 ImagesOutArgument = Annotated[
     Path, typer.Argument(metavar="OUT", help="An .npz: images (N, H, W, C); or a new folder.")
+]
+CountArgument = Annotated[
+    int, typer.Argument(metavar="N", min=1, max=1_000_000, help="How many images.")
+]
+SampleSeedOption = Annotated[
+    int, typer.Option(metavar="N", min=0, help="Which images; the same number draws the same.")
 ]
 ExportArgument = Annotated[Path, typer.Argument(metavar="OUT", help="FILE.pt2 or FILE.onnx.")]
 ArrayOption = Annotated[
@@ -131,17 +137,14 @@ def decode(
 ) -> None:
     """Turn latents into images: in an .npz or as PNG files."""
     with importing():
-        from searchae.bundle import as_uint8, check_output_path, read_latents, write_images
+        from searchae.bundle import check_output_path, read_latents, write_images
         from searchae.cli import console_bundle
-        from searchae.training import EVALUATION_BATCH
 
     check_output_path(out, given=given, overwrite=overwrite)
     bundle = _load(folder, device, factory)
     latents, names = read_latents(given)
     bundle.check_latents(latents, where=str(given))
-    starts = range(0, len(latents), EVALUATION_BATCH)
-    decoded = (as_uint8(bundle.decode(latents[i : i + EVALUATION_BATCH])) for i in starts)
-    write_images(out, decoded, names)
+    write_images(out, _decoded(bundle, latents), names)
     document = _use_document(bundle, out, images=len(latents))
     print_result(lambda: document, lambda: console_bundle.print_used(document), as_json=as_json)
 
@@ -189,6 +192,32 @@ def reconstruct(
 
 
 @app.command(
+    epilog=examples("searchae sample best 64 new/", "searchae sample best 1000 new.npz --seed 7")
+)
+def sample(
+    folder: BundleArgument,
+    count: CountArgument,
+    out: ImagesOutArgument,
+    seed: SampleSeedOption = 0,
+    overwrite: OverwriteOption = False,
+    device: DeviceOption = "auto",
+    factory: FactoryOption = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Draw new images with a variational net: random latents, decoded."""
+    with importing():
+        from searchae.bundle import check_output_path, write_images
+        from searchae.cli import console_bundle
+
+    check_output_path(out, given=folder, overwrite=overwrite)
+    bundle = _load(folder, device, factory)
+    latents = bundle.random_latents(count, seed=seed)
+    write_images(out, _decoded(bundle, latents), ())
+    document = _use_document(bundle, out, images=count)
+    print_result(lambda: document, lambda: console_bundle.print_used(document), as_json=as_json)
+
+
+@app.command(
     epilog=examples(
         "searchae export best best.pt2", "searchae export best encoder.onnx --part encoder"
     )
@@ -222,6 +251,15 @@ def _load(folder: Path, device: str, factory: str) -> Bundle:
 
     allow_net(factory)
     return load_bundle(folder, device=_device(device))
+
+
+def _decoded(bundle: Bundle, latents: Any) -> Iterator[Any]:
+    """Yields the images of latents, uint8 (B, C, H, W), batch by batch."""
+    from searchae.bundle import as_uint8
+    from searchae.training import EVALUATION_BATCH
+
+    for start in range(0, len(latents), EVALUATION_BATCH):
+        yield as_uint8(bundle.decode(latents[start : start + EVALUATION_BATCH]))
 
 
 def _device(name: str) -> Any:

@@ -265,6 +265,7 @@ def _with_epochs(params: TrialParams, epochs: int) -> TrialParams:
     changes = {
         "epochs": epochs,
         "warmup_epochs": round(share * train.warmup_epochs),
+        "beta_warmup_epochs": round(share * train.beta_warmup_epochs),
         "decay_epochs": max(round(share * train.decay_epochs), 1),
     }
     return replace(params, train=train.model_copy(update=changes))

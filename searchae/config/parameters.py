@@ -69,11 +69,13 @@ class Parameter:
 COMPARED_PARAMETERS = ("regularizer", "activation", "optimizer")
 """Parameters that ``searchae compare`` compares by default, if the study searches them."""
 
-CONDITIONS: dict[str, tuple[str, frozenset[str]]] = {
+CONDITIONS: dict[str, tuple[str, frozenset[Value]]] = {
     "train.l1_weight": ("train.regularizer", frozenset({"l1", "clip+l1"})),
     "train.momentum": ("train.optimizer", frozenset({"sgd", "rmsprop"})),
     "train.decay_factor": ("train.schedule", frozenset({"step", "plateau"})),
     "train.decay_epochs": ("train.schedule", frozenset({"step", "plateau"})),
+    "train.beta": ("model.variational", frozenset({True})),
+    "train.beta_warmup_epochs": ("model.variational", frozenset({True})),
     "train.huber_delta": ("train.loss", frozenset({"huber"})),
 }
 """Conditional parameters: key -> (parent key, values of the parent under which it is sampled)."""

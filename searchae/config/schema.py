@@ -223,12 +223,14 @@ class ModelParams(Section):
             with ``none``.
         activation: The activation of the hidden layers.
         latent_activation: The activation of the latent: ``none``, or ``same`` as ``activation``.
+        variational: Whether the latent is a Gaussian distribution, of which training decodes a
+            sample and everything else the mean (a variational autoencoder); see ``train.beta``.
         output: The activation of the reconstruction.
         image_range: The range of the model's inputs and outputs: ``unit`` for [0, 1] or
             ``symmetric`` for [-1, 1]. Metrics are always computed in [0, 1].
     """
 
-    later_keys = frozenset({"factory", "factory_sha256", "args"})
+    later_keys = frozenset({"factory", "factory_sha256", "args", "variational"})
 
     kind: Literal["conv", "dense", "python"] = "conv"
     factory: NotEmpty | None = None
@@ -245,6 +247,7 @@ class ModelParams(Section):
     latent_dim: Positive = 64
     activation: Activation = "relu"
     latent_activation: Literal["none", "same"] = "none"
+    variational: bool = False
     output: Literal["sigmoid", "tanh", "none"] = "sigmoid"
     image_range: Literal["unit", "symmetric"] = "unit"
 
@@ -276,6 +279,10 @@ class TrainParams(Section):
             objective is the PSNR, whatever the loss.
         huber_delta: The error from which on Huber's loss is linear.
         ssim_weight: Share of 1 - SSIM in the loss; ``loss`` has the rest.
+        beta: Weight of the Kullback-Leibler divergence of a variational latent from a standard
+            normal distribution, where both it and the loss are summed over an image: 1 for a plain
+            variational autoencoder.
+        beta_warmup_epochs: Epochs at the start in which this weight rises linearly to its value.
         regularizer: ``clip`` clamps every weight to [-clip, clip] after each step; ``l1`` adds an
             L1 penalty to the loss; ``clip+l1`` does both.
         clip: The bound of ``clip``.
@@ -294,7 +301,7 @@ class TrainParams(Section):
     later_keys = frozenset(
         {
             *("schedule", "decay_factor", "decay_epochs", "warmup_epochs", "max_gradient_norm"),
-            *("loss", "huber_delta", "ssim_weight"),
+            *("loss", "huber_delta", "ssim_weight", "beta", "beta_warmup_epochs"),
         }
     )
 
@@ -312,6 +319,8 @@ class TrainParams(Section):
     loss: Loss = "mse"
     huber_delta: float = Field(0.1, gt=0)
     ssim_weight: float = Field(0.0, ge=0, le=1)
+    beta: float = Field(1.0, ge=0)
+    beta_warmup_epochs: NotNegative = 0
     regularizer: Regularizer = "clip"
     clip: float = Field(0.5, gt=0)
     l1_weight: float = Field(1e-4, ge=0)

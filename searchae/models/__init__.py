@@ -7,12 +7,14 @@
 from searchae.models.activations import ACTIVATION_MODULES
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.builder import build_model, parameter_count
+from searchae.models.gaussian import GaussianLatent
 from searchae.models.own_net import allowed_factory, check_own_net
 from searchae.models.size import ModelSize, build_on_meta, memoryless, model_size
 
 __all__ = [
     "ACTIVATION_MODULES",
     "Autoencoder",
+    "GaussianLatent",
     "ModelSize",
     "allowed_factory",
     "build_model",

@@ -24,6 +24,8 @@ def build_model(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
     """
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ModelError(f"images must be (channels, height, width), not {tuple(image_shape)}")
+    if params.variational:
+        _check_variational(params)
     if params.kind == "python":
         return build_own_net(params, image_shape=image_shape)
     if params.kind == "dense":
@@ -42,6 +44,13 @@ def build_model(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
         image_shape=image_shape,
         latent_size=conv.latent_size(params, layout=layout),
     )
+
+
+def _check_variational(params: ModelParams) -> None:
+    if params.latent_activation != "none":
+        raise ModelError('model.variational: needs latent_activation = "none"')
+    if params.kind == "conv" and params.bottleneck != "dense":
+        raise ModelError('model.variational: needs bottleneck = "dense"')
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -9,6 +9,7 @@ from torch import nn
 
 from searchae.config import ModelParams
 from searchae.models.activations import MONOTONE, activation
+from searchae.models.gaussian import latent_layer
 from searchae.models.layout import ConvLayer, ConvLayout, Shape
 
 
@@ -36,7 +37,8 @@ def encoder(params: ModelParams, *, layout: ConvLayout, image_shape: Shape) -> n
     if params.bottleneck == "gap":
         down: list[nn.Module] = [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     else:
-        down = [nn.Flatten(), nn.Linear(math.prod(layout.features), params.latent_dim)]
+        features = math.prod(layout.features)
+        down = [nn.Flatten(), latent_layer(features, params)]
     return nn.Sequential(*convolutions, *down, *activation(on_latent))
 
 

@@ -40,34 +40,38 @@ class RecordedStep:
     def __init__(self, eager: EagerStep, *, batch_size: int, record: Record) -> None:
         self._eager, self._batch_size, self._record = eager, batch_size, record
         self._recordings: dict[bool, _Recording | None] = {}
-        self._learning_rate = eager.learning_rate
+        self._constants = eager.constants
 
-    def __call__(self, indices: Tensor, *, noise: Tensor | None) -> Tensor:
+    def __call__(
+        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
+    ) -> Tensor:
         """See ``Step``."""
         if len(indices) != self._batch_size:
-            return self._eager(indices, noise=noise)
-        if self._learning_rate != self._eager.learning_rate:  # a recording holds its value
-            self._learning_rate = self._eager.learning_rate
+            return self._eager(indices, noise=noise, draws=draws)
+        if self._constants != self._eager.constants:  # a recording holds their values
+            self._constants = self._eager.constants
             self._recordings.clear()
         noisy = noise is not None  # two recordings, since noise may begin after some epochs
         if noisy not in self._recordings:
-            self._recordings[noisy] = self._make_recording(indices, noise)
+            self._recordings[noisy] = self._make_recording(indices, noise, draws)
         recording = self._recordings[noisy]
         if recording is None:
-            return self._eager(indices, noise=noise)
-        return recording(indices, noise)
+            return self._eager(indices, noise=noise, draws=draws)
+        return recording(indices, noise, draws)
 
-    def _make_recording(self, indices: Tensor, noise: Tensor | None) -> _Recording | None:
+    def _make_recording(
+        self, indices: Tensor, noise: Tensor | None, draws: Tensor | None
+    ) -> _Recording | None:
         state, weights = self._eager.tensors(), self._eager.weights()
         before, start = _copies(state), _copies(weights)
-        expected = self._eager(indices, noise=noise).clone()
+        expected = self._eager(indices, noise=noise, draws=draws).clone()
         wanted = _copies(weights)
         _restore(state, before)
         try:
-            recording = _Recording(self._eager, indices, noise)
+            recording = _Recording(self._eager, indices, noise, draws)
             recording.replay = self._record(recording.run)
             _restore(state, before)  # recording may have run steps
-            found = recording(indices, noise).clone()
+            found = recording(indices, noise, draws).clone()
             same = _steps_agree(found, expected, start=start, wanted=wanted, got=weights)
         except RuntimeError as e:  # out of memory too: the eager step did fit
             _restore(state, before)
@@ -83,22 +87,27 @@ class RecordedStep:
 class _Recording:
     """A recorded step with its input and result tensors, whose addresses must not change."""
 
-    def __init__(self, eager: EagerStep, indices: Tensor, noise: Tensor | None) -> None:
+    def __init__(
+        self, eager: EagerStep, indices: Tensor, noise: Tensor | None, draws: Tensor | None
+    ) -> None:
         self._eager = eager
         self._indices = indices.clone()
         self._noise = None if noise is None else noise.clone()
+        self._draws = None if draws is None else draws.clone()
         self._mse = torch.zeros((), device=indices.device)
         self.replay: Run | None = None
 
     def run(self) -> None:
         """Runs the step eagerly on the input tensors; this is what is recorded."""
-        self._mse.copy_(self._eager(self._indices, noise=self._noise))
+        self._mse.copy_(self._eager(self._indices, noise=self._noise, draws=self._draws))
 
-    def __call__(self, indices: Tensor, noise: Tensor | None) -> Tensor:
+    def __call__(self, indices: Tensor, noise: Tensor | None, draws: Tensor | None) -> Tensor:
         """Replays the step on new input."""
         self._indices.copy_(indices)
         if self._noise is not None and noise is not None:
             self._noise.copy_(noise)
+        if self._draws is not None and draws is not None:
+            self._draws.copy_(draws)
         assert self.replay is not None
         self.replay()
         return self._mse

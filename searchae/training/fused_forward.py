@@ -9,11 +9,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from searchae.models import ACTIVATION_MODULES, Autoencoder
+from searchae.models import ACTIVATION_MODULES, Autoencoder, GaussianLatent
 from searchae.training.fused_layers import CompiledConvolution, UpsampledConvolution
 from searchae.training.kernels.convolution import Convolutions
 from searchae.training.kernels.library import NONE, SIGMOID, TANH, Activation, elu, leaky_relu
 from searchae.training.precision import Precision
+from searchae.training.variational import sampled_latents
 
 
 class Forward:
@@ -44,14 +45,39 @@ class Forward:
             Latents (N, latent_size) and reconstructions (N, C, H, W), both float32, the latter
             in the model's own range and not clamped.
         """
-        if not self._low:
-            latents = self._encoder(inputs)
-            return latents, self._head(self._body(latents))
-        with torch.autocast(inputs.device.type, torch.bfloat16):
+        with self._autocast(inputs):
             latents = self._encoder(inputs)
             last = self._body(latents)
+        return latents.float(), self._finished(last)
+
+    def sampled(self, inputs: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Encodes images as distributions, and decodes a sample of each.
+
+        Args:
+            inputs: As of ``__call__``; the model is variational.
+            draws: Of a standard normal distribution, float32 (N, latent_size).
+
+        Returns:
+            Means and logarithms of the variances (N, latent_size), and reconstructions, all
+            float32, as of ``__call__``.
+        """
+        *layers, latent = self._encoder
+        assert isinstance(latent, GaussianLatent)
+        with self._autocast(inputs):
+            features = inputs
+            for layer in layers:
+                features = layer(features)
+            means, log_variances = (t.float() for t in latent.distribution(features))
+            last = self._body(sampled_latents(means, log_variances, draws))
+        return means, log_variances, self._finished(last)
+
+    def _autocast(self, inputs: Tensor) -> torch.autocast:
+        return torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._low)
+
+    def _finished(self, last: Tensor) -> Tensor:
         # Not in bf16: near 1, a sigmoid would have steps of 1/256, as coarse as 8-bit images.
-        return latents.float(), self._head(last.float())
+        reconstructions: Tensor = self._head(last.float())
+        return reconstructions
 
 
 def fused_forward(stack: nn.Sequential, compiled: Convolutions | None = None) -> nn.Sequential:

@@ -20,17 +20,22 @@ from searchae.training.loss import ReconstructionLoss
 from searchae.training.optimizers import Optimizer
 from searchae.training.precision import Precision
 from searchae.training.regularizers import clip_, l1_penalty, penalised_weights
+from searchae.training.variational import divergence
 
 
 class Step(Protocol):
     """A training step: gathers a batch and updates the weights, without waiting for the device."""
 
-    def __call__(self, indices: Tensor, *, noise: Tensor | None) -> Tensor:
+    def __call__(
+        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
+    ) -> Tensor:
         """Trains on one batch.
 
         Args:
             indices: The images of the batch, int64 (B,), on the device.
             noise: Added to the input images in [0, 1], float32 (B, C, H, W), on the device.
+            draws: For a variational latent: of a standard normal distribution, float32
+                (B, latent_size), on the device.
 
         Returns:
             The mean squared error before the update, without penalties, for values in the model's
@@ -52,6 +57,8 @@ class EagerStep:
 
     Attributes:
         forward: The forward pass that the step uses.
+        divergence_weight: Weight of the divergence of a variational latent; it may be changed
+            between two steps.
     """
 
     def __init__(
@@ -71,11 +78,12 @@ class EagerStep:
         self._params = params
         self._weights = penalised_weights(model)
         self._loss = ReconstructionLoss(model, params)
+        self.divergence_weight = params.beta
 
     @property
-    def learning_rate(self) -> float:
-        """The optimizer's learning rate."""
-        return self._optimizer.learning_rate
+    def constants(self) -> tuple[float, float]:
+        """What may differ from step to step without being a tensor."""
+        return self._optimizer.learning_rate, self.divergence_weight
 
     def tensors(self) -> list[Tensor]:
         """Returns all tensors that a step changes, the model's own first; they are not copied."""
@@ -86,17 +94,26 @@ class EagerStep:
         """Returns the model's parameters, detached; they are not copied."""
         return [w.detach() for w in self._model.parameters()]
 
-    def __call__(self, indices: Tensor, *, noise: Tensor | None) -> Tensor:
+    def __call__(
+        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
+    ) -> Tensor:
         """See ``Step``."""
         model, params = self._model, self._params
         images = self._images.batch(indices)
         targets = model.to_own_range(images)
         inputs = targets if noise is None else model.to_own_range(noisy(images, noise))
-        latents, reconstructions = self.forward(inputs)
+        if draws is None:
+            latents, reconstructions = self.forward(inputs)
+        else:
+            latents, log_variances, reconstructions = self.forward.sampled(inputs, draws)
         loss = self._loss(reconstructions, targets)
         mse = loss.detach()
         if not self._loss.is_mse:
             mse = F.mse_loss(reconstructions.detach(), targets)
+        if draws is not None:
+            # The loss is a mean over an image's values: the divergence is shared out among them.
+            weight = self.divergence_weight / targets[0].numel()
+            loss = loss + weight * divergence(latents, log_variances)
         if params.l1:
             loss = loss + l1_penalty(params, latents=latents, weights=self._weights)
         self._optimizer.clear()

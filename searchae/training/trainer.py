@@ -41,6 +41,7 @@ from searchae.training.trainer_state import (
     restored_history,
     state_header,
 )
+from searchae.training.variational import divergence_weight
 
 _CHECK_STEPS = 50  # steps from one check of the loss to the next
 
@@ -224,7 +225,7 @@ class Trainer:
         compiled = None
         if self._images.channels_last:  # as the kernels need it
             compiled = kernels.chosen_kernels(self._device, precision)
-        eager = EagerStep(
+        self._eager = eager = EagerStep(
             self.model,
             self._optimizer,
             images=self._images,
@@ -263,10 +264,11 @@ class Trainer:
     def _train(self, epoch: int) -> float:
         """Trains on every image once; returns the mean squared error for values in [0, 1]."""
         self.model.train()
-        self._optimizer.learning_rate = learning_rate(
-            self._params.train, epoch, self._counted_psnrs_db
-        )
+        train = self._params.train
+        self._optimizer.learning_rate = learning_rate(train, epoch, self._counted_psnrs_db)
+        self._eager.divergence_weight = divergence_weight(train, epoch)
         noise = named_generator(self._seed, "noise", epoch=epoch)
+        latent = named_generator(self._seed, "latent", epoch=epoch)
         if self._params.model.kind == "python":  # it may draw random numbers of its own
             torch.manual_seed(training_seed(self._seed, "net", epoch=epoch))
         total = torch.zeros((), device=self._device)
@@ -274,7 +276,11 @@ class Trainer:
         for i, indices in enumerate(self._batches(epoch)):
             if self._stop():
                 raise Interrupted(f"stopped within epoch {epoch}: go on from the last checkpoint")
-            mse = self._step(indices, noise=self._noise(len(indices), noise, epoch))
+            mse = self._step(
+                indices,
+                noise=self._noise(len(indices), noise, epoch),
+                draws=self._draws(len(indices), latent),
+            )
             total += mse * len(indices)
             seen += len(indices)
             # Only on the CPU: elsewhere reading the loss would wait for the device.
@@ -297,6 +303,11 @@ class Trainer:
         if not std or epoch < self._params.train.noise_from_epoch:
             return None
         return gaussian((images, *self.model.image_shape), std, draws).to(self._device)
+
+    def _draws(self, images: int, latent: torch.Generator) -> Tensor | None:
+        if not self._params.model.variational:
+            return None
+        return torch.randn(images, self.model.latent_size, generator=latent).to(self._device)
 
     def _evaluate(self, epoch: int) -> Metrics:
         """Measures on the validation images: with compiled kernels, but in the last epoch without.

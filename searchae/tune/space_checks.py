@@ -46,7 +46,7 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
             parent, values = CONDITIONS[parameter.key]
             note(
                 f"{parameter.key}: is never sampled, since it is used only with {parent} = "
-                f"{' or '.join(sorted(values))}"
+                f"{' or '.join(sorted(map(str, values)))}"
             )
     schedules = [p for p in spec.space if p.key == "train.schedule" and len(p.choices) > 1]
     if schedules and spec.search.pruner != "none" and not spec.search.has_several_objectives:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 import searchae as package
-from searchae.config import DataSpec
+from searchae.config import DataSpec, ModelParams
 from searchae.data import load_splits
 from tests.conftest import smooth_images
 from tests.forked_commands import run_command
@@ -193,3 +193,28 @@ def test_photographs_of_any_size_are_prepared_as_the_training_s(
         assert told.stderr.count(said) == 1
     with Image.open(home / "again" / "00.png") as picture:
         assert picture.size == (16, 16)
+
+
+def test_a_variational_net_draws_new_images(folder: Path, command_line: Run) -> None:
+    net = {"channels": (4, 8), "latent_dim": 8, "variational": True}
+    bundles.write(folder / "vae", model=ModelParams(**net))
+    told = answer(command_line("sample", "vae", "300", "new.npz", "--json"))
+    assert (told["images"], told["out"]) == (300, "new.npz")
+    with np.load(folder / "new.npz") as archive:
+        images = archive["images"]
+    assert images.shape == (300, 16, 16, 3)
+    assert len(np.unique(images.reshape(300, -1), axis=0)) == 300, "all differ"
+    assert answer(command_line("sample", "vae", "3", "new", "--json"))["images"] == 3
+    first = np.asarray(Image.open(folder / "new" / "000000.png"))
+    np.testing.assert_array_equal(first, images[0])
+    answer(command_line("sample", "vae", "3", "other.npz", "--seed", "1", "--json"))
+    with np.load(folder / "other.npz") as archive:
+        assert not np.array_equal(archive["images"], images[:3])
+    drawn = package.load(folder / "vae").sample(2)
+    np.testing.assert_array_equal(np.rint(drawn * 255), images[:2].transpose(0, 3, 1, 2))
+
+    bundles.write(folder / "plain")
+    refused = command_line("sample", "plain", "3", "plain.npz")
+    assert refused.returncode == 2
+    assert "not variational" in refused.stderr
+    assert not (folder / "plain.npz").exists()

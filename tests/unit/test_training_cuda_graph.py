@@ -48,6 +48,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"optimizer": "adam", "weight_decay": 1e-3}),
     ({}, {"optimizer": "adamw", "weight_decay": 1e-2}),
     ({}, {"optimizer": "nadam", "schedule": "cosine", "max_gradient_norm": 0.1}),
+    ({"variational": True}, {"beta_warmup_epochs": 3, "schedule": "constant"}),
     ({}, {"loss": "l1", "schedule": "step", "decay_epochs": 1}),
     ({}, {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.1}),
     ({"batch_norm": True}, {"optimizer": "rmsprop", "momentum": 0.5}),

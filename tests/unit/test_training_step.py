@@ -18,6 +18,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from searchae.config.schema import ModelParams, TrainParams, TrialParams
 from searchae.errors import DivergedError
 from searchae.models.builder import build_model
+from searchae.models.gaussian import GaussianLatent
 from searchae.training.generators import named_generator, seeded_initialisation
 from searchae.training.trainer import Trainer
 
@@ -80,6 +81,7 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
     optimizer = plain_optimizer(train, list(model.parameters()))
     for epoch in range(1, train.epochs + 1):
         noise = named_generator(SEED, "noise", epoch=epoch)
+        draws = named_generator(SEED, "latent", epoch=epoch)
         order = torch.randperm(
             len(images), generator=named_generator(SEED, "order", epoch=epoch)
         ).tolist()
@@ -91,8 +93,20 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
                 noisy = torch.clamp(noisy, -1, 1)
             if trial.model.image_range == "symmetric":
                 clean, noisy = clean * 2 - 1, noisy * 2 - 1
-            latents = model.encoder(noisy)
-            loss = plain_loss(train, trial.model.image_range, model.decoder(latents), clean)
+            latents = decoded = model.encoder(noisy)
+            extra = torch.zeros(())
+            if trial.model.variational:
+                features = model.encoder[:-1](noisy)
+                head = model.encoder[-1]
+                assert isinstance(head, GaussianLatent)
+                means, logs = head.mean(features), head.log_variance(features)
+                latent = torch.distributions.Normal(means, torch.exp(logs / 2))
+                standard = torch.distributions.Normal(0.0, 1.0)
+                decoded = means + torch.exp(logs / 2) * torch.randn(means.shape, generator=draws)
+                weight = train.beta * min(epoch / (train.beta_warmup_epochs + 1), 1)
+                divergence = torch.distributions.kl_divergence(latent, standard).sum(1).mean()
+                extra = weight * divergence / clean[0].numel()
+            loss = extra + plain_loss(train, trial.model.image_range, model.decoder(decoded), clean)
             if "l1" in train.regularizer:
                 flat = (
                     latents
@@ -146,6 +160,36 @@ def test_the_step_does_what_the_plain_one_does(
         TrainParams(**{"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "clip": 0.3, **train}),
     )
     images = random_images(channels)
+    run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
+    list(run.epochs())
+    expected = plain_training(trial, images)
+    for name, value in run.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5, msg=name)
+
+
+@pytest.mark.parametrize("model", [{}, {"kind": "dense", "hidden": (9,)}])
+@pytest.mark.parametrize(
+    "train",
+    [
+        {},
+        {"beta": 4.0, "beta_warmup_epochs": 1, "noise_std": 0.2},
+        {"loss": "bce", "optimizer": "adam", "regularizer": "clip+l1", "l1_weight": 0.1},
+    ],
+)
+def test_a_variational_net_is_trained_as_by_torch_s_distributions(
+    model: dict[str, Any], train: dict[str, Any]
+) -> None:
+    trial = TrialParams(
+        ModelParams(
+            channels=(4, 6),
+            latent_dim=3,
+            activation="tanh",
+            variational=True,
+            **model,
+        ),
+        TrainParams(**{**SGD, "epochs": 2, "batch_size": 8, "learning_rate": 1e-2, **train}),
+    )
+    images = random_images(3)
     run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
     list(run.epochs())
     expected = plain_training(trial, images)

@@ -62,6 +62,7 @@ def test_the_history_is_what_was_yielded_and_psnrs_rise() -> None:
         {"batch_norm": True, "image_range": "symmetric", "output": "tanh"},
         {"kind": "dense", "hidden": (16,)},
         {"downsample": "pool", "activation": "gelu"},
+        {"variational": True},
     ],
 )
 def test_a_resumed_training_is_to_the_bit_the_undisturbed_one(
