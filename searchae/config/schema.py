@@ -218,6 +218,11 @@ class ModelParams(Section):
             average pooling of the last feature map; or ``none``, where the last feature map is
             the latent.
         batch_norm: For conv: whether there is batch normalisation before each hidden activation.
+        group_norm: For conv: groups of the group normalisation before each hidden activation; 0 for
+            none. Each layer's channels must be a multiple of it.
+        residual_blocks: For conv: residual blocks after each hidden layer.
+        dropout: Share of the hidden layers' values (for conv, of their channels) that training sets
+            to 0 after the activation.
         hidden: For dense: widths of the encoder's hidden layers; the decoder mirrors them.
         latent_dim: Size of the latent; it must be the last channels with ``gap``, and is not used
             with ``none``.
@@ -230,7 +235,12 @@ class ModelParams(Section):
             ``symmetric`` for [-1, 1]. Metrics are always computed in [0, 1].
     """
 
-    later_keys = frozenset({"factory", "factory_sha256", "args", "variational"})
+    later_keys = frozenset(
+        {
+            *("factory", "factory_sha256", "args", "variational"),
+            *("group_norm", "residual_blocks", "dropout"),
+        }
+    )
 
     kind: Literal["conv", "dense", "python"] = "conv"
     factory: NotEmpty | None = None
@@ -243,6 +253,9 @@ class ModelParams(Section):
     decoder: Annotated[tuple[Layer, ...], Field(min_length=1, max_length=64)] | None = None
     bottleneck: Literal["dense", "gap", "none"] = "dense"
     batch_norm: bool = False
+    group_norm: NotNegative = 0
+    residual_blocks: Annotated[int, Field(ge=0, le=64)] = 0
+    dropout: float = Field(0.0, ge=0, lt=1)
     hidden: Widths = (128, 64)
     latent_dim: Positive = 64
     activation: Activation = "relu"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import nn
 
 from searchae.config import ModelParams
 from searchae.errors import ModelError
 from searchae.models import conv, dense
 from searchae.models.autoencoder import Autoencoder
-from searchae.models.layout import Shape, conv_layout
+from searchae.models.layout import ConvLayer, Shape, conv_layout
 from searchae.models.own_net import build_own_net
 
 
@@ -37,6 +39,7 @@ def build_model(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
             latent_size=params.latent_dim,
         )
     layout = conv_layout(params, image_shape=image_shape)
+    _check_norm(params, [*layout.encoder, *layout.decoder[:-1]])
     return _join(
         params,
         encoder=conv.encoder(params, layout=layout, image_shape=image_shape),
@@ -44,6 +47,17 @@ def build_model(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
         image_shape=image_shape,
         latent_size=conv.latent_size(params, layout=layout),
     )
+
+
+def _check_norm(params: ModelParams, layers: Sequence[ConvLayer]) -> None:
+    if params.group_norm and params.batch_norm:
+        raise ModelError("model.group_norm: not together with batch_norm")
+    odd = [x.channels for x in layers if params.group_norm and x.channels % params.group_norm]
+    if odd:
+        raise ModelError(
+            f"model.group_norm: {params.group_norm} groups, but a layer has {odd[0]} channels, "
+            "which is no multiple of that"
+        )
 
 
 def _check_variational(params: ModelParams) -> None:

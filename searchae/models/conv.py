@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from searchae.config import ModelParams
 from searchae.models.activations import MONOTONE, activation
 from searchae.models.gaussian import latent_layer
 from searchae.models.layout import ConvLayer, ConvLayout, Shape
+from searchae.models.residual import ResidualBlock
 
 
 def encoder(params: ModelParams, *, layout: ConvLayout, image_shape: Shape) -> nn.Sequential:
@@ -31,6 +33,7 @@ def encoder(params: ModelParams, *, layout: ConvLayout, image_shape: Shape) -> n
         params,
         channels=image_shape[0],
         last=on_latent if ends_in_latent else params.activation,
+        ends_in_latent=ends_in_latent,
     )
     if ends_in_latent:
         return nn.Sequential(*convolutions, nn.Flatten())
@@ -63,7 +66,7 @@ def decoder(params: ModelParams, *, layout: ConvLayout) -> nn.Sequential:
             last,
             channels=hidden[-1].channels if hidden else layout.start[0],
             name=params.output,
-            norm=False,
+            norm=[],
         ),
     )
 
@@ -74,19 +77,40 @@ def latent_size(params: ModelParams, *, layout: ConvLayout) -> int:
 
 
 def _stack(
-    layers: Sequence[ConvLayer], params: ModelParams, *, channels: int, last: str
+    layers: Sequence[ConvLayer],
+    params: ModelParams,
+    *,
+    channels: int,
+    last: str,
+    ends_in_latent: bool = False,
 ) -> list[nn.Module]:
     """Returns the modules of several layers; ``last`` names the last layer's activation."""
     modules: list[nn.Module] = []
     for i, layer in enumerate(layers, start=1):
         name = last if i == len(layers) else params.activation
-        norm = params.batch_norm and name != "none"
+        norm = _norm(params, layer.channels) if name != "none" else []
         modules += _block(layer, channels=channels, name=name, norm=norm)
         channels = layer.channels
+        if i == len(layers) and ends_in_latent:
+            break
+        if params.dropout:
+            modules.append(nn.Dropout2d(params.dropout))
+        before = partial(_before_convolution, params, channels)
+        modules += [ResidualBlock(channels, before) for _ in range(params.residual_blocks)]
     return modules
 
 
-def _block(layer: ConvLayer, *, channels: int, name: str, norm: bool) -> list[nn.Module]:
+def _norm(params: ModelParams, channels: int) -> list[nn.Module]:
+    if params.group_norm:
+        return [nn.GroupNorm(params.group_norm, channels)]
+    return [nn.BatchNorm2d(channels)] if params.batch_norm else []
+
+
+def _before_convolution(params: ModelParams, channels: int) -> list[nn.Module]:
+    return [*_norm(params, channels), *activation(params.activation)]
+
+
+def _block(layer: ConvLayer, *, channels: int, name: str, norm: list[nn.Module]) -> list[nn.Module]:
     """Returns one convolution with its norm, activation ``name``, pooling and upsampling."""
     convolution = nn.ConvTranspose2d if layer.transpose else nn.Conv2d
     modules: list[nn.Module] = [
@@ -98,11 +122,10 @@ def _block(layer: ConvLayer, *, channels: int, name: str, norm: bool) -> list[nn
             padding=layer.padding,
             # Batch normalisation cancels a bias. Its gradient would be rounding error only, which
             # Adam would scale up to full steps.
-            bias=not norm,
-        )
+            bias=not any(isinstance(module, nn.BatchNorm2d) for module in norm),
+        ),
+        *norm,
     ]
-    if norm:
-        modules.append(nn.BatchNorm2d(layer.channels))
     modules += _pooled(activation(name), name=name, factor=layer.pool)
     if layer.upsample > 1:
         modules.append(nn.Upsample(scale_factor=layer.upsample, mode="nearest"))

@@ -20,7 +20,7 @@ def encoder(params: ModelParams, *, image_shape: Shape) -> nn.Sequential:
     on_latent = params.activation if params.latent_activation == "same" else "none"
     return nn.Sequential(
         nn.Flatten(),
-        *_stack(widths, params.activation, last=params.activation),
+        *_hidden(widths, params),
         latent_layer(widths[-1], params),
         *activation(on_latent),
     )
@@ -28,14 +28,19 @@ def encoder(params: ModelParams, *, image_shape: Shape) -> nn.Sequential:
 
 def decoder(params: ModelParams, *, image_shape: Shape) -> nn.Sequential:
     """Builds the decoder: latents (N, latent_dim) to images (N, C, H, W), ``hidden`` reversed."""
-    widths = (params.latent_dim, *reversed(params.hidden), math.prod(image_shape))
+    widths = (params.latent_dim, *reversed(params.hidden))
     return nn.Sequential(
-        *_stack(widths, params.activation, last=params.output), nn.Unflatten(1, image_shape)
+        *_hidden(widths, params),
+        nn.Linear(widths[-1], math.prod(image_shape)),
+        *activation(params.output),
+        nn.Unflatten(1, image_shape),
     )
 
 
-def _stack(widths: Sequence[int], name: str, *, last: str) -> list[nn.Module]:
+def _hidden(widths: Sequence[int], params: ModelParams) -> list[nn.Module]:
     modules: list[nn.Module] = []
-    for i, (before, after) in enumerate(pairwise(widths), start=2):
-        modules += [nn.Linear(before, after), *activation(last if i == len(widths) else name)]
+    for before, after in pairwise(widths):
+        modules += [nn.Linear(before, after), *activation(params.activation)]
+        if params.dropout:
+            modules.append(nn.Dropout(params.dropout))
     return modules

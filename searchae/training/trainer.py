@@ -233,7 +233,8 @@ class Trainer:
             precision=precision,
             compiled=compiled,
         )
-        if self._device.type != "cuda":
+        # Of random modules a recorded step differs from a plain one, as any two steps do.
+        if self._device.type != "cuda" or self._params.model.dropout:
             return eager, None if compiled is None else eager.forward
         batch_size = min(self._params.train.batch_size, len(self._images))
         record = partial(cuda_graph, device=self._device)
@@ -269,7 +270,8 @@ class Trainer:
         self._eager.divergence_weight = divergence_weight(train, epoch)
         noise = named_generator(self._seed, "noise", epoch=epoch)
         latent = named_generator(self._seed, "latent", epoch=epoch)
-        if self._params.model.kind == "python":  # it may draw random numbers of its own
+        if self._params.model.kind == "python" or self._params.model.dropout:
+            # Modules draw from torch's own generators.
             torch.manual_seed(training_seed(self._seed, "net", epoch=epoch))
         total = torch.zeros((), device=self._device)
         seen = 0

@@ -17,7 +17,9 @@ from searchae.errors import ModelError
 from searchae.models.activations import MONOTONE
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.builder import build_model, parameter_count
+from searchae.models.gaussian import GaussianLatent
 from searchae.models.layout import conv_layout
+from searchae.models.residual import ResidualBlock
 
 
 def model(image_shape: tuple[int, int, int] = (1, 28, 28), **params: Any) -> Autoencoder:
@@ -76,6 +78,9 @@ def test_any_image_size_comes_back_from_a_strided_net(
         {"downsample": "pool", "channels": (4, 8), "bottleneck": "none"},
         {"downsample": "pool", "channels": (4, 8), "bottleneck": "gap", "latent_dim": 8},
         {"batch_norm": True, "channels": (4, 8), "latent_dim": 3},
+        {"residual_blocks": 2, "group_norm": 2, "channels": (4, 8), "latent_dim": 3},
+        {"residual_blocks": 1, "dropout": 0.5, "channels": (4, 8), "bottleneck": "none"},
+        {"kind": "dense", "hidden": (7, 5), "latent_dim": 3, "dropout": 0.5},
     ],
 )
 def test_forward_is_decode_after_encode(params: dict[str, Any], latent_activation: str) -> None:
@@ -86,6 +91,54 @@ def test_forward_is_decode_after_encode(params: dict[str, Any], latent_activatio
     assert torch.equal(net(images), net.decode(latents))
     if latent_activation == "same":
         assert (latents >= 0).all()  # relu
+
+
+def test_residual_blocks_come_after_each_hidden_layer() -> None:
+    plain = model(channels=(4, 8), latent_dim=3)
+    net = model(channels=(4, 8), latent_dim=3, residual_blocks=2)
+    blocks = [m for m in net.modules() if isinstance(m, ResidualBlock)]
+    assert len(blocks) == 2 * 3, "4, 8; 4 on the way back"
+    a_block = [2 * (9 * c * c + c) for c in (4, 8, 4)]
+    assert parameter_count(net) == parameter_count(plain) + 2 * sum(a_block)
+    features = torch.rand(2, 4, 5, 7)
+    for layer in blocks[0].layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.zeros_(layer.weight)
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
+    assert torch.equal(blocks[0](features), features)
+
+
+def test_dropout_is_for_training_only() -> None:
+    images = torch.rand(2, 1, 28, 28)
+    for params in ({"channels": (4, 8)}, {"kind": "dense", "hidden": (50, 40)}):
+        net = model(**params, latent_dim=3, dropout=0.5)
+        assert not torch.equal(net.train()(images), net(images))
+        assert torch.equal(net.eval()(images), net(images))
+
+
+def test_a_variational_net_encodes_to_the_mean() -> None:
+    net = model(channels=(4, 8), latent_dim=3, variational=True)
+    images = torch.rand(2, 1, 28, 28)
+    head = net.encoder[-1]
+    assert isinstance(head, GaussianLatent)
+    means, log_variances = head.distribution(net.encoder[:-1](images))
+    assert torch.equal(net.encode(images), means)
+    assert means.shape == log_variances.shape == (2, 3) == (2, net.latent_size)
+
+
+@pytest.mark.parametrize(
+    ("params", "said"),
+    [
+        ({"group_norm": 3}, "3 groups, but a layer has 4 channels"),
+        ({"group_norm": 2, "batch_norm": True}, "not together with batch_norm"),
+        ({"variational": True, "bottleneck": "none"}, 'needs bottleneck = "dense"'),
+        ({"variational": True, "latent_activation": "same"}, 'latent_activation = "none"'),
+    ],
+)
+def test_what_does_not_go_together_is_said(params: dict[str, Any], said: str) -> None:
+    with pytest.raises(ModelError, match=said):
+        model(channels=(4, 8), **params)
 
 
 def test_without_a_bottleneck_the_latent_is_the_flattened_feature_map() -> None:

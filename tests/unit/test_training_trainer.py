@@ -63,6 +63,7 @@ def test_the_history_is_what_was_yielded_and_psnrs_rise() -> None:
         {"kind": "dense", "hidden": (16,)},
         {"downsample": "pool", "activation": "gelu"},
         {"variational": True},
+        {"residual_blocks": 1, "group_norm": 2, "dropout": 0.2},
     ],
 )
 def test_a_resumed_training_is_to_the_bit_the_undisturbed_one(
