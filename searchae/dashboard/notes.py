@@ -7,6 +7,7 @@ escaped, or put into a code fence that they cannot close.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,9 +48,10 @@ def trial_note(
     if row.params:
         parts.append(_parameters(row))
     if row.state in ("complete", "pruned") and not row.outcome:
-        command = study_command(
-            "train", stored.name, f"--trial {row.number} --out trial-{row.number}"
-        )
+        options = f"--trial {row.number} --out trial-{row.number}"
+        if factory := stored.spec.fixed["model"].get("factory"):
+            options += f" --factory {shlex.quote(factory)}"
+        command = study_command("train", stored.name, options)
         parts.append("Train it again, and measure it on the test split:\n\n" + code_block(command))
     return "\n\n".join(parts)
 

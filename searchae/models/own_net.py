@@ -60,12 +60,15 @@ def build_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
         raise ModelError(f"model.factory: the net of {name}{_arguments(params)} {e}") from e
 
 
-def check_own_net(params: ModelParams, *, image_shape: Shape) -> None:
+def check_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
     """Checks on the CPU that a net of one's own can be trained.
 
     Args:
         params: The model's parameters.
         image_shape: (C, H, W) of the images.
+
+    Returns:
+        The net.
 
     Raises:
         ModelError: It cannot, or see ``build_own_net``.
@@ -84,6 +87,7 @@ def check_own_net(params: ModelParams, *, image_shape: Shape) -> None:
             f"its output does not depend on: {_few(unused)}; remove them, or set requires_grad = "
             "False"
         )
+    return model
 
 
 class _Part(nn.Module):

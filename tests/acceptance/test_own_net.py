@@ -135,6 +135,20 @@ def test_a_worker_runs_no_code_that_it_was_not_told_to(
     assert "model.factory_sha256" in refused.stderr
 
 
+def test_a_penalty_on_a_latent_that_is_not_there_is_refused_before_anything_is_trained(
+    folder: Path, command_line: Run
+) -> None:
+    np.savez(folder / "digits.npz", x_train=digits(60), x_test=digits(20))
+    (folder / "published.py").write_text(
+        "from torch import nn\ndef build(image_shape): return nn.Conv2d(1, 1, 3, padding=1)"
+    )
+    words = ("--set", 'train.regularizer={ choices = ["clip", "clip+l1"] }')
+    (folder / "mine.toml").write_text(STUDY)
+    refused = command_line("tune", "-s", "mine.toml", "--device", "cpu", *words)
+    assert refused.returncode == 2
+    assert 'the net has no latent to put a penalty on; use "weights"' in refused.stderr
+
+
 @pytest.mark.parametrize("name", ["residual", "notebook"])
 def test_the_examples_can_be_searched(name: str, folder: Path, command_line: Run) -> None:
     shutil.copytree(EXAMPLES, folder / "nets")
