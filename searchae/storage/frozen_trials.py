@@ -13,6 +13,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchae.storage.tables import NON_FINITE
 
+_OWN_TYPES = {
+    "searchae:error": str,
+    "searchae:history": dict,
+    "searchae:measured": dict,
+    "searchae:outcome": str,
+    "searchae:runtime": dict,
+    "searchae:started_from": str,
+    "searchae:training": dict,
+    "searchae:warm_start": str,
+}
+"""Attributes of trials -> their types. Another program may have written something else."""
+
 parse_distribution = lru_cache(maxsize=4096)(json_to_distribution)
 
 
@@ -53,8 +65,10 @@ class TrialContents:
         self._distributions[trial_id][name] = distribution
 
     def add_user_attribute(self, trial_id: int, key: str, value_json: str) -> None:
-        """Adds a row of ``trial_user_attributes``."""
-        self._user[trial_id][key] = json.loads(value_json)
+        """Adds a row of ``trial_user_attributes``; searchae's own only if it is of its type."""
+        value = json.loads(value_json)
+        if isinstance(value, _OWN_TYPES.get(key, object)):
+            self._user[trial_id][key] = value
 
     def add_system_attribute(self, trial_id: int, key: str, value_json: str) -> None:
         """Adds a row of ``trial_system_attributes``."""
