@@ -204,7 +204,10 @@ def sample(
     factory: FactoryOption = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Draw new images with a variational net: random latents, decoded."""
+    """Draw new images with a variational net.
+
+    Latents are drawn from a standard normal distribution, and decoded.
+    """
     with importing():
         from searchae.bundle import check_output_path, write_images
         from searchae.cli import console_bundle

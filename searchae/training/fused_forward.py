@@ -48,7 +48,7 @@ class Forward:
         with self._autocast(inputs):
             latents = self._encoder(inputs)
             last = self._body(latents)
-        return latents.float(), self._finished(last)
+        return self._full(latents), self._head(self._full(last))
 
     def sampled(self, inputs: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Encodes images as distributions, and decodes a sample of each.
@@ -67,17 +67,16 @@ class Forward:
             features = inputs
             for layer in layers:
                 features = layer(features)
-            means, log_variances = (t.float() for t in latent.distribution(features))
+            means, log_variances = map(self._full, latent.distribution(features))
             last = self._body(sampled_latents(means, log_variances, draws))
-        return means, log_variances, self._finished(last)
+        return means, log_variances, self._head(self._full(last))
 
     def _autocast(self, inputs: Tensor) -> torch.autocast:
         return torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._low)
 
-    def _finished(self, last: Tensor) -> Tensor:
-        # Not in bf16: near 1, a sigmoid would have steps of 1/256, as coarse as 8-bit images.
-        reconstructions: Tensor = self._head(last.float())
-        return reconstructions
+    def _full(self, values: Tensor) -> Tensor:
+        # The head is not in bf16: near 1, a sigmoid would have steps of 1/256, as coarse as 8 bits.
+        return values.float() if self._low else values
 
 
 def fused_forward(stack: nn.Sequential, compiled: Convolutions | None = None) -> nn.Sequential:

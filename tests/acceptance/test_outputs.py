@@ -137,12 +137,15 @@ def test_a_long_name_that_the_file_system_can_hold_is_written(made: Path, tmp_pa
 def test_a_name_that_cannot_be_a_folder_is_refused_before_anything_is_made(
     searchae: RunCommand, folder: Path, name: str, why: str
 ) -> None:
-    before = sorted(folder.parent.rglob("*"))
+    def there() -> list[Path]:  # beside it only names: other tests' processes may still end
+        return sorted([*folder.parent.iterdir(), *folder.rglob("*")])
+
+    before = there()
     done = searchae("tune", "-s", "tiny", "--name", name.format(folder=folder), "--workers", "1")
     assert done.returncode == 2
     assert "--name" in done.stderr
     assert why in done.stderr
-    assert sorted(folder.parent.rglob("*")) == before
+    assert there() == before
 
 
 def test_a_name_from_a_database_leads_nowhere(searchae: RunCommand, folder: Path) -> None:

@@ -21,6 +21,9 @@ _MODEL: dict[str, st.SearchStrategy[Any]] = {
     "latent_dim": st.integers(1, 256),
     "activation": st.sampled_from(get_args(Activation)),
     "output": st.sampled_from(["sigmoid", "tanh", "none"]),
+    "variational": st.booleans(),
+    "residual_blocks": st.integers(0, 3),
+    "dropout": _share,
 }
 _TRAIN: dict[str, st.SearchStrategy[Any]] = {
     "batch_size": st.integers(1, 512),
@@ -31,6 +34,13 @@ _TRAIN: dict[str, st.SearchStrategy[Any]] = {
     "clip": _factor,
     "l1_weight": _factor,
     "noise_std": _share,
+    "loss": st.sampled_from(["mse", "l1", "huber"]),
+    "huber_delta": _factor,
+    "ssim_weight": _share,
+    "schedule": st.sampled_from(["constant", "cosine", "step"]),
+    "decay_epochs": st.integers(1, 50),
+    "max_gradient_norm": _factor,
+    "beta": _factor,
 }
 _RANGES = {"kernel_size", "latent_dim", "batch_size"} | {
     key for key, values in _TRAIN.items() if values in (_factor, _share)
@@ -73,7 +83,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "seed": draw(st.integers(0, 2**31 - 1)),
         "data": {"name": draw(st.sampled_from(["svhn", "mnist", "cifar10"]))},
         "model": draw(_section(_MODEL)),
-        "train": {"epochs": epochs, **draw(_section(_TRAIN))},
+        "train": {"epochs": epochs, "weight_decay": 0.01, **draw(_section(_TRAIN))},
         "search": {
             "trials": draw(st.integers(1, 1000)),
             "sampler": draw(st.sampled_from(["tpe", "random", "gp"])),

@@ -221,6 +221,7 @@ def test_what_changes_no_result_is_no_difference() -> None:
         "description",
         "data.path",
         "data.test_path",
+        "model.factory",
         "search.trials",
         "search.stop_when_stable",
         "search.heartbeat_s",

@@ -210,9 +210,9 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(
     seen: list[list[int]] = []
     step = run._step
 
-    def spy(indices: Tensor, *, noise: Tensor | None) -> Tensor:
+    def spy(indices: Tensor, *, noise: Tensor | None, draws: Tensor | None) -> Tensor:
         seen.append(indices.tolist())
-        return step(indices, noise=noise)
+        return step(indices, noise=noise, draws=draws)
 
     monkeypatch.setattr(run, "_step", spy)
     list(run.epochs())
