@@ -38,12 +38,13 @@ def test_a_wheel_in_an_empty_environment_runs_a_search_of_a_packed_study(tmp_pat
     (site / "lent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     words = ("--trials", "2", "--workers", "1", "--json")
     small = ("--set", "train.epochs=1", "--set", "data.train_images=300")
     done = subprocess.run(
         [tmp_path / "env" / "bin" / "searchae", "tune", "-s", "quickstart", *words, *small],
         cwd=elsewhere,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        env=environment,
         capture_output=True,
         text=True,
         timeout=200,
@@ -54,6 +55,11 @@ def test_a_wheel_in_an_empty_environment_runs_a_search_of_a_packed_study(tmp_pat
     assert found["complete"] + found["pruned"] == 2
     asked = "import searchae, pathlib; print(pathlib.Path(searchae.__file__).parent)"
     where = subprocess.run(
-        [python, "-c", asked], cwd=elsewhere, capture_output=True, text=True, check=True
+        [python, "-c", asked],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert Path(where.stdout.strip()) == site / "searchae"
