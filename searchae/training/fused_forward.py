@@ -6,6 +6,8 @@ there; checkpoints, bundles and the last evaluation of a trial use the plain mod
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor, nn
 
@@ -71,8 +73,10 @@ class Forward:
             last = self._body(sampled_latents(means, log_variances, draws))
         return means, log_variances, self._head(self._full(last))
 
-    def _autocast(self, inputs: Tensor) -> torch.autocast:
-        return torch.autocast(inputs.device.type, torch.bfloat16, enabled=self._low)
+    def _autocast(self, inputs: Tensor) -> AbstractContextManager[object]:
+        if not self._low:  # torch's own takes as long when it is not enabled
+            return nullcontext()
+        return torch.autocast(inputs.device.type, torch.bfloat16)
 
     def _full(self, values: Tensor) -> Tensor:
         # The head is not in bf16: near 1, a sigmoid would have steps of 1/256, as coarse as 8 bits.
