@@ -117,6 +117,8 @@ def test_recorded_steps_of_the_studies_train_as_eager_ones(
         {"optimizer": "rmsprop", "momentum": 0.5, "weight_decay": 1e-4},
         {"optimizer": "adamw", "weight_decay": 1e-2},
         {"optimizer": "nadam"},
+        {"schedule": "cosine", "max_gradient_norm": 0.1},
+        {"loss": "huber", "ssim_weight": 0.2},
         {"optimizer": "adam", "regularizer": "clip+l1", "l1_weight": 1e-3, "clip": 0.125},
         {"noise_std": 0.2, "noise_from_epoch": 2},
     ],
@@ -172,8 +174,10 @@ def test_a_state_goes_on_on_any_device(elsewhere: torch.device) -> None:
 class ReadingStep(EagerStep):
     """A step that no graph can hold: it reads the loss back."""
 
-    def __call__(self, indices: Tensor, *, noise: Tensor | None) -> Tensor:
-        mse = super().__call__(indices, noise=noise)
+    def __call__(
+        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
+    ) -> Tensor:
+        mse = super().__call__(indices, noise=noise, draws=draws)
         float(mse)
         return mse
 
