@@ -177,8 +177,7 @@ def _precision(name: str | None, good: Sequence[SearchedTrial]) -> Precision:
 
 
 def _training_images(stored: StoredStudy) -> int | None:
-    splits = stored.study.user_attrs.get(SPLITS)
-    images = splits.get("train") if isinstance(splits, dict) else None
+    images = stored.study.user_attrs.get(SPLITS, {}).get("train")
     return images if isinstance(images, int) and images > 0 else None
 
 

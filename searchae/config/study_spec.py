@@ -61,6 +61,16 @@ class StudySpec:
         """Epochs of a full training: ``train.epochs``."""
         return int(self.fixed["train"]["epochs"])
 
+    def choices_of(self, key: str) -> tuple[Any, ...]:
+        """Returns the values that a key without a range may have: its choices, or its fixed value.
+
+        Args:
+            key: Such as ``train.regularizer``.
+        """
+        searched = next((p for p in self.space if p.key == key), None)
+        section, _, name = key.partition(".")
+        return searched.choices if searched else (self.fixed[section][name],)
+
     def is_active(self, key: str, values: Mapping[str, Any]) -> bool:
         """Whether a searched parameter is sampled, given the values of others.
 

@@ -198,7 +198,7 @@ def evaluate_images(
     draws = named_generator(seed, "evaluation noise")
     reconstruct = partial(_reconstruct, model, forward)
     mses, similarities, zeros, sparsities = [], [], [], []
-    with _evaluation_mode(model), torch.inference_mode():
+    with evaluation_mode(model), torch.inference_mode():
         for part in torch.split(images, batch_size):
             targets = to_unit_float(part.to(_device(model)))
             inputs = targets
@@ -320,7 +320,8 @@ def _device(model: Autoencoder) -> torch.device:
 
 
 @contextmanager
-def _evaluation_mode(model: Autoencoder) -> Iterator[None]:
+def evaluation_mode(model: Autoencoder) -> Iterator[None]:
+    """Within the block, a model evaluates."""
     training = model.training
     model.eval()
     try:

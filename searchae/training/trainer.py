@@ -27,7 +27,13 @@ from searchae.training.epoch import EpochResult
 from searchae.training.generators import named_generator, seeded_initialisation
 from searchae.training.images import ResidentImages, check_images, gaussian
 from searchae.training.memory_format import to_device
-from searchae.training.metrics import ForwardPass, Metrics, evaluate, mean_image_psnr_db
+from searchae.training.metrics import (
+    ForwardPass,
+    Metrics,
+    evaluate,
+    evaluation_mode,
+    mean_image_psnr_db,
+)
 from searchae.training.optimizers import make_optimizer
 from searchae.training.precision import Precision
 from searchae.training.regularizers import clip_, penalised_weights
@@ -210,15 +216,13 @@ class Trainer:
             )
         if self._params.model.kind == "python" and self._device.type != "cpu":
             images = torch.zeros(2, *self.model.image_shape, device=self._device)
-            was_training = self.model.training
             try:
-                with torch.inference_mode():
-                    self.model.eval()(images)
+                with evaluation_mode(self.model), torch.inference_mode():
+                    self.model(images)
             except RuntimeError as e:
                 raise ModelError(
                     f"model.factory: the net does not run on {self._device}: {e}"
                 ) from e
-            self.model.train(was_training)
 
     def _make_step(self, precision: Precision) -> tuple[Step, ForwardPass | None]:
         """Returns the training step, and its forward pass if that uses compiled kernels."""
@@ -266,7 +270,7 @@ class Trainer:
         """Trains on every image once; returns the mean squared error for values in [0, 1]."""
         self.model.train()
         train = self._params.train
-        self._optimizer.learning_rate = learning_rate(train, epoch, self._counted_psnrs_db)
+        self._optimizer.learning_rate = learning_rate(train, epoch, self._counted_psnrs_db())
         self._eager.divergence_weight = divergence_weight(train, epoch)
         noise = named_generator(self._seed, "noise", epoch=epoch)
         latent = named_generator(self._seed, "latent", epoch=epoch)
@@ -335,16 +339,15 @@ class Trainer:
         """Returns the early-stopping rule after the history and further PSNRs, in dB."""
         train = self._params.train
         rule = Plateau(train.patience, train.min_delta_db, counts_from_db=self._learned_db)
-        after_clean = max(train.noise_from_epoch - 1 - len(self.history), 0)
-        return rule.after_all([*self._counted_psnrs_db, *further_db[after_clean:]])
+        return rule.after_all(self._counted_psnrs_db(*further_db))
 
-    @property
-    def _counted_psnrs_db(self) -> list[float]:
-        """The PSNRs so far that count for a plateau.
+    def _counted_psnrs_db(self, *further_db: float) -> list[float]:
+        """Returns those PSNRs of the history and of further epochs that count for a plateau.
 
         Epochs on clean input say nothing about whether denoising has stopped improving.
         """
-        return [r.psnr_db for r in self.history][self._params.train.noise_from_epoch - 1 :]
+        psnrs_db = [*(result.psnr_db for result in self.history), *further_db]
+        return psnrs_db[self._params.train.noise_from_epoch - 1 :]
 
     def _check_between_epochs(self) -> None:
         if not self._is_between_epochs:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from searchae.config import (
     StudySpec,
@@ -83,19 +82,14 @@ def build_networks(
 
 def _check_own_nets(spec: StudySpec, image_shape: tuple[int, int, int]) -> None:
     """Builds the nets of one's own that a study can train, and tries them."""
-    penalised = any("l1" in name for name in _values(spec, "regularizer"))
+    penalised = any("l1" in name for name in spec.choices_of("train.regularizer"))
+    penalised = penalised and "latent" in spec.choices_of("train.l1_target")
     for params in model_variants(spec, limit=MOST_NETWORKS):
         model = check_own_net(params.model, image_shape=image_shape)
-        if penalised and not model.has_latent and "latent" in _values(spec, "l1_target"):
+        if penalised and not model.has_latent:
             raise SpecError(
                 'train.l1_target: the net has no latent to put a penalty on; use "weights"'
             )
-
-
-def _values(spec: StudySpec, name: str) -> tuple[Any, ...]:
-    """Returns the values that a key of ``[train]`` may have."""
-    searched = [p.choices for p in spec.space if p.key == f"train.{name}"]
-    return searched[0] if searched else (spec.fixed["train"][name],)
 
 
 def _network(params: TrialParams, image_shape: tuple[int, int, int]) -> Network:

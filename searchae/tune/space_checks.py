@@ -71,14 +71,13 @@ def last_value(parameter: Parameter) -> float:
 
 def settings_count(spec: StudySpec) -> float:
     """Returns how many different settings the search space has; infinite with a range of floats."""
-    by_key = {p.key: p for p in spec.space}
     dependent = [p for p in spec.space if p.key in CONDITIONS]
     parents = {CONDITIONS[p.key][0] for p in dependent}
     others = [p for p in spec.space if p not in dependent and p.key not in parents]
     count = math.prod(_values_count(p) for p in others)
     for key in parents:
         children = [p for p in dependent if CONDITIONS[p.key][0] == key]
-        values = by_key[key].choices if key in by_key else (_fixed(spec, key),)
+        values = spec.choices_of(key)
         count *= sum(
             math.prod(_values_count(c) for c in children if value in CONDITIONS[c.key][1])
             for value in values
@@ -89,13 +88,7 @@ def settings_count(spec: StudySpec) -> float:
 def _parent_values(spec: StudySpec, parameter: Parameter) -> list[object]:
     """Returns the values of the key on which a parameter depends with which it is sampled."""
     key, wanted = CONDITIONS[parameter.key]
-    searched = {p.key: p.choices for p in spec.space}
-    return [v for v in searched.get(key) or (_fixed(spec, key),) if v in wanted]
-
-
-def _fixed(spec: StudySpec, key: str) -> object:
-    section, _, name = key.partition(".")
-    return spec.fixed[section][name]
+    return [v for v in spec.choices_of(key) if v in wanted]
 
 
 def _values_count(parameter: Parameter) -> float:

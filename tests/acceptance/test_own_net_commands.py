@@ -82,12 +82,16 @@ def digits(count: int) -> np.ndarray:
     return images
 
 
+def write_study(folder: Path, *, images: int, code: str = PUBLISHED) -> None:
+    np.savez(folder / "digits.npz", x_train=digits(images), x_test=digits(20))
+    (folder / "published.py").write_text(code)
+    (folder / "mine.toml").write_text(STUDY)
+
+
 def test_a_published_net_is_searched_trained_and_used_as_it_is(
     folder: Path, command_line: Run
 ) -> None:
-    np.savez(folder / "digits.npz", x_train=digits(200), x_test=digits(20))
-    (folder / "published.py").write_text(PUBLISHED)
-    (folder / "mine.toml").write_text(STUDY)
+    write_study(folder, images=200)
     told = command_line("tune", "-s", "mine.toml", "--device", "cpu", "--workers", "2")
     assert told.returncode == 0, told.stderr
     assert "3 of 3" in told.stdout
@@ -114,12 +118,8 @@ def test_a_published_net_is_searched_trained_and_used_as_it_is(
     assert "never taken from a database" in compared.stderr
 
 
-def test_a_worker_runs_no_code_that_it_was_not_told_to(
-    folder: Path, command_line: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    np.savez(folder / "digits.npz", x_train=digits(60), x_test=digits(20))
-    (folder / "published.py").write_text(PUBLISHED)
-    (folder / "mine.toml").write_text(STUDY)
+def test_a_worker_runs_no_code_that_it_was_not_told_to(folder: Path, command_line: Run) -> None:
+    write_study(folder, images=60)
     words = ("--device", "cpu", "--workers", "1")
     assert command_line("tune", "-s", "mine.toml", "--trials", "1", *words).returncode == 0
     refused = command_line("worker", "-s", "mine", "--device", "cpu")
@@ -138,12 +138,12 @@ def test_a_worker_runs_no_code_that_it_was_not_told_to(
 def test_a_penalty_on_a_latent_that_is_not_there_is_refused_before_anything_is_trained(
     folder: Path, command_line: Run
 ) -> None:
-    np.savez(folder / "digits.npz", x_train=digits(60), x_test=digits(20))
-    (folder / "published.py").write_text(
-        "from torch import nn\ndef build(image_shape): return nn.Conv2d(1, 1, 3, padding=1)"
+    write_study(
+        folder,
+        images=60,
+        code="from torch import nn\ndef build(image_shape): return nn.Conv2d(1, 1, 3, padding=1)",
     )
     words = ("--set", 'train.regularizer={ choices = ["clip", "clip+l1"] }')
-    (folder / "mine.toml").write_text(STUDY)
     refused = command_line("tune", "-s", "mine.toml", "--device", "cpu", *words)
     assert refused.returncode == 2
     assert 'the net has no latent to put a penalty on; use "weights"' in refused.stderr
@@ -161,9 +161,7 @@ def test_the_examples_can_be_searched(name: str, folder: Path, command_line: Run
 def test_a_bundle_of_ones_own_net_is_loaded_by_its_factory(
     folder: Path, command_line: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    np.savez(folder / "digits.npz", x_train=digits(60), x_test=digits(20))
-    (folder / "published.py").write_text(PUBLISHED)
-    (folder / "mine.toml").write_text(STUDY)
+    write_study(folder, images=60)
     words = ("--device", "cpu", "--workers", "1")
     assert command_line("tune", "-s", "mine.toml", "--trials", "1", *words).returncode == 0
     given = ("--factory", "published.py:build", "--epochs", "1", "--out", "best")

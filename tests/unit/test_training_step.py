@@ -124,6 +124,15 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
     return model.state_dict()
 
 
+def check_weights(trial: TrialParams, images: Tensor) -> None:
+    """Trains on both sides, and compares the weights."""
+    run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
+    list(run.epochs())
+    expected = plain_training(trial, images)
+    for name, value in run.model.state_dict().items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5, msg=name)
+
+
 @pytest.mark.parametrize(
     "train",
     [
@@ -159,12 +168,7 @@ def test_the_step_does_what_the_plain_one_does(
         ModelParams(**{"channels": (4, 6), "latent_dim": 3, "activation": "tanh", **model}),
         TrainParams(**{"epochs": 2, "batch_size": 8, "learning_rate": 1e-2, "clip": 0.3, **train}),
     )
-    images = random_images(channels)
-    run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
-    list(run.epochs())
-    expected = plain_training(trial, images)
-    for name, value in run.model.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5, msg=name)
+    check_weights(trial, random_images(channels))
 
 
 @pytest.mark.parametrize("model", [{}, {"kind": "dense", "hidden": (9,)}])
@@ -189,12 +193,7 @@ def test_a_variational_net_is_trained_as_by_torch_s_distributions(
         ),
         TrainParams(**{**SGD, "epochs": 2, "batch_size": 8, "learning_rate": 1e-2, **train}),
     )
-    images = random_images(3)
-    run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
-    list(run.epochs())
-    expected = plain_training(trial, images)
-    for name, value in run.model.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5, msg=name)
+    check_weights(trial, random_images(3))
 
 
 def test_the_cross_entropy_is_torch_s() -> None:
@@ -202,12 +201,7 @@ def test_the_cross_entropy_is_torch_s() -> None:
         ModelParams(channels=(4, 6), latent_dim=3, activation="tanh"),
         TrainParams(epochs=2, batch_size=8, learning_rate=1e-2, loss="bce"),
     )
-    images = random_images(3)
-    run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
-    list(run.epochs())
-    expected = plain_training(trial, images)
-    for name, value in run.model.state_dict().items():
-        torch.testing.assert_close(value, expected[name], rtol=1e-3, atol=2e-5, msg=name)
+    check_weights(trial, random_images(3))
 
 
 @pytest.mark.parametrize("loss", ["l1", "huber", "bce"])
