@@ -13,7 +13,7 @@ from searchae.bundle.evaluation import (
 from searchae.bundle.export import EXPORT_PARTS, export_bundle
 from searchae.bundle.images import (
     ImageArray,
-    as_uint8,
+    as_levels,
     check_not_there,
     check_output_path,
     open_images,
@@ -38,7 +38,7 @@ __all__ = [
     "BundleConfig",
     "ImageArray",
     "Workspace",
-    "as_uint8",
+    "as_levels",
     "bundle_from_weights",
     "check_not_there",
     "check_output_path",

@@ -139,17 +139,18 @@ def compression_ratios(bundle: Bundle) -> dict[str, Any]:
         bundle: The bundle.
 
     Returns:
-        ``image_values``, ``latent_values`` and their ``ratio``; ``image_bytes`` (uint8),
+        ``image_values``, ``latent_values`` and their ``ratio``; ``image_bytes`` (8 or 16 bits),
         ``latent_bytes`` (float32) and their ``bytes_ratio``.
     """
     values, size = math.prod(bundle.image_shape), bundle.latent_size
+    image_bytes = values * bundle.config.data.bits // 8
     return {
         "image_values": values,
         "latent_values": size,
         "ratio": values / size,
-        "image_bytes": values,
+        "image_bytes": image_bytes,
         "latent_bytes": 4 * size,
-        "bytes_ratio": values / (4 * size),
+        "bytes_ratio": image_bytes / (4 * size),
     }
 
 
@@ -216,13 +217,13 @@ def latent_batches(bundle: Bundle, images: Tensor) -> Iterator[Tensor]:
 
 
 def image_psnrs_db(
-    reconstruction: npt.NDArray[np.float32], images: npt.NDArray[np.uint8]
+    reconstruction: npt.NDArray[np.float32], images: npt.NDArray[Any]
 ) -> npt.NDArray[np.float32]:
     """Returns the PSNR of each image in dB.
 
     Args:
         reconstruction: float32 (N, C, H, W) in [0, 1].
-        images: uint8 (N, C, H, W).
+        images: uint8 or uint16 (N, C, H, W).
 
     Returns:
         float32 (N,).

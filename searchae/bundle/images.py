@@ -6,7 +6,7 @@ They are prepared as the images of the training were: resized, cut and converted
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -30,7 +30,9 @@ from searchae.files import output_file
 from searchae.formatting import format_count
 from searchae.training import EVALUATION_BATCH
 
-ImageArray = npt.NDArray[np.uint8]
+ImageArray = npt.NDArray[Any]
+"""uint8, or uint16 of a net whose images keep 16 bits."""
+
 _NPZ = ".npz"
 _DEFAULT_ARRAYS = ("images", "x_test", "x_train")
 
@@ -42,7 +44,7 @@ class ImageSource:
     Attributes:
         count: How many there are.
         names: File paths relative to the folder, with ``/``; empty for an npz.
-        batches: uint8 (B, C, H, W), in order.
+        batches: (B, C, H, W), in order.
     """
 
     count: int
@@ -153,7 +155,8 @@ def write_images(path: Path, batches: Iterator[ImageArray], names: Sequence[str]
 
     Args:
         path: An ``.npz`` file, or a new folder.
-        batches: uint8 (B, C, H, W).
+        batches: (B, C, H, W). Values of 16 bits become 8 bits in PNG files of more channels than
+            one, which cannot hold them.
         names: File names of the images; empty to number them.
 
     Raises:
@@ -166,15 +169,23 @@ def write_images(path: Path, batches: Iterator[ImageArray], names: Sequence[str]
         return
     path.mkdir(parents=True, exist_ok=True)
     targets = _output_names(names)
-    for i, pixels in enumerate(image for part in channels_last for image in part):
+    for i, image in enumerate(image for part in channels_last for image in part):
         target = path / (targets[i] if targets else f"{i:06d}.png")
         target.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(target)
+        Image.fromarray(_png_pixels(image)).save(target)
 
 
-def as_uint8(images: npt.NDArray[np.float32]) -> ImageArray:
-    """Rounds float images in [0, 1] to 256 levels; any shape."""
-    levels: ImageArray = np.rint(images * 255).astype(np.uint8)
+def _png_pixels(image: ImageArray) -> ImageArray:
+    """Returns an image (H, W, C) as Pillow writes it."""
+    if image.shape[-1] == 1:
+        return image[..., 0]
+    return image if image.dtype == np.uint8 else np.rint(image / 257).astype(np.uint8)
+
+
+def as_levels(images: npt.NDArray[np.float32], config: BundleConfig) -> ImageArray:
+    """Rounds float images in [0, 1] of any shape to the levels of a bundle's images."""
+    dtype = np.uint8 if config.data.bits == 8 else np.uint16
+    levels: ImageArray = np.rint(images * np.iinfo(dtype).max).astype(dtype)
     return levels
 
 
@@ -194,10 +205,14 @@ def _output_names(names: Sequence[str]) -> list[str]:
 def _preparation(config: BundleConfig) -> Preparation:
     """Returns how pictures become images of the net: as the training's, where it had pictures."""
     channels, height, width = config.image_shape
-    how = Preparation((height, width), grayscale=channels == 1)
-    if config.data.name != "folder":
-        return how
-    return replace(how, background=config.data.background, white=config.data.white)
+    if config.data.name == "folder":
+        return Preparation.of(config.data)
+    return Preparation(
+        (height, width),
+        grayscale=channels <= 2,
+        alpha=channels in (2, 4),
+        bits=config.data.bits,
+    )
 
 
 def _images_of_folder(
@@ -241,6 +256,7 @@ def _images_of_npz(
             where=f"{path}: {array}",
             white=white,
             size=config.image_shape[1:],
+            bits=config.data.bits,
             warn=progress,
         )
 
@@ -257,11 +273,17 @@ def _prepared(
         )
     how = _preparation(config)
     _say_prepared(len(images), how, config, where=where, progress=progress)
-    ready = np.empty((len(images), *config.image_shape), np.uint8)
+    ready = np.empty((len(images), *config.image_shape), images.dtype)
     for i, image in enumerate(images):
-        pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
-        ready[i] = prepare(Image.fromarray(np.ascontiguousarray(pixels)), how)
+        ready[i] = prepare(_as_picture(image), how)
     return ready
+
+
+def _as_picture(image: ImageArray) -> Image.Image:
+    """Returns an image (C, H, W) as ``prepare`` takes it; of 16 bits in colour the upper 8."""
+    if len(image) == 1 and image.dtype != np.uint8:
+        return Image.fromarray(image[0].astype(np.float32))
+    return Image.fromarray(np.ascontiguousarray(_png_pixels(image.transpose(1, 2, 0))))
 
 
 def _say_prepared(

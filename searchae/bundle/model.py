@@ -83,7 +83,7 @@ class Bundle:
             BundleError: They have another shape, type or range, or the net has no latent.
         """
         self._require_latent()
-        tensor = check_images(to_tensor(images), self.image_shape)
+        tensor = check_images(to_tensor(images), self.config)
         return self._map_batches(images, tensor, self._encode_batch, (self.latent_size,))
 
     def decode(self, latents: ArrayT) -> ArrayT:
@@ -115,7 +115,7 @@ class Bundle:
         Raises:
             BundleError: They have another shape, type or range.
         """
-        tensor = check_images(to_tensor(images), self.image_shape)
+        tensor = check_images(to_tensor(images), self.config)
 
         def reconstruct_batch(batch: Tensor) -> Tensor:
             return self.model.decode(self._encode_batch(batch))
@@ -183,7 +183,8 @@ class Bundle:
 
     def _encode_batch(self, batch: Tensor) -> Tensor:
         batch = batch.to(self.device).contiguous(memory_format=self.layout)
-        images = to_unit_float(batch) if batch.dtype == torch.uint8 else batch.to(torch.float32)
+        is_float = batch.is_floating_point()
+        images = batch.to(torch.float32) if is_float else to_unit_float(batch)
         return self.model.encode(images)
 
     def _decode_batch(self, batch: Tensor) -> Tensor:

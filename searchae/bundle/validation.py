@@ -32,33 +32,34 @@ def to_tensor(values: npt.NDArray[Any] | Tensor) -> Tensor:
     ):
         kind = values.dtype if isinstance(values, np.ndarray) else type(values).__name__
         raise BundleError(f"expected an array or a tensor of numbers, not {kind}")
-    if values.dtype.kind == "u" and values.dtype != np.uint8:
-        raise BundleError(f"images are {values.dtype}: give uint8, or float in [0, 1]")
     native = values.astype(values.dtype.newbyteorder("="), copy=False)
     # Torch does not support negative strides, and warns about read-only arrays.
     return torch.from_numpy(np.require(native, requirements=["C", "W"]))
 
 
-def check_images(images: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+def check_images(images: Tensor, config: BundleConfig) -> Tensor:
     """Returns images unchanged if the net accepts them.
 
     Args:
-        images: (N, C, H, W), uint8 or float in [0, 1].
-        image_shape: (C, H, W) of the net's images.
+        images: (N, C, H, W), uint8 or float in [0, 1]; uint16 if the net's images keep 16 bits.
+        config: Of the net.
 
     Raises:
         BundleError: They have another shape, type or range.
     """
+    image_shape = config.image_shape
     if images.ndim != 4 or tuple(images.shape[1:]) != image_shape:
         shape = tuple(images.shape)
         raise BundleError(
             f"images have the shape {shape}, but this bundle's net takes "
             f"{_shape_text(image_shape)}{_shape_hint(shape, image_shape)}"
         )
-    if images.dtype == torch.uint8:
+    levels = (torch.uint8,) if config.data.bits == 8 else (torch.uint8, torch.uint16)
+    if images.dtype in levels:
         return images
     if not images.is_floating_point():
-        raise BundleError(f"images are {images.dtype}: give uint8, or float in [0, 1]")
+        known = "uint8" if config.data.bits == 8 else "uint8, uint16 with 65535 for white"
+        raise BundleError(f"images are {images.dtype}: give {known}, or float in [0, 1]")
     low, high = (float(v) for v in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
         raise BundleError(

@@ -166,7 +166,7 @@ def reconstruct(
     with importing():
         from searchae.bundle import (
             ImageArray,
-            as_uint8,
+            as_levels,
             check_output_path,
             image_psnrs_db,
             open_images,
@@ -183,7 +183,7 @@ def reconstruct(
         for part in source.batches:
             back = bundle.reconstruct(part)
             psnrs_db.append(image_psnrs_db(back, part))
-            yield as_uint8(back)
+            yield as_levels(back, bundle.config)
 
     write_images(out, reconstructions(), source.names)
     document = _use_document(bundle, out, images=source.count)
@@ -257,12 +257,12 @@ def _load(folder: Path, device: str, factory: str) -> Bundle:
 
 
 def _decoded(bundle: Bundle, latents: Any) -> Iterator[Any]:
-    """Yields the images of latents, uint8 (B, C, H, W), batch by batch."""
-    from searchae.bundle import as_uint8
+    """Yields the images of latents, (B, C, H, W), batch by batch."""
+    from searchae.bundle import as_levels
     from searchae.training import EVALUATION_BATCH
 
     for start in range(0, len(latents), EVALUATION_BATCH):
-        yield as_uint8(bundle.decode(latents[start : start + EVALUATION_BATCH]))
+        yield as_levels(bundle.decode(latents[start : start + EVALUATION_BATCH]), bundle.config)
 
 
 def _device(name: str) -> Any:

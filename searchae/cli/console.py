@@ -250,11 +250,11 @@ def print_studies(files: Mapping[str, Path], stored: Sequence[StudyOverview]) ->
 def print_splits(document: Mapping[str, Any]) -> None:
     """Prints the splits of a data set."""
     for key, v in document.items():
-        if key not in ("levels", "also_in_train"):
+        if key not in ("levels", "also_in_train", "white"):
             print(f"{key:14s} {v}")
     for name, found in document["levels"].items():
         levels = f"{found['min']} to {found['max']}, mean {found['mean']:.1f}"
-        print(f"{'levels':14s} {name}: {levels} (0 is black, 255 white)")
+        print(f"{'levels':14s} {name}: {levels} (0 is black, {document['white']} white)")
     for name, count in document["also_in_train"].items():
         print(f"{'also in train':14s} {count} of {document[name]} {name} images")
 
@@ -316,8 +316,9 @@ def print_plan(plan: DryRun) -> None:
 def _prepared(spec: StudySpec) -> str:
     if spec.data.name != "folder":
         return ""
-    side = spec.data.image_size
-    return f"; each image resized and cut to the square in the middle ({side}x{side} pixels)"
+    from searchae.data import Preparation
+
+    return f"; each image {Preparation.of(spec.data).text}"
 
 
 def _range(document: Mapping[str, Any]) -> str:

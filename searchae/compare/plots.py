@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from searchae.compare.matched_statistics import BaseDifference, PairDifference
 from searchae.compare.verdict import Verdict, span_text
+from searchae.data import as_rgb
 from searchae.report import (
     BAD_COLOUR,
     BEST_COLOUR,
@@ -205,7 +206,7 @@ def _draw_rows(rows: Sequence[tuple[str, ByteImages, list[str]]]) -> bytes:
     font = ImageFont.load_default(13)
     names_px = 16 + max(int(font.getlength(name)) for name, _, _ in rows)
     count, _, height, width = rows[0][1].shape
-    scale = max(1, round(_TILE_PX / width))
+    scale = max(1, round(_TILE_PX / max(height, width)))
     tile = (height * scale, width * scale)
     row_px = tile[0] + _GUTTER_PX + _LABEL_PX
     size = (
@@ -219,9 +220,8 @@ def _draw_rows(rows: Sequence[tuple[str, ByteImages, list[str]]]) -> bytes:
         pen.text((_MARGIN_PX, y + tile[0] // 2), name, fill=INK, font=font, anchor="lm")
         for i, image in enumerate(images):
             x = _MARGIN_PX + names_px + i * (tile[1] + _GUTTER_PX)
-            pixels = np.broadcast_to(image.transpose(1, 2, 0), (height, width, 3))
-            large = pixels.repeat(scale, axis=0).repeat(scale, axis=1)
-            canvas.paste(Image.fromarray(np.ascontiguousarray(large)), (x, y))
+            large = as_rgb(image).repeat(scale, axis=0).repeat(scale, axis=1)
+            canvas.paste(Image.fromarray(large), (x, y))
             if texts:
                 at = (x + tile[1] // 2, y + tile[0] + 3)
                 pen.text(at, texts[i], fill=INK, font=font, anchor="ma")

@@ -1,4 +1,4 @@
-"""Data sets as uint8 tensors (N, C, H, W) in reproducible splits, identified by a hash.
+"""Data sets as tensors (N, C, H, W) in reproducible splits, identified by a hash.
 
 ``splits`` makes and hashes the splits, ``sources`` lists the sources; each has a module.
 """
@@ -11,10 +11,12 @@ from searchae.data.decoded_cache import (
     keep_decoded,
 )
 from searchae.data.disk import absolute_paths, moved_paths
+from searchae.data.large_images import gather, is_large, parts, release
 from searchae.data.npz import as_images
 from searchae.data.npz_file import open_npz
 from searchae.data.picture_files import find_pictures
 from searchae.data.pictures import Preparation, prepare, read_pictures, require_readable
+from searchae.data.raw_images import as_rgb
 from searchae.data.splits import (
     Splits,
     describe_splits,
@@ -28,17 +30,22 @@ __all__ = [
     "Splits",
     "absolute_paths",
     "as_images",
+    "as_rgb",
     "decoded_sums",
     "describe_splits",
     "find_decoded",
     "find_decoded_test",
     "find_pictures",
+    "gather",
+    "is_large",
     "keep_decoded",
     "load_splits",
     "moved_paths",
     "open_npz",
+    "parts",
     "prepare",
     "read_pictures",
+    "release",
     "require_readable",
     "require_same_data",
     "split_warnings",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from searchae.data.raw_images import as_rgb
 from searchae.data.splits import Splits
 from searchae.errors import DataError
 from searchae.files import is_standard_output, output_file
@@ -82,5 +82,4 @@ def _chosen(images: torch.Tensor, rows: int) -> torch.Tensor:
 
 def _tile(image: torch.Tensor, scale: int) -> Image.Image:
     """Returns one image (C, H, W), each pixel enlarged to a square."""
-    pixels = image.permute(1, 2, 0).expand(-1, -1, 3).numpy()
-    return Image.fromarray(np.ascontiguousarray(pixels.repeat(scale, 0).repeat(scale, 1)))
+    return Image.fromarray(as_rgb(image.numpy()).repeat(scale, 0).repeat(scale, 1))

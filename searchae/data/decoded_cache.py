@@ -15,16 +15,20 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from searchae.data.large_images import map_images, parts
 from searchae.data.splits import Splits
 from searchae.files import SharedFolder
 
 if TYPE_CHECKING:
     import torch
+
+Rows = npt.NDArray[Any]
+"""uint8 or uint16 (N, H, W, C)."""
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +53,7 @@ def decoded_sums(splits: Splits) -> dict[str, str]:
     Returns:
         ``train``, ``validation`` and ``test`` -> SHA-256, in hexadecimal.
     """
-    return {part: _sum(_rows(getattr(splits, part))) for part in (*_PARTS, _TEST)}
+    return {part: _sum(_rows(splits.parts[part])) for part in (*_PARTS, _TEST)}
 
 
 def keep_decoded(splits: Splits, data_dir: Path, sums: Mapping[str, str] | None = None) -> bool:
@@ -74,7 +78,7 @@ def keep_decoded(splits: Splits, data_dir: Path, sums: Mapping[str, str] | None 
         try:
             for part in sums:
                 with SharedFolder(draft).writing(f"{part}.npy") as file:
-                    np.save(file, _rows(getattr(splits, part)))
+                    _write(file, _rows(splits.parts[part]))
             with SharedFolder(draft).writing(_SUMS) as file:
                 file.write(json.dumps(dict(sums)).encode())
             draft.chmod(0o755)
@@ -103,7 +107,7 @@ def find_decoded(
             unset, for studies of earlier versions.
 
     Returns:
-        Training and validation images, uint8 (N, C, H, W), channels last in memory. Writing to
+        Training and validation images (N, C, H, W), channels last in memory. Writing to
         them does not change the cache (copy-on-write). None if they are not cached, or damaged.
     """
     found = _find(hash_, data_dir, _PARTS, sums)
@@ -146,30 +150,41 @@ def _is_whole(home: SharedFolder, splits: Splits) -> bool:
         with home.reading(_SUMS, limit=_LARGEST_SUMS):
             pass
         for part in (*_PARTS, _TEST):
-            count, channels, height, width = getattr(splits, part).shape
-            if _map(home, part).shape != (count, height, width, channels):
+            found, wanted = _map(home, part), _rows(getattr(splits, part)).numpy()
+            if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
                 return False
     except (OSError, *_MALFORMED):
         return False
     return True
 
 
-def _rows(images: torch.Tensor) -> npt.NDArray[np.uint8]:
+def _rows(images: torch.Tensor) -> torch.Tensor:
     """Returns images as they are cached: (N, H, W, C), so that no trial has to copy them."""
-    rows: npt.NDArray[np.uint8] = images.permute(0, 2, 3, 1).contiguous().numpy()
-    return rows
+    return images.permute(0, 2, 3, 1)
+
+
+def _write(file: IO[bytes], rows: torch.Tensor) -> None:
+    """Writes rows in numpy's format, part by part: ``numpy.save`` would copy all of them."""
+    header = {
+        "descr": np.lib.format.dtype_to_descr(rows.numpy().dtype),
+        "fortran_order": False,
+        "shape": tuple(rows.shape),
+    }
+    np.lib.format.write_array_header_1_0(cast("BinaryIO", file), header)
+    for part in parts(rows):
+        file.write(part.contiguous().numpy().data)
 
 
 def _read(home: SharedFolder, part: str, sha256: str) -> torch.Tensor:
     import torch
 
-    rows = _map(home, part)
+    rows = torch.from_numpy(_map(home, part))
     if _sum(rows) != sha256:
         raise ValueError(f"{part}.npy was changed")
-    return torch.from_numpy(rows).permute(0, 3, 1, 2)
+    return rows.permute(0, 3, 1, 2)
 
 
-def _map(home: SharedFolder, part: str) -> npt.NDArray[np.uint8]:
+def _map(home: SharedFolder, part: str) -> Rows:
     """Maps a file of the cache into memory.
 
     Raises:
@@ -180,17 +195,17 @@ def _map(home: SharedFolder, part: str) -> npt.NDArray[np.uint8]:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{name} has another format")
         shape, is_fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        if len(shape) != 4 or is_fortran or dtype != np.uint8:
+        if len(shape) != 4 or is_fortran or dtype not in (np.uint8, np.uint16):
             raise ValueError(f"{name} holds something else")
-        rows: npt.NDArray[np.uint8] = np.memmap(
-            file, np.uint8, mode="c", offset=file.tell(), shape=shape
-        )
-    return rows
+        return map_images(file, shape, dtype, offset=file.tell())
 
 
-def _sum(rows: npt.NDArray[np.uint8]) -> str:
+def _sum(rows: torch.Tensor) -> str:
     """Returns the SHA-256 of cached images."""
-    return hashlib.sha256(rows.data).hexdigest()
+    digest = hashlib.sha256()
+    for part in parts(rows):
+        digest.update(part.contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _remove(path: Path) -> None:

@@ -27,12 +27,12 @@ def load_folder(
         progress: Called before reading, from time to time, and with what was done.
 
     Returns:
-        uint8 (N, 3 or 1, image_size, image_size).
+        uint8 (N, C, H, W), with C from 1 to 4: grey or RGB, and transparency where it is kept.
 
     Raises:
         DataError: A folder is missing or has no picture, or pictures cannot be read; all are named.
     """
-    how = folder_preparation(spec)
+    how = Preparation.of(spec)
     train = find_data_file(spec.path or "", data_dir=data_dir, key="data.path").resolve()
     if spec.test_path is None:
         parts = [name for name in ("train", "test") if (train / name).is_dir()]
@@ -41,24 +41,19 @@ def load_folder(
                 f"folder: warning: train and test below {train} are read as one and split anew; "
                 f'path = "{train / "train"}" and test_path = "{train / "test"}" keep them apart'
             )
-        return _read(how, [find_pictures(train)], progress)
+        return _read(how, [find_pictures(train)], data_dir, progress)
     test = find_data_file(spec.test_path, data_dir=data_dir, key="data.test_path").resolve()
     if train.is_relative_to(test):
         raise DataError(
             f"data.test_path: {test} holds the training images too ({train}): "
             "a model must not be tested on what it was trained on"
         )
-    return _read(how, [find_pictures(train, without=test), find_pictures(test)], progress)
+    return _read(how, [find_pictures(train, without=test), find_pictures(test)], data_dir, progress)
 
 
-def folder_preparation(spec: DataSpec) -> Preparation:
-    """Returns how the pictures of a ``folder`` source become images."""
-    return Preparation(
-        (spec.image_size, spec.image_size), spec.grayscale, spec.background, spec.white
-    )
-
-
-def _read(how: Preparation, parts: list[PictureFiles], progress: ProgressCallback) -> RawImages:
+def _read(
+    how: Preparation, parts: list[PictureFiles], data_dir: Path, progress: ProgressCallback
+) -> RawImages:
     read: list[Pictures] = []
     doubts: list[str] = []
     for files in parts:
@@ -67,7 +62,11 @@ def _read(how: Preparation, parts: list[PictureFiles], progress: ProgressCallbac
         if files.left_out:
             progress(f"folder: left out: {files.left_out_text}")
         pictures = read_pictures(
-            files.paths, how, where=f"folder {files.folder}", progress=progress
+            files.paths,
+            how,
+            where=f"folder {files.folder}",
+            progress=progress,
+            scratch=data_dir,
         )
         for note in pictures.notes(how):
             progress(f"folder: {note}")

@@ -1,14 +1,14 @@
-"""Pixel values of any type as the 256 levels of the data sets, and doubts about their range."""
+"""Pixel values of any type as the levels of the data sets, and doubts about their range."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from searchae.data.raw_images import Images
+from searchae.data.raw_images import Images, level_type
 from searchae.errors import DataError
 
 DARK = 1 / 2
@@ -23,34 +23,39 @@ _ROUNDING = 1e-5
 _CHUNK = 4096
 
 
-def to_levels(values: npt.NDArray[Any], white: float, *, where: str) -> Images:
-    """Converts pixel values to levels, rounded: 0 stays 0, ``white`` becomes 255.
+def to_levels(
+    values: npt.NDArray[Any], white: float, *, where: str, bits: Literal[8, 16] = 8
+) -> Images:
+    """Converts pixel values to levels, rounded: 0 stays 0, ``white`` becomes the highest level.
 
     Args:
         values: Integers, floats or bools of any shape but ().
         white: The value of white, above 0.
         where: Where they come from; the message begins with it.
+        bits: Bits of a level.
 
     Returns:
-        uint8 of the same shape.
+        uint8, or uint16 for 16 bits, of the same shape.
 
     Raises:
         DataError: A value is below 0, above white, NaN or infinite.
     """
+    dtype = level_type(bits)
+    highest = np.iinfo(dtype).max
     if values.size == 0:
-        return np.zeros(values.shape, np.uint8)
+        return np.zeros(values.shape, dtype)
     low, high = float(values.min()), float(values.max())
     margin = _ROUNDING * white
     if not (low >= -margin and high <= white + margin):
         raise DataError(
             f"{where}: is {values.dtype} of shape {values.shape} with {_fault(low, high, white)}"
         )
-    if values.dtype == np.uint8 and white == 255:
+    if values.dtype == dtype and white == highest:
         return values
-    levels = np.empty(values.shape, np.uint8)
+    levels = np.empty(values.shape, dtype)
     for start in range(0, len(values), _CHUNK):
         part = values[start : start + _CHUNK].astype(np.float64)
-        levels[start : start + _CHUNK] = np.rint(part.clip(0, white) * 255 / white)
+        levels[start : start + _CHUNK] = np.rint(part.clip(0, white) * highest / white)
     return levels
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +14,11 @@ from searchae.config import DataSpec, ProgressCallback
 from searchae.data.disk import find_data_file
 from searchae.data.levels import doubt_of_range, likely_white, to_levels
 from searchae.data.npz_file import open_npz
-from searchae.data.raw_images import Images, RawImages
+from searchae.data.raw_images import MOST_CHANNELS, Images, RawImages
 from searchae.errors import DataError
 from searchae.formatting import format_count
 
+_CHANNELS = range(1, MOST_CHANNELS + 1)
 _WANTED = "x_train (and x_test), or images"
 _NARROWEST_PX = 4
 _LARGER = "save it as (N, H, W, C), with at least 4 pixels a side, such as numpy.transpose gives"
@@ -29,7 +30,7 @@ class ArrayReading:
     """An array read as images.
 
     Attributes:
-        images: uint8 (N, C, H, W), with C 1 or 3.
+        images: See ``raw_images.Images``.
         text: What the array is and what it was taken for.
         order_doubt: Why its axes may have another order; None if they may not.
         range_doubt: Why another value may be white; None if it may not.
@@ -50,7 +51,7 @@ def load_npz(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
     """Loads ``x_train`` and, if it is there, ``x_test``; or ``images`` alone.
 
     Arrays are uint8, or float in [0, 1] (rounded to 256 levels), or any numbers from 0 to
-    ``spec.white``, of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C 1 or 3.
+    ``spec.white``, of shape (N, H, W), (N, H, W, C) or (N, C, H, W) with C from 1 to 4.
     Where (H, W, N) or (H, W, N, C) is as likely, that is a doubt.
 
     Args:
@@ -71,7 +72,9 @@ def load_npz(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
     with open_npz(path) as archive:
         taken = _taken(archive.names, path)
         readings = [
-            read_array(archive.read(name), where=f"{path}: {name}", white=spec.white)
+            read_array(
+                archive.read(name), where=f"{path}: {name}", white=spec.white, bits=spec.bits
+            )
             for name in taken
         ]
         for name, reading in zip(taken, readings, strict=True):
@@ -97,23 +100,26 @@ def as_images(
     where: str,
     white: float | None = None,
     size: tuple[int, int] | None = None,
+    bits: Literal[8, 16] = 8,
     warn: ProgressCallback,
 ) -> Images:
-    """Converts an array of images to uint8 (N, C, H, W).
+    """Converts an array to images.
 
     Args:
         array: See ``load_npz`` for the types and shapes.
         where: What it is called in messages.
         white: The value of white; None for 255 with uint8, and 1 with floats.
         size: The height and width that are wanted: a shape that has them is read so.
+        bits: Bits of a level.
         warn: Called with the doubt that another value is white.
 
     Raises:
         DataError: It has another shape or type, values outside its range, or a shape that can be
             read in two ways.
     """
-    reading = read_array(array, where=where, white=white, in_study=False)
-    if reading.order_doubt is not None and reading.images.shape[2:] != size:
+    reading = read_array(array, where=where, white=white, bits=bits, in_study=False)
+    has_size = reading.images.shape[2:] == size and not _may_be_one_image(array.shape)
+    if reading.order_doubt is not None and not has_size:
         raise DataError(reading.order_doubt)
     if reading.range_doubt is not None:
         warn(f"warning: {reading.range_doubt}")
@@ -121,7 +127,12 @@ def as_images(
 
 
 def read_array(
-    array: npt.NDArray[Any], *, where: str, white: float | None = None, in_study: bool = True
+    array: npt.NDArray[Any],
+    *,
+    where: str,
+    white: float | None = None,
+    bits: Literal[8, 16] = 8,
+    in_study: bool = True,
 ) -> ArrayReading:
     """Reads an array as images; see ``as_images``.
 
@@ -129,6 +140,7 @@ def read_array(
         array: The array.
         where: What it is called in messages.
         white: See ``as_images``.
+        bits: Bits of a level.
         in_study: See ``doubt_of_range``.
 
     Raises:
@@ -138,12 +150,12 @@ def read_array(
     if ordered.size == 0:
         raise DataError(f"{where}: there is no image in it: its shape is {array.shape}")
     assumed = _white(array, where=where) if white is None else white
-    images = np.ascontiguousarray(to_levels(ordered, assumed, where=where))
+    images = np.ascontiguousarray(to_levels(ordered, assumed, where=where, bits=bits))
     range_doubt = None
     if white is None:
         range_doubt = doubt_of_range(float(ordered.max()), assumed, where=where, in_study=in_study)
     count, channels, height, width = images.shape
-    kind = "grey" if channels == 1 else "colour"
+    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels}-channel")
     text = (
         f"{array.dtype} of shape {array.shape}, {order}: {format_count(count, f'{kind} image')} of "
         f"{width}x{height} pixels; {assumed:g} is white"
@@ -174,13 +186,13 @@ def _channels_first(array: npt.NDArray[Any], *, where: str) -> tuple[npt.NDArray
     """Returns an array as (N, C, H, W), and the order of its axes in words."""
     if array.ndim == 3:
         return array[:, None], "(N, H, W)"
-    if array.ndim == 4 and array.shape[3] in (1, 3):
+    if array.ndim == 4 and array.shape[3] in _CHANNELS:
         return array.transpose(0, 3, 1, 2), "(N, H, W, C)"
-    if array.ndim == 4 and array.shape[1] in (1, 3):
+    if array.ndim == 4 and array.shape[1] in _CHANNELS:
         return array, "(N, C, H, W)"
     raise DataError(
         f"{where}: is {array.dtype} of shape {array.shape}, "
-        "not (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 or 3 channels C"
+        f"not (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to {MOST_CHANNELS} channels C"
     )
 
 
@@ -188,7 +200,10 @@ def _order_doubt(shape: tuple[int, ...], order: str, *, where: str) -> str | Non
     """Returns the doubt that an array's axes have another order than the one that was taken."""
     count, *rest = shape
     height, width = rest[1:] if order == "(N, C, H, W)" else rest[:2]
-    if len(shape) == 4 and shape[1] in (1, 3) and shape[3] in (1, 3):
+    if _may_be_one_image(shape):
+        reason = f"it may be {count} grey images, or one image of {count} channels"
+        way_out = "add an axis: array[:, None] for grey images, array[None] for one image"
+    elif len(shape) == 4 and shape[1] in _CHANNELS and shape[3] in _CHANNELS:
         reason, way_out = "channels may stand first or last", _LARGER
     elif min(height, width) < _NARROWEST_PX:
         reason, way_out = f"read as {order}, its images have only {width}x{height} pixels", _LARGER
@@ -201,6 +216,10 @@ def _order_doubt(shape: tuple[int, ...], order: str, *, where: str) -> str | Non
     else:
         return None
     return f"{where}: the order of the axes of {shape} is not clear: {reason}; {way_out}"
+
+
+def _may_be_one_image(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and 1 < shape[0] <= MOST_CHANNELS
 
 
 def _may_be_last(count: int, height: int, width: int, *, strict: bool) -> bool:

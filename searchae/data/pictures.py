@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from searchae.config import ProgressCallback
+from searchae.config import DataSpec, ProgressCallback
+from searchae.data.large_images import new_images, release
 from searchae.data.levels import DARK, doubt_of_range, to_levels
-from searchae.data.memory import require_memory
 from searchae.data.picture_files import NAMED_FORMATS, SUFFIX_FORMATS
-from searchae.data.raw_images import Images
+from searchae.data.raw_images import Images, level_type, levels_of
 from searchae.errors import DataError
 from searchae.formatting import format_count
 
@@ -36,6 +35,7 @@ _one_by_one = threading.Lock()
 _CHUNK = 512
 _MOST_FAULTS = 20
 _FAULTS = (OSError, SyntaxError, ValueError, EOFError, struct.error, MemoryError)
+_DEEP = "F"  # Pillow's mode of floats, which it can resize without loss
 _WHITES = {"8-bit": 255.0, "16-bit": 65535.0, "float": 1.0}
 Kind = Literal["8-bit", "16-bit", "16-bit colour", "float"]
 
@@ -47,29 +47,71 @@ class Preparation:
     Attributes:
         size: Height and width in pixels.
         grayscale: Whether they become grey.
-        background: The colour under what is transparent.
+        fit: See ``DataSpec.fit``.
+        alpha: Whether their transparency becomes a channel.
+        background: The colour under what is transparent, and around what is padded.
         white: See ``DataSpec.white``.
+        bits: See ``DataSpec.bits``.
     """
 
     size: tuple[int, int]
     grayscale: bool
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    alpha: bool = False
     background: Literal["white", "black"] = "white"
     white: float | None = None
+    bits: Literal[8, 16] = 8
+
+    @classmethod
+    def of(cls, spec: DataSpec) -> Preparation:
+        """Returns how the pictures of a ``folder`` source become images."""
+        return cls(
+            spec.height_and_width,
+            grayscale=spec.grayscale,
+            fit=spec.fit,
+            alpha=spec.alpha,
+            background=spec.background,
+            white=spec.white,
+            bits=spec.bits,
+        )
+
+    @property
+    def mode(self) -> Literal["L", "LA", "RGB", "RGBA"]:
+        """The images' mode in Pillow's words."""
+        if self.grayscale:
+            return "LA" if self.alpha else "L"
+        return "RGBA" if self.alpha else "RGB"
+
+    @property
+    def colours(self) -> int:
+        """The images' channels without that of transparency: 1 or 3."""
+        return 1 if self.grayscale else 3
+
+    @property
+    def channels(self) -> int:
+        """The images' channels, 1 to 4."""
+        return len(self.mode)
 
     @property
     def text(self) -> str:
         """What is done to each picture, in words."""
         height, width = self.size
         shape = "the square" if height == width else "this shape"
-        grey = ", in grey" if self.grayscale else ""
-        return f"resized and cut to {shape} in the middle ({width}x{height} pixels{grey})"
+        how = {
+            "crop": f"resized and cut to {shape} in the middle",
+            "pad": f"resized and padded with {'nothing' if self.alpha else self.background} to "
+            f"{shape}",
+            "stretch": f"stretched to {shape}",
+        }[self.fit]
+        grey, alpha = ", in grey" * self.grayscale, ", with transparency" * self.alpha
+        return f"{how} ({width}x{height} pixels{grey}{alpha})"
 
 
 @dataclass(frozen=True, eq=False)
 class _Picture:
-    """One picture: uint8 (C, H, W), what was done to it, and its brightest value."""
+    """One picture: (C, H, W), what was done to it, and its brightest value."""
 
-    pixels: npt.NDArray[np.uint8]
+    pixels: Images
     done: frozenset[str]
     kind: Kind
     brightest: float
@@ -80,7 +122,7 @@ class Pictures:
     """Pictures that were read.
 
     Attributes:
-        images: uint8 (N, C, H, W).
+        images: See ``raw_images.Images``.
         done: What was done -> to how many: ``resized``, ``enlarged`` among them, ``grey`` (their
             colour was removed), ``transparent``, ``frames``.
         brightest: The brightest value of each kind of files.
@@ -126,25 +168,31 @@ class Pictures:
 
 
 def read_pictures(
-    files: Sequence[Path], how: Preparation, *, where: str, progress: ProgressCallback
+    files: Sequence[Path],
+    how: Preparation,
+    *,
+    where: str,
+    progress: ProgressCallback,
+    scratch: Path | None = None,
 ) -> Pictures:
     """Reads pictures; those that cannot be read are listed in ``faults``.
 
-    Each is rotated according to its EXIF orientation, put on the background, converted to RGB or
-    grey, resized (bicubic) so that it just covers the size, and cut to the middle.
+    Each is rotated according to its EXIF orientation, put on the background unless its
+    transparency is kept, converted to RGB or grey, and brought to the size: see ``prepare``.
 
     Args:
         files: The files.
         how: How to prepare them.
         where: Where they come from; messages begin with it.
         progress: Called from time to time.
+        scratch: A folder for images that are too large for memory; see ``new_images``.
 
     Raises:
         DataError: They would take too much memory.
     """
-    shape = (len(files), 1 if how.grayscale else 3, *how.size)
-    require_memory(int(np.prod(shape, dtype=np.float64)), what=f"{where}: {len(files):,} images")
-    found = Pictures(np.zeros(shape, np.uint8))
+    shape = (len(files), how.channels, *how.size)
+    what = f"{where}: {len(files):,} images"
+    found = Pictures(new_images(shape, level_type(how.bits), folder=scratch, what=what))
     one = partial(_read_or_fault, how=how)
     with _quiet_about_size(), ThreadPoolExecutor() as pool:
         for start in range(0, len(files), _CHUNK):
@@ -157,6 +205,7 @@ def read_pictures(
                 found.done.update(picture.done)
                 brightest = found.brightest.get(picture.kind, 0.0)
                 found.brightest[picture.kind] = max(brightest, picture.brightest)
+            release(found.images)
             if start and start % (20 * _CHUNK) == 0:
                 progress(f"{where}: {start:,} of {len(files):,} images read")
     return found
@@ -181,15 +230,49 @@ def require_readable(*found: Pictures) -> None:
     raise DataError(f"{len(faults):,} of {total:,} files cannot be read:\n{listed}")
 
 
-def prepare(image: Image.Image, how: Preparation) -> npt.NDArray[np.uint8]:
-    """Converts an RGB or grey image with 8 bits to uint8 (C, H, W) of the size."""
-    mode = "L" if how.grayscale else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
+def prepare(image: Image.Image, how: Preparation) -> Images:
+    """Brings an image to the size, colours and bits that are wanted.
+
+    ``crop`` resizes it so that it just covers the size and cuts it to the middle; ``pad`` resizes
+    it so that it just fits in; ``stretch`` changes its proportions. All interpolate bicubically.
+
+    Args:
+        image: With 8 bits; or grey of mode F, from 0 to 65535.
+        how: What is wanted.
+
+    Returns:
+        (C, H, W), uint8 or uint16.
+    """
+    is_deep = image.mode == _DEEP
+    if not is_deep and image.mode != how.mode:
+        image = image.convert(how.mode)
     height, width = how.size
-    fitted = ImageOps.fit(image, (width, height), method=Image.Resampling.BICUBIC)
+    size, method = (width, height), Image.Resampling.BICUBIC
+    match how.fit:
+        case "crop":
+            fitted = ImageOps.fit(image, size, method=method)
+        case "pad":
+            fitted = _padded(image, size, None if how.alpha else how.background)
+        case "stretch":
+            fitted = image.resize(size, method)
+    if is_deep:
+        levels = np.rint(np.asarray(fitted).clip(0, _WHITES["16-bit"])).astype(np.uint16)
+        opaque = np.full_like(levels, _WHITES["16-bit"])
+        return np.stack([levels] * how.colours + [opaque] * how.alpha)
     pixels = np.asarray(fitted, np.uint8)
-    return pixels[None] if how.grayscale else pixels.transpose(2, 0, 1)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return pixels if how.bits == 8 else pixels * np.uint16(257)
+
+
+def _padded(image: Image.Image, size: tuple[int, int], colour: str | None) -> Image.Image:
+    """Returns an image resized to fit in, on a ground of one colour or, for None, transparent."""
+    fitted = ImageOps.contain(image, size, method=Image.Resampling.BICUBIC)
+    if image.mode == _DEEP:
+        ground = Image.new(image.mode, size, _WHITES["16-bit"] if colour == "white" else 0)
+    else:
+        ground = Image.new(image.mode, size, 0 if colour is None else colour)
+    ground.paste(fitted, ((size[0] - fitted.width) // 2, (size[1] - fitted.height) // 2))
+    return ground
 
 
 def _read_or_fault(path: Path, *, how: Preparation) -> _Picture | str:
@@ -225,18 +308,18 @@ def _read(path: Path, how: Preparation) -> _Picture:
             ImageOps.exif_transpose(opened, in_place=True)
             if opened.size != before:
                 shape = shape[::-1]
-            image, kind, brightest = _eight_bits(opened, how, is_deep=is_deep, where=str(path))
-            if _is_transparent(image):
+            image, kind, brightest = _rescaled(opened, how, is_deep=is_deep, where=str(path))
+            if not how.alpha and _is_transparent(image):
                 done.add("transparent")
                 image = _on_background(image, how.background)
-            if how.grayscale and image.mode not in ("1", "L", "LA"):
+            if how.grayscale and image.mode not in ("1", "L", "LA", _DEEP):
                 done.add("grey")
             pixels = prepare(image, how)
     if shape != (width, height):
         done.add("resized")
         done |= {"enlarged"} if shape[0] < width or shape[1] < height else set()
     if kind in ("8-bit", "16-bit colour"):
-        brightest = float(pixels.max())
+        brightest = float(pixels[: how.colours].max()) * 255 / levels_of(pixels)
     return _Picture(pixels, frozenset(done), kind, brightest)
 
 
@@ -261,14 +344,14 @@ def _is_deep_colour(opened: Image.Image) -> bool:
     return deep and opened.mode[0] not in "IF"
 
 
-def _eight_bits(
+def _rescaled(
     image: Image.Image, how: Preparation, *, is_deep: bool, where: str
 ) -> tuple[Image.Image, Kind, float]:
-    """Scales values to 8 bits; Pillow's own conversion of 16 bits and floats would clip them.
+    """Scales values to levels; Pillow's own conversion of 16 bits and floats would clip them.
 
     Returns:
-        The image, the kind that it was, and for kinds that are not read as 8 bits the brightest
-        value.
+        The image as ``prepare`` takes it, the kind that it was, and for kinds that are not read as
+        8 bits the brightest value.
     """
     if image.mode.startswith("I") or image.mode == "F":
         kind: Kind = "float" if image.mode == "F" else "16-bit"
@@ -276,7 +359,9 @@ def _eight_bits(
         brightest = float(values.max())
         if how.white is None and np.isfinite(brightest):
             values = values.clip(max=_WHITES[kind])  # what is above is a doubt, for all together
-        levels = to_levels(values, how.white or _WHITES[kind], where=where)
+        levels = to_levels(values, how.white or _WHITES[kind], where=where, bits=how.bits)
+        if how.bits == 16:
+            return Image.fromarray(levels.astype(np.float32)), kind, brightest
         return Image.fromarray(levels), kind, brightest
     if is_deep:
         if how.white is not None and how.white < _WHITES["16-bit"]:

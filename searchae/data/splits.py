@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from searchae.config import DataSpec, ProgressCallback, split_seed
 from searchae.data.disk import moved_paths
-from searchae.data.raw_images import RawImages
+from searchae.data.large_images import PART_BYTES, new_images, parts, release
+from searchae.data.raw_images import Images, RawImages, levels_of
 from searchae.data.sources import SOURCES
 from searchae.errors import DataError
 from searchae.formatting import format_count, format_list
@@ -29,14 +31,18 @@ SET_ASIDE = 0.1
 
 _KEYS_OF_SOURCES: Mapping[str, tuple[str, ...]] = {
     "image_size": ("folder",),
+    "fit": ("folder",),
     "grayscale": ("folder",),
+    "alpha": ("folder",),
     "background": ("folder",),
     "label": ("csv",),
     "white": ("npz", "csv", "folder"),
+    "bits": ("npz", "folder"),
+    "extra": ("svhn",),
 }
 """Keys that other sources than these pass over."""
 
-_DARK_LEVEL = 32
+_DARK = 32  # of 255
 _MANY_DARK = 0.01  # share of the images; a night picture or two are no fault
 
 
@@ -45,7 +51,8 @@ class Splits:
     """A data set, split; all images have the same C, H and W.
 
     Attributes:
-        train: Training images, uint8 (N, C, H, W), contiguous, on the CPU; C is 1 or 3.
+        train: Training images (N, C, H, W), contiguous, on the CPU; uint8, or uint16 where 16 bits
+            are kept; C is 1 to 4.
         validation: Validation images, likewise; the search's objective is measured on them.
         test: Test images, likewise; a search never uses them.
         hash: SHA-256 of the shapes and bytes of the three splits, in hexadecimal.
@@ -63,21 +70,26 @@ class Splits:
         return channels, height, width
 
     @property
+    def white(self) -> int:
+        """The level of white: 255, or 65535 where 16 bits are kept."""
+        return levels_of(self.train.numpy())
+
+    @property
     def parts(self) -> dict[str, torch.Tensor]:
         """The three splits by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
     @cached_property
     def levels(self) -> Mapping[str, tuple[int, float, int]]:
-        """Lowest, mean and highest level of each split, from 0 to 255."""
+        """Lowest, mean and highest level of each split, from 0 to ``white``."""
         return {name: _levels(images) for name, images in self.parts.items()}
 
     @cached_property
     def also_in_train(self) -> Mapping[str, int]:
         """How many images of the other splits are in the training split too, pixel by pixel."""
-        trained = {_digest(image) for image in self.train}
+        trained = {_digest(image) for part in parts(self.train) for image in part}
         return {
-            name: sum(_digest(image) in trained for image in images)
+            name: sum(_digest(image) in trained for part in parts(images) for image in part)
             for name, images in self.parts.items()
             if name != "train"
         }
@@ -128,33 +140,98 @@ def load_splits(
         raise DataError("\n".join(raw.doubts))
     for doubt in raw.doubts:
         progress(f"warning: {doubt}")
-    return split(raw, spec, seed=seed)
+    return split(raw, spec, seed=seed, scratch=data_dir)
 
 
-def split(raw: RawImages, spec: DataSpec, *, seed: int) -> Splits:
+def split(raw: RawImages, spec: DataSpec, *, seed: int, scratch: Path | None = None) -> Splits:
     """Splits a source's images; see ``load_splits``.
 
     Args:
         raw: The source's images.
         spec: How many images, and the share of the validation split.
         seed: The study's seed.
+        scratch: A folder for images that are too large for memory; see ``new_images``.
 
     Raises:
         DataError: There are too few images.
     """
     import torch
 
-    train = torch.from_numpy(np.require(raw.train, requirements=["C", "W"]))
+    given = _Selection(raw.train)
     if raw.test is None:
-        test, train = _split_off(train, SET_ASIDE, key="the test split", seed=seed, label="test")
+        test, train = given.split_off(SET_ASIDE, key="the test split", seed=seed, label="test")
     else:
-        test = torch.from_numpy(np.require(raw.test, requirements=["C", "W"]))
-    train = _subset(train, spec.train_images, spec=spec, part="train", seed=seed)
-    test = _subset(test, spec.test_images, spec=spec, part="test", seed=seed)
-    validation, train = _split_off(
-        train, spec.validation, key="data.validation", seed=seed, label="validation"
+        test, train = _Selection(raw.test), given
+    train = train.subset(spec.train_images, spec=spec, part="train", seed=seed)
+    test = test.subset(spec.test_images, spec=spec, part="test", seed=seed)
+    validation, train = train.split_off(
+        spec.validation, key="data.validation", seed=seed, label="validation"
     )
-    return Splits(train, validation, test, _hash(train, validation, test))
+    found = [torch.from_numpy(part.taken(scratch)) for part in (train, validation, test)]
+    return Splits(*found, hash=_hash(*found))
+
+
+@dataclass(frozen=True, eq=False)
+class _Selection:
+    """Some of a source's images, which are not copied yet.
+
+    Attributes:
+        images: The source's images.
+        order: The indices of those that are selected, int64 (N,); None for all, in order.
+    """
+
+    images: Images
+    order: npt.NDArray[np.int64] | None = None
+
+    def __len__(self) -> int:
+        return len(self.images if self.order is None else self.order)
+
+    def at(self, indices: npt.NDArray[np.int64]) -> _Selection:
+        """Returns the images at these indices of the selection."""
+        return _Selection(self.images, indices if self.order is None else self.order[indices])
+
+    def split_off(
+        self, share: float, *, key: str, seed: int, label: str
+    ) -> tuple[_Selection, _Selection]:
+        """Splits the images at random into a share of them, rounded (halves up), and the rest.
+
+        Each side gets at least one image.
+        """
+        if len(self) < 2:
+            raise DataError(
+                f"{key}: there is nothing to take it from, only "
+                f"{format_count(len(self), 'image')}: training, validation and test need at least "
+                "one each; take more images"
+            )
+        count = min(max(int(len(self) * share + 0.5), 1), len(self) - 1)
+        order = _permutation(len(self), seed=seed, label=label)
+        return self.at(order[:count]), self.at(order[count:])
+
+    def subset(self, count: int | None, *, spec: DataSpec, part: str, seed: int) -> _Selection:
+        """Returns ``count`` images drawn at random; all, in order, if there are no more."""
+        if count is None or count == len(self):
+            return self
+        if count > len(self):
+            raise DataError(
+                f"data.{part}_images = {count}: {spec.name} has only "
+                f"{format_count(len(self), f'{part} image')}; ask for fewer, or for all by "
+                "leaving it out"
+            )
+        return self.at(_permutation(len(self), seed=seed, label=f"{part}_images")[:count])
+
+    def taken(self, scratch: Path | None) -> Images:
+        """Returns the images as an array of their own, contiguous and writable."""
+        if self.order is None:
+            return np.require(self.images, requirements=["C", "W"])
+        shape = (len(self), *self.images.shape[1:])
+        what = f"{len(self):,} images, split"
+        found = new_images(shape, self.images.dtype, folder=scratch, what=what)
+        step = max(1, PART_BYTES * len(self) // found.nbytes)
+        for start in range(0, len(self), step):
+            found[start : start + step] = self.images[self.order[start : start + step]]
+            release(self.images)
+            release(found)
+        return found
 
 
 def describe_splits(splits: Splits) -> dict[str, Any]:
@@ -162,15 +239,16 @@ def describe_splits(splits: Splits) -> dict[str, Any]:
 
     Returns:
         ``train``, ``validation`` and ``test`` (numbers of images), ``image_shape`` ([C, H, W]),
-        ``bytes`` (size of the three splits in memory), ``hash``, ``levels`` (of each split ``min``,
-        ``mean`` and ``max``, from 0 to 255) and ``also_in_train`` (how many images of the other
-        splits are in the training split too).
+        ``bytes`` (size of the three splits in memory), ``hash``, ``white`` (the level of white, 255
+        or 65535), ``levels`` (of each split ``min``, ``mean`` and ``max``, from 0 to that) and
+        ``also_in_train`` (how many images of the other splits are in the training split too).
     """
     return {
         **{name: len(images) for name, images in splits.parts.items()},
         "image_shape": list(splits.image_shape),
-        "bytes": sum(images.numel() for images in splits.parts.values()),
+        "bytes": sum(images.nbytes for images in splits.parts.values()),
         "hash": splits.hash,
+        "white": splits.white,
         "levels": {
             name: {"min": low, "mean": round(mean, 3), "max": high}
             for name, (low, mean, high) in splits.levels.items()
@@ -188,17 +266,17 @@ def split_warnings(splits: Splits) -> list[str]:
         if count
     ]
     for name, images in splits.parts.items():
-        flat = images.flatten(1)
-        brightest = flat.amax(1)
-        if blank := int((flat.amin(1) == brightest).sum()):
+        brightest, blank = _brightest(images)
+        if blank:
             warnings.append(
                 f"{blank:,} of {len(images):,} {name} images are of one colour all over"
             )
-        dark = int((brightest < _DARK_LEVEL).sum())
+        darkest_usual = splits.white * _DARK // 255
+        dark = int((brightest < darkest_usual).sum())
         if dark >= _MANY_DARK * len(images) and dark < len(images):
             warnings.append(
                 f"{dark:,} of {len(images):,} {name} images are almost black (no level above "
-                f"{_DARK_LEVEL - 1}): masks among them, or values on another scale? look at them "
+                f"{darkest_usual - 1}): masks among them, or values on another scale? look at them "
                 "with --show"
             )
     return warnings
@@ -227,8 +305,22 @@ def require_same_data(splits: Splits, expected_hash: str) -> None:
 
 
 def _levels(images: torch.Tensor) -> tuple[int, float, int]:
-    pixels = images.numpy()
-    return int(pixels.min()), float(pixels.mean(dtype=np.float64)), int(pixels.max())
+    found = [
+        (int(p.min()), float(p.sum(dtype=np.float64)), int(p.max()))
+        for p in (part.numpy() for part in parts(images))
+    ]
+    lows, sums, highs = zip(*found, strict=True)
+    return min(lows), sum(sums) / images.numel(), max(highs)
+
+
+def _brightest(images: torch.Tensor) -> tuple[npt.NDArray[Any], int]:
+    """Returns the highest level of each image, and how many images have one level only."""
+    highest, blank = [], 0
+    for part in parts(images):
+        flat = part.flatten(1).numpy()
+        highest.append(flat.max(1))
+        blank += int((flat.min(1) == highest[-1]).sum())
+    return np.concatenate(highest), blank
 
 
 def _digest(image: torch.Tensor) -> bytes:
@@ -239,49 +331,22 @@ def _ignore(_message: str) -> None:
     """A progress callback that does nothing."""
 
 
-def _permutation(count: int, *, seed: int, label: str) -> torch.Tensor:
+def _permutation(count: int, *, seed: int, label: str) -> npt.NDArray[np.int64]:
     """Returns a random permutation, int64 (count,), that depends on seed and label alone."""
     import torch
 
     generator = torch.Generator(device="cpu").manual_seed(split_seed(seed, label))
-    return torch.randperm(count, generator=generator, device="cpu")
+    order: npt.NDArray[np.int64]
+    order = torch.randperm(count, generator=generator, device="cpu").numpy()
+    return order
 
 
-def _split_off(
-    images: torch.Tensor, share: float, *, key: str, seed: int, label: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Splits images at random into a share of them, rounded (halves up), and the rest.
-
-    Each side gets at least one image.
-    """
-    if len(images) < 2:
-        raise DataError(
-            f"{key}: there is nothing to take it from, only {format_count(len(images), 'image')}: "
-            "training, validation and test need at least one each; take more images"
-        )
-    count = min(max(int(len(images) * share + 0.5), 1), len(images) - 1)
-    order = _permutation(len(images), seed=seed, label=label)
-    return images[order[:count]], images[order[count:]]
-
-
-def _subset(
-    images: torch.Tensor, count: int | None, *, spec: DataSpec, part: str, seed: int
-) -> torch.Tensor:
-    """Returns ``count`` images drawn at random; all of them, in order, if there are no more."""
-    if count is None or count == len(images):
-        return images
-    if count > len(images):
-        raise DataError(
-            f"data.{part}_images = {count}: {spec.name} has only "
-            f"{format_count(len(images), f'{part} image')}; ask for fewer, or for all by "
-            "leaving it out"
-        )
-    return images[_permutation(len(images), seed=seed, label=f"{part}_images")[:count]]
-
-
-def _hash(*parts: torch.Tensor) -> str:
+def _hash(*splits: torch.Tensor) -> str:
     digest = hashlib.sha256()
-    for images in parts:
+    for images in splits:
         digest.update(repr(tuple(images.shape)).encode())
-        digest.update(images.numpy().data)
+        if images.element_size() > 1:
+            digest.update(str(images.dtype).encode())
+        for part in parts(images):
+            digest.update(part.numpy().data)
     return digest.hexdigest()

@@ -18,11 +18,14 @@ import numpy.typing as npt
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.disk import disk_fault
 from searchae.data.download import Download, check_published, damaged, fetch, not_published
+from searchae.data.large_images import new_images, release
 from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
 
 SVHN_HOME = "http://ufldl.stanford.edu/housenumbers/"
 CIFAR10_HOME = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+_SVHN_MB = {"train": 182, "test": 64, "extra": 1330}
 
 _UNREADABLE = (
     OSError,
@@ -36,13 +39,16 @@ _UNREADABLE = (
 )
 
 
-def load_svhn(_spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback) -> RawImages:
+def load_svhn(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback) -> RawImages:
     """Loads SVHN's cropped digits: 73,257 training and 26,032 test images of 3 x 32 x 32.
+
+    With ``spec.extra`` the 531,131 images of the further, easier training set come after them.
 
     Y. Netzer et al., "Reading digits in natural images with unsupervised feature learning", NIPS
     workshop on deep learning and unsupervised feature learning, 2011.
 
     Args:
+        spec: Whether to take the further images.
         data_dir: The data folder.
         progress: Called before a download and before reading.
 
@@ -52,11 +58,14 @@ def load_svhn(_spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCal
     Raises:
         DataError: The files cannot be downloaded, or are not the published ones.
     """
-    names = ("train_32x32.mat", "test_32x32.mat")
-    download = Download("svhn", SVHN_HOME, 246, names, names, _download_svhn)
+    splits = ("train", "test", *(["extra"] if spec.extra else []))
+    names = tuple(f"{split}_32x32.mat" for split in splits)
+    size_mb = sum(_SVHN_MB[split] for split in splits)
+    download = Download("svhn", SVHN_HOME, size_mb, names, names, _download_svhn)
     fetch(download, data_dir=data_dir, progress=progress)
     progress(f"svhn: reading {data_dir}")
-    return RawImages(_svhn(data_dir, "train"), _svhn(data_dir, "test"))
+    train, test = _svhn(data_dir, "train"), _svhn(data_dir, "test")
+    return RawImages(_with_extra(train, data_dir) if spec.extra else train, test)
 
 
 def load_cifar10(
@@ -136,6 +145,16 @@ def _svhn(data_dir: Path, split: str) -> Images:
     except (*_UNREADABLE, MatReadError) as e:
         raise _unreadable(path, e) from e
     return _checked(images, path)
+
+
+def _with_extra(train: Images, data_dir: Path) -> Images:
+    """Returns the training images and, after them, those of SVHN's extra set."""
+    extra = _svhn(data_dir, "extra")
+    shape = (len(train) + len(extra), *train.shape[1:])
+    both = new_images(shape, train.dtype, folder=data_dir, what=f"svhn: {shape[0]:,} images")
+    both[: len(train)], both[len(train) :] = train, extra
+    release(both)
+    return both
 
 
 def _cifar10(data_dir: Path, *, train: bool) -> Images:

@@ -12,7 +12,7 @@ from searchae.training.early_stopping import LEARNED_DB
 from searchae.training.epoch import EpochResult
 from searchae.training.fused_forward import uses_compiled
 from searchae.training.generators import named_generator
-from searchae.training.images import gaussian, noisy, to_unit_float
+from searchae.training.images import gaussian, mean_image, noisy, to_unit_float
 from searchae.training.kernels import chosen_kernels, kernels_of, kernels_setting
 from searchae.training.memory_format import load_weights, preferred_memory_format, to_device
 from searchae.training.metrics import (
@@ -74,6 +74,7 @@ __all__ = [
     "kernels_of",
     "kernels_setting",
     "load_weights",
+    "mean_image",
     "mean_image_psnr_db",
     "mean_image_psnr_per_image",
     "named_generator",

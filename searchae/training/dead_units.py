@@ -91,16 +91,17 @@ def least_constant_mse(images: Tensor) -> float:
     over pixels and channels.
 
     Args:
-        images: uint8 (N, C, H, W), on any device.
+        images: uint8 or uint16 (N, C, H, W), on any device.
 
     Returns:
         The error for values in [0, 1].
     """
     parts = torch.split(images, EVALUATION_BATCH)
     sums = torch.stack([p.sum(0, dtype=torch.int64) for p in parts]).sum(0).double()
-    squares = torch.stack([p.int().square().sum(0, dtype=torch.int64) for p in parts]).sum(0)
-    count = len(images)
-    return float((squares.double() / count - (sums / count).square()).mean()) / 255**2
+    wide = torch.int32 if images.dtype == torch.uint8 else torch.int64
+    squares = torch.stack([p.to(wide).square().sum(0, dtype=torch.int64) for p in parts]).sum(0)
+    count, highest = len(images), torch.iinfo(images.dtype).max
+    return float((squares.double() / count - (sums / count).square()).mean()) / highest**2
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from searchae.data import gather, is_large, parts, release
 from searchae.errors import DataError
 
 
@@ -15,13 +16,15 @@ class ResidentImages:
     """All training images, on the device that trains.
 
     Attributes:
-        rows: uint8, (N, H, W, C) if ``channels_last``, else (N, C, H, W). Contiguous, so that a
-            batch is gathered in whole rows (18 times as fast as indexing a strided tensor).
+        rows: uint8 or uint16, (N, H, W, C) if ``is_stored_last``, else (N, C, H, W). Contiguous, so
+            that a batch is gathered in whole rows (18 times as fast as indexing a strided tensor).
         channels_last: Whether batches have that memory format.
+        is_stored_last: Whether the channels are last in ``rows``.
     """
 
     rows: Tensor
     channels_last: bool
+    is_stored_last: bool
 
     @classmethod
     def on(cls, device: torch.device, images: Tensor, *, channels_last: bool) -> ResidentImages:
@@ -29,24 +32,49 @@ class ResidentImages:
 
         Args:
             device: The device to train on.
-            images: uint8 (N, C, H, W).
+            images: uint8 or uint16 (N, C, H, W).
             channels_last: Whether batches shall have that memory format.
         """
-        rows = images.permute(0, 2, 3, 1) if channels_last else images
-        return cls(rows.to(device).contiguous(), channels_last)
+        # Large images that are mapped stay as they are: each batch is converted instead.
+        last = channels_last
+        if device.type == "cpu" and is_large(images):
+            last = images.permute(0, 2, 3, 1).is_contiguous()
+        rows = (images.permute(0, 2, 3, 1) if last else images).to(device).contiguous()
+        release(images)
+        return cls(rows, channels_last, last)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def batch(self, indices: Tensor) -> Tensor:
         """Returns the images at ``indices``, int64 (B,), as float32 (B, C, H, W) in [0, 1]."""
-        rows = self.rows.index_select(0, indices)
-        return to_unit_float(rows.permute(0, 3, 1, 2) if self.channels_last else rows)
+        if self.rows.dtype == torch.uint16:  # CUDA selects from signed integers only
+            rows = gather(self.rows.view(torch.int16), indices).view(torch.uint16)
+        else:
+            rows = gather(self.rows, indices)
+        images = to_unit_float(rows.permute(0, 3, 1, 2) if self.is_stored_last else rows)
+        if self.is_stored_last == self.channels_last:
+            return images
+        last = torch.channels_last if self.channels_last else torch.contiguous_format
+        return images.contiguous(memory_format=last)
 
 
 def to_unit_float(images: Tensor) -> Tensor:
-    """Converts uint8 images of any shape to float32 in [0, 1]; strides are kept."""
-    return images.to(torch.float32).div_(255)
+    """Converts uint8 or uint16 images of any shape to float32 in [0, 1]; strides are kept."""
+    return images.to(torch.float32).div_(torch.iinfo(images.dtype).max)
+
+
+def mean_image(images: Tensor) -> Tensor:
+    """Returns the mean of images, float32 (C, H, W) in [0, 1].
+
+    Args:
+        images: uint8 or uint16 (N, C, H, W).
+    """
+    # Summed as integers, which is exact, and part by part, since torch converts what it sums.
+    total = torch.zeros(images.shape[1:], dtype=torch.int64, device=images.device)
+    for part in parts(images):
+        total += part.sum(0, dtype=torch.int64)
+    return total.div(len(images)).div_(torch.iinfo(images.dtype).max)
 
 
 def noisy(images: Tensor, noise: Tensor) -> Tensor:
@@ -69,13 +97,13 @@ def gaussian(shape: tuple[int, ...], std: float, generator: torch.Generator) -> 
 
 
 def check_images(images: Tensor, *, split: str) -> None:
-    """Checks that images are uint8 (N, C, H, W) with at least one image.
+    """Checks that images are uint8 or uint16 (N, C, H, W) with at least one image.
 
     Raises:
         DataError: They are not; the message names the split.
     """
-    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
+    if images.dtype not in (torch.uint8, torch.uint16) or images.ndim != 4 or len(images) == 0:
         raise DataError(
-            f"{split} images: must be uint8 (N, C, H, W) with N above 0, not "
+            f"{split} images: must be uint8 or uint16 (N, C, H, W) with N above 0, not "
             f"{images.dtype} {tuple(images.shape)}"
         )

@@ -11,9 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from searchae.data import is_large, release
 from searchae.models import Autoencoder
 from searchae.training.generators import named_generator
-from searchae.training.images import check_images, gaussian, noisy, to_unit_float
+from searchae.training.images import check_images, gaussian, mean_image, noisy, to_unit_float
+from searchae.training.memory_format import preferred_memory_format
 from searchae.training.regularizers import penalised_weights
 
 ForwardPass = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -199,8 +201,9 @@ def evaluate_images(
     reconstruct = partial(_reconstruct, model, forward)
     mses, similarities, zeros, sparsities = [], [], [], []
     with evaluation_mode(model), torch.inference_mode():
+        device, layout = _device(model), preferred_memory_format(model)
         for part in torch.split(images, batch_size):
-            targets = to_unit_float(part.to(_device(model)))
+            targets = to_unit_float(part.to(device, memory_format=layout))
             inputs = targets
             if noise_std:
                 noise = gaussian(tuple(part.shape), noise_std, draws)
@@ -211,6 +214,8 @@ def evaluate_images(
             sparsities.append(hoyer(latents))
             if with_ssim:
                 similarities.append(ssim(reconstruction, targets))
+            if is_large(images):
+                release(images)
     return PerImage(
         mse=torch.cat(mses).cpu().double(),
         ssim=torch.cat(similarities).cpu().double() if similarities else None,
@@ -279,8 +284,7 @@ def mean_image_psnr_per_image(train: Tensor, images: Tensor) -> Tensor:
     """
     check_images(train, split="training")
     check_images(images, split="evaluated")
-    # Summed as integers, which is exact.
-    mean = to_unit_float(train.sum(0, dtype=torch.int64).div(len(train)))
+    mean = mean_image(train)
     parts = [
         psnr_per_image(mean[None], to_unit_float(part))
         for part in torch.split(images, _BASELINE_BATCH)

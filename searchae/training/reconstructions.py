@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from searchae.data import as_rgb
 from searchae.models import Autoencoder
 from searchae.training.generators import named_generator
 from searchae.training.images import gaussian, noisy, to_unit_float
@@ -82,7 +83,7 @@ def _canvas(rows: Mapping[str, Tensor], psnrs_db: Sequence[float], *, title: str
     """
     count = len(psnrs_db)
     columns = min(COLUMNS, count)
-    scale = max(1, round(TILE_PX / next(iter(rows.values())).shape[-1]))
+    scale = max(1, round(TILE_PX / max(next(iter(rows.values())).shape[-2:])))
     tiles = {name: [_tile(image, scale) for image in images] for name, images in rows.items()}
     height, width = next(iter(tiles.values()))[0].shape[:2]
     bands = -(-count // columns)
@@ -115,5 +116,5 @@ def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 def _tile(image: Tensor, scale: int) -> Tile:
     """Converts one image (C, H, W) in [0, 1] to RGB (H, W, 3), each pixel enlarged to a square."""
-    levels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).expand(-1, -1, 3).numpy()
-    return levels.repeat(scale, axis=0).repeat(scale, axis=1)
+    levels = (image * 255).round().to(torch.uint8).numpy()
+    return as_rgb(levels).repeat(scale, axis=0).repeat(scale, axis=1)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from searchae.config import TrainParams, TrialParams, training_seed
+from searchae.data import is_large
 from searchae.errors import ModelError, SearchaeError
 from searchae.models import Autoencoder, build_model
 from searchae.training import kernels
@@ -116,7 +117,9 @@ class Trainer:
             self._check_own_net()
             last = layout is torch.channels_last
             self._images = ResidentImages.on(device, train, channels_last=last)
-            self._validation = validation.to(device, memory_format=layout)
+            self._validation = validation
+            if device.type != "cpu" or not is_large(validation):
+                self._validation = validation.to(device, memory_format=layout)
             self._optimizer = make_optimizer(params.train, self.model.parameters(), device=device)
             self._step, self._compiled_forward = self._make_step(precision)
         self._dead_net = DeadNetDetector(

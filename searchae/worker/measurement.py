@@ -16,6 +16,7 @@ from searchae.training import (
     evaluate_images,
     gaussian,
     load_weights,
+    mean_image,
     named_generator,
     noisy,
     psnr_per_image,
@@ -101,7 +102,7 @@ def mean_image_record(
         ended: How it failed.
         runtime: What it was trained on.
     """
-    mean = to_unit_float(train.sum(0, dtype=torch.int64).div(len(train)))[None]
+    mean = mean_image(train)[None]
     parts = [to_unit_float(p) for p in torch.split(test, EVALUATION_BATCH)]
     pairs = [(mean.expand_as(p), p) for p in parts]
     return TrainingRecord(

@@ -218,3 +218,49 @@ def test_a_variational_net_draws_new_images(folder: Path, command_line: Run) -> 
     assert refused.returncode == 2
     assert "not variational" in refused.stderr
     assert not (folder / "plain.npz").exists()
+
+
+@pytest.mark.parametrize(("channels", "bits"), [(4, 8), (1, 16)])
+def test_images_of_any_channels_sides_and_bits_are_searched_trained_and_used(
+    folder: Path, command_line: Run, channels: int, bits: int
+) -> None:
+    smooth = smooth_images(96, 20, channels)[:, :12].astype(np.uint16 if bits == 16 else np.uint8)
+    images = smooth * (257 if bits == 16 else 1) + (smooth % 7 if bits == 16 else 0) * 30
+    np.savez(folder / "data" / "tiny.npz", x_train=images[:80], x_test=images[80:])
+    study = folder / "studies" / "tiny.toml"
+    keys = 'path = "tiny.npz"\nbits = 16\nwhite = 65535' if bits == 16 else 'path = "tiny.npz"'
+    study.write_text(study.read_text().replace('path = "tiny.npz"', keys))
+    told = command_line("tune", "-s", "tiny", "--trials", "2", "--workers", "1")
+    assert told.returncode == 0, told.stderr
+    answer(command_line("train", "-s", "tiny", "--out", "w", "--json"))
+    np.savez(folder / "new.npz", images=images[80:])
+    measured = answer(command_line("reconstruct", "w", "new.npz", "back.npz", "--json"))
+    metrics = json.loads((folder / "w" / "metrics.json").read_text())
+    assert measured["psnr_db"] == pytest.approx(metrics["psnr_db"], abs=1e-4)
+    with np.load(folder / "back.npz") as archive:
+        back = archive["images"]
+    assert (back.shape, back.dtype) == ((16, 12, 20, channels), images.dtype)
+    white = np.iinfo(images.dtype).max
+    errors = (back.astype(float) - images[80:].reshape(back.shape)) / white
+    psnrs = -10 * np.log10((errors**2).reshape(16, -1).mean(1))
+    assert float(psnrs.mean()) == pytest.approx(measured["psnr_db"], abs=0.05)
+    if bits == 16:
+        assert len(np.unique(back % 257)) > 50, "values between those of 8 bits"
+    answer(command_line("reconstruct", "w", "new.npz", "pictures", "--json"))
+    with Image.open(folder / "pictures" / "000000.png") as picture:
+        assert picture.size == (20, 12)
+        expected = back[0, ..., 0] if channels == 1 else back[0]
+        np.testing.assert_array_equal(np.asarray(picture), expected)
+    given = bundle_images(folder / "new.npz", channels, white)
+    answer(command_line("reconstruct", "w", "pictures", "from-pictures.npz", "--json"))
+    np.testing.assert_array_equal(
+        np.rint(package.load(folder / "w").reconstruct(given) * white)[0].astype(images.dtype),
+        back[0].transpose(2, 0, 1),
+    )
+
+
+def bundle_images(path: Path, channels: int, white: int) -> np.ndarray:
+    """The images of an npz as ``searchae.load(...)`` takes them: floats (N, C, H, W)."""
+    with np.load(path) as archive:
+        images = archive["images"].reshape(16, 12, 20, channels)
+    return (images.transpose(0, 3, 1, 2) / white).astype(np.float32)

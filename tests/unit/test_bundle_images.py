@@ -221,7 +221,9 @@ def test_names_in_a_file_of_latents_never_lead_out_of_the_folder(tmp_path: Path,
 
 def test_levels_are_rounded() -> None:
     levels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(images.as_uint8((levels / 255).astype(np.float32)), levels)
+    np.testing.assert_array_equal(
+        images.as_levels((levels / 255).astype(np.float32), bundles.config()), levels
+    )
 
 
 # Pictures
@@ -244,7 +246,7 @@ def test_the_picture_shows_originals_above_reconstructions(tmp_path: Path, model
     y, x = at[0]
     below = canvas[y + 96 + 6 : y + 96 + 6 + 96, x : x + 96][::6, ::6]
     np.testing.assert_array_equal(
-        below, images.as_uint8(model.reconstruct(given))[0].transpose(1, 2, 0)
+        below, images.as_levels(model.reconstruct(given), model.config)[0].transpose(1, 2, 0)
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
 from searchae.config.schema import DataSpec
 from searchae.data.folder import load_folder
@@ -68,6 +69,90 @@ def test_the_middle_square_is_kept(tmp_path: Path) -> None:
     stripes[:, 8:16] = 200
     Image.fromarray(stripes).save(tmp_path / "a.png")
     assert np.all(read(tmp_path, image_size=8).train == 200)
+
+
+def half_white(path: Path, *, size: tuple[int, int]) -> None:
+    """Writes a picture whose left half is white and whose right half is black."""
+    pixels = np.zeros((*size, 3), np.uint8)
+    pixels[:, : size[1] // 2] = 255
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+def test_images_need_not_be_square(tmp_path: Path, fit: str) -> None:
+    half_white(tmp_path / "a.png", size=(24, 36))
+    raw = read(tmp_path, image_size=[8, 12], fit=fit)
+    assert raw.train.shape == (1, 3, 8, 12)
+    image = raw.train[0, 0].astype(int)
+    assert image[:, :4].min() > 240, "the picture has the wanted shape: each way shows all of it"
+    assert image[:, 8:].max() < 15
+
+
+def test_what_is_cut_padded_and_stretched(tmp_path: Path) -> None:
+    half_white(tmp_path / "a.png", size=(16, 32))
+    crop = read(tmp_path, image_size=16).train[0, 0]
+    assert crop[:, 7].min() > 240
+    assert crop[:, 8].max() < 15
+    pad = read(tmp_path, image_size=16, fit="pad", background="white").train[0, 0]
+    assert pad[:4].min() == 255
+    assert pad[12:].min() == 255
+    assert pad[4:12, 9:].max() < 15, "the whole picture lies between, at half its size"
+    black = read(tmp_path, image_size=16, fit="pad", background="black").train[0, 0]
+    assert black[:4].max() == 0
+    stretch = read(tmp_path, image_size=16, fit="stretch").train[0, 0]
+    assert stretch[:, :7].min() > 240
+    assert stretch[:, 9:].max() < 15
+
+
+@pytest.mark.parametrize("grayscale", [True, False])
+def test_transparency_is_kept_as_a_channel_where_asked(tmp_path: Path, grayscale: bool) -> None:
+    save(tmp_path / "a.png", (200, 200, 200, 60), mode="RGBA")
+    save(tmp_path / "b.png", 90, mode="L")
+    raw, said = told(tmp_path, image_size=8, alpha=True, grayscale=grayscale)
+    colours = 1 if grayscale else 3
+    assert raw.train.shape == (2, colours + 1, 8, 8)
+    assert raw.train[:, -1].min(axis=(1, 2)).tolist() == [60, 255]
+    assert np.all(raw.train[1, :colours] == 90)
+    assert "with transparency" in said
+    assert "background" not in said, "nothing was put on it"
+    padded = read(tmp_path, image_size=[8, 16], alpha=True, fit="pad").train
+    assert padded[1, -1, 0].tolist() == [0] * 4 + [255] * 8 + [0] * 4
+
+
+@pytest.mark.parametrize("size", [3, 513, [8], [8, 8, 8], [8, 3], "8", 8.5, [8, 8.5]])
+def test_a_size_that_is_none_says_what_to_write(tmp_path: Path, size: object) -> None:
+    with pytest.raises(ValidationError, match=r"height and width, such as .48, 64., each from 4"):
+        DataSpec.model_validate({"name": "folder", "path": "x", "image_size": size})
+
+
+def test_a_square_is_the_same_size_however_it_is_written() -> None:
+    assert DataSpec(name="folder", image_size=(32, 32)) == DataSpec(name="folder", image_size=32)
+
+
+def test_sixteen_bits_are_kept_where_asked(tmp_path: Path) -> None:
+    deep = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000 + 7
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    save(tmp_path / "b.png", 100, mode="L")
+    raw = read(tmp_path, image_size=8, grayscale=True, bits=16)
+    assert raw.train.dtype == np.uint16
+    np.testing.assert_array_equal(raw.train[0, 0], deep)
+    assert np.all(raw.train[1] == 100 * 257)
+    colour = read(tmp_path, image_size=8, bits=16, alpha=True).train
+    np.testing.assert_array_equal(colour[0, :3], np.stack([deep] * 3))
+    assert np.all(colour[0, 3] == 65535)
+    smaller = read(tmp_path, image_size=4, grayscale=True, bits=16).train[0, 0]
+    assert abs(int(smaller.mean(dtype=float)) - int(deep.mean(dtype=float))) < 300
+    padded = read(tmp_path, image_size=[8, 16], grayscale=True, bits=16, fit="pad").train[0, 0]
+    np.testing.assert_array_equal(padded[:, 4:12], deep)
+    assert np.all(padded[:, :4] == 65535)
+
+
+def test_twelve_bits_are_scaled_to_sixteen(tmp_path: Path) -> None:
+    deep = np.full((8, 8), 4095, np.uint16)
+    Image.fromarray(deep).save(tmp_path / "a.png")
+    raw = read(tmp_path, image_size=8, grayscale=True, bits=16, white=4095)
+    assert np.all(raw.train == 65535)
+    assert raw.doubts == ()
 
 
 def test_images_are_resized(tmp_path: Path) -> None:

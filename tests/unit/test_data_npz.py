@@ -75,7 +75,7 @@ def test_floats_from_0_to_1_become_the_nearest_of_256_levels(
         (np.full((2, 4, 4), np.inf), "values that are NaN or infinite: leave these"),
         (GREY > 3, "images: is bool"),
         (GREY[0], r"uint8 of shape \(5, 7\)"),
-        (np.zeros((2, 8, 8, 4), np.uint8), r"shape \(2, 8, 8, 4\)"),
+        (np.zeros((2, 8, 8, 5), np.uint8), r"shape \(2, 8, 8, 5\)"),
         (np.zeros((0, 8, 8), np.uint8), r"no image in it: its shape is \(0, 8, 8\)"),
     ],
 )
@@ -207,6 +207,9 @@ def test_a_test_split_of_another_range_than_the_training_split_is_doubted(tmp_pa
         ((24, 32, 400), "it may be .N, H, W., or .H, W, N. as MATLAB has it"),
         ((64, 48, 20), "it may be .N, H, W., or .H, W, N. as MATLAB has it"),
         ((28, 28, 40, 3), "it may be .N, H, W, C., or .H, W, N, C."),
+        ((9, 4, 32, 2), "channels may stand first or last"),
+        ((3, 30, 30), "it may be 3 grey images, or one image of 3 channels"),
+        ((2, 30, 40), "it may be 2 grey images, or one image of 2 channels"),
     ],
 )
 def test_a_shape_that_can_be_read_in_two_ways_is_doubted(
@@ -219,7 +222,17 @@ def test_a_shape_that_can_be_read_in_two_ways_is_doubted(
 
 @pytest.mark.parametrize(
     "shape",
-    [(28, 28, 28, 1), (28, 28, 28, 3), (5, 28, 28), (5, 24, 32, 3), (28, 3, 28, 40), (64, 24, 32)],
+    [
+        (28, 28, 28, 2),
+        (9, 4, 28, 28),
+        (1, 28, 28),
+        (28, 28, 28, 1),
+        (28, 28, 28, 3),
+        (5, 28, 28),
+        (5, 24, 32, 3),
+        (28, 3, 28, 40),
+        (64, 24, 32),
+    ],
 )
 def test_shapes_that_are_usual_are_clear(tmp_path: Path, shape: tuple[int, ...]) -> None:
     assert read(tmp_path, images=np.full(shape, 200, np.uint8)).doubts == ()
@@ -245,7 +258,7 @@ def test_floats_that_overshoot_are_to_be_clipped_not_darkened(tmp_path: Path) ->
 
 
 def test_floats_that_rounding_put_outside_are_clipped(tmp_path: Path) -> None:
-    levels = np.array([-1e-7, 0.5, 1.0000002], np.float32).repeat(48).reshape(3, 4, 4, 3)
+    levels = np.array([-1e-7, 0.5, 1.0000002], np.float32).repeat(75).reshape(3, 5, 5, 3)
     raw = read(tmp_path, images=levels)
     assert raw.doubts == ()
     assert raw.train[:, 0, 0, 0].tolist() == [0, 128, 255]

@@ -157,7 +157,7 @@ def test_the_hash_tells_a_changed_pixel_and_a_changed_shape() -> None:
             np.zeros((4, 1, 8, 8), np.uint8),
             "3 x 8 x 8.*1 x 8 x 8",
         ),
-        (np.zeros((4, 2, 8, 8), np.uint8), None, r"train images are uint8 of shape \(4, 2, 8, 8\)"),
+        (np.zeros((4, 5, 8, 8), np.uint8), None, r"train images are uint8 of shape \(4, 5, 8, 8\)"),
         (np.zeros((4, 3, 8, 8), np.int16), None, "train images are int16"),
         (np.zeros((0, 3, 8, 8), np.uint8), None, "no train image"),
     ],
@@ -178,6 +178,7 @@ def test_describe_is_json_with_counts_and_hash() -> None:
         "image_shape": [1, 1, 2],
         "bytes": 100,
         "hash": splits.hash,
+        "white": 255,
         "levels": {
             "train": {"min": 0, "mean": 7.407, "max": 29},
             "validation": {"min": 0, "mean": 5.833, "max": 20},

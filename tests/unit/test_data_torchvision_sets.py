@@ -88,6 +88,22 @@ def test_only_the_missing_file_is_fetched(
     assert {a.split()[1] for a in server.asked} == {"/train_32x32.mat"}
 
 
+def test_the_extra_images_of_svhn_are_trained_on_if_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    put(server.folder, publish_svhn(monkeypatch, url=server.url, extra=mat(DIGITS[..., 3:7])))
+    svhn(tmp_path)
+    assert not (tmp_path / "extra_32x32.mat").exists(), "1.3 GB that nobody asked for"
+    said: list[str] = []
+    spec = DataSpec(name="svhn", extra=True)
+    raw = torchvision_sets.load_svhn(spec, tmp_path, 0, said.append)
+    assert "fetching extra_32x32.mat into" in said[0]
+    both = np.concatenate([DIGITS, DIGITS[..., 3:7]], axis=3)
+    assert np.array_equal(raw.train, both.transpose(3, 2, 0, 1))
+    assert raw.test is not None
+    assert len(raw.test) == 5
+
+
 def test_processes_that_start_together_fetch_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server
 ) -> None:

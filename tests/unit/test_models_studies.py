@@ -17,7 +17,7 @@ PUBLISHED = {"model.activation": "relu", "train.learning_rate": 1e-3, "train.reg
 SVHN, MNIST = (3, 32, 32), (1, 28, 28)
 
 
-REFERENCES = ("pool-conv", "dense", "conv-bn", "gap-conv", "same-size")
+REFERENCES = ("pool-conv", "pool-conv-8x8", "dense", "conv-bn", "gap-conv", "same-size")
 
 
 def reference(name: str) -> StudySpec:
@@ -36,6 +36,7 @@ def resolved(name: str, **values: Any) -> TrialParams:
     [
         ("pool-conv", {"latent_dim": 64}, SVHN, 598_211),
         ("pool-conv", {"latent_dim": 16}, SVHN, 401_555),
+        ("pool-conv-8x8", {}, SVHN, 1_390_787),
         ("dense", {}, MNIST, 223_955),
         ("gap-conv", {}, MNIST, 62_905),
         ("same-size", {}, SVHN, 1_611),
@@ -54,6 +55,7 @@ def test_the_study_has_the_published_number_of_parameters(
     ("name", "epochs", "batch_size", "weight_decay"),
     [
         ("pool-conv", 20, 128, 0),
+        ("pool-conv-8x8", 20, 128, 0),
         ("dense", 20, 64, 1e-5),
         ("conv-bn", 10, 64, 1e-5),
         ("gap-conv", 10, 32, 0),
