@@ -155,7 +155,7 @@ from tests.unit import tiny_training
 large_images.LARGE_BYTES = 2**24
 large_images.PART_BYTES = 2**22
 kind, folder = sys.argv[1], Path(sys.argv[2])
-small = tiny_training.smooth_images(90, channels=3, side=64)
+small = tiny_training.smooth_images(500, channels=3, side=64)
 model = {"kind": kind, "hidden": (4,)}
 params = tiny_training.params(model, epochs=1, batch_size=64, patience=1)
 
