@@ -13,6 +13,7 @@ from torch import Tensor
 
 from searchae.config import TrainParams
 from searchae.models import Autoencoder
+from searchae.training.draws import NO_DRAWS, StepDraws
 from searchae.training.fused_forward import Forward
 from searchae.training.images import ResidentImages, noisy
 from searchae.training.kernels.convolution import Convolutions
@@ -26,16 +27,12 @@ from searchae.training.variational import divergence
 class Step(Protocol):
     """A training step: gathers a batch and updates the weights, without waiting for the device."""
 
-    def __call__(
-        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, indices: Tensor, draws: StepDraws = NO_DRAWS) -> Tensor:
         """Trains on one batch.
 
         Args:
             indices: The images of the batch, int64 (B,), on the device.
-            noise: Added to the input images in [0, 1], float32 (B, C, H, W), on the device.
-            draws: For a variational latent: of a standard normal distribution, float32
-                (B, latent_size), on the device.
+            draws: The step's random numbers.
 
         Returns:
             The mean squared error before the update, without penalties, for values in the model's
@@ -94,23 +91,21 @@ class EagerStep:
         """Returns the model's parameters, detached; they are not copied."""
         return [w.detach() for w in self._model.parameters()]
 
-    def __call__(
-        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, indices: Tensor, draws: StepDraws = NO_DRAWS) -> Tensor:
         """See ``Step``."""
-        model, params = self._model, self._params
+        model, params, noise = self._model, self._params, draws.noise
         images = self._images.batch(indices)
         targets = model.to_own_range(images)
         inputs = targets if noise is None else model.to_own_range(noisy(images, noise))
-        if draws is None:
+        if draws.latent is None:
             latents, reconstructions = self.forward(inputs)
         else:
-            latents, log_variances, reconstructions = self.forward.sampled(inputs, draws)
+            latents, log_variances, reconstructions = self.forward.sampled(inputs, draws.latent)
         loss = self._loss(reconstructions, targets)
         mse = loss.detach()
         if not self._loss.is_mse:
             mse = F.mse_loss(reconstructions.detach(), targets)
-        if draws is not None:
+        if draws.latent is not None:
             # The loss is a mean over an image's values: the divergence is shared out among them.
             weight = self.divergence_weight / targets[0].numel()
             loss = loss + weight * divergence(latents, log_variances)

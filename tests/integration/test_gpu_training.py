@@ -21,6 +21,7 @@ from searchae.config.schema import ModelParams, TrainParams
 from searchae.errors import DeviceError, OutOfMemoryError
 from searchae.training import evaluate, held_by_others, pick_device
 from searchae.training.cuda_graph import RecordedStep, Run, cuda_graph
+from searchae.training.draws import NO_DRAWS, StepDraws
 from searchae.training.precision import Precision
 from searchae.training.step import EagerStep
 from searchae.training.trainer import Trainer
@@ -174,10 +175,8 @@ def test_a_state_goes_on_on_any_device(elsewhere: torch.device) -> None:
 class ReadingStep(EagerStep):
     """A step that no graph can hold: it reads the loss back."""
 
-    def __call__(
-        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
-    ) -> Tensor:
-        mse = super().__call__(indices, noise=noise, draws=draws)
+    def __call__(self, indices: Tensor, draws: StepDraws = NO_DRAWS) -> Tensor:
+        mse = super().__call__(indices, draws)
         float(mse)
         return mse
 

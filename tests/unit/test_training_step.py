@@ -211,7 +211,7 @@ def test_the_history_has_the_mean_squared_error_whatever_the_loss(loss: str) -> 
     run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
     with torch.no_grad():
         expected = F.mse_loss(run.model(images[:8] / 255), images[:8] / 255)
-    torch.testing.assert_close(run._step(torch.arange(8), noise=None), expected)
+    torch.testing.assert_close(run._step(torch.arange(8)), expected)
 
 
 @pytest.mark.parametrize("loss", ["mse", "l1", "huber", "bce"])
@@ -231,10 +231,10 @@ def test_gradients_are_not_carried_from_step_to_step() -> None:
     images = random_images(3)
     run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
     fresh = run.state()
-    run._step(torch.arange(8), noise=None)
+    run._step(torch.arange(8))
     first = [w.detach().clone() for w in run.model.parameters()]
     run.restore(fresh)
-    run._step(torch.arange(8), noise=None)
+    run._step(torch.arange(8))
     assert all(torch.equal(a, b) for a, b in zip(first, run.model.parameters(), strict=True))
 
 
@@ -265,6 +265,6 @@ def test_the_step_s_loss_carries_no_gradient_and_no_penalty() -> None:
     run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
     with torch.no_grad():
         expected = F.mse_loss(run.model(images[:8] / 255), images[:8] / 255)
-    loss = run._step(torch.arange(8), noise=None)
+    loss = run._step(torch.arange(8))
     assert not loss.requires_grad
     torch.testing.assert_close(loss, expected)

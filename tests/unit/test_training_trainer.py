@@ -16,6 +16,7 @@ from torch import Tensor
 from searchae.errors import SearchaeError
 from searchae.training import checkpoint
 from searchae.training.checkpoint import CheckpointError
+from searchae.training.draws import StepDraws
 from searchae.training.early_stopping import LEARNED_DB
 from searchae.training.epoch import EpochResult
 from searchae.training.metrics import evaluate, mean_image_psnr_db
@@ -210,9 +211,9 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(
     seen: list[list[int]] = []
     step = run._step
 
-    def spy(indices: Tensor, *, noise: Tensor | None, draws: Tensor | None) -> Tensor:
+    def spy(indices: Tensor, draws: StepDraws) -> Tensor:
         seen.append(indices.tolist())
-        return step(indices, noise=noise, draws=draws)
+        return step(indices, draws)
 
     monkeypatch.setattr(run, "_step", spy)
     list(run.epochs())
