@@ -21,10 +21,12 @@ class StepDraws:
         noise: Added to the input images in [0, 1], float32 (B, C, H, W).
         latent: For a variational latent: of a standard normal distribution, float32
             (B, latent_size).
+        directions: For a contractive penalty: the same, from a generator of its own.
     """
 
     noise: Tensor | None = None
     latent: Tensor | None = None
+    directions: Tensor | None = None
 
     def given(self) -> dict[str, Tensor]:
         """Returns name -> tensor of those that are not None."""
@@ -58,6 +60,7 @@ class EpochDraws:
         self._params, self._model, self._epoch, self._device = params, model, epoch, device
         self._noise = named_generator(seed, "noise", epoch=epoch)
         self._latent = named_generator(seed, "latent", epoch=epoch)
+        self._directions = named_generator(seed, "directions", epoch=epoch)
 
     def step(self, images: int) -> StepDraws:
         """Returns the numbers of the next step.
@@ -71,4 +74,6 @@ class EpochDraws:
             found["noise"] = gaussian((images, *model.image_shape), train.noise_std, self._noise)
         if self._params.model.variational:
             found["latent"] = torch.randn(images, model.latent_size, generator=self._latent)
+        if train.contractive:
+            found["directions"] = torch.randn(images, model.latent_size, generator=self._directions)
         return StepDraws(**{name: tensor.to(self._device) for name, tensor in found.items()})

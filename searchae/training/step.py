@@ -20,7 +20,12 @@ from searchae.training.kernels.convolution import Convolutions
 from searchae.training.loss import ReconstructionLoss
 from searchae.training.optimizers import Optimizer
 from searchae.training.precision import Precision
-from searchae.training.regularizers import clip_, l1_penalty, penalised_weights
+from searchae.training.regularizers import (
+    clip_,
+    contractive_penalty,
+    l1_penalty,
+    penalised_weights,
+)
 from searchae.training.variational import divergence
 
 
@@ -97,6 +102,8 @@ class EagerStep:
         images = self._images.batch(indices)
         targets = model.to_own_range(images)
         inputs = targets if noise is None else model.to_own_range(noisy(images, noise))
+        if draws.directions is not None:
+            inputs = inputs.detach().requires_grad_()  # not the targets, which may be the same
         if draws.latent is None:
             latents, reconstructions = self.forward(inputs)
         else:
@@ -109,6 +116,9 @@ class EagerStep:
             # The loss is a mean over an image's values: the divergence is shared out among them.
             weight = self.divergence_weight / targets[0].numel()
             loss = loss + weight * divergence(latents, log_variances)
+        if draws.directions is not None:
+            penalty = contractive_penalty(latents, inputs, draws.directions)
+            loss = loss + params.contractive * penalty
         if params.l1:
             loss = loss + l1_penalty(params, latents=latents, weights=self._weights)
         self._optimizer.clear()

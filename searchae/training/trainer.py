@@ -208,13 +208,10 @@ class Trainer:
         """Checks a net of one's own on its device, and that what is asked of it makes sense.
 
         Raises:
-            ModelError: It fails there, or an L1 penalty is asked for on a latent that it has not.
+            ModelError: It fails there, or the regularizer acts on a latent that it has not.
         """
-        train = self._params.train
-        if train.l1 and train.l1_target == "latent" and not self.model.has_latent:
-            raise ModelError(
-                'train.l1_target: the net has no latent to put a penalty on; use "weights"'
-            )
+        if not self.model.has_latent and (refused := self._params.train.needs_latent):
+            raise ModelError(refused)
         if self._params.model.kind == "python" and self._device.type != "cpu":
             images = torch.zeros(2, *self.model.image_shape, device=self._device)
             try:
@@ -228,7 +225,8 @@ class Trainer:
     def _make_step(self, precision: Precision) -> tuple[Step, ForwardPass | None]:
         """Returns the training step, and its forward pass if that uses compiled kernels."""
         compiled = None
-        if self._images.channels_last:  # as the kernels need it
+        # The kernels need that layout, and have no second derivative, which contraction needs.
+        if self._images.channels_last and not self._params.train.contractive:
             compiled = kernels.chosen_kernels(self._device, precision)
         self._eager = eager = EagerStep(
             self.model,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 
 from searchae.config import (
     StudySpec,
+    TrainParams,
     TrialParams,
     batch_size_variants,
     initial_params,
@@ -82,14 +84,21 @@ def build_networks(
 
 def _check_own_nets(spec: StudySpec, image_shape: tuple[int, int, int]) -> None:
     """Builds the nets of one's own that a study can train, and tries them."""
-    penalised = any("l1" in name for name in spec.choices_of("train.regularizer"))
-    penalised = penalised and "latent" in spec.choices_of("train.l1_target")
+    trained = [
+        TrainParams(regularizer=regularizer, l1_target=target)
+        for regularizer, target in product(
+            spec.choices_of("train.regularizer"), spec.choices_of("train.l1_target")
+        )
+    ]
+    refused = [train.needs_latent for train in trained if train.needs_latent]
     for params in model_variants(spec, limit=MOST_NETWORKS):
-        model = check_own_net(params.model, image_shape=image_shape)
-        if penalised and not model.has_latent:
-            raise SpecError(
-                'train.l1_target: the net has no latent to put a penalty on; use "weights"'
-            )
+        model = check_own_net(
+            params.model,
+            image_shape=image_shape,
+            is_contractive=any(train.contractive for train in trained),
+        )
+        if refused and not model.has_latent:
+            raise SpecError(refused[0])
 
 
 def _network(params: TrialParams, image_shape: tuple[int, int, int]) -> Network:
@@ -109,9 +118,15 @@ def _check_first(spec: StudySpec, image_shape: tuple[int, int, int]) -> None:
 
 
 def largest_trial(spec: StudySpec, networks: list[Network]) -> TrialParams:
-    """Returns a trial of the largest model with the largest batch size of a study."""
+    """Returns a trial of the largest model with the largest batch size of a study.
+
+    A contractive penalty takes more memory than any other regularizer.
+    """
     params = max(networks, key=lambda n: n.parameters).params
-    update = {"batch_size": _largest_batch_size(spec, networks)}
+    update: dict[str, object] = {"batch_size": _largest_batch_size(spec, networks)}
+    contractive = [r for r in spec.choices_of("train.regularizer") if "contractive" in r]
+    if contractive:
+        update["regularizer"] = contractive[0]
     return replace(params, train=params.train.model_copy(update=update))
 
 

@@ -33,6 +33,7 @@ _TRAIN: dict[str, st.SearchStrategy[Any]] = {
     "regularizer": st.sampled_from(get_args(Regularizer)),
     "clip": _factor,
     "l1_weight": _factor,
+    "contractive_weight": _factor,
     "noise_std": _share,
     "loss": st.sampled_from(["mse", "l1", "huber"]),
     "huber_delta": _factor,
