@@ -75,6 +75,7 @@ CONDITIONS: dict[str, tuple[str, frozenset[Value]]] = {
         "train.regularizer",
         frozenset({"contractive", "clip+contractive"}),
     ),
+    "train.active_latents": ("train.regularizer", frozenset({"k-sparse", "clip+k-sparse"})),
     "train.momentum": ("train.optimizer", frozenset({"sgd", "rmsprop"})),
     "train.decay_factor": ("train.schedule", frozenset({"step", "plateau"})),
     "train.decay_epochs": ("train.schedule", frozenset({"step", "plateau"})),

@@ -199,7 +199,11 @@ class Trainer:
     def _build(self, train: Tensor) -> Autoencoder:
         channels, height, width = train.shape[1:]
         with seeded_initialisation(self._seed):
-            model = build_model(self._params.model, image_shape=(channels, height, width))
+            model = build_model(
+                self._params.model,
+                image_shape=(channels, height, width),
+                active_latents=self._params.train.k_sparse,
+            )
         if self._params.train.clips:
             clip_(penalised_weights(model), self._params.train.clip)
         return model

@@ -150,6 +150,29 @@ def check_batch_size(spec: StudySpec, networks: list[Network], *, images: int) -
     return largest
 
 
+def check_active_latents(spec: StudySpec, networks: list[Network]) -> None:
+    """Checks that every net has at least as many latents as are to be kept of them.
+
+    Args:
+        spec: The study.
+        networks: Its models.
+
+    Raises:
+        SpecError: One has fewer.
+    """
+    if not any("k-sparse" in name for name in spec.choices_of("train.regularizer")):
+        return
+    searched = [p for p in spec.space if p.key == "train.active_latents"]
+    values = searched[0].choices or (searched[0].high,) if searched else ()
+    most = max(values, default=spec.fixed["train"].get("active_latents"))
+    least = min(n.model.latent_size for n in networks)
+    if most > least:
+        raise SpecError(
+            f"train.active_latents: {most:.0f} of the latent's values cannot be kept, since a net "
+            f"of this study has only {least}; lower it, or give its nets larger latents"
+        )
+
+
 def check_objectives(spec: StudySpec, networks: list[Network]) -> None:
     """Checks that the sizes that a study minimizes differ among its models.
 

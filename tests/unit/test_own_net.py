@@ -165,6 +165,16 @@ def test_a_contractive_net_of_one_s_own_resumes_to_the_bit(write: Any, code: str
     assert whole != curve(trained(model, regularizer="none"))
 
 
+def test_a_net_of_one_s_own_can_be_k_sparse(write: Any) -> None:
+    run = trained(write(DENSE, latent=5), regularizer="clip+k-sparse", active_latents=2)
+    list(run.epochs())
+    assert (run.model.encode(VALIDATION / 255).count_nonzero(1) == 2).all()
+    with pytest.raises(ModelError, match="5 of the latent's values cannot be kept"):
+        trained(write(DENSE, latent=4), regularizer="k-sparse", active_latents=5)
+    with pytest.raises(ModelError, match="the net has no latent"):
+        trained(write(NO_LATENT), regularizer="k-sparse")
+
+
 def test_a_net_without_a_second_derivative_cannot_be_contractive(write: Any) -> None:
     """Torch has none of its fast attention on a CPU."""
     model = write(ATTENTIVE)

@@ -88,12 +88,14 @@ def test_optuna_gives_back_what_was_sampled(document: dict[str, Any]) -> None:
         ("clip+l1", {"l1_weight"}),
         ("contractive", {"contractive_weight"}),
         ("clip+contractive", {"contractive_weight"}),
+        ("k-sparse", {"active_latents"}),
+        ("clip+k-sparse", {"active_latents"}),
     ],
 )
-def test_the_weight_of_a_penalty_is_sampled_only_where_it_acts(
+def test_what_a_regularizer_needs_is_sampled_only_where_it_acts(
     regularizer: str, asked: set[str]
 ) -> None:
-    weights = {"l1_weight": L1, "contractive_weight": L1}
+    weights = {"l1_weight": L1, "contractive_weight": L1, "active_latents": {"low": 2, "high": 8}}
     choices = {"choices": list(get_args(Regularizer))}
     searched = read(train={**weights, "regularizer": choices})
     trial = RecordingTrial(regularizer=regularizer)
@@ -101,6 +103,7 @@ def test_the_weight_of_a_penalty_is_sampled_only_where_it_acts(
     assert trial.params.keys() & weights.keys() == asked
     assert (params.train.l1 > 0) is ("l1_weight" in asked)
     assert (params.train.contractive > 0) is ("contractive_weight" in asked)
+    assert (params.train.k_sparse is not None) is ("active_latents" in asked)
     fixed = RecordingTrial()
     space.sample_params(read(train={**weights, "regularizer": regularizer}), fixed)
     assert fixed.params.keys() == asked

@@ -54,6 +54,7 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"batch_norm": True}, {"optimizer": "rmsprop", "momentum": 0.5}),
     ({"kind": "dense", "hidden": (9,)}, {"regularizer": "clip+l1", "l1_weight": 0.1}),
     ({}, {"regularizer": "contractive", "contractive_weight": 0.1}),
+    ({}, {"regularizer": "k-sparse", "active_latents": 2}),
 ]
 
 

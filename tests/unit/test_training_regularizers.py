@@ -1,4 +1,4 @@
-"""Clipping, L1 and contraction: what they promise about weights and latents."""
+"""Regularizers: what they promise about weights and latents."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from searchae.errors import DivergedError
+from searchae.errors import DivergedError, ModelError
 from searchae.training.precision import Precision
 from searchae.training.regularizers import contractive_penalty
 from searchae.training.trainer import Trainer
@@ -166,3 +166,29 @@ def test_a_penalty_of_weight_0_is_none() -> None:
     weightless = trainer(params(regularizer="clip+contractive", contractive_weight=0.0))
     clipped = trainer(params(regularizer="clip"))
     assert [r.psnr_db for r in weightless.epochs()] == [r.psnr_db for r in clipped.epochs()]
+
+
+# -- k-sparse latents
+
+
+def test_a_k_sparse_net_has_so_many_latents_in_training_validation_and_after() -> None:
+    seen: list[int] = []
+    run = trainer(params(regularizer="clip+k-sparse", active_latents=1, epochs=3))
+    run.model.decoder.register_forward_pre_hook(
+        lambda _, latents: seen.append(int(latents[0].count_nonzero(1).max()))
+    )
+    run._eager.forward._body.register_forward_pre_hook(
+        lambda _, latents: seen.append(int(latents[0].count_nonzero(1).max()))
+    )
+    results = list(run.epochs())
+    assert set(seen) == {1}
+    assert all(r.sparsity >= 0.75 for r in results), "of four latents"
+    latents = run.model.encode(VALIDATION / 255)
+    assert (latents.count_nonzero(1) == 1).all()
+    assert len({r.psnr_db for r in results}) == 3, "it learns"
+
+
+def test_more_than_there_are_cannot_be_kept() -> None:
+    with pytest.raises(ModelError, match=r"train.active_latents: 5 .* since it has only 4"):
+        trainer(params(regularizer="k-sparse", active_latents=5))
+    trainer(params(regularizer="clip", active_latents=5))  # it is not used

@@ -100,7 +100,10 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
             if trial.model.image_range == "symmetric":
                 clean, noisy = clean * 2 - 1, noisy * 2 - 1
             noisy = noisy.clone().requires_grad_()
-            latents = decoded = model.encoder(noisy)
+            latents = model.encoder(noisy)
+            if "k-sparse" in train.regularizer:
+                latents = latents * plain_mask(latents, train.active_latents)
+            decoded = latents
             extra = torch.zeros(())
             if trial.model.variational:
                 features = model.encoder[:-1](noisy)
@@ -123,6 +126,14 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
             for w in weights:
                 w.data.clamp_(-train.clip, train.clip)
     return model.state_dict()
+
+
+def plain_mask(latents: Tensor, active: int) -> Tensor:
+    mask = torch.zeros(latents.shape)
+    for row, latent in zip(mask, latents.tolist(), strict=True):
+        for index in sorted(range(len(latent)), key=lambda i: -abs(latent[i]))[:active]:
+            row[index] = 1
+    return mask
 
 
 def plain_penalty(
@@ -250,6 +261,27 @@ def test_a_contractive_net_is_trained_as_by_its_whole_jacobian(
                 **train,
             }
         ),
+    )
+    check_weights(trial, random_images(3))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"batch_norm": True, "image_range": "symmetric", "output": "tanh"},
+        {"downsample": "pool", "latent_activation": "same"},
+        {"kind": "dense", "hidden": (9,)},
+        {"channels": (4, 2), "bottleneck": "none"},
+    ],
+)
+@pytest.mark.parametrize("train", [{}, {"noise_std": 0.3, "optimizer": "adam"}])
+def test_a_k_sparse_net_is_trained_on_its_largest_latents(
+    model: dict[str, Any], train: dict[str, Any]
+) -> None:
+    about = {"regularizer": "clip+k-sparse", "active_latents": 2, "epochs": 2, "batch_size": 8}
+    trial = TrialParams(
+        ModelParams(**{"channels": (4, 6), "latent_dim": 5, "activation": "tanh", **model}),
+        TrainParams(**{**SGD, "learning_rate": 1e-2, **about, **train}),
     )
     check_weights(trial, random_images(3))
 

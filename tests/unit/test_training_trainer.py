@@ -74,6 +74,19 @@ def test_a_resumed_training_is_to_the_bit_the_undisturbed_one(
     check_resuming(tmp_path, changes, model, threads=1)
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"batch_norm": True, "latent_activation": "same"},
+        {"kind": "dense", "hidden": (16,)},
+        {"downsample": "pool", "bottleneck": "none"},
+    ],
+)
+def test_so_is_a_k_sparse_one(tmp_path: Path, model: dict[str, Any]) -> None:
+    changes = {"regularizer": "clip+k-sparse", "active_latents": 2}
+    check_resuming(tmp_path, changes, model, threads=1)
+
+
 def test_so_it_is_with_two_threads(tmp_path: Path) -> None:
     check_resuming(tmp_path, {"regularizer": "clip+l1"}, {"batch_norm": True}, threads=2)
 
