@@ -101,7 +101,7 @@ def _check_second_derivative(model: Autoencoder, params: ModelParams, images: Te
     images = images.clone().requires_grad_()
     try:
         (slopes,) = torch.autograd.grad(model.encoder(images).sum(), images, create_graph=True)
-        slopes.square().sum().backward()
+        slopes.square().sum().backward()  # type: ignore[no-untyped-call]
     except Exception as e:
         raise ModelError(
             f"train.regularizer: a contractive penalty differentiates the encoder of "

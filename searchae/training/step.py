@@ -74,7 +74,7 @@ class EagerStep:
         compiled: Convolutions | None = None,
     ) -> None:
         self._model = model
-        self.forward = Forward(model, precision, compiled)
+        self.forward = Forward(model, precision, compiled, is_contractive=bool(params.contractive))
         self._optimizer = optimizer
         self._images = images
         self._params = params

@@ -229,8 +229,7 @@ class Trainer:
     def _make_step(self, precision: Precision) -> tuple[Step, ForwardPass | None]:
         """Returns the training step, and its forward pass if that uses compiled kernels."""
         compiled = None
-        # The kernels need that layout, and have no second derivative, which contraction needs.
-        if self._images.channels_last and not self._params.train.contractive:
+        if self._images.channels_last:  # as the kernels need it
             compiled = kernels.chosen_kernels(self._device, precision)
         self._eager = eager = EagerStep(
             self.model,

@@ -129,7 +129,9 @@ def test_the_penalty_of_given_directions_is_that_of_the_whole_jacobian(
     inputs = (VALIDATION[:3] / 255).requires_grad_()
     directions = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     found = contractive_penalty(run.model.encoder(inputs), inputs, directions)
-    whole = torch.autograd.functional.jacobian(run.model.encoder, inputs.detach())
+    whole = torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
+        run.model.encoder, inputs.detach()
+    )
     products = torch.einsum("bl,blnchw->nchw", directions, whole)
     torch.testing.assert_close(found, products.square().flatten(1).sum(1).mean())
     assert found.requires_grad

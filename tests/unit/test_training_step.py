@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -138,7 +138,7 @@ def plain_mask(latents: Tensor, active: int) -> Tensor:
 
 def plain_penalty(
     train: TrainParams,
-    weights: list[Tensor],
+    weights: Sequence[Tensor],
     latents: Tensor,
     inputs: Tensor,
     directions: torch.Generator,
