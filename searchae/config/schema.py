@@ -316,6 +316,12 @@ class TrainParams(Section):
             the latent's Jacobian with respect to the net's input, averaged over the images.
         active_latents: How many values of each latent ``k-sparse`` keeps, the largest in magnitude;
             at most all of them.
+        shift_pixels: Training images are moved by up to so many pixels in each direction, anew in
+            each epoch, with edges repeated. What is moved (mirrored, brightened) is input and
+            target. Validation and measurement have the images as they are.
+        flip: Whether each training image is mirrored from left to right with a probability of 1/2.
+        brightness: Each training image is multiplied by a factor between 1 minus and 1 plus this,
+            and clamped to [0, 1].
         noise_std: Standard deviation of Gaussian noise that is added to the input, for images in
             [0, 1]; the target stays clean (a denoising autoencoder). 0 for none.
         noise_from_epoch: The first epoch that trains with this noise. Validation has it in every
@@ -330,7 +336,7 @@ class TrainParams(Section):
         {
             *("schedule", "decay_factor", "decay_epochs", "warmup_epochs", "max_gradient_norm"),
             *("loss", "huber_delta", "ssim_weight", "beta", "beta_warmup_epochs"),
-            *("contractive_weight", "active_latents"),
+            *("contractive_weight", "active_latents", "shift_pixels", "flip", "brightness"),
         }
     )
 
@@ -356,6 +362,9 @@ class TrainParams(Section):
     l1_target: Literal["latent", "weights"] = "latent"
     contractive_weight: float = Field(1e-4, ge=0)
     active_latents: Positive = 16
+    shift_pixels: NotNegative = 0
+    flip: bool = False
+    brightness: float = Field(0.0, ge=0, lt=1)
     noise_std: float = Field(0.0, ge=0)
     noise_from_epoch: Positive = 1
     patience: NotNegative = 0
@@ -380,6 +389,11 @@ class TrainParams(Section):
     def k_sparse(self) -> int | None:
         """How many values of a latent are kept; None for all of them."""
         return self.active_latents if "k-sparse" in self.regularizer else None
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are changed at random."""
+        return bool(self.shift_pixels or self.flip or self.brightness)
 
     @property
     def needs_latent(self) -> str:

@@ -18,12 +18,18 @@ class StepDraws:
     """The random numbers of one step, on the device; None for what a training does not need.
 
     Attributes:
+        shifts: How far each image moves down and to the right in pixels, int64 (B, 2).
+        flips: Whether each image is mirrored, bool (B,).
+        brightness: The factor of each image, float32 (B,).
         noise: Added to the input images in [0, 1], float32 (B, C, H, W).
         latent: For a variational latent: of a standard normal distribution, float32
             (B, latent_size).
         directions: For a contractive penalty: the same, from a generator of its own.
     """
 
+    shifts: Tensor | None = None
+    flips: Tensor | None = None
+    brightness: Tensor | None = None
     noise: Tensor | None = None
     latent: Tensor | None = None
     directions: Tensor | None = None
@@ -58,6 +64,9 @@ class EpochDraws:
         device: torch.device,
     ) -> None:
         self._params, self._model, self._epoch, self._device = params, model, epoch, device
+        self._shifts = named_generator(seed, "shifts", epoch=epoch)
+        self._flips = named_generator(seed, "flips", epoch=epoch)
+        self._brightness = named_generator(seed, "brightness", epoch=epoch)
         self._noise = named_generator(seed, "noise", epoch=epoch)
         self._latent = named_generator(seed, "latent", epoch=epoch)
         self._directions = named_generator(seed, "directions", epoch=epoch)
@@ -69,7 +78,7 @@ class EpochDraws:
             images: Number of its images.
         """
         train, model = self._params.train, self._model
-        found: dict[str, Tensor] = {}
+        found = self._augmentation(images) if train.augments else {}
         if train.noise_std and self._epoch >= train.noise_from_epoch:
             found["noise"] = gaussian((images, *model.image_shape), train.noise_std, self._noise)
         if self._params.model.variational:
@@ -77,3 +86,15 @@ class EpochDraws:
         if train.contractive:
             found["directions"] = torch.randn(images, model.latent_size, generator=self._directions)
         return StepDraws(**{name: tensor.to(self._device) for name, tensor in found.items()})
+
+    def _augmentation(self, images: int) -> dict[str, Tensor]:
+        train = self._params.train
+        found: dict[str, Tensor] = {}
+        if most := train.shift_pixels:
+            found["shifts"] = torch.randint(-most, most + 1, (images, 2), generator=self._shifts)
+        if train.flip:
+            found["flips"] = torch.rand(images, generator=self._flips) < 0.5
+        if train.brightness:
+            shares = torch.rand(images, generator=self._brightness)
+            found["brightness"] = 1 + train.brightness * (2 * shares - 1)
+        return found

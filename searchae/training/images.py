@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from searchae.errors import DataError
+from searchae.training.augmentation import moved
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,19 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, indices: Tensor) -> Tensor:
-        """Returns the images at ``indices``, int64 (B,), as float32 (B, C, H, W) in [0, 1]."""
+    def batch(
+        self, indices: Tensor, *, shifts: Tensor | None = None, flips: Tensor | None = None
+    ) -> Tensor:
+        """Returns images as float32 (B, C, H, W) in [0, 1].
+
+        Args:
+            indices: Which, int64 (B,).
+            shifts: How they are moved, see ``moved``.
+            flips: Which of them are mirrored, see ``moved``.
+        """
         rows = self.rows.index_select(0, indices)
+        if shifts is not None or flips is not None:
+            rows = moved(rows, shifts, flips, channels_last=self.channels_last)
         return to_unit_float(rows.permute(0, 3, 1, 2) if self.channels_last else rows)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from searchae.config import TrainParams
 from searchae.models import Autoencoder
+from searchae.training.augmentation import brightened
 from searchae.training.draws import NO_DRAWS, StepDraws
 from searchae.training.fused_forward import Forward
 from searchae.training.images import ResidentImages, noisy
@@ -96,10 +97,15 @@ class EagerStep:
         """Returns the model's parameters, detached; they are not copied."""
         return [w.detach() for w in self._model.parameters()]
 
+    def _batch(self, indices: Tensor, draws: StepDraws) -> Tensor:
+        """Returns the images of a batch in [0, 1], augmented."""
+        images = self._images.batch(indices, shifts=draws.shifts, flips=draws.flips)
+        return images if draws.brightness is None else brightened(images, draws.brightness)
+
     def __call__(self, indices: Tensor, draws: StepDraws = NO_DRAWS) -> Tensor:
         """See ``Step``."""
         model, params, noise = self._model, self._params, draws.noise
-        images = self._images.batch(indices)
+        images = self._batch(indices, draws)
         targets = model.to_own_range(images)
         inputs = targets if noise is None else model.to_own_range(noisy(images, noise))
         if draws.directions is not None:

@@ -162,13 +162,11 @@ def check_active_latents(spec: StudySpec, networks: list[Network]) -> None:
     """
     if not any("k-sparse" in name for name in spec.choices_of("train.regularizer")):
         return
-    searched = [p for p in spec.space if p.key == "train.active_latents"]
-    values = searched[0].choices or (searched[0].high,) if searched else ()
-    most = max(values, default=spec.fixed["train"].get("active_latents"))
+    most = _largest(spec, "active_latents")
     least = min(n.model.latent_size for n in networks)
     if most > least:
         raise SpecError(
-            f"train.active_latents: {most:.0f} of the latent's values cannot be kept, since a net "
+            f"train.active_latents: {most} of the latent's values cannot be kept, since a net "
             f"of this study has only {least}; lower it, or give its nets larger latents"
         )
 
@@ -194,6 +192,32 @@ def check_objectives(spec: StudySpec, networks: list[Network]) -> None:
                 f"search.objectives: {name} is {sizes.pop():,} in every net of this study; search "
                 f"a key of [model] that changes it, or leave {name} out"
             )
+
+
+def check_shift(spec: StudySpec, image_shape: tuple[int, int, int]) -> None:
+    """Checks that no image can be moved out of sight.
+
+    Args:
+        spec: The study.
+        image_shape: (C, H, W) of its images.
+
+    Raises:
+        SpecError: One could be.
+    """
+    most, side = _largest(spec, "shift_pixels"), min(image_shape[1:])
+    if most >= side:
+        raise SpecError(
+            f"train.shift_pixels: {most} would move images of {side} pixels out of sight; give "
+            "fewer"
+        )
+
+
+def _largest(spec: StudySpec, name: str) -> int:
+    """Returns the largest value that a whole number of ``[train]`` may have."""
+    searched = next((p for p in spec.space if p.key == f"train.{name}"), None)
+    if searched is None:
+        return int(spec.fixed["train"][name])
+    return int(max(searched.choices or (searched.high,)))
 
 
 def _largest_batch_size(spec: StudySpec, networks: list[Network]) -> int:

@@ -46,6 +46,7 @@ from searchae.tune.model_checks import (
     check_active_latents,
     check_batch_size,
     check_objectives,
+    check_shift,
 )
 from searchae.tune.space_checks import check_space
 
@@ -130,6 +131,7 @@ def preflight(
     baseline_db = mean_image_psnr_db(splits.train, splits.validation)
     networks = build_networks(spec, splits.image_shape, note)
     check_active_latents(spec, networks)
+    check_shift(spec, splits.image_shape)
     batch_size = check_batch_size(spec, networks, images=len(splits.train))
     if not existing:
         images = len(splits.train)

@@ -124,6 +124,7 @@ def test_recorded_steps_of_the_studies_train_as_eager_ones(
         {"noise_std": 0.2, "noise_from_epoch": 2},
         {"regularizer": "clip+contractive", "contractive_weight": 1e-3},
         {"regularizer": "clip+k-sparse", "active_latents": 3},
+        {"shift_pixels": 2, "flip": True, "brightness": 0.2},
     ],
 )
 def test_recorded_steps_of_each_optimizer_train_as_eager_ones(train: dict[str, Any]) -> None:

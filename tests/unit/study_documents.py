@@ -36,6 +36,9 @@ _TRAIN: dict[str, st.SearchStrategy[Any]] = {
     "contractive_weight": _factor,
     "active_latents": st.integers(1, 256),
     "noise_std": _share,
+    "shift_pixels": st.integers(0, 8),
+    "flip": st.booleans(),
+    "brightness": _share,
     "loss": st.sampled_from(["mse", "l1", "huber"]),
     "huber_delta": _factor,
     "ssim_weight": _share,
@@ -44,7 +47,7 @@ _TRAIN: dict[str, st.SearchStrategy[Any]] = {
     "max_gradient_norm": _factor,
     "beta": _factor,
 }
-_RANGES = {"kernel_size", "latent_dim", "batch_size", "active_latents"} | {
+_RANGES = {"kernel_size", "latent_dim", "batch_size", "active_latents", "shift_pixels"} | {
     key for key, values in _TRAIN.items() if values in (_factor, _share)
 }
 

@@ -11,7 +11,12 @@ from searchae.config import StudySpec
 from searchae.config.loader import spec_from_document
 from searchae.errors import SpecError
 from searchae.tune.first_rung import choose_min_epochs, stored_min_epochs
-from searchae.tune.model_checks import build_networks, check_active_latents, largest_trial
+from searchae.tune.model_checks import (
+    build_networks,
+    check_active_latents,
+    check_shift,
+    largest_trial,
+)
 from searchae.tune.space_checks import check_space, settings_count
 
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -107,6 +112,14 @@ def test_no_more_latents_can_be_kept_than_the_smallest_net_has() -> None:
     check(last_map, active_latents=16)
     with pytest.raises(SpecError, match=r"17 of the latent's values cannot be .* has only 16;"):
         check(last_map, active_latents=17)
+
+
+def test_images_are_not_moved_out_of_sight() -> None:
+    for shift in (7, {"low": 0, "high": 7}, {"choices": [0, 7]}):
+        spec = study(train={"shift_pixels": shift})
+        check_shift(spec, (3, 8, 9))
+        with pytest.raises(SpecError, match=r"7 would move images of 7 pixels out of sight"):
+            check_shift(spec, (3, 9, 7))
 
 
 def test_memory_is_measured_with_the_regularizer_that_takes_most() -> None:

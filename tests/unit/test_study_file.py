@@ -233,7 +233,8 @@ def test_what_changes_no_result_is_no_difference() -> None:
 
 def test_documents_have_no_later_key_of_a_training_that_is_not_used() -> None:
     """Keys of trainings and checkpoints of earlier versions stay what they are."""
-    later = {"contractive_weight": 1e-3, "active_latents": 4}
+    later: dict[str, Any] = {"contractive_weight": 1e-3, "active_latents": 4}
+    later |= {"shift_pixels": 2, "flip": True, "brightness": 0.2}
     assert TrainParams().document().keys() == {
         *("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "weight_decay"),
         *("regularizer", "clip", "l1_weight", "l1_target", "noise_std", "noise_from_epoch"),

@@ -55,6 +55,8 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"kind": "dense", "hidden": (9,)}, {"regularizer": "clip+l1", "l1_weight": 0.1}),
     ({}, {"regularizer": "contractive", "contractive_weight": 0.1}),
     ({}, {"regularizer": "k-sparse", "active_latents": 2}),
+    ({}, {"shift_pixels": 2}),
+    ({"kind": "dense"}, {"shift_pixels": 1, "flip": True, "brightness": 0.3, "noise_std": 0.1}),
 ]
 
 

@@ -53,6 +53,7 @@ def test_the_history_is_what_was_yielded_and_psnrs_rise() -> None:
         {"optimizer": "adam", "regularizer": "clip+l1"},
         {"optimizer": "nadam", "schedule": "cosine", "max_gradient_norm": 0.1},
         {"regularizer": "clip+contractive", "contractive_weight": 0.1, "noise_std": 0.2},
+        {"shift_pixels": 2, "flip": True, "brightness": 0.3, "noise_std": 0.1},
         {"loss": "huber", "ssim_weight": 0.2, "schedule": "plateau", "decay_epochs": 1},
         {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.5, "weight_decay": 1e-4},
         {"optimizer": "rmsprop", "momentum": 0.5, "learning_rate": 1e-3, "noise_std": 0.2},
