@@ -232,7 +232,11 @@ def bundle_from_weights(
     """
     try:
         with memoryless(config.model):  # allocates nothing, however large the net is
-            model = build_model(config.model, image_shape=config.image_shape)
+            model = build_model(
+                config.model,
+                image_shape=config.image_shape,
+                active_latents=config.train.k_sparse,
+            )
     except ModelError as e:
         raise BundleError(f"{CONFIG}: the net cannot be built: {e}") from e
     check_weight_names(model.state_dict(), weights)

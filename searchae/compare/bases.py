@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -17,7 +18,14 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
-from searchae.config import COMPARED_PARAMETERS, CONDITIONS, Parameter, StudySpec, middle_value
+from searchae.config import (
+    COMPARED_PARAMETERS,
+    CONDITIONS,
+    Parameter,
+    StudySpec,
+    Value,
+    middle_value,
+)
 from searchae.errors import UserError, nearest
 from searchae.study import RUNTIME, StoredStudy, trial_row
 
@@ -225,6 +233,21 @@ def with_known_values(
             known = (t.values[p.key] for t in good if p.key in t.values)
             found[p.key] = next(known, middle_value(p))
     return found
+
+
+def most_at_once(tuned: Sequence[str]) -> int:
+    """Returns how many of the tuned values one net has at most.
+
+    Those that depend on one key exclude each other, unless the same choice of it has them.
+
+    Args:
+        tuned: Their keys.
+    """
+    active: dict[str, Counter[Value]] = {}
+    for key in tuned:
+        parent, wanted = CONDITIONS.get(key, (key, frozenset({True})))
+        active.setdefault(parent, Counter()).update(wanted)
+    return sum(max(counts.values()) for counts in active.values())
 
 
 def choice_text(choice: Any) -> str:

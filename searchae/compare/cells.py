@@ -14,6 +14,7 @@ from searchae.compare.bases import (
     Factor,
     SearchedTrial,
     choice_text,
+    most_at_once,
     with_known_values,
 )
 from searchae.compare.tuning import (
@@ -294,7 +295,7 @@ class CellMaker:
         self._spec, self._factor, self._good, self._schedule = spec, factor, good, schedule
         self._trains_db = trains_db
         self._space = {p.key: p for p in spec.space}
-        values = len(factor.tuned)
+        values = most_at_once(factor.tuned)
         self._tries = TRIES + TRIES_PER_FURTHER_VALUE * (values - 1) if values else 0
 
     @property

@@ -65,11 +65,16 @@ class Grid:
 
     @classmethod
     def of(cls, parameter: Parameter) -> Grid:
-        """Returns the grid of a range: of quarter decades for a learning rate, half for others."""
+        """Returns the grid of a range: of quarter decades for a learning rate, half for others.
+
+        Whole numbers are at least 1 apart, unless the range is logarithmic: nearer ones would be
+        rounded to the same number, and tried twice.
+        """
         p = parameter
         span = math.log10(p.high / p.low) if p.log else p.high - p.low
         usual = (0.25 if p.key == LEARNING_RATE else 0.5) if p.log else span / _PARTS
-        return cls(p, min(usual, span / 4) or 1.0)
+        unit = min(usual, span / 4) or 1.0
+        return cls(p, max(unit, 1.0) if p.integer and not p.log else unit)
 
     def index(self, value: float) -> int:
         """Returns the index of the value nearest to a number."""

@@ -71,6 +71,11 @@ COMPARED_PARAMETERS = ("regularizer", "activation", "optimizer")
 
 CONDITIONS: dict[str, tuple[str, frozenset[Value]]] = {
     "train.l1_weight": ("train.regularizer", frozenset({"l1", "clip+l1"})),
+    "train.contractive_weight": (
+        "train.regularizer",
+        frozenset({"contractive", "clip+contractive"}),
+    ),
+    "train.active_latents": ("train.regularizer", frozenset({"k-sparse", "clip+k-sparse"})),
     "train.momentum": ("train.optimizer", frozenset({"sgd", "rmsprop"})),
     "train.decay_factor": ("train.schedule", frozenset({"step", "plateau"})),
     "train.decay_epochs": ("train.schedule", frozenset({"step", "plateau"})),

@@ -30,7 +30,16 @@ Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "si
 Optimizer = Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
 Loss = Literal["mse", "l1", "huber", "bce"]
 Schedule = Literal["constant", "cosine", "step", "plateau"]
-Regularizer = Literal["none", "clip", "l1", "clip+l1"]
+Regularizer = Literal[
+    "none",
+    "clip",
+    "l1",
+    "clip+l1",
+    "contractive",
+    "clip+contractive",
+    "k-sparse",
+    "clip+k-sparse",
+]
 ObjectiveName = Literal["psnr", "sparsity", "parameters", "latent_dim"]
 Source = Literal["svhn", "mnist", "cifar10", "house-numbers", "npz", "csv", "folder"]
 
@@ -333,10 +342,22 @@ class TrainParams(Section):
             variational autoencoder.
         beta_warmup_epochs: Epochs at the start in which this weight rises linearly to its value.
         regularizer: ``clip`` clamps every weight to [-clip, clip] after each step; ``l1`` adds an
-            L1 penalty to the loss; ``clip+l1`` does both.
+            L1 penalty to the loss; ``contractive`` adds one on how much the latent changes with the
+            image; ``k-sparse`` keeps the largest values of each latent only, in training and ever
+            after. ``clip+l1``, ``clip+contractive`` and ``clip+k-sparse`` clip too.
         clip: The bound of ``clip``.
         l1_weight: Coefficient of the L1 penalty, which is the mean absolute value of the target.
         l1_target: What the L1 penalty is applied to: ``latent`` activations or ``weights``.
+        contractive_weight: Coefficient of the contractive penalty: the squared Frobenius norm of
+            the latent's Jacobian with respect to the net's input, averaged over the images.
+        active_latents: How many values of each latent ``k-sparse`` keeps, the largest in magnitude;
+            at most all of them.
+        shift_pixels: Training images are moved by up to so many pixels in each direction, anew in
+            each epoch, with edges repeated. What is moved (mirrored, brightened) is input and
+            target. Validation and measurement have the images as they are.
+        flip: Whether each training image is mirrored from left to right with a probability of 1/2.
+        brightness: Each training image is multiplied by a factor between 1 minus and 1 plus this,
+            and clamped to [0, 1].
         noise_std: Standard deviation of Gaussian noise that is added to the input, for images in
             [0, 1]; the target stays clean (a denoising autoencoder). 0 for none.
         noise_from_epoch: The first epoch that trains with this noise. Validation has it in every
@@ -351,6 +372,7 @@ class TrainParams(Section):
         {
             *("schedule", "decay_factor", "decay_epochs", "warmup_epochs", "max_gradient_norm"),
             *("loss", "huber_delta", "ssim_weight", "beta", "beta_warmup_epochs"),
+            *("contractive_weight", "active_latents", "shift_pixels", "flip", "brightness"),
         }
     )
 
@@ -374,6 +396,11 @@ class TrainParams(Section):
     clip: float = Field(0.5, gt=0)
     l1_weight: float = Field(1e-4, ge=0)
     l1_target: Literal["latent", "weights"] = "latent"
+    contractive_weight: float = Field(1e-4, ge=0)
+    active_latents: Positive = 16
+    shift_pixels: NotNegative = 0
+    flip: bool = False
+    brightness: float = Field(0.0, ge=0, lt=1)
     noise_std: float = Field(0.0, ge=0)
     noise_from_epoch: Positive = 1
     patience: NotNegative = 0
@@ -388,6 +415,30 @@ class TrainParams(Section):
     def l1(self) -> float:
         """The coefficient of the L1 penalty; 0 without an L1 regularizer."""
         return self.l1_weight if "l1" in self.regularizer else 0.0
+
+    @property
+    def contractive(self) -> float:
+        """The coefficient of the contractive penalty; 0 without one."""
+        return self.contractive_weight if "contractive" in self.regularizer else 0.0
+
+    @property
+    def k_sparse(self) -> int | None:
+        """How many values of a latent are kept; None for all of them."""
+        return self.active_latents if "k-sparse" in self.regularizer else None
+
+    @property
+    def augments(self) -> bool:
+        """Whether training images are changed at random."""
+        return bool(self.shift_pixels or self.flip or self.brightness)
+
+    @property
+    def needs_latent(self) -> str:
+        """What cannot be done with a net that has no latent, as a message; empty if all can."""
+        if self.l1 and self.l1_target == "latent":
+            return 'train.l1_target: the net has no latent to put a penalty on; use "weights"'
+        if self.contractive or self.k_sparse:
+            return f'train.regularizer: the net has no latent, which "{self.regularizer}" acts on'
+        return ""
 
 
 _BY_HALVES = ("successive-halving", "asha")

@@ -63,6 +63,7 @@ class _Validator:
         self._check_optimizer(train, space)
         self._check_schedule(train, space)
         self._check_loss(model, train, space)
+        self._check_regularizer(model, train, space)
         self._check_lease(search)
         self._check_objectives(search)
         if self._faults:
@@ -200,6 +201,17 @@ class _Validator:
         for key, needed in (("model.output", "sigmoid"), ("model.image_range", "unit")):
             if _values(key, model, searched) != (needed,):
                 self._faults.add(key, f'must be "{needed}" for train.loss = "bce"')
+
+    def _check_regularizer(
+        self, model: ModelParams, train: TrainParams, space: Sequence[Parameter]
+    ) -> None:
+        searched = {p.key: p for p in space}
+        sparse = [r for r in _values("train.regularizer", train, searched) if "k-sparse" in r]
+        if sparse and True in _values("model.variational", model, searched):
+            self._faults.add(
+                "train.regularizer",
+                f'"{sparse[0]}" is not for variational nets: set model.variational = false',
+            )
 
     def _check_optimizer(self, train: TrainParams, space: Sequence[Parameter]) -> None:
         searched = {p.key: p for p in space}

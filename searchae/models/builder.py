@@ -10,20 +10,34 @@ from searchae.config import ModelParams
 from searchae.errors import ModelError
 from searchae.models import conv, dense
 from searchae.models.autoencoder import Autoencoder
+from searchae.models.k_sparse import make_k_sparse
 from searchae.models.layout import ConvLayer, Shape, conv_layout
 from searchae.models.own_net import build_own_net
 
 
-def build_model(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
+def build_model(
+    params: ModelParams, *, image_shape: Shape, active_latents: int | None = None
+) -> Autoencoder:
     """Builds an autoencoder with torch's default initialisation and global random generator.
 
     Args:
         params: The model's parameters.
         image_shape: (C, H, W) of the images; reconstructions have exactly this shape.
+        active_latents: How many values of a latent are kept, ``TrainParams.k_sparse``; None for all
+            of them. It changes neither the parameters nor their initialisation.
 
     Raises:
         ModelError: The model cannot be built for such images.
     """
+    model = _build(params, image_shape)
+    if active_latents is not None:
+        if params.variational:
+            raise ModelError("train.active_latents: is not for variational nets")
+        make_k_sparse(model, active_latents)
+    return model
+
+
+def _build(params: ModelParams, image_shape: Shape) -> Autoencoder:
     if len(image_shape) != 3 or min(image_shape) < 1:
         raise ModelError(f"images must be (channels, height, width), not {tuple(image_shape)}")
     if params.variational:

@@ -60,12 +60,16 @@ def build_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
         raise ModelError(f"model.factory: the net of {name}{_arguments(params)} {e}") from e
 
 
-def check_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
+def check_own_net(
+    params: ModelParams, *, image_shape: Shape, is_contractive: bool = False
+) -> Autoencoder:
     """Checks on the CPU that a net of one's own can be trained.
 
     Args:
         params: The model's parameters.
         image_shape: (C, H, W) of the images.
+        is_contractive: Whether there may be a contractive penalty, which differentiates the encoder
+            twice.
 
     Returns:
         The net.
@@ -80,6 +84,8 @@ def check_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
             model.train()(images).square().mean().backward()
         except Exception as e:
             raise ModelError(f"model.factory: training {params.factory} failed: {_error(e)}") from e
+        if is_contractive and model.has_latent:
+            _check_second_derivative(model, params, images)
     unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
     if unused:
         raise ModelError(
@@ -88,6 +94,19 @@ def check_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
             "False"
         )
     return model
+
+
+def _check_second_derivative(model: Autoencoder, params: ModelParams, images: Tensor) -> None:
+    """Checks that the encoder can be differentiated twice, which not all of torch's layers can."""
+    images = images.clone().requires_grad_()
+    try:
+        (slopes,) = torch.autograd.grad(model.encoder(images).sum(), images, create_graph=True)
+        slopes.square().sum().backward()  # type: ignore[no-untyped-call]
+    except Exception as e:
+        raise ModelError(
+            f"train.regularizer: a contractive penalty differentiates the encoder of "
+            f"{params.factory} twice, which failed: {_error(e)}"
+        ) from e
 
 
 class _Part(nn.Module):

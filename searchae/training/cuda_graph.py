@@ -13,6 +13,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from searchae.training.draws import NO_DRAWS, StepDraws
 from searchae.training.step import EagerStep
 
 log = logging.getLogger(__name__)
@@ -39,39 +40,35 @@ class RecordedStep:
 
     def __init__(self, eager: EagerStep, *, batch_size: int, record: Record) -> None:
         self._eager, self._batch_size, self._record = eager, batch_size, record
-        self._recordings: dict[bool, _Recording | None] = {}
+        self._recordings: dict[frozenset[str], _Recording | None] = {}
         self._constants = eager.constants
 
-    def __call__(
-        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, indices: Tensor, draws: StepDraws = NO_DRAWS) -> Tensor:
         """See ``Step``."""
         if len(indices) != self._batch_size:
-            return self._eager(indices, noise=noise, draws=draws)
+            return self._eager(indices, draws)
         if self._constants != self._eager.constants:  # a recording holds their values
             self._constants = self._eager.constants
             self._recordings.clear()
-        noisy = noise is not None  # two recordings, since noise may begin after some epochs
-        if noisy not in self._recordings:
-            self._recordings[noisy] = self._make_recording(indices, noise, draws)
-        recording = self._recordings[noisy]
+        kinds = frozenset(draws.given())  # not always the same: noise may begin after some epochs
+        if kinds not in self._recordings:
+            self._recordings[kinds] = self._make_recording(indices, draws)
+        recording = self._recordings[kinds]
         if recording is None:
-            return self._eager(indices, noise=noise, draws=draws)
-        return recording(indices, noise, draws)
+            return self._eager(indices, draws)
+        return recording(indices, draws)
 
-    def _make_recording(
-        self, indices: Tensor, noise: Tensor | None, draws: Tensor | None
-    ) -> _Recording | None:
+    def _make_recording(self, indices: Tensor, draws: StepDraws) -> _Recording | None:
         state, weights = self._eager.tensors(), self._eager.weights()
         before, start = _copies(state), _copies(weights)
-        expected = self._eager(indices, noise=noise, draws=draws).clone()
+        expected = self._eager(indices, draws).clone()
         wanted = _copies(weights)
         _restore(state, before)
         try:
-            recording = _Recording(self._eager, indices, noise, draws)
+            recording = _Recording(self._eager, indices, draws)
             recording.replay = self._record(recording.run)
             _restore(state, before)  # recording may have run steps
-            found = recording(indices, noise, draws).clone()
+            found = recording(indices, draws).clone()
             same = _steps_agree(found, expected, start=start, wanted=wanted, got=weights)
         except RuntimeError as e:  # out of memory too: the eager step did fit
             _restore(state, before)
@@ -87,27 +84,22 @@ class RecordedStep:
 class _Recording:
     """A recorded step with its input and result tensors, whose addresses must not change."""
 
-    def __init__(
-        self, eager: EagerStep, indices: Tensor, noise: Tensor | None, draws: Tensor | None
-    ) -> None:
+    def __init__(self, eager: EagerStep, indices: Tensor, draws: StepDraws) -> None:
         self._eager = eager
         self._indices = indices.clone()
-        self._noise = None if noise is None else noise.clone()
-        self._draws = None if draws is None else draws.clone()
+        self._draws = {name: tensor.clone() for name, tensor in draws.given().items()}
         self._mse = torch.zeros((), device=indices.device)
         self.replay: Run | None = None
 
     def run(self) -> None:
         """Runs the step eagerly on the input tensors; this is what is recorded."""
-        self._mse.copy_(self._eager(self._indices, noise=self._noise, draws=self._draws))
+        self._mse.copy_(self._eager(self._indices, StepDraws(**self._draws)))
 
-    def __call__(self, indices: Tensor, noise: Tensor | None, draws: Tensor | None) -> Tensor:
+    def __call__(self, indices: Tensor, draws: StepDraws) -> Tensor:
         """Replays the step on new input."""
         self._indices.copy_(indices)
-        if self._noise is not None and noise is not None:
-            self._noise.copy_(noise)
-        if self._draws is not None and draws is not None:
-            self._draws.copy_(draws)
+        for name, tensor in draws.given().items():
+            self._draws[name].copy_(tensor)
         assert self.replay is not None
         self.replay()
         return self._mse

@@ -30,8 +30,8 @@ _BELOW_CONSTANT = 0.9999  # allows for rounding in the validation error
 class DeadNetDetector:
     """Raises an error when a net is found dead after two epochs in a row.
 
-    Nets with noise on the input or with batch normalisation are not judged: either can bring a
-    dead layer back to life.
+    Nets with noise on the input, with augmented images or with batch normalisation are not judged:
+    each can bring a dead layer back to life.
 
     Args:
         params: The trial.
@@ -63,7 +63,8 @@ class DeadNetDetector:
             OutOfMemoryError: The device's memory is full.
             DeviceError: The device failed.
         """
-        if self._params.train.noise_std or self._params.model.batch_norm:
+        train = self._params.train
+        if train.noise_std or train.augments or self._params.model.batch_norm:
             return
         before, self.dead_layer = self.dead_layer, ""
         with device_errors(f"epoch {result.epoch}"):

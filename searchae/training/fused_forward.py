@@ -27,13 +27,20 @@ class Forward:
         precision: Of convolutions and matrix products; parameters and results are always float32.
         compiled: Compiled convolutions to use where they fit, for a float32 model on the CPU;
             None for PyTorch's own.
+        is_contractive: Whether the encoder is to be differentiated twice, which compiled
+            convolutions cannot be.
     """
 
     def __init__(
-        self, model: Autoencoder, precision: Precision, compiled: Convolutions | None = None
+        self,
+        model: Autoencoder,
+        precision: Precision,
+        compiled: Convolutions | None = None,
+        *,
+        is_contractive: bool = False,
     ) -> None:
         self._low = precision == "bf16"
-        self._encoder = fused_forward(model.encoder, compiled)
+        self._encoder = fused_forward(model.encoder, None if is_contractive else compiled)
         body, head = _split(model.decoder)
         self._body, self._head = fused_forward(body, compiled), head
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from searchae.data import gather, is_large, parts, release
 from searchae.errors import DataError
+from searchae.training.augmentation import moved
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,26 @@ class ResidentImages:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def batch(self, indices: Tensor) -> Tensor:
-        """Returns the images at ``indices``, int64 (B,), as float32 (B, C, H, W) in [0, 1]."""
-        if self.rows.dtype == torch.uint16:  # CUDA selects from signed integers only
-            rows = gather(self.rows.view(torch.int16), indices).view(torch.uint16)
-        else:
-            rows = gather(self.rows, indices)
+    def batch(
+        self, indices: Tensor, *, shifts: Tensor | None = None, flips: Tensor | None = None
+    ) -> Tensor:
+        """Returns images as float32 (B, C, H, W) in [0, 1].
+
+        Args:
+            indices: Which, int64 (B,).
+            shifts: How they are moved, see ``moved``.
+            flips: Which of them are mirrored, see ``moved``.
+
+        Raises:
+            DataError: See ``gather``.
+        """
+        # Some operations know no unsigned integers of 16 bits; here they only move values.
+        has_16_bits = self.rows.dtype == torch.uint16
+        rows = gather(self.rows.view(torch.int16) if has_16_bits else self.rows, indices)
+        if shifts is not None or flips is not None:
+            rows = moved(rows, shifts, flips, channels_last=self.is_stored_last)
+        if has_16_bits:
+            rows = rows.view(torch.uint16)
         images = to_unit_float(rows.permute(0, 3, 1, 2) if self.is_stored_last else rows)
         if self.is_stored_last == self.channels_last:
             return images

@@ -1,4 +1,4 @@
-"""Regularization of the weights: clipping and the L1 penalty."""
+"""Regularization: clipping of the weights, the L1 penalty and the contractive penalty."""
 
 from __future__ import annotations
 
@@ -47,3 +47,28 @@ def l1_penalty(params: TrainParams, *, latents: Tensor, weights: list[Tensor]) -
         return params.l1 * latents.abs().mean()
     total = torch.stack([w.abs().sum() for w in weights]).sum()
     return params.l1 * total / sum(w.numel() for w in weights)
+
+
+def contractive_penalty(latents: Tensor, inputs: Tensor, directions: Tensor) -> Tensor:
+    """Returns an unbiased estimate of the squared Frobenius norm of the latents' Jacobian.
+
+    The penalty is that of S. Rifai et al., "Contractive auto-encoders: explicit invariance during
+    feature extraction", ICML 2011. The Jacobian J itself would take a backward pass for each value
+    of a latent. Its squared norm is the trace of J J^T, and so the expectation of v^T J J^T v, the
+    squared norm of v^T J, for v of a standard normal distribution: M. F. Hutchinson, "A stochastic
+    estimator of the trace of the influence matrix for Laplacian smoothing splines", Communications
+    in Statistics 18 (3), 1989. That takes one pass, through which the loss is differentiated again.
+
+    With batch normalisation a latent depends on the other images of its batch too; that part of the
+    Jacobian is counted.
+
+    Args:
+        latents: Float (N, latent_size), computed from ``inputs`` with a graph for autograd.
+        inputs: The net's input, float (N, C, H, W), which requires a gradient.
+        directions: The v of each image, float (N, latent_size).
+
+    Returns:
+        The mean over the images: a float scalar tensor.
+    """
+    (products,) = torch.autograd.grad(latents, inputs, directions, create_graph=True)
+    return products.square().sum() / len(inputs)

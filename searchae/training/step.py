@@ -13,29 +13,32 @@ from torch import Tensor
 
 from searchae.config import TrainParams
 from searchae.models import Autoencoder
+from searchae.training.augmentation import brightened
+from searchae.training.draws import NO_DRAWS, StepDraws
 from searchae.training.fused_forward import Forward
 from searchae.training.images import ResidentImages, noisy
 from searchae.training.kernels.convolution import Convolutions
 from searchae.training.loss import ReconstructionLoss
 from searchae.training.optimizers import Optimizer
 from searchae.training.precision import Precision
-from searchae.training.regularizers import clip_, l1_penalty, penalised_weights
+from searchae.training.regularizers import (
+    clip_,
+    contractive_penalty,
+    l1_penalty,
+    penalised_weights,
+)
 from searchae.training.variational import divergence
 
 
 class Step(Protocol):
     """A training step: gathers a batch and updates the weights, without waiting for the device."""
 
-    def __call__(
-        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
-    ) -> Tensor:
+    def __call__(self, indices: Tensor, draws: StepDraws = NO_DRAWS) -> Tensor:
         """Trains on one batch.
 
         Args:
             indices: The images of the batch, int64 (B,), on the device.
-            noise: Added to the input images in [0, 1], float32 (B, C, H, W), on the device.
-            draws: For a variational latent: of a standard normal distribution, float32
-                (B, latent_size), on the device.
+            draws: The step's random numbers.
 
         Returns:
             The mean squared error before the update, without penalties, for values in the model's
@@ -72,7 +75,7 @@ class EagerStep:
         compiled: Convolutions | None = None,
     ) -> None:
         self._model = model
-        self.forward = Forward(model, precision, compiled)
+        self.forward = Forward(model, precision, compiled, is_contractive=bool(params.contractive))
         self._optimizer = optimizer
         self._images = images
         self._params = params
@@ -94,26 +97,34 @@ class EagerStep:
         """Returns the model's parameters, detached; they are not copied."""
         return [w.detach() for w in self._model.parameters()]
 
-    def __call__(
-        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
-    ) -> Tensor:
+    def _batch(self, indices: Tensor, draws: StepDraws) -> Tensor:
+        """Returns the images of a batch in [0, 1], augmented."""
+        images = self._images.batch(indices, shifts=draws.shifts, flips=draws.flips)
+        return images if draws.brightness is None else brightened(images, draws.brightness)
+
+    def __call__(self, indices: Tensor, draws: StepDraws = NO_DRAWS) -> Tensor:
         """See ``Step``."""
-        model, params = self._model, self._params
-        images = self._images.batch(indices)
+        model, params, noise = self._model, self._params, draws.noise
+        images = self._batch(indices, draws)
         targets = model.to_own_range(images)
         inputs = targets if noise is None else model.to_own_range(noisy(images, noise))
-        if draws is None:
+        if draws.directions is not None:
+            inputs = inputs.detach().requires_grad_()  # not the targets, which may be the same
+        if draws.latent is None:
             latents, reconstructions = self.forward(inputs)
         else:
-            latents, log_variances, reconstructions = self.forward.sampled(inputs, draws)
+            latents, log_variances, reconstructions = self.forward.sampled(inputs, draws.latent)
         loss = self._loss(reconstructions, targets)
         mse = loss.detach()
         if not self._loss.is_mse:
             mse = F.mse_loss(reconstructions.detach(), targets)
-        if draws is not None:
+        if draws.latent is not None:
             # The loss is a mean over an image's values: the divergence is shared out among them.
             weight = self.divergence_weight / targets[0].numel()
             loss = loss + weight * divergence(latents, log_variances)
+        if draws.directions is not None:
+            penalty = contractive_penalty(latents, inputs, draws.directions)
+            loss = loss + params.contractive * penalty
         if params.l1:
             loss = loss + l1_penalty(params, latents=latents, weights=self._weights)
         self._optimizer.clear()

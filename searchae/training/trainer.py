@@ -23,10 +23,11 @@ from searchae.training.cuda_graph import RecordedStep, cuda_graph
 from searchae.training.dead_units import DeadNetDetector
 from searchae.training.device_faults import device_errors
 from searchae.training.divergence import check_finite, diverged
+from searchae.training.draws import EpochDraws
 from searchae.training.early_stopping import LEARNED_DB, Plateau
 from searchae.training.epoch import EpochResult
 from searchae.training.generators import named_generator, seeded_initialisation
-from searchae.training.images import ResidentImages, check_images, gaussian
+from searchae.training.images import ResidentImages, check_images
 from searchae.training.memory_format import to_device
 from searchae.training.metrics import (
     ForwardPass,
@@ -201,7 +202,11 @@ class Trainer:
     def _build(self, train: Tensor) -> Autoencoder:
         channels, height, width = train.shape[1:]
         with seeded_initialisation(self._seed):
-            model = build_model(self._params.model, image_shape=(channels, height, width))
+            model = build_model(
+                self._params.model,
+                image_shape=(channels, height, width),
+                active_latents=self._params.train.k_sparse,
+            )
         if self._params.train.clips:
             clip_(penalised_weights(model), self._params.train.clip)
         return model
@@ -210,13 +215,10 @@ class Trainer:
         """Checks a net of one's own on its device, and that what is asked of it makes sense.
 
         Raises:
-            ModelError: It fails there, or an L1 penalty is asked for on a latent that it has not.
+            ModelError: It fails there, or the regularizer acts on a latent that it has not.
         """
-        train = self._params.train
-        if train.l1 and train.l1_target == "latent" and not self.model.has_latent:
-            raise ModelError(
-                'train.l1_target: the net has no latent to put a penalty on; use "weights"'
-            )
+        if not self.model.has_latent and (refused := self._params.train.needs_latent):
+            raise ModelError(refused)
         if self._params.model.kind == "python" and self._device.type != "cpu":
             images = torch.zeros(2, *self.model.image_shape, device=self._device)
             try:
@@ -275,8 +277,9 @@ class Trainer:
         train = self._params.train
         self._optimizer.learning_rate = learning_rate(train, epoch, self._counted_psnrs_db())
         self._eager.divergence_weight = divergence_weight(train, epoch)
-        noise = named_generator(self._seed, "noise", epoch=epoch)
-        latent = named_generator(self._seed, "latent", epoch=epoch)
+        draws = EpochDraws(
+            self._params, self.model, seed=self._seed, epoch=epoch, device=self._device
+        )
         if self._params.model.kind == "python" or self._params.model.dropout:
             # Modules draw from torch's own generators.
             torch.manual_seed(training_seed(self._seed, "net", epoch=epoch))
@@ -285,11 +288,7 @@ class Trainer:
         for i, indices in enumerate(self._batches(epoch)):
             if self._stop():
                 raise Interrupted(f"stopped within epoch {epoch}: go on from the last checkpoint")
-            mse = self._step(
-                indices,
-                noise=self._noise(len(indices), noise, epoch),
-                draws=self._draws(len(indices), latent),
-            )
+            mse = self._step(indices, draws.step(len(indices)))
             total += mse * len(indices)
             seen += len(indices)
             # Only on the CPU: elsewhere reading the loss would wait for the device.
@@ -306,17 +305,6 @@ class Trainer:
         batches = torch.split(indices, self._params.train.batch_size)
         alone = _has_batch_norm(self.model) and len(batches[-1]) == 1
         return batches[:-1] if alone else batches
-
-    def _noise(self, images: int, draws: torch.Generator, epoch: int) -> Tensor | None:
-        std = self._params.train.noise_std
-        if not std or epoch < self._params.train.noise_from_epoch:
-            return None
-        return gaussian((images, *self.model.image_shape), std, draws).to(self._device)
-
-    def _draws(self, images: int, latent: torch.Generator) -> Tensor | None:
-        if not self._params.model.variational:
-            return None
-        return torch.randn(images, self.model.latent_size, generator=latent).to(self._device)
 
     def _evaluate(self, epoch: int) -> Metrics:
         """Measures on the validation images: with compiled kernels, but in the last epoch without.

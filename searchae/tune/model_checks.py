@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 
 from searchae.config import (
     StudySpec,
+    TrainParams,
     TrialParams,
     batch_size_variants,
     initial_params,
@@ -82,14 +84,21 @@ def build_networks(
 
 def _check_own_nets(spec: StudySpec, image_shape: tuple[int, int, int]) -> None:
     """Builds the nets of one's own that a study can train, and tries them."""
-    penalised = any("l1" in name for name in spec.choices_of("train.regularizer"))
-    penalised = penalised and "latent" in spec.choices_of("train.l1_target")
+    trained = [
+        TrainParams(regularizer=regularizer, l1_target=target)
+        for regularizer, target in product(
+            spec.choices_of("train.regularizer"), spec.choices_of("train.l1_target")
+        )
+    ]
+    refused = [train.needs_latent for train in trained if train.needs_latent]
     for params in model_variants(spec, limit=MOST_NETWORKS):
-        model = check_own_net(params.model, image_shape=image_shape)
-        if penalised and not model.has_latent:
-            raise SpecError(
-                'train.l1_target: the net has no latent to put a penalty on; use "weights"'
-            )
+        model = check_own_net(
+            params.model,
+            image_shape=image_shape,
+            is_contractive=any(train.contractive for train in trained),
+        )
+        if refused and not model.has_latent:
+            raise SpecError(refused[0])
 
 
 def _network(params: TrialParams, image_shape: tuple[int, int, int]) -> Network:
@@ -109,9 +118,15 @@ def _check_first(spec: StudySpec, image_shape: tuple[int, int, int]) -> None:
 
 
 def largest_trial(spec: StudySpec, networks: list[Network]) -> TrialParams:
-    """Returns a trial of the largest model with the largest batch size of a study."""
+    """Returns a trial of the largest model with the largest batch size of a study.
+
+    A contractive penalty takes more memory than any other regularizer.
+    """
     params = max(networks, key=lambda n: n.parameters).params
-    update = {"batch_size": _largest_batch_size(spec, networks)}
+    update: dict[str, object] = {"batch_size": _largest_batch_size(spec, networks)}
+    contractive = [r for r in spec.choices_of("train.regularizer") if "contractive" in r]
+    if contractive:
+        update["regularizer"] = contractive[0]
     return replace(params, train=params.train.model_copy(update=update))
 
 
@@ -135,6 +150,27 @@ def check_batch_size(spec: StudySpec, networks: list[Network], *, images: int) -
     return largest
 
 
+def check_active_latents(spec: StudySpec, networks: list[Network]) -> None:
+    """Checks that every net has at least as many latents as are to be kept of them.
+
+    Args:
+        spec: The study.
+        networks: Its models.
+
+    Raises:
+        SpecError: One has fewer.
+    """
+    if not any("k-sparse" in name for name in spec.choices_of("train.regularizer")):
+        return
+    most = _largest(spec, "active_latents")
+    least = min(n.model.latent_size for n in networks)
+    if most > least:
+        raise SpecError(
+            f"train.active_latents: {most} of the latent's values cannot be kept, since a net "
+            f"of this study has only {least}; lower it, or give its nets larger latents"
+        )
+
+
 def check_objectives(spec: StudySpec, networks: list[Network]) -> None:
     """Checks that the sizes that a study minimizes differ among its models.
 
@@ -156,6 +192,32 @@ def check_objectives(spec: StudySpec, networks: list[Network]) -> None:
                 f"search.objectives: {name} is {sizes.pop():,} in every net of this study; search "
                 f"a key of [model] that changes it, or leave {name} out"
             )
+
+
+def check_shift(spec: StudySpec, image_shape: tuple[int, int, int]) -> None:
+    """Checks that no image can be moved out of sight.
+
+    Args:
+        spec: The study.
+        image_shape: (C, H, W) of its images.
+
+    Raises:
+        SpecError: One could be.
+    """
+    most, side = _largest(spec, "shift_pixels"), min(image_shape[1:])
+    if most >= side:
+        raise SpecError(
+            f"train.shift_pixels: {most} would move images of {side} pixels out of sight; give "
+            "fewer"
+        )
+
+
+def _largest(spec: StudySpec, name: str) -> int:
+    """Returns the largest value that a whole number of ``[train]`` may have."""
+    searched = next((p for p in spec.space if p.key == f"train.{name}"), None)
+    if searched is None:
+        return int(spec.fixed["train"][name])
+    return int(max(searched.choices or (searched.high,)))
 
 
 def _largest_batch_size(spec: StudySpec, networks: list[Network]) -> int:

@@ -40,7 +40,14 @@ from searchae.training import (
     why_slow,
 )
 from searchae.tune.first_rung import choose_min_epochs, stored_min_epochs
-from searchae.tune.model_checks import Network, build_networks, check_batch_size, check_objectives
+from searchae.tune.model_checks import (
+    Network,
+    build_networks,
+    check_active_latents,
+    check_batch_size,
+    check_objectives,
+    check_shift,
+)
 from searchae.tune.space_checks import check_space
 
 
@@ -123,6 +130,8 @@ def preflight(
         note(f"warning: {warning}")
     baseline_db = mean_image_psnr_db(splits.train, splits.validation)
     networks = build_networks(spec, splits.image_shape, note)
+    check_active_latents(spec, networks)
+    check_shift(spec, splits.image_shape)
     batch_size = check_batch_size(spec, networks, images=len(splits.train))
     if not existing:
         images = len(splits.train)

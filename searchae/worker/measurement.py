@@ -54,7 +54,11 @@ def measure_training(
     """
     channels, height, width = test.shape[1:]
     with torch.device("meta"):
-        model = build_model(params.model, image_shape=(channels, height, width))
+        model = build_model(
+            params.model,
+            image_shape=(channels, height, width),
+            active_latents=params.train.k_sparse,
+        )
     layout = load_weights(model, dict(best.weights), device=device)
     noise_std = params.train.noise_std
     found = evaluate_images(

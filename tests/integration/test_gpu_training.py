@@ -21,6 +21,7 @@ from searchae.config.schema import ModelParams, TrainParams
 from searchae.errors import DeviceError, OutOfMemoryError
 from searchae.training import evaluate, held_by_others, pick_device
 from searchae.training.cuda_graph import RecordedStep, Run, cuda_graph
+from searchae.training.draws import NO_DRAWS, StepDraws
 from searchae.training.precision import Precision
 from searchae.training.step import EagerStep
 from searchae.training.trainer import Trainer
@@ -121,6 +122,9 @@ def test_recorded_steps_of_the_studies_train_as_eager_ones(
         {"loss": "huber", "ssim_weight": 0.2},
         {"optimizer": "adam", "regularizer": "clip+l1", "l1_weight": 1e-3, "clip": 0.125},
         {"noise_std": 0.2, "noise_from_epoch": 2},
+        {"regularizer": "clip+contractive", "contractive_weight": 1e-3},
+        {"regularizer": "clip+k-sparse", "active_latents": 3},
+        {"shift_pixels": 2, "flip": True, "brightness": 0.2},
     ],
 )
 def test_recorded_steps_of_each_optimizer_train_as_eager_ones(train: dict[str, Any]) -> None:
@@ -174,10 +178,8 @@ def test_a_state_goes_on_on_any_device(elsewhere: torch.device) -> None:
 class ReadingStep(EagerStep):
     """A step that no graph can hold: it reads the loss back."""
 
-    def __call__(
-        self, indices: Tensor, *, noise: Tensor | None, draws: Tensor | None = None
-    ) -> Tensor:
-        mse = super().__call__(indices, noise=noise, draws=draws)
+    def __call__(self, indices: Tensor, draws: StepDraws = NO_DRAWS) -> Tensor:
+        mse = super().__call__(indices, draws)
         float(mse)
         return mse
 

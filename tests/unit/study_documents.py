@@ -33,7 +33,12 @@ _TRAIN: dict[str, st.SearchStrategy[Any]] = {
     "regularizer": st.sampled_from(get_args(Regularizer)),
     "clip": _factor,
     "l1_weight": _factor,
+    "contractive_weight": _factor,
+    "active_latents": st.integers(1, 256),
     "noise_std": _share,
+    "shift_pixels": st.integers(0, 8),
+    "flip": st.booleans(),
+    "brightness": _share,
     "loss": st.sampled_from(["mse", "l1", "huber"]),
     "huber_delta": _factor,
     "ssim_weight": _share,
@@ -42,7 +47,7 @@ _TRAIN: dict[str, st.SearchStrategy[Any]] = {
     "max_gradient_norm": _factor,
     "beta": _factor,
 }
-_RANGES = {"kernel_size", "latent_dim", "batch_size"} | {
+_RANGES = {"kernel_size", "latent_dim", "batch_size", "active_latents", "shift_pixels"} | {
     key for key, values in _TRAIN.items() if values in (_factor, _share)
 }
 
@@ -78,12 +83,15 @@ def _section(draw: st.DrawFn, keys: dict[str, st.SearchStrategy[Any]]) -> dict[s
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     """A study file without faults."""
     epochs = draw(st.integers(1, 50))
+    model, train = draw(_section(_MODEL)), draw(_section(_TRAIN))
+    if "variational" in model:
+        train.pop("regularizer", None)  # some are not for such nets
     return {
         "description": draw(st.text(max_size=20)),
         "seed": draw(st.integers(0, 2**31 - 1)),
         "data": {"name": draw(st.sampled_from(["svhn", "mnist", "cifar10"]))},
-        "model": draw(_section(_MODEL)),
-        "train": {"epochs": epochs, "weight_decay": 0.01, **draw(_section(_TRAIN))},
+        "model": model,
+        "train": {"epochs": epochs, "weight_decay": 0.01, **train},
         "search": {
             "trials": draw(st.integers(1, 1000)),
             "sampler": draw(st.sampled_from(["tpe", "random", "gp"])),

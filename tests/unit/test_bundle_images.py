@@ -14,7 +14,7 @@ from PIL import Image
 import searchae
 from searchae.bundle import images, plots
 from searchae.bundle.export import ExportPart, export_bundle
-from searchae.bundle.model import Bundle
+from searchae.bundle.model import Bundle, bundle_from_weights
 from searchae.config.schema import DataSpec, TrainParams
 from searchae.data.folder import load_folder
 from searchae.errors import BundleError, DataError
@@ -264,11 +264,17 @@ def test_the_picture_of_a_denoiser_shows_the_noisy_input_too(tmp_path: Path, mod
 
 @pytest.mark.parametrize("part", ["autoencoder", "encoder", "decoder"])
 @pytest.mark.parametrize("suffix", [".pt2", ".onnx"])
+@pytest.mark.parametrize("active", [None, 3])
 def test_an_export_gives_what_the_bundle_gives_for_any_batch(
-    tmp_path: Path, model: Bundle, part: ExportPart, suffix: str
+    tmp_path: Path, model: Bundle, part: ExportPart, suffix: str, active: int | None
 ) -> None:
     if suffix == ".onnx":
         pytest.importorskip("onnxscript")
+    if active is not None:
+        train = TrainParams(regularizer="clip+k-sparse", active_latents=active)
+        model = bundle_from_weights(
+            bundles.config(train=train), model.model.state_dict(), device=torch.device("cpu")
+        )
     out = tmp_path / f"net{suffix}"
     told = export_bundle(model, out, part=part)
     assert told["max_difference"] <= 1e-5
@@ -288,6 +294,8 @@ def test_an_export_gives_what_the_bundle_gives_for_any_batch(
             torch.from_numpy(o)
             for o in session.run(None, {session.get_inputs()[0].name: given.numpy()})
         ]
+    if active is not None and part != "decoder":
+        assert (found[0].count_nonzero(1) == active).all()
     for a, b in zip(wanted, found, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 

@@ -95,6 +95,32 @@ def test_where_a_range_is_searched_too_bases_are_countless_and_further_trials_fo
     assert [b.number for b in factor.bases[:3]] == [2, 1, 0]
 
 
+def test_each_regularizer_s_own_value_is_tuned_for_it() -> None:
+    train = {
+        "regularizer": {"choices": ["clip", "clip+l1", "clip+contractive", "clip+k-sparse"]},
+        "contractive_weight": {"low": 1e-6, "high": 1e-1, "log": True},
+        "active_latents": {"low": 4, "high": 12},
+    }
+    made = spec(train=train)
+    schedule = Schedule(epochs=50, patience=None, precision="fp32", first_seed=1)
+    factor = choose_factor(made, parameter(made, "regularizer"), THREE)
+    assert len(factor.bases) == factor.population == 4, "activation x optimizer"
+    cells = CellMaker(made, factor, THREE.good, schedule)
+    base = next(b for b in factor.bases if b.values["train.optimizer"] == "adam")
+    tuned = {c: [g.parameter.name for g in cells.cell(base, c).grids] for c in cells.choices}
+    assert tuned == {
+        "clip": ["learning_rate"],
+        "clip+l1": ["learning_rate", "l1_weight"],
+        "clip+contractive": ["learning_rate", "contractive_weight"],
+        "clip+k-sparse": ["learning_rate", "active_latents"],
+    }
+    assert {cells.cell(base, c).tries for c in cells.choices} == {11}, "as with l1_weight alone"
+    sparse = cells.cell(base, "clip+k-sparse")
+    assert sparse.settings(sparse.start)["active_latents"] == 8, "the middle: no trial has it"
+    trained = sparse.measured(sparse.start, 0).params.train
+    assert (trained.k_sparse, trained.contractive, trained.l1) == (8, 0, 0)
+
+
 def test_each_choice_is_put_into_a_base_with_all_else_equal() -> None:
     made = spec()
     schedule = Schedule(epochs=50, patience=4, precision="fp32", first_seed=1)

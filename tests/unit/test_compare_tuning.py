@@ -111,6 +111,8 @@ def test_values_lie_on_one_grid_within_the_range() -> None:
     values = [float(odd.value(i)) for i in range(odd.lowest, odd.highest + 1)]
     assert (values[0], values[-1]) == (2e-4, 5e-2)
     assert values == sorted(set(values))
+    few = Grid.of(Parameter("train.active_latents", low=2, high=9, integer=True))
+    assert [few.value(i) for i in range(few.lowest, few.highest + 1)] == list(range(2, 10))
     momentum = Grid.of(Parameter("train.momentum", low=0.0, high=0.9))
     assert momentum.value(momentum.highest) == 0.9
     steps = Grid.of(Parameter("train.momentum", low=0.0, high=0.9, step=0.3))

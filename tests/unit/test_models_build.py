@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,13 +19,21 @@ from searchae.models.activations import MONOTONE
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.builder import build_model, parameter_count
 from searchae.models.gaussian import GaussianLatent
+from searchae.models.k_sparse import KSparse
 from searchae.models.layout import conv_layout
 from searchae.models.residual import ResidualBlock
 
 
-def model(image_shape: tuple[int, int, int] = (1, 28, 28), **params: Any) -> Autoencoder:
+def model(
+    image_shape: tuple[int, int, int] = (1, 28, 28),
+    *,
+    active_latents: int | None = None,
+    **params: Any,
+) -> Autoencoder:
     torch.manual_seed(0)
-    return build_model(ModelParams(**params), image_shape=image_shape)
+    return build_model(
+        ModelParams(**params), image_shape=image_shape, active_latents=active_latents
+    )
 
 
 def spatial_sizes(net: nn.Sequential, value: torch.Tensor) -> list[int]:
@@ -125,6 +134,62 @@ def test_a_variational_net_encodes_to_the_mean() -> None:
     means, log_variances = head.distribution(net.encoder[:-1](images))
     assert torch.equal(net.encode(images), means)
     assert means.shape == log_variances.shape == (2, 3) == (2, net.latent_size)
+
+
+# -- k-sparse latents
+
+
+def test_the_largest_values_in_magnitude_are_kept() -> None:
+    latents = torch.randn(50, 12, generator=torch.Generator().manual_seed(0))
+    found = KSparse(5)(latents)
+    for values, made in zip(latents.numpy(), found.numpy(), strict=True):
+        kept = np.argsort(-np.abs(values))[:5]
+        assert set(np.flatnonzero(made)) == set(kept)
+        np.testing.assert_array_equal(made[kept], values[kept])
+
+
+def test_of_equal_values_too_only_so_many_are_kept() -> None:
+    found = KSparse(3)(torch.tensor([[1.0, -1.0, 1.0, 1.0, 0.5], [0.0, 0.0, 0.0, 0.0, 2.0]]))
+    assert found.count_nonzero(1).tolist() == [3, 1]
+
+
+def test_what_is_kept_has_a_gradient_and_nothing_else_has() -> None:
+    latents = torch.randn(7, 6, requires_grad=True)
+    found = KSparse(2)(latents)
+    (slopes,) = torch.autograd.grad((found * 3).sum(), latents)
+    assert torch.equal(slopes, 3.0 * (found != 0))
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"kind": "dense", "hidden": (7,), "latent_dim": 6, "activation": "tanh"},
+        {"channels": (4, 8), "latent_dim": 6, "latent_activation": "same"},
+        {"channels": (4, 8), "latent_dim": 6, "residual_blocks": 1, "dropout": 0.2},
+        {"channels": (4, 8), "bottleneck": "gap", "latent_dim": 8},
+        {"channels": (4, 2), "bottleneck": "none"},
+    ],
+)
+def test_a_k_sparse_net_is_the_same_net_with_fewer_latents(params: dict[str, Any]) -> None:
+    plain, sparse = model(**params).eval(), model(**params, active_latents=3).eval()
+    assert plain.state_dict().keys() == sparse.state_dict().keys()
+    assert all(torch.equal(w, sparse.state_dict()[n]) for n, w in plain.state_dict().items())
+    images = torch.rand(5, 1, 28, 28)
+    latents = sparse.encode(images)
+    assert sparse.latent_size == plain.latent_size == latents.shape[1]
+    assert (latents.count_nonzero(1) <= 3).all()
+    assert torch.equal(latents, KSparse(3)(plain.encode(images)))
+    assert torch.equal(sparse(images), plain.decode(latents))
+
+
+def test_all_latents_may_be_kept_but_no_more() -> None:
+    images = torch.rand(2, 1, 28, 28)
+    plain, all_kept = (model(latent_dim=6, active_latents=n).eval() for n in (None, 6))
+    assert torch.equal(plain.encode(images), all_kept.encode(images))
+    with pytest.raises(ModelError, match=r"7 of the latent's values cannot be kept, .* only 6"):
+        model(latent_dim=6, active_latents=7)
+    with pytest.raises(ModelError, match="is not for variational nets"):
+        model(latent_dim=6, variational=True, active_latents=2)
 
 
 @pytest.mark.parametrize(

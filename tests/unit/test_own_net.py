@@ -63,6 +63,23 @@ NO_LATENT = """
             nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 1, 3, padding=1), nn.Sigmoid())
 """
 FLAT = DENSE.replace(".reshape(-1, 1, 8, 8)", "")
+ATTENTIVE = """
+    import torch.nn.functional as F
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.down, self.up = nn.Linear(64, 8), nn.Linear(8, 64)
+        def encode(self, images):
+            tokens = self.down(images.flatten(1)).reshape(-1, 1, 4, 2)
+            return F.scaled_dot_product_attention(tokens, tokens, tokens).flatten(1)
+        def decode(self, latents):
+            return self.up(latents).sigmoid()
+
+    def build(image_shape):
+        return Net()
+"""
 RANDOM = NO_LATENT.replace("nn.ReLU()", "nn.ReLU(), nn.Dropout(0.3)")
 
 
@@ -131,6 +148,39 @@ def test_a_penalty_on_a_latent_needs_one(write: Any) -> None:
         ModelError, match='the net has no latent to put a penalty on; use "weights"'
     ):
         trained(write(NO_LATENT), regularizer="l1")
+    with pytest.raises(ModelError, match='no latent, which "clip\\+contractive" acts on'):
+        trained(write(NO_LATENT), regularizer="clip+contractive")
+
+
+@pytest.mark.parametrize("code", [DENSE, SAME_AS_OURS])
+def test_a_contractive_net_of_one_s_own_resumes_to_the_bit(write: Any, code: str) -> None:
+    model = write(code)
+    check_own_net(model, image_shape=SHAPE, is_contractive=True)
+    penalty = {"regularizer": "contractive", "contractive_weight": 0.1}
+    whole = curve(trained(model, **penalty))
+    first, second = (trained(model, **penalty) for _ in range(2))
+    next(first.epochs())
+    second.restore(first.state())
+    assert curve(second) == whole[1:]
+    assert whole != curve(trained(model, regularizer="none"))
+
+
+def test_a_net_of_one_s_own_can_be_k_sparse(write: Any) -> None:
+    run = trained(write(DENSE, latent=5), regularizer="clip+k-sparse", active_latents=2)
+    list(run.epochs())
+    assert (run.model.encode(VALIDATION / 255).count_nonzero(1) == 2).all()
+    with pytest.raises(ModelError, match="5 of the latent's values cannot be kept"):
+        trained(write(DENSE, latent=4), regularizer="k-sparse", active_latents=5)
+    with pytest.raises(ModelError, match="the net has no latent"):
+        trained(write(NO_LATENT), regularizer="k-sparse")
+
+
+def test_a_net_without_a_second_derivative_cannot_be_contractive(write: Any) -> None:
+    """Torch has none of its fast attention on a CPU."""
+    model = write(ATTENTIVE)
+    check_own_net(model, image_shape=SHAPE)
+    with pytest.raises(ModelError, match=r"differentiates the encoder of .* twice, which failed"):
+        check_own_net(model, image_shape=SHAPE, is_contractive=True)
 
 
 def test_weights_are_clipped_but_those_of_norms(write: Any) -> None:

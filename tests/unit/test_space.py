@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_args
 
 import optuna
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from searchae.config import space
 from searchae.config.loader import spec_from_document
+from searchae.config.schema import Regularizer
 from searchae.config.study_spec import StudySpec
 from searchae.search import distributions
 from tests.unit.study_documents import documents
@@ -79,18 +80,33 @@ def test_optuna_gives_back_what_was_sampled(document: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("regularizer", "asked"), [("none", False), ("clip", False), ("l1", True), ("clip+l1", True)]
+    ("regularizer", "asked"),
+    [
+        ("none", set()),
+        ("clip", set()),
+        ("l1", {"l1_weight"}),
+        ("clip+l1", {"l1_weight"}),
+        ("contractive", {"contractive_weight"}),
+        ("clip+contractive", {"contractive_weight"}),
+        ("k-sparse", {"active_latents"}),
+        ("clip+k-sparse", {"active_latents"}),
+    ],
 )
-def test_the_l1_weight_is_sampled_only_where_it_acts(regularizer: str, *, asked: bool) -> None:
-    choices = {"choices": ["none", "clip", "l1", "clip+l1"]}
-    searched = read(train={"l1_weight": L1, "regularizer": choices})
+def test_what_a_regularizer_needs_is_sampled_only_where_it_acts(
+    regularizer: str, asked: set[str]
+) -> None:
+    weights = {"l1_weight": L1, "contractive_weight": L1, "active_latents": {"low": 2, "high": 8}}
+    choices = {"choices": list(get_args(Regularizer))}
+    searched = read(train={**weights, "regularizer": choices})
     trial = RecordingTrial(regularizer=regularizer)
     params = space.sample_params(searched, trial)
-    assert ("l1_weight" in trial.params) is asked
-    assert (params.train.l1 > 0) is asked
+    assert trial.params.keys() & weights.keys() == asked
+    assert (params.train.l1 > 0) is ("l1_weight" in asked)
+    assert (params.train.contractive > 0) is ("contractive_weight" in asked)
+    assert (params.train.k_sparse is not None) is ("active_latents" in asked)
     fixed = RecordingTrial()
-    space.sample_params(read(train={"l1_weight": L1, "regularizer": regularizer}), fixed)
-    assert ("l1_weight" in fixed.params) is asked
+    space.sample_params(read(train={**weights, "regularizer": regularizer}), fixed)
+    assert fixed.params.keys() == asked
 
 
 @pytest.mark.parametrize(

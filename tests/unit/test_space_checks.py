@@ -11,6 +11,12 @@ from searchae.config import StudySpec
 from searchae.config.loader import spec_from_document
 from searchae.errors import SpecError
 from searchae.tune.first_rung import choose_min_epochs, stored_min_epochs
+from searchae.tune.model_checks import (
+    build_networks,
+    check_active_latents,
+    check_shift,
+    largest_trial,
+)
 from searchae.tune.space_checks import check_space, settings_count
 
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -89,6 +95,39 @@ def test_settings_are_counted_with_parameters_that_depend_on_others() -> None:
     )
     assert count == 3 * (1 + 5)
     assert settings_count(study(train={"learning_rate": RATE})) == math.inf
+
+
+def test_no_more_latents_can_be_kept_than_the_smallest_net_has() -> None:
+    def check(model: Table, **train: Any) -> None:
+        spec = study(model, {"regularizer": {"choices": ["clip", "k-sparse"]}, **train})
+        check_active_latents(spec, build_networks(spec, (1, 16, 16)))
+
+    dims = {"latent_dim": {"low": 8, "high": 64}}
+    check(dims, active_latents={"low": 2, "high": 8})
+    check(dims, active_latents=16, regularizer="clip+l1")
+    for active in (9, {"choices": [2, 9]}, {"low": 2, "high": 9}):
+        with pytest.raises(SpecError, match=r"9 of the latent's values cannot be .* has only 8;"):
+            check(dims, active_latents=active)
+    last_map = {"bottleneck": "none", "channels": [4, 1]}
+    check(last_map, active_latents=16)
+    with pytest.raises(SpecError, match=r"17 of the latent's values cannot be .* has only 16;"):
+        check(last_map, active_latents=17)
+
+
+def test_images_are_not_moved_out_of_sight() -> None:
+    for shift in (7, {"low": 0, "high": 7}, {"choices": [0, 7]}):
+        spec = study(train={"shift_pixels": shift})
+        check_shift(spec, (3, 8, 9))
+        with pytest.raises(SpecError, match=r"7 would move images of 7 pixels out of sight"):
+            check_shift(spec, (3, 9, 7))
+
+
+def test_memory_is_measured_with_the_regularizer_that_takes_most() -> None:
+    choices = {"choices": ["clip", "clip+contractive", "clip+l1"]}
+    for regularizer, wanted in ((choices, "clip+contractive"), ("clip+l1", "clip+l1")):
+        spec = study(train={"regularizer": regularizer})
+        largest = largest_trial(spec, build_networks(spec, (1, 16, 16)))
+        assert largest.train.regularizer == wanted
 
 
 def chosen(spec: StudySpec, images: int, batch_size: int) -> tuple[int, list[str]]:

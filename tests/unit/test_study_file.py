@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.schema import TrainParams
 from searchae.config.study_spec import NOT_IDENTITY, StudySpec
 from searchae.errors import SpecError
 from tests.unit.study_documents import documents
@@ -228,6 +229,20 @@ def test_what_changes_no_result_is_no_difference() -> None:
         "search.grace_s",
         "search.max_attempts",
     }
+
+
+def test_documents_have_no_later_key_of_a_training_that_is_not_used() -> None:
+    """Keys of trainings and checkpoints of earlier versions stay what they are."""
+    later: dict[str, Any] = {"contractive_weight": 1e-3, "active_latents": 4}
+    later |= {"shift_pixels": 2, "flip": True, "brightness": 0.2}
+    assert TrainParams().document().keys() == {
+        *("epochs", "batch_size", "optimizer", "learning_rate", "momentum", "weight_decay"),
+        *("regularizer", "clip", "l1_weight", "l1_target", "noise_std", "noise_from_epoch"),
+        *("patience", "min_delta_db"),
+    }
+    assert later.keys() <= TrainParams(**later).document().keys()
+    assert not later.keys() & read().document()["train"].keys()
+    assert later.items() <= read(train=later).document()["train"].items()
 
 
 def test_later_keys_of_data_are_written_only_where_they_are_set() -> None:

@@ -53,6 +53,22 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"model": {"image_range": "symmetric"}, "train": {"loss": {"choices": ["mse", "bce"]}}},
         ["model.image_range", 'must be "unit" for train.loss = "bce"'],
     ),
+    "a sparse latent that is sampled": (
+        {
+            "model": {"variational": {"choices": [False, True]}},
+            "train": {"regularizer": {"choices": ["clip", "clip+k-sparse"]}},
+        },
+        ["train.regularizer", '"clip+k-sparse" is not for variational nets'],
+    ),
+    "a latent of which nothing is left": (
+        {"train": {"regularizer": "k-sparse", "active_latents": 0}},
+        ["train.active_latents", "greater than or equal to 1", "0"],
+    ),
+    "images that may be black": (
+        {"train": {"brightness": {"low": 0.0, "high": 1.0}}},
+        ["train.brightness.high", "less than 1", "1.0"],
+    ),
+    "a flip that is no yes or no": ({"train": {"flip": 0.5}}, ["train.flip", "0.5"]),
     "a warm-up without end": (
         {"train": {"epochs": 5, "warmup_epochs": {"low": 0, "high": 5}}},
         ["train.warmup_epochs", "5 must be below train.epochs = 5"],

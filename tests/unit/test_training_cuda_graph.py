@@ -53,6 +53,10 @@ CASES: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.1}),
     ({"batch_norm": True}, {"optimizer": "rmsprop", "momentum": 0.5}),
     ({"kind": "dense", "hidden": (9,)}, {"regularizer": "clip+l1", "l1_weight": 0.1}),
+    ({}, {"regularizer": "contractive", "contractive_weight": 0.1}),
+    ({}, {"regularizer": "k-sparse", "active_latents": 2}),
+    ({}, {"shift_pixels": 2}),
+    ({"kind": "dense"}, {"shift_pixels": 1, "flip": True, "brightness": 0.3, "noise_std": 0.1}),
 ]
 
 

@@ -70,6 +70,7 @@ def test_while_something_before_the_silent_layer_moves_it_goes_on() -> None:
 
 def test_noise_may_wake_a_layer() -> None:
     assert epochs_of(silenced(noise_std=0.1)) == [1, 2, 3, 4]
+    assert epochs_of(silenced(shift_pixels=1)) == [1, 2, 3, 4]
 
 
 def test_one_image_for_all_with_a_gradient_is_not_the_end() -> None:

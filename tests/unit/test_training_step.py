@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchmetrics.functional.image import structural_similarity_index_measure
 
@@ -74,7 +74,12 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
     with seeded_initialisation(SEED):
         _, channels, height, width = images.shape
         model = build_model(trial.model, image_shape=(channels, height, width)).train()
-    norms = {p for m in model.modules() if isinstance(m, _BatchNorm) for p in m.parameters()}
+    norms = {
+        parameter
+        for module in model.modules()
+        if isinstance(module, _BatchNorm | nn.GroupNorm)
+        for parameter in module.parameters()
+    }
     weights = [p for p in model.parameters() if p not in norms]
     for w in weights:
         w.data.clamp_(-train.clip, train.clip)
@@ -82,6 +87,7 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
     for epoch in range(1, train.epochs + 1):
         noise = named_generator(SEED, "noise", epoch=epoch)
         draws = named_generator(SEED, "latent", epoch=epoch)
+        directions = named_generator(SEED, "directions", epoch=epoch)
         order = torch.randperm(
             len(images), generator=named_generator(SEED, "order", epoch=epoch)
         ).tolist()
@@ -93,7 +99,11 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
                 noisy = torch.clamp(noisy, -1, 1)
             if trial.model.image_range == "symmetric":
                 clean, noisy = clean * 2 - 1, noisy * 2 - 1
-            latents = decoded = model.encoder(noisy)
+            noisy = noisy.clone().requires_grad_()
+            latents = model.encoder(noisy)
+            if "k-sparse" in train.regularizer:
+                latents = latents * plain_mask(latents, train.active_latents)
+            decoded = latents
             extra = torch.zeros(())
             if trial.model.variational:
                 features = model.encoder[:-1](noisy)
@@ -107,13 +117,7 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
                 divergence = torch.distributions.kl_divergence(latent, standard).sum(1).mean()
                 extra = weight * divergence / clean[0].numel()
             loss = extra + plain_loss(train, trial.model.image_range, model.decoder(decoded), clean)
-            if "l1" in train.regularizer:
-                flat = (
-                    latents
-                    if train.l1_target == "latent"
-                    else torch.cat([w.flatten() for w in weights])
-                )
-                loss = loss + train.l1_weight * flat.abs().mean()
+            loss = loss + plain_penalty(train, weights, latents, noisy, directions)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             if train.max_gradient_norm is not None:
@@ -122,6 +126,40 @@ def plain_training(trial: TrialParams, images: Tensor) -> dict[str, Tensor]:
             for w in weights:
                 w.data.clamp_(-train.clip, train.clip)
     return model.state_dict()
+
+
+def plain_mask(latents: Tensor, active: int) -> Tensor:
+    mask = torch.zeros(latents.shape)
+    for row, latent in zip(mask, latents.tolist(), strict=True):
+        for index in sorted(range(len(latent)), key=lambda i: -abs(latent[i]))[:active]:
+            row[index] = 1
+    return mask
+
+
+def plain_penalty(
+    train: TrainParams,
+    weights: Sequence[Tensor],
+    latents: Tensor,
+    inputs: Tensor,
+    directions: torch.Generator,
+) -> Tensor:
+    if "l1" in train.regularizer:
+        on_latents = train.l1_target == "latent"
+        flat = latents if on_latents else torch.cat([w.flatten() for w in weights])
+        return train.l1_weight * flat.abs().mean()
+    if "contractive" in train.regularizer:
+        products = plain_products(latents, inputs, torch.randn(latents.shape, generator=directions))
+        return train.contractive_weight * products.square().flatten(1).sum(1).mean()
+    return torch.zeros(())
+
+
+def plain_products(latents: Tensor, inputs: Tensor, v: Tensor) -> Tensor:
+    """v^T J, from the whole Jacobian, a row at a time."""
+    products = torch.zeros(inputs.shape)
+    for latent, factor in zip(latents.flatten(), v.flatten(), strict=True):
+        (row,) = torch.autograd.grad(latent, inputs, create_graph=True)
+        products = products + factor * row
+    return products
 
 
 def check_weights(trial: TrialParams, images: Tensor) -> None:
@@ -196,6 +234,58 @@ def test_a_variational_net_is_trained_as_by_torch_s_distributions(
     check_weights(trial, random_images(3))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"batch_norm": True, "image_range": "symmetric", "output": "tanh"},
+        {"downsample": "pool"},
+        {"residual_blocks": 1, "group_norm": 2},
+        {"kind": "dense", "hidden": (9,)},
+        {"variational": True},
+    ],
+)
+@pytest.mark.parametrize("train", [{}, {"noise_std": 0.3, "optimizer": "adam"}])
+def test_a_contractive_net_is_trained_as_by_its_whole_jacobian(
+    model: dict[str, Any], train: dict[str, Any]
+) -> None:
+    trial = TrialParams(
+        ModelParams(**{"channels": (4, 6), "latent_dim": 3, "activation": "tanh", **model}),
+        TrainParams(
+            **{
+                **SGD,
+                "epochs": 2,
+                "batch_size": 8,
+                "learning_rate": 1e-2,
+                "regularizer": "clip+contractive",
+                "contractive_weight": 0.1,
+                **train,
+            }
+        ),
+    )
+    check_weights(trial, random_images(3))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"batch_norm": True, "image_range": "symmetric", "output": "tanh"},
+        {"downsample": "pool", "latent_activation": "same"},
+        {"kind": "dense", "hidden": (9,)},
+        {"channels": (4, 2), "bottleneck": "none"},
+    ],
+)
+@pytest.mark.parametrize("train", [{}, {"noise_std": 0.3, "optimizer": "adam"}])
+def test_a_k_sparse_net_is_trained_on_its_largest_latents(
+    model: dict[str, Any], train: dict[str, Any]
+) -> None:
+    about = {"regularizer": "clip+k-sparse", "active_latents": 2, "epochs": 2, "batch_size": 8}
+    trial = TrialParams(
+        ModelParams(**{"channels": (4, 6), "latent_dim": 5, "activation": "tanh", **model}),
+        TrainParams(**{**SGD, "learning_rate": 1e-2, **about, **train}),
+    )
+    check_weights(trial, random_images(3))
+
+
 def test_the_cross_entropy_is_torch_s() -> None:
     trial = TrialParams(
         ModelParams(channels=(4, 6), latent_dim=3, activation="tanh"),
@@ -211,7 +301,7 @@ def test_the_history_has_the_mean_squared_error_whatever_the_loss(loss: str) -> 
     run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
     with torch.no_grad():
         expected = F.mse_loss(run.model(images[:8] / 255), images[:8] / 255)
-    torch.testing.assert_close(run._step(torch.arange(8), noise=None), expected)
+    torch.testing.assert_close(run._step(torch.arange(8)), expected)
 
 
 @pytest.mark.parametrize("loss", ["mse", "l1", "huber", "bce"])
@@ -231,10 +321,10 @@ def test_gradients_are_not_carried_from_step_to_step() -> None:
     images = random_images(3)
     run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
     fresh = run.state()
-    run._step(torch.arange(8), noise=None)
+    run._step(torch.arange(8))
     first = [w.detach().clone() for w in run.model.parameters()]
     run.restore(fresh)
-    run._step(torch.arange(8), noise=None)
+    run._step(torch.arange(8))
     assert all(torch.equal(a, b) for a, b in zip(first, run.model.parameters(), strict=True))
 
 
@@ -265,6 +355,6 @@ def test_the_step_s_loss_carries_no_gradient_and_no_penalty() -> None:
     run = Trainer(trial, train=images, validation=images, seed=SEED, device=CPU)
     with torch.no_grad():
         expected = F.mse_loss(run.model(images[:8] / 255), images[:8] / 255)
-    loss = run._step(torch.arange(8), noise=None)
+    loss = run._step(torch.arange(8))
     assert not loss.requires_grad
     torch.testing.assert_close(loss, expected)

@@ -16,6 +16,7 @@ from torch import Tensor
 from searchae.errors import SearchaeError
 from searchae.training import checkpoint
 from searchae.training.checkpoint import CheckpointError
+from searchae.training.draws import StepDraws
 from searchae.training.early_stopping import LEARNED_DB
 from searchae.training.epoch import EpochResult
 from searchae.training.metrics import evaluate, mean_image_psnr_db
@@ -51,6 +52,8 @@ def test_the_history_is_what_was_yielded_and_psnrs_rise() -> None:
     [
         {"optimizer": "adam", "regularizer": "clip+l1"},
         {"optimizer": "nadam", "schedule": "cosine", "max_gradient_norm": 0.1},
+        {"regularizer": "clip+contractive", "contractive_weight": 0.1, "noise_std": 0.2},
+        {"shift_pixels": 2, "flip": True, "brightness": 0.3, "noise_std": 0.1},
         {"loss": "huber", "ssim_weight": 0.2, "schedule": "plateau", "decay_epochs": 1},
         {"optimizer": "sgd", "momentum": 0.9, "learning_rate": 0.5, "weight_decay": 1e-4},
         {"optimizer": "rmsprop", "momentum": 0.5, "learning_rate": 1e-3, "noise_std": 0.2},
@@ -69,6 +72,19 @@ def test_the_history_is_what_was_yielded_and_psnrs_rise() -> None:
 def test_a_resumed_training_is_to_the_bit_the_undisturbed_one(
     tmp_path: Path, changes: dict[str, Any], model: dict[str, Any]
 ) -> None:
+    check_resuming(tmp_path, changes, model, threads=1)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"batch_norm": True, "latent_activation": "same"},
+        {"kind": "dense", "hidden": (16,)},
+        {"downsample": "pool", "bottleneck": "none"},
+    ],
+)
+def test_so_is_a_k_sparse_one(tmp_path: Path, model: dict[str, Any]) -> None:
+    changes = {"regularizer": "clip+k-sparse", "active_latents": 2}
     check_resuming(tmp_path, changes, model, threads=1)
 
 
@@ -210,9 +226,9 @@ def test_every_image_is_seen_once_an_epoch_in_an_order_of_its_own(
     seen: list[list[int]] = []
     step = run._step
 
-    def spy(indices: Tensor, *, noise: Tensor | None, draws: Tensor | None) -> Tensor:
+    def spy(indices: Tensor, draws: StepDraws) -> Tensor:
         seen.append(indices.tolist())
-        return step(indices, noise=noise, draws=draws)
+        return step(indices, draws)
 
     monkeypatch.setattr(run, "_step", spy)
     list(run.epochs())
