@@ -92,8 +92,7 @@ def read_config(folder: Path) -> BundleConfig:
         return BundleConfig.model_validate_json(json.dumps(document))
     except ValidationError as e:
         faults = [f"  {'.'.join(str(p) for p in f['loc'])}: {f['msg']}" for f in e.errors()]
-        lines = "\n".join(faults)
-        raise BundleError(f"{path}: is damaged:\n{lines}\nWrite the bundle anew.") from e
+        raise BundleError(f"{path}: is damaged:", *faults, "Write the bundle anew.") from e
 
 
 def write_config(folder: Path, config: BundleConfig) -> None:

@@ -296,4 +296,4 @@ def load_bundle(folder: str | Path, *, device: str | torch.device = "cpu") -> Bu
     try:
         return bundle_from_weights(config, weights, device=torch.device(device))
     except BundleError as e:
-        raise BundleError(f"{folder}: {e}") from e
+        raise BundleError(f"{folder}: {e.args[0]}", *e.args[1:]) from e

@@ -92,7 +92,7 @@ def _check_bundle(folder: Path, identity: Mapping[str, Any], seeds: int) -> None
     try:
         config = read_config(folder)
     except BundleError as e:
-        raise UserError(f"--out {folder}: holds something else: {e}") from e
+        raise UserError(f"--out {folder}: holds something else: {e.args[0]}", *e.args[1:]) from e
     bundle = config.model_dump(mode="json", include=set(identity))
     metrics = _read_json(folder / METRICS_FILE) if (folder / METRICS_FILE).exists() else {}
     wanted = {k: identity[k] for k in bundle}
@@ -116,9 +116,9 @@ def _require_same(
     ]
     if lines:
         raise UserError(
-            f"--out {folder}: holds {what} (there -> now):\n"
-            + "\n".join(lines)
-            + "\nGive another folder, or remove this one."
+            f"--out {folder}: holds {what} (there -> now):",
+            *lines,
+            "Give another folder, or remove this one.",
         )
 
 

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from searchae.cli.terminal import print_line
+
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
@@ -148,7 +150,7 @@ def await_study(url: URL, study: str, *, stop: threading.Event) -> StoredStudy:
             return open_study(url, study, stop=stop)
         except NoStudyError as e:
             if not shown:
-                print(f"searchae: waiting: {e}", file=sys.stderr, flush=True)
+                print_line(f"searchae: waiting: {e}", file=sys.stderr)
             shown = True
             stop.wait(AWAIT_S)
     raise Interrupted("stopped before the study was there")

@@ -49,18 +49,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     except RecursionError as e:
         raise SpecError(f"{path}: not a study file: its lists or tables are nested too deep") from e
     except tomllib.TOMLDecodeError as e:
-        raise SpecError(f"{path}: not valid TOML: {e}{_hint(str(e), text)}") from e
+        raise SpecError(f"{path}: not valid TOML: {e}", *_hint(str(e), text)) from e
     except ValueError as e:
         raise SpecError(f"{path}: not a study file: a number has thousands of digits") from e
 
 
-def _hint(error: str, text: str) -> str:
-    """Returns the line of an error and what is usually meant by it; empty if that is not known."""
+def _hint(error: str, text: str) -> list[str]:
+    """Returns the line of an error and what is usually meant by it, as far as that is known."""
     at = re.search(r"at line (\d+)", error)
     if at is None:
-        return ""
+        return []
     line = text.split("\n")[int(at.group(1)) - 1].strip()
     for pattern, hint in _HINTS:
         if re.search(pattern, line):
-            return f"\n  {line[:120]}\n  {hint}"
-    return f"\n  {line[:120]}" if line else ""
+            return [f"  {line[:120]}", f"  {hint}"]
+    return [f"  {line[:120]}"] if line else []

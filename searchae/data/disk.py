@@ -74,8 +74,10 @@ def find_data_file(path: str, *, data_dir: Path, key: str, takes_folder: bool = 
 
     Raises:
         DataError: Nothing is there, and the message names the places; or it is a pipe or a
-            device, which cannot be read as often as workers need it.
+            device, which cannot be read as often as workers need it; or its name is two lines.
     """
+    if "\n" in path:  # it would stand in the lines of messages, logs and batch scripts
+        raise DataError(f"{key}: {path!r} holds a newline: rename the file or folder")
     given = Path(path).expanduser()
     places = [given] if given.is_absolute() else [Path.cwd() / given, data_dir / given]
     for place in places:

@@ -10,7 +10,7 @@ from searchae.data.picture_files import PictureFiles, find_pictures
 from searchae.data.pictures import Pictures, Preparation, read_pictures, require_readable
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
-from searchae.formatting import format_count
+from searchae.formatting import format_count, one_line
 
 
 def load_folder(
@@ -72,6 +72,7 @@ def _read(how: Preparation, parts: list[PictureFiles], progress: ProgressCallbac
         for note in pictures.notes(how):
             progress(f"folder: {note}")
         doubts += pictures.doubts(how, where=str(files.folder))
+        pictures.faults = [one_line(fault) for fault in pictures.faults]
         read.append(pictures)
     require_readable(*read)
     test = read[1].images if len(read) > 1 else None

@@ -8,8 +8,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
 
+from searchae.formatting import html_text
 from searchae.report.drawing import Plot
 from searchae.report.findings import Findings, TrialRun
 
@@ -41,14 +41,14 @@ def html_plot(plot: Plot, *, level: int = 3) -> str:
         plot: The figure.
         level: Of the heading, 1 to 6.
     """
-    note = f'<p class="note">{escape(plot.note)}</p>' if plot.note else ""
+    note = f'<p class="note">{html_text(plot.note)}</p>' if plot.note else ""
     place = ""
     if plot.figure is not None:
         place = (
-            f'<div class="plot" id="{escape(plot.name)}" role="img" '
-            f'aria-label="{escape(plot.title)}" style="height:{plot.height_px}px"></div>'
+            f'<div class="plot" id="{html_text(plot.name)}" role="img" '
+            f'aria-label="{html_text(plot.title)}" style="height:{plot.height_px}px"></div>'
         )
-    return f"<figure><h{level}>{escape(plot.title)}</h{level}>{place}{note}</figure>"
+    return f"<figure><h{level}>{html_text(plot.title)}</h{level}>{place}{note}</figure>"
 
 
 def html_table(
@@ -70,7 +70,7 @@ def html_table(
 
     def cell(tag: str, i: int, text: str) -> str:
         kind = ' class="n"' if i in right else ""
-        return f"<{tag}{kind}>{escape(text)}</{tag}>"
+        return f"<{tag}{kind}>{html_text(text)}</{tag}>"
 
     heading = "".join(cell("th", i, t) for i, t in enumerate(head))
     lines = "".join(

@@ -139,7 +139,7 @@ def _check_end(
     """
     end = coordinator.snapshot()
     if end.stopped:
-        raise StudyStoppedError(end.stopped)
+        raise StudyStoppedError(*end.stopped.splitlines())
     is_time_up |= end.seconds_left is not None and end.seconds_left <= 0
     if is_time_up:
         watcher.note(
@@ -167,9 +167,10 @@ def _no_workers_error(supervisor: Supervisor) -> SearchaeError:
     if not supervisor.given_up:
         return SearchaeError("the workers left before the budget was spent; run it again")
     last = supervisor.given_up[-1]
-    tail = "\n".join(f"  {line}" for line in last_lines(last.job.log, 15))
+    tail = (f"  {line}" for line in last_lines(last.job.log, 15))
     kind = UserError if last.code == 2 else SearchaeError
     return kind(
         f"every worker died; the last one with exit code {last.code}. Its log, "
-        f"{last.job.log}, ends:\n{tail}"
+        f"{last.job.log}, ends:",
+        *tail,
     )

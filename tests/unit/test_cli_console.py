@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import logging
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,9 @@ from rich.console import Console
 
 from searchae import formatting
 from searchae.cli import console, progress
+from searchae.cli.terminal import LineFormatter
+from searchae.errors import SpecError
+from searchae.report import escape_plotly_text, html_table
 from searchae.study.budget import TrialCounts
 from searchae.study.overview import StudyOverview
 from searchae.study.summary import Summary, TrialRow
@@ -320,3 +325,43 @@ def test_long_descriptions_wrap_at_a_terminal_and_nowhere_else(
     shown = capsys.readouterr().out.partition("in the storage")[0]
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.split()[-30:] == words.split()
+
+
+TWO_LINES = "one\ntwo"
+
+
+def test_a_name_of_two_lines_takes_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A name from a database or a file must not look like a line of searchae's own."""
+    row = replace(ROW, params={"activation": TWO_LINES}, state=TWO_LINES)
+    worker = replace(SUMMARY.workers[0], host=TWO_LINES)
+    found = replace(SUMMARY, study=TWO_LINES, best=row, workers=(worker,), warnings=(TWO_LINES,))
+    console.print_summary(found, workers=True)
+    console.print_best(row)
+    console.print_studies({TWO_LINES: Path("none")}, [StudyOverview(TWO_LINES, fault=TWO_LINES)])
+    console.print_note(TWO_LINES)
+    with progress.ProgressDisplay() as shown:
+        shown.note(TWO_LINES)
+        shown.trial(row, best_db=None)
+    panel = Console(file=io.StringIO(), width=200)
+    panel.print(progress.study_panel(found))
+    printed = capsys.readouterr()
+    assert isinstance(panel.file, io.StringIO)
+    text = printed.out + printed.err + panel.file.getvalue()
+    assert not [line for line in text.splitlines() if line.strip().startswith("two")]
+    assert text.count("one\\ntwo") >= 14
+
+
+def test_a_log_message_is_one_line() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "", 1, "%s: gone", (TWO_LINES,), None)
+    assert LineFormatter("%(message)s").format(record) == "one\\ntwo: gone"
+
+
+def test_an_error_has_the_lines_that_it_was_given() -> None:
+    error = SpecError(f"{TWO_LINES}.toml: x", "  second")
+    assert str(error) == "one\\ntwo.toml: x\n  second"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_name_of_two_lines_is_one_in_a_page() -> None:
+    assert html_table(("a",), [(TWO_LINES,)]).count("one\\ntwo") == 1
+    assert escape_plotly_text("<\n") == "&lt;\\n"
