@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from searchae.config import DataSpec, ModelParams, Positive, Section, TrainParams
 from searchae.errors import BundleError
-from searchae.files import output_file
+from searchae.files import open_input, output_file
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -70,7 +70,8 @@ def read_config(folder: Path) -> BundleConfig:
     """
     path = folder / CONFIG
     try:
-        document = json.loads(path.read_bytes())
+        with open_input(path) as file:
+            document = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         there = folder.exists()
         fault = f"is not a bundle: it has no {CONFIG}" if there else "there is no such folder"

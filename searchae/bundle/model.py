@@ -28,7 +28,7 @@ from searchae.bundle.validation import (
     to_tensor,
 )
 from searchae.errors import BundleError, ModelError
-from searchae.files import output_file
+from searchae.files import open_input, output_file
 from searchae.models import Autoencoder, build_model, memoryless
 from searchae.training import EVALUATION_BATCH, load_weights, preferred_memory_format, to_unit_float
 
@@ -279,7 +279,8 @@ def load_bundle(folder: str | Path, *, device: str | torch.device = "cpu") -> Bu
     config = read_config(folder)
     path = folder / WEIGHTS
     try:
-        content = path.read_bytes()
+        with open_input(path) as file:
+            content = file.read()
     except OSError as e:
         raise BundleError(f"{path}: cannot be read: {e.strerror or e}") from e
     found = hashlib.sha256(content).hexdigest()

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from searchae.bundle.config import CONFIG, read_config, write_json
 from searchae.errors import BundleError, UserError
+from searchae.files import open_input
 
 CHECKPOINTS_FOLDER, IDENTITY_FILE, METRICS_FILE = ".checkpoint", "training.json", "metrics.json"
 
@@ -124,7 +125,8 @@ def _require_same(
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        with open_input(path) as file:
+            found = json.load(file)
     except ValueError as e:
         raise UserError(f"{path}: is damaged ({e}); remove {path.parent} to start over") from e
     return found if isinstance(found, dict) else {}

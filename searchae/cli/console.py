@@ -16,7 +16,8 @@ from rich.table import Table
 
 from searchae.cli.options import DEFAULT_STORAGE
 from searchae.cli.terminal import SafeConsole, print_line
-from searchae.config import FACTORY_VARIABLE, OBJECTIVES, objective_texts
+from searchae.config import FACTORY_VARIABLE, OBJECTIVES, objective_texts, read_toml
+from searchae.errors import SpecError
 from searchae.formatting import (
     format_assignments,
     format_count,
@@ -231,13 +232,11 @@ def print_studies(files: Mapping[str, Path], stored: Sequence[StudyOverview]) ->
         files: Paths by name.
         stored: The studies in the storage.
     """
-    import tomllib
-
     print("study files (searchae tune --study NAME):")
     for name, path in files.items():
         try:
-            description = tomllib.loads(path.read_text(encoding="utf-8")).get("description", "")
-        except (OSError, ValueError):  # ValueError: neither TOML nor UTF-8
+            description = read_toml(path).get("description", "")
+        except SpecError:
             description = f"(cannot be read: {path})"
         # Without a terminal, a line a study: it may be searched for words.
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize

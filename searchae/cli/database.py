@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import shlex
 import stat
 import sys
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _SECRETS = "/run/secrets/"
 """Where container engines put secrets, readable for every user of the container."""
+SILENT_S = 1.0
+"""Seconds without a word while a pipe gives no password."""
 AWAIT_S = 2.0
 """Seconds between two attempts to open a study that does not exist yet."""
 STOP_RETRIES = 8
@@ -48,7 +51,7 @@ def storage_url(text: str) -> URL:
         return url
     try:
         about = Path(path).stat()
-        password = Path(path).read_text().rstrip("\n")
+        text = _piped(path) if stat.S_ISFIFO(about.st_mode) else Path(path).read_text()
     except (OSError, UnicodeDecodeError) as e:
         raise StorageError(f"SEARCHAE_STORAGE_PASSWORD_FILE: {path} cannot be read: {e}") from None
     if stat.S_ISREG(about.st_mode) and about.st_mode & 0o044 and not path.startswith(_SECRETS):
@@ -57,7 +60,24 @@ def storage_url(text: str) -> URL:
             path,
             shlex.quote(path),
         )
-    return url.set(password=password) if url.password is None else url
+    return url.set(password=text.rstrip("\n")) if url.password is None else url
+
+
+def _piped(path: str) -> str:
+    """Returns what comes from a pipe, such as that of ``<(pass show db)``.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is no text.
+    """
+    # Opened otherwise, a pipe without a writer would wait for one without a word.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, encoding="utf-8") as pipe:
+        if not select.select([pipe], [], [], SILENT_S)[0]:
+            print_line(f"searchae: waiting for the password from {path}, a pipe", file=sys.stderr)
+            select.select([pipe], [], [])
+        os.set_blocking(descriptor, True)
+        return pipe.read()
 
 
 def require_database(url: URL) -> None:

@@ -41,6 +41,7 @@ from searchae.config.space import (
 from searchae.config.study_file_catalog import find_study_file, study_files
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
+from searchae.config.toml_file import read_toml
 
 __all__ = [
     "COMPARED_PARAMETERS",
@@ -77,6 +78,7 @@ __all__ = [
     "model_variants",
     "objective_texts",
     "params_of_trial",
+    "read_toml",
     "readable_params",
     "sample_params",
     "sampler_seed",

@@ -36,7 +36,8 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         if path.exists() and not path.is_file():
-            raise SpecError(f"{path}: not a file")
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise SpecError(f"{path}: is {what}, not a regular file")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:

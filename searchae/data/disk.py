@@ -88,7 +88,7 @@ def find_data_file(path: str, *, data_dir: Path, key: str, takes_folder: bool = 
         if place.is_file() or place.is_dir():
             return place
         if place.exists():
-            raise DataError(f"{key}: {place.absolute()} is neither a file nor a folder")
+            raise DataError(f"{key}: {place.absolute()} is a pipe or a device, not a regular file")
     tried = " nor at ".join(str(p.absolute()) for p in dict.fromkeys(places))
     hint = (
         ""

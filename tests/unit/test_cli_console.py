@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from searchae import formatting
-from searchae.cli import console, progress
+from searchae.cli import console, database, progress
 from searchae.cli.terminal import LineFormatter
 from searchae.errors import SpecError
 from searchae.report import escape_plotly_text, html_table
@@ -365,3 +368,29 @@ def test_an_error_has_the_lines_that_it_was_given() -> None:
 def test_a_name_of_two_lines_is_one_in_a_page() -> None:
     assert html_table(("a",), [(TWO_LINES,)]).count("one\\ntwo") == 1
     assert escape_plotly_text("<\n") == "&lt;\\n"
+
+
+def test_a_pipe_among_the_study_files_is_listed_and_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "x.toml")
+    console.print_studies({"x": tmp_path / "x.toml"}, [])
+    assert "cannot be read" in capsys.readouterr().out
+
+
+def test_a_pipe_without_a_password_is_waited_for_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(database, "SILENT_S", 0.1)
+    monkeypatch.setenv("SEARCHAE_STORAGE_PASSWORD_FILE", str(pipe))
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(database.storage_url, "postgresql://me@host/db")
+        said = ""
+        while "waiting for the password" not in said:
+            assert not found.done()
+            time.sleep(0.02)
+            said += capsys.readouterr().err
+        pipe.write_text("secret\n")
+        assert found.result().password == "secret"

@@ -228,7 +228,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="unable to open database file"):
+    with pytest.raises(StorageError, match="is a folder, not a regular file; name another file"):
         connect(f"sqlite:///{tmp_path}")
 
 
@@ -361,3 +361,9 @@ def test_a_file_s_name_may_hold_braces(tmp_path: Path) -> None:
     """Optuna formats the URL as a template."""
     connect(f"sqlite:///{tmp_path}/a{{b}}.db").engine.dispose()
     assert (tmp_path / "a{b}.db").is_file()
+
+
+def test_a_pipe_is_no_database(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.db")
+    with pytest.raises(StorageError, match=r"x\.db: is a pipe or a device, not a regular file"):
+        connect(f"sqlite:///{tmp_path / 'x.db'}")

@@ -57,7 +57,7 @@ def test_what_is_no_study_file_is_refused_in_a_line(
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "my.toml"
     os.mkfifo(pipe)
-    with pytest.raises(SpecError, match="not a file"):
+    with pytest.raises(SpecError, match="is a pipe or a device, not a regular file"):
         read_toml(pipe)
 
 
