@@ -60,6 +60,7 @@ def folder_preparation(spec: DataSpec) -> Preparation:
 
 def _read(how: Preparation, parts: list[PictureFiles], progress: ProgressCallback) -> RawImages:
     read: list[Pictures] = []
+    notes: list[str] = []
     doubts: list[str] = []
     for files in parts:
         count = format_count(len(files.paths), "image")
@@ -69,11 +70,12 @@ def _read(how: Preparation, parts: list[PictureFiles], progress: ProgressCallbac
         pictures = read_pictures(
             files.paths, how, where=f"folder {files.folder}", progress=progress
         )
-        for note in pictures.notes(how):
-            progress(f"folder: {note}")
+        notes += pictures.notes(how)
         doubts += pictures.doubts(how, where=str(files.folder))
         pictures.faults = [one_line(fault) for fault in pictures.faults]
         read.append(pictures)
     require_readable(*read)
+    for note in notes:
+        progress(f"folder: {note}")
     test = read[1].images if len(read) > 1 else None
     return RawImages(read[0].images, test, tuple(doubts))
