@@ -33,8 +33,8 @@ def running_fleet(
     """Runs a block that starts workers; afterwards none of them is left.
 
     Trials that were running have been put back then, as far as the database answers, those that
-    ended meanwhile have been shown, and the checkpoints of trials that have ended are removed. Once ``stop`` is set, nothing waits for a
-    database that is away.
+    ended meanwhile have been shown, and the checkpoints of trials that have ended are removed. Once
+    ``stop`` is set, nothing waits for a database that is away.
 
     Args:
         launcher: Runs the workers.
