@@ -175,7 +175,7 @@ def _settings_table(verdict: Verdict) -> str:
         )
         for b, (name, number) in enumerate(zip(verdict.bases, verdict.base_trials, strict=True))
     ]
-    return html_table(head, rows, numeric=())
+    return html_table(head, rows, wrap="words")
 
 
 def _setting(verdict: Verdict, choice: int, base: int) -> str:

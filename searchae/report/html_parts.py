@@ -8,6 +8,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from searchae.formatting import html_text
 from searchae.report.drawing import Plot
@@ -56,7 +57,7 @@ def html_table(
     rows: Iterable[Sequence[str]],
     *,
     numeric: Iterable[int] = (),
-    wrap: bool = False,
+    wrap: Literal["", "words", "anywhere"] = "",
 ) -> str:
     """Returns an HTML table.
 
@@ -64,7 +65,7 @@ def html_table(
         head: Column headings; empty for a table whose first column holds the headings.
         rows: The cells' texts.
         numeric: Indices of the columns to align right.
-        wrap: Whether long cells may break into several lines.
+        wrap: Where long cells may break into several lines: between words, or anywhere.
     """
     right = set(numeric)
 
@@ -80,7 +81,7 @@ def html_table(
         for row in rows
     )
     start = f"<thead><tr>{heading}</tr></thead>" if head else ""
-    kind = "scroll wrap" if wrap else "scroll"
+    kind = f"scroll {wrap}" if wrap else "scroll"
     return f'<div class="{kind}"><table>{start}<tbody>{lines}</tbody></table></div>'
 
 

@@ -26,7 +26,7 @@ def provenance_section(found: Findings) -> HtmlSection:
         ("SHA-256 of the splits", found.data_hash),
     ]
     made = ", ".join(f"{k} {v}" for k, v in found.versions.items())
-    body = "<h3>Data</h3>" + html_table((), data, wrap=True)
+    body = "<h3>Data</h3>" + html_table((), data, wrap="anywhere")
     body += '<p class="note">The search reads the training and the validation split only.</p>'
     body += f"<h3>Versions</h3><p>{html_text(made) or 'not recorded'}</p>"
     body += "<h3>Machines</h3>" + _machines(found)
