@@ -8,7 +8,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from searchae.config import DataSpec, ModelParams, Positive, Section, TrainParams
+from searchae.config import (
+    DataSpec,
+    ModelParams,
+    Positive,
+    Section,
+    TrainParams,
+    explain_fault,
+)
 from searchae.errors import BundleError
 from searchae.files import open_input, output_file
 
@@ -92,7 +99,8 @@ def read_config(folder: Path) -> BundleConfig:
         # From JSON, where pydantic accepts a list for a tuple even in strict mode.
         return BundleConfig.model_validate_json(json.dumps(document))
     except ValidationError as e:
-        faults = [f"  {'.'.join(str(p) for p in f['loc'])}: {f['msg']}" for f in e.errors()]
+        keys = [(".".join(map(str, fault["loc"])), dict(fault)) for fault in e.errors()]
+        faults = [f"  {key}: {explain_fault(fault, key)}" for key, fault in keys]
         raise BundleError(f"{path}: is damaged:", *faults, "Write the bundle anew.") from e
 
 

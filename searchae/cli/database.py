@@ -53,7 +53,10 @@ def storage_url(text: str) -> URL:
         about = Path(path).stat()
         text = _piped(path) if stat.S_ISFIFO(about.st_mode) else Path(path).read_text()
     except (OSError, UnicodeDecodeError) as e:
-        raise StorageError(f"SEARCHAE_STORAGE_PASSWORD_FILE: {path} cannot be read: {e}") from None
+        why = e.strerror or str(e) if isinstance(e, OSError) else "it is not UTF-8"
+        raise StorageError(
+            f"SEARCHAE_STORAGE_PASSWORD_FILE: {path} cannot be read: {why}"
+        ) from None
     if stat.S_ISREG(about.st_mode) and about.st_mode & 0o044 and not path.startswith(_SECRETS):
         log.warning(
             "SEARCHAE_STORAGE_PASSWORD_FILE: others can read %s; type: chmod 600 %s",

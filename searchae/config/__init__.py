@@ -39,6 +39,7 @@ from searchae.config.space import (
     values_of,
 )
 from searchae.config.study_file_catalog import find_study_file, study_files
+from searchae.config.study_file_errors import explain_fault
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
 from searchae.config.toml_file import read_toml
@@ -66,6 +67,7 @@ __all__ = [
     "allow_factory",
     "batch_size_variants",
     "check_study_name",
+    "explain_fault",
     "find_factory",
     "find_study_file",
     "folder_name",

@@ -43,8 +43,10 @@ def read_toml(path: Path) -> dict[str, Any]:
         if len(content) > MOST_BYTES:
             raise SpecError(f"{path}: larger than {MOST_BYTES >> 20} MiB: not a study file")
         text = content.decode("utf-8-sig")  # Windows editors begin UTF-8 files with a mark
-    except (OSError, UnicodeDecodeError) as e:
-        raise SpecError(f"{path}: cannot be read: {e}") from e
+    except OSError as e:
+        raise SpecError(f"{path}: cannot be read: {e.strerror or e}") from e
+    except UnicodeDecodeError as e:
+        raise SpecError(f"{path}: cannot be read: it is not UTF-8; save it as UTF-8") from e
     try:
         return tomllib.loads(text)
     except RecursionError as e:

@@ -242,7 +242,7 @@ def test_a_trial_that_ends_while_the_search_is_stopped_has_its_line(
         assert isinstance(trial, int)
         assert ledger.finish(trial, TrialState.PRUNED, 12.0)
 
-    launcher.stop = ends_one_more  # type: ignore[method-assign, assignment]
+    launcher.stop = ends_one_more  # type: ignore[method-assign]
     with once_begun(sqlite, stop.set), pytest.raises(KeyboardInterrupt):
         search(folder, sqlite, launcher, watcher=watcher, stop=stop)
     over = [t.number for t in trials(sqlite) if t.state.is_finished()]

@@ -85,7 +85,8 @@ def test_a_relative_path_is_looked_for_beside_the_study_file_too(
     for folder in (here, data, study):
         folder.mkdir()
     monkeypatch.chdir(here)
-    typed, said = DataSpec(name="csv", path="in.csv"), []
+    typed = DataSpec(name="csv", path="in.csv")
+    said: list[str] = []
 
     def taken() -> str | None:
         said.clear()
