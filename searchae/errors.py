@@ -9,11 +9,23 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from searchae.formatting import one_line
+
 
 class SearchaeError(Exception):
-    """Base class of all errors that searchae raises on purpose."""
+    """Base class of all errors that searchae raises on purpose.
+
+    Args:
+        lines: The message, line by line. A name in it that holds a newline does not end a line.
+    """
 
     exit_code = 1
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*map(one_line, lines))
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
 
 
 class UserError(SearchaeError):
@@ -27,7 +39,14 @@ class SpecError(UserError):
 
 
 class DataError(UserError):
-    """A data set is missing, cannot be read, or differs from the one of the study."""
+    """A data set is missing, cannot be read, or differs from the one of the study.
+
+    Args:
+        lines: The message; each may be of several lines.
+    """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*(part for line in lines for part in line.split("\n")))
 
 
 class ModelError(UserError):

@@ -31,6 +31,11 @@ _FILE = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LONGEST_TEMPORARY = 200  # bytes of a file's name in that of its temporary file, which is longer
 
 
+NO_REGULAR_FILE = "it is a pipe or a device, not a regular file"
+READER_S = 5.0
+"""Seconds in which somebody has to begin to read a pipe that is an output."""
+
+
 class UnsafeFileError(OSError):
     """Something in a shared folder is not what searchae puts there, and is not opened."""
 
@@ -115,6 +120,22 @@ def remove_unfinished(path: Path) -> None:
         stale.unlink(missing_ok=True)
 
 
+def open_input(path: Path) -> IO[bytes]:
+    """Opens a file that the user named, for reading; a pipe is refused instead of waited for.
+
+    Raises:
+        OSError: It cannot be read, or is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    raise OSError(errno.EINVAL, NO_REGULAR_FILE, str(path))
+
+
 @contextmanager
 def output_file(path: Path) -> Iterator[IO[bytes]]:
     """Opens an output that the user named; ``path`` gets its content at the end of the block.
@@ -131,7 +152,8 @@ def output_file(path: Path) -> Iterator[IO[bytes]]:
         A file open for writing, which can be sought. If the block raises, the output is unchanged.
 
     Raises:
-        OSError: The output is a folder, is read-only, or cannot be written.
+        OSError: The output is a folder, is read-only, cannot be written, or is a pipe that nobody
+            reads.
     """
     try:
         about = path.stat()
@@ -197,7 +219,26 @@ def _straight(path: Path) -> IO[bytes]:
     if is_standard_output(path):
         sys.stdout.flush()
         return open(os.dup(1), "wb")
+    if path.is_fifo():
+        return _pipe(path)
     return open(path, "wb")
+
+
+def _pipe(path: Path) -> IO[bytes]:
+    """Opens a pipe for writing; whoever reads it may come a little later."""
+    end = time.monotonic() + READER_S
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as e:
+            if e.errno != errno.ENXIO:
+                raise
+            if time.monotonic() >= end:
+                raise OSError(e.errno, "it is a pipe that nobody reads", str(path)) from None
+            time.sleep(0.05)
+        else:
+            os.set_blocking(descriptor, True)
+            return open(descriptor, "wb")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +19,16 @@ def printable(text: str) -> str:
     return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
+def one_line(text: str) -> str:
+    r"""Returns a text on one line: as ``printable``, and with ``\n`` and ``\t`` as escapes too."""
+    return printable(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def html_text(text: str) -> str:
+    """Returns a text for HTML's elements and attributes, on one line."""
+    return html.escape(one_line(text))
+
+
 def format_duration(seconds: float) -> str:
     """Returns a duration as ``3.1 s``, ``12 min 34 s`` or ``25 h 01 min``."""
     if round(seconds, 1) < 60:
@@ -29,13 +40,13 @@ def format_duration(seconds: float) -> str:
 
 
 def format_value(v: Any) -> str:
-    """Returns a parameter's value, floats with three significant digits."""
-    return f"{v:.3g}" if isinstance(v, float) else str(v)
+    """Returns a parameter's value on one line, floats with three significant digits."""
+    return f"{v:.3g}" if isinstance(v, float) else one_line(str(v))
 
 
 def format_assignments(params: Mapping[str, Any]) -> str:
     """Returns parameters as ``activation=relu learning_rate=0.00123``."""
-    return " ".join(f"{name}={format_value(v)}" for name, v in params.items())
+    return " ".join(f"{one_line(name)}={format_value(v)}" for name, v in params.items())
 
 
 def format_gain(gain_db: float) -> str:

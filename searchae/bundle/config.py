@@ -8,9 +8,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
-from searchae.config import DataSpec, ModelParams, Positive, Section, TrainParams
+from searchae.config import (
+    DataSpec,
+    ModelParams,
+    Positive,
+    Section,
+    TrainParams,
+    explain_fault,
+)
 from searchae.errors import BundleError
-from searchae.files import output_file
+from searchae.files import open_input, output_file
 
 FORMAT = 1
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -70,7 +77,8 @@ def read_config(folder: Path) -> BundleConfig:
     """
     path = folder / CONFIG
     try:
-        document = json.loads(path.read_bytes())
+        with open_input(path) as file:
+            document = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         there = folder.exists()
         fault = f"is not a bundle: it has no {CONFIG}" if there else "there is no such folder"
@@ -91,9 +99,9 @@ def read_config(folder: Path) -> BundleConfig:
         # From JSON, where pydantic accepts a list for a tuple even in strict mode.
         return BundleConfig.model_validate_json(json.dumps(document))
     except ValidationError as e:
-        faults = [f"  {'.'.join(str(p) for p in f['loc'])}: {f['msg']}" for f in e.errors()]
-        lines = "\n".join(faults)
-        raise BundleError(f"{path}: is damaged:\n{lines}\nWrite the bundle anew.") from e
+        keys = [(".".join(map(str, fault["loc"])), dict(fault)) for fault in e.errors()]
+        faults = [f"  {key}: {explain_fault(fault, key)}" for key, fault in keys]
+        raise BundleError(f"{path}: is damaged:", *faults, "Write the bundle anew.") from e
 
 
 def write_config(folder: Path, config: BundleConfig) -> None:

@@ -28,7 +28,7 @@ from searchae.bundle.validation import (
     to_tensor,
 )
 from searchae.errors import BundleError, ModelError
-from searchae.files import output_file
+from searchae.files import open_input, output_file
 from searchae.models import Autoencoder, build_model, memoryless
 from searchae.training import EVALUATION_BATCH, load_weights, preferred_memory_format, to_unit_float
 
@@ -284,7 +284,8 @@ def load_bundle(folder: str | Path, *, device: str | torch.device = "cpu") -> Bu
     config = read_config(folder)
     path = folder / WEIGHTS
     try:
-        content = path.read_bytes()
+        with open_input(path) as file:
+            content = file.read()
     except OSError as e:
         raise BundleError(f"{path}: cannot be read: {e.strerror or e}") from e
     found = hashlib.sha256(content).hexdigest()
@@ -301,4 +302,4 @@ def load_bundle(folder: str | Path, *, device: str | torch.device = "cpu") -> Bu
     try:
         return bundle_from_weights(config, weights, device=torch.device(device))
     except BundleError as e:
-        raise BundleError(f"{folder}: {e}") from e
+        raise BundleError(f"{folder}: {e.args[0]}", *e.args[1:]) from e

@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from searchae.bundle.config import CONFIG, read_config, write_json
 from searchae.errors import BundleError, UserError
+from searchae.files import open_input
 
 CHECKPOINTS_FOLDER, IDENTITY_FILE, METRICS_FILE = ".checkpoint", "training.json", "metrics.json"
 
@@ -92,7 +93,7 @@ def _check_bundle(folder: Path, identity: Mapping[str, Any], seeds: int) -> None
     try:
         config = read_config(folder)
     except BundleError as e:
-        raise UserError(f"--out {folder}: holds something else: {e}") from e
+        raise UserError(f"--out {folder}: holds something else: {e.args[0]}", *e.args[1:]) from e
     bundle = config.model_dump(mode="json", include=set(identity))
     metrics = _read_json(folder / METRICS_FILE) if (folder / METRICS_FILE).exists() else {}
     wanted = {k: identity[k] for k in bundle}
@@ -116,15 +117,16 @@ def _require_same(
     ]
     if lines:
         raise UserError(
-            f"--out {folder}: holds {what} (there -> now):\n"
-            + "\n".join(lines)
-            + "\nGive another folder, or remove this one."
+            f"--out {folder}: holds {what} (there -> now):",
+            *lines,
+            "Give another folder, or remove this one.",
         )
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:
     try:
-        found = json.loads(path.read_bytes())
+        with open_input(path) as file:
+            found = json.load(file)
     except ValueError as e:
         raise UserError(f"{path}: is damaged ({e}); remove {path.parent} to start over") from e
     return found if isinstance(found, dict) else {}

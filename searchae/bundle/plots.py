@@ -6,7 +6,6 @@ independent of each other.
 
 from __future__ import annotations
 
-import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from searchae.bundle.evaluation import latent_batches
 from searchae.bundle.model import Bundle
 from searchae.files import output_file
+from searchae.formatting import html_text
 from searchae.training import (
     EVALUATION_BATCH,
     EpochResult,
@@ -99,13 +99,13 @@ def write_curves_page(
     ]
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
-        f"<title>{html.escape(title)}</title>\n"
+        f"<title>{html_text(title)}</title>\n"
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<style>:root{color-scheme:light dark}body{font:15px/1.5 system-ui,sans-serif;"
         "margin:2rem auto;max-width:1100px;padding:0 1rem;color:#222;background:#fff}"
         "h1{font-size:1.4rem}h2{font-size:1.1rem}"
         "@media(prefers-color-scheme:dark){body{color:#ddd;background:#16191d}}"
-        f"</style></head>\n<body><h1>{html.escape(title)}</h1>\n{''.join(parts)}\n</body></html>\n"
+        f"</style></head>\n<body><h1>{html_text(title)}</h1>\n{''.join(parts)}\n</body></html>\n"
     )
     with output_file(path) as file:
         file.write(page.encode())

@@ -19,8 +19,9 @@ import typer
 from searchae import __version__
 from searchae.cli import bundle, compare, dashboard, data, report, status, train, tune, worker
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
-from searchae.cli.terminal import safe_streams
+from searchae.cli.terminal import LineFormatter, safe_streams
 from searchae.errors import SearchaeError, UserError
+from searchae.formatting import one_line
 
 _INTERRUPTED_MESSAGE = "interrupted; run the same command again to go on"
 
@@ -60,9 +61,9 @@ def _configure(
     ] = False,
 ) -> None:
     level = logging.DEBUG if debug else logging.WARNING
-    logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(LineFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("searchae").setLevel(level)
 
 
@@ -127,8 +128,9 @@ def _describe(error: Exception) -> tuple[str, int]:
     if isinstance(error, SearchaeError):
         return str(error), error.exit_code
     if isinstance(error, OSError):
-        return f"{error.filename or 'system'}: {error.strerror or error}", 2
-    return f"{type(error).__name__}: {error}\nThis is a bug in searchae; --debug shows where", 1
+        return one_line(f"{error.filename or 'system'}: {error.strerror or error}"), 2
+    what = one_line(f"{type(error).__name__}: {error}")
+    return f"{what}\nThis is a bug in searchae; --debug shows where", 1
 
 
 def _print_error(text: str) -> None:

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from searchae.cli.options import DEFAULT_STORAGE
-from searchae.cli.terminal import SafeConsole
-from searchae.config import FACTORY_VARIABLE, OBJECTIVES, objective_texts
+from searchae.cli.terminal import SafeConsole, print_line
+from searchae.config import FACTORY_VARIABLE, OBJECTIVES, objective_texts, read_toml
+from searchae.errors import SpecError
 from searchae.formatting import (
     format_assignments,
     format_count,
@@ -24,6 +25,7 @@ from searchae.formatting import (
     format_gain,
     format_list,
     format_value,
+    one_line,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ _COUNT_LABELS = {
 
 def print_note(text: str) -> None:
     """Prints a line on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    print_line(text, file=sys.stderr)
 
 
 def print_summary(summary: Summary, *, workers: bool = False) -> None:
@@ -202,7 +204,7 @@ def print_front(rows: Sequence[TrialRow]) -> None:
     print(f"the front: {format_count(len(rows), 'trial')} that no other one dominates")
     for line, params in zip(cells, texts, strict=True):
         shown = "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-        print(f"  {shown}  {params}".rstrip())
+        print_line(f"  {shown}  {params}".rstrip())
 
 
 def print_best(row: TrialRow) -> None:
@@ -212,7 +214,7 @@ def print_best(row: TrialRow) -> None:
         f"{format_count(row.epochs, 'epoch')}"
     )
     for name, v in row.params.items():
-        print(f"  {name:18s} {format_value(v)}")
+        print_line(f"  {name:18s} {format_value(v)}")
 
 
 def print_counts(counts: Mapping[str, int]) -> None:
@@ -230,28 +232,30 @@ def print_studies(files: Mapping[str, Path], stored: Sequence[StudyOverview]) ->
         files: Paths by name.
         stored: The studies in the storage.
     """
-    import tomllib
-
     print("study files (searchae tune --study NAME):")
     for name, path in files.items():
         try:
-            description = tomllib.loads(path.read_text(encoding="utf-8")).get("description", "")
-        except (OSError, ValueError):  # ValueError: neither TOML nor UTF-8
+            description = read_toml(path).get("description", "")
+        except SpecError:
             description = f"(cannot be read: {path})"
         # Without a terminal, a line a study: it may be searched for words.
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
         indented = textwrap.wrap(str(description), max(width - 17, 20)) or [""]
-        print(f"  {name:14s} " + f"\n{'':17s}".join(indented))
+        print(f"  {one_line(name):14s} " + f"\n{'':17s}".join(indented))
     print("in the storage (searchae status --study NAME):")
-    width = max((len(s.name) for s in stored), default=0)
-    print("\n".join(f"  {s.name:{width}s}  {s.text}" for s in stored) or "  none yet")
+    names = [one_line(s.name) for s in stored]
+    width = max(map(len, names), default=0)
+    for name, overview in zip(names, stored, strict=True):
+        print_line(f"  {name:{width}s}  {overview.text}")
+    if not stored:
+        print("  none yet")
 
 
 def print_splits(document: Mapping[str, Any]) -> None:
     """Prints the splits of a data set."""
     for key, v in document.items():
         if key not in ("levels", "also_in_train", "white"):
-            print(f"{key:14s} {v}")
+            print_line(f"{key:14s} {v}")
     for name, found in document["levels"].items():
         levels = f"{found['min']} to {found['max']}, mean {found['mean']:.1f}"
         print(f"{'levels':14s} {name}: {levels} (0 is black, {document['white']} white)")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from searchae.cli.terminal import SafeConsole
+from searchae.cli.terminal import SafeConsole, print_line
 from searchae.formatting import format_count
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class EpochLines:
 
 def print_export(found: Mapping[str, Any]) -> None:
     """Prints the result of an export."""
-    print(
+    print_line(
         f"{found['out']}: {found['part']}, {found['bytes']:,} bytes; {_listed(found['inputs'])} -> "
         f"{', '.join(found['outputs'])}; largest difference to the original "
         f"{found['max_difference']:.1e}"
@@ -87,19 +87,19 @@ def print_used(found: Mapping[str, Any]) -> None:
     """Prints the result of encode, decode or reconstruct."""
     shape = "x".join(str(n) for n in found["image_shape"])
     psnr = f", {found['psnr_db']:.2f} dB" if "psnr_db" in found else ""
-    print(
+    print_line(
         f"{found['out']}: {found['images']:,} images of {shape}, latents "
         f"{'x'.join(map(str, found['latents']))}{psnr}"
     )
-    print(_compression(found["compression"]))
+    print_line(_compression(found["compression"]))
 
 
 def print_trained(metrics: Mapping[str, Any]) -> None:
     """Prints the metrics of a retrained trial."""
     validation, training = metrics["validation"], metrics["training"]
     if metrics["search"]:
-        print(f"search      {metrics['search']['text']}")
-    print(
+        print_line(f"search      {metrics['search']['text']}")
+    print_line(
         f"validation  {validation['psnr_db']:.2f} dB at epoch {metrics['epoch']} "
         f"({_training_end(training, best_epoch=metrics['epoch'])})"
     )
@@ -107,11 +107,11 @@ def print_trained(metrics: Mapping[str, Any]) -> None:
     seeds = metrics["seeds"]
     if seeds["count"] > 1:
         psnr, rows = seeds["psnr_db"], seeds["rows"]
-        print(
+        print_line(
             f"seeds       {psnr['mean']:.2f} dB, standard deviation {psnr['std']:.3f} dB, over "
             f"{seeds['count']} seeds: {', '.join(format(r['psnr_db'], '.2f') for r in rows)}"
         )
-    print(f"bundle      {metrics['bundle']}: {', '.join(metrics['files'])}")
+    print_line(f"bundle      {metrics['bundle']}: {', '.join(metrics['files'])}")
 
 
 def _training_end(training: Mapping[str, Any], *, best_epoch: int) -> str:
@@ -128,20 +128,22 @@ def print_figures(found: Mapping[str, Any]) -> None:
     """Prints the metrics of a bundle on one split."""
     latent = found["latent"]
     if found["psnr_db"] <= found["baseline_db"]:
-        print(
+        print_line(
             "warning     no better than the mean training image for every image: the net learned "
             "nothing; choose another --trial, or search on"
         )
-    print(
+    print_line(
         f"{found['split']:10s}  {found['psnr_db']:.2f} dB (baseline {found['baseline_db']:.2f}), "
         f"SSIM {found['ssim']:.4f}, MSE {found['mse']:.6f}, PSNR of the MSE "
         f"{found['psnr_of_mse_db']:.2f} dB; {found['images']:,} images"
     )
-    print(
+    print_line(
         f"latent      mean {latent['mean']:.3f}, standard deviation {latent['std']:.3f}, "
         f"{latent['min']:.2f} to {latent['max']:.2f}; {latent['near_zero']:.1%} near zero"
     )
-    print(f"net         {found['parameters']:,} parameters; " + _compression(found["compression"]))
+    print_line(
+        f"net         {found['parameters']:,} parameters; " + _compression(found["compression"])
+    )
 
 
 def _compression(found: Mapping[str, Any]) -> str:

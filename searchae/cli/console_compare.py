@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from searchae.formatting import format_duration, format_value
+from searchae.cli.terminal import print_line
+from searchae.formatting import format_duration, format_value, one_line
 
 if TYPE_CHECKING:
     from searchae.compare import ComparisonResult, Ranking
@@ -18,28 +19,30 @@ if TYPE_CHECKING:
 def print_plan(document: dict[str, Any]) -> None:
     """Prints what the first look of a comparison would train."""
     for side in document["sides"]:
-        print(f"{side['parameter']:12s} {', '.join(side['choices'])}")
+        print_line(f"{side['parameter']:12s} {', '.join(side['choices'])}")
         for base in side["bases"]:
-            print(f"{'':12s} in {base}")
+            print_line(f"{'':12s} in {base}")
         tries = f"{side['tries']} tuning tries, " if side["tries"] else ""
-        print(f"{'':12s} {tries}{side['trainings']} trainings over {side['seeds']} seeds")
+        print_line(f"{'':12s} {tries}{side['trainings']} trainings over {side['seeds']} seeds")
     seconds = document["seconds"]
     cost = "unknown" if seconds is None else f"about {format_duration(seconds)} of one worker"
-    print(
+    print_line(
         f"{'first look':12s} {document['trainings']} trainings, {cost}; nets that several "
         "parameters share are trained once"
     )
-    print(f"{'then':12s} more, until each difference is known within {document['until_db']:g} dB")
-    print("Nothing was trained; leave out --dry-run to start.")
+    print_line(
+        f"{'then':12s} more, until each difference is known within {document['until_db']:g} dB"
+    )
+    print_line("Nothing was trained; leave out --dry-run to start.")
 
 
 def print_top_plan(document: dict[str, Any]) -> None:
     """Prints what a new ranking would train."""
-    print(f"{'trials':12s} {', '.join(map(str, document['trials']))}")
-    print(f"{'seeds':12s} {', '.join(map(str, document['seeds']))}")
-    print(f"{'trainings':12s} {document['trainings']}")
+    print_line(f"{'trials':12s} {', '.join(map(str, document['trials']))}")
+    print_line(f"{'seeds':12s} {', '.join(map(str, document['seeds']))}")
+    print_line(f"{'trainings':12s} {document['trainings']}")
     if document["note"]:
-        print(f"{'note':12s} {document['note']}")
+        print_line(f"{'note':12s} {document['note']}")
 
 
 def print_verdicts(result: ComparisonResult, html: str) -> None:
@@ -59,20 +62,20 @@ def print_verdicts(result: ComparisonResult, html: str) -> None:
         )
         print()
     for verdict in result.verdicts:
-        print(f"{verdict.sentence}  [{verdict.rests_on}]")
+        print_line(f"{verdict.sentence}  [{verdict.rests_on}]")
     if curve := result.curve:
-        print(f"{curve.sentence}  [{len(curve.bases)} bases, {curve.seeds} seeds]")
-        print(f"l1_weight: {curve.front}")
+        print_line(f"{curve.sentence}  [{len(curve.bases)} bases, {curve.seeds} seeds]")
+        print_line(f"l1_weight: {curve.front}")
     for note in result.notes:
-        print(f"note: {note}")
+        print_line(f"note: {note}")
     if result.best:
-        print(result.best.sentence)
-    print(
+        print_line(result.best.sentence)
+    print_line(
         "A base is a setting of all other parameters; near zero: the share of latents below 1e-3; "
         "Hoyer: from 0 (all latents alike) to 1 (a single one). A training fails if it "
         f"diverges, dies or ends less than {LEARNED_DB:g} dB above the mean training image."
     )
-    print(f"plots: {html}")
+    print_line(f"plots: {html}")
 
 
 def print_ranking(found: Ranking) -> None:
@@ -91,9 +94,9 @@ def print_ranking(found: Ranking) -> None:
     ]
     _print_table(head, rows)
     print()
-    print(found.sentence)
+    print_line(found.sentence)
     test = found.test
-    print(
+    print_line(
         f"test split: {test['psnr_db']:.2f} dB, SSIM {test['ssim']:.4f}, MSE {test['mse']:.6f}, "
         f"{test['sparsity']:.1%} of the latents near zero"
     )
@@ -105,9 +108,10 @@ def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         is_text = i in (0, len(head) - 1)
         table.add_column(name, justify="left" if is_text else "right", no_wrap=True)
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*map(one_line, row))
     # Never wrapped, whatever the width of the output.
     text = io.StringIO()
     width = max(200, 40 * len(head))
     Console(file=text, width=width, color_system=None, markup=False, emoji=False).print(table)
-    print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+    for line in text.getvalue().splitlines():
+        print_line(line.rstrip())

@@ -14,6 +14,7 @@ from searchae.cli.database import require_database, storage_url
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import DEFAULT_STORAGE, ArtifactsOption, StorageOption, examples
 from searchae.cli.signals import INTERRUPTED
+from searchae.cli.terminal import print_line
 from searchae.errors import UserError
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _serve(storage: str, options: ServerOptions) -> None:
 
     def announce(address: str) -> None:
         line = f"Dashboard of {masked_url(url)} at {address} (Ctrl-C to stop)"
-        print(line, file=sys.stderr, flush=True)
+        print_line(line, file=sys.stderr)
 
     if serve_dashboard(connection, options, announce) == signal.SIGINT:
         raise typer.Exit(INTERRUPTED)

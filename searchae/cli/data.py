@@ -52,14 +52,18 @@ def data(
     with importing():
         from searchae.cli import console
         from searchae.data import (
+            absolute_paths,
             describe_splits,
             load_splits,
             split_warnings,
             write_contact_sheet,
         )
 
-    spec = _spec_of(name, overrides or [])
-    splits = load_splits(spec.data, data_dir=data_dir, seed=spec.seed, progress=console.print_note)
+    spec, folder = _spec_of(name, overrides or [])
+    source = absolute_paths(
+        spec.data, data_dir=data_dir, study_folder=folder, progress=console.print_note
+    )
+    splits = load_splits(source, data_dir=data_dir, seed=spec.seed, progress=console.print_note)
     if show is not None:
         try:
             write_contact_sheet(show, splits)
@@ -73,8 +77,8 @@ def data(
         print_result(lambda: document, lambda: console.print_splits(document), as_json=as_json)
 
 
-def _spec_of(name: str, overrides: list[str]) -> StudySpec:
-    """Returns the study of a file, or one with the data set of that name."""
+def _spec_of(name: str, overrides: list[str]) -> tuple[StudySpec, Path | None]:
+    """Returns the study of a file and the file's folder, or one with the data set of that name."""
     from searchae.config import (
         SOURCES_WITHOUT_PATH,
         find_study_file,
@@ -85,9 +89,10 @@ def _spec_of(name: str, overrides: list[str]) -> StudySpec:
 
     known = {*SOURCES_WITHOUT_PATH, *study_files()}
     if name in SOURCES_WITHOUT_PATH:
-        return spec_from_document({"data": {"name": name}}, source=name)
+        return spec_from_document({"data": {"name": name}}, source=name), None
     if name in known or "/" in name or name.endswith(".toml"):
-        return load_study_file(find_study_file(name), overrides=overrides)
+        path = find_study_file(name)
+        return load_study_file(path, overrides=overrides), path.parent
     if Path(name).is_dir():
         raise UserError(
             f'{name!r} is a folder: a study file names it, under [data] as name = "folder", '

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import shlex
 import stat
 import sys
@@ -11,6 +12,8 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from searchae.cli.terminal import print_line
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -22,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _SECRETS = "/run/secrets/"
 """Where container engines put secrets, readable for every user of the container."""
+SILENT_S = 1.0
+"""Seconds without a word while a pipe gives no password."""
 AWAIT_S = 2.0
 """Seconds between two attempts to open a study that does not exist yet."""
 STOP_RETRIES = 8
@@ -46,16 +51,36 @@ def storage_url(text: str) -> URL:
         return url
     try:
         about = Path(path).stat()
-        password = Path(path).read_text().rstrip("\n")
+        text = _piped(path) if stat.S_ISFIFO(about.st_mode) else Path(path).read_text()
     except (OSError, UnicodeDecodeError) as e:
-        raise StorageError(f"SEARCHAE_STORAGE_PASSWORD_FILE: {path} cannot be read: {e}") from None
+        why = e.strerror or str(e) if isinstance(e, OSError) else "it is not UTF-8"
+        raise StorageError(
+            f"SEARCHAE_STORAGE_PASSWORD_FILE: {path} cannot be read: {why}"
+        ) from None
     if stat.S_ISREG(about.st_mode) and about.st_mode & 0o044 and not path.startswith(_SECRETS):
         log.warning(
             "SEARCHAE_STORAGE_PASSWORD_FILE: others can read %s; type: chmod 600 %s",
             path,
             shlex.quote(path),
         )
-    return url.set(password=password) if url.password is None else url
+    return url.set(password=text.rstrip("\n")) if url.password is None else url
+
+
+def _piped(path: str) -> str:
+    """Returns what comes from a pipe, such as that of ``<(pass show db)``.
+
+    Raises:
+        OSError: It cannot be read.
+        UnicodeDecodeError: It is no text.
+    """
+    # Opened otherwise, a pipe without a writer would wait for one without a word.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, encoding="utf-8") as pipe:
+        if not select.select([pipe], [], [], SILENT_S)[0]:
+            print_line(f"searchae: waiting for the password from {path}, a pipe", file=sys.stderr)
+            select.select([pipe], [], [])
+        os.set_blocking(descriptor, True)
+        return pipe.read()
 
 
 def require_database(url: URL) -> None:
@@ -148,7 +173,7 @@ def await_study(url: URL, study: str, *, stop: threading.Event) -> StoredStudy:
             return open_study(url, study, stop=stop)
         except NoStudyError as e:
             if not shown:
-                print(f"searchae: waiting: {e}", file=sys.stderr, flush=True)
+                print_line(f"searchae: waiting: {e}", file=sys.stderr)
             shown = True
             stop.wait(AWAIT_S)
     raise Interrupted("stopped before the study was there")

@@ -17,7 +17,13 @@ from rich.text import Text
 
 from searchae.cli.terminal import SafeConsole
 from searchae.config import objective_texts
-from searchae.formatting import format_assignments, format_count, format_duration, format_gain
+from searchae.formatting import (
+    format_assignments,
+    format_count,
+    format_duration,
+    format_gain,
+    one_line,
+)
 
 if TYPE_CHECKING:
     from searchae.study import Summary, TrialRow, WorkerInfo
@@ -84,7 +90,7 @@ class ProgressDisplay:
 
     def trial(self, row: TrialRow, *, best_db: float | None) -> None:
         """Prints a trial that has ended: one line, wrapped to the width of a terminal."""
-        line = trial_line(row, best_db=best_db)
+        line = one_line(trial_line(row, best_db=best_db))
         if self._console.is_terminal:
             line = textwrap.fill(
                 line,
@@ -92,7 +98,7 @@ class ProgressDisplay:
                 subsequent_indent=" " * INDENT,
                 break_on_hyphens=False,
             )
-        self._console.print(line)
+        self._console.print(Text(line))
         self._last_line_at = self._clock()
 
     def progress(self, summary: Summary) -> None:
@@ -141,7 +147,7 @@ def study_panel(summary: Summary) -> RenderableType:
     c = summary.counts
     head = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=max(1, c.budget), completed=c.finished, width=24)
-    head.add_row(Text(summary.study, style="bold"), bar, Text(_progress(summary)))
+    head.add_row(Text(one_line(summary.study), style="bold"), bar, _line(_progress(summary)))
     lines: list[RenderableType] = [head]
     best = summary.best
     if best is not None and best.psnr_db is not None:
@@ -151,13 +157,17 @@ def study_panel(summary: Summary) -> RenderableType:
             Text(found + format_assignments(best.params), overflow="ellipsis", no_wrap=True)
         )
     if summary.front:
-        lines.append(Text(f"front: {format_count(len(summary.front), 'trial')}"))
+        lines.append(_line(f"front: {format_count(len(summary.front), 'trial')}"))
     if summary.workers:
         lines.append(_worker_table(summary))
     if summary.early_end is not None:
-        lines.append(Text(summary.early_end.text))
-    lines += [Text(f"warning: {w}") for w in summary.warnings]
+        lines.append(_line(summary.early_end.text))
+    lines += [_line(f"warning: {w}") for w in summary.warnings]
     return Group(*lines)
+
+
+def _line(text: str) -> Text:
+    return Text(one_line(text))
 
 
 def study_line(summary: Summary) -> str:
@@ -189,10 +199,10 @@ def _worker_table(summary: Summary) -> Table:
     # More recent than the epochs in the workers' heartbeats, which come every half minute.
     running = {row.worker: row for row in summary.rows if row.state == "running"}
     for worker in summary.workers[:MAX_WORKERS]:
-        table.add_row("", *map(Text, _worker_cells(worker, running.get(worker.worker))))
+        table.add_row("", *map(_line, _worker_cells(worker, running.get(worker.worker))))
     more = len(summary.workers) - MAX_WORKERS
     if more > 0:
-        table.add_row("", Text(f"and {more} more"))
+        table.add_row("", _line(f"and {more} more"))
     return table
 
 

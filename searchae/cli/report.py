@@ -19,6 +19,7 @@ from searchae.cli.options import (
     examples,
 )
 from searchae.cli.results import print_result, require_html, require_suffix
+from searchae.cli.terminal import print_line
 from searchae.errors import UserError
 from searchae.files import is_standard_output
 
@@ -121,7 +122,7 @@ def _print_written(written: list[dict[str, Any]]) -> None:
     for entry in written:
         if is_standard_output(Path(entry["path"])):
             continue  # the line would stand within the output
-        print(f"{entry['what']:8s} {entry['path']}  ({_format_size(entry['bytes'])})")
+        print_line(f"{entry['what']:8s} {entry['path']}  ({_format_size(entry['bytes'])})")
 
 
 def _size(path: Path) -> int:

@@ -92,6 +92,8 @@ def best(
         )
     if finished < budget:
         console.print_note(f"the best of {finished} of {budget} trials: the search is not finished")
+    for warning in summary.warnings:
+        console.print_note(f"warning: {warning}")
     document = {"number": row.number, "psnr_db": row.psnr_db, "params": row.params}
     document |= summary.front_document()
 

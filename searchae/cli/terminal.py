@@ -7,6 +7,7 @@ recolour or retitle a terminal, or Rich's markup. Everything that a command prin
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from typing import Any, TextIO, cast
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
-from searchae.formatting import printable
+from searchae.formatting import one_line, printable
 
 
 class SafeStream:
@@ -44,6 +45,8 @@ class SafeStream:
 class SafeConsole(Console):
     """Rich's console without markup, whose only control characters are Rich's own.
 
+    A string is printed as one line.
+
     Args:
         stderr: Whether it writes to standard error.
     """
@@ -59,6 +62,10 @@ class SafeConsole(Console):
             soft_wrap=True,
         )
 
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Prints objects; see Rich."""
+        super().print(*(one_line(o) if isinstance(o, str) else o for o in objects), **options)
+
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
     ) -> Iterable[Segment]:
@@ -68,6 +75,25 @@ class SafeConsole(Console):
                 yield segment
             else:
                 yield Segment(_shown(segment.text, self.encoding), segment.style)
+
+
+class LineFormatter(logging.Formatter):
+    """Formats a log record so that its message is one line; a traceback may follow."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        """Returns the line; see logging."""
+        record.message = one_line(record.message)
+        return super().formatMessage(record)
+
+
+def print_line(text: str, *, file: TextIO | None = None) -> None:
+    """Prints a text, which may hold names from files and databases, as one line.
+
+    Args:
+        text: The text.
+        file: The stream; standard output if unset.
+    """
+    print(one_line(text), file=file, flush=True)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from searchae.cli.options import (
 from searchae.cli.own_net import FactoryOption, allow_net
 from searchae.cli.results import print_result
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
+from searchae.cli.terminal import print_line
 
 app = typer.Typer()
 
@@ -97,7 +98,7 @@ def worker(
         Worker(stored, options, stop, results).run()
     except Interrupted as e:
         stop.set()
-        print(f"searchae: {e}", file=sys.stderr)
+        print_line(f"searchae: {e}", file=sys.stderr)
     counts = asdict(results)
     print_result(lambda: counts, lambda: console.print_counts(counts), as_json=as_json)
     if stop.is_set():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from html import escape
 from pathlib import Path
 
 from searchae.compare import plots
@@ -12,7 +11,7 @@ from searchae.compare.plots import ByteImages
 from searchae.compare.result import ComparisonResult
 from searchae.compare.verdict import Verdict, span_text
 from searchae.files import SharedFolder, output_file
-from searchae.formatting import format_assignments
+from searchae.formatting import format_assignments, html_text
 from searchae.report import HtmlSection, html_document, html_plot, html_table
 from searchae.training import LEARNED_DB
 
@@ -75,19 +74,19 @@ def write_comparison(
 
 def _answers_section(result: ComparisonResult) -> HtmlSection:
     sentences = "".join(
-        f'<p>{_bold_name(v.sentence)}. <span class="note">From {escape(v.rests_on)}.</span></p>'
+        f'<p>{_bold_name(v.sentence)}. <span class="note">From {html_text(v.rests_on)}.</span></p>'
         for v in result.verdicts
     )
     if (curve := result.curve) is not None:
         name, _, rest = curve.sentence.partition(" against no penalty: ")
         of = f"{len(curve.bases)} bases, {curve.seeds} seeds"
         sentences += (
-            f"<p><b>{escape(name)} against no penalty:</b> {escape(rest)}. "
-            f'<span class="note">From {of}; {escape(curve.front)}.</span></p>'
+            f"<p><b>{html_text(name)} against no penalty:</b> {html_text(rest)}. "
+            f'<span class="note">From {of}; {html_text(curve.front)}.</span></p>'
         )
-    notes = "".join(f"<li>{escape(n[:1].upper() + n[1:])}.</li>" for n in result.notes)
+    notes = "".join(f"<li>{html_text(n[:1].upper() + n[1:])}.</li>" for n in result.notes)
     best = result.best.sentence if result.best else ""
-    sentences += f"<p>{escape(best[0].upper() + best[1:])}.</p>" if best else ""
+    sentences += f"<p>{html_text(best[0].upper() + best[1:])}.</p>" if best else ""
     body = f'<div class="say">{sentences}</div>' + (f"<ul>{notes}</ul>" if notes else "")
     return HtmlSection("result", "", body)
 
@@ -130,13 +129,13 @@ def _gain(gain_db: float | None) -> str:
 
 
 def _method_section(about: str) -> HtmlSection:
-    body = f'<p class="note">{escape(METHOD)}</p><p class="note">{escape(about)}</p>'
+    body = f'<p class="note">{html_text(METHOD)}</p><p class="note">{html_text(about)}</p>'
     return HtmlSection("method", "How it was measured", body)
 
 
 def _bold_name(sentence: str) -> str:
     name, _, rest = sentence.partition(":")
-    return f"<b>{escape(name)}:</b>{escape(rest)}"
+    return f"<b>{html_text(name)}:</b>{html_text(rest)}"
 
 
 def _parameter_section(verdict: Verdict, originals: ByteImages) -> HtmlSection:
@@ -160,7 +159,7 @@ def _parameter_section(verdict: Verdict, originals: ByteImages) -> HtmlSection:
         f"{_settings_table(verdict)}"
         f'<div class="grid wide">{trainings}{losses}</div>'
         "<h3>The same test images</h3>"
-        f'<p class="note">As each choice reconstructs them {escape(first)}.</p>'
+        f'<p class="note">As each choice reconstructs them {html_text(first)}.</p>'
         '<figure class="picture"><div class="scroll"><img alt="Originals, and their '
         f'reconstructions by each choice" src="data:image/png;base64,{picture}"></div></figure>'
     )
@@ -176,7 +175,7 @@ def _settings_table(verdict: Verdict) -> str:
         )
         for b, (name, number) in enumerate(zip(verdict.bases, verdict.base_trials, strict=True))
     ]
-    return html_table(head, rows, numeric=())
+    return html_table(head, rows, wrap="words")
 
 
 def _setting(verdict: Verdict, choice: int, base: int) -> str:

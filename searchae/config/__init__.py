@@ -39,8 +39,10 @@ from searchae.config.space import (
     values_of,
 )
 from searchae.config.study_file_catalog import find_study_file, study_files
+from searchae.config.study_file_errors import explain_fault
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
+from searchae.config.toml_file import read_toml
 
 __all__ = [
     "COMPARED_PARAMETERS",
@@ -65,6 +67,7 @@ __all__ = [
     "allow_factory",
     "batch_size_variants",
     "check_study_name",
+    "explain_fault",
     "find_factory",
     "find_study_file",
     "folder_name",
@@ -77,6 +80,7 @@ __all__ = [
     "model_variants",
     "objective_texts",
     "params_of_trial",
+    "read_toml",
     "readable_params",
     "sample_params",
     "sampler_seed",

@@ -87,7 +87,7 @@ def spec_from_document(
     spec = validated_spec(document, faults)
     if spec is None:
         lines = (f"{_origin(fault, origins or {}, source)}: {fault}" for fault in faults.lines)
-        raise SpecError("\n".join(lines))
+        raise SpecError(*lines)
     return spec
 
 

@@ -165,8 +165,8 @@ class DataSpec(Section):
     Attributes:
         name: The source of the images.
         path: File or folder of an ``npz``, ``csv`` or ``folder`` source. A relative path is looked
-            for in the current folder, then in the data folder; in the former case it is stored as
-            an absolute one.
+            for in the current folder, then in the data folder, then beside the study file; unless
+            it is found in the data folder it is stored as an absolute one.
             Another machine that has no such path looks for its end in its data folder.
         test_path: The same for the test split of a ``csv`` or ``folder`` source. If unset, a tenth
             of the images becomes the test split.

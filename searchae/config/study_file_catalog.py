@@ -47,6 +47,8 @@ def find_study_file(name: str, here: Path | None = None) -> Path:
     path = (here or Path.cwd()) / name
     if path.is_file():
         return path
+    if path.exists() and (path.suffix == ".toml" or "/" in name):
+        return path  # a folder or a pipe: ``read_toml`` says so
     if path.suffix == ".toml" or "/" in name:
         meant = f"did you mean --study {path.stem}? S" if path.stem in known else "s"
         raise SpecError(f"study file {name}: there is no such file; {meant}ee searchae studies")

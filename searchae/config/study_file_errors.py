@@ -10,14 +10,28 @@ from pydantic import ValidationError
 
 from searchae.config.schema import SEARCHABLE, SECTIONS, Layer, Source
 from searchae.errors import nearest
+from searchae.formatting import format_count
 
 _TYPES = {
-    "bool_parsing": "true or false",
-    "dict_type": "a table",
-    "float_parsing": "a number",
-    "int_parsing": "a whole number",
+    **dict.fromkeys(("bool_parsing", "bool_type"), "true or false"),
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "a table"),
+    **dict.fromkeys(("float_parsing", "float_type"), "a number"),
+    **dict.fromkeys(
+        ("int_parsing", "int_parsing_size", "int_type", "int_from_float"), "a whole number"
+    ),
+    "finite_number": "a finite number",
+    "string_type": "a text in quotes",
+    "string_pattern_mismatch": "a SHA-256, which is 64 hexadecimal digits in lower case",
 }
 """Pydantic's error types for a value of the wrong type -> the type in a user's words."""
+
+_BOUNDS = {
+    "greater_than": ("gt", "above"),
+    "greater_than_equal": ("ge", "at least"),
+    "less_than": ("lt", "below"),
+    "less_than_equal": ("le", "at most"),
+}
+"""Pydantic's error types for a number out of bounds -> its name of the bound, and ours."""
 
 _LISTS = {
     "channels": "[16, 32]",
@@ -88,7 +102,7 @@ class Faults:
             where = ".".join([key, *inner])
             is_length = fault["type"] in ("too_short", "too_long")
             hint = "" if is_length else _list_explanation(where, fault["input"])
-            self.add(where, hint or _explanation(dict(fault), where))
+            self.add(where, hint or explain_fault(dict(fault), where))
 
 
 def _list_explanation(where: str, value: Any) -> str:
@@ -116,8 +130,13 @@ def _toml_list(values: list[Any]) -> str:
     return text if len(text) <= LONGEST_SHOWN else "[...]"
 
 
-def _explanation(fault: Mapping[str, Any], where: str) -> str:
-    """Returns one of pydantic's faults as a message with the value and the nearest valid name."""
+def explain_fault(fault: Mapping[str, Any], where: str) -> str:
+    """Returns one of pydantic's faults as a message with the value and the nearest valid name.
+
+    Args:
+        fault: One of ``ValidationError.errors()``.
+        where: The key with the fault.
+    """
     value = fault["input"]
     shown = repr(value)
     if len(shown) > LONGEST_SHOWN:
@@ -127,6 +146,9 @@ def _explanation(fault: Mapping[str, Any], where: str) -> str:
         valid = [name.strip("'") for name in expected]
         return f"{shown} is not known; {nearest(str(value)[:LONGEST_SHOWN], valid)}"
     if fault["type"] == "extra_forbidden":
+        is_layer = any(part in ("encoder", "decoder") for part in where.split("."))
+        if not is_layer:  # of a bundle; those of a study file are found before
+            return "unknown key"
         return f"unknown key; {nearest(str(fault['loc'][-1]), Layer.model_fields)}"
     if fault["type"] == "missing":
         is_source = fault["loc"] == ("name",)
@@ -138,5 +160,19 @@ def _explanation(fault: Mapping[str, Any], where: str) -> str:
         return f"must be {_TYPES[fault['type']]}, not {shown}"
     if fault["type"] == "too_long":
         return f"has {fault['ctx']['actual_length']:,} values; at most {fault['ctx']['max_length']}"
+    if limit := _limit(fault):
+        return f"{limit}, not {shown}"
     message = str(fault["msg"])
     return f"{message[0].lower()}{message[1:]}, not {shown}"
+
+
+def _limit(fault: Mapping[str, Any]) -> str:
+    """Returns the limit that a number or the length of a list does not keep; empty if none."""
+    kind, context = fault["type"], fault.get("ctx", {})
+    if kind in _BOUNDS:
+        name, word = _BOUNDS[kind]
+        bound = context[name]
+        return f"must be {word} {int(bound) if bound == int(bound) else bound}"
+    if kind == "too_short":
+        return f"must have at least {format_count(context['min_length'], 'value')}"
+    return ""

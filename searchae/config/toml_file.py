@@ -36,31 +36,34 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         if path.exists() and not path.is_file():
-            raise SpecError(f"{path}: not a file")
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise SpecError(f"{path}: is {what}, not a regular file")
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if len(content) > MOST_BYTES:
             raise SpecError(f"{path}: larger than {MOST_BYTES >> 20} MiB: not a study file")
         text = content.decode("utf-8-sig")  # Windows editors begin UTF-8 files with a mark
-    except (OSError, UnicodeDecodeError) as e:
-        raise SpecError(f"{path}: cannot be read: {e}") from e
+    except OSError as e:
+        raise SpecError(f"{path}: cannot be read: {e.strerror or e}") from e
+    except UnicodeDecodeError as e:
+        raise SpecError(f"{path}: cannot be read: it is not UTF-8; save it as UTF-8") from e
     try:
         return tomllib.loads(text)
     except RecursionError as e:
         raise SpecError(f"{path}: not a study file: its lists or tables are nested too deep") from e
     except tomllib.TOMLDecodeError as e:
-        raise SpecError(f"{path}: not valid TOML: {e}{_hint(str(e), text)}") from e
+        raise SpecError(f"{path}: not valid TOML: {e}", *_hint(str(e), text)) from e
     except ValueError as e:
         raise SpecError(f"{path}: not a study file: a number has thousands of digits") from e
 
 
-def _hint(error: str, text: str) -> str:
-    """Returns the line of an error and what is usually meant by it; empty if that is not known."""
+def _hint(error: str, text: str) -> list[str]:
+    """Returns the line of an error and what is usually meant by it, as far as that is known."""
     at = re.search(r"at line (\d+)", error)
     if at is None:
-        return ""
+        return []
     line = text.split("\n")[int(at.group(1)) - 1].strip()
     for pattern, hint in _HINTS:
         if re.search(pattern, line):
-            return f"\n  {line[:120]}\n  {hint}"
-    return f"\n  {line[:120]}" if line else ""
+            return [f"  {line[:120]}", f"  {hint}"]
+    return [f"  {line[:120]}"] if line else []

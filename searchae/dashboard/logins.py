@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from searchae.errors import UserError
+from searchae.files import open_input
 
 log = logging.getLogger(__name__)
 
@@ -220,7 +221,8 @@ def _version(file: Path) -> tuple[int, int, int] | None:
 
 def _read(path: Path) -> dict[str, PasswordHash]:
     try:
-        text = path.read_text(encoding="utf-8")
+        with open_input(path) as file:
+            text = file.read().decode()
         others = os.stat(path).st_mode & 0o077
     except (OSError, UnicodeDecodeError) as e:
         why = e.strerror if isinstance(e, OSError) else "not a text file"

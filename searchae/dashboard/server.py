@@ -159,10 +159,10 @@ def check_server_options(options: ServerOptions) -> None:
     """
     if options.logins is None and not is_local(options.host):
         raise UserError(
-            f"--host {options.host}: others can reach that address, so it needs a login.\n"
+            f"--host {options.host}: others can reach that address, so it needs a login.",
             "Make one:  searchae dashboard --hash-password YOUR_NAME > login.txt; "
-            "chmod 600 login.txt\n"
-            f"Then:      searchae dashboard --host {options.host} --login login.txt"
+            "chmod 600 login.txt",
+            f"Then:      searchae dashboard --host {options.host} --login login.txt",
         )
 
 

@@ -23,7 +23,7 @@ from searchae.data.csv_layout import (
 )
 from searchae.data.csv_text import read_blocks
 from searchae.data.disk import find_data_file
-from searchae.data.levels import doubt_of_range, likely_white, to_levels
+from searchae.data.levels import ROUNDING, doubt_of_range, likely_white, to_levels
 from searchae.data.memory import require_memory
 from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
@@ -41,11 +41,13 @@ class CsvReading:
         images: uint8 (N, 1, H, H).
         doubts: See ``RawImages``.
         label: Where the label is, if the values say so.
+        notes: What was taken and left out, and what speaks against it; for the user.
     """
 
     images: Images
     doubts: tuple[str, ...]
     label: LabelColumn | None
+    notes: tuple[str, ...]
 
 
 def load_csv(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallback) -> RawImages:
@@ -59,7 +61,8 @@ def load_csv(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
     Args:
         spec: ``path`` and ``test_path`` are the files.
         data_dir: The data folder.
-        progress: Called before each file is read, and with what was taken.
+        progress: Called before each file is read, and with what was taken, once it is known that
+            nothing has to be refused.
 
     Returns:
         uint8 (N, 1, H, H).
@@ -68,15 +71,23 @@ def load_csv(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
         DataError: A file is missing, damaged or has an invalid value; the message has its line.
     """
     path = find_data_file(spec.path or "", data_dir=data_dir, key="data.path", takes_folder=False)
-    if spec.test_path is None:
-        train = read(path, progress=progress, white=spec.white, label=spec.label)
-        return RawImages(train.images, doubts=train.doubts)
-    test_path = find_data_file(
-        spec.test_path, data_dir=data_dir, key="data.test_path", takes_folder=False
-    )
-    train = read(path, progress=progress, white=spec.white, label=spec.label)
-    test = read(test_path, progress=progress, white=spec.white, label=spec.label, usual=train.label)
-    return RawImages(train.images, test.images, doubts=train.doubts + test.doubts)
+    paths = [path]
+    if spec.test_path is not None:
+        paths.append(
+            find_data_file(
+                spec.test_path, data_dir=data_dir, key="data.test_path", takes_folder=False
+            )
+        )
+    found: list[CsvReading] = []
+    for each in paths:
+        usual = found[0].label if found else None
+        found.append(read(each, progress=progress, white=spec.white, label=spec.label, usual=usual))
+    doubts = tuple(doubt for reading in found for doubt in reading.doubts)
+    raw = RawImages(found[0].images, found[1].images if len(found) > 1 else None, doubts=doubts)
+    if not doubts:
+        for note in (note for reading in found for note in reading.notes):
+            progress(note)
+    return raw
 
 
 def read(
@@ -91,7 +102,7 @@ def read(
 
     Args:
         path: The file.
-        progress: See ``load_csv``.
+        progress: Called before it is read.
         white: The value of white; None for 255 and whole numbers only.
         label: Where the label is; None to find out.
         usual: Where it is if the header does not say; None for what the values say.
@@ -112,13 +123,7 @@ def read(
             rows.add(block, line)
     if rows is None or rows.count == 0:
         raise DataError(f"{path}: there is no row of pixels in it")
-    reading, text = rows.reading()
-    side = reading.images.shape[-1]
-    progress(
-        f"csv: {format_count(len(reading.images), 'image')} of {side}x{side} pixels, {form}; "
-        f"of {rows.layout.columns} columns {text}"
-    )
-    return reading
+    return rows.reading(form)
 
 
 def _begin(
@@ -193,8 +198,12 @@ class _Rows:
         self.count += len(values)
         require_memory(self.count * self.layout.columns, what=str(self.path))
 
-    def reading(self) -> tuple[CsvReading, str]:
-        """Returns the images, and which columns were left out."""
+    def reading(self, form: str) -> CsvReading:
+        """Returns the images.
+
+        Args:
+            form: How the file is written, for the user.
+        """
         dropped, text, doubts, label = self.layout.dropped, self.layout.text, [], None
         if dropped is None:
             columns = self.layout.columns
@@ -223,7 +232,14 @@ class _Rows:
             )
             doubts += [doubt] if doubt else []
         side = self.layout.side_px
-        return CsvReading(images.reshape(-1, 1, side, side), tuple(doubts), label), text
+        count = format_count(len(images), "image")
+        notes = [
+            f"csv: {self.path}: {count} of {side}x{side} pixels, {form}; "
+            f"of {self.layout.columns} columns {text}"
+        ]
+        if self.layout.warning:
+            notes.append(f"warning: {self.layout.warning}")
+        return CsvReading(images.reshape(-1, 1, side, side), tuple(doubts), label, tuple(notes))
 
     def _row(self, text: bytes, line: int) -> list[float]:
         """Parses one row that ``_parsed`` does not support; raises an error if it is invalid."""
@@ -249,11 +265,11 @@ class _Rows:
         return row
 
     def _is_pixel(self, value: float | None) -> bool:
-        if value is None or value < 0:
+        if value is None:
             return False
         if self.white is None:
-            return value <= _WHITE and value.is_integer()
-        return value <= self.white
+            return 0 <= value <= _WHITE and value.is_integer()
+        return -ROUNDING * self.white <= value <= self.white * (1 + ROUNDING)
 
     def _fault(self, cell: bytes, value: float | None, *, line: int, column: int) -> str:
         shown = cell.decode("utf-8", "replace").strip()[:40]
@@ -266,6 +282,8 @@ class _Rows:
         if self.white is None and value is not None and value > 0:
             likely = likely_white(max(value, 1.0))
             hint = f"; if this file has another white than 255, write it: {likely} under [data]"
+        elif self.white is not None and value is not None and value > self.white:
+            hint = f"; clip what is above {self.white:g} to it, or write another white under [data]"
         return f"{self.path}: line {line}, column {column}: {shown!r} is not a {wanted}{hint}"
 
 

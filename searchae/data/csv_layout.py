@@ -6,7 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from searchae.errors import DataError
@@ -22,6 +22,7 @@ _LARGEST_SHARE = 0.9
 _MOST_LISTED = 4
 _FEW = 4
 _DIGITS = re.compile(r"\d+")
+_DECIMAL_COMMA = re.compile(rb'"-?\d+,\d+"')
 _NO_PIXELS = frozenset(
     {
         "label",
@@ -62,11 +63,13 @@ class Layout:
         dropped: Numbers of those that are no pixels, from 0; None if it is one of the two ends, and
             the values have to say which.
         text: What is left out, and why; for the user.
+        warning: What the header says against it; empty if it says nothing.
     """
 
     columns: int
     dropped: tuple[int, ...] | None
     text: str
+    warning: str = ""
 
     @property
     def open_columns(self) -> tuple[int, ...]:
@@ -134,8 +137,13 @@ def find_layout(
             raise _not_square(columns, where, f'; with data.label = "{label}" one is left out')
         at = 0 if label == "first" else columns - 1
         others = [i for i in extra if i != at]
-        against = f"; warning: by the header, {_listed(others, cells)} no pixels" if others else ""
-        return _labelled(columns, label, f"as data.label says{against}")
+        found = _labelled(columns, label, "as data.label says")
+        if not others:
+            return found
+        against = (
+            f'by the header, {_listed(others, cells)} no pixels, against data.label = "{label}"'
+        )
+        return replace(found, warning=f"{where}: {against}")
     if extra and _is_square(columns - len(extra)):
         return Layout(columns, extra, f"by the header, {_listed(extra, cells)} left out")
     if _is_square(columns):
@@ -231,9 +239,15 @@ def _not_square(columns: int, where: str, hint: str) -> DataError:
 
 
 def quoted_separator(cells: Sequence[bytes]) -> str:
-    """Returns a hint if quotes hold a separator, which is not understood; empty otherwise."""
+    """Returns a hint if quotes hold a separator or a decimal comma; empty otherwise."""
     if not any(cell.count(b'"') % 2 for cell in cells):
         return ""
+    if found := _DECIMAL_COMMA.search(b",".join(cells)):
+        shown = found[0].decode()
+        return (
+            f": quotes hold decimal commas here, such as {shown}: write decimal points, or save it "
+            "from a spreadsheet in an English format"
+        )
     return ": quotes hold a separator here, which is read as the end of a value; save it without"
 
 

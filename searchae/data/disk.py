@@ -12,6 +12,7 @@ from typing import IO
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.errors import DataError
+from searchae.formatting import format_list
 
 logger = logging.getLogger(__name__)
 
@@ -62,45 +63,75 @@ def disk_fault(action: str, path: Path, error: OSError) -> DataError:
     return DataError(f"{action} {path}: {reason}")
 
 
-def find_data_file(path: str, *, data_dir: Path, key: str, takes_folder: bool = True) -> Path:
+def find_data_file(
+    path: str,
+    *,
+    data_dir: Path,
+    key: str,
+    takes_folder: bool = True,
+    study_folder: Path | None = None,
+) -> Path:
     """Finds a file or folder that a study names.
 
     Args:
-        path: An absolute path, or one relative to the current folder or else to ``data_dir``; a
-            leading ``~`` is the home folder.
+        path: An absolute path, or one relative to the current folder, else to ``data_dir``, else to
+            ``study_folder``; a leading ``~`` is the home folder.
         data_dir: The data folder.
         key: The key in the study file that holds the path, for the message.
         takes_folder: Whether it may be a folder.
+        study_folder: The folder of the study file, where it is known.
+
+    Returns:
+        The absolute path.
 
     Raises:
         DataError: Nothing is there, and the message names the places; or it is a pipe or a
-            device, which cannot be read as often as workers need it.
+            device, which cannot be read as often as workers need it; or its name is two lines.
     """
-    given = Path(path).expanduser()
-    places = [given] if given.is_absolute() else [Path.cwd() / given, data_dir / given]
+    if "\n" in path:  # it would stand in the lines of messages, logs and batch scripts
+        raise DataError(f"{key}: {path!r} holds a newline: rename the file or folder")
+    places = _places(path, data_dir, study_folder)
     for place in places:
         if place.is_dir() and not takes_folder:
-            raise DataError(
-                f'{key}: {place.absolute()} is a folder; write name = "folder" for images in it'
-            )
+            raise DataError(f'{key}: {place} is a folder; write name = "folder" for images in it')
         if place.is_file() or place.is_dir():
             return place
         if place.exists():
-            raise DataError(f"{key}: {place.absolute()} is neither a file nor a folder")
-    tried = " nor at ".join(str(p.absolute()) for p in dict.fromkeys(places))
+            raise DataError(f"{key}: {place} is a pipe or a device, not a regular file")
+    tried = " nor at ".join(map(str, places))
     hint = (
         ""
-        if given.is_absolute()
-        else ". A relative path begins in the folder where the command is typed, or in --data-dir "
-        "(SEARCHAE_DATA_DIR); an absolute one holds everywhere"
+        if Path(path).expanduser().is_absolute()
+        else ". A relative path begins in the folder where the command is typed, in --data-dir "
+        "(SEARCHAE_DATA_DIR) or beside the study file; an absolute one holds everywhere"
     )
     raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}{hint}")
 
 
-def absolute_paths(spec: DataSpec, *, data_dir: Path) -> DataSpec:
+def _places(path: str, data_dir: Path, study_folder: Path | None) -> list[Path]:
+    """Returns where a path may lead to, as absolute paths in the order of precedence."""
+    given = Path(path).expanduser()
+    roots = [Path.cwd(), data_dir, *([study_folder] if study_folder else [])]
+    # An absolute path leads to the same place from everywhere.
+    return list(dict.fromkeys((root / given).absolute() for root in roots))
+
+
+def absolute_paths(
+    spec: DataSpec,
+    *,
+    data_dir: Path,
+    study_folder: Path | None = None,
+    progress: ProgressCallback = lambda _: None,
+) -> DataSpec:
     """Returns a source's spec with absolute paths, so that it is found from every folder.
 
     What lies in the data folder keeps its relative path: each machine may have another such folder.
+
+    Args:
+        spec: The source.
+        data_dir: The data folder.
+        study_folder: The folder of the study file, where it is known.
+        progress: Told which one is taken where a relative path leads to several.
 
     Raises:
         DataError: A path was not found, or holds bytes that are no UTF-8, which no study can store.
@@ -108,8 +139,17 @@ def absolute_paths(spec: DataSpec, *, data_dir: Path) -> DataSpec:
     found = {}
     for key in ("path", "test_path"):
         if (path := getattr(spec, key)) is not None:
-            place = find_data_file(path, data_dir=data_dir, key=f"data.{key}")
-            found[key] = path if place == data_dir / path else str(place.absolute())
+            place = find_data_file(
+                path, data_dir=data_dir, key=f"data.{key}", study_folder=study_folder
+            )
+            places = _places(path, data_dir, study_folder)
+            others = [p for p in places if p.exists() and not p.samefile(place)]
+            if others:
+                progress(
+                    f"data.{key}: {place} is taken; {path} is also at "
+                    f"{format_list([str(p) for p in others])}"
+                )
+            found[key] = path if place == (data_dir / path).absolute() else str(place)
     for key, path in found.items():
         try:
             path.encode()

@@ -10,7 +10,7 @@ from searchae.data.picture_files import PictureFiles, find_pictures
 from searchae.data.pictures import Pictures, Preparation, read_pictures, require_readable
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
-from searchae.formatting import format_count
+from searchae.formatting import format_count, one_line
 
 
 def load_folder(
@@ -55,6 +55,7 @@ def _read(
     how: Preparation, parts: list[PictureFiles], data_dir: Path, progress: ProgressCallback
 ) -> RawImages:
     read: list[Pictures] = []
+    notes: list[str] = []
     doubts: list[str] = []
     for files in parts:
         count = format_count(len(files.paths), "image")
@@ -68,10 +69,12 @@ def _read(
             progress=progress,
             scratch=data_dir,
         )
-        for note in pictures.notes(how):
-            progress(f"folder: {note}")
+        notes += pictures.notes(how)
         doubts += pictures.doubts(how, where=str(files.folder))
+        pictures.faults = [one_line(fault) for fault in pictures.faults]
         read.append(pictures)
     require_readable(*read)
+    for note in notes:
+        progress(f"folder: {note}")
     test = read[1].images if len(read) > 1 else None
     return RawImages(read[0].images, test, tuple(doubts))

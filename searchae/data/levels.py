@@ -17,7 +17,7 @@ DARK = 1 / 2
 
 _USUAL_WHITES = (1 / 255, 1, 3, 7, 15, 16, 31, 63, 100, 127, 255, 1023, 4095, 16383, 32767, 65535)
 _NEAR = 1.1
-_ROUNDING = 1e-5
+ROUNDING = 1e-5
 """Share of white by which floats may be outside the range, as after resizing; they are clipped."""
 
 _CHUNK = 4096
@@ -45,7 +45,7 @@ def to_levels(
     if values.size == 0:
         return np.zeros(values.shape, dtype)
     low, high = float(values.min()), float(values.max())
-    margin = _ROUNDING * white
+    margin = ROUNDING * white
     if not (low >= -margin and high <= white + margin):
         raise DataError(
             f"{where}: is {values.dtype} of shape {values.shape} with {_fault(low, high, white)}"
@@ -74,8 +74,15 @@ def _fault(low: float, high: float, white: float) -> str:
 
 
 def likely_white(brightest: float) -> str:
-    """Returns what to write for images with this brightest value: ``white = 15 or white = 16``."""
-    near = [w for w in _USUAL_WHITES if brightest <= w * (1 + _ROUNDING) and w <= _NEAR * brightest]
+    """Returns what to write for images with this brightest value: ``white = 15 or white = 16``.
+
+    Fractions somewhat above a usual white, such as 1.00002 or 1.05, come from resizing.
+    """
+    if not float(brightest).is_integer():
+        above = [w for w in _USUAL_WHITES if 1 <= w < brightest <= _NEAR * w]
+        if above:
+            return f"white = {_shown(above[-1])}"
+    near = [w for w in _USUAL_WHITES if brightest <= w * (1 + ROUNDING) and w <= _NEAR * brightest]
     usual = next((w for w in _USUAL_WHITES if brightest <= w), None)
     return " or ".join(f"white = {_shown(w)}" for w in near or [usual or brightest])
 
@@ -97,7 +104,7 @@ def doubt_of_range(
         where: Where they come from; the text begins with it.
         in_study: Whether a study file can say which value is white; else they have to be scaled.
     """
-    if DARK * white < brightest <= white * (1 + _ROUNDING):
+    if DARK * white < brightest <= white * (1 + ROUNDING):
         return None
     text = f"{where}: values go up to {brightest:g}, where white is {white:g}"
     if brightest <= white:

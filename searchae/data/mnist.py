@@ -14,7 +14,7 @@ from searchae.config import DataSpec, ProgressCallback
 from searchae.data.disk import disk_errors
 from searchae.data.download import Download, damaged, fetch, not_published
 from searchae.data.raw_images import Images, RawImages
-from searchae.files import atomic_file
+from searchae.files import atomic_file, open_input
 
 logger = logging.getLogger(__name__)
 
@@ -79,8 +79,8 @@ def _images(path: Path, *, md5: str) -> Images:
 
 
 def _bytes(path: Path) -> bytes:
-    with disk_errors("cannot read", path):
-        return path.read_bytes()
+    with disk_errors("cannot read", path), open_input(path) as file:
+        return file.read()
 
 
 def _decompressed(archive: Path) -> bytes:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from searchae.data.disk import disk_errors
 from searchae.data.memory import require_memory, require_plausible_expansion
 from searchae.errors import DataError
+from searchae.files import open_input
 from searchae.formatting import format_count
 
 _FAULTS = (
@@ -92,7 +93,7 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
         DataError: It cannot be read, or is no npz.
     """
     with disk_errors("cannot read", path):
-        with path.open("rb") as file:
+        with open_input(path) as file:
             if file.read(len(_NPY_MAGIC)) == _NPY_MAGIC:
                 raise DataError(
                     f"{path}: holds one bare array; save it with numpy.savez(FILE, images=array)"

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from searchae.data.disk import disk_fault
 from searchae.errors import DataError
+from searchae.formatting import one_line
 
 SUFFIX_FORMATS: Mapping[str, str] = {
     **dict.fromkeys((".png", ".apng"), "PNG"),
@@ -116,7 +117,7 @@ class _Walk:
                 if not entry.name.startswith("."):
                     self._take(entry, shown / entry.name, real / entry.name)
         except OSError as e:
-            raise disk_fault("cannot read", shown, e) from e
+            raise disk_fault("cannot read", Path(one_line(str(shown))), e) from e
 
     def _take(self, entry: os.DirEntry[str], shown: Path, real: Path) -> None:
         if entry.is_dir(follow_symlinks=False):

@@ -142,7 +142,8 @@ class RayLauncher:
             traceback = driver.close(patience_s=1)
             raise SearchaeError(
                 f"the Ray cluster at {self._address} is gone: run the same command again"
-                + (f"; Ray said:\n{traceback}" if traceback else "")
+                + ("; Ray said:" if traceback else ""),
+                *traceback.splitlines(),
             ) from None
 
     def _start_driver(self) -> _Driver:

@@ -69,7 +69,7 @@ class SlurmLauncher:
         poll_s: Minimum seconds between two calls of squeue.
 
     Raises:
-        UserError: An option is not allowed.
+        UserError: An option is not allowed, or Slurm cannot write into the folder.
     """
 
     is_local = False
@@ -84,6 +84,7 @@ class SlurmLauncher:
     ) -> None:
         slurm_script.check_options(options)
         self._folder = folder.parent.resolve() / folder.name
+        slurm_script.check_folder(self._folder)
         self._options = dict(options)
         self._label = re.sub(r"[^A-Za-z0-9_.-]", "-", label)[:100]
         self._poll_s = poll_s

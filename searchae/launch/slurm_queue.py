@@ -64,7 +64,7 @@ class Queue:
             raise UserError("--launcher slurm: sbatch does not answer") from None
         if done.returncode:
             words = done.stderr.strip() or f"sbatch ended with exit code {done.returncode}"
-            raise UserError(f"--launcher slurm: {words}")
+            raise UserError(*f"--launcher slurm: {words}".splitlines())
         return done.stdout.strip().split(";")[0]
 
     def rows(self) -> list[Row] | None:

@@ -11,6 +11,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from searchae.errors import UserError
 from searchae.launch.base import Job
@@ -61,6 +62,22 @@ def check_options(options: Mapping[str, str]) -> None:
                 f"--slurm {key}={value!r}: quotes, backslashes, # and control characters "
                 "cannot stand in a batch script"
             )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that ``--output`` cannot name.
+
+    Slurm takes spaces, quotes, ``#`` and, doubled, ``%``. It removes backslashes, and reads each
+    line of the script by itself.
+
+    Raises:
+        UserError: The path holds a backslash or a control character.
+    """
+    if re.search(r"[\x00-\x1f\x7f\\]", str(folder)):
+        raise UserError(
+            f"--launcher slurm: {str(folder)!r}: Slurm cannot write to a path with a backslash or "
+            "a control character; give another --artifacts folder"
+        )
 
 
 def overriding_variables(options: Mapping[str, str]) -> set[str]:

@@ -246,7 +246,7 @@ def allowed_factory(name: str, sha256: str) -> Build:
     try:
         factory = find_factory(allowed)
     except SpecError as e:
-        raise ModelError(str(e)) from e
+        raise ModelError(*e.args) from e
     if factory.function != name.rpartition(":")[2]:
         raise ModelError(f"--factory {allowed}: the net is built by another function, {name}")
     if factory.sha256 != sha256:

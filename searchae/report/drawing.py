@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from searchae.formatting import format_value
+from searchae.formatting import format_value, one_line
 from searchae.report.findings import Findings, TrialRun
 
 COMPLETE_COLOUR, PRUNED_COLOUR, BAD_COLOUR, BEST_COLOUR = "#3b8bd1", "#c9781a", "#d8572a", "#1a9a72"
@@ -163,8 +163,8 @@ def hover_title(run: TrialRun) -> str:
 
 
 def escape_plotly_text(text: str) -> str:
-    """Escapes text for plotly, which interprets some HTML tags."""
-    return html.escape(text, quote=False)
+    """Escapes text for plotly, which interprets some HTML tags; on one line."""
+    return html.escape(one_line(text), quote=False)
 
 
 def thin_out(runs: Sequence[TrialRun], limit: int) -> list[TrialRun]:

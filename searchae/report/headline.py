@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from html import escape
-
-from searchae.formatting import format_count, format_duration, format_value
+from searchae.formatting import format_count, format_duration, format_value, html_text
 from searchae.report.findings import Findings
 from searchae.report.html_parts import HtmlSection, gain_text, study_command
 
@@ -40,18 +38,18 @@ def headline_section(found: Findings) -> HtmlSection:
         ),
     ]
     cells = "".join(
-        f"<div><dt>{escape(k)}</dt><dd>{escape(v)}<small>{escape(detail)}</small></dd></div>"
+        f"<div><dt>{html_text(k)}</dt><dd>{html_text(v)}<small>{html_text(detail)}</small></dd></div>"
         for k, v, detail in tiles
     )
     description = found.spec.description
     taken_at = f"{found.taken_at:%Y-%m-%d %H:%M %Z}"
     body = (
-        f'<p class="lead">{escape(description)}</p>\n' if description else ""
+        f'<p class="lead">{html_text(description)}</p>\n' if description else ""
     ) + f'<dl class="tiles">{cells}</dl>\n<div class="say">{_conclusions(found)}</div>'
     if s.early_end is not None:
-        body += f'<p class="note">The search {escape(s.early_end.text)}.</p>'
-    body += "".join(f'<p class="warning">{escape(w)}</p>' for w in s.warnings)
-    body += f'<p class="note">As it stood on {escape(taken_at)}, in {escape(s.storage)}.</p>'
+        body += f'<p class="note">The search {html_text(s.early_end.text)}.</p>'
+    body += "".join(f'<p class="warning">{html_text(w)}</p>' for w in s.warnings)
+    body += f'<p class="note">As it stood on {html_text(taken_at)}, in {html_text(s.storage)}.</p>'
     return HtmlSection("result", "", body)
 
 
@@ -62,7 +60,9 @@ def _conclusions(found: Findings) -> str:
         return "<p><b>Found:</b> nothing yet; no trial has trained to its end.</p>"
     best, c = found.best[0], found.summary.counts
     gain = best.psnr_db - found.summary.baseline_db
-    chosen = ", ".join(f"{k} <b>{escape(format_value(v))}</b>" for k, v in best.row.params.items())
+    chosen = ", ".join(
+        f"{k} <b>{html_text(format_value(v))}</b>" for k, v in best.row.params.items()
+    )
     text = (
         f"<p><b>Found:</b> trial {best.row.number} reached {best.psnr_db:.2f} dB, "
         f"{abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} answering every image with the "
@@ -79,24 +79,26 @@ def _conclusions(found: Findings) -> str:
     if shares and found.importances.trials >= MIN_TRIALS_FOR_IMPORTANCES:
         leader = next(iter(shares))
         text += (
-            f" What sets the best trials apart most is {escape(leader)} "
+            f" What sets the best trials apart most is {html_text(leader)} "
             f"({shares[leader]:.0%} of the importance)."
         )
     if c.finished < c.budget:
         text += f" The search is not over: {c.finished:,} of {c.budget:,} trials have ended."
     text += "</p>"
     if found.comparison:
-        sentences = " ".join(f"{escape(c['sentence'])}." for c in found.comparison["comparisons"])
+        sentences = " ".join(
+            f"{html_text(c['sentence'])}." for c in found.comparison["comparisons"]
+        )
         text += f"<p><b>Compared:</b> {sentences}</p>"
     text += (
         "<p><b>Not shown:</b> that it stays the best. Each trial is one seed on the validation "
         f"split, and the best of {len(found.runs):,} such values flatters itself. "
-        f"<code>{escape(study_command('train', name))} --seeds 5 --out DIR</code> measures it on "
-        "the test split over seeds"
+        f"<code>{html_text(study_command('train', name))} --seeds 5 --out DIR</code> measures it "
+        "on the test split over seeds"
     )
     if not found.comparison:
         text += (
-            f"; <code>{escape(study_command('compare', name))}</code> says which regularizer, "
+            f"; <code>{html_text(study_command('compare', name))}</code> says which regularizer, "
             "activation and optimizer win, with intervals"
         )
     return f"{text}.</p>"

@@ -8,8 +8,9 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Literal
 
+from searchae.formatting import html_text
 from searchae.report.drawing import Plot
 from searchae.report.findings import Findings, TrialRun
 
@@ -41,14 +42,14 @@ def html_plot(plot: Plot, *, level: int = 3) -> str:
         plot: The figure.
         level: Of the heading, 1 to 6.
     """
-    note = f'<p class="note">{escape(plot.note)}</p>' if plot.note else ""
+    note = f'<p class="note">{html_text(plot.note)}</p>' if plot.note else ""
     place = ""
     if plot.figure is not None:
         place = (
-            f'<div class="plot" id="{escape(plot.name)}" role="img" '
-            f'aria-label="{escape(plot.title)}" style="height:{plot.height_px}px"></div>'
+            f'<div class="plot" id="{html_text(plot.name)}" role="img" '
+            f'aria-label="{html_text(plot.title)}" style="height:{plot.height_px}px"></div>'
         )
-    return f"<figure><h{level}>{escape(plot.title)}</h{level}>{place}{note}</figure>"
+    return f"<figure><h{level}>{html_text(plot.title)}</h{level}>{place}{note}</figure>"
 
 
 def html_table(
@@ -56,7 +57,7 @@ def html_table(
     rows: Iterable[Sequence[str]],
     *,
     numeric: Iterable[int] = (),
-    wrap: bool = False,
+    wrap: Literal["", "words", "anywhere"] = "",
 ) -> str:
     """Returns an HTML table.
 
@@ -64,13 +65,13 @@ def html_table(
         head: Column headings; empty for a table whose first column holds the headings.
         rows: The cells' texts.
         numeric: Indices of the columns to align right.
-        wrap: Whether long cells may break into several lines.
+        wrap: Where long cells may break into several lines: between words, or anywhere.
     """
     right = set(numeric)
 
     def cell(tag: str, i: int, text: str) -> str:
         kind = ' class="n"' if i in right else ""
-        return f"<{tag}{kind}>{escape(text)}</{tag}>"
+        return f"<{tag}{kind}>{html_text(text)}</{tag}>"
 
     heading = "".join(cell("th", i, t) for i, t in enumerate(head))
     lines = "".join(
@@ -80,7 +81,7 @@ def html_table(
         for row in rows
     )
     start = f"<thead><tr>{heading}</tr></thead>" if head else ""
-    kind = "scroll wrap" if wrap else "scroll"
+    kind = f"scroll {wrap}" if wrap else "scroll"
     return f'<div class="{kind}"><table>{start}<tbody>{lines}</tbody></table></div>'
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 
 from searchae.files import output_file
+from searchae.formatting import html_text
 from searchae.report.findings import Findings
 from searchae.report.html_parts import HtmlSection
 from searchae.report.sections import SECTIONS
@@ -50,7 +50,7 @@ def html_document(sections: Sequence[HtmlSection], *, heading: str, brand: str) 
     }
     title = f"searchae: {heading}"
     package = files("searchae.report")
-    links = "".join(f'<a href="#{s.name}">{escape(s.title)}</a>' for s in sections if s.title)
+    links = "".join(f'<a href="#{s.name}">{html_text(s.title)}</a>' for s in sections if s.title)
     body = "\n".join(_section(s) for s in sections)
     return f"""<!doctype html>
 <html lang="en">
@@ -59,14 +59,14 @@ def html_document(sections: Sequence[HtmlSection], *, heading: str, brand: str) 
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
-<title>{escape(title)}</title>
+<title>{html_text(title)}</title>
 <link rel="icon" href="data:,">
 <style>
 {(package / "page.css").read_text(encoding="utf-8")}
 </style>
 </head>
 <body>
-<header><p class="brand">{escape(brand)}</p><h1>{escape(heading)}</h1></header>
+<header><p class="brand">{html_text(brand)}</p><h1>{html_text(heading)}</h1></header>
 <nav aria-label="Sections">{links}</nav>
 <main>
 {body}
@@ -98,8 +98,8 @@ def write_report(path: Path, found: Findings) -> None:
 
 
 def _section(section: HtmlSection) -> str:
-    heading = f"<h2>{escape(section.title)}</h2>\n" if section.title else ""
-    return f'<section id="{escape(section.name)}">\n{heading}{section.body}\n</section>'
+    heading = f"<h2>{html_text(section.title)}</h2>\n" if section.title else ""
+    return f'<section id="{html_text(section.name)}">\n{heading}{section.body}\n</section>'
 
 
 def _script_json(document: object) -> str:

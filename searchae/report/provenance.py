@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from html import escape
 
+from searchae.formatting import html_text
 from searchae.report.findings import Findings
 from searchae.report.html_parts import EMPTY_CELL, HtmlSection, html_table, study_command
 from searchae.report.study_toml import study_toml
@@ -25,17 +26,17 @@ def provenance_section(found: Findings) -> HtmlSection:
         ("SHA-256 of the splits", found.data_hash),
     ]
     made = ", ".join(f"{k} {v}" for k, v in found.versions.items())
-    body = "<h3>Data</h3>" + html_table((), data, wrap=True)
+    body = "<h3>Data</h3>" + html_table((), data, wrap="anywhere")
     body += '<p class="note">The search reads the training and the validation split only.</p>'
-    body += f"<h3>Versions</h3><p>{escape(made) or 'not recorded'}</p>"
+    body += f"<h3>Versions</h3><p>{html_text(made) or 'not recorded'}</p>"
     body += "<h3>Machines</h3>" + _machines(found)
     body += "<h3>The study file, defaults included</h3>"
-    body += f"<details><summary>{escape(found.summary.study)}.toml</summary><pre>"
+    body += f"<details><summary>{html_text(found.summary.study)}.toml</summary><pre>"
     body += f"{escape(study_toml(found.spec.document()))}</pre></details>"
     body += "<h3>To run it again</h3>"
     name = found.summary.study
     body += (
-        f"<p>Save the above as <code>studies/{escape(name)}.toml</code>, then:</p>"
+        f"<p>Save the above as <code>studies/{html_text(name)}.toml</code>, then:</p>"
         f"<pre>{escape(study_command('tune', name))} --trials {found.summary.counts.budget}</pre>"
     )
     return HtmlSection("provenance", "Where it comes from", body)

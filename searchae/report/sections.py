@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from searchae.config import OBJECTIVES
-from searchae.formatting import format_count, format_duration, format_value
+from searchae.formatting import format_count, format_duration, format_value, html_text
 from searchae.report import figures, parameter_plots
 from searchae.report.findings import Findings, TrialRun
 from searchae.report.headline import headline_section
@@ -94,12 +94,12 @@ def comparison_section(found: Findings) -> HtmlSection:
         )
         return HtmlSection("comparison", "Which choice wins", body)
     verdicts = found.comparison["comparisons"]
-    body = "".join(f"<p>{escape(v['sentence'])}.</p>" for v in verdicts)
+    body = "".join(f"<p>{html_text(v['sentence'])}.</p>" for v in verdicts)
     if curve := found.comparison.get("l1_curve"):
-        body += f"<p>{escape(curve['sentence'])}.</p>"
+        body += f"<p>{html_text(curve['sentence'])}.</p>"
     body = f'<div class="say">{body}</div>'
     notes = found.comparison.get("notes") or [n for v in verdicts for n in v["notes"]]
-    body += "".join(f'<p class="note">{escape(n)}.</p>' for n in dict.fromkeys(notes))
+    body += "".join(f'<p class="note">{html_text(n)}.</p>' for n in dict.fromkeys(notes))
     head = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "bases from trials")
     for v in verdicts:
         rows = [
@@ -113,13 +113,15 @@ def comparison_section(found: Findings) -> HtmlSection:
             )
             for s in v["sides"]
         ]
-        body += f"<h3>{escape(v['parameter'])}</h3>" + html_table(head, rows, numeric=range(1, 5))
+        body += f"<h3>{html_text(v['parameter'])}</h3>" + html_table(
+            head, rows, numeric=range(1, 5)
+        )
     seeds = format_count(len(found.comparison["seeds"]), "seed")
     body += (
         '<p class="note">Each choice, in the same settings of the study\'s best trials and with a '
         f"learning rate of its own, trained anew over up to {seeds} and measured on the test "
         "split. Effects by base, curves and pictures stand in the page that "
-        f"<code>{escape(study_command('compare', name))}</code> writes.</p>"
+        f"<code>{html_text(study_command('compare', name))}</code> writes.</p>"
     )
     return HtmlSection("comparison", "Which choice wins", body)
 
@@ -164,7 +166,7 @@ def _pictures(found: Findings) -> str:
     if not found.pictures:
         return (
             '<p class="note">There are none: pictures of the best trials are drawn by their '
-            f"workers into the artifact folder ({escape(found.summary.study)}/pictures), and it "
+            f"workers into the artifact folder ({html_text(found.summary.study)}/pictures), and it "
             "holds none of this study. Say --artifacts if it is elsewhere.</p>"
         )
     psnrs = {r.row.number: r.psnr_db for r in found.best}

@@ -148,13 +148,15 @@ class ListRun:
         folder = self.listed.stored.folder
         jobs = study_jobs(fleet, self.request, name, at_most=fleet.workers, folder=folder)
         supervisor, artifacts = Supervisor(self.launcher, jobs), self.request.artifacts
-        with running_fleet(self.launcher, coordinator, self.stop, self.watcher.note, artifacts):
+        fleet_run = running_fleet(self.launcher, coordinator, self.stop, self.watcher, artifacts)
+        with fleet_run as ended:
             try:
                 follow_workers(
                     self.listed.stored,
                     coordinator,
                     supervisor,
                     self.watcher,
+                    ended,
                     self.stop,
                     add_work=self._add_wanted,
                 )

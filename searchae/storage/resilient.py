@@ -47,11 +47,28 @@ _PERMANENT = (
 
 
 _ADVICE = {
-    "file is not a database": "; name another file, or move this one away",
-    "unable to open database file": "; is it a folder, or may it not be read?",
-    "disk I/O error": "; the disk is full or broken, or this is no place for a database",
+    "file is not a database": "name another file, or move this one away",
+    "unable to open database file": "make it and its folder readable and writable for yourself",
+    "disk I/O error": "the disk is full or broken, or this is no place for a database",
+    "disk is full": "free some space",
+    "readonly database": "make the file and its folder writable for yourself",
+    "malformed": "the file is damaged: take a copy, or try `sqlite3 FILE .recover`",
+    "database is locked": "another program holds it: end that one, or use PostgreSQL",
+    "no such table": "it was changed by another program: name another database",
+    "no such column": "it was changed by another program: name another database",
+    "authentication failed": "check the user and the password in the URL, or in the file that "
+    "SEARCHAE_STORAGE_PASSWORD_FILE names",
+    "no password supplied": "write it into the URL of SEARCHAE_STORAGE, or into a file that "
+    "SEARCHAE_STORAGE_PASSWORD_FILE names",
+    "role ": "check the user in the URL",
+    'database "': "check the database's name in the URL, or create it with createdb",
+    "could not translate host name": "check the host in the URL",
+    "Connection refused": "check the host and the port in the URL, and whether the server runs",
+    "permission denied": "let the server's administrator grant this user the right to it",
+    "too many clients": "raise max_connections of the server, or run fewer workers",
+    "connection slots": "raise max_connections of the server, or run fewer workers",
 }
-"""Parts of SQLite's messages -> what may help."""
+"""Parts of SQLite's and PostgreSQL's messages -> what may help; the first that fits counts."""
 
 _WRONG_STATEMENT = "SQLITE_ERROR"
 """SQLite's error of a statement that does not fit the tables; others have names of their own."""
@@ -89,7 +106,8 @@ def database_error_text(error: BaseException) -> str:
     cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
     text = str(getattr(cause, "orig", None) or cause or error)
     text = " ".join(text.split())
-    return text + next((advice for part, advice in _ADVICE.items() if part in text), "")
+    advice = next((advice for part, advice in _ADVICE.items() if part in text), "")
+    return f"{text}; {advice}" if advice else text
 
 
 class ResilientStorage(BaseStorage):

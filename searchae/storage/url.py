@@ -200,12 +200,16 @@ def check_file(url: URL, *, writes: bool = True) -> bool:
         Whether it can be written.
 
     Raises:
-        StorageError: The folder does not exist, or has to be written and cannot.
+        StorageError: The folder does not exist, or has to be written and cannot; or the database is
+            no regular file.
     """
     folder = Path(str(url.database)).resolve().parent
     if not folder.is_dir():
         raise StorageError(f"{masked_url(url)}: the folder {folder} does not exist")
     file = Path(str(url.database))
+    if file.exists() and not file.is_file():
+        what = "a folder" if file.is_dir() else "a pipe or a device"
+        raise StorageError(f"{masked_url(url)}: is {what}, not a regular file; name another file")
     can_write = os.access(folder, os.W_OK) and (not file.exists() or os.access(file, os.W_OK))
     if writes and not can_write:
         what = f"the file {file}" if os.access(folder, os.W_OK) else f"the folder {folder}"

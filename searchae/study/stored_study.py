@@ -263,11 +263,11 @@ def check_spec(stored: StoredStudy, spec: StudySpec) -> None:
     """
     changes = stored.spec.differences(spec)
     if changes:
-        lines = "\n".join(f"  {line}" for line in changes)
         raise StudyMismatchError(
-            f"study {stored.name!r} was made with other settings (stored -> now):\n{lines}\n"
+            f"study {stored.name!r} was made with other settings (stored -> now):",
+            *(f"  {line}" for line in changes),
             f"Give the new one another --name; --warm-start {stored.name} lets it learn from these "
-            "trials. Or go on with this one: leave out the options, or change the study file back."
+            "trials. Or go on with this one: leave out the options, or change the study file back.",
         )
 
 

@@ -14,12 +14,20 @@ from searchae.config import StudySpec, readable_params
 from searchae.formatting import format_count
 from searchae.search import expected_epochs, is_paused, why_nothing_is_pruned
 from searchae.storage import masked_url
-from searchae.study.attributes import OPEN_UNTIL, REFUSED, REPEATED, RUNTIME, TRAINING, WARM_START
+from searchae.study.attributes import (
+    ERROR,
+    OPEN_UNTIL,
+    REFUSED,
+    REPEATED,
+    RUNTIME,
+    TRAINING,
+    WARM_START,
+)
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.early_end import EarlyEnd, early_end
 from searchae.study.epoch_history import history_columns
-from searchae.study.foreign_trials import INVALID, outcome_of
+from searchae.study.foreign_trials import INVALID, outcome_of, why_invalid
 from searchae.study.front import front_of
 from searchae.study.results import is_result
 from searchae.study.snapshot import StudySnapshot
@@ -290,6 +298,19 @@ def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
     return max(with_result, key=lambda r: (r.psnr_db, -r.number), default=None)
 
 
+def _named_by_optuna(spec: StudySpec, trials: Sequence[FrozenTrial]) -> str:
+    """Returns a warning if Optuna's own ``best_trial`` is not of the study; empty otherwise."""
+    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
+    named = max(complete, key=lambda t: t.values[0], default=None)
+    if spec.search.has_several_objectives or named is None or outcome_of(spec, named) != INVALID:
+        return ""
+    why = named.user_attrs.get(ERROR) or why_invalid(spec, named)
+    return (
+        f"Optuna's own best_trial names trial {named.number} ({named.values[0]:.2f} dB), which is "
+        f"invalid here and left out: {why}"
+    )
+
+
 def _warnings(
     spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow], baseline_db: float
 ) -> list[str]:
@@ -331,6 +352,8 @@ def _warnings(
         )
     if is_search and counts.finished >= counts.budget:
         found += _without_result(best_of(rows), baseline_db)
+    if is_search and (named := _named_by_optuna(spec, snapshot.trials)):
+        found.append(named)
     found += [f"a worker left after three failures in a row: {r}" for r in snapshot.quarantined]
     return found
 

@@ -14,7 +14,7 @@ from searchae.launch import Launcher
 from searchae.storage import masked_url
 from searchae.study import Coordinator
 from searchae.training import checkpoint_folder, remove_old_checkpoints
-from searchae.tune.monitor import StopRequest
+from searchae.tune.monitor import EndedTrials, StopRequest, Watcher
 
 STOP_S = 30.0
 """Seconds that workers get to put their trials back when the search ends."""
@@ -27,21 +27,24 @@ def running_fleet(
     launcher: Launcher,
     coordinator: Coordinator,
     stop: StopRequest,
-    note: Callable[[str], None],
+    watcher: Watcher,
     artifacts: Path,
-) -> Iterator[None]:
+) -> Iterator[EndedTrials]:
     """Runs a block that starts workers; afterwards none of them is left.
 
-    Trials that were running have been put back then, as far as the database answers, and the
-    checkpoints of trials that have ended are removed. Once ``stop`` is set, nothing waits for a
-    database that is away.
+    Trials that were running have been put back then, as far as the database answers, those that
+    ended meanwhile have been shown, and the checkpoints of trials that have ended are removed. Once
+    ``stop`` is set, nothing waits for a database that is away.
 
     Args:
         launcher: Runs the workers.
         coordinator: Of the study that they work on.
         stop: Setting it ends the block like an interrupt.
-        note: Called with lines for the user.
+        watcher: Gets lines for the user, and trials that end while the workers are stopped.
         artifacts: The folder that all workers share.
+
+    Yields:
+        What shows the trials that end within the block.
 
     Raises:
         KeyboardInterrupt: ``stop`` was set.
@@ -53,11 +56,11 @@ def running_fleet(
             raise StorageError(f"{masked_url(storage.engine.url)}: the database is away")
 
     storage.backoff = replace(storage.backoff, sleep=sleep)
-    failed = False
+    ended, failed = EndedTrials(coordinator, watcher), False
     try:
         stop.is_polled = True
-        with _announced(stop, note):
-            yield
+        with _announced(stop, watcher.note):
+            yield ended
     except KeyboardInterrupt as e:
         traceback.clear_frames(e.__traceback__)  # a frame may hold a transaction
         raise
@@ -69,7 +72,7 @@ def running_fleet(
     finally:
         stop.is_polled = False
         launcher.stop(wait_s=STOP_S)
-        _put_back(coordinator, artifacts, (lambda _: None) if failed else note)
+        _put_back(coordinator, artifacts, ended, (lambda _: None) if failed else watcher.note)
 
 
 @contextmanager
@@ -92,13 +95,16 @@ def _announced(stop: StopRequest, note: Callable[[str], None]) -> Iterator[None]
         thread.join()
 
 
-def _put_back(coordinator: Coordinator, artifacts: Path, note: Callable[[str], None]) -> None:
+def _put_back(
+    coordinator: Coordinator, artifacts: Path, ended: EndedTrials, note: Callable[[str], None]
+) -> None:
     """Puts back what dead workers have left running, and removes checkpoints of ended trials."""
     stored = coordinator.stored
     folder = checkpoint_folder(artifacts, stored.folder)
     try:
         coordinator.reap(trust_silence=False)
-        ended = {t.number for t in coordinator.snapshot().trials if t.state.is_finished()}
+        ended.show_rest()
+        over = {t.number for t in coordinator.snapshot().trials if t.state.is_finished()}
     except NoStudyError:
         return
     except StorageError as e:
@@ -107,4 +113,4 @@ def _put_back(coordinator: Coordinator, artifacts: Path, note: Callable[[str], N
             f"{stored.spec.search.grace_s:g} s after their last heartbeat"
         )
         return
-    remove_old_checkpoints(folder, ended)
+    remove_old_checkpoints(folder, over)

@@ -59,11 +59,41 @@ class StopRequest(threading.Event):
     is_polled = False
 
 
+class EndedTrials:
+    """Shows each trial that ends from the first look on, once.
+
+    Args:
+        coordinator: Of the study.
+        watcher: Gets the trials.
+    """
+
+    def __init__(self, coordinator: Coordinator, watcher: Watcher) -> None:
+        self._coordinator, self._watcher = coordinator, watcher
+        self._shown: set[int] | None = None
+
+    def begin(self) -> None:
+        """Takes the trials that have ended by now as shown."""
+        self._shown = ended_numbers(self._coordinator.stored)
+
+    def show(self, summary: Summary) -> None:
+        """Shows what has ended since; nothing before ``begin``."""
+        for row in _ended(summary):
+            if self._shown is not None and row.number not in self._shown:
+                self._shown.add(row.number)
+                self._watcher.trial(row, best_db=_best_to_mark(summary))
+
+    def show_rest(self) -> None:
+        """Looks once more, for trials that ended while the workers were stopped."""
+        if self._shown is not None:
+            self.show(summarize(self._coordinator.stored, self._coordinator))
+
+
 def follow_workers(
     stored: StoredStudy,
     coordinator: Coordinator,
     supervisor: Supervisor,
     watcher: Watcher,
+    ended: EndedTrials,
     stop: StopRequest,
     add_work: Callable[[], bool] | None = None,
 ) -> None:
@@ -73,7 +103,8 @@ def follow_workers(
         stored: The study.
         coordinator: Its budget and claims.
         supervisor: Restarts the workers.
-        watcher: Gets each trial that ends, and the progress.
+        watcher: Gets the progress.
+        ended: Shows each trial that ends.
         stop: Checked between two reads of the study.
         add_work: Called before each read; may raise the budget. Returns whether it may do so again
             when more trials have ended. None for a search, whose budget only somebody changes.
@@ -83,7 +114,8 @@ def follow_workers(
         StudyStoppedError: A trial met a bug.
         SearchaeError: No worker is left although there is work.
     """
-    shown, limits = ended_numbers(stored), LimitWatch(watcher.note)
+    limits = LimitWatch(watcher.note)
+    ended.begin()
     supervisor.start()  # before the trials are read: 20,000 take seconds
     alive, is_time_up = True, False
     while alive:
@@ -92,7 +124,8 @@ def follow_workers(
         began_s = time.thread_time()  # work only: to wait for the database costs no core
         summary = summarize(stored, coordinator)
         worked_s = time.thread_time() - began_s
-        _show(summary, watcher, shown)
+        ended.show(summary)
+        watcher.progress(summary)
         if add_work is None:
             limits.update(summary)
         is_time_up |= summary.seconds_left is not None and summary.seconds_left <= 0
@@ -109,15 +142,6 @@ def follow_workers(
         if alive and stop.wait(min(max(pause_s, worked_s / MAX_POLL_SHARE), LONGEST_POLL_S)):
             raise KeyboardInterrupt
     _check_end(coordinator, supervisor, watcher, is_time_up=is_time_up)
-
-
-def _show(summary: Summary, watcher: Watcher, shown: set[int]) -> None:
-    """Shows the progress and the trials whose numbers are not in ``shown``, and adds them."""
-    for row in _ended(summary):
-        if row.number not in shown:
-            shown.add(row.number)
-            watcher.trial(row, best_db=_best_to_mark(summary))
-    watcher.progress(summary)
 
 
 def _wait_for_exits(supervisor: Supervisor, wait_s: float) -> None:
@@ -139,7 +163,7 @@ def _check_end(
     """
     end = coordinator.snapshot()
     if end.stopped:
-        raise StudyStoppedError(end.stopped)
+        raise StudyStoppedError(*end.stopped.splitlines())
     is_time_up |= end.seconds_left is not None and end.seconds_left <= 0
     if is_time_up:
         watcher.note(
@@ -167,9 +191,10 @@ def _no_workers_error(supervisor: Supervisor) -> SearchaeError:
     if not supervisor.given_up:
         return SearchaeError("the workers left before the budget was spent; run it again")
     last = supervisor.given_up[-1]
-    tail = "\n".join(f"  {line}" for line in last_lines(last.job.log, 15))
+    tail = (f"  {line}" for line in last_lines(last.job.log, 15))
     kind = UserError if last.code == 2 else SearchaeError
     return kind(
         f"every worker died; the last one with exit code {last.code}. Its log, "
-        f"{last.job.log}, ends:\n{tail}"
+        f"{last.job.log}, ends:",
+        *tail,
     )

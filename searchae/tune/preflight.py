@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from searchae.config import StudySpec, allow_factory
+from searchae.config import StudySpec, allow_factory, find_study_file
 from searchae.data import Splits, absolute_paths, load_splits, moved_paths, split_warnings
 from searchae.errors import NoStudyError, UserError
 from searchae.launch import Fleet, Launcher, Request, sized_fleet
@@ -118,7 +118,13 @@ def preflight(
     _check_artifacts(request.artifacts, keep=not dry_run)
 
     data = moved_paths(spec.data, data_dir=request.data_dir) if existing else spec.data
-    spec = replace(spec, data=absolute_paths(data, data_dir=request.data_dir))
+    data = absolute_paths(
+        data,
+        data_dir=request.data_dir,
+        study_folder=find_study_file(request.study).parent,
+        progress=note,
+    )
+    spec = replace(spec, data=data)
     splits = load_splits(
         spec.data,
         data_dir=request.data_dir,

@@ -86,8 +86,8 @@ def tune(
     supervisor = Supervisor(
         launcher, study_jobs(fleet, request, stored.name, at_most=left, folder=stored.folder)
     )
-    with running_fleet(launcher, coordinator, stop, watcher.note, request.artifacts):
-        follow_workers(stored, coordinator, supervisor, watcher, stop)
+    with running_fleet(launcher, coordinator, stop, watcher, request.artifacts) as ended:
+        follow_workers(stored, coordinator, supervisor, watcher, ended, stop)
     return summarize(stored, coordinator)
 
 

@@ -136,7 +136,7 @@ class Worker:
             elif claimed is NoTrial.STOPPED:
                 message = coordinator.stopped()
                 if message:  # else the stop has been cleared since
-                    raise StudyStoppedError(message)
+                    raise StudyStoppedError(*message.splitlines())
             else:
                 return None if isinstance(claimed, NoTrial) else claimed
         return None

@@ -269,7 +269,7 @@ class TrialRunner:
         except Exception as e:
             self.coordinator.stopped()  # raises if the study has been deleted
             self._stop_study(trial_id, number, e)
-            raise StudyStoppedError(self.coordinator.stopped()) from e
+            raise StudyStoppedError(*self.coordinator.stopped().splitlines()) from e
 
     # -- ends
 

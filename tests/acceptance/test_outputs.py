@@ -180,7 +180,7 @@ def test_a_search_ends_well_in_an_encoding_that_lacks_its_name(
     assert "study      \\u753b2" in done.stdout
 
 
-EVIL = "\x1b[31m[bold]x[/oops]\x07"
+EVIL = "\x1b[31m[bold]x\nline[/oops]\x07"
 
 
 @pytest.mark.parametrize("command", ["studies", "status", "best", "report"])
@@ -204,9 +204,11 @@ def test_no_text_of_a_database_acts_on_a_terminal(made: Path, tmp_path: Path, co
     assert "\x07" not in done.stdout + done.stderr
     escaped = {"studies": "\\x1b[31m", "status": "\\x1b[31m", "report": "ps]\\x07.csv", "best": ""}
     assert escaped[command] in done.stdout
+    assert "\nline" not in done.stdout + done.stderr
     refused = run_command("status", "-s", EVIL + "y", cwd=tmp_path)
     assert refused.returncode == 2
     assert "\x1b" not in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
 
 
 # -- a damaged study

@@ -110,6 +110,19 @@ class TestSlurmLauncher(contract.ProcessContract):
         assert ended.code < 0
         assert "CANCELLED" in started.log.read_text()
 
+    def test_slurm_s_words_are_found_in_a_folder_of_any_name(
+        self, cluster: SlurmCluster, tmp_path: Path, running: Callable[..., Job]
+    ) -> None:
+        folder = tmp_path / "50% of %a, 'one' \"two\" #3"
+        folder.mkdir()
+        launcher = SlurmLauncher(folder / "slurm", {}, poll_s=0.2)
+        started = running(name="job")
+        launcher.start([started])
+        wait_for(lambda: "RUNNING" in cluster.command("squeue", "--format=%T"))
+        cluster.command("scancel", "--signal=KILL", "--full", task())
+        ends(launcher)
+        assert "CANCELLED" in started.log.read_text()
+
     def test_a_job_that_waits_is_alive_and_stop_cancels_it(
         self, cluster: SlurmCluster, tmp_path: Path, running: Callable[..., Job]
     ) -> None:

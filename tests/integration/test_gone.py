@@ -230,6 +230,25 @@ def test_a_stop_while_the_database_is_away_is_announced_and_soon_obeyed(
     ThreadLauncher.stop(launcher, wait_s=30)
 
 
+def test_a_trial_that_ends_while_the_search_is_stopped_has_its_line(
+    folder: Path, sqlite: str
+) -> None:
+    stop, watcher, launcher = StopRequest(), Recorder(), ThreadLauncher()
+
+    def ends_one_more(wait_s: float) -> None:
+        ThreadLauncher.stop(launcher, wait_s=wait_s)
+        ledger = Coordinator(load_study(connect(sqlite), "tiny"))
+        trial = ledger.claim()
+        assert isinstance(trial, int)
+        assert ledger.finish(trial, TrialState.PRUNED, 12.0)
+
+    launcher.stop = ends_one_more  # type: ignore[method-assign]
+    with once_begun(sqlite, stop.set), pytest.raises(KeyboardInterrupt):
+        search(folder, sqlite, launcher, watcher=watcher, stop=stop)
+    over = [t.number for t in trials(sqlite) if t.state.is_finished()]
+    assert sorted(row.number for row in watcher.rows) == over
+
+
 def test_status_warns_of_a_trial_whose_worker_is_gone(folder: Path, sqlite: str) -> None:
     search(folder, sqlite, ThreadLauncher(), trials=1)
     ledger = Coordinator(load_study(connect(sqlite), "tiny"))

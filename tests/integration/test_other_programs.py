@@ -177,6 +177,11 @@ def test_an_added_trial_outside_the_space_is_marked_and_left_alone(
     best = find_trial(stored_in(folder), "best").number
     assert summary.best.number == best
     assert best not in range(1, len(ADDED) + 1)
+    named = stored_in(folder).study.best_trial.number
+    assert named in range(1, len(ADDED) + 1), "which Optuna cannot know"
+    told = f"Optuna's own best_trial names trial {named} (inf dB), which is invalid here and left "
+    for looked_at in (before, summary):
+        assert [w for w in looked_at.warnings if w.startswith(told)]
 
 
 def test_one_that_is_added_as_the_last_one_does_not_end_the_search_early(

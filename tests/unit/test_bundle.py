@@ -174,9 +174,12 @@ def flip(folder: Path) -> None:
         (lambda f: (f / "config.json").write_text("[]"), "format None"),
         (lambda f: (f / "config.json").write_text("[" * 100_000), "is not JSON"),
         (altered(lambda d: d.update(format=2)), "format 2, this searchae reads 1"),
-        (altered(lambda d: d.update(more=1)), "more: Extra inputs"),
-        (altered(lambda d: d["model"].update(activation="sine")), r"model.activation: .*'relu'"),
-        (altered(lambda d: d["train"].update(clip=-1)), "train.clip: .*greater than 0"),
+        (altered(lambda d: d.update(more=1)), "more: unknown key\n"),
+        (
+            altered(lambda d: d["model"].update(activation="sine")),
+            r"model.activation: 'sine' is not known",
+        ),
+        (altered(lambda d: d["train"].update(clip=-1)), "train.clip: must be above 0"),
         (altered(lambda d: d.update(latent_size=9)), "latent_size is 9, the net's is 8"),
         (altered(lambda d: d["model"].update(channels=[4, 9])), "describes has"),
         (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -311,3 +312,19 @@ def test_without_the_packages_of_onnx_the_error_says_what_to_install(
 def test_an_export_to_something_else_is_refused(tmp_path: Path, model: Bundle) -> None:
     with pytest.raises(BundleError, match=r"ends in .pt2 or .onnx"):
         export_bundle(model, tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("reads", [read, images.read_latents])
+def test_a_pipe_of_images_or_latents_is_refused(tmp_path: Path, reads: Any) -> None:
+    os.mkfifo(tmp_path / "x.npz")
+    with pytest.raises(DataError, match=r"x\.npz: it is a pipe or a device, not a regular file"):
+        reads(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_pipe_in_a_bundle_is_refused(tmp_path: Path, name: str) -> None:
+    folder = bundles.write(tmp_path / "bundle")
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(BundleError, match="it is a pipe or a device"):
+        searchae.load(folder)

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import io
+import logging
+import os
+import pickle
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +16,10 @@ import pytest
 from rich.console import Console
 
 from searchae import formatting
-from searchae.cli import console, progress
+from searchae.cli import console, database, progress
+from searchae.cli.terminal import LineFormatter
+from searchae.errors import SpecError
+from searchae.report import escape_plotly_text, html_table
 from searchae.study.budget import TrialCounts
 from searchae.study.overview import StudyOverview
 from searchae.study.summary import Summary, TrialRow
@@ -320,3 +328,69 @@ def test_long_descriptions_wrap_at_a_terminal_and_nowhere_else(
     shown = capsys.readouterr().out.partition("in the storage")[0]
     assert max(map(len, shown.splitlines())) <= 80
     assert shown.split()[-30:] == words.split()
+
+
+TWO_LINES = "one\ntwo"
+
+
+def test_a_name_of_two_lines_takes_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """A name from a database or a file must not look like a line of searchae's own."""
+    row = replace(ROW, params={"activation": TWO_LINES}, state=TWO_LINES)
+    worker = replace(SUMMARY.workers[0], host=TWO_LINES)
+    found = replace(SUMMARY, study=TWO_LINES, best=row, workers=(worker,), warnings=(TWO_LINES,))
+    console.print_summary(found, workers=True)
+    console.print_best(row)
+    console.print_studies({TWO_LINES: Path("none")}, [StudyOverview(TWO_LINES, fault=TWO_LINES)])
+    console.print_note(TWO_LINES)
+    with progress.ProgressDisplay() as shown:
+        shown.note(TWO_LINES)
+        shown.trial(row, best_db=None)
+    panel = Console(file=io.StringIO(), width=200)
+    panel.print(progress.study_panel(found))
+    printed = capsys.readouterr()
+    assert isinstance(panel.file, io.StringIO)
+    text = printed.out + printed.err + panel.file.getvalue()
+    assert not [line for line in text.splitlines() if line.strip().startswith("two")]
+    assert text.count("one\\ntwo") >= 14
+
+
+def test_a_log_message_is_one_line() -> None:
+    record = logging.LogRecord("x", logging.WARNING, "", 1, "%s: gone", (TWO_LINES,), None)
+    assert LineFormatter("%(message)s").format(record) == "one\\ntwo: gone"
+
+
+def test_an_error_has_the_lines_that_it_was_given() -> None:
+    error = SpecError(f"{TWO_LINES}.toml: x", "  second")
+    assert str(error) == "one\\ntwo.toml: x\n  second"
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_a_name_of_two_lines_is_one_in_a_page() -> None:
+    assert html_table(("a",), [(TWO_LINES,)]).count("one\\ntwo") == 1
+    assert escape_plotly_text("<\n") == "&lt;\\n"
+
+
+def test_a_pipe_among_the_study_files_is_listed_and_not_waited_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "x.toml")
+    console.print_studies({"x": tmp_path / "x.toml"}, [])
+    assert "cannot be read" in capsys.readouterr().out
+
+
+def test_a_pipe_without_a_password_is_waited_for_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(database, "SILENT_S", 0.1)
+    monkeypatch.setenv("SEARCHAE_STORAGE_PASSWORD_FILE", str(pipe))
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(database.storage_url, "postgresql://me@host/db")
+        said = ""
+        while "waiting for the password" not in said:
+            assert not found.done()
+            time.sleep(0.02)
+            said += capsys.readouterr().err
+        pipe.write_text("secret\n")
+        assert found.result().password == "secret"

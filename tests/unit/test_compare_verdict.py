@@ -6,6 +6,8 @@ import base64
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +15,10 @@ from PIL import Image
 
 from searchae.compare.matched_results import MatchedResults
 from searchae.compare.matched_statistics import analyse
+from searchae.compare.page import write_comparison
 from searchae.compare.plots import effects_plot, losses_plot, reconstructions_plot
 from searchae.compare.ranking import Ranking, rank_trials
-from searchae.compare.result import notes_on
+from searchae.compare.result import ComparisonResult, notes_on
 from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
 from searchae.study.summary import TrialRow
 from searchae.training.epoch import EpochResult
@@ -378,3 +381,23 @@ def test_the_test_split_has_no_part_in_the_rank() -> None:
 def test_a_training_that_diverged_counts_as_it_does_in_the_search() -> None:
     assert record(0, 1, 30.0, ended="diverged").searched_psnr_db(10.0) == 10.0
     assert record(0, 1, 30.0).searched_psnr_db(10.0) == 30.0
+
+
+@pytest.mark.fleet
+def test_the_tables_of_the_page_fit_into_a_window(browser: Any, tmp_path: Path) -> None:
+    verdict = judged({"leaky_relu": 22.0, "tanh": 20.0, "relu": 22.02, "sigmoid": 18.0})
+    settings = {"learning_rate": 0.00316, "momentum": 0.9, "l1_weight": 7.57e-05}
+    cells = tuple(tuple(replace(c, settings=settings) for c in row) for row in verdict.cells)
+    bases = tuple(f"{name} channels=[16, 32] latent_dim=64 batch_size=64" for name in BASES)
+    result = ComparisonResult((replace(verdict, cells=cells, bases=bases),), None)
+    pictures = np.zeros((8, 1, 4, 4), np.uint8)
+    write_comparison(tmp_path / "page.html", result, pictures, study="svhn", about="About.")
+    context = browser.new_context(viewport={"width": 1000, "height": 900}, offline=True)
+    page = context.new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    page.wait_for_selector("html[data-drawn]", timeout=60_000)
+    too_wide = "all => all.map(e => [e.scrollWidth, e.clientWidth])"
+    widths = page.eval_on_selector_all(".scroll:has(table)", too_wide)
+    context.close()
+    assert len(widths) == 2
+    assert [w for w in widths if w[0] > w[1]] == []

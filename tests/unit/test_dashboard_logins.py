@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -140,3 +141,10 @@ def test_guesses_from_many_addresses_do_not_queue_up(logins: Logins) -> None:
     assert results.count(1.0) >= 12 - 2 * Logins.MAX_WAITING, "told to come again"
     assert False in results
     assert logins.check("ann", "correct horse", "9.9.9.9") is True
+
+
+def test_a_pipe_is_no_login_file(tmp_path: Path) -> None:
+    """It could not be read again after a change of it."""
+    os.mkfifo(tmp_path / "login")
+    with pytest.raises(UserError, match=r"--login .*: it is a pipe or a device"):
+        Logins.load(tmp_path / "login")

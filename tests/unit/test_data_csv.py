@@ -4,6 +4,7 @@ import bz2
 import gzip
 import lzma
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -378,9 +379,39 @@ def test_a_first_row_with_several_texts_is_not_taken_for_names(tmp_path: Path, t
 @pytest.mark.parametrize("label", ['"cat, no 1",', '"0,8039",'])
 def test_separators_within_quotes_are_spoken_of(tmp_path: Path, label: str) -> None:
     first = text(PIXELS[:1], label=label)
+    told = "decimal commas here.*: write decimal points" if "0,8" in label else "a separator here"
     for content in (first + text(PIXELS), text(PIXELS) + first):
-        with pytest.raises(DataError, match="quotes hold a separator here"):
+        with pytest.raises(DataError, match=f"quotes hold {told}"):
             parse(tmp_path, content)
+
+
+def test_decimal_commas_in_quotes_are_spoken_of(tmp_path: Path) -> None:
+    lines = [",".join(f'"0,{v:04d}"' for v in row) for row in PICTURES]
+    with pytest.raises(DataError, match=r'decimal commas here, such as "0,\d+": write decimal po'):
+        load(tmp_path, "\n".join(lines))
+
+
+def test_a_value_a_little_above_one_does_not_make_white_three(tmp_path: Path) -> None:
+    values = PICTURES / 255.0
+    values[0, 0] = 1.00002
+    with pytest.raises(DataError, match=r"'1.00002' .* write it: white = 1 under \[data\]"):
+        load(tmp_path, table(values))
+    with pytest.raises(DataError, match=r"line 1, column 1: .*; clip what is above 1 to it"):
+        load(tmp_path, table(values), white=1)
+    values[0, 0] = 1.00001
+    raw, _ = load(tmp_path, table(values), white=1)
+    assert raw.train[0, 0, 0, 0] == 255
+
+
+@pytest.mark.parametrize("test", ["a,b\n", table(PICTURES[:3, :49]), table(PICTURES // 128)])
+def test_nothing_is_said_to_be_taken_of_files_that_are_refused(tmp_path: Path, test: str) -> None:
+    said: list[str] = []
+    (tmp_path / "x.csv").write_text(table(PICTURES))
+    (tmp_path / "t.csv").write_text(test)
+    spec = DataSpec.model_validate({"name": "csv", "path": "x.csv", "test_path": "t.csv"})
+    with suppress(DataError):  # or it is a doubt, which ``load_splits`` refuses
+        assert load_csv(spec, tmp_path, 0, said.append).doubts
+    assert [line.partition(" /")[0] for line in said] == ["csv: reading"] * 2
 
 
 def test_a_label_that_the_header_contradicts_is_spoken_of(tmp_path: Path) -> None:
@@ -388,6 +419,7 @@ def test_a_label_that_the_header_contradicts_is_spoken_of(tmp_path: Path) -> Non
     path = tmp_path / "x.csv"
     path.write_text(text(PIXELS, header=header))
     for end, is_right in (("first", True), ("last", False)):
-        said: list[str] = []
-        read(path, progress=said.append, label=end)  # type: ignore[arg-type]
-        assert ("warning: by the header, column 1 (label) is no pixels" in said[-1]) != is_right
+        _, *warnings = read(path, progress=silent, label=end).notes  # type: ignore[arg-type]
+        assert bool(warnings) != is_right
+    against = 'by the header, column 1 (label) is no pixels, against data.label = "last"'
+    assert warnings == [f"warning: {path}: line 1: {against}"]

@@ -50,7 +50,7 @@ def test_an_absolute_path_and_a_home_path_are_taken_as_they_are(
     monkeypatch.chdir(tmp_path)
     wanted = (
         f"at {tmp_path}/y.npz nor at {tmp_path}/data/y.npz. A relative path begins in the folder "
-        "where the command is typed, or in --data-dir"
+        "where the command is typed, in --data-dir"
     )
     with pytest.raises(DataError, match=wanted):
         find_data_file("y.npz", data_dir=Path("data"), key="k")
@@ -76,6 +76,33 @@ def test_a_study_s_paths_are_absolute_and_found_in_another_machine_s_data_folder
     assert absolute_paths(kept, data_dir=data) == kept, "machines have different data folders"
     none = DataSpec(name="svhn")
     assert absolute_paths(none, data_dir=data) == moved_paths(none, data_dir=data) == none
+
+
+def test_a_relative_path_is_looked_for_beside_the_study_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, data, study = (tmp_path / name for name in ("here", "data", "study"))
+    for folder in (here, data, study):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    typed = DataSpec(name="csv", path="in.csv")
+    said: list[str] = []
+
+    def taken() -> str | None:
+        said.clear()
+        found = absolute_paths(typed, data_dir=data, study_folder=study, progress=said.append)
+        return found.path
+
+    with pytest.raises(DataError, match=f"nothing is at {here}.* nor at {data}.* nor at {study}"):
+        taken()
+    (study / "in.csv").touch()
+    assert (taken(), said) == (str(study / "in.csv"), [])
+    (data / "in.csv").touch()
+    assert taken() == "in.csv"
+    assert said == [f"data.path: {data / 'in.csv'} is taken; in.csv is also at {study / 'in.csv'}"]
+    (here / "in.csv").touch()
+    assert taken() == str(here / "in.csv")
+    assert f"also at {data / 'in.csv'} and {study / 'in.csv'}" in said[0]
 
 
 def test_a_path_that_no_study_can_store_is_refused(tmp_path: Path) -> None:

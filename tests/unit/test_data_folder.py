@@ -554,3 +554,18 @@ def test_train_and_test_below_one_folder_are_not_mixed_in_silence(tmp_path: Path
     (tmp_path / "test").rename(tmp_path / "cats")
     load_folder(spec, tmp_path, 0, said.append)
     assert not any("warning" in line for line in said)
+
+
+def test_a_file_of_two_lines_takes_one_line_in_the_list_of_faults(tmp_path: Path) -> None:
+    for name in ("a\nb.png", "c.png"):
+        (tmp_path / name).write_bytes(b"no image")
+    with pytest.raises(DataError) as caught:
+        read(tmp_path)
+    assert len(str(caught.value).splitlines()) == 3
+    assert "a\\nb.png: cannot be read" in str(caught.value)
+
+
+def test_a_data_path_of_two_lines_is_refused(tmp_path: Path) -> None:
+    save(tmp_path / "a\nb" / "c.png", 1)
+    with pytest.raises(DataError, match=r"data.path: .*a\\nb' holds a newline: rename"):
+        read(tmp_path, "a\nb")

@@ -311,5 +311,5 @@ def test_images_that_take_more_than_half_of_the_memory_are_refused(
 
 def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.npz")
-    with pytest.raises(DataError, match=r"x\.npz is neither a file nor a folder"):
+    with pytest.raises(DataError, match=r"x\.npz is a pipe or a device, not a regular"):
         load_npz(DataSpec(name="npz", path=str(tmp_path / "x.npz")), tmp_path, 0, print)

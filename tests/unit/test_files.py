@@ -6,11 +6,14 @@ import errno
 import os
 import sqlite3
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from searchae.files import atomic_file, output_file, remove_unfinished
+from searchae import files
+from searchae.files import atomic_file, open_input, output_file, remove_unfinished
 
 
 def test_an_atomic_file_appears_only_when_whole(tmp_path: Path) -> None:
@@ -103,3 +106,40 @@ def test_a_database_is_never_an_output(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match="it is a SQLite database"), output_file(path) as file:
         file.write(b"number,state")
     assert path.read_bytes() == before
+
+
+def test_a_pipe_is_no_input(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="is a pipe or a device, not a regular file"):
+        open_input(tmp_path / "pipe")
+    with pytest.raises(IsADirectoryError):
+        open_input(tmp_path)
+    (tmp_path / "x").write_bytes(b"whole")
+    with open_input(tmp_path / "x") as file:
+        assert file.read() == b"whole"
+
+
+def test_a_pipe_that_nobody_reads_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "READER_S", 0.2)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="a pipe that nobody reads"), output_file(tmp_path / "pipe"):
+        pass
+
+
+def test_whoever_reads_a_pipe_may_come_later_and_read_slowly(tmp_path: Path) -> None:
+    pipe, content = tmp_path / "pipe", bytes(1 << 20)  # more than a pipe holds
+    os.mkfifo(pipe)
+
+    def read_late() -> bytes:
+        time.sleep(0.3)
+        with pipe.open("rb") as file:
+            time.sleep(0.3)
+            return file.read()
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(read_late)
+        with output_file(pipe) as file:
+            file.write(content)
+        assert found.result() == content

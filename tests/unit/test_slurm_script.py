@@ -134,6 +134,20 @@ def test_an_option_that_cannot_be_is_refused(
     assert words in str(e.value)
 
 
+@pytest.mark.parametrize("name", ["back\\slash", "two\nlines"])
+def test_a_folder_that_slurm_cannot_write_to_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UserError, match="give another --artifacts folder"):
+        SlurmLauncher(tmp_path / name / "slurm", {})
+
+
+def test_sbatch_s_words_keep_their_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sbatch").write_text("#!/bin/sh\nprintf 'error: one\\nerror: two\\n' >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o700)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match=r"^--launcher slurm: error: one\nerror: two$"):
+        SlurmLauncher(tmp_path / "slurm", {}).start([worker(log=str(tmp_path))])
+
+
 def test_a_site_s_defaults_do_not_overrule_what_the_script_says() -> None:
     overruled = overriding_variables({"time": "1:00", "partition": "gpu"})
     ours = {"SBATCH_ARRAY_INX", "SBATCH_EXPORT", "SBATCH_SIGNAL", "SBATCH_NO_REQUEUE"}

@@ -195,7 +195,8 @@ def test_mistakes_in_a_query_are_not() -> None:
 
 def test_a_reason_is_one_line_of_the_driver_s_own_words() -> None:
     error = operational('connection failed:\n  FATAL: role "me" does not exist\n')
-    assert database_error_text(error) == 'connection failed: FATAL: role "me" does not exist'
+    said = 'connection failed: FATAL: role "me" does not exist; check the user in the URL'
+    assert database_error_text(error) == said
     outer = optuna.exceptions.StorageInternalError("An exception is raised")
     outer.__cause__ = error
     assert database_error_text(outer) == database_error_text(error)
@@ -228,7 +229,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="unable to open database file"):
+    with pytest.raises(StorageError, match="is a folder, not a regular file; name another file"):
         connect(f"sqlite:///{tmp_path}")
 
 
@@ -361,3 +362,27 @@ def test_a_file_s_name_may_hold_braces(tmp_path: Path) -> None:
     """Optuna formats the URL as a template."""
     connect(f"sqlite:///{tmp_path}/a{{b}}.db").engine.dispose()
     assert (tmp_path / "a{b}.db").is_file()
+
+
+def test_a_pipe_is_no_database(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "x.db")
+    with pytest.raises(StorageError, match=r"x\.db: is a pipe or a device, not a regular file"):
+        connect(f"sqlite:///{tmp_path / 'x.db'}")
+
+
+@pytest.mark.parametrize(
+    ("text", "advice"),
+    [
+        ("database disk image is malformed", "`sqlite3 FILE .recover`"),
+        ("attempt to write a readonly database", "writable for yourself"),
+        ("database or disk is full", "free some space"),
+        ('FATAL: password authentication failed for user "me"', "check the user and the password"),
+        ('FATAL: database "x" does not exist', "create it with createdb"),
+        ("FATAL: sorry, too many clients already", "run fewer workers"),
+        ("permission denied for schema public", "grant this user the right"),
+    ],
+)
+def test_a_driver_s_words_are_followed_by_what_to_do(text: str, advice: str) -> None:
+    said = database_error_text(operational(text))
+    assert said.startswith(f"{text}; ")
+    assert advice in said

@@ -162,7 +162,7 @@ def test_a_file_that_is_no_text_or_not_there_is_named(tmp_path: Path) -> None:
     binary = tmp_path / "binary.toml"
     binary.write_bytes(b"\xff\xfe\x00")
     for path in (binary, tmp_path / "absent.toml", tmp_path):
-        with pytest.raises(SpecError, match=r"cannot be read|not a file") as caught:
+        with pytest.raises(SpecError, match=r"cannot be read|not a regular file") as caught:
             load_study_file(path, environment={})
         assert str(caught.value).startswith(f"{path}: ")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from searchae.config import study_file_catalog
+from searchae.config import load_study_file, study_file_catalog
 from searchae.errors import SpecError
 
 
@@ -73,3 +74,9 @@ def test_what_is_no_file_is_refused(here: Path, path: str) -> None:
 def test_a_file_that_lies_among_the_studies_is_found_by_its_message(here: Path) -> None:
     with pytest.raises(SpecError, match="did you mean --study mine"):
         study_file_catalog.find_study_file("mine.toml", here)
+
+
+def test_a_pipe_is_named_as_one(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "my.toml")
+    with pytest.raises(SpecError, match="is a pipe or a device, not a regular file"):
+        load_study_file(study_file_catalog.find_study_file("my.toml", tmp_path))

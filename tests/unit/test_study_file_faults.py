@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
+import itertools
+import math
+import re
 from typing import Any
 
 import pytest
 
 from searchae.config.loader import spec_from_document
+from searchae.config.schema import SECTIONS
 from searchae.errors import SpecError
 
 
@@ -152,7 +157,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "bound outside of the key's own": (
         {"train": {"momentum": {"low": 0.0, "high": 1.5}}},
-        ["train.momentum.high", "less than 1", "1.5"],
+        ["train.momentum.high", "below 1", "1.5"],
     ),
     "infinite bound": (
         {"train": {"learning_rate": {"low": 1e-4, "high": float("inf")}}},
@@ -176,7 +181,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "fraction for a whole number": (
         {"model": {"latent_dim": {"low": 8.5, "high": 16}}},
-        ["model.latent_dim.low", "valid integer", "8.5"],
+        ["model.latent_dim.low", "a whole number", "8.5"],
     ),
     "step of nothing": (
         {"model": {"latent_dim": {"low": 8, "high": 16, "step": 0}}},
@@ -214,8 +219,8 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"model": {"channels": {"choices": [[4, 8], [4, 8]]}}},
         ["model.channels.choices[1]", "[4, 8] is listed twice"],
     ),
-    "no trials": ({"search": {"trials": 0}}, ["search.trials", "greater than or equal to 1", "0"]),
-    "no epochs": ({"train": {"epochs": 0}}, ["train.epochs", "greater than or equal to 1", "0"]),
+    "no trials": ({"search": {"trials": 0}}, ["search.trials", "at least 1", "0"]),
+    "no epochs": ({"train": {"epochs": 0}}, ["train.epochs", "at least 1", "0"]),
     "negative batch": ({"train": {"batch_size": -3}}, ["train.batch_size", "-3"]),
     "not a number": ({"train": {"clip": float("nan")}}, ["train.clip", "finite", "nan"]),
     "searched epochs": (
@@ -225,7 +230,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "searched budget": ({"search": {"trials": {"low": 1, "high": 9}}}, ["search.trials"]),
     "searched split": (
         {"data": {"name": "svhn", "validation": {"low": 0.1, "high": 0.2}}},
-        ["data.validation", "valid number"],
+        ["data.validation", "must be a number"],
     ),
     "encoder alone": ({"model": {"encoder": [LAYER]}}, ["model.decoder", "encoder and decoder"]),
     "decoder alone": ({"model": {"decoder": [LAYER]}}, ["model.encoder", "encoder and decoder"]),
@@ -271,7 +276,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "huge number": (
         {"model": {"latent_dim": {"low": 4, "high": 2**63}}},
-        ["model.latent_dim.high", "less than or equal to 2147483647"],
+        ["model.latent_dim.high", "at most 2147483647"],
     ),
     "thousands of choices": (
         {"model": {"latent_dim": {"choices": list(range(1, 20_001))}}},
@@ -330,3 +335,48 @@ def test_all_faults_are_told_at_once_a_line_each() -> None:
         "search.pruner",
     }
     assert len(lines) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "said"),
+    [
+        ("train", "epochs", 2.5, "must be a whole number, not 2.5"),
+        ("train", "epochs", 2**31, "must be at most 2147483647, not 2147483648"),
+        ("train", "learning_rate", math.inf, "must be a finite number, not inf"),
+        ("train", "learning_rate", 0, "must be above 0, not 0"),
+        ("train", "ssim_weight", 2, "must be at most 1, not 2"),
+        ("model", "dropout", 1.0, "must be below 1, not 1.0"),
+        ("model", "channels", [], "must have at least 1 value, not []"),
+        ("model", "encoder", [3], "must be a table, not 3"),
+        ("model", "factory_sha256", "x", "must be a SHA-256, which is 64 hexadecimal digits"),
+        ("model", "group_norm", datetime.date(2026, 1, 1), "must be a whole number, not datetime"),
+        ("data", "path", 3, "must be a text in quotes, not 3"),
+    ],
+)
+def test_a_wrong_value_is_told_in_a_user_s_words(
+    section: str, key: str, value: object, said: str
+) -> None:
+    document: dict[str, dict[str, object]] = {"data": {"name": "svhn"}}
+    document.setdefault(section, {})[key] = value
+    with pytest.raises(SpecError) as caught:
+        spec_from_document(document, source="s")
+    assert said in str(caught.value)
+    assert "nput should" not in str(caught.value)
+
+
+def test_none_of_the_library_s_own_words_reach_a_user() -> None:
+    """Each key is given values of every kind."""
+    odd: list[object] = [True, -(2**70), 2**70, 2.5, math.nan, -1, "x", "", None]
+    odd += [[], [{}], [3], {}, {"x": 3}, datetime.date(2026, 1, 1)]
+    said = []
+    for section, keys in SECTIONS.items():
+        for key, value in itertools.product(keys.model_fields, odd):
+            document: dict[str, dict[str, object]] = {"data": {"name": "svhn"}}
+            document.setdefault(section, {})[key] = value
+            try:
+                spec_from_document(document, source="s")
+            except SpecError as e:
+                said.append(str(e))
+    assert len(said) > 300
+    raw = re.compile("input|should|valid [a-z]|instance|pattern|tuple|dictionary", re.IGNORECASE)
+    assert [text for text in said if raw.search(text)] == []

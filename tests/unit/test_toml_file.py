@@ -41,7 +41,7 @@ def test_a_slip_is_shown_with_what_is_meant(line: str, tmp_path: Path) -> None:
         (b"a = " + b"[" * 100_000, "nested too deep"),
         (b"a = " + b"9" * 5_000, "thousands of digits"),
         (b"#" * (1 << 21), "larger than 1 MiB"),
-        (b"\xff\xfea\x00", "cannot be read"),
+        (b"\xff\xfea\x00", "cannot be read: it is not UTF-8; save it as UTF-8$"),
     ],
 )
 def test_what_is_no_study_file_is_refused_in_a_line(
@@ -57,7 +57,7 @@ def test_what_is_no_study_file_is_refused_in_a_line(
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     pipe = tmp_path / "my.toml"
     os.mkfifo(pipe)
-    with pytest.raises(SpecError, match="not a file"):
+    with pytest.raises(SpecError, match="is a pipe or a device, not a regular file"):
         read_toml(pipe)
 
 
