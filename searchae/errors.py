@@ -39,14 +39,7 @@ class SpecError(UserError):
 
 
 class DataError(UserError):
-    """A data set is missing, cannot be read, or differs from the one of the study.
-
-    Args:
-        lines: The message; each may be of several lines.
-    """
-
-    def __init__(self, *lines: str) -> None:
-        super().__init__(*(part for line in lines for part in line.split("\n")))
+    """A data set is missing, cannot be read, or differs from the one of the study."""
 
 
 class ModelError(UserError):

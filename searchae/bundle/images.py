@@ -27,7 +27,7 @@ from searchae.data import (
 )
 from searchae.errors import BundleError, DataError
 from searchae.files import output_file
-from searchae.formatting import format_count, one_line
+from searchae.formatting import format_count
 from searchae.training import EVALUATION_BATCH
 
 ImageArray = npt.NDArray[Any]
@@ -221,7 +221,6 @@ def _images_of_folder(
     found = find_pictures(folder)
     how = _preparation(config)
     pictures = read_pictures(found.paths, how, where=str(folder), progress=progress)
-    pictures.faults = [one_line(fault) for fault in pictures.faults]
     require_readable(pictures)
     if found.left_out:
         progress(f"{folder}: left out: {found.left_out_text}")

@@ -99,20 +99,21 @@ def _run(
     except (OSError, RuntimeError, HTTPException) as e:
         if isinstance(e, OSError) and is_disk_error(e):
             raise disk_fault("cannot write to the data folder", data_dir, e) from e
-        raise DataError(_download_failed(download, missing, data_dir=data_dir, error=e)) from e
+        raise DataError(*_download_failed(download, missing, data_dir=data_dir, error=e)) from e
 
 
 def _download_failed(
     download: Download, missing: tuple[str, ...], *, data_dir: Path, error: Exception
-) -> str:
+) -> list[str]:
+    """Returns the message, line by line."""
     reason = " ".join(str(getattr(error, "reason", error)).split()) or type(error).__name__
-    places = "\n".join(f"  {data_dir / f}" for f in download.by_hand)
-    return (
-        f"{download.name}: could not fetch {_listed(missing)}: {reason}\n"
+    return [
+        f"{download.name}: could not fetch {_listed(missing)}: {reason}",
         f"Try again, or get the files from {download.home} on a machine with a network and put "
-        f"them here:\n{places}\n"
-        "A study that needs no network: --study quickstart"
-    )
+        "them here:",
+        *(f"  {data_dir / f}" for f in download.by_hand),
+        "A study that needs no network: --study quickstart",
+    ]
 
 
 def _listed(names: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from searchae.data.picture_files import PictureFiles, find_pictures
 from searchae.data.pictures import Pictures, Preparation, read_pictures, require_readable
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
-from searchae.formatting import format_count, one_line
+from searchae.formatting import format_count
 
 
 def load_folder(
@@ -71,7 +71,6 @@ def _read(
         )
         notes += pictures.notes(how)
         doubts += pictures.doubts(how, where=str(files.folder))
-        pictures.faults = [one_line(fault) for fault in pictures.faults]
         read.append(pictures)
     require_readable(*read)
     for note in notes:

@@ -151,7 +151,8 @@ def gather(rows: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
 
     found = torch.empty((len(indices), *rows.shape[1:]), dtype=rows.dtype)
     size = rows.nbytes // len(rows)
-    content = memoryview(found.numpy()).cast("B")
+    values: npt.NDArray[Any] = found.numpy()
+    content = values.data.cast("B")
     for i, index in enumerate(indices.tolist()):
         place = content[i * size : (i + 1) * size]
         try:
@@ -182,5 +183,6 @@ def _array(
 
 
 def _address(images: torch.Tensor | npt.NDArray[Any]) -> int:
-    is_array = isinstance(images, np.ndarray)
-    return images.ctypes.data if is_array else images.untyped_storage().data_ptr()
+    if isinstance(images, np.ndarray):
+        return images.ctypes.data
+    return images.untyped_storage().data_ptr()

@@ -77,13 +77,16 @@ def load_npz(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
             )
             for name in taken
         ]
-        for name, reading in zip(taken, readings, strict=True):
-            progress(f"npz: {name}: {reading.text}")
-        if left_out := [name for name in archive.names if name not in taken]:
-            progress(f"npz: left out: {', '.join(left_out)}")
+        left_out = [name for name in archive.names if name not in taken]
     doubts = tuple(doubt for reading in readings for doubt in reading.doubts)
     test = readings[1].images if len(readings) > 1 else None
-    return RawImages(readings[0].images, test, doubts)
+    found = RawImages(readings[0].images, test, doubts)
+    if not doubts:  # what is refused was not taken
+        for name, reading in zip(taken, readings, strict=True):
+            progress(f"npz: {name}: {reading.text}")
+        if left_out:
+            progress(f"npz: left out: {', '.join(left_out)}")
+    return found
 
 
 def _taken(names: Sequence[str], path: Path) -> list[str]:

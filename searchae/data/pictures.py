@@ -226,8 +226,7 @@ def require_readable(*found: Pictures) -> None:
     lines = [f"  {fault}" for fault in faults[:_MOST_FAULTS]]
     if len(faults) > _MOST_FAULTS:
         lines.append(f"  and {len(faults) - _MOST_FAULTS:,} more")
-    listed = "\n".join(lines)
-    raise DataError(f"{len(faults):,} of {total:,} files cannot be read:\n{listed}")
+    raise DataError(f"{len(faults):,} of {total:,} files cannot be read:", *lines)
 
 
 def prepare(image: Image.Image, how: Preparation) -> Images:

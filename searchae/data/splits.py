@@ -137,7 +137,7 @@ def load_splits(
             )
     raw = SOURCES[spec.name](spec, data_dir, seed, progress)
     if raw.doubts and not accept_doubts:
-        raise DataError("\n".join(raw.doubts))
+        raise DataError(*raw.doubts)
     for doubt in raw.doubts:
         progress(f"warning: {doubt}")
     return split(raw, spec, seed=seed, scratch=data_dir)
@@ -168,7 +168,7 @@ def split(raw: RawImages, spec: DataSpec, *, seed: int, scratch: Path | None = N
         spec.validation, key="data.validation", seed=seed, label="validation"
     )
     found = [torch.from_numpy(part.taken(scratch)) for part in (train, validation, test)]
-    return Splits(*found, hash=_hash(*found))
+    return Splits(*found, _hash(*found))
 
 
 @dataclass(frozen=True, eq=False)

@@ -224,8 +224,9 @@ def test_a_variational_net_draws_new_images(folder: Path, command_line: Run) -> 
 def test_images_of_any_channels_sides_and_bits_are_searched_trained_and_used(
     folder: Path, command_line: Run, channels: int, bits: int
 ) -> None:
-    smooth = smooth_images(96, 20, channels)[:, :12].astype(np.uint16 if bits == 16 else np.uint8)
-    images = smooth * (257 if bits == 16 else 1) + (smooth % 7 if bits == 16 else 0) * 30
+    images = smooth_images(96, 20, channels)[:, :12]
+    if bits == 16:
+        images = images * np.uint16(257) + images % np.uint16(7) * np.uint16(30)
     np.savez(folder / "data" / "tiny.npz", x_train=images[:80], x_test=images[80:])
     study = folder / "studies" / "tiny.toml"
     keys = 'path = "tiny.npz"\nbits = 16\nwhite = 65535' if bits == 16 else 'path = "tiny.npz"'
@@ -240,7 +241,7 @@ def test_images_of_any_channels_sides_and_bits_are_searched_trained_and_used(
     with np.load(folder / "back.npz") as archive:
         back = archive["images"]
     assert (back.shape, back.dtype) == ((16, 12, 20, channels), images.dtype)
-    white = np.iinfo(images.dtype).max
+    white = 255 if bits == 8 else 65535
     errors = (back.astype(float) - images[80:].reshape(back.shape)) / white
     psnrs = -10 * np.log10((errors**2).reshape(16, -1).mean(1))
     assert float(psnrs.mean()) == pytest.approx(measured["psnr_db"], abs=0.05)
@@ -263,4 +264,5 @@ def bundle_images(path: Path, channels: int, white: int) -> np.ndarray:
     """The images of an npz as ``searchae.load(...)`` takes them: floats (N, C, H, W)."""
     with np.load(path) as archive:
         images = archive["images"].reshape(16, 12, 20, channels)
-    return (images.transpose(0, 3, 1, 2) / white).astype(np.float32)
+    found: np.ndarray = (images.transpose(0, 3, 1, 2) / white).astype(np.float32)
+    return found

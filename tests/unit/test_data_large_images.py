@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_a_disk_that_is_full_or_read_only_leaves_the_images_in_memory(
     def full(_file: int, _start: int, _size: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(large_images.os, "posix_fallocate", full)
+    monkeypatch.setattr(os, "posix_fallocate", full)
     array = large_images.new_images((50, 3, 8, 8), np.uint8, folder=tmp_path, what="x")
     assert array.shape == (50, 3, 8, 8)
     assert len(large_images._mappings) == 0
