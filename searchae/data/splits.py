@@ -167,8 +167,11 @@ def split(raw: RawImages, spec: DataSpec, *, seed: int, scratch: Path | None = N
     validation, train = train.split_off(
         spec.validation, key="data.validation", seed=seed, label="validation"
     )
-    found = [torch.from_numpy(part.taken(scratch)) for part in (train, validation, test)]
-    return Splits(*found, _hash(*found))
+    train_images, validation_images, test_images = (
+        torch.from_numpy(part.taken(scratch)) for part in (train, validation, test)
+    )
+    hash_ = _hash(train_images, validation_images, test_images)
+    return Splits(train_images, validation_images, test_images, hash_)
 
 
 @dataclass(frozen=True, eq=False)
