@@ -67,11 +67,11 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "a latent of which nothing is left": (
         {"train": {"regularizer": "k-sparse", "active_latents": 0}},
-        ["train.active_latents", "greater than or equal to 1", "0"],
+        ["train.active_latents", "at least 1", "0"],
     ),
     "images that may be black": (
         {"train": {"brightness": {"low": 0.0, "high": 1.0}}},
-        ["train.brightness.high", "less than 1", "1.0"],
+        ["train.brightness.high", "below 1", "1.0"],
     ),
     "a flip that is no yes or no": ({"train": {"flip": 0.5}}, ["train.flip", "0.5"]),
     "a warm-up without end": (

@@ -171,7 +171,7 @@ def test_the_mean_image_baseline_is_the_psnr_of_the_mean_training_image() -> Non
     "wrong", [torch.zeros(2, 3, 4, 4), torch.zeros(3, 4, 4, dtype=torch.uint8), images(0)]
 )
 def test_what_are_no_images_is_refused(wrong: Tensor) -> None:
-    with pytest.raises(DataError, match=r"must be uint8 \(N, C, H, W\)"):
+    with pytest.raises(DataError, match=r"must be uint8 or uint16 \(N, C, H, W\)"):
         evaluate(net(), wrong)
     with pytest.raises(DataError, match="evaluated images"):
         mean_image_psnr_db(images(2), wrong)
