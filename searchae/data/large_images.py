@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 LARGE_BYTES = 2**29
 """Arrays from this size on are kept in a file."""
 
-PART_BYTES = 2**24
+PART_BYTES = 2**22
 """How much of a large array is read before what was read is released."""
 
 
@@ -143,12 +143,14 @@ def gather(rows: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     Raises:
         DataError: The file can no longer be read.
     """
+    import torch
+
+    if rows.dtype == torch.uint16:  # which not every version selects from
+        return gather(rows.view(torch.int16), indices).view(torch.uint16)
     is_mapped = rows.device.type == "cpu" and is_large(rows)
     mapping = _mappings.get(_address(rows)) if is_mapped else None
     if mapping is None:
         return rows.index_select(0, indices)
-    import torch
-
     found = torch.empty((len(indices), *rows.shape[1:]), dtype=rows.dtype)
     size = rows.nbytes // len(rows)
     values: npt.NDArray[Any] = found.numpy()

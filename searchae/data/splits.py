@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from searchae.config import DataSpec, ProgressCallback, split_seed
 from searchae.data.disk import moved_paths
-from searchae.data.large_images import PART_BYTES, new_images, parts, release
+from searchae.data.large_images import PART_BYTES, gather, new_images, parts, release
 from searchae.data.raw_images import Images, RawImages, levels_of
 from searchae.data.sources import SOURCES
 from searchae.errors import DataError
@@ -224,15 +224,19 @@ class _Selection:
 
     def taken(self, scratch: Path | None) -> Images:
         """Returns the images as an array of their own, contiguous and writable."""
+        import torch
+
+        whole = np.require(self.images, requirements=["C", "W"])
         if self.order is None:
-            return np.require(self.images, requirements=["C", "W"])
+            return whole
         shape = (len(self), *self.images.shape[1:])
         what = f"{len(self):,} images, split"
         found = new_images(shape, self.images.dtype, folder=scratch, what=what)
+        images = torch.from_numpy(whole)
         step = max(1, PART_BYTES * len(self) // found.nbytes)
         for start in range(0, len(self), step):
-            found[start : start + step] = self.images[self.order[start : start + step]]
-            release(self.images)
+            rows = gather(images, torch.from_numpy(self.order[start : start + step]))
+            found[start : start + step] = rows.numpy()
             release(found)
         return found
 

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from searchae.data import is_large, release
+from searchae.data import release
 from searchae.models import Autoencoder
 from searchae.training.generators import named_generator
 from searchae.training.images import check_images, gaussian, mean_image, noisy, to_unit_float
@@ -214,8 +214,7 @@ def evaluate_images(
             sparsities.append(hoyer(latents))
             if with_ssim:
                 similarities.append(ssim(reconstruction, targets))
-            if is_large(images):
-                release(images)
+            release(images)
     return PerImage(
         mse=torch.cat(mses).cpu().double(),
         ssim=torch.cat(similarities).cpu().double() if similarities else None,
