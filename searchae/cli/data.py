@@ -69,7 +69,9 @@ def data(
             write_contact_sheet(show, splits)
         except OSError as e:
             raise UserError(f"--show {show}: cannot be written: {e.strerror or e}") from e
-        console.print_note(f"{show}: images of each split, as they were read")
+        channels = {2: ", the first channel", 4: ", the first three channels"}
+        shown = channels.get(splits.image_shape[0], "")
+        console.print_note(f"{show}: images of each split, as they were read{shown}")
     for warning in split_warnings(splits):
         console.print_note(f"warning: {warning}")
     document = {"name": spec.data.name, **describe_splits(splits)}

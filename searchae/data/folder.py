@@ -69,7 +69,7 @@ def _read(
             progress=progress,
             scratch=data_dir,
         )
-        notes += pictures.notes(how)
+        notes += [*pictures.notes(how), *pictures.advice(how)]
         doubts += pictures.doubts(how, where=str(files.folder))
         read.append(pictures)
     require_readable(*read)

@@ -163,6 +163,8 @@ def read_array(
         f"{array.dtype} of shape {array.shape}, {order}: {format_count(count, f'{kind} image')} of "
         f"{width}x{height} pixels; {assumed:g} is white"
     )
+    if bits == 8 and in_study and array.dtype.kind == "u" and assumed > 255:
+        text += "; rounded to 8 bits (data.bits = 16 keeps 16)"
     return ArrayReading(images, text, _order_doubt(array.shape, order, where=where), range_doubt)
 
 

@@ -148,6 +148,18 @@ class Pictures:
             if self.done[what]
         ]
 
+    def advice(self, how: Preparation) -> list[str]:
+        """Returns which keys of a study file would suit the pictures better, a sentence each."""
+        found = []
+        if self.done["is grey"] == len(self.images) and not how.grayscale:
+            found.append("all images are grey: grayscale = true under [data] takes one channel")
+        if how.alpha and not self.done["has alpha"]:
+            found.append("no image is transparent: alpha = true only adds a channel without content")
+        if count := self.done["rounded"]:
+            images = format_count(count, "image")
+            found.append(f"{images} of more than 8 bits rounded to 8: bits = 16 keeps them")
+        return found
+
     def doubts(self, how: Preparation, *, where: str, in_study: bool = True) -> list[str]:
         """Returns doubts about which value is white; see ``RawImages`` and ``doubt_of_range``."""
         if how.white is not None:
@@ -308,9 +320,13 @@ def _read(path: Path, how: Preparation) -> _Picture:
             if opened.size != before:
                 shape = shape[::-1]
             image, kind, brightest = _rescaled(opened, how, is_deep=is_deep, where=str(path))
-            if not how.alpha and _is_transparent(image):
-                done.add("transparent")
-                image = _on_background(image, how.background)
+            if _is_transparent(image):
+                done.add("has alpha" if how.alpha else "transparent")
+                image = image if how.alpha else _on_background(image, how.background)
+            if image.mode in ("1", "L", "LA", _DEEP):
+                done.add("is grey")
+            if kind in ("16-bit", "float") and how.bits == 8:
+                done.add("rounded")
             if how.grayscale and image.mode not in ("1", "L", "LA", _DEEP):
                 done.add("grey")
             pixels = prepare(image, how)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import os
 import sys
@@ -48,6 +49,7 @@ def build_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
     """
     name = str(params.factory)
     build = allowed_factory(name, str(params.factory_sha256))
+    _check_arguments(build, params)
     try:
         net = build(image_shape=tuple(image_shape), **params.args)
     except Exception as e:
@@ -58,6 +60,26 @@ def build_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
         return _wrapped(net, params, image_shape)
     except ModelError as e:
         raise ModelError(f"model.factory: the net of {name}{_arguments(params)} {e}") from e
+
+
+def _check_arguments(build: Build, params: ModelParams) -> None:
+    """Checks that a function takes the arguments that it will be given.
+
+    Raises:
+        ModelError: It does not; the message says which it takes.
+    """
+    try:
+        signature = inspect.signature(build)
+    except ValueError:  # a function that is not written in Python
+        return
+    try:
+        signature.bind(image_shape=(1, 1, 1), **params.args)
+    except TypeError as e:
+        given = ", ".join(["image_shape", *params.args])
+        raise ModelError(
+            f"model.factory: {params.factory}{signature} is given image_shape and the values of "
+            f"[model.args] ({given}): {e}"
+        ) from e
 
 
 def check_own_net(
@@ -253,7 +275,8 @@ def allowed_factory(name: str, sha256: str) -> Build:
         raise ModelError(
             f"--factory {allowed}: the file differs from the one that the study was made with "
             f"(SHA-256 {factory.sha256[:12]}, not {sha256[:12]}); its results "
-            "would not be comparable: use that file, or a new study (--name)"
+            "would not be comparable: use that file as it was (a copy beside a bundle keeps it), "
+            "or a new study (--name)"
         )
     return _loaded(factory)
 

@@ -147,6 +147,22 @@ def test_sixteen_bits_are_kept_where_asked(tmp_path: Path) -> None:
     assert np.all(padded[:, :4] == 65535)
 
 
+def test_keys_that_would_suit_the_pictures_better_are_named(tmp_path: Path) -> None:
+    Image.fromarray(np.full((8, 8), 65535, np.uint16)).save(tmp_path / "a.png")
+    save(tmp_path / "b.png", 90, mode="L")
+    _, said = told(tmp_path, image_size=8, alpha=True)
+    assert "all images are grey: grayscale = true under [data] takes one channel" in said
+    assert "no image is transparent: alpha = true only adds a channel" in said
+    assert "1 image of more than 8 bits rounded to 8: bits = 16 keeps them" in said
+    _, said = told(tmp_path, image_size=8, grayscale=True, bits=16)
+    assert "grayscale = true" not in said
+    assert "bits = 16 keeps" not in said
+    save(tmp_path / "c.png", (1, 2, 3, 100), mode="RGBA")
+    _, said = told(tmp_path, image_size=8, alpha=True)
+    assert "all images are grey" not in said
+    assert "no image is transparent" not in said
+
+
 def test_twelve_bits_are_scaled_to_sixteen(tmp_path: Path) -> None:
     deep = np.full((8, 8), 4095, np.uint16)
     Image.fromarray(deep).save(tmp_path / "a.png")

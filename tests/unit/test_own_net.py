@@ -286,7 +286,7 @@ FAULTS = {
     "a missing package": ("import tensorflow_of_mine", "ModuleNotFoundError: No module named"),
     "no such function": ("def make(image_shape): pass", "has no function build; it has make"),
     "no function": ("build = 3", "has no function build; it has none"),
-    "an unknown argument": ("def build(shape): pass", "TypeError: build() got an unexpected"),
+    "an unknown argument": ("def build(shape): pass", "build(shape) is given image_shape"),
     "an error inside": (broken("raise ValueError('no')"), "failed: ValueError: no, line"),
     "nothing returned": (broken("pass"), "returned a NoneType, no nn.Module"),
     "a class": (broken("return Net"), "returned a type, no nn.Module"),
@@ -329,6 +329,17 @@ def test_a_faulty_function_is_one_clear_line(write: Any, code: str, said: str) -
         check_own_net(write(code), image_shape=SHAPE)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_an_argument_that_the_function_does_not_take_is_named_with_those_it_takes(
+    write: Any,
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        check_own_net(write(DENSE, width=5), image_shape=SHAPE)
+    said = str(caught.value)
+    assert "(image_shape, latent" in said
+    assert "(image_shape, width): " in said
+    assert "own_net.py" not in said, "a line of searchae's helps nobody"
 
 
 # -- the study file
