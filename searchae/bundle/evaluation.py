@@ -38,7 +38,7 @@ def measure_bundle(bundle: Bundle, images: Tensor) -> Metrics:
 
     Args:
         bundle: The bundle. If it was trained to remove noise, its seed decides the noise.
-        images: uint8 (N, C, H, W).
+        images: uint8 or uint16 (N, C, H, W).
     """
     return evaluate(
         bundle.model,
@@ -143,7 +143,7 @@ def compression_ratios(bundle: Bundle) -> dict[str, Any]:
         ``latent_bytes`` (float32) and their ``bytes_ratio``.
     """
     values, size = math.prod(bundle.image_shape), bundle.latent_size
-    image_bytes = values * bundle.config.data.bits // 8
+    image_bytes = values * bundle.config.data.value_bits // 8
     return {
         "image_values": values,
         "latent_values": size,
@@ -159,7 +159,7 @@ def latent_statistics(bundle: Bundle, images: Tensor) -> dict[str, Any]:
 
     Args:
         bundle: The bundle.
-        images: uint8 (N, C, H, W).
+        images: uint8 or uint16 (N, C, H, W).
 
     Returns:
         ``mean``, ``std`` (of the population), ``min``, ``max`` and ``near_zero`` (share below 1e-3
@@ -204,7 +204,7 @@ def latent_batches(bundle: Bundle, images: Tensor) -> Iterator[Tensor]:
 
     Args:
         bundle: The bundle.
-        images: uint8 (N, C, H, W).
+        images: uint8 or uint16 (N, C, H, W).
 
     Yields:
         Latents (B, latent_size) on the CPU, as float64 so that variances can be computed from them

@@ -184,7 +184,7 @@ def _png_pixels(image: ImageArray) -> ImageArray:
 
 def as_levels(images: npt.NDArray[np.float32], config: BundleConfig) -> ImageArray:
     """Rounds float images in [0, 1] of any shape to the levels of a bundle's images."""
-    dtype = np.uint8 if config.data.bits == 8 else np.uint16
+    dtype = np.uint8 if config.data.value_bits == 8 else np.uint16
     levels: ImageArray = np.rint(images * np.iinfo(dtype).max).astype(dtype)
     return levels
 

@@ -74,7 +74,7 @@ class Bundle:
         """Encodes images as latents.
 
         Args:
-            images: (N, C, H, W), uint8 or float in [0, 1].
+            images: (N, C, H, W), uint8 or float in [0, 1]; uint16 if the net's images keep 16 bits.
 
         Returns:
             float32 (N, latent_size).
@@ -107,7 +107,7 @@ class Bundle:
         """Encodes images and decodes the latents.
 
         Args:
-            images: (N, C, H, W), uint8 or float in [0, 1].
+            images: (N, C, H, W), uint8 or float in [0, 1]; uint16 if the net's images keep 16 bits.
 
         Returns:
             float32 (N, C, H, W) in [0, 1].
@@ -238,7 +238,7 @@ def bundle_from_weights(
                 active_latents=config.train.k_sparse,
             )
     except ModelError as e:
-        raise BundleError(f"{CONFIG}: the net cannot be built: {e}") from e
+        raise BundleError(f"{CONFIG}: the net cannot be built: {e.args[0]}", *e.args[1:]) from e
     check_weight_names(model.state_dict(), weights)
     if model.latent_size != config.latent_size:
         raise BundleError(

@@ -43,7 +43,7 @@ def write_reconstructions_picture(
     Args:
         path: The file.
         bundle: The bundle.
-        images: uint8 (N, C, H, W), of which 16 evenly spaced ones are drawn.
+        images: uint8 or uint16 (N, C, H, W), of which 16 evenly spaced ones are drawn.
         title: The line above the picture.
 
     Raises:
@@ -74,7 +74,7 @@ def write_curves_page(
     Args:
         path: The file.
         bundle: The bundle.
-        images: uint8 (N, C, H, W), of which the latents of at most 2000 are drawn.
+        images: uint8 or uint16 (N, C, H, W), of which the latents of at most 2000 are drawn.
         histories: The epochs' results by seed.
         title: The page's title.
 

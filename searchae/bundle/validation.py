@@ -54,17 +54,18 @@ def check_images(images: Tensor, config: BundleConfig) -> Tensor:
             f"images have the shape {shape}, but this bundle's net takes "
             f"{_shape_text(image_shape)}{_shape_hint(shape, image_shape)}"
         )
-    levels = (torch.uint8,) if config.data.bits == 8 else (torch.uint8, torch.uint16)
+    has_8_bits = config.data.value_bits == 8
+    levels = (torch.uint8,) if has_8_bits else (torch.uint8, torch.uint16)
     if images.dtype in levels:
         return images
     if not images.is_floating_point():
-        known = "uint8" if config.data.bits == 8 else "uint8, uint16 with 65535 for white"
+        known = "uint8" if has_8_bits else "uint8, uint16 with 65535 for white"
         raise BundleError(f"images are {images.dtype}: give {known}, or float in [0, 1]")
     low, high = (float(v) for v in torch.aminmax(images)) if images.numel() else (0.0, 0.0)
     if not (low >= 0 and high <= 1):
         raise BundleError(
             f"images have values from {low:g} to {high:g}: floats must be in [0, 1]; divide "
-            "by 255, or give uint8"
+            f"by {'255, or give uint8' if has_8_bits else '65535, or give uint16'}"
         )
     return images
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from searchae.compare import page
@@ -18,6 +19,7 @@ from searchae.compare.penalty_curve import L1_WEIGHT, PenaltyCurve, PenaltyExper
 from searchae.compare.preparation import open_list
 from searchae.compare.result import ComparisonResult
 from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
+from searchae.data import gather
 from searchae.errors import UserError
 from searchae.formatting import format_value
 from searchae.launch import FleetRequest, Launcher
@@ -301,4 +303,4 @@ def _known(half_width_db: float | None) -> str:
 
 
 def _shown(test: Tensor) -> Any:
-    return test[shown_indices(len(test))].numpy()
+    return gather(test, torch.tensor(shown_indices(len(test)))).numpy()

@@ -208,6 +208,11 @@ class DataSpec(Section):
     label: Literal["first", "last"] | None = None
 
     @property
+    def value_bits(self) -> int:
+        """``bits``, or 8 with a source that has no more."""
+        return self.bits if self.name in ("npz", "folder") else 8
+
+    @property
     def height_and_width(self) -> tuple[int, int]:
         """``image_size`` in pixels."""
         size = self.image_size

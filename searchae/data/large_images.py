@@ -96,6 +96,8 @@ def map_images(
 ) -> npt.NDArray[Any]:
     """Maps a file as an array; writing to the array does not change the file (copy-on-write).
 
+    What is written is seen by nobody else, and not by ``gather`` either.
+
     Args:
         file: The file.
         shape: The array's shape.
@@ -103,10 +105,12 @@ def map_images(
         offset: Where in the file it begins, in bytes.
 
     Raises:
-        ValueError: The file is shorter.
+        ValueError: The shape is impossible, or the file is shorter.
         OSError: It cannot be mapped.
     """
     size = math.prod(shape) * dtype.itemsize
+    if min(shape, default=1) < 0 or offset + size > os.fstat(file.fileno()).st_size:
+        raise ValueError(f"the file has no array of shape {shape}")
     mapping = _Mapping(file.fileno(), offset + size, access=mmap.ACCESS_COPY)
     mapping.file = os.dup(file.fileno())
     return _array(mapping, shape, dtype, offset=offset)
@@ -137,7 +141,7 @@ def gather(rows: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     much of the file around each as this process's memory (2 MiB with Linux 6.18 on ext4).
 
     Args:
-        rows: (N, ...), contiguous; a whole array.
+        rows: (N, ...), contiguous.
         indices: int64 (B,), on the same device.
 
     Raises:
@@ -152,13 +156,16 @@ def gather(rows: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     if mapping is None:
         return rows.index_select(0, indices)
     found = torch.empty((len(indices), *rows.shape[1:]), dtype=rows.dtype)
+    if not found.numel():
+        return found
     size = rows.nbytes // len(rows)
+    start = mapping.offset + rows.storage_offset() * rows.element_size()
     values: npt.NDArray[Any] = found.numpy()
     content = values.data.cast("B")
     for i, index in enumerate(indices.tolist()):
         place = content[i * size : (i + 1) * size]
         try:
-            count = os.preadv(mapping.file, [place], mapping.offset + index * size)
+            count = os.preadv(mapping.file, [place], start + index * size)
         except OSError as e:
             raise DataError(f"the decoded images can no longer be read: {e.strerror}") from e
         if count < size:

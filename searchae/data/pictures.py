@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from searchae.config import DataSpec, ProgressCallback
@@ -154,7 +155,9 @@ class Pictures:
         if self.done["is grey"] == len(self.images) and not how.grayscale:
             found.append("all images are grey: grayscale = true under [data] takes one channel")
         if how.alpha and not self.done["has alpha"]:
-            found.append("no image is transparent: alpha = true only adds a channel without content")
+            found.append(
+                "no image is transparent: alpha = true only adds a channel without content"
+            )
         if count := self.done["rounded"]:
             images = format_count(count, "image")
             found.append(f"{images} of more than 8 bits rounded to 8: bits = 16 keeps them")
@@ -242,7 +245,7 @@ def require_readable(*found: Pictures) -> None:
 
 
 def prepare(image: Image.Image, how: Preparation) -> Images:
-    """Brings an image to the size, colours and bits that are wanted.
+    """Brings an image to the size, colours and bits that are wanted, on the background.
 
     ``crop`` resizes it so that it just covers the size and cuts it to the middle; ``pad`` resizes
     it so that it just fits in; ``stretch`` changes its proportions. All interpolate bicubically.
@@ -255,6 +258,8 @@ def prepare(image: Image.Image, how: Preparation) -> Images:
         (C, H, W), uint8 or uint16.
     """
     is_deep = image.mode == _DEEP
+    if not how.alpha and _is_transparent(image):
+        image = _on_background(image, how.background)
     if not is_deep and image.mode != how.mode:
         image = image.convert(how.mode)
     height, width = how.size
@@ -267,12 +272,22 @@ def prepare(image: Image.Image, how: Preparation) -> Images:
         case "stretch":
             fitted = image.resize(size, method)
     if is_deep:
-        levels = np.rint(np.asarray(fitted).clip(0, _WHITES["16-bit"])).astype(np.uint16)
-        opaque = np.full_like(levels, _WHITES["16-bit"])
-        return np.stack([levels] * how.colours + [opaque] * how.alpha)
+        levels = _sixteen_bits(fitted)
+        opaque = Image.new(_DEEP, image.size, _WHITES["16-bit"])
+        if how.alpha and how.fit == "pad":
+            opaque = _padded(opaque, size, None)
+        alpha = _sixteen_bits(opaque.resize(size)) if how.alpha else levels
+        return np.stack([levels] * how.colours + [alpha] * how.alpha)
     pixels = np.asarray(fitted, np.uint8)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return pixels if how.bits == 8 else pixels * np.uint16(257)
+
+
+def _sixteen_bits(image: Image.Image) -> Images:
+    """Returns an image of mode F, from 0 to 65535, as uint16 (H, W)."""
+    values: npt.NDArray[np.float32] = np.asarray(image, np.float32)
+    levels: Images = np.rint(values.clip(0, _WHITES["16-bit"])).astype(np.uint16)
+    return levels
 
 
 def _padded(image: Image.Image, size: tuple[int, int], colour: str | None) -> Image.Image:
@@ -322,7 +337,6 @@ def _read(path: Path, how: Preparation) -> _Picture:
             image, kind, brightest = _rescaled(opened, how, is_deep=is_deep, where=str(path))
             if _is_transparent(image):
                 done.add("has alpha" if how.alpha else "transparent")
-                image = image if how.alpha else _on_background(image, how.background)
             if image.mode in ("1", "L", "LA", _DEEP):
                 done.add("is grey")
             if kind in ("16-bit", "float") and how.bits == 8:

@@ -223,7 +223,7 @@ class _Selection:
         return self.at(_permutation(len(self), seed=seed, label=f"{part}_images")[:count])
 
     def taken(self, scratch: Path | None) -> Images:
-        """Returns the images as an array of their own, contiguous and writable."""
+        """Returns the images as an array that is contiguous and writable."""
         import torch
 
         whole = np.require(self.images, requirements=["C", "W"])

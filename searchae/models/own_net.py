@@ -123,7 +123,8 @@ def _check_second_derivative(model: Autoencoder, params: ModelParams, images: Te
     images = images.clone().requires_grad_()
     try:
         (slopes,) = torch.autograd.grad(model.encoder(images).sum(), images, create_graph=True)
-        slopes.square().sum().backward()  # type: ignore[no-untyped-call]
+        if slopes.requires_grad:  # not so where nothing that can be trained decides them
+            slopes.square().sum().backward()  # type: ignore[no-untyped-call]
     except Exception as e:
         raise ModelError(
             f"train.regularizer: a contractive penalty differentiates the encoder of "

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from searchae.config import TrialParams
+from searchae.data import parts
 from searchae.errors import DeadError
 from searchae.models import ACTIVATION_MODULES, Autoencoder
 from searchae.training.device_faults import device_errors
@@ -37,7 +38,7 @@ class DeadNetDetector:
         params: The trial.
         model: The net, checked as it is when ``check`` is called.
         train: The training images.
-        validation: The validation images, uint8 (M, C, H, W).
+        validation: The validation images, uint8 or uint16 (M, C, H, W).
 
     Attributes:
         dead_layer: What ``find_dead_layer`` found after the last epoch; part of a checkpoint.
@@ -97,12 +98,14 @@ def least_constant_mse(images: Tensor) -> float:
     Returns:
         The error for values in [0, 1].
     """
-    parts = torch.split(images, EVALUATION_BATCH)
-    sums = torch.stack([p.sum(0, dtype=torch.int64) for p in parts]).sum(0).double()
     wide = torch.int32 if images.dtype == torch.uint8 else torch.int64
-    squares = torch.stack([p.to(wide).square().sum(0, dtype=torch.int64) for p in parts]).sum(0)
+    sums = torch.zeros(images.shape[1:], dtype=torch.int64, device=images.device)
+    squares = torch.zeros_like(sums)
+    for part in parts(images):
+        sums += part.sum(0, dtype=torch.int64)
+        squares += part.to(wide).square().sum(0, dtype=torch.int64)
     count, highest = len(images), torch.iinfo(images.dtype).max
-    return float((squares.double() / count - (sums / count).square()).mean()) / highest**2
+    return float((squares.double() / count - (sums.double() / count).square()).mean()) / highest**2
 
 
 @torch.no_grad()

@@ -141,7 +141,7 @@ def evaluate(
 
     Args:
         model: On any device; its mode is restored afterwards.
-        images: uint8 (N, C, H, W), on any device.
+        images: uint8 or uint16 (N, C, H, W), on any device.
         noise_std: Standard deviation of Gaussian noise on the input, for values in [0, 1].
         seed: The seed of the noise, which also depends on ``batch_size``.
         batch_size: Images at a time.
@@ -256,8 +256,8 @@ def mean_image_psnr_db(train: Tensor, images: Tensor) -> float:
     """Returns the PSNR of a baseline that reconstructs every image as the mean training image.
 
     Args:
-        train: uint8 (N, C, H, W).
-        images: uint8 (M, C, H, W), on the same device.
+        train: uint8 or uint16 (N, C, H, W).
+        images: uint8 or uint16 (M, C, H, W), on the same device.
 
     Returns:
         PSNR of each image, averaged over the images, in dB.
@@ -272,8 +272,8 @@ def mean_image_psnr_per_image(train: Tensor, images: Tensor) -> Tensor:
     """Returns the PSNR of each image reconstructed as the mean training image.
 
     Args:
-        train: uint8 (N, C, H, W).
-        images: uint8 (M, C, H, W), on the same device.
+        train: uint8 or uint16 (N, C, H, W).
+        images: uint8 or uint16 (M, C, H, W), on the same device.
 
     Returns:
         Float64 (M,), in dB.
@@ -284,11 +284,11 @@ def mean_image_psnr_per_image(train: Tensor, images: Tensor) -> Tensor:
     check_images(train, split="training")
     check_images(images, split="evaluated")
     mean = mean_image(train)
-    parts = [
-        psnr_per_image(mean[None], to_unit_float(part))
-        for part in torch.split(images, _BASELINE_BATCH)
-    ]
-    return torch.cat(parts).double()
+    found = []
+    for part in torch.split(images, _BASELINE_BATCH):
+        found.append(psnr_per_image(mean[None], to_unit_float(part)))
+        release(images)
+    return torch.cat(found).double()
 
 
 def _reconstruct(

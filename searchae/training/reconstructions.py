@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from searchae.data import as_rgb
+from searchae.data import as_rgb, gather
 from searchae.models import Autoencoder
 from searchae.training.generators import named_generator
 from searchae.training.images import gaussian, noisy, to_unit_float
@@ -41,13 +41,14 @@ def draw_reconstructions(
 
     Args:
         model: On any device; it is left in evaluation mode.
-        images: uint8 (N, C, H, W); evenly spaced ones are chosen.
+        images: uint8 or uint16 (N, C, H, W); evenly spaced ones are chosen.
         noise_std: Standard deviation of the Gaussian noise on the input, for values in [0, 1].
         seed: The seed of the noise.
         title: A line of text above the picture.
         shown: How many images to draw, at most.
     """
-    chosen = images[torch.linspace(0, len(images) - 1, min(shown, len(images))).long()].cpu()
+    places = torch.linspace(0, len(images) - 1, min(shown, len(images))).long()
+    chosen = gather(images, places.to(images.device)).cpu()
     clean = to_unit_float(chosen)
     rows = {"original": clean}
     inputs = clean

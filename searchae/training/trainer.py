@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from searchae.config import TrainParams, TrialParams, training_seed
-from searchae.data import is_large
+from searchae.data import is_large, release
 from searchae.errors import ModelError, SearchaeError
 from searchae.models import Autoencoder, build_model
 from searchae.training import kernels
@@ -89,8 +89,8 @@ class Trainer:
 
         Args:
             params: The trial.
-            train: Training images, uint8 (N, C, H, W).
-            validation: Validation images, uint8 (M, C, H, W).
+            train: Training images, uint8 or uint16 (N, C, H, W).
+            validation: Validation images, uint8 or uint16 (M, C, H, W).
             seed: Decides initialisation, order of the images, and noise.
             device: The device to train on.
             precision: Of the training steps; evaluation is always in float32.
@@ -121,6 +121,7 @@ class Trainer:
             self._validation = validation
             if device.type != "cpu" or not is_large(validation):
                 self._validation = validation.to(device, memory_format=layout)
+                release(validation)
             self._optimizer = make_optimizer(params.train, self.model.parameters(), device=device)
             self._step, self._compiled_forward = self._make_step(precision)
         self._dead_net = DeadNetDetector(

@@ -72,7 +72,9 @@ def workers_per_device(
     """
     params = largest_trial(spec, build_networks(spec, image_shape))
     note("measuring how many workers a GPU bears ...")
-    task = ProbeTask(params, image_shape, str(device), precision, images + held_out)
+    task = ProbeTask(
+        params, image_shape, str(device), precision, images + held_out, spec.data.value_bits // 8
+    )
     try:
         readings = measure_throughput(
             task,

@@ -57,6 +57,7 @@ class ProbeTask:
         precision: Precision of the training.
         images: Number of images that a worker holds on the device, training and validation
             together; a process generates fewer, but counts the memory of all.
+        value_bytes: Bytes of one value of these images.
     """
 
     params: TrialParams
@@ -64,6 +65,7 @@ class ProbeTask:
     device: str
     precision: Precision
     images: int = 0
+    value_bytes: int = 1
 
 
 class ProbeProcess:
@@ -189,6 +191,7 @@ def _serve(connection: Connection, task: ProbeTask) -> None:
             epochs, images = _endless_training(task)
             # A worker holds all of its images, of which only some were generated here.
             missing = max(0, task.images - images) * math.prod(task.image_shape)
+            missing *= task.value_bytes
             connection.send(("ready", _memory(torch.device(task.device), missing)))
             while True:
                 rate = _measure_rate(epochs, images, until=connection.recv())

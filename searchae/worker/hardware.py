@@ -24,7 +24,7 @@ class Machine:
         device: The device.
         threads: CPU threads.
         precision: Precision of the training steps, for trials that start here.
-        images: Training and validation images, uint8 (N, C, H, W), on the CPU.
+        images: Training and validation images, uint8 or uint16 (N, C, H, W), on the CPU.
         load_test: Returns the test images, which only listed trainings use.
     """
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from searchae.config import TrialParams
+from searchae.data import gather, release
 from searchae.models import build_model
 from searchae.training import (
     EVALUATION_BATCH,
@@ -44,7 +45,7 @@ def measure_training(
     Args:
         params: The training's parameters.
         best: Its best epoch.
-        test: Test images, uint8 (N, C, H, W).
+        test: Test images, uint8 or uint16 (N, C, H, W).
         seed: Its seed.
         ended: Why it ended.
         history: The results of its epochs.
@@ -63,12 +64,12 @@ def measure_training(
     noise_std = params.train.noise_std
     found = evaluate_images(
         model,
-        test.to(device, memory_format=layout),
+        test,
         noise_std=noise_std,
         seed=seed,
         with_ssim=True,
     )
-    clean = to_unit_float(test[shown_indices(len(test))])
+    clean = to_unit_float(gather(test, torch.tensor(shown_indices(len(test)))))
     inputs = clean
     if noise_std:
         draws = named_generator(seed, "picture noise")
@@ -100,15 +101,21 @@ def mean_image_record(
     Each of its reconstructions counts as the mean training image.
 
     Args:
-        train: Training images, uint8 (N, C, H, W).
-        test: Test images, uint8 (M, C, H, W).
+        train: Training images, uint8 or uint16 (N, C, H, W).
+        test: Test images, uint8 or uint16 (M, C, H, W).
         seed: The training's seed.
         ended: How it failed.
         runtime: What it was trained on.
     """
     mean = mean_image(train)[None]
-    parts = [to_unit_float(p) for p in torch.split(test, EVALUATION_BATCH)]
-    pairs = [(mean.expand_as(p), p) for p in parts]
+    errors, psnrs_db, similarities = [], [], []
+    for part in torch.split(test, EVALUATION_BATCH):
+        images = to_unit_float(part)
+        same = mean.expand_as(images)
+        errors.append((same - images).square().flatten(1).mean(1))
+        psnrs_db.append(psnr_per_image(same, images))
+        similarities.append(ssim(same, images))
+        release(test)
     return TrainingRecord(
         seed=seed,
         epoch=0,
@@ -116,9 +123,9 @@ def mean_image_record(
         history=(),
         sparsity=1.0,
         hoyer=1.0,
-        psnr_db=torch.cat([psnr_per_image(m, p) for m, p in pairs]).double().numpy(),
-        mse=torch.cat([(m - p).square().flatten(1).mean(1) for m, p in pairs]).double().numpy(),
-        ssim=torch.cat([ssim(m, p) for m, p in pairs]).double().numpy(),
+        psnr_db=torch.cat(psnrs_db).double().numpy(),
+        mse=torch.cat(errors).double().numpy(),
+        ssim=torch.cat(similarities).double().numpy(),
         pictures=_to_uint8(mean.expand(len(shown_indices(len(test))), -1, -1, -1)),
         runtime=runtime,
     )

@@ -47,7 +47,7 @@ class TrialJob:
     Attributes:
         trial: Gets the validation PSNR of every epoch, and decides on pruning.
         params: The parameters to train with.
-        images: Training and validation images, uint8 (N, C, H, W).
+        images: Training and validation images, uint8 or uint16 (N, C, H, W).
         seed: Seed of initialization, shuffling and noise.
         device: The device to train on.
         checkpoints: The trial's checkpoints.

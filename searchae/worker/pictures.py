@@ -32,7 +32,7 @@ class BestPictures:
     Args:
         stored: The study.
         artifacts: The folder that all workers share.
-        validation: The validation images, uint8 (N, C, H, W).
+        validation: The validation images, uint8 or uint16 (N, C, H, W).
     """
 
     def __init__(self, stored: StoredStudy, artifacts: Path, validation: Tensor) -> None:

@@ -227,6 +227,19 @@ def test_levels_are_rounded() -> None:
     )
 
 
+def test_transparent_arrays_are_put_on_the_background_of_the_training(tmp_path: Path) -> None:
+    clear = np.zeros((5, 20, 24, 4), np.uint8)
+    clear[..., :3] = 77
+    np.savez(tmp_path / "x.npz", images=clear)
+    spec = DataSpec(name="folder", path="photos", image_size=16, background="white")
+    assert np.all(read(tmp_path / "x.npz", data=spec)[0] == 255)
+
+
+def test_bits_that_the_source_has_not_change_nothing_in_a_bundle() -> None:
+    config = bundles.config(data=DataSpec(name="csv", path="x.csv", bits=16))
+    assert images.as_levels(np.ones(3, np.float32), config).dtype == np.uint8
+
+
 # Pictures
 
 

@@ -142,6 +142,9 @@ def test_sixteen_bits_are_kept_where_asked(tmp_path: Path) -> None:
     assert np.all(colour[0, 3] == 65535)
     smaller = read(tmp_path, image_size=4, grayscale=True, bits=16).train[0, 0]
     assert abs(int(smaller.mean(dtype=float)) - int(deep.mean(dtype=float))) < 300
+    clear = read(tmp_path, image_size=[8, 16], bits=16, fit="pad", alpha=True).train[:, 3]
+    assert clear[:, 0, 0].tolist() == [0, 0], "padding is transparent, however many bits a file has"
+    assert np.all(clear[:, :, 4:12] == 65535)
     padded = read(tmp_path, image_size=[8, 16], grayscale=True, bits=16, fit="pad").train[0, 0]
     np.testing.assert_array_equal(padded[:, 4:12], deep)
     assert np.all(padded[:, :4] == 65535)

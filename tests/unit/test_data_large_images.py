@@ -145,6 +145,26 @@ def test_a_file_that_is_cut_short_meanwhile_is_an_error_and_no_signal(tmp_path: 
         large_images.gather(rows, torch.tensor([49]))
 
 
+@pytest.mark.usefixtures("small_bounds")
+def test_rows_of_a_part_are_those_of_the_part(tmp_path: Path) -> None:
+    array = large_images.new_images((60, 3, 8, 8), np.uint16, folder=tmp_path, what="x")
+    array[:] = np.random.default_rng(0).integers(0, 65536, array.shape, np.uint16)
+    rows = torch.from_numpy(array)[10:]
+    indices = torch.tensor([0, 7, 49])
+    np.testing.assert_array_equal(large_images.gather(rows, indices).numpy(), array[[10, 17, 59]])
+    assert large_images.gather(rows, indices[:0]).shape == (0, 3, 8, 8)
+
+
+@pytest.mark.parametrize("shape", [(-1, 100), (2**40, 2**40), (51, 64)])
+def test_a_shape_that_a_file_does_not_hold_is_refused(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(bytes(50 * 64))
+    with path.open("rb") as file, pytest.raises(ValueError, match="no array of shape"):
+        large_images.map_images(file, shape, np.dtype(np.uint8), offset=0)
+
+
 _SEARCH = """
 import sys, threading, time
 from pathlib import Path
