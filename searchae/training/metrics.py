@@ -199,27 +199,30 @@ def evaluate_images(
     check_images(images, split="evaluated")
     draws = named_generator(seed, "evaluation noise")
     reconstruct = partial(_reconstruct, model, forward)
-    mses, similarities, zeros, sparsities = [], [], [], []
+    device, layout = _device(model), preferred_memory_format(model)
+    # Small results that are allocated in between would break up the memory of each part.
+    mses, sparsities, similarities = (torch.empty(len(images), device=device) for _ in range(3))
+    zeros = torch.zeros((), dtype=torch.int64, device=device)
     with evaluation_mode(model), torch.inference_mode():
-        device, layout = _device(model), preferred_memory_format(model)
-        for part in torch.split(images, batch_size):
+        for start in range(0, len(images), batch_size):
+            part, place = images[start : start + batch_size], slice(start, start + batch_size)
             targets = to_unit_float(part.to(device, memory_format=layout))
             inputs = targets
             if noise_std:
                 noise = gaussian(tuple(part.shape), noise_std, draws)
                 inputs = noisy(targets, noise.to(targets.device))
             latents, reconstruction = reconstruct(inputs)
-            mses.append(_mse_per_image(reconstruction, targets))
-            zeros.append(near_zero([latents]))
-            sparsities.append(hoyer(latents))
+            mses[place] = _mse_per_image(reconstruction, targets)
+            zeros += near_zero([latents])
+            sparsities[place] = hoyer(latents)
             if with_ssim:
-                similarities.append(ssim(reconstruction, targets))
+                similarities[place] = ssim(reconstruction, targets)
             release(images)
     return PerImage(
-        mse=torch.cat(mses).cpu().double(),
-        ssim=torch.cat(similarities).cpu().double() if similarities else None,
-        sparsity=int(torch.stack(zeros).sum()) / (len(images) * model.latent_size),
-        hoyer=float(torch.cat(sparsities).double().mean()),
+        mse=mses.cpu().double(),
+        ssim=similarities.cpu().double() if with_ssim else None,
+        sparsity=int(zeros) / (len(images) * model.latent_size),
+        hoyer=float(sparsities.double().mean()),
     )
 
 
@@ -284,11 +287,12 @@ def mean_image_psnr_per_image(train: Tensor, images: Tensor) -> Tensor:
     check_images(train, split="training")
     check_images(images, split="evaluated")
     mean = mean_image(train)
-    found = []
-    for part in torch.split(images, _BASELINE_BATCH):
-        found.append(psnr_per_image(mean[None], to_unit_float(part)))
+    found = torch.empty(len(images), device=images.device)
+    for start in range(0, len(images), _BASELINE_BATCH):
+        part = images[start : start + _BASELINE_BATCH]
+        found[start : start + _BASELINE_BATCH] = psnr_per_image(mean[None], to_unit_float(part))
         release(images)
-    return torch.cat(found).double()
+    return found.double()
 
 
 def _reconstruct(
