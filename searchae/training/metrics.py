@@ -34,8 +34,6 @@ On a CPU this is 1.3 to 2 times as fast as 1000, whose intermediate results do n
 MAX_PSNR_DB = 100.0
 """PSNR of an exact reconstruction; the true value is infinite, and so would be any mean."""
 
-_BASELINE_BATCH = 1000
-
 
 @dataclass(frozen=True)
 class Metrics:
@@ -288,9 +286,9 @@ def mean_image_psnr_per_image(train: Tensor, images: Tensor) -> Tensor:
     check_images(images, split="evaluated")
     mean = mean_image(train)
     found = torch.empty(len(images), device=images.device)
-    for start in range(0, len(images), _BASELINE_BATCH):
-        part = images[start : start + _BASELINE_BATCH]
-        found[start : start + _BASELINE_BATCH] = psnr_per_image(mean[None], to_unit_float(part))
+    for start in range(0, len(images), EVALUATION_BATCH):
+        part = images[start : start + EVALUATION_BATCH]
+        found[start : start + EVALUATION_BATCH] = psnr_per_image(mean[None], to_unit_float(part))
         release(images)
     return found.double()
 
