@@ -627,7 +627,7 @@ def test_a_worker_whose_terminal_closes_puts_its_trial_back(slow_folder: Path, u
     tune = fork(slow_folder, "tune", "-s", "tiny", "--trials", "1", "--workers", "1", url=url)
     tune.communicate(timeout=60)
     ledger = Coordinator(load_study(connect(url), "tiny"))
-    ledger.set_budget(5)
+    ledger.set_budget(200)  # so that it still works when the signal comes
     running = fork(slow_folder, "worker", "-s", "tiny", url=url)
     wait_for(lambda: states(url).get("RUNNING", 0) == 1)
     running.send_signal(signal.SIGHUP)

@@ -207,4 +207,4 @@ def test_a_worker_s_memory_does_not_grow_with_the_images(tmp_path: Path, kind: s
     arguments = [sys.executable, "-c", _SEARCH, kind, str(tmp_path)]
     done = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert float(done.stdout) < 120, "MiB more than with few images; these take 213"
+    assert float(done.stdout) < 150, "MiB more than with few images; these take 213"
