@@ -20,6 +20,7 @@ from searchae.data import (
     Preparation,
     as_images,
     find_pictures,
+    level_type,
     open_npz,
     prepare,
     read_pictures,
@@ -184,7 +185,7 @@ def _png_pixels(image: ImageArray) -> ImageArray:
 
 def as_levels(images: npt.NDArray[np.float32], config: BundleConfig) -> ImageArray:
     """Rounds float images in [0, 1] of any shape to the levels of a bundle's images."""
-    dtype = np.uint8 if config.data.value_bits == 8 else np.uint16
+    dtype = level_type(config.data.value_bits)
     levels: ImageArray = np.rint(images * np.iinfo(dtype).max).astype(dtype)
     return levels
 
@@ -211,7 +212,7 @@ def _preparation(config: BundleConfig) -> Preparation:
         (height, width),
         grayscale=channels <= 2,
         alpha=channels in (2, 4),
-        bits=config.data.bits,
+        bits=config.data.value_bits,
     )
 
 
@@ -256,7 +257,7 @@ def _images_of_npz(
             where=f"{path}: {array}",
             white=white,
             size=config.image_shape[1:],
-            bits=config.data.bits,
+            bits=config.data.value_bits,
             warn=progress,
         )
 

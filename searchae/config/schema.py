@@ -208,7 +208,7 @@ class DataSpec(Section):
     label: Literal["first", "last"] | None = None
 
     @property
-    def value_bits(self) -> int:
+    def value_bits(self) -> Literal[8, 16]:
         """``bits``, or 8 with a source that has no more."""
         return self.bits if self.name in ("npz", "folder") else 8
 

@@ -16,7 +16,7 @@ from searchae.data.npz import as_images
 from searchae.data.npz_file import open_npz
 from searchae.data.picture_files import find_pictures
 from searchae.data.pictures import Preparation, prepare, read_pictures, require_readable
-from searchae.data.raw_images import as_rgb
+from searchae.data.raw_images import as_rgb, level_type
 from searchae.data.splits import (
     Splits,
     describe_splits,
@@ -39,6 +39,7 @@ __all__ = [
     "gather",
     "is_large",
     "keep_decoded",
+    "level_type",
     "load_splits",
     "moved_paths",
     "open_npz",

@@ -82,13 +82,11 @@ def new_images(
         with tempfile.TemporaryFile(dir=folder) as file:
             # Without space set aside, a full disk would end the process by a signal.
             os.posix_fallocate(file.fileno(), 0, size)
-            mapping = _Mapping(file.fileno(), size)
-            mapping.file = os.dup(file.fileno())
+            return _array(_Mapping(file.fileno(), size), file, shape, np.dtype(dtype), offset=0)
     except OSError as e:
         logger.info("%s: not kept on the disk: %s", what, e)
         require_memory(size, what=f"{what} ({folder}: {e.strerror or e})")
         return np.zeros(shape, dtype)
-    return _array(mapping, shape, np.dtype(dtype), offset=0)
 
 
 def map_images(
@@ -112,8 +110,7 @@ def map_images(
     if min(shape, default=1) < 0 or offset + size > os.fstat(file.fileno()).st_size:
         raise ValueError(f"the file has no array of shape {shape}")
     mapping = _Mapping(file.fileno(), offset + size, access=mmap.ACCESS_COPY)
-    mapping.file = os.dup(file.fileno())
-    return _array(mapping, shape, dtype, offset=offset)
+    return _array(mapping, file, shape, dtype, offset=offset)
 
 
 def is_large(images: torch.Tensor) -> bool:
@@ -183,10 +180,15 @@ def parts(images: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _array(
-    mapping: _Mapping, shape: tuple[int, ...], dtype: np.dtype[Any], *, offset: int
+    mapping: _Mapping,
+    file: IO[bytes],
+    shape: tuple[int, ...],
+    dtype: np.dtype[Any],
+    *,
+    offset: int,
 ) -> npt.NDArray[Any]:
     array = np.frombuffer(mapping, dtype, count=math.prod(shape), offset=offset).reshape(shape)
-    mapping.offset = offset
+    mapping.file, mapping.offset = os.dup(file.fileno()), offset
     _mappings[array.ctypes.data] = mapping
     return array
 

@@ -262,30 +262,31 @@ def prepare(image: Image.Image, how: Preparation) -> Images:
         image = _on_background(image, how.background)
     if not is_deep and image.mode != how.mode:
         image = image.convert(how.mode)
-    height, width = how.size
-    size, method = (width, height), Image.Resampling.BICUBIC
-    match how.fit:
-        case "crop":
-            fitted = ImageOps.fit(image, size, method=method)
-        case "pad":
-            fitted = _padded(image, size, None if how.alpha else how.background)
-        case "stretch":
-            fitted = image.resize(size, method)
     if is_deep:
-        levels = _sixteen_bits(fitted)
-        opaque = Image.new(_DEEP, image.size, _WHITES["16-bit"])
-        if how.alpha and how.fit == "pad":
-            opaque = _padded(opaque, size, None)
-        alpha = _sixteen_bits(opaque.resize(size)) if how.alpha else levels
-        return np.stack([levels] * how.colours + [alpha] * how.alpha)
-    pixels = np.asarray(fitted, np.uint8)
+        channels = [_sixteen_bits(image, how)] * how.colours
+        if how.alpha:
+            channels.append(_sixteen_bits(Image.new(_DEEP, image.size, _WHITES["16-bit"]), how))
+        return np.stack(channels)
+    pixels = np.asarray(_fitted(image, how), np.uint8)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     return pixels if how.bits == 8 else pixels * np.uint16(257)
 
 
-def _sixteen_bits(image: Image.Image) -> Images:
-    """Returns an image of mode F, from 0 to 65535, as uint16 (H, W)."""
-    values: npt.NDArray[np.float32] = np.asarray(image, np.float32)
+def _fitted(image: Image.Image, how: Preparation) -> Image.Image:
+    height, width = how.size
+    size, method = (width, height), Image.Resampling.BICUBIC
+    match how.fit:
+        case "crop":
+            return ImageOps.fit(image, size, method=method)
+        case "pad":
+            return _padded(image, size, None if how.alpha else how.background)
+        case "stretch":
+            return image.resize(size, method)
+
+
+def _sixteen_bits(image: Image.Image, how: Preparation) -> Images:
+    """Returns an image of mode F, from 0 to 65535, in its size as uint16 (H, W)."""
+    values: npt.NDArray[np.float32] = np.asarray(_fitted(image, how), np.float32)
     levels: Images = np.rint(values.clip(0, _WHITES["16-bit"])).astype(np.uint16)
     return levels
 
@@ -337,11 +338,12 @@ def _read(path: Path, how: Preparation) -> _Picture:
             image, kind, brightest = _rescaled(opened, how, is_deep=is_deep, where=str(path))
             if _is_transparent(image):
                 done.add("has alpha" if how.alpha else "transparent")
-            if image.mode in ("1", "L", "LA", _DEEP):
+            is_grey = image.mode in ("1", "L", "LA", _DEEP)
+            if is_grey:
                 done.add("is grey")
             if kind in ("16-bit", "float") and how.bits == 8:
                 done.add("rounded")
-            if how.grayscale and image.mode not in ("1", "L", "LA", _DEEP):
+            if how.grayscale and not is_grey:
                 done.add("grey")
             pixels = prepare(image, how)
     if shape != (width, height):

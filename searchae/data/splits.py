@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from searchae.config import DataSpec, ProgressCallback, split_seed
 from searchae.data.disk import moved_paths
-from searchae.data.large_images import PART_BYTES, gather, new_images, parts, release
+from searchae.data.large_images import gather, new_images, parts
 from searchae.data.raw_images import Images, RawImages, levels_of
 from searchae.data.sources import SOURCES
 from searchae.errors import DataError
@@ -232,12 +232,10 @@ class _Selection:
         shape = (len(self), *self.images.shape[1:])
         what = f"{len(self):,} images, split"
         found = new_images(shape, self.images.dtype, folder=scratch, what=what)
-        images = torch.from_numpy(whole)
-        step = max(1, PART_BYTES * len(self) // found.nbytes)
-        for start in range(0, len(self), step):
-            rows = gather(images, torch.from_numpy(self.order[start : start + step]))
-            found[start : start + step] = rows.numpy()
-            release(found)
+        images, order, start = torch.from_numpy(whole), torch.from_numpy(self.order), 0
+        for part in parts(torch.from_numpy(found)):
+            part.copy_(gather(images, order[start : start + len(part)]))
+            start += len(part)
         return found
 
 

@@ -23,6 +23,9 @@ def moved(
     Returns:
         The same type and shape.
     """
+    if images.dtype == torch.uint16:  # which torch cannot gather
+        signed = moved(images.view(torch.int16), shifts, flips, channels_last=channels_last)
+        return signed.view(torch.uint16)
     height, width = (1, 2) if channels_last else (2, 3)
     down, right = (None, None) if shifts is None else shifts.unbind(1)
     if down is not None:

@@ -60,13 +60,9 @@ class ResidentImages:
         Raises:
             DataError: See ``gather``.
         """
-        # Some operations know no unsigned integers of 16 bits; here they only move values.
-        has_16_bits = self.rows.dtype == torch.uint16
-        rows = gather(self.rows.view(torch.int16) if has_16_bits else self.rows, indices)
+        rows = gather(self.rows, indices)
         if shifts is not None or flips is not None:
             rows = moved(rows, shifts, flips, channels_last=self.is_stored_last)
-        if has_16_bits:
-            rows = rows.view(torch.uint16)
         images = to_unit_float(rows.permute(0, 3, 1, 2) if self.is_stored_last else rows)
         if self.is_stored_last == self.channels_last:
             return images

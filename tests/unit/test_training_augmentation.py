@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torchvision.transforms import functional as tv
 
-from searchae.training.augmentation import brightened
+from searchae.training.augmentation import brightened, moved
 from searchae.training.draws import EpochDraws, StepDraws
 from searchae.training.images import ResidentImages
 from searchae.training.metrics import evaluate
@@ -181,3 +181,13 @@ def test_it_is_deterministic_and_another_one_for_another_seed() -> None:
     trial = params(shift_pixels=2, flip=True, brightness=0.3)
     curves = [[r.train_mse for r in trainer(trial, seed=s).epochs()] for s in (3, 3, 4)]
     assert curves[0] == curves[1] != curves[2]
+
+
+def test_images_of_16_bits_are_moved_too() -> None:
+    images = torch.arange(2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
+    shifts, flips = torch.tensor([[1, -1], [0, 2]]), torch.tensor([True, False])
+    wanted = moved(images, shifts, flips, channels_last=False) * 500
+    deep = (images * 500).to(torch.uint16)
+    found = moved(deep, shifts, flips, channels_last=False)
+    assert found.dtype == torch.uint16
+    assert torch.equal(found.to(torch.int64), wanted)
