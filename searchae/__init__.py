@@ -2,7 +2,7 @@
 
 The steps of a search, and the packages that do them::
 
-    studies/svhn.toml -> spec (config) -> checks (tune) -> workers (launch)
+    studies/svhn.toml -> spec (config) -> checks (tuning) -> workers (launch)
       -> each worker: claim a trial (study), sample its parameters (search),
          train and prune it (training, worker), store its result (storage)
       -> summary (study) -> report, train, compare (report, retrain, bundle, compare)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae import malloc
 from searchae.cli.database import open_study, storage_url
 from searchae.cli.fleet import (
     LauncherOption,
@@ -154,8 +153,10 @@ def compare(
     """
     _check_options(top, by=by, out=out, seeds=seeds, max_trainings=max_trainings)
     require_html(out)
-    malloc.configure_malloc()
     with importing():
+        from searchae.launch import configure_malloc
+
+        configure_malloc()
         quiet_optuna()
         from searchae.compare import Comparison, ComparisonOptions, Reranking, TopOptions
         from searchae.launch import FleetRequest

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae import malloc
 from searchae.cli.database import open_study, storage_url
 from searchae.cli.fleet import (
     LauncherOption,
@@ -135,10 +134,11 @@ def train(
     is kept. Run the same command again after an interruption: it continues from the last epoch.
     With more --seeds only the new ones are trained.
     """
-    malloc.configure_malloc()
     with importing():
+        from searchae.launch import FleetRequest, available_cores, configure_malloc
+
+        configure_malloc()
         quiet_optuna()
-        from searchae.launch import FleetRequest, available_cores
         from searchae.retrain import plan_retraining
         from searchae.training import pick_device
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae import malloc
 from searchae.cli.database import storage_url
 from searchae.cli.fleet import (
     LauncherOption,
@@ -145,9 +144,10 @@ def tune(
 def _show_plan(request: Request, launcher: Launcher, *, as_json: bool) -> None:
     with importing():
         from searchae.cli import console
-        from searchae.tune import plan_search
+        from searchae.launch import configure_malloc
+        from searchae.tuning import plan_search
 
-    malloc.configure_malloc()  # as in a worker, whose step is measured here
+    configure_malloc()  # as in a worker, whose step is measured here
     plan = plan_search(request, console.print_note, launcher)
     print_result(
         lambda: console.plan_document(plan), lambda: console.print_plan(plan), as_json=as_json
@@ -173,7 +173,7 @@ def _follow_search(
 ) -> Summary:
     with importing():
         from searchae.cli import progress
-        from searchae.tune import tune
+        from searchae.tuning import tune
 
     imports_done()
     with progress.ProgressDisplay() as watcher:

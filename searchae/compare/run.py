@@ -26,7 +26,7 @@ from searchae.launch import FleetRequest, Launcher
 from searchae.report import comparison_file, write_comparison_file
 from searchae.retrain import ListRun, RecordFolder, Results
 from searchae.study import COMPARED, ListedTraining
-from searchae.tune import StopRequest, Watcher
+from searchae.tuning import StopRequest, Watcher
 from searchae.worker import shown_indices
 
 _CACHED_RECORDS = 64

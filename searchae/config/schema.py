@@ -461,7 +461,7 @@ class SearchSpec(Section):
             pauses trials that the first one would end: see ``search/promotion.py``. The default
             was chosen by measurement: ``benchmarks/defaults.md``.
         min_epochs: Epochs that a trial runs before it can be pruned. Where a study does not give
-            it, ``tune`` chooses so many that they have 25 training steps: ``tune/first_rung.py``.
+            it, ``tune`` chooses so many that they have 25 training steps: ``tuning/first_rung.py``.
         reduction_factor: For successive halving and asha (default 2) and hyperband (default 3): one
             in this many trials is promoted at each rung.
         startup_trials: Trials that are sampled at random before the sampler uses their results;

@@ -7,6 +7,7 @@ from searchae.launch.base import Exit, Job, Launcher, Resources
 from searchae.launch.fleet_plan import Fleet, available_cores
 from searchae.launch.local import LocalLauncher
 from searchae.launch.logs import last_lines
+from searchae.launch.malloc import HUGE_PAGES_ENVIRONMENT, configure_malloc
 from searchae.launch.prestart import wait_until_wanted
 from searchae.launch.ray import RayLauncher
 from searchae.launch.request import (
@@ -20,6 +21,7 @@ from searchae.launch.slurm import SlurmLauncher
 from searchae.launch.supervisor import Supervisor
 
 __all__ = [
+    "HUGE_PAGES_ENVIRONMENT",
     "Exit",
     "Fleet",
     "FleetRequest",
@@ -32,6 +34,7 @@ __all__ = [
     "SlurmLauncher",
     "Supervisor",
     "available_cores",
+    "configure_malloc",
     "last_lines",
     "prestarted_workers",
     "sized_fleet",

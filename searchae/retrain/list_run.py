@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae.errors import ArtifactsError, OutOfMemoryError
 from searchae.launch import FleetRequest, Launcher, Supervisor, sized_fleet, study_jobs
 from searchae.study import ERROR, MEASURED, OUTCOME, ListedTraining, TrainingList
-from searchae.tune import StopRequest, Watcher, follow_workers, running_fleet, set_time_limit
+from searchae.tuning import StopRequest, Watcher, follow_workers, running_fleet, set_time_limit
 from searchae.worker import (
     OUT_OF_MEMORY,
     RecordError,

@@ -39,8 +39,8 @@ from searchae.training import (
     pick_precision,
     why_slow,
 )
-from searchae.tune.first_rung import choose_min_epochs, stored_min_epochs
-from searchae.tune.model_checks import (
+from searchae.tuning.first_rung import choose_min_epochs, stored_min_epochs
+from searchae.tuning.model_checks import (
     Network,
     build_networks,
     check_active_latents,
@@ -48,7 +48,7 @@ from searchae.tune.model_checks import (
     check_objectives,
     check_shift,
 )
-from searchae.tune.space_checks import check_space
+from searchae.tuning.space_checks import check_space
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,18 @@
+"""Runs a search or shows what it would do: the use cases behind ``searchae tune``."""
+
+from searchae.tuning.dry_run import DryRun, plan_search
+from searchae.tuning.fleet_run import running_fleet
+from searchae.tuning.limits import set_time_limit
+from searchae.tuning.monitor import StopRequest, Watcher, follow_workers
+from searchae.tuning.run import tune
+
+__all__ = [
+    "DryRun",
+    "StopRequest",
+    "Watcher",
+    "follow_workers",
+    "plan_search",
+    "running_fleet",
+    "set_time_limit",
+    "tune",
+]
