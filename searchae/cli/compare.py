@@ -17,7 +17,6 @@ from searchae.cli.fleet import (
     SlurmOption,
     ThreadsOption,
     WorkersOption,
-    choose_launcher,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
@@ -31,7 +30,7 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
-from searchae.cli.own_net import FactoryOption, allow_net
+from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result, require_html
 from searchae.cli.signals import polled_stop
 from searchae.errors import UserError
@@ -154,12 +153,12 @@ def compare(
     _check_options(top, by=by, out=out, seeds=seeds, max_trainings=max_trainings)
     require_html(out)
     with importing():
-        from searchae.launch import configure_malloc
+        from searchae.launch import FleetRequest, choose_launcher, configure_malloc
 
         configure_malloc()
         quiet_optuna()
         from searchae.compare import Comparison, ComparisonOptions, Reranking, TopOptions
-        from searchae.launch import FleetRequest
+        from searchae.study import allow_net
 
     url = storage_url(storage)
     stored = open_study(url, study)

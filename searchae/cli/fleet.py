@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from searchae.cli.options import threads_option
-from searchae.errors import UserError, nearest
-
-if TYPE_CHECKING:
-    from searchae.launch import Launcher
 
 MaxHoursOption = Annotated[
     float | None,
@@ -57,32 +51,3 @@ SlurmOption = Annotated[
 NumberPerDeviceOption = Annotated[
     int, typer.Option("--workers-per-device", metavar="N", min=1, help="Workers that share a GPU.")
 ]
-
-
-def choose_launcher(
-    name: str, *, artifacts: Path, label: str, ray_address: str, slurm: Sequence[str]
-) -> Launcher:
-    """Returns the launcher of a name.
-
-    Args:
-        name: ``local``, ``ray`` or ``slurm``.
-        artifacts: The folder that all workers share.
-        label: What a cluster calls the jobs.
-        ray_address: For Ray: its address.
-        slurm: For Slurm: sbatch options, each ``KEY=VALUE``.
-
-    Raises:
-        UserError: There is no such launcher, or the options belong to another one.
-    """
-    from searchae.launch import LocalLauncher, RayLauncher, SlurmLauncher
-
-    if slurm and name != "slurm":
-        raise UserError(f"--slurm {slurm[0]}: only with --launcher slurm")
-    if name == "local":
-        return LocalLauncher()
-    if name == "ray":
-        return RayLauncher(ray_address)
-    if name == "slurm":
-        options = dict(part.partition("=")[::2] for part in slurm)
-        return SlurmLauncher(artifacts.resolve() / "slurm", options, label=label)
-    raise UserError(f"--launcher {name!r}: not known. {nearest(name, ('local', 'ray', 'slurm'))}")

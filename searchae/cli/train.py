@@ -14,7 +14,6 @@ from searchae.cli.fleet import (
     RayAddressOption,
     SlurmOption,
     WorkersOption,
-    choose_launcher,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
@@ -29,7 +28,7 @@ from searchae.cli.options import (
     examples,
     threads_option,
 )
-from searchae.cli.own_net import FactoryOption, allow_net
+from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result
 from searchae.cli.signals import polled_stop
 from searchae.formatting import format_count
@@ -135,11 +134,17 @@ def train(
     With more --seeds only the new ones are trained.
     """
     with importing():
-        from searchae.launch import FleetRequest, available_cores, configure_malloc
+        from searchae.launch import (
+            FleetRequest,
+            available_cores,
+            choose_launcher,
+            configure_malloc,
+        )
 
         configure_malloc()
         quiet_optuna()
         from searchae.retrain import plan_retraining
+        from searchae.study import allow_net
         from searchae.training import pick_device
 
     url = storage_url(storage)

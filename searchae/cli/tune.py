@@ -17,7 +17,6 @@ from searchae.cli.fleet import (
     ThreadsOption,
     WorkersOption,
     WorkersPerDeviceOption,
-    choose_launcher,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
@@ -112,7 +111,7 @@ def tune(
     """
     with importing():
         quiet_optuna()
-        from searchae.launch import Request
+        from searchae.launch import Request, choose_launcher
 
     request = Request(
         study=study,

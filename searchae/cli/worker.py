@@ -27,7 +27,7 @@ from searchae.cli.options import (
     examples,
     threads_option,
 )
-from searchae.cli.own_net import FactoryOption, allow_net
+from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
 from searchae.cli.terminal import print_line
@@ -72,6 +72,7 @@ def worker(
         configure_malloc()
         quiet_optuna()
         from searchae.cli import console
+        from searchae.study import allow_net
         from searchae.training import Interrupted
         from searchae.worker import Worker, WorkerOptions, WorkerResults, preload
 

@@ -3,7 +3,7 @@
 ``schema`` has the keys of a study file, ``loader`` reads one, ``space`` samples its parameters.
 """
 
-from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.loader import load_study_file, load_study_tables, spec_from_document
 from searchae.config.net_factory import (
     FACTORY_VARIABLE,
     NetFactory,
@@ -74,6 +74,7 @@ __all__ = [
     "initial_params",
     "is_folder_name",
     "load_study_file",
+    "load_study_tables",
     "middle_value",
     "midpoint_params",
     "model_choices",

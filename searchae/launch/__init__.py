@@ -4,6 +4,7 @@ A worker is a command with an environment, never a pickled function.
 """
 
 from searchae.launch.base import Exit, Job, Launcher, Resources
+from searchae.launch.choice import choose_launcher
 from searchae.launch.fleet_plan import Fleet, available_cores
 from searchae.launch.local import LocalLauncher
 from searchae.launch.logs import last_lines
@@ -34,6 +35,7 @@ __all__ = [
     "SlurmLauncher",
     "Supervisor",
     "available_cores",
+    "choose_launcher",
     "configure_malloc",
     "last_lines",
     "prestarted_workers",

@@ -10,6 +10,7 @@ from searchae.storage.optuna_compatibility import (
     optuna_setting,
     require_signature,
 )
+from searchae.storage.password_file import storage_url
 from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage
 from searchae.storage.statements import (
@@ -29,7 +30,7 @@ from searchae.storage.tables import (
     value_to_row,
 )
 from searchae.storage.tables import values as trial_values
-from searchae.storage.url import database_exists, is_sqlite, masked_url, parse_url
+from searchae.storage.url import database_exists, is_sqlite, masked_url, parse_url, require_database
 
 __all__ = [
     "UNFINISHED",
@@ -51,7 +52,9 @@ __all__ = [
     "parse_url",
     "preload_storage",
     "reports",
+    "require_database",
     "require_signature",
+    "storage_url",
     "studies",
     "study_attributes",
     "trial_values",

@@ -43,6 +43,8 @@ from searchae.study.gallery import (
 from searchae.study.images import image_sums, keep_images, load_images
 from searchae.study.listed_training import ListedTraining, training_of
 from searchae.study.overview import StudyOverview, ended_numbers, study_overviews
+from searchae.study.own_net import allow_net
+from searchae.study.progress_texts import best_text, progress_text, study_line, trial_line
 from searchae.study.results import has_result, result_db
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import (
@@ -112,6 +114,11 @@ __all__ = [
     "check_spec",
     "claimed_folder",
     "compact_history",
+    "allow_net",
+    "best_text",
+    "progress_text",
+    "study_line",
+    "trial_line",
     "describe_import",
     "describe_starting_points",
     "ended_numbers",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from searchae.config import StudySpec, allow_factory, find_study_file
+from searchae.config import StudySpec, allow_factory
 from searchae.data import Splits, absolute_paths, load_splits, moved_paths, split_warnings
 from searchae.errors import NoStudyError, UserError
 from searchae.launch import Fleet, Launcher, Request, sized_fleet
@@ -121,7 +121,7 @@ def preflight(
     data = absolute_paths(
         data,
         data_dir=request.data_dir,
-        study_folder=find_study_file(request.study).parent,
+        study_folder=request.study_folder,
         progress=note,
     )
     spec = replace(spec, data=data)

@@ -1,0 +1,39 @@
+"""The launcher that a user names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from searchae.errors import UserError, nearest
+from searchae.launch.base import Launcher
+from searchae.launch.local import LocalLauncher
+from searchae.launch.ray import RayLauncher
+from searchae.launch.slurm import SlurmLauncher
+
+
+def choose_launcher(
+    name: str, *, artifacts: Path, label: str, ray_address: str, slurm: Sequence[str]
+) -> Launcher:
+    """Returns the launcher of a name.
+
+    Args:
+        name: ``local``, ``ray`` or ``slurm``.
+        artifacts: The folder that all workers share.
+        label: What a cluster calls the jobs.
+        ray_address: For Ray: its address.
+        slurm: For Slurm: sbatch options, each ``KEY=VALUE``.
+
+    Raises:
+        UserError: There is no such launcher, or the options belong to another one.
+    """
+    if slurm and name != "slurm":
+        raise UserError(f"--slurm {slurm[0]}: only with --launcher slurm")
+    if name == "local":
+        return LocalLauncher()
+    if name == "ray":
+        return RayLauncher(ray_address)
+    if name == "slurm":
+        options = dict(part.partition("=")[::2] for part in slurm)
+        return SlurmLauncher(artifacts.resolve() / "slurm", options, label=label)
+    raise UserError(f"--launcher {name!r}: not known. {nearest(name, ('local', 'ray', 'slurm'))}")
