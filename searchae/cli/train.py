@@ -31,12 +31,10 @@ from searchae.cli.options import (
 from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result
 from searchae.cli.signals import polled_stop
-from searchae.formatting import format_count
 
 if TYPE_CHECKING:
     from searchae.launch import FleetRequest, Launcher
     from searchae.retrain import RetrainPlan
-    from searchae.study import StoredStudy
 
 app = typer.Typer()
 
@@ -143,6 +141,7 @@ def train(
 
         configure_malloc()
         quiet_optuna()
+        from searchae.cli.console import print_note
         from searchae.retrain import plan_retraining
         from searchae.study import allow_net
         from searchae.training import pick_device
@@ -174,24 +173,9 @@ def train(
         data_dir=data_dir,
         artifacts=artifacts,
     )
-    _print_notes(plan, stored, hint_at_winner=trial == "best")
+    for note in plan.notes(hint_at_winner=trial == "best"):
+        print_note(note)
     _train(plan, out, request, chosen, as_json=as_json)
-
-
-def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool) -> None:
-    """Prints what will be trained, and a hint if the comparison over seeds had another winner."""
-    from searchae.cli.console import print_note
-    from searchae.study import WINNER
-
-    seeds = format_count(len(plan.seeds), "seed")
-    print_note(
-        f"trial {plan.trial.number}{'' if plan.is_searched else f' of {plan.study}'}: at most "
-        f"{format_count(plan.params.train.epochs, 'epoch')}, {seeds}, on "
-        f"{plan.device} with {format_count(plan.threads, 'thread')}"
-    )
-    winner = stored.study.user_attrs.get(WINNER, {}).get("number", plan.trial.number)
-    if hint_at_winner and winner != plan.trial.number:
-        print_note(f"over seeds trial {winner} was better: --trial winner takes that one")
 
 
 def _train(

@@ -42,7 +42,7 @@ from searchae.config.study_file_catalog import find_study_file, study_files
 from searchae.config.study_file_errors import explain_fault
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
-from searchae.config.toml_file import read_toml
+from searchae.config.toml_file import read_toml, toml_value
 
 __all__ = [
     "COMPARED_PARAMETERS",
@@ -89,6 +89,7 @@ __all__ = [
     "split_seed",
     "stored_value",
     "study_files",
+    "toml_value",
     "training_seed",
     "values_of",
 ]

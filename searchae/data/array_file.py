@@ -7,7 +7,6 @@ hashed and checked like any data set.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +31,6 @@ def write_array_file(
     *,
     white: float | None = None,
     bits: Literal[8, 16] = 8,
-    note: Callable[[str], None],
 ) -> str:
     """Writes images as an npz file, named by their hash, unless it is there already.
 
@@ -42,7 +40,6 @@ def write_array_file(
         data_dir: The data folder.
         white: See ``load_npz``.
         bits: Bits of a level.
-        note: Told what the images were taken for.
 
     Returns:
         The file's path below ``data_dir``.
@@ -57,12 +54,11 @@ def write_array_file(
     reading = read_array(array, where=_WHAT, white=white, bits=bits)
     if reading.doubts:
         raise DataError(*reading.doubts)
-    note(f"{_WHAT}: {reading.text}")
     digest = hashlib.sha256(f"{array.dtype.str} {array.shape}".encode())
     digest.update(array.data)
     name = f"{FOLDER}/{digest.hexdigest()[:_NAMED_BY]}.npz"
     path = data_dir / name
-    with exclusive_preparation(FOLDER, data_dir=data_dir, progress=note):
+    with exclusive_preparation(FOLDER, data_dir=data_dir, progress=lambda _: None):
         if not path.is_file():
             with disk_errors("cannot write", path):
                 path.parent.mkdir(exist_ok=True)

@@ -6,6 +6,8 @@ A worker is a command with an environment, never a pickled function.
 from searchae.launch.base import Exit, Job, Launcher, Resources
 from searchae.launch.choice import choose_launcher
 from searchae.launch.fleet_plan import Fleet, available_cores
+from searchae.launch.given_place import GivenPlace, check_counts, default_threads, setting
+from searchae.launch.given_study import GivenStudy, override_texts
 from searchae.launch.local import LocalLauncher
 from searchae.launch.logs import last_lines
 from searchae.launch.malloc import HUGE_PAGES_ENVIRONMENT, configure_malloc
@@ -26,6 +28,8 @@ __all__ = [
     "Exit",
     "Fleet",
     "FleetRequest",
+    "GivenPlace",
+    "GivenStudy",
     "Job",
     "Launcher",
     "LocalLauncher",
@@ -35,10 +39,14 @@ __all__ = [
     "SlurmLauncher",
     "Supervisor",
     "available_cores",
+    "check_counts",
     "choose_launcher",
     "configure_malloc",
+    "default_threads",
     "last_lines",
+    "override_texts",
     "prestarted_workers",
+    "setting",
     "sized_fleet",
     "study_jobs",
     "wait_until_wanted",

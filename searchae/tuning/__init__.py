@@ -7,6 +7,7 @@ from searchae.tuning.monitor import StopRequest, Watcher, follow_workers
 from searchae.tuning.notebook_progress import NotebookProgress, in_notebook
 from searchae.tuning.plain_lines import NoLines, PlainLines
 from searchae.tuning.run import tune
+from searchae.tuning.session import session
 
 __all__ = [
     "DryRun",
@@ -19,6 +20,7 @@ __all__ = [
     "in_notebook",
     "plan_search",
     "running_fleet",
+    "session",
     "set_time_limit",
     "tune",
 ]

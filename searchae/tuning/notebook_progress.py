@@ -82,7 +82,8 @@ class NotebookProgress:
         parts = []
         if self._summary is not None:
             done, of = self._done(self._summary)
-            bar = f'<progress value="{done if of else 1}" max="{of or 1}" style="width: 16em"></progress>'
+            share = f'value="{done if of else 1}" max="{of or 1}"'
+            bar = f'<progress {share} style="width: 16em"></progress>'
             parts.append(
                 f"<div><b>{html_text(self._summary.study)}</b> {bar} {html_text(state[0])}</div>"
             )

@@ -20,9 +20,9 @@ from searchae.cli import console, database, progress
 from searchae.cli.terminal import LineFormatter
 from searchae.errors import SpecError
 from searchae.report import escape_plotly_text, html_table
-from searchae.study.budget import TrialCounts
 from searchae.storage import password_file
 from searchae.study import study_line, trial_line
+from searchae.study.budget import TrialCounts
 from searchae.study.overview import StudyOverview
 from searchae.study.summary import Summary, TrialRow
 from searchae.study.worker_registry import WorkerInfo
