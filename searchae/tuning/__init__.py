@@ -2,12 +2,12 @@
 
 from searchae.tuning.dry_run import DryRun, plan_search
 from searchae.tuning.fleet_run import running_fleet
+from searchae.tuning.hosted_session import session
 from searchae.tuning.limits import set_time_limit
 from searchae.tuning.monitor import StopRequest, Watcher, follow_workers
 from searchae.tuning.notebook_progress import NotebookProgress, in_notebook
 from searchae.tuning.plain_lines import NoLines, PlainLines
 from searchae.tuning.run import tune
-from searchae.tuning.session import session
 
 __all__ = [
     "DryRun",
