@@ -144,18 +144,21 @@ def test_a_mistake_is_the_error_that_the_command_line_has(
     assert not (here / "searchae.db").exists()
 
 
-def test_this_process_stays_as_it_was() -> None:
-    torch.manual_seed(7)
-    expected = torch.rand(3)
-    torch.manual_seed(7)
-    before = (
+def process_state() -> tuple[Any, ...]:
+    return (
         torch.get_num_threads(),
         optuna.logging.get_verbosity(),
         signal.getsignal(signal.SIGINT),
     )
+
+
+def test_this_process_stays_as_it_was() -> None:
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    before = process_state()
     searchae.tune("tiny", **SMALL, set=ONE_EPOCH)
-    after = torch.get_num_threads(), optuna.logging.get_verbosity(), signal.getsignal(signal.SIGINT)
-    assert after == before
+    assert process_state() == before
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -194,12 +197,8 @@ def worker_pids(here: Path) -> list[int]:
 
 
 def test_an_interrupt_puts_trials_back_and_the_next_call_finishes_exactly(here: Path) -> None:
-    long = {
-        **SMALL,
-        "trials": 3,
-        "workers": 2,
-        "set": {"train.epochs": 200, "search.pruner": "none"},
-    }
+    overrides = {"train.epochs": 200, "search.pruner": "none"}
+    long = {**SMALL, "trials": 3, "workers": 2, "set": overrides}
     seen: list[int] = []
 
     def interrupt() -> None:
@@ -302,9 +301,8 @@ def test_the_best_trials_are_ranked_over_seeds(done: searchae.Search) -> None:
     assert len(ranking.rows) == 2
     assert repr(ranking).startswith("trial ")
     assert "<table" in ranking._repr_html_()
-    assert repr(done.compare(top=2, seeds=2, workers=1)) == repr(ranking), (
-        "nothing is trained again"
-    )
+    again = done.compare(top=2, seeds=2, workers=1)
+    assert repr(again) == repr(ranking), "nothing is trained again"
     with pytest.raises(searchae.UserError, match="top: ranks trials"):
         done.compare(top=2, by=["optimizer"])  # type: ignore[call-overload]
 
