@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
-import sqlalchemy as sa
 import torch
 
 import searchae
@@ -186,14 +185,10 @@ def worker_pids(here: Path) -> list[int]:
     """Processes of the workers that have reported to the database."""
     if not (here / "searchae.db").exists():
         return []
-    engine = sa.create_engine(f"sqlite:///{here}/searchae.db")
     try:
-        search = searchae.open("tiny")
-        return [w["pid"] for w in search.status()["workers"]]
-    except searchae.SearchaeError:
+        return [w["pid"] for w in searchae.open("tiny").status()["workers"]]
+    except searchae.SearchaeError:  # it is being made
         return []
-    finally:
-        engine.dispose()
 
 
 def test_an_interrupt_puts_trials_back_and_the_next_call_finishes_exactly(here: Path) -> None:
