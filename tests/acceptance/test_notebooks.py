@@ -1,4 +1,4 @@
-"""The notebooks in docs/, run as a reader does: in a new kernel, from the first cell to the last."""
+"""The notebooks in docs/, run as a reader does: in a new kernel, from first to last cell."""
 
 from __future__ import annotations
 
