@@ -55,7 +55,7 @@ def test_there_are_few_names_and_each_is_there() -> None:
         assert getattr(searchae, name) is not None
     assert callable(searchae.tune), "no package takes its place"
     with pytest.raises(AttributeError, match="has no attribute 'tun'"):
-        searchae.tun  # type: ignore[attr-defined]  # noqa: B018
+        searchae.tun  # noqa: B018
 
 
 @pytest.fixture(scope="module")

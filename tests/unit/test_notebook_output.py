@@ -53,11 +53,10 @@ class Display:
 def cell(monkeypatch: pytest.MonkeyPatch) -> Display:
     """A cell's output."""
     found = Display()
-    ipython = types.ModuleType("IPython")
-    ipython.display = types.ModuleType("IPython.display")  # type: ignore[attr-defined]
-    ipython.display.display = found.display  # type: ignore[attr-defined]
+    ipython, module = types.ModuleType("IPython"), types.ModuleType("IPython.display")
+    vars(module)["display"] = found.display
     monkeypatch.setitem(sys.modules, "IPython", ipython)
-    monkeypatch.setitem(sys.modules, "IPython.display", ipython.display)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "IPython.display", module)
     return found
 
 
