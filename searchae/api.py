@@ -179,7 +179,7 @@ class Search:
         max_trainings: int | None = None,
         out: str | Path | None = None,
         top: int | None = None,
-        seeds: int = COMPARED_SEEDS,
+        seeds: int | None = None,
         max_hours: float | None = None,
         epochs: int | None = None,
         patience: int | None = None,
@@ -201,7 +201,7 @@ class Search:
             max_trainings: Start no more than this many trainings.
             out: The HTML page with the results; in the study's artifact folder if unset.
             top: Rank the study's best ``top`` trials over ``seeds`` instead.
-            seeds: With ``top``: trainings of each trial.
+            seeds: With ``top``: trainings of each trial; 3 if unset.
             max_hours: Stop all workers after this many hours.
             epochs: Epochs of each training; the search's if unset.
             patience: Stop after this many epochs without improvement; the search's if unset.
@@ -229,7 +229,11 @@ class Search:
 
         if top is not None and (by or out or max_trainings):
             raise UserError("top: ranks trials; by, out and max_trainings compare choices")
+        if top is None and seeds is not None:
+            raise UserError("seeds: only with top; a comparison of choices adds seeds as needed")
         check_counts(top=top, max_trainings=max_trainings, epochs=epochs)
+        check_counts(2, seeds=seeds)
+        check_counts(0, patience=patience)
         stored = self._stored(writes=True)
         self._allow_net(stored)
         request = FleetRequest(
@@ -246,7 +250,7 @@ class Search:
         launcher = LocalLauncher()
         with session(launcher, quiet=is_quiet) as (watcher, stop):
             if top is not None:
-                options = TopOptions(top, seeds, epochs, patience, precision)
+                options = TopOptions(top, seeds or COMPARED_SEEDS, epochs, patience, precision)
                 return Reranking(stored, options).run(request, launcher, watcher, stop)[0]
             comparison = Comparison(
                 stored,
@@ -310,6 +314,7 @@ class Search:
         from searchae.tuning import session
 
         check_counts(seeds=seeds)
+        check_counts(0, patience=patience)
         stored = self._stored(writes=True)
         self._allow_net(stored)
         plan = plan_retraining(

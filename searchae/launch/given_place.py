@@ -118,16 +118,17 @@ def default_threads() -> int | None:
     return int(text)
 
 
-def check_counts(**counts: object) -> None:
-    """Checks that options are whole numbers above 0, or unset.
+def check_counts(least: int = 1, **counts: object) -> None:
+    """Checks that options are whole numbers, or unset.
 
     Args:
+        least: The least that is allowed.
         counts: Name -> value.
 
     Raises:
         UserError: One is not.
     """
     for name, value in counts.items():
-        is_count = isinstance(value, int) and not isinstance(value, bool) and value > 0
-        if value is not None and not is_count:
-            raise UserError(f"{name}: {value!r}: give a whole number of 1 or more")
+        is_whole = isinstance(value, int) and not isinstance(value, bool)
+        if value is not None and not (is_whole and value >= least):
+            raise UserError(f"{name}: {value!r}: give a whole number of {least} or more")

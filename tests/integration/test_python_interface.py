@@ -288,6 +288,8 @@ def test_the_best_trial_becomes_a_net(done: searchae.Search, here: Path) -> None
         done.train("other", trial=99)
     with pytest.raises(searchae.UserError, match="seeds: 0"):
         done.train("other", seeds=0)
+    with pytest.raises(searchae.UserError, match="patience: -1: give a whole number of 0 or more"):
+        done.train("other", patience=-1)
 
 
 def test_the_best_trials_are_ranked_over_seeds(done: searchae.Search) -> None:
@@ -299,6 +301,10 @@ def test_the_best_trials_are_ranked_over_seeds(done: searchae.Search) -> None:
     assert repr(again) == repr(ranking), "nothing is trained again"
     with pytest.raises(searchae.UserError, match="top: ranks trials"):
         done.compare(top=2, by=["optimizer"])  # type: ignore[call-overload]
+    with pytest.raises(searchae.UserError, match="seeds: only with top"):
+        done.compare(seeds=3)  # type: ignore[call-overload]
+    with pytest.raises(searchae.UserError, match="seeds: 1: give a whole number of 2 or more"):
+        done.compare(top=2, seeds=1)
 
 
 def test_choices_are_compared(here: Path) -> None:
