@@ -10,7 +10,9 @@ The steps of a search, and the packages that do them::
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
@@ -59,7 +61,16 @@ _LATE = {
 def __getattr__(name: str) -> Any:
     if name not in _LATE:
         raise AttributeError(f"module 'searchae' has no attribute {name!r}")
-    return getattr(import_module(f"searchae.{_LATE[name]}"), name)
+    with _importing():
+        return getattr(import_module(f"searchae.{_LATE[name]}"), name)
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    """For imports: Optuna's tqdm warns in a notebook of a widget that searchae does not use."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        yield
 
 
 def __dir__() -> list[str]:
@@ -133,16 +144,17 @@ def tune(
         >>> search.best.psnr_db > 10
         True
     """
-    from searchae.launch import (
-        GivenPlace,
-        GivenStudy,
-        Request,
-        check_counts,
-        choose_launcher,
-        override_texts,
-        prestarted_workers,
-        setting,
-    )
+    with _importing():
+        from searchae.launch import (
+            GivenPlace,
+            GivenStudy,
+            Request,
+            check_counts,
+            choose_launcher,
+            override_texts,
+            prestarted_workers,
+            setting,
+        )
 
     place = GivenPlace.of(storage, data_dir, artifacts, device, quiet=quiet)
     overrides = dict(set or {})
@@ -175,7 +187,8 @@ def tune(
         slurm=[f"{key}={value}" for key, value in (slurm or {}).items()],
     )
     with prestarted_workers(request, chosen) as imports_done:
-        from searchae import tuning
+        with _importing():
+            from searchae import tuning
 
         imports_done()
         with tuning.session(chosen, quiet=quiet) as (watcher, stop):
@@ -216,8 +229,9 @@ def open(  # noqa: A001  # of a study, as one says it
         >>> search
         <search 'quickstart': 4 of 4 trials, best ... dB (trial ...), in sqlite:///searchae.db>
     """
-    from searchae.api import Search
-    from searchae.launch import GivenPlace
+    with _importing():
+        from searchae.api import Search
+        from searchae.launch import GivenPlace
 
     place = GivenPlace.of(storage, data_dir, artifacts, device, factory=factory, quiet=quiet)
     search = Search(study, place)
@@ -249,8 +263,9 @@ def load(folder: str | Path, *, device: str = "cpu", factory: str = "") -> Bundl
         >>> model.latent_size
         8
     """
-    from searchae.bundle import load_bundle
-    from searchae.config import allow_factory, find_factory
+    with _importing():
+        from searchae.bundle import load_bundle
+        from searchae.config import allow_factory, find_factory
 
     if factory:
         allow_factory(find_factory(factory))

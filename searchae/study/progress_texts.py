@@ -28,7 +28,7 @@ def progress_text(summary: Summary) -> str:
         parts.append(f"{c.paused} paused")
     if c.waiting:
         parts.append(f"{c.waiting} waiting")
-    if summary.epochs_full:
+    if summary.epochs_full and not summary.trainings_of:
         parts.append(f"{summary.epochs_saved / summary.epochs_full:.0%} of the epochs saved")
     if summary.to_go_s is not None:
         parts.append(f"about {format_duration(summary.to_go_s)} to go")

@@ -21,6 +21,7 @@ LAST_NOTES = 12
 _FONT = "font: 0.9em/1.5 system-ui, sans-serif; color: inherit"
 _LINES = (
     "margin: 0.3em 0 0; padding: 0; background: none; color: inherit; overflow-x: auto; "
+    "white-space: pre; "
     "font: 0.85em/1.5 ui-monospace, Menlo, Consolas, monospace"
 )
 
