@@ -144,9 +144,9 @@ class Asha(Ours):
     def stops(self, number: int, epoch: int, psnr_db: float) -> bool:
         """Reports an epoch; whether the trial is paused after it."""
         self._trials[number].report(psnr_db, epoch)
-        if epoch not in self._rungs.epochs:
+        if epoch not in self._rungs.steps:
             return False
-        if self._rungs.goes_on(self._all(), number, epoch=epoch, psnr_db=psnr_db):
+        if self._rungs.goes_on(self._all(), number, step=epoch, psnr_db=psnr_db):
             return False
         self._storage.paused[number] = epoch
         return True

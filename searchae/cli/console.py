@@ -24,6 +24,7 @@ from searchae.formatting import (
     format_duration,
     format_gain,
     format_list,
+    format_number,
     format_value,
     one_line,
 )
@@ -79,13 +80,13 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         out.print(f"refused    {nets} above search.max_parameters, before training")
     share = f" ({summary.epochs_saved / summary.epochs_full:.0%})" if summary.epochs_full else ""
     saved = (
-        f", {summary.epochs_saved} of {summary.epochs_full} saved by pruning and plateaus{share}"
+        f", {format_number(summary.epochs_saved)} of {summary.epochs_full} saved by pruning and "
+        f"plateaus{share}"
     )
     again = summary.epochs_repeated
     repeated = f", {again} of them trained again after a loss" if again else ""
-    out.print(
-        f"epochs     {summary.epochs_run} run{repeated}{saved if summary.epochs_full else ''}"
-    )
+    run = f"{format_number(summary.epochs_run)} run"
+    out.print(f"epochs     {run}{repeated}{saved if summary.epochs_full else ''}")
     out.print(f"wall time  {format_duration(summary.wall_s)}")
     if summary.seconds_left is not None and c.finished < c.budget:
         left = summary.seconds_left
@@ -180,7 +181,9 @@ def _print_workers(out: SafeConsole, summary: Summary) -> None:
     running = {row.worker: row for row in summary.rows if row.state == "running"}
     for w in summary.workers:
         row = running.get(w.worker)
-        doing = "idle" if row is None else f"trial {row.number}, epoch {row.epochs} done"
+        doing = (
+            "idle" if row is None else f"trial {row.number}, epoch {format_number(row.epochs)} done"
+        )
         out.print(
             f"  {w.host} pid {w.pid} on {w.device}: {doing}; up {format_duration(w.age_s)}, "
             f"last seen {w.silent_s:.0f} s ago",

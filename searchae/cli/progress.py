@@ -22,6 +22,7 @@ from searchae.formatting import (
     format_count,
     format_duration,
     format_gain,
+    format_number,
     one_line,
 )
 
@@ -211,7 +212,7 @@ def _worker_cells(worker: WorkerInfo, row: TrialRow | None) -> tuple[str, ...]:
     if row is None:
         return who, worker.device, "idle", "", ""
     psnr = "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB"
-    return who, worker.device, f"trial {row.number}", f"epoch {row.epochs + 1}", psnr
+    return who, worker.device, f"trial {row.number}", f"epoch {int(row.epochs) + 1}", psnr
 
 
 def trial_line(row: TrialRow, *, best_db: float | None) -> str:
@@ -223,7 +224,7 @@ def trial_line(row: TrialRow, *, best_db: float | None) -> str:
     """
     state = row.outcome or row.state
     value = "    -   " if row.psnr_db is None else f"{row.psnr_db:5.2f} dB"
-    epochs = f"{row.epochs:3d} epoch{' ' if row.epochs == 1 else 's'}"
+    epochs = f"{format_number(row.epochs):>3} epoch{' ' if row.epochs == 1 else 's'}"
     took = "" if row.seconds is None else f"{row.seconds:5.1f} s"
     is_best = best_db is not None and row.psnr_db == best_db and row.state == "complete"
     mark = "  <- best" if is_best and not row.outcome else ""

@@ -462,6 +462,10 @@ class SearchSpec(Section):
             was chosen by measurement: ``benchmarks/defaults.md``.
         min_epochs: Epochs that a trial runs before it can be pruned. Where a study does not give
             it, ``tune`` chooses so many that they have 25 training steps: ``tune/first_rung.py``.
+        first_report: The share of the first epoch after which a trial reports its PSNR first, and
+            can be pruned: 1 divided by a power of ``reduction_factor``, such as 0.125. It then
+            reports after each share that is a rung, measured on a sample of the validation
+            images. For long epochs.
         reduction_factor: For successive halving and asha (default 2) and hyperband (default 3): one
             in this many trials is promoted at each rung.
         startup_trials: Trials that are sampled at random before the sampler uses their results;
@@ -487,7 +491,14 @@ class SearchSpec(Section):
     """
 
     later_keys = frozenset(
-        {"max_parameters", "max_paused", "max_paused_gb", "objectives", "stop_when_stable"}
+        {
+            "first_report",
+            "max_parameters",
+            "max_paused",
+            "max_paused_gb",
+            "objectives",
+            "stop_when_stable",
+        }
     )
 
     trials: Positive = 100
@@ -497,6 +508,7 @@ class SearchSpec(Section):
         "successive-halving"
     )
     min_epochs: Positive = 1
+    first_report: float = Field(1.0, gt=0, le=1)
     reduction_factor: int = Field(
         default_factory=lambda so_far: 2 if so_far["pruner"] in _BY_HALVES else 3,
         ge=2,
@@ -515,6 +527,30 @@ class SearchSpec(Section):
     max_paused: Positive = 32
     max_paused_gb: float = Field(10.0, gt=0)
     stop_when_stable: Positive | None = None
+
+    @property
+    def reports_per_epoch(self) -> int:
+        """The unit of Optuna's steps: a trial's report after E epochs is step E times this."""
+        return round(1 / self.first_report)
+
+    @property
+    def first_rung(self) -> int:
+        """The first step at which a trial can be pruned."""
+        return 1 if self.first_report < 1 else self.min_epochs
+
+    @property
+    def report_shares(self) -> tuple[float, ...]:
+        """The shares of the first epoch after which a trial reports; none by default."""
+        found, step = list[float](), 1
+        while step < self.reports_per_epoch:
+            found.append(step / self.reports_per_epoch)
+            step *= self.reduction_factor
+        return tuple(found)
+
+    def epochs_at(self, step: int) -> float:
+        """Returns the epochs that a trial has trained at one of Optuna's steps."""
+        epochs, rest = divmod(step, self.reports_per_epoch)
+        return epochs + rest / self.reports_per_epoch if rest else epochs
 
     @property
     def pauses(self) -> bool:

@@ -108,7 +108,7 @@ def _columns(spec: StudySpec) -> dict[str, type]:
         "state": str,
         "outcome": str,
         "psnr_db": float,
-        "epochs": int,
+        "epochs": float if spec.search.reports_per_epoch > 1 else int,
         "seconds": float,
         "started": str,
         "ended": str,

@@ -220,7 +220,12 @@ def _provenance(
             "images": len(splits.train),
         },
         # Trained on other images, its epochs cannot be compared with the search's.
-        "search": reproduction(plan.trial, first.history, runtime=runtime)
+        "search": reproduction(
+            plan.trial,
+            first.history,
+            runtime=runtime,
+            reports_per_epoch=plan.stored.spec.search.reports_per_epoch,
+        )
         if plan.as_searched and plan.is_searched
         else None,
         "data_hash": splits.hash,
@@ -258,8 +263,8 @@ def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _write_history(path: Path, runs: Iterable[TrainingRecord]) -> None:
     text = io.StringIO(newline="")
-    columns = ["seed", *(f.name for f in fields(EpochResult))]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    columns = ["seed", *(f.name for f in fields(EpochResult) if f.name != "share")]
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for run in runs:
         writer.writerows({"seed": run.seed, **asdict(r)} for r in run.history)

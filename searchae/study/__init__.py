@@ -6,6 +6,7 @@ To find: the budget in ``budget``, who takes which trial in ``claims``, leases a
 
 from searchae.study.artifact_folder import claimed_folder, remove_folder
 from searchae.study.attributes import (
+    BUDGET,
     COMPARED,
     COMPARISON,
     DECODED,
@@ -74,6 +75,7 @@ from searchae.study.warm_start import describe_import, describe_starting_points
 from searchae.study.worker_registry import WorkerInfo
 
 __all__ = [
+    "BUDGET",
     "COMPARED",
     "COMPARISON",
     "DECODED",

@@ -44,7 +44,7 @@ def claim(
         created: Called before the trial is leased (for tests that fail at this point).
         promotable: The ids of the paused trials that may go on, the most promising first.
         settle: Whether to end the trials that are still paused if nothing else is left: the caller
-            has found out, since ``NoTrial.SETTLE`` was returned, that none may go on.
+            has found out, since ``NoTrial.SETTLE`` was returned, which may go on now, if any.
 
     Returns:
         The id of the trial, now RUNNING and leased to this process; or why there is none.

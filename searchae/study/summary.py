@@ -26,7 +26,7 @@ from searchae.study.attributes import (
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.early_end import EarlyEnd, early_end
-from searchae.study.epoch_history import history_columns
+from searchae.study.epoch_history import training_seconds
 from searchae.study.foreign_trials import INVALID, outcome_of, why_invalid
 from searchae.study.front import front_of
 from searchae.study.results import is_result
@@ -62,7 +62,7 @@ class TrialRow:
     state: str
     psnr_db: float | None
     params: dict[str, Any]
-    epochs: int
+    epochs: float
     outcome: str
     seconds: float | None
     imported: bool
@@ -117,10 +117,10 @@ class Summary:
     best: TrialRow | None
     outcomes: dict[str, int]
     baseline_db: float
-    epochs_run: int
+    epochs_run: float
     epochs_repeated: int
     epochs_full: int
-    epochs_saved: int
+    epochs_saved: float
     wall_s: float
     workers: tuple[WorkerInfo, ...]
     warnings: tuple[str, ...]
@@ -204,7 +204,7 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         psnr_db=psnr_db,
         params=dict(trial.params) if outcome == INVALID else readable_params(spec, trial.params),
         # Another program may have reported any step.
-        epochs=min(max(reports, default=0), _full_epochs(spec, trial)),
+        epochs=min(spec.search.epochs_at(max(reports, default=0)), _full_epochs(spec, trial)),
         outcome=outcome,
         seconds=_seconds(trial),
         imported=WARM_START in trial.user_attrs,
@@ -223,8 +223,8 @@ def _full_epochs(spec: StudySpec, trial: FrozenTrial) -> int:
 def _seconds(trial: FrozenTrial) -> float | None:
     if trial.duration is None:
         return None
-    epochs = history_columns(trial.user_attrs)
-    return sum(epochs["seconds"]) if epochs else trial.duration.total_seconds()
+    trained_s = training_seconds(trial.user_attrs)
+    return trial.duration.total_seconds() if trained_s is None else trained_s
 
 
 def summarize(stored: StoredStudy, coordinator: Coordinator) -> Summary:
@@ -276,7 +276,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         else time_to_go_s(
             snapshot.counts,
             [(row.epochs, row.seconds) for row in finished if row.seconds is not None],
-            RunningTrials.of(own_trials),
+            RunningTrials.of(own_trials, stored.spec),
             workers=len(snapshot.workers),
             expected_epochs=float(stored.spec.epochs)
             if snapshot.trainings_of

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -109,7 +110,13 @@ def open_training_list(
 
 def _list_spec(spec: StudySpec, data: DataSpec) -> StudySpec:
     """Returns the spec of a list: nothing is sampled, and PSNR is the only value of a trial."""
-    changes = {"objectives": ("psnr",), "sampler": "random", "max_parameters": None, "first": ()}
+    changes: dict[str, Any] = {
+        "objectives": ("psnr",),
+        "sampler": "random",
+        "max_parameters": None,
+        "first": (),
+        "first_report": 1.0,
+    }
     search = spec.search.model_copy(update=changes)
     description = f"Trainings of: {spec.description}"
     return replace(spec, data=data, search=search, description=description)

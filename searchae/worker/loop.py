@@ -126,7 +126,7 @@ class Worker:
             claimed = coordinator.claim(trust_silence=steady, promotable=runner.promotable())
             if claimed is NoTrial.SETTLE:  # what may go on is looked up now that nothing runs
                 claimed = coordinator.claim(
-                    trust_silence=steady, promotable=runner.promotable(), settle=True
+                    trust_silence=steady, promotable=runner.promotable(settling=True), settle=True
                 )
             if claimed is NoTrial.WAIT:
                 if not is_told:

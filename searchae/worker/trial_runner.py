@@ -122,8 +122,8 @@ class TrialRunner:
                 self.coordinator.release(trial_id)
                 self.results.put_back += 1
                 log.info("trial %d: put back", number)
-            except PausedError:
-                self._pause(trial_id, number)
+            except PausedError as e:
+                self._pause(trial_id, number, step=e.step)
             except (LeaseLostError, UpdateFinishedTrialError):
                 self.results.taken_away += 1
                 log.info("trial %d: taken over by another worker", number)
@@ -134,9 +134,9 @@ class TrialRunner:
                 value = "-" if not ended.values else f"{ended.values[0]:.2f} dB"
                 log.info("trial %d: %s, %s", number, ended.state.name.lower(), value)
 
-    def promotable(self) -> list[int]:
-        """Returns the ids of the paused trials that may go on now, the most promising first."""
-        return self._sampler.promotable()
+    def promotable(self, *, settling: bool = False) -> list[int]:
+        """Returns the ids of the paused trials that may go on; see ``TrialSampler``."""
+        return self._sampler.promotable(settling=settling)
 
     # -- training
 
@@ -170,6 +170,7 @@ class TrialRunner:
                 artifacts=self.options.artifacts,
                 train=self.train,
             )
+        search = self._stored.spec.search
         job = TrialJob(
             trial=trial,
             params=params,
@@ -180,6 +181,8 @@ class TrialRunner:
             reported=claimed.intermediate_values,
             precision=precision,
             writer=self._writer,
+            reports_per_epoch=search.reports_per_epoch,
+            shares=search.report_shares,
         )
         try:
             with self._failures_handled(trial_id, number):
@@ -216,19 +219,20 @@ class TrialRunner:
             before = claimed.user_attrs.get(REPEATED, 0)
             self._stored.storage.set_trial_user_attr(trial_id, REPEATED, before + epochs)
 
-        def on_epoch(result: EpochResult) -> None:
-            heartbeat.epoch = result.epoch
+        def on_result(result: EpochResult) -> None:
+            heartbeat.epoch = math.floor(result.epochs)
             if heartbeat.lost.is_set():
                 raise LeaseLostError
 
         def on_end(trainer: Trainer) -> None:
-            history = compact_history(trainer.history)
+            within_s = sum(r.seconds for r in trainer.reported[len(trainer.history) :][-1:])
+            history = compact_history(trainer.history, within_s=within_s)
             self._stored.storage.set_trial_user_attr(trial_id, HISTORY, history)
             trainers.append(trainer)
 
         return TrialHooks(
             on_repeat=on_repeat,
-            on_epoch=on_epoch,
+            on_result=on_result,
             on_end=on_end,
             should_leave=lambda: heartbeat.stop.is_set() or heartbeat.time_up,
             should_stop=lambda: (
@@ -273,12 +277,12 @@ class TrialRunner:
 
     # -- ends
 
-    def _pause(self, trial_id: int, number: int) -> None:
-        epoch = self.heartbeat.epoch or 0
+    def _pause(self, trial_id: int, number: int, *, step: int) -> None:
         size = self._checkpoints(number).size()
-        ended = self.coordinator.pause(trial_id, epoch=epoch, size=size)
+        ended = self.coordinator.pause(trial_id, step=step, size=size)
         self.results.paused += 1
-        log.info("trial %d: paused after epoch %d", number, epoch)
+        epochs = self._stored.spec.search.epochs_at(step)
+        log.info("trial %d: paused after epoch %g", number, epochs)
         for other in ended:
             log.info("trial %d: pruned: search.max_paused or max_paused_gb was exceeded", other)
             self._writer.submit(self._clear_checkpoints, other)

@@ -180,7 +180,7 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
             reported=reported,
             writer=thread,
         )
-        return run_trial(job, TrialHooks(on_epoch=on_epoch, should_leave=leave, should_stop=stop))
+        return run_trial(job, TrialHooks(on_result=on_epoch, should_leave=leave, should_stop=stop))
 
     return once
 

@@ -10,7 +10,7 @@ import pytest
 from searchae.config import StudySpec
 from searchae.config.loader import spec_from_document
 from searchae.errors import SpecError
-from searchae.tune.first_rung import choose_min_epochs, stored_min_epochs
+from searchae.tune.first_rung import choose_first_rung, stored_first_rung
 from searchae.tune.model_checks import (
     build_networks,
     check_active_latents,
@@ -132,7 +132,7 @@ def test_memory_is_measured_with_the_regularizer_that_takes_most() -> None:
 
 def chosen(spec: StudySpec, images: int, batch_size: int) -> tuple[int, list[str]]:
     said: list[str] = []
-    found = choose_min_epochs(spec, images=images, batch_size=batch_size, note=said.append)
+    found = choose_first_rung(spec, images=images, batch_size=batch_size, note=said.append)
     return found.search.min_epochs, said
 
 
@@ -161,9 +161,9 @@ def test_enough_steps_an_epoch_change_nothing() -> None:
 
 def test_a_stored_study_goes_on_with_its_own() -> None:
     stored = study(train={"epochs": 20}, min_epochs=1)
-    assert stored_min_epochs(study(train={"epochs": 20}), stored).search.min_epochs == 1
+    assert stored_first_rung(study(train={"epochs": 20}), stored).search.min_epochs == 1
     given = study(train={"epochs": 20}, min_epochs=5)
-    assert stored_min_epochs(given, stored).search.min_epochs == 5, "which is refused as another"
+    assert stored_first_rung(given, stored).search.min_epochs == 5, "which is refused as another"
 
 
 def test_more_first_trials_than_trials_are_said() -> None:
