@@ -3,6 +3,7 @@
 ``schema`` has the keys of a study file, ``loader`` reads one, ``space`` samples its parameters.
 """
 
+from searchae.config.data_spec import SOURCES_WITHOUT_PATH, DataSpec
 from searchae.config.loader import load_study_file, spec_from_document
 from searchae.config.net_factory import (
     FACTORY_VARIABLE,
@@ -12,18 +13,9 @@ from searchae.config.net_factory import (
 )
 from searchae.config.objectives import OBJECTIVES, Objective, objective_texts
 from searchae.config.parameters import COMPARED_PARAMETERS, CONDITIONS, Parameter, Value
-from searchae.config.schema import (
-    SOURCES_WITHOUT_PATH,
-    DataSpec,
-    Layer,
-    ModelParams,
-    Positive,
-    ProgressCallback,
-    SearchSpec,
-    Section,
-    TrainParams,
-    TrialParams,
-)
+from searchae.config.schema import Layer, ModelParams, ProgressCallback, TrainParams, TrialParams
+from searchae.config.search_spec import SearchSpec
+from searchae.config.section import Positive, Section
 from searchae.config.seeds import sampler_seed, split_seed, training_seed
 from searchae.config.space import (
     batch_size_variants,

@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from searchae.config.schema import SEARCHABLE, SECTIONS, Layer, Source
+from searchae.config.data_spec import Source
+from searchae.config.schema import SEARCHABLE, SECTIONS, Layer
 from searchae.errors import nearest
 from searchae.formatting import format_count
 

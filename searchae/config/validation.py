@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from searchae.config.data_spec import SOURCES_WITHOUT_PATH, DataSpec
 from searchae.config.initial_trials import InitialTrials
 from searchae.config.parameters import Parameter
 from searchae.config.range_parsing import RangeReader
@@ -16,13 +17,11 @@ from searchae.config.schema import (
     PYTHON_KEYS,
     SEARCHABLE,
     SECTIONS,
-    SOURCES_WITHOUT_PATH,
-    DataSpec,
     ModelParams,
-    SearchSpec,
-    Section,
     TrainParams,
 )
+from searchae.config.search_spec import SearchSpec
+from searchae.config.section import Section
 from searchae.config.study_file_errors import Faults
 from searchae.config.study_spec import StudySpec
 

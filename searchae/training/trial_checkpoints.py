@@ -97,11 +97,11 @@ class Checkpoints:
         except OSError as e:
             log.warning("trial %d: no checkpoint can be read: %s", self.number, e)
             return None
-        for step, path in found:
+        for _, path in found:
             try:
                 return checkpoint.load_checkpoint(path, owner=self.owner)
             except CheckpointError as e:
-                log.warning("trial %d: checkpoint of report %d: %s", self.number, step, e)
+                log.warning("trial %d: a checkpoint is passed over: %s", self.number, e)
         return None
 
     def size(self) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data.contact_sheet import write_contact_sheet
 from searchae.data.raw_images import RawImages
 from searchae.data.splits import Splits, split

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data import csv_text, memory
 from searchae.data.csv_file import load_csv, read
 from searchae.data.raw_images import RawImages

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data.disk import (
     absolute_paths,
     disk_errors,

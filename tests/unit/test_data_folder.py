@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data.folder import load_folder
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data import memory
 from searchae.data.npz import as_images, load_npz
 from searchae.data.raw_images import RawImages
