@@ -30,7 +30,7 @@ def is_paused(trial: FrozenTrial) -> bool:
 def has_ended_well(trial: FrozenTrial) -> bool:
     """Returns whether a trial has come to its end, and has a result."""
     values = trial.values if trial.state == TrialState.COMPLETE else None
-    return bool(values) and math.isfinite(values[0])
+    return values is not None and math.isfinite(values[0])
 
 
 def rung_steps(spec: StudySpec) -> tuple[int, ...]:

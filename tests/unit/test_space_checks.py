@@ -10,6 +10,7 @@ import pytest
 from searchae.config import StudySpec
 from searchae.config.loader import spec_from_document
 from searchae.errors import SpecError
+from searchae.search import expected_epochs
 from searchae.tune.first_rung import choose_first_rung, stored_first_rung
 from searchae.tune.model_checks import (
     build_networks,
@@ -164,6 +165,50 @@ def test_a_stored_study_goes_on_with_its_own() -> None:
     assert stored_first_rung(study(train={"epochs": 20}), stored).search.min_epochs == 1
     given = study(train={"epochs": 20}, min_epochs=5)
     assert stored_first_rung(given, stored).search.min_epochs == 5, "which is refused as another"
+
+
+def test_a_first_report_within_less_than_a_step_is_refused() -> None:
+    spec = study(train={"epochs": 20}, first_report=0.125)
+    with pytest.raises(SpecError, match=r"first_report: 0\.125 of an epoch is less than a step"):
+        chosen(spec, 500, 128)
+    assert chosen(spec, 8 * 128, 128) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"first_report": 0.3}, r"0\.3 is not 1 divided by a power of .* = 2, as 0\.5, 0\.25"),
+        ({"first_report": 0.25, "reduction_factor": 3}, r"0\.25 .* = 3, as 0\.3333, 0\.1111"),
+        ({"first_report": 0.5, "min_epochs": 2}, r"contradicts search\.min_epochs = 2"),
+        ({"first_report": 2}, "first_report"),
+        ({"first_report": 0}, "first_report"),
+    ],
+)
+def test_a_first_report_that_is_no_rung_is_refused(search: Table, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        study(train={"epochs": 20}, **search)
+
+
+@pytest.mark.parametrize(
+    ("share", "factor", "shares"),
+    [(1, 2, ()), (0.5, 2, (0.5,)), (0.125, 2, (0.125, 0.25, 0.5)), (0.1111, 3, (1 / 9, 1 / 3))],
+)
+def test_trials_report_at_the_rungs_within_the_first_epoch(
+    share: float, factor: int, shares: tuple[float, ...]
+) -> None:
+    search = study(train={"epochs": 20}, first_report=share, reduction_factor=factor).search
+    assert search.report_shares == pytest.approx(shares)
+    assert search.epochs_at(search.reports_per_epoch * 7) == 7
+    assert search.epochs_at(1) == pytest.approx(share, rel=0.01)
+
+
+def test_rungs_within_the_first_epoch_save_epochs() -> None:
+    by_share = [
+        expected_epochs(study(train={"epochs": 16}, pruner="asha", first_report=share))
+        for share in (1, 0.5, 0.125)
+    ]
+    assert by_share == sorted(by_share, reverse=True)
+    assert by_share[0] > 1.5 * by_share[2]
 
 
 def test_more_first_trials_than_trials_are_said() -> None:
