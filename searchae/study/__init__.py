@@ -43,6 +43,7 @@ from searchae.study.gallery import (
 from searchae.study.images import image_sums, keep_images, load_images
 from searchae.study.listed_training import ListedTraining, training_of
 from searchae.study.overview import StudyOverview, ended_numbers, study_overviews
+from searchae.study.relatives import list_names, with_lists
 from searchae.study.results import has_result, result_db
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import (
@@ -124,6 +125,7 @@ __all__ = [
     "keep_best_pictures",
     "keep_images",
     "list_name",
+    "list_names",
     "load_images",
     "load_study",
     "misfit",
@@ -144,5 +146,6 @@ __all__ = [
     "training_of",
     "trial_row",
     "trials_with_picture",
+    "with_lists",
     "worst_values",
 ]

@@ -83,6 +83,10 @@ it, in seconds since 1970 by the database's clock."""
 STOPPED = "searchae:stopped"
 """str: Why no more trials are given out; empty or absent while they are."""
 
+STOP_ASKED = "searchae:stop_asked"
+"""str: Who asked for a stop, as ``USER on HOST``: workers leave after their epoch. Empty or absent
+while nobody does."""
+
 QUARANTINED = "searchae:quarantined:"
 """str: Prefix of a key that ends with a worker's name. Why that worker left for good; empty once
 the study has been started again."""
@@ -114,6 +118,7 @@ TYPES: dict[str, type | UnionType] = {
     TIME_LIMIT: float | int | None,
     OPEN_UNTIL: dict,
     STOPPED: str,
+    STOP_ASKED: str,
     WINNER: dict,
     COMPARED: dict,
 }

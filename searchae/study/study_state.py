@@ -20,6 +20,7 @@ from searchae.study.attributes import (
     BUDGET,
     OPEN_UNTIL,
     QUARANTINED,
+    STOP_ASKED,
     STOPPED,
     TIME_LIMIT,
     TRAININGS_OF,
@@ -132,6 +133,7 @@ class StudyState:
             quarantined=stop_flags.quarantine_reasons(attributes),
             seconds_left=seconds_left(attributes, now_s),
             trainings_of=str(attributes.get(TRAININGS_OF, "")),
+            stop_asked=stop_flags.who_asked_to_stop(attributes),
             attributes=attributes,
         )
 
@@ -167,6 +169,25 @@ class StudyState:
         """Gives out no more trials; ``message`` says why."""
         self.stored.study.set_user_attr(STOPPED, message)
 
+    def ask_to_stop(self, who: str) -> None:
+        """Has every worker leave after its epoch, and gives out no more trials.
+
+        Args:
+            who: Who asks for it, for people.
+        """
+        self.stored.study.set_user_attr(STOP_ASKED, who)
+
+    def is_asked_to_stop(self) -> bool:
+        """Returns whether somebody asked for a stop; does not wait for the database.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: The database does not answer.
+            NoStudyError: The study has been deleted or renamed.
+        """
+        with self._engine.begin() as connection:
+            attributes, _ = self._transaction(connection).read_attributes()
+        return bool(stop_flags.who_asked_to_stop(attributes))
+
     def clear_stop(self) -> None:
         """Gives out trials again after a stop, and forgets which workers were quarantined."""
         attributes, _ = self._attributes()
@@ -174,7 +195,7 @@ class StudyState:
             self.stored.study.set_user_attr(key, "")
 
     def stopped(self) -> str:
-        """Returns why the study was stopped early; empty if it was not."""
+        """Returns which fault stopped the study; empty if none did."""
         attributes, _ = self._attributes()
         return stop_flags.stop_message(attributes)
 
