@@ -22,6 +22,7 @@ from searchae.cli import (
     compare,
     dashboard,
     data,
+    manage,
     report,
     status,
     stop,
@@ -48,7 +49,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # In the order of --help.
-for commands in (tune, worker, stop, status, data, train, bundle, compare, dashboard, report):
+for commands in (
+    tune,
+    worker,
+    stop,
+    status,
+    data,
+    train,
+    bundle,
+    compare,
+    dashboard,
+    report,
+    manage,
+):
     app.add_typer(commands.app)
 
 

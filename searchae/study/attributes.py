@@ -27,6 +27,13 @@ versions."""
 FOLDER = "searchae:folder"
 """str: Name of the study's folder below the artifact folder. Absent: as the study's name."""
 
+SHARES_FOLDER = "searchae:shares_folder"
+"""str: The database in which a copy of the study has the same folder, without the password: the
+folder is not removed with either. Absent where there is none."""
+
+CREATED = "searchae:created"
+"""float: When the study was made, in seconds since 1970. Absent in studies of earlier versions."""
+
 BASELINE_DB = "searchae:baseline_db"
 """float: PSNR in dB of the mean training image on the validation split."""
 
@@ -103,6 +110,8 @@ TYPES: dict[str, type | UnionType] = {
     DATA_HASH: str,
     IDENTITY: str,
     FOLDER: str,
+    SHARES_FOLDER: str,
+    CREATED: float | int,
     BASELINE_DB: float | int,
     VERSIONS: dict,
     IMPORTED: dict,

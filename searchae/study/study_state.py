@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from searchae.errors import NoStudyError, StorageError
 from searchae.search import is_paused
-from searchae.storage import exclusive_lock, locked_transaction
+from searchae.storage import locked_transaction
 from searchae.study import pausing, stop_flags, worker_registry
 from searchae.study.attributes import (
     ASKED_TRIALS,
@@ -29,7 +29,7 @@ from searchae.study.budget import TrialCounts, count_trials, seconds_left
 from searchae.study.process_identity import ProcessIdentity
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import StoredStudy
-from searchae.study.transaction import StudyTransaction, metadata
+from searchae.study.transaction import StudyTransaction, create_tables
 from searchae.study.worker_registry import WorkerInfo
 
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class StudyState:
     def __post_init__(self) -> None:
         self._storage = self.stored.storage
         self._engine = self._storage.engine
-        self._storage.retried(self._create_tables)
+        self._storage.retried(lambda: create_tables(self._engine))
 
     # -- the budget
 
@@ -235,10 +235,3 @@ class StudyState:
     ) -> TrialCounts:
         trials = self.stored.spec.search.trials
         return TrialCounts.of(by_state, attributes, default_budget=trials, paused=paused)
-
-    def _create_tables(self) -> None:
-        found = sa.inspect(self._engine).get_table_names()
-        if set(metadata.tables) <= set(found):  # whoever only looks may have no right to write
-            return
-        with exclusive_lock(self._engine, 0):
-            metadata.create_all(self._engine)

@@ -12,12 +12,28 @@ from optuna.trial import TrialState
 
 from searchae.config import SearchSpec
 from searchae.errors import NoStudyError
-from searchae.storage import UNFINISHED, studies, study_attributes, trials, upsert
+from searchae.storage import (
+    UNFINISHED,
+    exclusive_lock,
+    studies,
+    study_attributes,
+    trials,
+    upsert,
+)
 from searchae.study.attributes import DATA_HASH
 from searchae.study.process_identity import ProcessIdentity
 
 metadata = sa.MetaData()
 """The tables that searchae adds to Optuna's."""
+
+
+def create_tables(engine: sa.Engine) -> None:
+    """Creates the tables that searchae adds to Optuna's, unless they are there."""
+    found = sa.inspect(engine).get_table_names()
+    if set(metadata.tables) <= set(found):  # whoever only looks may have no right to write
+        return
+    with exclusive_lock(engine, 0):
+        metadata.create_all(engine)
 
 
 def deleted_message(name: str) -> str:

@@ -13,7 +13,7 @@ from searchae.errors import StopAskedError
 from searchae.storage.connection import connect
 from searchae.study.budget import NoTrial
 from searchae.study.coordination import Coordinator
-from searchae.study.relatives import with_lists
+from searchae.study.found_study import with_lists
 from searchae.study.stored_study import load_study
 from searchae.tune import tune
 from tests.conftest import RunCommand
