@@ -20,6 +20,7 @@ from searchae import __version__
 from searchae.cli import (
     bundle,
     compare,
+    copy,
     dashboard,
     data,
     manage,
@@ -61,6 +62,7 @@ for commands in (
     dashboard,
     report,
     manage,
+    copy,
 ):
     app.add_typer(commands.app)
 

@@ -1,4 +1,4 @@
-"""Copies a study into another database, with the lists of its trainings and, if asked, its files."""
+"""Copies a study into another database, with the lists of its trainings and its files."""
 
 from __future__ import annotations
 
