@@ -94,8 +94,8 @@ def copy_study_rows(
     new_study_id = int(target.execute(made).scalar_one())
     for table in _OF_STUDY:
         query = sa.select(*_columns(table)).where(table.c.study_id == study_id)
-        rows = source.execute(query.order_by(*table.primary_key)).mappings()
-        _write(target, table, [{**row, "study_id": new_study_id} for row in rows])
+        found = source.execute(query.order_by(*table.primary_key)).mappings()
+        _write(target, table, [{**row, "study_id": new_study_id} for row in found])
     new_ids = _copy_trials(source, target, study_id, new_study_id, progress)
     for table in _OF_TRIALS:
         query = sa.select(*_columns(table)).where(table.c.trial_id.in_(_ids(study_id)))

@@ -48,7 +48,7 @@ def stored(tmp_path: Path) -> StoredStudy:
     strange.intermediate_values = dict(enumerate(reported, 1))
     stored.study.add_trial(strange)
     stored.storage.set_study_system_attr(stored.id, "dashboard:note_ver", 3)
-    open_training_list(stored, data=stored.spec.data, data_hash="1" * 64, baseline_db=9.5)
+    open_training_list(stored, data=stored.spec.data, data_hash="0" * 64, baseline_db=9.5)
     identity = ProcessIdentity("gone", host="far", pid=1, place="far away", process="1:1")
     coordinator = Coordinator(stored, identity)
     coordinator.set_budget(99)
@@ -111,9 +111,11 @@ def test_nothing_changes_on_the_way_there_and_back(
     for source, to in ((other.storage, target), (stored.storage, target), (target, back)):
         name = "x" if source is other.storage else "s"
         done = list[tuple[int, int]]()
-        copied = StudyCopy(
-            source, to, name, tmp_path, progress=lambda d, n, done=done: done.append((d, n))
-        ).run()
+
+        def note(so_far: int, rows: int, done: list[tuple[int, int]] = done) -> None:
+            done.append((so_far, rows))
+
+        copied = StudyCopy(source, to, name, tmp_path, progress=note).run()
         assert done[-1][0] == done[-1][1] > 30
         assert [one.name for one in copied] == (["x"] if name == "x" else ["s", "s.trainings"])
     assert content(back) == before
