@@ -131,13 +131,11 @@ class StudyCopy:
         shared = study_attributes.c.key == SHARES_FOLDER
         of_study = study_attributes.c.study_id == study_id
         target.execute(sa.delete(study_attributes).where(of_study, shared))
-        kept = {FOLDER: folder}
+        key, value = FOLDER, folder
         if self.artifacts_to is None:
-            kept[SHARES_FOLDER] = masked_url(self.source.engine.url)
-        for key, value in kept.items():
-            row = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
-            key_columns = ["study_id", "key"]
-            target.execute(upsert(target.dialect.name, study_attributes, key_columns, row))
+            key, value = SHARES_FOLDER, masked_url(self.source.engine.url)
+        row = {"study_id": study_id, "key": key, "value_json": json.dumps(value)}
+        target.execute(upsert(target.dialect.name, study_attributes, ["study_id", "key"], row))
 
     def _mark_source(self, study: FoundStudy) -> None:
         url = masked_url(self.target.engine.url)
