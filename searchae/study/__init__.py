@@ -59,6 +59,7 @@ from searchae.study.stored_study import (
     package_versions,
     study_names,
 )
+from searchae.study.study_metrics import Metrics, MetricsReader
 from searchae.study.summary import (
     Summary,
     TrialRow,
@@ -102,6 +103,8 @@ __all__ = [
     "Coordinator",
     "FoundStudy",
     "ListedTraining",
+    "Metrics",
+    "MetricsReader",
     "NoTrial",
     "Removal",
     "StoredStudy",

@@ -110,6 +110,7 @@ class Summary:
         seconds_left: Seconds until the time limit, negative after it; None without one.
         early_end: How the search ended by itself, before its budget was spent; None if it did not.
         stop_asked: Who asked for a stop, which ``searchae tune`` ends; empty if nobody did.
+        quarantined: Why workers left for good, a line each.
     """
 
     study: str
@@ -133,6 +134,7 @@ class Summary:
     trainings_of: str = ""
     early_end: EarlyEnd | None = None
     stop_asked: str = ""
+    quarantined: tuple[str, ...] = ()
 
     @property
     def gain_db(self) -> float | None:
@@ -293,6 +295,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         trainings_of=snapshot.trainings_of,
         early_end=early_end(snapshot.attributes, snapshot.counts, epochs_run),
         stop_asked=snapshot.stop_asked,
+        quarantined=snapshot.quarantined,
     )
 
 

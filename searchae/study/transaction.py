@@ -36,6 +36,13 @@ def create_tables(engine: sa.Engine) -> None:
         metadata.create_all(engine)
 
 
+def database_time(connection: sa.Connection) -> sa.ColumnElement[float]:
+    """Returns the database's clock in seconds since 1970, for a statement on this connection."""
+    if connection.dialect.name == "postgresql":
+        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+    return sa.literal(time.time(), sa.Double)
+
+
 def deleted_message(name: str) -> str:
     """Returns what is said when the study that a process works on is no longer there."""
     return f"study {name!r}: the study was deleted or renamed meanwhile; the work on it has ended"
@@ -64,9 +71,7 @@ class StudyTransaction:
     @property
     def now(self) -> sa.ColumnElement[float]:
         """Seconds since 1970 by the database's clock, so that machines' clocks need not agree."""
-        if self.connection.dialect.name == "postgresql":
-            return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
-        return sa.literal(time.time(), sa.Double)
+        return database_time(self.connection)
 
     def read_attributes(self, *, lock_study: bool = False) -> tuple[dict[str, Any], float]:
         """Reads the study's user attributes and the clock in one statement.
