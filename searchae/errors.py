@@ -94,6 +94,12 @@ class StudyStoppedError(SearchaeError):
     """The study was stopped because a trial failed by a bug; the message has the traceback."""
 
 
+class StopAskedError(SearchaeError):
+    """Somebody ended the work on a study with ``searchae stop``."""
+
+    exit_code = 130  # as for an interrupt: the same command goes on
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Lists valid names, and suggests the one that is most similar to an unknown name.
 

@@ -21,6 +21,7 @@ from searchae.cli.fleet import (
     choose_launcher,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
+from searchae.cli.notify import NotifyOption, take_urls
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -137,6 +138,7 @@ def compare(
     ray_address: RayAddressOption = "auto",
     slurm: SlurmOption = None,
     factory: FactoryOption = "",
+    notify: NotifyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find out which regularizer, activation and optimizer win.
@@ -176,10 +178,11 @@ def compare(
         data_dir=data_dir,
         artifacts=artifacts,
     )
+    urls = take_urls(notify)
     if top is not None:
         options = TopOptions(top, seeds or DEFAULT_SEEDS, epochs, patience, precision)
         reranking = Reranking(stored, options)
-        _rerank(reranking, request, chosen, dry_run=dry_run, as_json=as_json)
+        _rerank(reranking, request, chosen, urls, dry_run=dry_run, as_json=as_json)
     else:
         comparison = Comparison(
             stored,
@@ -193,7 +196,7 @@ def compare(
                 precision=precision,
             ),
         )
-        _compare(comparison, request, chosen, out, dry_run=dry_run, as_json=as_json)
+        _compare(comparison, request, chosen, out, urls, dry_run=dry_run, as_json=as_json)
 
 
 def _check_options(
@@ -221,11 +224,13 @@ def _rerank(
     reranking: Reranking,
     request: FleetRequest,
     launcher: Launcher,
+    urls: Sequence[str],
     *,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     from searchae.cli import console_compare, progress
+    from searchae.tune import notifying
 
     if dry_run:
         document = {
@@ -239,7 +244,10 @@ def _rerank(
             lambda: document, lambda: console_compare.print_top_plan(document), as_json=as_json
         )
         return
-    with progress.ProgressDisplay() as watcher:
+    with (
+        progress.ProgressDisplay() as display,
+        notifying(urls, "compare", reranking.stored.name, display) as watcher,
+    ):
         ranking, found = reranking.run(request, launcher, watcher, polled_stop())
     print_result(lambda: found, lambda: console_compare.print_ranking(ranking), as_json=as_json)
 
@@ -249,6 +257,7 @@ def _compare(
     request: FleetRequest,
     launcher: Launcher,
     out: Path | None,
+    urls: Sequence[str],
     *,
     dry_run: bool,
     as_json: bool,
@@ -256,12 +265,16 @@ def _compare(
     from searchae.cli import console, console_compare, progress
     from searchae.compare import ComparisonRun
     from searchae.storage import masked_url
+    from searchae.tune import notifying
 
     if dry_run:
         plan = comparison.estimate()
         print_result(lambda: plan, lambda: console_compare.print_plan(plan), as_json=as_json)
         return
-    with progress.ProgressDisplay() as watcher:
+    with (
+        progress.ProgressDisplay() as display,
+        notifying(urls, "compare", comparison.stored.name, display) as watcher,
+    ):
         run = ComparisonRun(comparison, request, launcher, watcher, polled_stop())
         result, found = run.run(out)
     print_result(

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,9 +250,26 @@ def print_studies(files: Mapping[str, Path], stored: Sequence[StudyOverview]) ->
     names = [one_line(s.name) for s in stored]
     width = max(map(len, names), default=0)
     for name, overview in zip(names, stored, strict=True):
-        print_line(f"  {name:{width}s}  {overview.text}")
+        print_line(f"  {name:{width}s}  {overview.text}{_study_details(overview)}")
     if not stored:
         print("  none yet")
+
+
+def _study_details(overview: StudyOverview) -> str:
+    """Returns how trials ended, when that was, and how large the study's folder is."""
+    parts = []
+    if overview.finished:
+        parts.append(f"{overview.complete:,} complete, {overview.pruned:,} pruned")
+    days = [_local_day(at) for at in (overview.created, overview.last_trial) if at]
+    if days:
+        parts.append(" to ".join(dict.fromkeys(days)))
+    if overview.artifact_bytes is not None:
+        parts.append(f"{overview.artifact_bytes / 1e6:.1f} MB of files")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _local_day(at: str) -> str:
+    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d}"
 
 
 def print_splits(document: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from searchae.cli.database import connect_to, open_study, storage_url
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
+    ArtifactsOption,
     JsonOption,
     StorageOption,
     StudyNameOption,
@@ -52,9 +54,17 @@ def status(
     )
 
 
-@app.command(epilog=examples("searchae studies --json"))
-def studies(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = False) -> None:
-    """List the study files and the stored studies."""
+@app.command(epilog=examples("searchae studies", "searchae studies --json"))
+def studies(
+    storage: StorageOption = DEFAULT_STORAGE,
+    artifacts: ArtifactsOption = Path("artifacts"),
+    as_json: JsonOption = False,
+) -> None:
+    """List the study files and the stored studies.
+
+    Of each stored study: its trials, its best PSNR, when it was made and last worked on, and how
+    large its folder below --artifacts is.
+    """
     with importing():
         quiet_optuna()
         from searchae.cli import console
@@ -63,7 +73,9 @@ def studies(storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = Fals
         from searchae.study import study_overviews
 
     url, files = storage_url(storage), study_files()
-    stored = study_overviews(connect_to(url, writes=False)) if database_exists(url) else []
+    stored = []
+    if database_exists(url):
+        stored = study_overviews(connect_to(url, writes=False), artifacts)
     document = {
         "files": {name: str(path) for name, path in files.items()},
         "stored": [overview.name for overview in stored],

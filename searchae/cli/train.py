@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +19,7 @@ from searchae.cli.fleet import (
     choose_launcher,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
+from searchae.cli.notify import NotifyOption, take_urls
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -125,6 +127,7 @@ def train(
     ray_address: RayAddressOption = "auto",
     slurm: SlurmOption = None,
     factory: FactoryOption = "",
+    notify: NotifyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the best trial anew and measure it on the test split.
@@ -170,7 +173,7 @@ def train(
         artifacts=artifacts,
     )
     _print_notes(plan, stored, hint_at_winner=trial == "best")
-    _train(plan, out, request, chosen, as_json=as_json)
+    _train(plan, out, request, chosen, take_urls(notify), as_json=as_json)
 
 
 def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool) -> None:
@@ -190,13 +193,23 @@ def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool
 
 
 def _train(
-    plan: RetrainPlan, out: Path, request: FleetRequest, launcher: Launcher, *, as_json: bool
+    plan: RetrainPlan,
+    out: Path,
+    request: FleetRequest,
+    launcher: Launcher,
+    urls: Sequence[str],
+    *,
+    as_json: bool,
 ) -> None:
     from searchae.cli.console_bundle import EpochLines, print_trained
     from searchae.retrain import train_bundle
+    from searchae.tune import notifying
 
-    with EpochLines(plan.params.train.epochs) as lines:
+    with (
+        EpochLines(plan.params.train.epochs) as lines,
+        notifying(urls, "train", plan.study, lines) as watcher,
+    ):
         metrics = train_bundle(
-            plan, out=out, request=request, launcher=launcher, watcher=lines, stop=polled_stop()
+            plan, out=out, request=request, launcher=launcher, watcher=watcher, stop=polled_stop()
         )
     print_result(lambda: metrics, lambda: print_trained(metrics), as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,6 +21,7 @@ from searchae.cli.fleet import (
     choose_launcher,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
+from searchae.cli.notify import NotifyOption, take_urls
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -105,6 +106,7 @@ def tune(
     name: NameOption = "",
     warm_start: WarmStartOption = "",
     dry_run: DryRunOption = False,
+    notify: NotifyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a search, or finish one that was interrupted.
@@ -139,7 +141,11 @@ def tune(
         ray_address=ray_address,
         slurm=slurm or (),
     )
-    (_show_plan if dry_run else _search)(request, chosen, as_json=as_json)
+    urls = take_urls(notify)
+    if dry_run:
+        _show_plan(request, chosen, as_json=as_json)
+    else:
+        _search(request, chosen, urls, as_json=as_json)
 
 
 def _show_plan(request: Request, launcher: Launcher, *, as_json: bool) -> None:
@@ -154,11 +160,11 @@ def _show_plan(request: Request, launcher: Launcher, *, as_json: bool) -> None:
     )
 
 
-def _search(request: Request, launcher: Launcher, *, as_json: bool) -> None:
+def _search(request: Request, launcher: Launcher, urls: Sequence[str], *, as_json: bool) -> None:
     from searchae.launch import prestarted_workers
 
     with prestarted_workers(request, launcher) as imports_done:
-        summary = _follow_search(request, launcher, imports_done)
+        summary = _follow_search(request, launcher, urls, imports_done)
     from searchae.cli import console
 
     print_result(summary.document, lambda: console.print_summary(summary), as_json=as_json)
@@ -169,14 +175,21 @@ def _search(request: Request, launcher: Launcher, *, as_json: bool) -> None:
 
 
 def _follow_search(
-    request: Request, launcher: Launcher, imports_done: Callable[[], None]
+    request: Request,
+    launcher: Launcher,
+    urls: Sequence[str],
+    imports_done: Callable[[], None],
 ) -> Summary:
     with importing():
         from searchae.cli import progress
-        from searchae.tune import tune
+        from searchae.tune import notifying, tune
 
     imports_done()
-    with progress.ProgressDisplay() as watcher:
+    name, _ = request.resolved
+    with (
+        progress.ProgressDisplay() as display,
+        notifying(urls, "tune", name, display) as watcher,
+    ):
         return tune(request, watcher, launcher, polled_stop())
 
 

@@ -3,6 +3,7 @@
 from searchae.storage.backoff import Backoff
 from searchae.storage.changed_trials import fetch_trials
 from searchae.storage.connection import connect, preload_storage
+from searchae.storage.copying import copy_study_rows, count_rows, reading_snapshot
 from searchae.storage.locks import exclusive_lock, locked_transaction
 from searchae.storage.optuna_compatibility import (
     failure_of,
@@ -11,7 +12,7 @@ from searchae.storage.optuna_compatibility import (
     require_signature,
 )
 from searchae.storage.reader_storage import ReaderStorage
-from searchae.storage.resilient import ResilientStorage
+from searchae.storage.resilient import ResilientStorage, database_error_text
 from searchae.storage.statements import (
     finish_trial,
     insert_study,
@@ -37,6 +38,9 @@ __all__ = [
     "ReaderStorage",
     "ResilientStorage",
     "connect",
+    "copy_study_rows",
+    "count_rows",
+    "database_error_text",
     "database_exists",
     "exclusive_lock",
     "failure_of",
@@ -50,6 +54,7 @@ __all__ = [
     "optuna_setting",
     "parse_url",
     "preload_storage",
+    "reading_snapshot",
     "reports",
     "require_signature",
     "studies",

@@ -30,8 +30,10 @@ from searchae.study.attributes import (
 from searchae.study.bad_ends import worst_values
 from searchae.study.budget import NoTrial, TrialCounts
 from searchae.study.coordination import Coordinator
+from searchae.study.copying import StudyCopy
 from searchae.study.epoch_history import HISTORY, compact_history, history_columns
 from searchae.study.foreign_trials import INVALID, misfit, outcome_of
+from searchae.study.found_study import FoundStudy, find_with_lists, require_idle, with_lists
 from searchae.study.gallery import (
     best_trials,
     gallery_folder,
@@ -44,6 +46,8 @@ from searchae.study.gallery import (
 from searchae.study.images import image_sums, keep_images, load_images
 from searchae.study.listed_training import ListedTraining, training_of
 from searchae.study.overview import StudyOverview, ended_numbers, study_overviews
+from searchae.study.removal import Removal, plan_removal, removal_text
+from searchae.study.renaming import rename_study
 from searchae.study.results import has_result, result_db
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import (
@@ -56,6 +60,7 @@ from searchae.study.stored_study import (
     package_versions,
     study_names,
 )
+from searchae.study.study_metrics import Metrics, MetricsReader
 from searchae.study.summary import (
     Summary,
     TrialRow,
@@ -98,9 +103,14 @@ __all__ = [
     "WARM_START",
     "WINNER",
     "Coordinator",
+    "FoundStudy",
     "ListedTraining",
+    "Metrics",
+    "MetricsReader",
     "NoTrial",
+    "Removal",
     "StoredStudy",
+    "StudyCopy",
     "StudyOverview",
     "StudySnapshot",
     "Summary",
@@ -119,6 +129,7 @@ __all__ = [
     "ended_numbers",
     "find_study",
     "find_training_list",
+    "find_with_lists",
     "gallery_folder",
     "has_result",
     "history_columns",
@@ -134,8 +145,12 @@ __all__ = [
     "outcome_of",
     "package_versions",
     "picture_owner",
+    "plan_removal",
     "read_picture",
+    "removal_text",
     "remove_folder",
+    "rename_study",
+    "require_idle",
     "require_searched",
     "result_db",
     "save_picture",
@@ -146,5 +161,6 @@ __all__ = [
     "training_of",
     "trial_row",
     "trials_with_picture",
+    "with_lists",
     "worst_values",
 ]

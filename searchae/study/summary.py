@@ -109,6 +109,8 @@ class Summary:
             it from.
         seconds_left: Seconds until the time limit, negative after it; None without one.
         early_end: How the search ended by itself, before its budget was spent; None if it did not.
+        stop_asked: Who asked for a stop, which ``searchae tune`` ends; empty if nobody did.
+        quarantined: Why workers left for good, a line each.
     """
 
     study: str
@@ -131,6 +133,8 @@ class Summary:
     front: tuple[TrialRow, ...] = ()
     trainings_of: str = ""
     early_end: EarlyEnd | None = None
+    stop_asked: str = ""
+    quarantined: tuple[str, ...] = ()
 
     @property
     def gain_db(self) -> float | None:
@@ -172,6 +176,7 @@ class Summary:
                 "repeated": self.epochs_repeated,
             },
             **({"early_end": asdict(self.early_end)} if self.early_end else {}),
+            **({"stop_asked": self.stop_asked} if self.stop_asked else {}),
             "wall_s": round(self.wall_s, 3),
             "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
             "warnings": list(self.warnings),
@@ -289,6 +294,8 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         front=front_of(own),
         trainings_of=snapshot.trainings_of,
         early_end=early_end(snapshot.attributes, snapshot.counts, epochs_run),
+        stop_asked=snapshot.stop_asked,
+        quarantined=snapshot.quarantined,
     )
 
 
@@ -329,7 +336,12 @@ def _warnings(
     bad = sum(bool(r.outcome) and r.outcome != INVALID for r in rows)
     if is_search and counts.finished >= 10 and bad * 2 > counts.finished:
         found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
-    if counts.waiting and counts.finished >= counts.budget:
+    if snapshot.stop_asked and counts.finished < counts.budget:
+        found.append(
+            f"stopped by {snapshot.stop_asked} (searchae stop): the same {command} command as "
+            "before goes on"
+        )
+    elif counts.waiting and counts.finished >= counts.budget:
         found.append(
             f"{format_count(counts.waiting, 'trial')} waiting beyond the budget of "
             f"{counts.budget}: --trials {counts.finished + counts.waiting} runs them too"

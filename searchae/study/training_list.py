@@ -103,7 +103,7 @@ def open_training_list(
     except StudyMismatchError:
         raise UserError(
             f"study {name!r} lists trainings of an earlier study named {stored.name!r}, which had "
-            "another spec or other images; rename or delete it in the dashboard"
+            f"another spec or other images; delete it with `searchae rm {name}`"
         ) from None
     return TrainingList(listed)
 
@@ -126,7 +126,7 @@ def _checked(found: StoredStudy, stored: StoredStudy) -> StoredStudy:
     if found.study.user_attrs.get(TRAININGS_OF) != stored.name:
         raise UserError(
             f"study {found.name!r} is in the way: its name is that of the list of {stored.name}'s "
-            "trainings; rename or delete it in the dashboard"
+            f"trainings; `searchae mv {found.name} NEW` renames it, `searchae rm` deletes it"
         )
     return found
 

@@ -133,6 +133,9 @@ class Worker:
                     log.info("waiting: other workers train the rest, or more is being decided on")
                     is_told = True
                 self.stop.wait(LOCAL_POLL_S if self.options.parent else POLL_S)
+            elif claimed is NoTrial.ASKED:
+                log.info("leaving: searchae stop asked the workers to; searchae tune goes on")
+                return None
             elif claimed is NoTrial.STOPPED:
                 message = coordinator.stopped()
                 if message:  # else the stop has been cleared since

@@ -234,7 +234,9 @@ class TrialRunner:
             on_repeat=on_repeat,
             on_result=on_result,
             on_end=on_end,
-            should_leave=lambda: heartbeat.stop.is_set() or heartbeat.time_up,
+            should_leave=lambda: (
+                heartbeat.stop.is_set() or heartbeat.time_up or heartbeat.is_asked_to_leave
+            ),
             should_stop=lambda: (
                 heartbeat.stop.is_set() or heartbeat.lost.is_set() or heartbeat.ended is not None
             ),
