@@ -30,7 +30,7 @@ PermitRootLogin yes
 AcceptEnv none
 MaxStartups 100
 MaxSessions 100
-SetEnv {environment}
+SetEnv HOME=/run/home {environment}
 """
 CLIENT = """
 Host {names}
@@ -39,13 +39,13 @@ Host {names}
   UserKnownHostsFile {folder}/known_hosts
   GlobalKnownHostsFile /dev/null
 """
-# Its own /run: sshd wants a folder there. Its own folders: nothing in them is shared.
+# Its own /run: sshd wants a folder there, and it has the user's home.
 ENTER = """
 set -e
 hostname "$0"
 mount --make-rprivate /
 mount -t tmpfs none /run
-mkdir -p /run/sshd
+mkdir -p /run/sshd /run/home
 for folder in $HIDDEN; do mount -t tmpfs none "$folder"; done
 ip link set lo up
 exec "$@"
@@ -78,7 +78,7 @@ class SshHosts:
         self._net = f"10.{177 + os.getpid() % 70}.{os.getpid() // 70 % 250}"
         self.address = f"{self._net}.1"
         self.names = list(names)
-        self._hidden = [Path.home(), *hidden]
+        self._hidden = list(hidden)
         self._environment = environment
         self._sshds: dict[str, subprocess.Popen[bytes]] = {}
         self._patch = pytest.MonkeyPatch()
@@ -169,7 +169,7 @@ class SshHosts:
             words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(self.folder / key)]
             subprocess.run(words, check=True)
         (self.folder / "sshd_config").write_text(
-            SERVER.format(folder=self.folder, environment=self._environment or "NOTHING=1")
+            SERVER.format(folder=self.folder, environment=self._environment)
         )
         public = (self.folder / "host_key.pub").read_text().split()[:2]
         known = [" ".join((self._address(name), *public)) for name in self.names]

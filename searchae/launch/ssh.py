@@ -179,7 +179,7 @@ class SshLauncher:
                 self._tell(number, patience_s)
         if self._carrier is not None:
             self._carrier.finish()
-        away = [link.name_ for link in self._links if not link.is_connected]
+        away = [link.name for link in self._links if not link.is_connected]
         for link in self._links:
             link.finish(KILLED_S)
         if away:
@@ -237,8 +237,9 @@ class SshLauncher:
         self._carrier = Carrier(
             self._links, self._artifacts, run=self._run, period_s=self._settings.carry_s
         )
-        for thread in (*self._links, self._carrier):
-            thread.start()
+        for link in self._links:
+            link.start()
+        self._carrier.start()
 
     def _link(self, state: HostState) -> Link:
         connection = self._connections[state.host.target]
@@ -275,13 +276,13 @@ class SshLauncher:
         """Hands waiting jobs to the hosts with most room."""
         while self._pending:
             free = {
-                link.name_: self._room[link.name_] - len(link.running())
+                link.name: self._room[link.name] - len(link.running())
                 for link in self._links
                 if not link.is_lost
             }
             link = max(
-                (li for li in self._links if free.get(li.name_, 0) > 0),
-                key=lambda li: (li.is_connected, free[li.name_] / self._room[li.name_]),
+                (li for li in self._links if free.get(li.name, 0) > 0),
+                key=lambda li: (li.is_connected, free[li.name] / self._room[li.name]),
                 default=None,
             )
             if link is None:

@@ -80,7 +80,7 @@ class Process:
 
     def signal(self, number):
         """Sends a signal once; SIGKILL to all that the worker has started, too."""
-        if self.ended or self.told >= number:
+        if self.ended or self.told in (number, signal.SIGKILL):
             return
         self.told = number
         with suppress(ProcessLookupError):
@@ -354,7 +354,7 @@ def sizes(request):
 
 def get(request):
     """Gives files out: their list, then a tar stream of those that the launcher does not have."""
-    folder = run_folder(request["run"])
+    folder = os.path.join(home(), "ssh", os.path.basename(request["run"]))
     root, known, found = os.path.join(folder, "artifacts"), request["known"], {}
     keeper = ""
     with suppress(FileNotFoundError), open(os.path.join(folder, "keeper")) as file:
@@ -391,7 +391,6 @@ def probe(request):
         "shared": shared,
         "python": "",
         "searchae": None,
-        "seen": [],
     }
     try:
         os.makedirs(data, exist_ok=True)
@@ -400,15 +399,17 @@ def probe(request):
     except OSError as e:
         found["writable"], found["free"] = False, 0
         found["problem"] = str(e)
+    best = -1
     for python in candidates(request):
         about = ask_python(python, request["probe"], request["input"])
         if about is None:
             continue
-        found["seen"].append([python, about["searchae"], about["python_version"]])
-        better = not found["python"] or (about["searchae"] and not found["searchae"])
-        if better or about["searchae"] == request["version"]:
+        fit = bool(about["searchae"]) + (about["searchae"] == request["version"])
+        fit = 2 * fit + (not about["missing"])
+        if fit > best:
+            best = fit
             found.update(about, python=python)
-        if about["searchae"] == request["version"]:
+        if fit == 5:
             break
     answer(found)
 

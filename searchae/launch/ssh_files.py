@@ -36,7 +36,7 @@ _MIRRORED = ("checkpoints", "pictures")
 _LARGEST, _LARGEST_IMAGES = 2**31, 2**40
 
 
-class Carrier(threading.Thread):
+class Carrier:
     """Brings files home, and to workers that ask for them.
 
     Args:
@@ -49,19 +49,22 @@ class Carrier(threading.Thread):
     def __init__(
         self, links: Sequence[Link], artifacts: Path, *, run: str, period_s: float
     ) -> None:
-        super().__init__(name="ssh files", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="ssh files", daemon=True)
         self._links = [link for link in links if not link.state.shares("artifacts")]
         self._all, self._artifacts, self._run, self._period_s = links, artifacts, run, period_s
         self._known: dict[str, dict[str, Any]] = {}
         self._keepers: dict[str, str] = {}
-        self._locks = {link.name_: threading.Lock() for link in links}
-        self._stop = threading.Event()
+        self._locks = {link.name: threading.Lock() for link in links}
+        self._ended = threading.Event()
         self.studies: set[str] = set()
 
-    def run(self) -> None:
-        """Carries files until ``finish``."""
+    def start(self) -> None:
+        """Begins to carry files, until ``finish``."""
+        self._thread.start()
+
+    def _work(self) -> None:
         due = time.monotonic() + self._period_s
-        while not self._stop.wait(min(0.1, self._period_s)):
+        while not self._ended.wait(min(0.1, self._period_s)):
             self._serve_wanted()
             if time.monotonic() >= due:
                 began = time.monotonic()
@@ -71,9 +74,8 @@ class Carrier(threading.Thread):
 
     def finish(self) -> None:
         """Brings home what is left, and ends."""
-        self._stop.set()
-        if self.is_alive():
-            self.join()
+        self._ended.set()
+        self._thread.join()
         self.collect()
 
     def collect(self) -> None:
@@ -84,7 +86,7 @@ class Carrier(threading.Thread):
                 list(pool.map(self._fetch, links))
 
     def _fetch(self, link: Link) -> None:
-        name = link.name_
+        name = link.name
         with self._locks[name]:
             known = self._known.setdefault(name, {})
             request = {
@@ -156,7 +158,7 @@ class Carrier(threading.Thread):
         try:
             send_files(link.connection, root, folder, names)
         except (HostError, OSError) as e:
-            log.warning("%s: the checkpoint of trial %s was not sent: %s", link.name_, number, e)
+            log.warning("%s: the checkpoint of trial %s was not sent: %s", link.name, number, e)
 
 
 def send_files(

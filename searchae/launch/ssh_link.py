@@ -54,7 +54,7 @@ class Running:
     keeper: str = ""
 
 
-class Link(threading.Thread):
+class Link:
     """The workers on one host.
 
     Args:
@@ -67,6 +67,7 @@ class Link(threading.Thread):
             ``HostError``.
 
     Attributes:
+        name: The host's name.
         wanted: Files that workers there ask for, and wait for.
     """
 
@@ -80,7 +81,8 @@ class Link(threading.Thread):
         period_s: float,
         on_connect: Callable[[], None] = lambda: None,
     ) -> None:
-        super().__init__(name=f"ssh {state.host.target}", daemon=True)
+        self.name = state.host.target
+        self._thread = threading.Thread(target=self._run, name=f"ssh {self.name}", daemon=True)
         self.state, self.connection = state, connection
         self._request = {"do": "serve", "run": run, "lease_s": lease_s}
         self._lease_s, self._period_s, self._on_connect = lease_s, period_s, on_connect
@@ -92,10 +94,9 @@ class Link(threading.Thread):
         self.wanted: tuple[str, ...] = ()
         self._served: set[str] = set()
 
-    @property
-    def name_(self) -> str:
-        """The host's name for people."""
-        return self.state.host.target
+    def start(self) -> None:
+        """Begins to connect."""
+        self._thread.start()
 
     @property
     def is_connected(self) -> bool:
@@ -139,11 +140,11 @@ class Link(threading.Thread):
         """Has the host end what is left, and remove its folder; returns whether it has."""
         self._over = True
         self._wake.set()
-        self.join(timeout_s)
+        self._thread.join(timeout_s)
         self._end_all()
         return self._is_over
 
-    def run(self) -> None:
+    def _run(self) -> None:
         """Connects, again and again, until it is over."""
         while not self._is_over:
             try:
@@ -166,7 +167,7 @@ class Link(threading.Thread):
             call.write(json.dumps(request).encode() + b"\n")
             reply = json.loads(call.line(ANSWER_S))
             if not self._connected and self._lost:
-                log.warning("%s: is back", self.name_)
+                log.warning("%s: is back", self.name)
             self._heard, self._connected, self._lost = time.monotonic(), True, False
             is_behind = self._take(reply)
             if over:
@@ -237,7 +238,7 @@ class Link(threading.Thread):
             log.warning(
                 "%s: the connection is lost (%s); its workers go on for %g s, in which it may come "
                 "back",
-                *(self.name_, error, self._lease_s),
+                *(self.name, error, self._lease_s),
             )
         self._connected = False
         if not self._lost and time.monotonic() > self._heard + self._lease_s:
@@ -246,6 +247,6 @@ class Link(threading.Thread):
                 log.warning(
                     "%s: lost (%s); its workers have been ended by now, and their trials go on on "
                     "other hosts",
-                    *(self.name_, error),
+                    *(self.name, error),
                 )
             self._end_all()
