@@ -19,7 +19,7 @@ from searchae.errors import UserError
 from searchae.launch.base import Exit, Job, Resources
 from searchae.launch.logs import created_log
 from searchae.launch.ssh_checks import Checks
-from searchae.launch.ssh_connection import Connection, HostError, control_folder, require_ssh
+from searchae.launch.ssh_connection import Connection, control_folder, require_ssh
 from searchae.launch.ssh_database import tunnel_target, tunnel_url
 from searchae.launch.ssh_files import Carrier, send_images
 from searchae.launch.ssh_hosts import Host, HostState
