@@ -149,6 +149,13 @@ class SshHosts:
         """Plugs a host's cable in, or pulls it out."""
         ip("link", "set", self._outer(name), "up" if into else "down")
 
+    def end_sessions(self, name: str) -> None:
+        """Breaks every connection to a host off, as a router that is restarted does."""
+        for pid in family(self._sshds[name].pid):
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{pid}/cmdline").read_bytes().startswith(b"sshd: root@"):
+                    os.kill(pid, signal.SIGKILL)
+
     def processes(self, name: str, text: str = "") -> list[int]:
         """Those on a host besides sshd whose command line holds a text, seen from outside."""
         found = []

@@ -248,11 +248,12 @@ def connect(folder):
     return client
 
 
-def start_keeper(folder, lease_s):
+def start_keeper(folder, lease_s, lock):
     """Starts a keeper that outlives this session."""
     if os.fork():
         os.wait()
         return
+    lock.close()  # a lock is held for as long as any process has its file open
     os.setsid()
     if os.fork():
         os._exit(0)
@@ -277,7 +278,7 @@ def serve(request):
         fcntl.flock(lock, fcntl.LOCK_EX)
         client = connect(folder)
         if client is None:
-            start_keeper(folder, request["lease_s"])
+            start_keeper(folder, request["lease_s"], lock)
         deadline = time.monotonic() + 20
         while client is None and time.monotonic() < deadline:
             time.sleep(0.02)
