@@ -11,12 +11,17 @@ import typer
 from searchae import malloc
 from searchae.cli.database import open_study, storage_url
 from searchae.cli.fleet import (
+    HostsOption,
+    InstallOption,
     LauncherOption,
     MaxHoursOption,
     NumberPerDeviceOption,
     RayAddressOption,
+    SkipUnfitOption,
     SlurmOption,
+    SshOptions,
     ThreadsOption,
+    TunnelOption,
     WorkersOption,
     choose_launcher,
 )
@@ -137,6 +142,10 @@ def compare(
     launcher: LauncherOption = "local",
     ray_address: RayAddressOption = "auto",
     slurm: SlurmOption = None,
+    hosts: HostsOption = "",
+    tunnel: TunnelOption = False,
+    install: InstallOption = False,
+    skip_unfit: SkipUnfitOption = False,
     factory: FactoryOption = "",
     notify: NotifyOption = None,
     as_json: JsonOption = False,
@@ -165,8 +174,22 @@ def compare(
     url = storage_url(storage)
     stored = open_study(url, study)
     allow_net(factory, stored)
+    ssh = SshOptions(
+        hosts=hosts,
+        tunnel=tunnel,
+        install=install,
+        skip_unfit=skip_unfit,
+        storage=url,
+        data_dir=data_dir,
+        workers_per_gpu=workers_per_device,
+    )
     chosen = choose_launcher(
-        launcher, artifacts=artifacts, label=study, ray_address=ray_address, slurm=slurm or ()
+        launcher,
+        artifacts=artifacts,
+        label=study,
+        ray_address=ray_address,
+        slurm=slurm or (),
+        ssh=ssh,
     )
     request = FleetRequest(
         storage=url,

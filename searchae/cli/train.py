@@ -11,10 +11,15 @@ import typer
 from searchae import malloc
 from searchae.cli.database import open_study, storage_url
 from searchae.cli.fleet import (
+    HostsOption,
+    InstallOption,
     LauncherOption,
     NumberPerDeviceOption,
     RayAddressOption,
+    SkipUnfitOption,
     SlurmOption,
+    SshOptions,
+    TunnelOption,
     WorkersOption,
     choose_launcher,
 )
@@ -126,6 +131,10 @@ def train(
     launcher: LauncherOption = "local",
     ray_address: RayAddressOption = "auto",
     slurm: SlurmOption = None,
+    hosts: HostsOption = "",
+    tunnel: TunnelOption = False,
+    install: InstallOption = False,
+    skip_unfit: SkipUnfitOption = False,
     factory: FactoryOption = "",
     notify: NotifyOption = None,
     as_json: JsonOption = False,
@@ -148,8 +157,22 @@ def train(
     url = storage_url(storage)
     stored = open_study(url, study)
     allow_net(factory, stored)
+    ssh = SshOptions(
+        hosts=hosts,
+        tunnel=tunnel,
+        install=install,
+        skip_unfit=skip_unfit,
+        storage=url,
+        data_dir=data_dir,
+        workers_per_gpu=workers_per_device,
+    )
     chosen = choose_launcher(
-        launcher, artifacts=artifacts, label=study, ray_address=ray_address, slurm=slurm or ()
+        launcher,
+        artifacts=artifacts,
+        label=study,
+        ray_address=ray_address,
+        slurm=slurm or (),
+        ssh=ssh,
     )
     plan = plan_retraining(
         stored,

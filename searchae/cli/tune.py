@@ -11,11 +11,16 @@ import typer
 from searchae import malloc
 from searchae.cli.database import storage_url
 from searchae.cli.fleet import (
+    HostsOption,
+    InstallOption,
     LauncherOption,
     MaxHoursOption,
     RayAddressOption,
+    SkipUnfitOption,
     SlurmOption,
+    SshOptions,
     ThreadsOption,
+    TunnelOption,
     WorkersOption,
     WorkersPerDeviceOption,
     choose_launcher,
@@ -101,6 +106,10 @@ def tune(
     launcher: LauncherOption = "local",
     ray_address: RayAddressOption = "auto",
     slurm: SlurmOption = None,
+    hosts: HostsOption = "",
+    tunnel: TunnelOption = False,
+    install: InstallOption = False,
+    skip_unfit: SkipUnfitOption = False,
     seed: SeedOption = None,
     overrides: OverridesOption = None,
     name: NameOption = "",
@@ -134,12 +143,22 @@ def tune(
         overrides=overrides or (),
         warm_start=warm_start,
     )
+    ssh = SshOptions(
+        hosts=hosts,
+        tunnel=tunnel,
+        install=install,
+        skip_unfit=skip_unfit,
+        storage=request.storage,
+        data_dir=data_dir,
+        workers_per_gpu=_parse_workers_per_device(workers_per_device) or 1,
+    )
     chosen = choose_launcher(
         launcher,
         artifacts=artifacts,
         label=name or Path(study).stem,
         ray_address=ray_address,
         slurm=slurm or (),
+        ssh=ssh,
     )
     urls = take_urls(notify)
     if dry_run:

@@ -5,6 +5,7 @@
 
 from searchae.data.contact_sheet import write_contact_sheet
 from searchae.data.decoded_cache import (
+    decoded_folder,
     decoded_sums,
     find_decoded,
     find_decoded_test,
@@ -31,6 +32,7 @@ __all__ = [
     "absolute_paths",
     "as_images",
     "as_rgb",
+    "decoded_folder",
     "decoded_sums",
     "describe_splits",
     "find_decoded",

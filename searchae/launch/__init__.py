@@ -1,10 +1,11 @@
-"""Starts workers on this machine, on Slurm or on Ray.
+"""Starts workers on this machine, on hosts reached by ssh, on Slurm or on Ray.
 
 A worker is a command with an environment, never a pickled function.
 """
 
-from searchae.launch.base import Exit, Job, Launcher, Resources
+from searchae.launch.base import CarriesFiles, Exit, Job, Launcher, Resources
 from searchae.launch.fleet_plan import Fleet, available_cores
+from searchae.launch.images import provide_images
 from searchae.launch.local import LocalLauncher
 from searchae.launch.logs import last_lines
 from searchae.launch.prestart import wait_until_wanted
@@ -17,12 +18,16 @@ from searchae.launch.request import (
     study_jobs,
 )
 from searchae.launch.slurm import SlurmLauncher
+from searchae.launch.ssh import SshLauncher, SshSettings
+from searchae.launch.ssh_hosts import HostState, parse_hosts
 from searchae.launch.supervisor import Supervisor
 
 __all__ = [
+    "CarriesFiles",
     "Exit",
     "Fleet",
     "FleetRequest",
+    "HostState",
     "Job",
     "Launcher",
     "LocalLauncher",
@@ -30,10 +35,14 @@ __all__ = [
     "Request",
     "Resources",
     "SlurmLauncher",
+    "SshLauncher",
+    "SshSettings",
     "Supervisor",
     "available_cores",
     "last_lines",
+    "parse_hosts",
     "prestarted_workers",
+    "provide_images",
     "sized_fleet",
     "study_jobs",
     "wait_until_wanted",

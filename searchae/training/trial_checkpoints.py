@@ -104,6 +104,14 @@ class Checkpoints:
                 log.warning("trial %d: a checkpoint is passed over: %s", self.number, e)
         return None
 
+    def newest_epoch(self) -> int:
+        """Returns the epoch of the newest checkpoint, which may be damaged; -1 without one.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        return max((epoch for epoch, _ in self._found()), default=-1)
+
     def size(self) -> int:
         """Returns the bytes that the trial's checkpoints take."""
         sizes = 0

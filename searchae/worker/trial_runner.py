@@ -48,6 +48,7 @@ from searchae.training import (
     Trainer,
     checkpoint_folder,
 )
+from searchae.worker.carried_checkpoint import ask_for_checkpoint
 from searchae.worker.further_objectives import further_values
 from searchae.worker.gpu_memory import CrowdedError, SharedGpu
 from searchae.worker.hardware import Machine
@@ -186,6 +187,7 @@ class TrialRunner:
         )
         try:
             with self._failures_handled(trial_id, number):
+                self._bring_checkpoint(claimed)
                 psnr_db = train(job, self._hooks(trial_id, claimed, trainers))
         except PrunedError:
             self._finish(trial_id, TrialState.PRUNED, trial.last_value)
@@ -336,6 +338,15 @@ class TrialRunner:
             self._checkpoints(number).clear()
         except OSError as e:
             log.warning("trial %d: its checkpoints are left: %s", number, e)
+
+    def _bring_checkpoint(self, claimed: FrozenTrial) -> None:
+        """Has a checkpoint brought that lies on another machine."""
+        reported, wanted = claimed.intermediate_values, self.options.wanted
+        if wanted is None or not reported:
+            return
+        if self._checkpoints(claimed.number).newest_epoch() < max(reported):
+            folder, stop = self._stored.folder, self.heartbeat.stop
+            ask_for_checkpoint(wanted, folder, claimed.number, should_leave=stop.is_set)
 
     def _checkpoints(self, number: int) -> Checkpoints:
         stored = self._stored
