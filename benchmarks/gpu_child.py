@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from searchae import malloc
+from searchae.launch import malloc
 
 Emit = Callable[[str, Mapping[str, Any]], None]
 """Takes a case's name, and ``{"figures": ...}`` or ``{"error": ...}``."""

@@ -19,8 +19,8 @@ from typing import Any
 from benchmarks.gpu_child import Emit, Settings, attempt
 from benchmarks.gpu_steps import SHAPES
 from searchae.config import find_study_file, load_study_file
-from searchae.tune.model_checks import build_networks, largest_trial
-from searchae.tune.workers_per_gpu_process import (
+from searchae.tuning.model_checks import build_networks, largest_trial
+from searchae.tuning.workers_per_gpu_process import (
     ProbeProcess,
     ProbeTask,
     combined_rate,

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from searchae import malloc
+from searchae.launch import malloc
 
 ROOT = Path(__file__).resolve().parent.parent
 T = TypeVar("T")

@@ -1,5 +1,8 @@
 """The errors that searchae raises on purpose.
 
+>>> issubclass(searchae.errors.NoStudyError, searchae.UserError)
+True
+
 ``UserError`` and its subclasses can be fixed by the user; ``TrainingError`` and its subclasses end
 one trial only. The class attribute ``exit_code`` is the exit status of the command line.
 """
@@ -7,9 +10,13 @@ one trial only. The class attribute ``exit_code`` is the exit status of the comm
 from __future__ import annotations
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
 
 from searchae.formatting import one_line
+
+_PYTHON = os.path.dirname(os.__file__) + os.sep
 
 
 class SearchaeError(Exception):
@@ -17,6 +24,13 @@ class SearchaeError(Exception):
 
     Args:
         lines: The message, line by line. A name in it that holds a newline does not end a line.
+
+    Example:
+        >>> try:
+        ...     searchae.open("no-such-study")
+        ... except searchae.SearchaeError as error:
+        ...     print(error.exit_code)
+        2
     """
 
     exit_code = 1
@@ -27,9 +41,19 @@ class SearchaeError(Exception):
     def __str__(self) -> str:
         return "\n".join(self.args)
 
+    def _render_traceback_(self) -> list[str]:
+        """Returns what IPython shows of it: the user's own line, and the message."""
+        return [*_line_outside(self), f"{type(self).__name__}: {self}"]
+
 
 class UserError(SearchaeError):
-    """An option, a file or the environment is wrong: the user has to fix it and run again."""
+    """An option, a file or the environment is wrong: the user has to fix it and run again.
+
+    Example:
+        >>> searchae.tune("quickstrat")
+        Traceback (most recent call last):
+        searchae.errors.SpecError: study 'quickstrat': ... did you mean 'quickstart'? ...
+    """
 
     exit_code = 2
 
@@ -98,6 +122,29 @@ class StopAskedError(SearchaeError):
     """Somebody ended the work on a study with ``searchae stop``."""
 
     exit_code = 130  # as for an interrupt: the same command goes on
+
+
+class SearchInterrupt(KeyboardInterrupt):
+    """Ctrl-C, or a notebook's "interrupt": the running trials were put back.
+
+    Args:
+        message: How to go on.
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"interrupted: {self}"]
+
+
+def _line_outside(error: BaseException) -> list[str]:
+    """Returns the last line of the traceback that is not searchae's; none if there is none."""
+    own = os.path.dirname(__file__) + os.sep
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not _is_inside(f, own)]
+    last = next((f for f in reversed(frames) if f.line), None)
+    return [f"line {last.lineno}: {last.line}"] if last else []
+
+
+def _is_inside(frame: traceback.FrameSummary, folder: str) -> bool:
+    return frame.filename.startswith((folder, _PYTHON)) or "site-packages" in frame.filename
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

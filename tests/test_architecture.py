@@ -99,6 +99,11 @@ def test_the_command_line_loads_nothing_heavy() -> None:
     assert loaded_after("import searchae.cli") == set()
 
 
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    code = "import searchae; searchae.tune, searchae.open, searchae.load, searchae.UserError"
+    assert loaded_after(code) == set()
+
+
 def test_workers_are_started_ahead_of_torch() -> None:
     assert "torch" in HEAVY
     assert "torch" not in loaded_after("import searchae.launch")

@@ -20,7 +20,7 @@ from searchae.errors import BundleError
 from searchae.files import open_input, output_file
 
 FORMAT = 1
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
+CONFIG, WEIGHTS, METRICS = "config.json", "model.safetensors", "metrics.json"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -102,6 +102,27 @@ def read_config(folder: Path) -> BundleConfig:
         keys = [(".".join(map(str, fault["loc"])), dict(fault)) for fault in e.errors()]
         faults = [f"  {key}: {explain_fault(fault, key)}" for key, fault in keys]
         raise BundleError(f"{path}: is damaged:", *faults, "Write the bundle anew.") from e
+
+
+def read_metrics(folder: Path | None) -> dict[str, Any]:
+    """Reads a bundle's ``metrics.json``.
+
+    Raises:
+        BundleError: There is no such file, or it is damaged.
+    """
+    if folder is None:
+        raise BundleError("this net has no folder, and so no metrics")
+    path = folder / METRICS
+    try:
+        with open_input(path) as file:
+            document = json.load(file)
+    except OSError as e:
+        raise BundleError(f"{path}: cannot be read: {e.strerror or e}") from e
+    except (ValueError, RecursionError) as e:
+        raise BundleError(f"{path}: is damaged: it is not JSON ({e}); write the bundle anew") from e
+    if not isinstance(document, dict):
+        raise BundleError(f"{path}: is damaged: it holds no metrics; write the bundle anew")
+    return document
 
 
 def write_config(folder: Path, config: BundleConfig) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,14 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensor_bytes
 from torch import Tensor
 
-from searchae.bundle.config import CONFIG, WEIGHTS, BundleConfig, read_config, write_config
+from searchae.bundle.config import (
+    CONFIG,
+    WEIGHTS,
+    BundleConfig,
+    read_config,
+    read_metrics,
+    write_config,
+)
 from searchae.bundle.validation import (
     check_images,
     check_latents,
@@ -29,6 +36,7 @@ from searchae.bundle.validation import (
 )
 from searchae.errors import BundleError, ModelError
 from searchae.files import open_input, output_file
+from searchae.formatting import one_line
 from searchae.models import Autoencoder, build_model, memoryless
 from searchae.training import EVALUATION_BATCH, load_weights, preferred_memory_format, to_unit_float
 
@@ -45,15 +53,35 @@ class Bundle:
     Attributes:
         config: The bundle's configuration.
         model: The net, in evaluation mode.
+        folder: The bundle's folder; None if it was built without one.
+
+    Example:
+        >>> model = searchae.load("best")
+        >>> images = np.zeros((2, *model.image_shape), np.uint8)
+        >>> codes = model.encode(images)
+        >>> codes.shape == (2, model.latent_size)
+        True
+        >>> model.decode(codes).shape == images.shape
+        True
     """
 
     config: BundleConfig
     model: Autoencoder
+    folder: Path | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """(C, H, W) of the images."""
         return self.config.image_shape
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """The content of the folder's ``metrics.json``, such as ``psnr_db`` on the test split.
+
+        Raises:
+            BundleError: There is no such file, or it is damaged.
+        """
+        return read_metrics(self.folder)
 
     @property
     def latent_size(self) -> int:
@@ -69,6 +97,11 @@ class Bundle:
     def layout(self) -> torch.memory_format:
         """The memory format of images that the net was trained with."""
         return preferred_memory_format(self.model)
+
+    def __repr__(self) -> str:
+        c, h, w = self.image_shape
+        where = "" if self.folder is None else f" in {one_line(str(self.folder))}"
+        return f"<autoencoder of {c}x{h}x{w} images, {self.latent_size} latents{where}>"
 
     def encode(self, images: ArrayT) -> ArrayT:
         """Encodes images as latents.
@@ -300,6 +333,8 @@ def load_bundle(folder: str | Path, *, device: str | torch.device = "cpu") -> Bu
     except SafetensorError as e:
         raise BundleError(f"{path}: is not a safetensors file: {e}") from e
     try:
-        return bundle_from_weights(config, weights, device=torch.device(device))
+        return replace(
+            bundle_from_weights(config, weights, device=torch.device(device)), folder=folder
+        )
     except BundleError as e:
         raise BundleError(f"{folder}: {e.args[0]}", *e.args[1:]) from e

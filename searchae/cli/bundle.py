@@ -10,8 +10,9 @@ import typer
 
 from searchae.cli.lazy_imports import importing
 from searchae.cli.options import DataDirOption, DeviceOption, JsonOption, examples, threads_option
-from searchae.cli.own_net import FactoryOption, allow_net
+from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result
+from searchae.config import allow_factory, find_factory
 from searchae.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ def evaluate(
 
     if split not in EVALUATION_SPLITS:
         raise UserError(f"--split {split}: {nearest(split, EVALUATION_SPLITS)}")
-    allow_net(factory)
+    if factory:
+        allow_factory(find_factory(factory))
     figures = evaluate_bundle(
         folder,
         split=split,
@@ -252,7 +254,8 @@ def export(
 def _load(folder: Path, device: str, factory: str) -> Bundle:
     from searchae.bundle import load_bundle
 
-    allow_net(factory)
+    if factory:
+        allow_factory(find_factory(factory))
     return load_bundle(folder, device=_device(device))
 
 

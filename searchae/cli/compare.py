@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae import malloc
 from searchae.cli.database import open_study, storage_url
 from searchae.cli.fleet import (
     HostsOption,
@@ -19,11 +18,10 @@ from searchae.cli.fleet import (
     RayAddressOption,
     SkipUnfitOption,
     SlurmOption,
-    SshOptions,
     ThreadsOption,
     TunnelOption,
     WorkersOption,
-    choose_launcher,
+    ssh_options,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.notify import NotifyOption, take_urls
@@ -38,7 +36,7 @@ from searchae.cli.options import (
     StudyNameOption,
     examples,
 )
-from searchae.cli.own_net import FactoryOption, allow_net
+from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result, require_html
 from searchae.cli.signals import polled_stop
 from searchae.errors import UserError
@@ -165,16 +163,18 @@ def compare(
     """
     _check_options(top, by=by, out=out, seeds=seeds, max_trainings=max_trainings)
     require_html(out)
-    malloc.configure_malloc()
     with importing():
+        from searchae.launch import FleetRequest, choose_launcher, configure_malloc
+
+        configure_malloc()
         quiet_optuna()
         from searchae.compare import Comparison, ComparisonOptions, Reranking, TopOptions
-        from searchae.launch import FleetRequest
+        from searchae.study import allow_net
 
     url = storage_url(storage)
     stored = open_study(url, study)
     allow_net(factory, stored)
-    ssh = SshOptions(
+    ssh = ssh_options(
         hosts=hosts,
         tunnel=tunnel,
         install=install,
@@ -253,7 +253,7 @@ def _rerank(
     as_json: bool,
 ) -> None:
     from searchae.cli import console_compare, progress
-    from searchae.tune import notifying
+    from searchae.tuning import notifying
 
     if dry_run:
         document = {
@@ -288,7 +288,7 @@ def _compare(
     from searchae.cli import console, console_compare, progress
     from searchae.compare import ComparisonRun
     from searchae.storage import masked_url
-    from searchae.tune import notifying
+    from searchae.tuning import notifying
 
     if dry_run:
         plan = comparison.estimate()

@@ -33,7 +33,7 @@ from searchae.formatting import (
 if TYPE_CHECKING:
     from searchae.config import StudySpec
     from searchae.study import StudyOverview, Summary, TrialRow
-    from searchae.tune import DryRun
+    from searchae.tuning import DryRun
 
 
 _COUNT_LABELS = {

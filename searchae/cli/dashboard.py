@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae.cli.database import require_database, storage_url
+from searchae.cli.database import storage_url
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import DEFAULT_STORAGE, ArtifactsOption, StorageOption, examples
 from searchae.cli.signals import INTERRUPTED
@@ -115,7 +115,7 @@ def dashboard(
 
 def _serve(storage: str, options: ServerOptions) -> None:
     from searchae.dashboard import serve_dashboard
-    from searchae.storage import Backoff, connect, masked_url
+    from searchae.storage import Backoff, connect, masked_url, require_database
 
     url = storage_url(storage)
     require_database(url)

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import select
-import shlex
-import stat
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from searchae.cli.terminal import print_line
@@ -21,12 +15,6 @@ if TYPE_CHECKING:
     from searchae.storage import ResilientStorage
     from searchae.study import StoredStudy
 
-log = logging.getLogger(__name__)
-
-_SECRETS = "/run/secrets/"
-"""Where container engines put secrets, readable for every user of the container."""
-SILENT_S = 1.0
-"""Seconds without a word while a pipe gives no password."""
 AWAIT_S = 2.0
 """Seconds between two attempts to open a study that does not exist yet."""
 STOP_RETRIES = 8
@@ -34,70 +22,10 @@ STOP_RETRIES = 8
 
 
 def storage_url(text: str) -> URL:
-    """Parses the value of ``--storage``.
+    """Parses the value of ``--storage``; see ``searchae.storage.storage_url``."""
+    from searchae import storage
 
-    A PostgreSQL URL without a password gets the content of the file that the environment variable
-    SEARCHAE_STORAGE_PASSWORD_FILE names.
-
-    Raises:
-        StorageError: It is not a URL of a supported database, or the file cannot be read.
-    """
-    from searchae.errors import StorageError
-    from searchae.storage import is_sqlite, parse_url
-
-    url = parse_url(text)
-    path = os.environ.get("SEARCHAE_STORAGE_PASSWORD_FILE")
-    if not path or is_sqlite(url):
-        return url
-    try:
-        about = Path(path).stat()
-        text = _piped(path) if stat.S_ISFIFO(about.st_mode) else Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as e:
-        why = e.strerror or str(e) if isinstance(e, OSError) else "it is not UTF-8"
-        raise StorageError(
-            f"SEARCHAE_STORAGE_PASSWORD_FILE: {path} cannot be read: {why}"
-        ) from None
-    if stat.S_ISREG(about.st_mode) and about.st_mode & 0o044 and not path.startswith(_SECRETS):
-        log.warning(
-            "SEARCHAE_STORAGE_PASSWORD_FILE: others can read %s; type: chmod 600 %s",
-            path,
-            shlex.quote(path),
-        )
-    return url.set(password=text.rstrip("\n")) if url.password is None else url
-
-
-def _piped(path: str) -> str:
-    """Returns what comes from a pipe, such as that of ``<(pass show db)``.
-
-    Raises:
-        OSError: It cannot be read.
-        UnicodeDecodeError: It is no text.
-    """
-    # Opened otherwise, a pipe without a writer would wait for one without a word.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, encoding="utf-8") as pipe:
-        if not select.select([pipe], [], [], SILENT_S)[0]:
-            print_line(f"searchae: waiting for the password from {path}, a pipe", file=sys.stderr)
-            select.select([pipe], [], [])
-        os.set_blocking(descriptor, True)
-        return pipe.read()
-
-
-def require_database(url: URL) -> None:
-    """Checks that the database exists; connecting would create a SQLite file.
-
-    Raises:
-        NoStudyError: It does not exist.
-    """
-    from searchae.errors import NoStudyError
-    from searchae.storage import database_exists, masked_url
-
-    if not database_exists(url):
-        raise NoStudyError(
-            f"{masked_url(url)}: there is no database at {Path(str(url.database)).resolve()}. Type "
-            "this in the folder where the search ran, or name the database with --storage; "
-            "`searchae tune` makes one"
-        )
+    return storage.storage_url(text, lambda note: print_line(f"searchae: {note}", file=sys.stderr))
 
 
 def connect_to(
@@ -147,6 +75,7 @@ def open_study(
     Raises:
         NoStudyError: The study or its database does not exist.
     """
+    from searchae.storage import require_database
     from searchae.study import load_study
 
     require_database(url)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from searchae.cli.options import threads_option
-from searchae.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-    from searchae.launch import Launcher
+    from searchae.launch import SshOptions
 
 MaxHoursOption = Annotated[
     float | None,
@@ -92,98 +89,28 @@ NumberPerDeviceOption = Annotated[
 ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class SshOptions:
-    """The options of ``--launcher ssh``, and what its workers need.
-
-    Attributes:
-        hosts: The value of ``--hosts``.
-        tunnel: Whether hosts that cannot reach the database get a tunnel.
-        install: Whether to install searchae where it is missing.
-        skip_unfit: Whether to go on without hosts that do not fit.
-        storage: The database.
-        data_dir: The data folder.
-        workers_per_gpu: Workers that share a GPU.
-    """
-
-    hosts: str
-    tunnel: bool
-    install: bool
-    skip_unfit: bool
-    storage: URL
-    data_dir: Path
-    workers_per_gpu: int = 1
-
-
-def choose_launcher(
-    name: str,
+def ssh_options(
     *,
-    artifacts: Path,
-    label: str,
-    ray_address: str,
-    slurm: Sequence[str],
-    ssh: SshOptions,
-) -> Launcher:
-    """Returns the launcher of a name.
-
-    Args:
-        name: ``local``, ``ssh``, ``ray`` or ``slurm``.
-        artifacts: The folder that all workers share.
-        label: What a cluster calls the jobs.
-        ray_address: For Ray: its address.
-        slurm: For Slurm: sbatch options, each ``KEY=VALUE``.
-        ssh: For ssh: its options.
-
-    Raises:
-        UserError: There is no such launcher, or the options belong to another one.
-    """
-    from searchae.launch import LocalLauncher, RayLauncher, SlurmLauncher
-
-    if slurm and name != "slurm":
-        raise UserError(f"--slurm {slurm[0]}: only with --launcher slurm")
-    if name != "ssh":
-        _refuse_ssh_options(ssh)
-    if name == "local":
-        return LocalLauncher()
-    if name == "ray":
-        return RayLauncher(ray_address)
-    if name == "slurm":
-        options = dict(part.partition("=")[::2] for part in slurm)
-        return SlurmLauncher(artifacts.resolve() / "slurm", options, label=label)
-    if name == "ssh":
-        return _ssh_launcher(ssh, artifacts)
-    known = ("local", "ssh", "ray", "slurm")
-    raise UserError(f"--launcher {name!r}: not known. {nearest(name, known)}")
-
-
-def _refuse_ssh_options(ssh: SshOptions) -> None:
-    given = {
-        f"--hosts {ssh.hosts}": ssh.hosts,
-        "--tunnel": ssh.tunnel,
-        "--install": ssh.install,
-        "--skip-unfit": ssh.skip_unfit,
-    }
-    for option in (option for option, value in given.items() if value):
-        raise UserError(f"{option}: only with --launcher ssh")
-
-
-def _ssh_launcher(ssh: SshOptions, artifacts: Path) -> Launcher:
+    hosts: str,
+    tunnel: bool,
+    install: bool,
+    skip_unfit: bool,
+    storage: URL,
+    data_dir: Path,
+    workers_per_gpu: int,
+) -> SshOptions:
+    """Returns what ``--launcher ssh`` is told; the hosts are shown on stderr once checked."""
     from searchae.cli import console, console_hosts
-    from searchae.launch import SshLauncher, SshSettings, parse_hosts
+    from searchae.launch import SshOptions
 
-    if not ssh.hosts:
-        raise UserError("--launcher ssh: say where: --hosts gpu1,gpu2:2, or --hosts FILE")
-    return SshLauncher(
-        SshSettings(
-            hosts=parse_hosts(ssh.hosts),
-            storage=ssh.storage,
-            data_dir=ssh.data_dir,
-            artifacts=artifacts,
-            workers_per_gpu=ssh.workers_per_gpu,
-            tunnel=ssh.tunnel,
-            install=ssh.install,
-            skip_unfit=ssh.skip_unfit,
-            report=console_hosts.print_hosts,
-            note=console.print_note,
-        )
+    return SshOptions(
+        hosts=hosts,
+        tunnel=tunnel,
+        install=install,
+        skip_unfit=skip_unfit,
+        storage=storage,
+        data_dir=data_dir,
+        workers_per_gpu=workers_per_gpu,
+        report=console_hosts.print_hosts,
+        note=console.print_note,
     )

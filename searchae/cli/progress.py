@@ -16,15 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from searchae.cli.terminal import SafeConsole
-from searchae.config import objective_texts
-from searchae.formatting import (
-    format_assignments,
-    format_count,
-    format_duration,
-    format_gain,
-    format_number,
-    one_line,
-)
+from searchae.formatting import format_count, one_line
+from searchae.study import best_text, progress_text, study_line, trial_line
 
 if TYPE_CHECKING:
     from searchae.study import Summary, TrialRow, WorkerInfo
@@ -148,15 +141,10 @@ def study_panel(summary: Summary) -> RenderableType:
     c = summary.counts
     head = Table.grid(padding=(0, 1))
     bar = ProgressBar(total=max(1, c.budget), completed=c.finished, width=24)
-    head.add_row(Text(one_line(summary.study), style="bold"), bar, _line(_progress(summary)))
+    head.add_row(Text(one_line(summary.study), style="bold"), bar, _line(progress_text(summary)))
     lines: list[RenderableType] = [head]
-    best = summary.best
-    if best is not None and best.psnr_db is not None:
-        gain = best.psnr_db - summary.baseline_db
-        found = f"best {best.psnr_db:.2f} dB, {format_gain(gain)}, trial {best.number}: "
-        lines.append(
-            Text(found + format_assignments(best.params), overflow="ellipsis", no_wrap=True)
-        )
+    if best := best_text(summary):
+        lines.append(Text(best, overflow="ellipsis", no_wrap=True))
     if summary.front:
         lines.append(_line(f"front: {format_count(len(summary.front), 'trial')}"))
     if summary.workers:
@@ -169,30 +157,6 @@ def study_panel(summary: Summary) -> RenderableType:
 
 def _line(text: str) -> Text:
     return Text(one_line(text))
-
-
-def study_line(summary: Summary) -> str:
-    """Returns the state of a study as one line."""
-    best = summary.best
-    found = f", best {best.psnr_db:.2f} dB (trial {best.number})" if best else ""
-    workers = format_count(len(summary.workers), "worker")
-    return f"{summary.study}: {_progress(summary)}{found}, {workers}"
-
-
-def _progress(summary: Summary) -> str:
-    c = summary.counts
-    parts = [f"{c.finished} of {c.budget} trials", f"{c.running} running", f"{c.pruned} pruned"]
-    if c.paused:
-        parts.append(f"{c.paused} paused")
-    if c.waiting:
-        parts.append(f"{c.waiting} waiting")
-    if summary.epochs_full:
-        parts.append(f"{summary.epochs_saved / summary.epochs_full:.0%} of the epochs saved")
-    if summary.to_go_s is not None:
-        parts.append(f"about {format_duration(summary.to_go_s)} to go")
-    if summary.seconds_left is not None:
-        parts.append(f"{format_duration(max(0.0, summary.seconds_left))} of --max-hours left")
-    return ", ".join(parts)
 
 
 def _worker_table(summary: Summary) -> Table:
@@ -213,24 +177,3 @@ def _worker_cells(worker: WorkerInfo, row: TrialRow | None) -> tuple[str, ...]:
         return who, worker.device, "idle", "", ""
     psnr = "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB"
     return who, worker.device, f"trial {row.number}", f"epoch {int(row.epochs) + 1}", psnr
-
-
-def trial_line(row: TrialRow, *, best_db: float | None) -> str:
-    """Returns a trial as one line: ``trial 7  complete  21.34 dB  20 epochs  3 s  relu adam ...``.
-
-    Args:
-        row: The trial.
-        best_db: PSNR of the best trial, in dB, which gets a mark; None for no mark.
-    """
-    state = row.outcome or row.state
-    value = "    -   " if row.psnr_db is None else f"{row.psnr_db:5.2f} dB"
-    epochs = f"{format_number(row.epochs):>3} epoch{' ' if row.epochs == 1 else 's'}"
-    took = "" if row.seconds is None else f"{row.seconds:5.1f} s"
-    is_best = best_db is not None and row.psnr_db == best_db and row.state == "complete"
-    mark = "  <- best" if is_best and not row.outcome else ""
-    params = format_assignments(row.params)
-    if row.values and not row.outcome:
-        params = f"{', '.join(objective_texts(row.values)[1:])}  {params}"
-    if row.seed is not None:
-        params += f" seed={row.seed}"
-    return f"trial {row.number:3d}  {state:9s} {value}  {epochs} {took}  {params}{mark}"

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from searchae.tune import StopRequest
+    from searchae.tuning import StopRequest
 
 INTERRUPTED = 130
 """The exit code of a command that one of them ended, as a shell gives it for SIGINT."""
@@ -39,7 +39,7 @@ def polled_stop() -> StopRequest:
 
     A second signal, or one while nobody looks at the request, interrupts at once.
     """
-    from searchae.tune import StopRequest
+    from searchae.tuning import StopRequest
 
     stop = StopRequest()
     handle_signals(lambda: stop.set() if stop.is_polled and not stop.is_set() else interrupt())

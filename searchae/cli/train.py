@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae import malloc
 from searchae.cli.database import open_study, storage_url
 from searchae.cli.fleet import (
     HostsOption,
@@ -18,10 +17,9 @@ from searchae.cli.fleet import (
     RayAddressOption,
     SkipUnfitOption,
     SlurmOption,
-    SshOptions,
     TunnelOption,
     WorkersOption,
-    choose_launcher,
+    ssh_options,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.notify import NotifyOption, take_urls
@@ -37,15 +35,13 @@ from searchae.cli.options import (
     examples,
     threads_option,
 )
-from searchae.cli.own_net import FactoryOption, allow_net
+from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result
 from searchae.cli.signals import polled_stop
-from searchae.formatting import format_count
 
 if TYPE_CHECKING:
     from searchae.launch import FleetRequest, Launcher
     from searchae.retrain import RetrainPlan
-    from searchae.study import StoredStudy
 
 app = typer.Typer()
 
@@ -147,17 +143,25 @@ def train(
     is kept. Run the same command again after an interruption: it continues from the last epoch.
     With more --seeds only the new ones are trained.
     """
-    malloc.configure_malloc()
     with importing():
+        from searchae.launch import (
+            FleetRequest,
+            available_cores,
+            choose_launcher,
+            configure_malloc,
+        )
+
+        configure_malloc()
         quiet_optuna()
-        from searchae.launch import FleetRequest, available_cores
+        from searchae.cli.console import print_note
         from searchae.retrain import plan_retraining
+        from searchae.study import allow_net
         from searchae.training import pick_device
 
     url = storage_url(storage)
     stored = open_study(url, study)
     allow_net(factory, stored)
-    ssh = SshOptions(
+    ssh = ssh_options(
         hosts=hosts,
         tunnel=tunnel,
         install=install,
@@ -195,24 +199,9 @@ def train(
         data_dir=data_dir,
         artifacts=artifacts,
     )
-    _print_notes(plan, stored, hint_at_winner=trial == "best")
+    for note in plan.notes(hint_at_winner=trial == "best"):
+        print_note(note)
     _train(plan, out, request, chosen, take_urls(notify), as_json=as_json)
-
-
-def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool) -> None:
-    """Prints what will be trained, and a hint if the comparison over seeds had another winner."""
-    from searchae.cli.console import print_note
-    from searchae.study import WINNER
-
-    seeds = format_count(len(plan.seeds), "seed")
-    print_note(
-        f"trial {plan.trial.number}{'' if plan.is_searched else f' of {plan.study}'}: at most "
-        f"{format_count(plan.params.train.epochs, 'epoch')}, {seeds}, on "
-        f"{plan.device} with {format_count(plan.threads, 'thread')}"
-    )
-    winner = stored.study.user_attrs.get(WINNER, {}).get("number", plan.trial.number)
-    if hint_at_winner and winner != plan.trial.number:
-        print_note(f"over seeds trial {winner} was better: --trial winner takes that one")
 
 
 def _train(
@@ -226,7 +215,7 @@ def _train(
 ) -> None:
     from searchae.cli.console_bundle import EpochLines, print_trained
     from searchae.retrain import train_bundle
-    from searchae.tune import notifying
+    from searchae.tuning import notifying
 
     with (
         EpochLines(plan.params.train.epochs) as lines,

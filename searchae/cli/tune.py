@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae import malloc
 from searchae.cli.database import storage_url
 from searchae.cli.fleet import (
     HostsOption,
@@ -18,12 +17,11 @@ from searchae.cli.fleet import (
     RayAddressOption,
     SkipUnfitOption,
     SlurmOption,
-    SshOptions,
     ThreadsOption,
     TunnelOption,
     WorkersOption,
     WorkersPerDeviceOption,
-    choose_launcher,
+    ssh_options,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.notify import NotifyOption, take_urls
@@ -124,7 +122,7 @@ def tune(
     """
     with importing():
         quiet_optuna()
-        from searchae.launch import Request
+        from searchae.launch import Request, choose_launcher
 
     request = Request(
         study=study,
@@ -143,7 +141,7 @@ def tune(
         overrides=overrides or (),
         warm_start=warm_start,
     )
-    ssh = SshOptions(
+    ssh = ssh_options(
         hosts=hosts,
         tunnel=tunnel,
         install=install,
@@ -170,9 +168,10 @@ def tune(
 def _show_plan(request: Request, launcher: Launcher, *, as_json: bool) -> None:
     with importing():
         from searchae.cli import console
-        from searchae.tune import plan_search
+        from searchae.launch import configure_malloc
+        from searchae.tuning import plan_search
 
-    malloc.configure_malloc()  # as in a worker, whose step is measured here
+    configure_malloc()  # as in a worker, whose step is measured here
     plan = plan_search(request, console.print_note, launcher)
     print_result(
         lambda: console.plan_document(plan), lambda: console.print_plan(plan), as_json=as_json
@@ -201,7 +200,7 @@ def _follow_search(
 ) -> Summary:
     with importing():
         from searchae.cli import progress
-        from searchae.tune import notifying, tune
+        from searchae.tuning import notifying, tune
 
     imports_done()
     name, _ = request.resolved

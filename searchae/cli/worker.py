@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-from searchae import malloc
 from searchae.cli.database import await_study, open_study, storage_url
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
@@ -28,7 +27,7 @@ from searchae.cli.options import (
     examples,
     threads_option,
 )
-from searchae.cli.own_net import FactoryOption, allow_net
+from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
 from searchae.cli.terminal import print_line
@@ -66,12 +65,14 @@ def worker(
 
     What to train comes from the study. SIGTERM, SIGHUP or Ctrl-C puts the running trial back.
     """
-    malloc.configure_malloc()
     logging.getLogger("searchae").setLevel(min(logging.INFO, logging.getLogger("searchae").level))
     with importing():
+        from searchae.launch import available_cores, configure_malloc, wait_until_wanted
+
+        configure_malloc()
         quiet_optuna()
         from searchae.cli import console
-        from searchae.launch import available_cores, wait_until_wanted
+        from searchae.study import allow_net
         from searchae.training import Interrupted
         from searchae.worker import Worker, WorkerOptions, WorkerResults, preload
 

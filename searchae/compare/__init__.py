@@ -1,7 +1,7 @@
 """Compares the choices of parameters by matched experiments, and ranks the best trials again."""
 
+from searchae.compare.choice_table import COMPARISON_HEADERS, comparison_cells
 from searchae.compare.comparison import Comparison, ComparisonOptions
-from searchae.compare.page import COMPARISON_HEADERS, comparison_cells
 from searchae.compare.ranking import Ranking
 from searchae.compare.rerank import Reranking, TopOptions
 from searchae.compare.result import ComparisonResult

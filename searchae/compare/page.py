@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from searchae.compare import plots
+from searchae.compare.choice_table import COMPARISON_HEADERS, comparison_cells
 from searchae.compare.curve_plot import curve_plot
 from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.plots import ByteImages
@@ -192,23 +193,3 @@ TABLE_NOTE = (
     "mean training image. A net that several parameters share may have more seeds in one than in "
     "another."
 )
-COMPARISON_HEADERS = ("", "PSNR, dB", "SSIM", "MSE", "near zero", "Hoyer", "trainings", "failed")
-"""Headings of the table of choices, on the page and in the terminal."""
-
-
-def comparison_cells(verdict: Verdict, choice: int) -> tuple[str, ...]:
-    """Returns a choice's row of the table with ``COMPARISON_HEADERS``."""
-    figures, means = verdict.choices[choice], verdict.means(choice)
-    texts = (
-        f"{means['ssim']:.4f}",
-        f"{means['mse']:.6f}",
-        f"{means['sparsity']:.1%}",
-        f"{means['hoyer']:.3f}",
-    )
-    return (
-        figures.name,
-        f"{verdict.mean_db(choice):.2f}",
-        *(texts if figures.trains else ("",) * len(texts)),
-        str(figures.trainings),
-        str(figures.failed),
-    )

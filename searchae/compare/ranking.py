@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from searchae.formatting import format_assignments, one_line
+from searchae.report import notebook_table
 from searchae.study import TrialRow
 from searchae.worker import TrainingRecord
 
@@ -32,9 +34,16 @@ class RankedTrial:
     params: dict[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ranking:
     """Trials ranked by their mean PSNR over the seeds.
+
+    Example:
+        >>> ranking = searchae.open("quickstart").compare(top=2, seeds=2)
+        >>> print(ranking)
+        trial ... over 2 new seeds...
+        >>> ranking.winner.mean_db >= ranking.rows[-1].mean_db
+        True
 
     Attributes:
         rows: The trials, the best first.
@@ -49,6 +58,24 @@ class Ranking:
     seeds: tuple[int, ...]
     same_schedule: bool
     test: dict[str, float]
+
+    def __repr__(self) -> str:
+        return one_line(self.sentence)
+
+    def _repr_html_(self) -> str:
+        head = ("rank", "trial", "over seeds, dB", "in the search", "rank there", "parameters")
+        rows = [
+            (
+                str(place),
+                str(row.number),
+                f"{row.mean_db:.2f} ± {row.std_db:.2f}",
+                f"{row.searched_db:.2f}",
+                str(row.searched_rank),
+                format_assignments(row.params),
+            )
+            for place, row in enumerate(self.rows, start=1)
+        ]
+        return notebook_table([self.sentence], [(head, rows)])
 
     @property
     def winner(self) -> RankedTrial:

@@ -22,7 +22,7 @@ from searchae.study import (
     require_searched,
     trial_row,
 )
-from searchae.tune import StopRequest, Watcher
+from searchae.tuning import StopRequest, Watcher
 
 
 @dataclass(frozen=True)

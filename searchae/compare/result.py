@@ -6,11 +6,14 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+from searchae.compare.choice_table import COMPARISON_HEADERS, comparison_cells
 from searchae.compare.penalty_curve import PenaltyCurve
 from searchae.compare.verdict import CellResult, Verdict
-from searchae.formatting import format_assignments, format_list
+from searchae.formatting import format_assignments, format_list, one_line
+from searchae.report import notebook_table
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,17 +48,49 @@ class BestSetting:
         )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ComparisonResult:
     """The result of a comparison.
 
     Attributes:
         verdicts: Of each parameter.
         curve: PSNR and sparsity by the weight of the L1 penalty, if they were measured.
+        html: The page with all of it; None before it is written.
+
+    Example:
+        >>> result = searchae.open("quickstart").compare(by=["optimizer"])
+        >>> print(result)
+        optimizer: ...
+        >>> result.html.name
+        'compare.html'
     """
 
     verdicts: tuple[Verdict, ...]
     curve: PenaltyCurve | None = None
+    html: Path | None = None
+
+    @property
+    def sentences(self) -> list[str]:
+        """What is known, what limits it, and the best setting, a sentence each."""
+        found = [f"{v.sentence} [{v.rests_on}]" for v in self.verdicts]
+        if self.curve:
+            found += [self.curve.sentence, f"l1_weight: {self.curve.front}"]
+        found += [f"note: {note}" for note in self.notes]
+        return found + ([self.best.sentence] if self.best else [])
+
+    def __repr__(self) -> str:
+        return "\n".join(map(one_line, self.sentences))
+
+    def _repr_html_(self) -> str:
+        tables = [
+            (
+                (v.parameter, *COMPARISON_HEADERS[1:]),
+                [comparison_cells(v, choice) for choice in v.order],
+            )
+            for v in self.verdicts
+        ]
+        where = [f"curves and pictures: {self.html}"] if self.html else []
+        return notebook_table([*self.sentences, *where], tables)
 
     @cached_property
     def notes(self) -> list[str]:

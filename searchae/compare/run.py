@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from searchae.launch import FleetRequest, Launcher
 from searchae.report import comparison_file, write_comparison_file
 from searchae.retrain import ListRun, RecordFolder, Results
 from searchae.study import COMPARED, ListedTraining
-from searchae.tune import StopRequest, Watcher
+from searchae.tuning import StopRequest, Watcher
 from searchae.worker import shown_indices
 
 _CACHED_RECORDS = 64
@@ -117,7 +118,7 @@ class ComparisonRun:
                 stored.study.set_user_attr(COMPARED, kept)
         except OSError as e:
             raise UserError(f"--out {out}: cannot be written: {e.strerror or e}") from e
-        return result, document
+        return replace(result, html=out), document
 
     def _plan(self, results: Results) -> Sequence[ListedTraining]:
         """Returns the trainings that all experiments want."""

@@ -4,7 +4,7 @@
 """
 
 from searchae.config.data_spec import SOURCES_WITHOUT_PATH, DataSpec
-from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.loader import load_study_file, load_study_tables, spec_from_document
 from searchae.config.net_factory import (
     FACTORY_VARIABLE,
     NetFactory,
@@ -34,7 +34,7 @@ from searchae.config.study_file_catalog import find_study_file, study_files
 from searchae.config.study_file_errors import explain_fault
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
-from searchae.config.toml_file import read_toml
+from searchae.config.toml_file import read_toml, toml_value
 
 __all__ = [
     "COMPARED_PARAMETERS",
@@ -66,6 +66,7 @@ __all__ = [
     "initial_params",
     "is_folder_name",
     "load_study_file",
+    "load_study_tables",
     "middle_value",
     "midpoint_params",
     "model_choices",
@@ -80,6 +81,7 @@ __all__ = [
     "split_seed",
     "stored_value",
     "study_files",
+    "toml_value",
     "training_seed",
     "values_of",
 ]

@@ -5,6 +5,7 @@ The order of precedence is command line, environment, file, default.
 
 from __future__ import annotations
 
+import copy
 import os
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -40,7 +41,39 @@ def load_study_file(
     Raises:
         SpecError: The file cannot be read, is not TOML, or has faults, which are all listed.
     """
-    document = read_toml(path)
+    return load_study_tables(
+        read_toml(path),
+        source=str(path),
+        folder=path.parent,
+        overrides=overrides,
+        environment=environment,
+        changes=changes,
+    )
+
+
+def load_study_tables(
+    tables: Mapping[str, Any],
+    *,
+    source: str,
+    folder: Path,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] = os.environ,
+    changes: Mapping[str, Any] | None = None,
+) -> StudySpec:
+    """Checks the tables of a study file, with overrides.
+
+    Args:
+        tables: Section -> key -> value, as ``tomllib`` returns them; they are not changed.
+        source: Where they come from; errors begin with it.
+        folder: Where the file of a net of one's own is looked for first.
+        overrides: See ``load_study_file``.
+        environment: See ``load_study_file``.
+        changes: See ``load_study_file``.
+
+    Raises:
+        SpecError: They have faults, which are all listed.
+    """
+    document = copy.deepcopy(dict(tables))
     origins: dict[str, str] = {}
     for key, value in _from_environment(environment).items():
         origins[key] = f"environment, SEARCHAE_{key.replace('.', '__').upper()}"
@@ -54,19 +87,19 @@ def load_study_file(
     for key, value in (changes or {}).items():
         origins[key] = "command line"
         _set(document, key, value, origin=origins[key])
-    _add_hash_of_net(document, path)
-    return spec_from_document(document, source=str(path), origins=origins)
+    _add_hash_of_net(document, folder, source=source)
+    return spec_from_document(document, source=source, origins=origins)
 
 
-def _add_hash_of_net(document: dict[str, Any], path: Path) -> None:
+def _add_hash_of_net(document: dict[str, Any], folder: Path, *, source: str) -> None:
     """Adds the SHA-256 of the file that builds a net of one's own, unless the study file has it."""
     model = document.get("model")
     if isinstance(model, dict) and isinstance(model.get("factory"), str):
-        found = net_factory.find_factory(model["factory"], [path.parent]).sha256
-        wanted = model.setdefault("factory_sha256", found)
+        found = net_factory.find_factory(model["factory"], [folder]).sha256
+        wanted = model["factory_sha256"] = model.get("factory_sha256") or found
         if wanted != found:
             raise SpecError(
-                f"{path}: model.factory_sha256: is {wanted!r}, but {model['factory']} has {found}"
+                f"{source}: model.factory_sha256: is {wanted!r}, but {model['factory']} has {found}"
             )
 
 

@@ -25,7 +25,7 @@ class SearchSpec(Section):
             pauses trials that the first one would end: see ``search/promotion.py``. The default
             was chosen by measurement: ``benchmarks/defaults.md``.
         min_epochs: Epochs that a trial runs before it can be pruned. Where a study does not give
-            it, ``tune`` chooses so many that they have 25 training steps: ``tune/first_rung.py``.
+            it, ``tune`` chooses so many that they have 25 training steps: ``tuning/first_rung.py``.
         first_report: The share of the first epoch after which a trial reports its PSNR first, and
             can be pruned: 1 divided by a power of ``reduction_factor``, such as 0.125. It then
             reports after each share that is a rung, measured on a sample of the validation

@@ -35,6 +35,12 @@ NOT_IDENTITY = frozenset(
 class StudySpec:
     """A validated study file, immutable.
 
+    Example:
+        >>> spec = searchae.open("quickstart").spec
+        >>> [parameter.name for parameter in spec.space]
+        ['activation', 'optimizer', 'learning_rate', 'regularizer', 'l1_weight']
+        >>> again = searchae.tune(spec, name="again", trials=1, seed=1, quiet=True)
+
     Attributes:
         description: A text for people.
         seed: All random numbers follow from it: splits, initialisation, order, noise and sampling.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,3 +69,21 @@ def _hint(error: str, text: str) -> list[str]:
         if re.search(pattern, line):
             return [f"  {line[:120]}", f"  {hint}"]
     return [f"  {line[:120]}"] if line else []
+
+
+def toml_value(value: Any) -> str:
+    """Returns a value as TOML on one line.
+
+    Args:
+        value: A mapping, in which None is left out, a list, a text, a number or a bool.
+
+    Raises:
+        TypeError: It is something else.
+    """
+    if isinstance(value, Mapping):
+        inner = ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items() if v is not None)
+        return f"{{ {inner} }}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
+    # TOML writes strings, numbers and booleans as JSON does, but for one control character.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

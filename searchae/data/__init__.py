@@ -3,6 +3,7 @@
 ``splits`` makes and hashes the splits, ``sources`` lists the sources; each has a module.
 """
 
+from searchae.data.array_file import write_array_file
 from searchae.data.contact_sheet import write_contact_sheet
 from searchae.data.decoded_cache import (
     decoded_folder,
@@ -52,5 +53,6 @@ __all__ = [
     "require_readable",
     "require_same_data",
     "split_warnings",
+    "write_array_file",
     "write_contact_sheet",
 ]

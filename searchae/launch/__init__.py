@@ -4,10 +4,14 @@ A worker is a command with an environment, never a pickled function.
 """
 
 from searchae.launch.base import CarriesFiles, Exit, Job, Launcher, Resources
+from searchae.launch.choice import SshOptions, choose_launcher
 from searchae.launch.fleet_plan import Fleet, available_cores
+from searchae.launch.given_place import GivenPlace, check_counts, default_threads, setting
+from searchae.launch.given_study import GivenStudy, override_texts
 from searchae.launch.images import provide_images
 from searchae.launch.local import LocalLauncher
 from searchae.launch.logs import last_lines
+from searchae.launch.malloc import HUGE_PAGES_ENVIRONMENT, configure_malloc
 from searchae.launch.prestart import wait_until_wanted
 from searchae.launch.ray import RayLauncher
 from searchae.launch.request import (
@@ -23,10 +27,13 @@ from searchae.launch.ssh_hosts import HostState, parse_hosts
 from searchae.launch.supervisor import Supervisor
 
 __all__ = [
+    "HUGE_PAGES_ENVIRONMENT",
     "CarriesFiles",
     "Exit",
     "Fleet",
     "FleetRequest",
+    "GivenPlace",
+    "GivenStudy",
     "HostState",
     "Job",
     "Launcher",
@@ -36,13 +43,20 @@ __all__ = [
     "Resources",
     "SlurmLauncher",
     "SshLauncher",
+    "SshOptions",
     "SshSettings",
     "Supervisor",
     "available_cores",
+    "check_counts",
+    "choose_launcher",
+    "configure_malloc",
+    "default_threads",
     "last_lines",
+    "override_texts",
     "parse_hosts",
     "prestarted_workers",
     "provide_images",
+    "setting",
     "sized_fleet",
     "study_jobs",
     "wait_until_wanted",

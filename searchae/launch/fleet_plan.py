@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 
-from searchae import malloc
 from searchae.config import FACTORY_VARIABLE, folder_name
 from searchae.errors import UserError
 from searchae.launch.base import Job, Launcher, Resources
+from searchae.launch.malloc import HUGE_PAGES_ENVIRONMENT
 
 MAX_DEFAULT_WORKERS = 4
 """Workers at once unless ``--workers`` asks for more: the more trials run in parallel, the fewer
@@ -137,7 +137,7 @@ def worker_jobs(
             environment={
                 "SEARCHAE_STORAGE": storage,
                 "OMP_NUM_THREADS": str(fleet.threads),
-                **{k: v for k, v in malloc.HUGE_PAGES_ENVIRONMENT.items() if k not in environment},
+                **{k: v for k, v in HUGE_PAGES_ENVIRONMENT.items() if k not in environment},
                 **({"SEARCHAE_PARENT": str(os.getpid())} if fleet.is_local else {}),
                 **{k: environment[k] for k in _PASSED_ON if k in environment},
                 **_visible_device(gpus, i, fleet.device),

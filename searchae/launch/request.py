@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy.engine import URL
 
@@ -19,6 +20,7 @@ from searchae.config import (
     find_factory,
     find_study_file,
     load_study_file,
+    load_study_tables,
 )
 from searchae.errors import UserError
 from searchae.launch import fleet_plan
@@ -66,13 +68,16 @@ class Request(FleetRequest):
     """The arguments of a search.
 
     Attributes:
-        study: Name or path of a study file.
+        study: Name or path of a study file; with ``tables``, what errors call it.
         name: The study's name in the database; the file's name if empty.
         trials: Trials to end complete or pruned; the study file's number if unset.
         seed: Overrides the study file's seed.
         overrides: Overrides of the study file, each ``section.key=value``.
         warm_start: Name of a study whose trials a new study starts from; none if empty.
         environment: Variables that may override the study file.
+        tables: What a study file would hold, section -> key -> value, where there is none.
+        folder: With ``tables``, where relative paths in them are looked for; the current folder
+            if unset.
     """
 
     study: str
@@ -82,6 +87,8 @@ class Request(FleetRequest):
     overrides: Sequence[str] = ()
     warm_start: str = ""
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    tables: Mapping[str, Any] | None = field(default=None, repr=False)
+    folder: Path | None = None
 
     @cached_property
     def resolved(self) -> tuple[str, StudySpec]:
@@ -91,16 +98,34 @@ class Request(FleetRequest):
             SpecError: The study file is missing or invalid.
             UserError: No study can have the name.
         """
+        changes = {"search.trials": self.trials, "seed": self.seed}
+        given = {k: v for k, v in changes.items() if v is not None}
+        if self.tables is not None:
+            check_study_name(self.name)
+            return self.name, load_study_tables(
+                self.tables,
+                source=self.study,
+                folder=self.study_folder,
+                overrides=self.overrides,
+                environment=self.environment,
+                changes=given,
+            )
         path = find_study_file(self.study)
         check_study_name(name := self.name or path.stem)
-        changes = {"search.trials": self.trials, "seed": self.seed}
-        spec = load_study_file(
-            path,
-            overrides=self.overrides,
-            environment=self.environment,
-            changes={k: v for k, v in changes.items() if v is not None},
+        return name, load_study_file(
+            path, overrides=self.overrides, environment=self.environment, changes=given
         )
-        return name, spec
+
+    @property
+    def study_folder(self) -> Path:
+        """Where the study file lies.
+
+        Raises:
+            SpecError: There is no such file.
+        """
+        if self.tables is not None:
+            return self.folder or Path.cwd()
+        return find_study_file(self.study).parent
 
     @cached_property
     def factory(self) -> NetFactory | None:
@@ -111,7 +136,7 @@ class Request(FleetRequest):
         """
         _, spec = self.resolved
         text = spec.fixed["model"].get("factory")
-        return find_factory(text, [find_study_file(self.study).parent]) if text else None
+        return find_factory(text, [self.study_folder]) if text else None
 
     @property
     def variables(self) -> Mapping[str, str]:

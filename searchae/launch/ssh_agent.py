@@ -258,9 +258,7 @@ def start_keeper(folder, lease_s, lock):
     if os.fork():
         os._exit(0)
     null = os.open(os.devnull, os.O_RDWR)
-    errors = os.open(
-        os.path.join(folder, "errors"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
-    )
+    errors = os.open(os.path.join(folder, "errors"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for source, target in ((null, 0), (null, 1), (errors, 2)):
         os.dup2(source, target)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)

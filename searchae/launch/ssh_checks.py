@@ -57,9 +57,7 @@ class Checks:
         with _tokens(self.folders) as tokens, ThreadPoolExecutor(len(hosts)) as pool:
             return list(pool.map(lambda h: self._check(h, connections[h.target], tokens), hosts))
 
-    def _check(
-        self, host: Host, connection: Connection, tokens: Mapping[str, str]
-    ) -> HostState:
+    def _check(self, host: Host, connection: Connection, tokens: Mapping[str, str]) -> HostState:
         try:
             state = self._probe(HostState(host), connection, tokens)
             if state.faults and self.install is not None:

@@ -14,10 +14,11 @@ from searchae.report.drawing import (
 )
 from searchae.report.figures import curves_plot, history_plot, losses_plot
 from searchae.report.findings import Findings, TrialRun, collect_findings, trial_run
-from searchae.report.frame import trials, write_csv, write_parquet
+from searchae.report.frame import trial_rows, trials, write_csv, write_parquet
 from searchae.report.html_parts import EMPTY_CELL, HtmlSection, html_plot, html_table, study_command
 from searchae.report.importances import parameter_importances
 from searchae.report.last_comparison import comparison_file, write_comparison_file
+from searchae.report.notebook import figure_by_name, notebook_head, notebook_table
 from searchae.report.page import html_document, write_report
 from searchae.report.tensorboard import write_tensorboard
 
@@ -38,6 +39,7 @@ __all__ = [
     "curves_plot",
     "epoch_axis",
     "escape_plotly_text",
+    "figure_by_name",
     "history_plot",
     "html_document",
     "html_plot",
@@ -47,8 +49,11 @@ __all__ = [
     "log_axis",
     "log_ticks",
     "losses_plot",
+    "notebook_head",
+    "notebook_table",
     "parameter_importances",
     "study_command",
+    "trial_rows",
     "trial_run",
     "trials",
     "write_comparison_file",

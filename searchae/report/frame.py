@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from searchae.config import StudySpec
-from searchae.errors import NoStudyError, UserError
+from searchae.errors import UserError
 from searchae.files import output_file
 from searchae.report.findings import TrialRun, read_trial_runs
-from searchae.storage import connect, database_exists, masked_url, parse_url
-from searchae.study import load_study
+from searchae.storage import connect, parse_url, require_database
+from searchae.study import StoredStudy, load_study
 
 LAST_EPOCH_COLUMNS = ("train_mse", "val_mse", "psnr_of_mse_db", "sparsity")
 """Columns of the history whose value after the last epoch is in the table."""
@@ -36,9 +36,12 @@ def trials(study: str, storage: str = "sqlite:///searchae.db") -> list[dict[str,
         StorageError: The database cannot be read, or searchae did not make the study.
     """
     url = parse_url(storage)
-    if not database_exists(url):  # connecting would create a SQLite file
-        raise NoStudyError(f"{masked_url(url)}: there is no such database")
-    stored = load_study(connect(url, writes=False), study)
+    require_database(url)
+    return trial_rows(load_study(connect(url, writes=False), study))
+
+
+def trial_rows(stored: StoredStudy) -> list[dict[str, Any]]:
+    """Returns one row per trial of a study; see ``rows``."""
     return rows(stored.spec, read_trial_runs(stored))
 
 

@@ -18,12 +18,31 @@ MIN_TRIALS_FOR_IMPORTANCES = 50
 
 def headline_section(found: Findings) -> HtmlSection:
     """Returns the section with the key figures and the conclusions."""
+    s = found.summary
+    description = found.spec.description
+    taken_at = f"{found.taken_at:%Y-%m-%d %H:%M %Z}"
+    cells = "".join(
+        f"<div><dt>{html_text(k)}</dt><dd>{html_text(v)}<small>{html_text(detail)}</small></dd></div>"
+        for k, v, detail in tiles(found)
+    )
+    body = (
+        f'<p class="lead">{html_text(description)}</p>\n' if description else ""
+    ) + f'<dl class="tiles">{cells}</dl>\n<div class="say">{_conclusions(found)}</div>'
+    if s.early_end is not None:
+        body += f'<p class="note">The search {html_text(s.early_end.text)}.</p>'
+    body += "".join(f'<p class="warning">{html_text(w)}</p>' for w in s.warnings)
+    body += f'<p class="note">As it stood on {html_text(taken_at)}, in {html_text(s.storage)}.</p>'
+    return HtmlSection("result", "", body)
+
+
+def tiles(found: Findings) -> list[tuple[str, str, str]]:
+    """Returns the key figures, each with its name and a detail."""
     s, c = found.summary, found.summary.counts
     best = found.best[0] if found.best else None
     hosts = {str(r.runtime.get("host")) for r in found.runs if r.runtime}
     workers = {str(r.runtime.get("worker")) for r in found.runs if r.runtime}
     saved = f"{s.epochs_saved / s.epochs_full:.0%}" if s.epochs_full else "none yet"
-    tiles = [
+    return [
         ("best PSNR", f"{best.psnr_db:.2f} dB" if best else "none yet", "validation split"),
         (
             "against the baseline",
@@ -47,25 +66,30 @@ def headline_section(found: Findings) -> HtmlSection:
             format_count(len(workers), "worker") + " in all",
         ),
     ]
-    cells = "".join(
-        f"<div><dt>{html_text(k)}</dt><dd>{html_text(v)}<small>{html_text(detail)}</small></dd></div>"
-        for k, v, detail in tiles
-    )
-    description = found.spec.description
-    taken_at = f"{found.taken_at:%Y-%m-%d %H:%M %Z}"
-    body = (
-        f'<p class="lead">{html_text(description)}</p>\n' if description else ""
-    ) + f'<dl class="tiles">{cells}</dl>\n<div class="say">{_conclusions(found)}</div>'
-    if s.early_end is not None:
-        body += f'<p class="note">The search {html_text(s.early_end.text)}.</p>'
-    body += "".join(f'<p class="warning">{html_text(w)}</p>' for w in s.warnings)
-    body += f'<p class="note">As it stood on {html_text(taken_at)}, in {html_text(s.storage)}.</p>'
-    return HtmlSection("result", "", body)
 
 
 def _conclusions(found: Findings) -> str:
     """Returns what the search found, and what it does not show."""
+    text = found_html(found)
+    if not found.best:
+        return text
     name = found.summary.study
+    text += (
+        "<p><b>Not shown:</b> that it stays the best. Each trial is one seed on the validation "
+        f"split, and the best of {len(found.runs):,} such values flatters itself. "
+        f"<code>{html_text(study_command('train', name))} --seeds 5 --out DIR</code> measures it "
+        "on the test split over seeds"
+    )
+    if not found.comparison:
+        text += (
+            f"; <code>{html_text(study_command('compare', name))}</code> says which regularizer, "
+            "activation and optimizer win, with intervals"
+        )
+    return f"{text}.</p>"
+
+
+def found_html(found: Findings) -> str:
+    """Returns what the search found, as HTML."""
     if not found.best:
         return "<p><b>Found:</b> nothing yet; no trial has trained to its end.</p>"
     best, c = found.best[0], found.summary.counts
@@ -100,18 +124,7 @@ def _conclusions(found: Findings) -> str:
             f"{html_text(c['sentence'])}." for c in found.comparison["comparisons"]
         )
         text += f"<p><b>Compared:</b> {sentences}</p>"
-    text += (
-        "<p><b>Not shown:</b> that it stays the best. Each trial is one seed on the validation "
-        f"split, and the best of {len(found.runs):,} such values flatters itself. "
-        f"<code>{html_text(study_command('train', name))} --seeds 5 --out DIR</code> measures it "
-        "on the test split over seeds"
-    )
-    if not found.comparison:
-        text += (
-            f"; <code>{html_text(study_command('compare', name))}</code> says which regularizer, "
-            "activation and optimizer win, with intervals"
-        )
-    return f"{text}.</p>"
+    return text
 
 
 def _states(found: Findings) -> str:

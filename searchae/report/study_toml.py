@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
+
+from searchae.config import toml_value
 
 
 def study_toml(document: Mapping[str, Any]) -> str:
@@ -20,14 +21,4 @@ def study_toml(document: Mapping[str, Any]) -> str:
 
 
 def _lines(keys: Mapping[str, Any]) -> str:
-    return "\n".join(f"{k} = {_value(v)}" for k, v in keys.items() if v is not None)
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        inner = ", ".join(f"{k} = {_value(v)}" for k, v in value.items() if v is not None)
-        return f"{{ {inner} }}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
-    # TOML writes strings, numbers and booleans as JSON does, but for one control character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return "\n".join(f"{k} = {toml_value(v)}" for k, v in keys.items() if v is not None)

@@ -38,7 +38,7 @@ from searchae.retrain.plan import RetrainPlan
 from searchae.retrain.reproduction import reproduction
 from searchae.study import load_images, open_training_list, package_versions
 from searchae.training import EpochResult, mean_image_psnr_db, psnr_of_mse_db
-from searchae.tune import StopRequest, Watcher
+from searchae.tuning import StopRequest, Watcher
 from searchae.worker import FAILURE_VERBS, TrainingRecord
 
 BUNDLE_FILES = (

@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchae.config import DataSpec, TrainParams, TrialParams, params_of_trial
 from searchae.errors import UserError
+from searchae.formatting import format_count
 from searchae.study import (
     COMPARED,
     RUNTIME,
@@ -64,6 +65,23 @@ class RetrainPlan:
     def as_searched(self) -> bool:
         """Whether it trains on exactly the study's images."""
         return self.data == self.stored.spec.data
+
+    def notes(self, *, hint_at_winner: bool) -> list[str]:
+        """Returns what will be trained, as lines for the user.
+
+        Args:
+            hint_at_winner: Whether to add that the comparison over seeds had another winner.
+        """
+        trial = f"trial {self.trial.number}{'' if self.is_searched else f' of {self.study}'}"
+        found = [
+            f"{trial}: at most {format_count(self.params.train.epochs, 'epoch')}, "
+            f"{format_count(len(self.seeds), 'seed')}, on {self.device} with "
+            f"{format_count(self.threads, 'thread')}"
+        ]
+        winner = self.stored.study.user_attrs.get(WINNER, {}).get("number", self.trial.number)
+        if hint_at_winner and winner != self.trial.number:
+            found.append(f"over seeds trial {winner} was better: --trial winner takes that one")
+        return found
 
     def identity(self, data_hash: str = "") -> dict[str, Any]:
         """Returns what a bundle's training must have in common with this one to be replaced.

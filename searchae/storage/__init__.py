@@ -11,6 +11,7 @@ from searchae.storage.optuna_compatibility import (
     optuna_setting,
     require_signature,
 )
+from searchae.storage.password_file import storage_url
 from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage, database_error_text
 from searchae.storage.statements import (
@@ -30,7 +31,7 @@ from searchae.storage.tables import (
     value_to_row,
 )
 from searchae.storage.tables import values as trial_values
-from searchae.storage.url import database_exists, is_sqlite, masked_url, parse_url
+from searchae.storage.url import database_exists, is_sqlite, masked_url, parse_url, require_database
 
 __all__ = [
     "UNFINISHED",
@@ -56,7 +57,9 @@ __all__ = [
     "preload_storage",
     "reading_snapshot",
     "reports",
+    "require_database",
     "require_signature",
+    "storage_url",
     "studies",
     "study_attributes",
     "trial_values",

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
-from searchae.errors import StorageError
+from searchae.errors import NoStudyError, StorageError
 
 log = logging.getLogger(__name__)
 
@@ -237,3 +237,17 @@ def _file_system(folder: Path) -> str:
         default=("", "unknown"),
         key=lambda found: len(found[0]),
     )[1]
+
+
+def require_database(url: URL) -> None:
+    """Checks that the database exists; connecting would create a SQLite file.
+
+    Raises:
+        NoStudyError: It does not exist.
+    """
+    if not database_exists(url):
+        raise NoStudyError(
+            f"{masked_url(url)}: there is no database at {Path(str(url.database)).resolve()}. Type "
+            "this in the folder where the search ran, or name the database with --storage; "
+            "`searchae tune` makes one"
+        )

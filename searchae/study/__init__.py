@@ -46,6 +46,8 @@ from searchae.study.gallery import (
 from searchae.study.images import image_sums, keep_images, load_images
 from searchae.study.listed_training import ListedTraining, training_of
 from searchae.study.overview import StudyOverview, ended_numbers, study_overviews
+from searchae.study.own_net import allow_net
+from searchae.study.progress_texts import best_text, progress_text, study_line, trial_line
 from searchae.study.removal import Removal, plan_removal, removal_text
 from searchae.study.renaming import rename_study
 from searchae.study.results import has_result, result_db
@@ -118,7 +120,9 @@ __all__ = [
     "TrialCounts",
     "TrialRow",
     "WorkerInfo",
+    "allow_net",
     "best_of",
+    "best_text",
     "best_trials",
     "check_same_study",
     "check_spec",
@@ -146,6 +150,7 @@ __all__ = [
     "package_versions",
     "picture_owner",
     "plan_removal",
+    "progress_text",
     "read_picture",
     "removal_text",
     "remove_folder",
@@ -154,11 +159,13 @@ __all__ = [
     "require_searched",
     "result_db",
     "save_picture",
+    "study_line",
     "study_names",
     "study_overviews",
     "summarize",
     "summarize_snapshot",
     "training_of",
+    "trial_line",
     "trial_row",
     "trials_with_picture",
     "with_lists",

@@ -41,6 +41,11 @@ from searchae.study.worker_registry import WorkerInfo
 class TrialRow:
     """One trial as tables show it.
 
+    Example:
+        >>> best = searchae.open("quickstart").best
+        >>> best.state, sorted(best.params)[:2]
+        ('complete', ['activation', 'learning_rate'])
+
     Attributes:
         number: Its number in the study.
         state: ``complete``, ``pruned``, ``failed``, ``running``, ``waiting`` or ``paused``.

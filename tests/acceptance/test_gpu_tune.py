@@ -12,7 +12,7 @@ from searchae.config import find_study_file, load_study_file
 from searchae.storage.connection import connect
 from searchae.study.attributes import RUNTIME
 from searchae.study.stored_study import load_study
-from searchae.tune import workers_per_gpu
+from searchae.tuning import workers_per_gpu
 from tests.conftest import RunCommand
 
 pytestmark = pytest.mark.gpu

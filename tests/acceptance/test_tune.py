@@ -240,8 +240,8 @@ def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
     """An exception there leaves a transaction open, for which putting back would wait for ever."""
     from searchae.launch.request import Request
     from searchae.study import summary
-    from searchae.tune import monitor
-    from searchae.tune.run import tune
+    from searchae.tuning import monitor
+    from searchae.tuning.run import tune
     from tests.fake_launcher import FakeLauncher
 
     looks: list[bool] = []
@@ -274,7 +274,7 @@ def test_the_workers_that_are_started_ahead_are_those_that_are_wanted(
     from searchae.launch.base import Job
     from searchae.launch.local import LocalLauncher
     from searchae.launch.request import Request, prestarted_workers
-    from searchae.tune.run import tune
+    from searchae.tuning.run import tune
 
     monkeypatch.setattr("searchae.launch.request._GPU_FILES", ())
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})

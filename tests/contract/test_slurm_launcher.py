@@ -18,7 +18,7 @@ from searchae.launch.slurm import SlurmLauncher
 from searchae.launch.slurm_queue import Queue
 from searchae.storage.url import parse_url
 from searchae.study.summary import Summary, TrialRow
-from searchae.tune.run import tune
+from searchae.tuning.run import tune
 from tests.contract import test_launchers as contract
 from tests.contract.test_launchers import SECRET, ends, wait_for
 from tests.slurm_cluster import SlurmCluster

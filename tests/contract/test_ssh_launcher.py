@@ -277,7 +277,9 @@ class TestChecks:
         assert unreachable.startswith("nosuchhost.invalid: ssh: Could not resolve hostname")
         assert [s.fits for s in states] == [False, True, False]
 
-    def test_with_skip_unfit_the_others_are_used(self, settings: SshSettings, launch: Launch) -> None:
+    def test_with_skip_unfit_the_others_are_used(
+        self, settings: SshSettings, launch: Launch
+    ) -> None:
         two = [Host("gpu1", python="/no/such/python"), Host("gpu2", workers=3)]
         launcher = launch(replace(settings, hosts=two, skip_unfit=True))
         has = launcher.resources()
@@ -291,7 +293,12 @@ class TestChecks:
         assert "gpu1: cannot reach the database: it is on this machine; add --tunnel" in said
 
     def test_a_worker_reaches_the_database_through_a_tunnel_also_after_a_reconnection(
-        self, settings: SshSettings, launch: Launch, server: PostgresServer, hosts: SshHosts, job: MakeJob
+        self,
+        settings: SshSettings,
+        launch: Launch,
+        server: PostgresServer,
+        hosts: SshHosts,
+        job: MakeJob,
     ) -> None:
         program = (
             "import os, time, sqlalchemy as sa\n"

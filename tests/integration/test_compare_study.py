@@ -28,7 +28,7 @@ from searchae.study.attributes import WINNER
 from searchae.study.stored_study import StoredStudy, load_study
 from searchae.study.summary import Summary
 from searchae.study.training_list import find_training_list
-from searchae.tune.monitor import Watcher
+from searchae.tuning.monitor import Watcher
 from tests.integration import finished_studies
 from tests.thread_launcher import Recorder, ThreadLauncher
 

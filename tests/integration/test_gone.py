@@ -24,7 +24,7 @@ from searchae.study.coordination import Coordinator
 from searchae.study.gallery import picture_owner, trials_with_picture
 from searchae.study.stored_study import load_study
 from searchae.study.summary import summarize
-from searchae.tune import StopRequest, tune
+from searchae.tuning import StopRequest, tune
 from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob, run_trial
 from searchae.worker.options import WorkerOptions

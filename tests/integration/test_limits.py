@@ -16,7 +16,7 @@ from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import load_study
 from searchae.study.summary import Summary
-from searchae.tune import plan_search, set_time_limit, tune
+from searchae.tuning import plan_search, set_time_limit, tune
 from tests.stored_trials import finished
 from tests.thread_launcher import ThreadLauncher, tiny_request
 

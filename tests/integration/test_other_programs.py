@@ -24,7 +24,7 @@ from searchae.study import foreign_trials
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import StoredStudy, load_study
 from searchae.study.summary import Summary, summarize
-from searchae.tune import tune
+from searchae.tuning import tune
 from tests.thread_launcher import Recorder, ThreadLauncher, tiny_request
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")

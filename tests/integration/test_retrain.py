@@ -27,7 +27,7 @@ from searchae.study.summary import Summary
 from searchae.study.training_list import TrainingList, find_training_list
 from searchae.training.epoch import EpochResult
 from searchae.training.metrics import mean_image_psnr_db
-from searchae.tune import Watcher
+from searchae.tuning import Watcher
 from searchae.worker.training_record import read_record, write_record
 from tests.integration import finished_studies
 from tests.thread_launcher import Recorder, ThreadLauncher

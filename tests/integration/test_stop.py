@@ -15,7 +15,7 @@ from searchae.study.budget import NoTrial
 from searchae.study.coordination import Coordinator
 from searchae.study.found_study import with_lists
 from searchae.study.stored_study import load_study
-from searchae.tune import tune
+from searchae.tuning import tune
 from tests.conftest import RunCommand
 from tests.integration import finished_studies
 from tests.stored_trials import states, trials

@@ -20,6 +20,8 @@ from searchae.cli import console, database, progress
 from searchae.cli.terminal import LineFormatter
 from searchae.errors import SpecError
 from searchae.report import escape_plotly_text, html_table
+from searchae.storage import password_file
+from searchae.study import study_line, trial_line
 from searchae.study.budget import TrialCounts
 from searchae.study.overview import StudyOverview
 from searchae.study.summary import Summary, TrialRow
@@ -109,7 +111,7 @@ def test_a_range_in_words(document: dict[str, Any], text: str) -> None:
 
 
 def test_a_trial_in_one_line() -> None:
-    line = progress.trial_line(ROW, best_db=25.0)
+    line = trial_line(ROW, best_db=25.0)
     assert line == (
         "trial   7  complete  21.34 dB   20 epochs   3.1 s  "
         "activation=relu channels=[4, 8] learning_rate=0.00123"
@@ -125,7 +127,7 @@ def test_on_a_narrow_terminal_a_trial_s_line_is_broken_between_words(
     progress.ProgressDisplay().trial(ROW, best_db=None)
     lines = capsys.readouterr().err.splitlines()
     assert max(map(len, lines)) <= columns
-    whole = progress.trial_line(ROW, best_db=None)
+    whole = trial_line(ROW, best_db=None)
     assert " ".join(lines).split() == whole.split(), "no word is cut"
     assert all(line.startswith(" " * progress.INDENT) for line in lines[1:])
     assert (len(lines) == 1) == (columns > len(whole))
@@ -133,25 +135,25 @@ def test_on_a_narrow_terminal_a_trial_s_line_is_broken_between_words(
 
 def test_the_best_is_marked_and_only_it() -> None:
     best_db = ROW.psnr_db
-    assert progress.trial_line(ROW, best_db=best_db).endswith("  <- best")
+    assert trial_line(ROW, best_db=best_db).endswith("  <- best")
     for other in (
         replace(ROW, psnr_db=20.0),
         replace(ROW, state="pruned"),
         replace(ROW, outcome="diverged"),
     ):
-        assert "best" not in progress.trial_line(other, best_db=best_db)
-    assert "best" not in progress.trial_line(ROW, best_db=None)
+        assert "best" not in trial_line(other, best_db=best_db)
+    assert "best" not in trial_line(ROW, best_db=None)
 
 
 def test_a_trial_that_ended_badly_says_how_and_needs_no_value() -> None:
     row = replace(ROW, psnr_db=None, outcome="diverged", epochs=0, seconds=None)
-    line = progress.trial_line(row, best_db=None)
+    line = trial_line(row, best_db=None)
     assert line.startswith("trial   7  diverged      -       0 epochs ")
 
 
 def test_columns_stand_below_each_other() -> None:
     rows = [ROW, replace(ROW, psnr_db=None), replace(ROW, state="pruned", number=123, epochs=2)]
-    places = {progress.trial_line(r, best_db=None).index("epochs") for r in rows}
+    places = {trial_line(r, best_db=None).index("epochs") for r in rows}
     assert len(places) == 1
 
 
@@ -266,7 +268,7 @@ def test_progress_off_a_terminal_is_plain_lines_on_stderr(
     assert captured.out == ""
     assert captured.err.splitlines()[:2] == [
         "fetching [svhn]",
-        progress.trial_line(ROW, best_db=None),
+        trial_line(ROW, best_db=None),
     ]
     assert "\x1b" not in captured.err
 
@@ -305,7 +307,7 @@ def test_the_panel_shows_each_worker_and_the_best_in_a_narrow_terminal_too() -> 
 
 
 def test_one_line_says_how_far_it_is_and_how_long_it_takes() -> None:
-    line = progress.study_line(replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0))
+    line = study_line(replace(SUMMARY, to_go_s=90.0, seconds_left=7200.0))
     assert "about 1 min 30 s to go, 2 h 00 min of --max-hours left, best 21.34 dB" in line
 
 
@@ -395,7 +397,7 @@ def test_a_pipe_without_a_password_is_waited_for_with_a_line(
 ) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    monkeypatch.setattr(database, "SILENT_S", 0.1)
+    monkeypatch.setattr(password_file, "SILENT_S", 0.1)
     monkeypatch.setenv("SEARCHAE_STORAGE_PASSWORD_FILE", str(pipe))
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(database.storage_url, "postgresql://me@host/db")

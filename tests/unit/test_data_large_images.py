@@ -169,7 +169,7 @@ _SEARCH = """
 import sys, threading, time
 from pathlib import Path
 import torch
-from searchae import malloc
+from searchae.launch import malloc
 from searchae.data import large_images
 from searchae.data.decoded_cache import find_decoded
 from tests.unit import tiny_training

@@ -11,7 +11,7 @@ from searchae.config import StudySpec, spec_from_document
 from searchae.search import expected_epochs
 from searchae.study.budget import TrialCounts
 from searchae.study.time_to_go import RunningTrials, time_to_go_s
-from searchae.tune.duration import Duration
+from searchae.tuning.duration import Duration
 
 COUNTS = TrialCounts(budget=12, complete=2, pruned=0, failed=0, running=2, waiting=0)
 NONE = RunningTrials()

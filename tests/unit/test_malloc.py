@@ -11,7 +11,7 @@ CODE = """
 import re, sys
 from pathlib import Path
 import numpy as np
-from searchae import malloc
+from searchae.launch import malloc
 
 def resident_mb():
     return int(re.search(r"VmRSS:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024

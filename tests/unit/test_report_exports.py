@@ -75,7 +75,7 @@ def test_trials_come_as_rows_in_python(folder: Path, found: Findings) -> None:
 
 
 def test_reading_trials_makes_no_database(tmp_path: Path) -> None:
-    with pytest.raises(NoStudyError, match="there is no such database"):
+    with pytest.raises(NoStudyError, match="there is no database at"):
         frame.trials("s", f"sqlite:///{tmp_path}/missing.db")
     assert list(tmp_path.iterdir()) == []
 

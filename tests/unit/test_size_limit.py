@@ -15,7 +15,7 @@ from searchae.config.study_spec import StudySpec
 from searchae.errors import SpecError
 from searchae.search import samplers, size_limit
 from searchae.search.size_limit import SizeLimit, SizeLimitedSampler
-from searchae.tune import model_checks
+from searchae.tuning import model_checks
 
 SHAPE = (1, 16, 16)
 MODEL = {

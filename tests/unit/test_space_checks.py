@@ -11,14 +11,14 @@ from searchae.config import StudySpec
 from searchae.config.loader import spec_from_document
 from searchae.errors import SpecError
 from searchae.search import expected_epochs
-from searchae.tune.first_rung import choose_first_rung, stored_first_rung
-from searchae.tune.model_checks import (
+from searchae.tuning.first_rung import choose_first_rung, stored_first_rung
+from searchae.tuning.model_checks import (
     build_networks,
     check_active_latents,
     check_shift,
     largest_trial,
 )
-from searchae.tune.space_checks import check_space, settings_count
+from searchae.tuning.space_checks import check_space, settings_count
 
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
 Table = dict[str, Any]

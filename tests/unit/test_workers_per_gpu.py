@@ -13,9 +13,9 @@ from searchae.config.loader import load_study_file
 from searchae.config.schema import ModelParams
 from searchae.models.builder import build_model
 from searchae.training.device import CONTEXT_BYTES
-from searchae.tune import workers_per_gpu, workers_per_gpu_process
-from searchae.tune.workers_per_gpu import Throughput, choose_workers_per_device, has_room
-from searchae.tune.workers_per_gpu_process import GpuMemory, ProbeError, ProbeProcess, ProbeTask
+from searchae.tuning import workers_per_gpu, workers_per_gpu_process
+from searchae.tuning.workers_per_gpu import Throughput, choose_workers_per_device, has_room
+from searchae.tuning.workers_per_gpu_process import GpuMemory, ProbeError, ProbeProcess, ProbeTask
 from tests.unit.tiny_training import params
 
 GIB = 2**30

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from searchae.formatting import format_count
 from searchae.launch import Fleet, Launcher, Request, available_cores, sized_fleet
-from searchae.tune import workers_per_gpu
-from searchae.tune.preflight import Prepared
+from searchae.tuning import workers_per_gpu
+from searchae.tuning.preflight import Prepared
 
 
 def measured_fleet(

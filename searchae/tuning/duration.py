@@ -13,8 +13,8 @@ from searchae.formatting import format_duration
 from searchae.launch import Fleet
 from searchae.search import expected_epochs
 from searchae.training import Trainer
-from searchae.tune.gpu_sharing import concurrent_trials
-from searchae.tune.preflight import Prepared
+from searchae.tuning.gpu_sharing import concurrent_trials
+from searchae.tuning.preflight import Prepared
 
 
 @dataclass(frozen=True)

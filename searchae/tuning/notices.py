@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from searchae.errors import SearchaeError, StopAskedError, StudyStoppedError, UserError
 from searchae.formatting import format_assignments, format_duration
-from searchae.tune.monitor import Watcher
+from searchae.tuning.monitor import Watcher
 
 if TYPE_CHECKING:
     from searchae.study import Summary, TrialRow

@@ -14,7 +14,7 @@ from searchae.launch import Launcher
 from searchae.storage import masked_url
 from searchae.study import Coordinator
 from searchae.training import checkpoint_folder, remove_old_checkpoints
-from searchae.tune.monitor import EndedTrials, StopRequest, Watcher
+from searchae.tuning.monitor import EndedTrials, StopRequest, Watcher
 
 STOP_S = 30.0
 """Seconds that workers get to put their trials back when the search ends."""

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from searchae import malloc
 from searchae.config import TrialParams
 from searchae.errors import SearchaeError
+from searchae.launch import configure_malloc
 from searchae.training import EpochResult, Precision, Trainer
 
 STEPS_PER_EPOCH = 20
@@ -186,7 +186,7 @@ def _serve(connection: Connection, task: ProbeTask) -> None:
     """The process: warms up, then trains on each request until the connection is closed."""
     with suppress(EOFError, OSError, KeyboardInterrupt):
         try:
-            malloc.configure_malloc()
+            configure_malloc()
             torch.set_num_threads(1)
             epochs, images = _endless_training(task)
             # A worker holds all of its images, of which only some were generated here.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from searchae.config import StudySpec, allow_factory, find_study_file
+from searchae.config import StudySpec, allow_factory
 from searchae.data import Splits, absolute_paths, load_splits, moved_paths, split_warnings
 from searchae.errors import NoStudyError, UserError
 from searchae.launch import Fleet, Launcher, Request, sized_fleet
@@ -39,8 +39,8 @@ from searchae.training import (
     pick_precision,
     why_slow,
 )
-from searchae.tune.first_rung import choose_first_rung, stored_first_rung
-from searchae.tune.model_checks import (
+from searchae.tuning.first_rung import choose_first_rung, stored_first_rung
+from searchae.tuning.model_checks import (
     Network,
     build_networks,
     check_active_latents,
@@ -48,7 +48,7 @@ from searchae.tune.model_checks import (
     check_objectives,
     check_shift,
 )
-from searchae.tune.space_checks import check_space
+from searchae.tuning.space_checks import check_space
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def preflight(
     data = absolute_paths(
         data,
         data_dir=request.data_dir,
-        study_folder=find_study_file(request.study).parent,
+        study_folder=request.study_folder,
         progress=note,
     )
     spec = replace(spec, data=data)

@@ -12,10 +12,10 @@ from searchae.launch import Launcher, LocalLauncher, Request
 from searchae.search import SizeLimit, note_on_objectives
 from searchae.study import Coordinator
 from searchae.training import chosen_kernels, uses_compiled
-from searchae.tune.duration import Duration, estimate_duration
-from searchae.tune.gpu_sharing import crowding_warning, measured_fleet
-from searchae.tune.limits import agreed_trials
-from searchae.tune.preflight import Prepared, preflight
+from searchae.tuning.duration import Duration, estimate_duration
+from searchae.tuning.gpu_sharing import crowding_warning, measured_fleet
+from searchae.tuning.limits import agreed_trials
+from searchae.tuning.preflight import Prepared, preflight
 
 
 @dataclass(frozen=True)

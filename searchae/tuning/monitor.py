@@ -17,7 +17,7 @@ from searchae.study import (
     ended_numbers,
     summarize,
 )
-from searchae.tune.limits import LimitWatch
+from searchae.tuning.limits import LimitWatch
 
 POLL_S = 1.0
 """Seconds between two reads of the study."""

@@ -29,12 +29,12 @@ from searchae.study import (
     open_study,
     summarize,
 )
-from searchae.tune.duration import estimate_duration
-from searchae.tune.fleet_run import running_fleet
-from searchae.tune.gpu_sharing import crowding_warning, measured_fleet
-from searchae.tune.limits import set_limits
-from searchae.tune.monitor import StopRequest, Watcher, follow_workers
-from searchae.tune.preflight import Prepared, preflight
+from searchae.tuning.duration import estimate_duration
+from searchae.tuning.fleet_run import running_fleet
+from searchae.tuning.gpu_sharing import crowding_warning, measured_fleet
+from searchae.tuning.limits import set_limits
+from searchae.tuning.monitor import StopRequest, Watcher, follow_workers
+from searchae.tuning.preflight import Prepared, preflight
 
 
 def tune(

@@ -15,8 +15,8 @@ import torch
 
 from searchae.config import StudySpec
 from searchae.training import CONTEXT_BYTES, Precision
-from searchae.tune.model_checks import build_networks, largest_trial
-from searchae.tune.workers_per_gpu_process import (
+from searchae.tuning.model_checks import build_networks, largest_trial
+from searchae.tuning.workers_per_gpu_process import (
     GpuMemory,
     ProbeError,
     ProbeProcess,

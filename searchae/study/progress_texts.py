@@ -1,0 +1,69 @@
+"""A study's progress and its trials, each as one line of text."""
+
+from __future__ import annotations
+
+from searchae.config import objective_texts
+from searchae.formatting import (
+    format_assignments,
+    format_count,
+    format_duration,
+    format_gain,
+    format_number,
+)
+from searchae.study.summary import Summary, TrialRow
+
+
+def study_line(summary: Summary) -> str:
+    """Returns the state of a study as one line."""
+    best = summary.best
+    found = f", best {best.psnr_db:.2f} dB (trial {best.number})" if best else ""
+    workers = format_count(len(summary.workers), "worker")
+    return f"{summary.study}: {progress_text(summary)}{found}, {workers}"
+
+
+def progress_text(summary: Summary) -> str:
+    """Returns how many trials are done, and how long the rest will take."""
+    c = summary.counts
+    parts = [f"{c.finished} of {c.budget} trials", f"{c.running} running", f"{c.pruned} pruned"]
+    if c.paused:
+        parts.append(f"{c.paused} paused")
+    if c.waiting:
+        parts.append(f"{c.waiting} waiting")
+    if summary.epochs_full:
+        parts.append(f"{summary.epochs_saved / summary.epochs_full:.0%} of the epochs saved")
+    if summary.to_go_s is not None:
+        parts.append(f"about {format_duration(summary.to_go_s)} to go")
+    if summary.seconds_left is not None:
+        parts.append(f"{format_duration(max(0.0, summary.seconds_left))} of --max-hours left")
+    return ", ".join(parts)
+
+
+def best_text(summary: Summary) -> str:
+    """Returns the best trial as one line; empty without one."""
+    best = summary.best
+    if best is None or best.psnr_db is None:
+        return ""
+    gain = best.psnr_db - summary.baseline_db
+    found = f"best {best.psnr_db:.2f} dB, {format_gain(gain)}, trial {best.number}: "
+    return found + format_assignments(best.params)
+
+
+def trial_line(row: TrialRow, *, best_db: float | None) -> str:
+    """Returns a trial as one line: ``trial 7  complete  21.34 dB  20 epochs  3 s  relu adam ...``.
+
+    Args:
+        row: The trial.
+        best_db: PSNR of the best trial, in dB, which gets a mark; None for no mark.
+    """
+    state = row.outcome or row.state
+    value = "    -   " if row.psnr_db is None else f"{row.psnr_db:5.2f} dB"
+    epochs = f"{format_number(row.epochs):>3} epoch{' ' if row.epochs == 1 else 's'}"
+    took = "" if row.seconds is None else f"{row.seconds:5.1f} s"
+    is_best = best_db is not None and row.psnr_db == best_db and row.state == "complete"
+    mark = "  <- best" if is_best and not row.outcome else ""
+    params = format_assignments(row.params)
+    if row.values and not row.outcome:
+        params = f"{', '.join(objective_texts(row.values)[1:])}  {params}"
+    if row.seed is not None:
+        params += f" seed={row.seed}"
+    return f"trial {row.number:3d}  {state:9s} {value}  {epochs} {took}  {params}{mark}"

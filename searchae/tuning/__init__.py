@@ -1,0 +1,28 @@
+"""Runs a search or shows what it would do: the use cases behind ``searchae tune``."""
+
+from searchae.tuning.dry_run import DryRun, plan_search
+from searchae.tuning.fleet_run import running_fleet
+from searchae.tuning.hosted_session import session
+from searchae.tuning.limits import set_time_limit
+from searchae.tuning.monitor import StopRequest, Watcher, follow_workers
+from searchae.tuning.notebook_progress import NotebookProgress, in_notebook
+from searchae.tuning.notices import notifying
+from searchae.tuning.plain_lines import NoLines, PlainLines
+from searchae.tuning.run import tune
+
+__all__ = [
+    "DryRun",
+    "NoLines",
+    "NotebookProgress",
+    "PlainLines",
+    "StopRequest",
+    "Watcher",
+    "follow_workers",
+    "in_notebook",
+    "notifying",
+    "plan_search",
+    "running_fleet",
+    "session",
+    "set_time_limit",
+    "tune",
+]
