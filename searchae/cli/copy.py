@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searchae.cli.database import connect_to, require_database, storage_url
+from searchae.cli.database import connect_to, storage_url
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import ArtifactsOption, JsonOption, StudyNameOption, examples
 from searchae.cli.results import print_result
@@ -74,7 +74,7 @@ def copy(
     """
     with importing():
         quiet_optuna()
-        from searchae.storage import masked_url
+        from searchae.storage import masked_url, require_database
         from searchae.study import StudyCopy
 
     url, url_to = storage_url(source), storage_url(target)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from searchae.cli.database import connect_to, require_database, storage_url
+from searchae.cli.database import connect_to, storage_url
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import (
     DEFAULT_STORAGE,
@@ -47,6 +47,7 @@ def mv(
     """
     with importing():
         quiet_optuna()
+        from searchae.storage import require_database
         from searchae.study import rename_study
 
     url = storage_url(storage)
@@ -75,6 +76,7 @@ def rm(
     """
     with importing():
         quiet_optuna()
+        from searchae.storage import require_database
         from searchae.study import plan_removal, removal_text
 
     url = storage_url(storage)

@@ -129,6 +129,7 @@ def check_counts(least: int = 1, **counts: object) -> None:
         UserError: One is not.
     """
     for name, value in counts.items():
-        is_whole = isinstance(value, int) and not isinstance(value, bool)
-        if value is not None and not (is_whole and value >= least):
+        if value is None:
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{name}: {value!r}: give a whole number of {least} or more")
