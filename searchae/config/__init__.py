@@ -3,7 +3,7 @@
 ``schema`` has the keys of a study file, ``loader`` reads one, ``space`` samples its parameters.
 """
 
-from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.loader import apply_overrides, load_study_file, spec_from_document
 from searchae.config.net_factory import (
     FACTORY_VARIABLE,
     NetFactory,
@@ -38,19 +38,31 @@ from searchae.config.space import (
     stored_value,
     values_of,
 )
+from searchae.config.study_draft import (
+    LIKES,
+    USUAL,
+    DraftImages,
+    StudyDraft,
+    check_like,
+    draft_study,
+)
 from searchae.config.study_file_catalog import find_study_file, study_files
 from searchae.config.study_file_errors import explain_fault
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
+from searchae.config.study_toml import study_toml
 from searchae.config.toml_file import read_toml
 
 __all__ = [
     "COMPARED_PARAMETERS",
     "CONDITIONS",
     "FACTORY_VARIABLE",
+    "LIKES",
     "OBJECTIVES",
     "SOURCES_WITHOUT_PATH",
+    "USUAL",
     "DataSpec",
+    "DraftImages",
     "Layer",
     "ModelParams",
     "NetFactory",
@@ -60,13 +72,17 @@ __all__ = [
     "ProgressCallback",
     "SearchSpec",
     "Section",
+    "StudyDraft",
     "StudySpec",
     "TrainParams",
     "TrialParams",
     "Value",
     "allow_factory",
+    "apply_overrides",
     "batch_size_variants",
+    "check_like",
     "check_study_name",
+    "draft_study",
     "explain_fault",
     "find_factory",
     "find_study_file",
@@ -88,6 +104,7 @@ __all__ = [
     "split_seed",
     "stored_value",
     "study_files",
+    "study_toml",
     "training_seed",
     "values_of",
 ]

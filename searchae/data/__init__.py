@@ -24,10 +24,12 @@ from searchae.data.splits import (
     require_same_data,
     split_warnings,
 )
+from searchae.data.survey import Survey, survey
 
 __all__ = [
     "Preparation",
     "Splits",
+    "Survey",
     "absolute_paths",
     "as_images",
     "as_rgb",
@@ -50,5 +52,6 @@ __all__ = [
     "require_readable",
     "require_same_data",
     "split_warnings",
+    "survey",
     "write_contact_sheet",
 ]

@@ -1,4 +1,4 @@
-"""A study's specification as the TOML text of a study file."""
+"""Values and whole studies as the TOML text of a study file."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ def study_toml(document: Mapping[str, Any]) -> str:
 
 
 def _lines(keys: Mapping[str, Any]) -> str:
-    return "\n".join(f"{k} = {_value(v)}" for k, v in keys.items() if v is not None)
+    return "\n".join(f"{k} = {toml_value(v)}" for k, v in keys.items() if v is not None)
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """Returns a value as JSON has it, on one line; None within a table is left out."""
     if isinstance(value, Mapping):
-        inner = ", ".join(f"{k} = {_value(v)}" for k, v in value.items() if v is not None)
+        inner = ", ".join(f"{k} = {toml_value(v)}" for k, v in value.items() if v is not None)
         return f"{{ {inner} }}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_value(v) for v in value) + "]"
+        return "[" + ", ".join(toml_value(v) for v in value) + "]"
     # TOML writes strings, numbers and booleans as JSON does, but for one control character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return text.replace("e-0", "e-") if isinstance(value, float) else text  # 1e-5, not 1e-05
