@@ -188,7 +188,9 @@ def drafted(
     Raises:
         UserError: The net of ``like`` does not suit the images, or ``changes`` are wrong.
     """
-    about = DraftImages(found.keys, found.reasons, found.shape, found.train, found.text)
+    about = DraftImages(
+        found.keys, found.reasons, found.shape, found.train, found.text, found.splits
+    )
     return draft_study(
         about,
         name=shlex.quote(reference(out)),
@@ -312,7 +314,7 @@ def _check_out(out: Path, *, force: bool) -> None:
         raise UserError(f"--out {out}: is a folder; name a file in it: {out / 'mine.toml'}")
     if out.suffix != ".toml":
         raise UserError(
-            f"--out {out}: the names of study files end in .toml: {out.with_name(out.name + '.toml')}"
+            f"--out {out}: a study file's name ends in .toml: {out.with_name(f'{out.name}.toml')}"
         )
     try:
         check_study_name(out.stem)
@@ -369,7 +371,9 @@ def _print_written(document: Mapping[str, Any], text: str) -> None:
     )
     print_line(f"nets get   {width}x{height} pixels, {channels} {_channels(channels)}")
     print_line(f"written    {document['path']}")
-    print_line("next:      what was read, in a picture; what would run, and for how long; the search")
+    print_line(
+        "next:      what was read, in a picture; what would run, and for how long; the search"
+    )
     for command in document["next"]:
         print_line(command)
 

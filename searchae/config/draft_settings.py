@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from searchae.config.schema import ModelParams, Section, TrainParams
 from searchae.errors import UserError
 
 Table = dict[str, Any]
@@ -40,7 +41,10 @@ def draft_model(model: Mapping[str, Any], shape: Shape, *, like: str) -> Table:
     Raises:
         UserError: The net cannot be built for images of this size.
     """
-    found = dict(model)
+    return _ordered(_model(dict(model), shape, like=like), ModelParams)
+
+
+def _model(found: Table, shape: Shape, *, like: str) -> Table:
     if found.get("kind") == "dense":
         latents = _latents(shape)
         # Widths that fall towards the latent, which is no wider than any of them.
@@ -63,8 +67,8 @@ def draft_model(model: Mapping[str, Any], shape: Shape, *, like: str) -> Table:
     _, height, width = shape
     if height % factor or width % factor:
         raise UserError(
-            f"--like {like}: its net halves images by pooling, which needs sides that are multiples "
-            f"of {factor} pixels, and these images have {width}x{height}: take --like conv, which "
+            f"--like {like}: its net halves images by pooling, which needs sides that are "
+            f"multiples of {factor} pixels, and these images have {width}x{height}: take --like conv, which "
             "takes any size, or, for pictures in a folder, another --image-size"
         )
     if bottleneck != "none":
@@ -87,13 +91,13 @@ def draft_train(train: Mapping[str, Any], *, images: int) -> Table:
         1 << max(images.bit_length() - 1, 0),
     )
     steps = -(-images // batch_size)
-    epochs = min(max(round(STEPS / steps, -1), FEWEST_EPOCHS), MOST_EPOCHS)
+    epochs = min(max(10 * round(STEPS / steps / 10), FEWEST_EPOCHS), MOST_EPOCHS)
     found |= {"epochs": epochs, "batch_size": batch_size}
     if "patience" in found:
         found["patience"] = 10 if epochs >= MANY_EPOCHS else 5
     if "noise_from_epoch" in found:
         found["noise_from_epoch"] = {"choices": [1, noise_epoch(epochs)]}
-    return found
+    return _ordered(found, TrainParams)
 
 
 def noise_epoch(epochs: int) -> int:
@@ -107,6 +111,11 @@ def halvings(shape: Shape) -> int:
     while side > SMALLEST_MAP and count < MOST_HALVINGS:
         side, count = -(-side // 2), count + 1
     return max(count, 1)
+
+
+def _ordered(table: Table, section: type[Section]) -> Table:
+    """Returns a table with its keys in the order of their section."""
+    return {key: table[key] for key in section.model_fields if key in table}
 
 
 def _widths(first: int, count: int) -> list[int]:

@@ -6,7 +6,7 @@ import textwrap
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from searchae.config.draft_settings import (
     Shape,
@@ -16,6 +16,7 @@ from searchae.config.draft_settings import (
     noise_epoch,
 )
 from searchae.config.loader import apply_overrides, spec_from_document
+from searchae.config.schema import Activation, Optimizer
 from searchae.config.study_file_catalog import packed_folder
 from searchae.config.study_spec import StudySpec
 from searchae.config.study_toml import toml_value
@@ -45,17 +46,15 @@ _COMMENTS = {
     "model.kind": 'or "dense"; a net of your own is "python"',
     "model.hidden": "widths of the layers before the latent; mirrored on the way back",
     "model.downsample": "max-pooling halves the images; the decoder enlarges them again",
-    "model.bottleneck": "gap averages each map to one number; none has no narrow place at all",
     "model.batch_norm": "batch normalisation before each activation",
     "model.latent_activation": "none, or the same as between the layers",
     "model.output": "of the reconstruction",
     "model.image_range": "the net's inputs and outputs are in [-1, 1]; metrics are on [0, 1]",
-    "train.optimizer": "adam, adamw, nadam, rmsprop, sgd",
-    "train.learning_rate": "log: 1e-4 to 1e-3 is tried as often as 1e-3 to 1e-2",
+    "train.learning_rate": "log: each power of ten alike",
     "train.weight_decay": "L2 coefficient, added to the gradient",
     "train.momentum": "of sgd and rmsprop",
     "train.clip": "after each step every weight is within [-clip, clip]",
-    "train.regularizer": "also l1, contractive, k-sparse, or these with clip+",
+    "train.regularizer": "or l1, contractive, k-sparse; clip+ joins two",
     "train.l1_weight": "sampled only where there is an L1 penalty",
     "train.noise_std": "denoising: noise on the input, on the scale [0, 1] of the images",
     "train.schedule": "the learning rate falls when the validation PSNR does not rise",
@@ -76,6 +75,7 @@ class DraftImages:
         shape: (C, H, W) of the images, as the nets get them.
         train: Training images, without those of the validation split.
         text: What the images are, in words.
+        splits: How many there are for what, in words.
     """
 
     keys: Mapping[str, Any]
@@ -83,6 +83,7 @@ class DraftImages:
     shape: Shape
     train: int
     text: str
+    splits: str
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,12 @@ def draft_study(
     built_in = read_toml(packed_folder() / f"{LIKES[check_like(like)]}.toml")
     model = draft_model(built_in["model"], images.shape, like=like)
     train = draft_train(built_in["train"], images=images.train)
-    search = dict(built_in["search"])
-    search["trials"] = trials or search["trials"]
+    search = {
+        "trials": trials or built_in["search"]["trials"],
+        "sampler": "tpe",
+        "pruner": "successive-halving",
+        **{k: v for k, v in built_in["search"].items() if k != "trials"},
+    }
     search["first"] = [_first(entry, train) for entry in built_in["search"].get("first", ())]
     document = {
         "description": f"{_short(images.text)}; nets as in {like}",
@@ -171,17 +176,20 @@ def _computed_comments(document: Mapping[str, Any], images: DraftImages) -> dict
             height, width = -(-height // 2), -(-width // 2)
             sides.append(f"{height}x{width}")
         found["model.channels"] = f"widths; each layer halves: {' -> '.join(sides)} pixels"
-    if model.get("bottleneck") == "gap":
-        found["model.latent_dim"] = "the last width, of which each map becomes one number"
-    else:
-        values = channels * images.shape[1] * images.shape[2]
-        found["model.latent_dim"] = (
-            f"numbers that the {values:,} values of an image become; more reconstruct better"
-        )
-    known = ("relu", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu")
-    listed = model["activation"].get("choices", ()) if isinstance(model["activation"], dict) else ()
-    if others := [n for n in known if n not in listed]:
-        found["model.activation"] = f"or {', '.join(others)}"
+    bottleneck = model.get("bottleneck", "dense")
+    found["model.bottleneck"] = {
+        "gap": "global average pooling: each map becomes one number",
+        "none": "the last feature map is the latent, larger than the image",
+    }.get(bottleneck, "")
+    values = channels * images.shape[1] * images.shape[2]
+    found["model.latent_dim"] = (
+        "the last width"
+        if bottleneck == "gap"
+        else f"what {values:,} values become; more reconstruct better"
+    )
+    for key, known in (("model.activation", Activation), ("train.optimizer", Optimizer)):
+        section, _, name = key.partition(".")
+        found[key] = _others(document[section].get(name), get_args(known))
     if isinstance(size := train.get("batch_size"), int) and size > 0:
         steps = -(-images.train // size)
         found["train.batch_size"] = f"images a step; {steps:,} steps are an epoch"
@@ -189,16 +197,23 @@ def _computed_comments(document: Mapping[str, Any], images: DraftImages) -> dict
     return found
 
 
+def _others(value: Any, known: Sequence[str]) -> str:
+    """Returns which names a list of choices, or a single one, leaves out, as a comment."""
+    listed = value.get("choices", ()) if isinstance(value, Mapping) else (value,)
+    others = [name for name in known if name not in listed]
+    return f"or {', '.join(others)}" if others else ""
+
+
 def _header(images: DraftImages, name: str, like: str) -> str:
     what = like if like == LIKES[like] else f"{LIKES[like]} ({like})"
     text = (
-        f"Written by searchae init, which looked at the images: {images.text}. Net and search are "
-        f"those of the built-in study {what}, made to fit."
+        f"Written by searchae init for these images: {images.text}. They are split into "
+        f"{images.splits}. Net and search are those of the built-in study {what}, made to fit."
     )
     more = (
         "Any value under [model] or [train] may be a range or a list of choices: that alone makes "
-        "it searched. A plain value is the same in all trials. studies/README.md describes every "
-        "key."
+        'it searched. A plain value is the same in all trials. "Writing a study", '
+        "studies/README.md of searchae, describes every key."
     )
     lines = [*_wrapped(text), "#", *_wrapped(more), "#"]
     lines.append(f"# searchae tune -s {name} --dry-run   checks this file, says how long it takes")

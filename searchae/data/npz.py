@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.disk import find_data_file
-from searchae.data.levels import doubt_of_range, likely_white, to_levels
+from searchae.data.levels import DARK, doubt_of_range, likely_white, to_levels
 from searchae.data.npz_file import open_npz
 from searchae.data.raw_images import MOST_CHANNELS, Images, RawImages
 from searchae.errors import DataError
@@ -122,15 +122,17 @@ def look_at_values(path: Path) -> ArrayValues:
     with open_npz(path) as archive:
         array = archive.read(_taken(archive.names, path)[0])
     if array.dtype == np.uint8 or array.dtype.kind not in "uibf" or not array.size:
-        return ArrayValues(None, False, str(array.dtype))
+        return ArrayValues(None, is_deep=False, text=str(array.dtype))
     brightest = float(array.max())
     is_clear = brightest in _CLEAR_WHITES and (array.dtype.kind != "f" or brightest > 1)
-    white = brightest if is_clear else None
     shown = f"{array.dtype} up to {brightest:g}"
+    if array.dtype == np.uint16 and brightest > DARK * 65535:  # as of a folder's 16-bit files
+        is_clear, brightest = True, 65535.0
+    white = brightest if is_clear else None
     scale = 255 / (white or (1.0 if array.dtype.kind == "f" else brightest or 1.0))
     some = array[:_MOST_SCALED] * scale
     is_deep = bool(np.abs(some - np.rint(some)).max() > _ROUNDED)
-    return ArrayValues(int(white) if white else None, is_deep, shown)
+    return ArrayValues(int(white) if white else None, is_deep=is_deep, text=shown)
 
 
 def _taken(names: Sequence[str], path: Path) -> list[str]:

@@ -95,7 +95,8 @@ def survey_pictures(
     ]
     require_readable(*read)
     if doubts := [
-        d for p, where in zip(read, (place, test_place), strict=False)
+        d
+        for p, where in zip(read, (place, test_place), strict=False)
         for d in p.doubts(how, where=str(where))
     ]:
         raise DataError(*doubts)
@@ -150,7 +151,7 @@ def choose_size(sizes: Sequence[Size]) -> ChosenSize:
     """
     others = "pad keeps all of a picture, stretch changes its proportions"
     first = sizes[0]
-    if set(sizes) == {first} and SMALLEST_SIDE <= min(first) and max(first) <= LARGEST_SIDE:
+    if set(sizes) == {first} and min(first) >= SMALLEST_SIDE and max(first) <= LARGEST_SIDE:
         return ChosenSize(_size(*first), "crop", "all pictures have this size", "nothing to cut")
     aspect = median(width / height for height, width in sizes)
     near = [1 / _LIKE <= width / height / aspect <= _LIKE for height, width in sizes]
@@ -195,8 +196,7 @@ def _round_down(side: int) -> int:
 def _sizes_text(sizes: Sequence[Size]) -> str:
     """Returns the sizes as ``48x32 pixels``, or ``24x24 to 640x480 pixels``, the width first."""
     smallest, largest = (
-        f"{width}x{height}"
-        for height, width in (min(sizes, key=_area), max(sizes, key=_area))
+        f"{width}x{height}" for height, width in (min(sizes, key=_area), max(sizes, key=_area))
     )
     return f"{smallest} pixels" if len(set(sizes)) == 1 else f"{smallest} to {largest} pixels"
 

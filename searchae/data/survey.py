@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from searchae.config import SOURCES_WITHOUT_PATH, DataSpec, ProgressCallback, spec_from_document
 from searchae.data.csv_file import load_csv
@@ -21,7 +20,6 @@ from searchae.data.picture_survey import survey_pictures
 from searchae.data.raw_images import RawImages
 from searchae.data.splits import split_sizes
 from searchae.errors import DataError, nearest
-from searchae.formatting import format_count
 
 MANY, ENOUGH = 40_000, 20_000
 """Of more training images than ``MANY`` a search gets ``ENOUGH``."""
@@ -37,7 +35,8 @@ _KNOWN: Mapping[str, tuple[int, int, Shape]] = {
 }
 """Data sets that need not be fetched to be known: training and test images, and their shape."""
 _IDX_MAGIC = b"\0\0\x08\x03"
-_EXAMPLE = "for example --set data.white=4095"
+_WAY_OUT = re.compile(r"(white|label) = (\"?[\w.]+\"?)")
+"""What a message says to write into the study file."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,7 @@ class Survey:
         validation: See ``train``.
         test: See ``train``.
         text: What the images are, in words.
+        splits: How they are split, in words.
     """
 
     spec: DataSpec
@@ -63,6 +63,7 @@ class Survey:
     validation: int
     test: int
     text: str
+    splits: str
 
 
 @dataclass(frozen=True)
@@ -106,20 +107,19 @@ def survey(
     except DataError as e:
         if not any("under [data]" in line for line in e.args):
             raise
-        raise DataError(*e.args, f"  to say it here: {_EXAMPLE}") from e
-    keys: dict[str, Any] = {**found.keys, "validation": 0.1 if found.train >= FEW else 0.2}
+        ways = (f"--set data.{k}={v}" for k, v in _WAY_OUT.findall(" ".join(e.args)))
+        raise DataError(*e.args, f"  here: {' or '.join(dict.fromkeys(ways))}") from e
+    keys: dict[str, Any] = {**found.keys, **given}
+    keys["validation"] = given.get("validation", 0.1 if found.train >= FEW else 0.2)
     reasons = {"name": _names(found.keys["name"]), **found.reasons}
-    reasons["validation"] = "share of the training images held out, whose PSNR ranks the trials"
+    reasons["validation"] = "share held out, whose PSNR ranks the trials"
     if "path" in keys:
         reasons["path"] = "looked for where you type, in --data-dir, beside this file"
     if found.train > MANY and "train_images" not in given:
         keys["train_images"] = ENOUGH
         reasons["train_images"] = (
-            f"of {found.train:,}: enough to tell trials apart; searchae train --train-images all "
-            "takes all"
+            f"of {found.train:,}, to search faster; train --train-images all takes all"
         )
-    if found.test is None:
-        reasons["validation"] += "; a tenth of all is set aside for the test first"
     spec = _checked({**keys, **given})
     absolute_paths(spec, data_dir=data_dir, study_folder=study_folder)
     train, validation, test = split_sizes(spec, found.train, found.test)
@@ -127,7 +127,11 @@ def survey(
         (1 if spec.grayscale else 3) + spec.alpha,
         *spec.height_and_width,
     )
-    return Survey(spec, keys, reasons, shape, train, validation, test, found.text)
+    aside = ", a tenth of all, set aside" if found.test is None else ""
+    splits = (
+        f"{train:,} for training, {validation:,} for validation and {test:,} for the test{aside}"
+    )
+    return Survey(spec, keys, reasons, shape, train, validation, test, found.text, splits)
 
 
 def _checked(keys: Mapping[str, Any]) -> DataSpec:
@@ -148,45 +152,61 @@ def _look(
         text = f"{images}, {train + test:,} images of {_shape_text(shape)}"
         return _Found({"name": images}, {}, train, test, shape, text)
     try:
-        place = find_data_file(
-            images, data_dir=data_dir, key="--images", study_folder=study_folder
-        )
+        place = find_data_file(images, data_dir=data_dir, key="--images", study_folder=study_folder)
     except DataError as e:
         raise DataError(
             *e.args, f"  nor is it a data set: {nearest(images, SOURCES_WITHOUT_PATH)}"
         ) from e
-    path = str(Path(images))
     if place.is_dir():
-        try:
-            p = survey_pictures(path, place, given, data_dir=data_dir, progress=progress)
-        except DataError as e:
-            if home := _home_of_mnist(place):
-                raise DataError(*e.args, f"  {home}") from e
-            raise
-        return _Found(p.keys, p.reasons, p.train, p.test, None, p.text)
-    keys: dict[str, Any] = {"name": _kind(place), "path": path}
+        return _look_into(images, place, given, data_dir, progress)
+    return _look_at_file(images, place, given, data_dir, progress)
+
+
+def _look_into(
+    images: str,
+    folder: Path,
+    given: Mapping[str, Any],
+    data_dir: Path,
+    progress: ProgressCallback,
+) -> _Found:
+    path = str(Path(images))
+    try:
+        p = survey_pictures(path, folder, given, data_dir=data_dir, progress=progress)
+    except DataError as e:
+        if home := _home_of_mnist(folder):
+            raise DataError(*e.args, f"  {home}") from e
+        raise
+    return _Found(p.keys, p.reasons, p.train, p.test, None, p.text)
+
+
+def _look_at_file(
+    images: str,
+    file: Path,
+    given: Mapping[str, Any],
+    data_dir: Path,
+    progress: ProgressCallback,
+) -> _Found:
+    keys: dict[str, Any] = {"name": _kind(file), "path": str(Path(images))}
     reasons: dict[str, str] = {}
-    if keys["name"] == "npz":
-        values = look_at_values(place)
-        if "white" not in given and values.white is not None:
+    load = load_npz if keys["name"] == "npz" else load_csv
+    if load is load_npz:
+        values = look_at_values(file)
+        if values.white is not None:
             keys["white"] = values.white
             reasons["white"] = f"{values.text}: the value of white"
         if values.is_deep:
             keys["bits"] = 16
             reasons["bits"] = f"{values.text}: more than 8 bits a value"
-        load = load_npz
-    else:
-        load = load_csv
-    spec = _checked({**keys, **given})
     notes: list[str] = []
+    spec = _checked({**keys, **given, "path": str(file)})
     raw: RawImages = load(spec, data_dir, 0, notes.append)
     if raw.doubts:
         raise DataError(*raw.doubts)
     for note in notes:
         progress(note)
     test = None if raw.test is None else len(raw.test)
-    _, *rest = raw.train.shape
-    shape = (rest[0], rest[1], rest[2])
+    channels, height, width = raw.train.shape[1:]
+    shape = (channels, height, width)
     text = f"{len(raw.train) + (test or 0):,} images of {_shape_text(shape)}"
     return _Found(keys, reasons, len(raw.train), test, shape, text)
 
@@ -204,8 +224,8 @@ def _kind(path: Path) -> str:
         return "npz"
     if start.startswith(_IDX_MAGIC) or any(name in path.name for name in CHECKSUMS):
         raise DataError(
-            f"{path}: is a file of MNIST's format; MNIST is read by its name (--images mnist), from "
-            f"DATA-DIR/{FOLDER}; save other images of this format as an npz, with "
+            f"{path}: is a file of MNIST's format; MNIST is read by its name (--images mnist), "
+            f"from DATA-DIR/{FOLDER}; save other images of this format as an npz, with "
             "numpy.savez(FILE, images=array)"
         )
     if suffixes & {".csv", ".tsv", ".txt"}:
