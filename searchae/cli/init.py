@@ -221,6 +221,7 @@ class _Questions:
 
         def looked(answer: str) -> Survey:
             nonlocal images
+            answer = answer.removeprefix("--set ").strip()
             if answer.startswith("data.") and "=" in answer and images:
                 self._changes.append(answer)
             else:
@@ -240,7 +241,7 @@ class _Questions:
 
         if like is None:
             like = _answered(
-                f"Net, as in the study ({', '.join(LIKES)})",
+                f"Net and search as in ({', '.join(LIKES)})",
                 USUAL,
                 lambda answer: draft_like(answer) and answer,
             )
@@ -278,6 +279,7 @@ def _answered(question: str, default: str, use: Callable[[str], T]) -> T:
         try:
             answer = input().strip() or default
         except EOFError:
+            _say("")
             raise UserError("the questions were not answered; nothing was written") from None
         if not answer:
             continue
@@ -371,9 +373,7 @@ def _print_written(document: Mapping[str, Any], text: str) -> None:
     )
     print_line(f"nets get   {width}x{height} pixels, {channels} {_channels(channels)}")
     print_line(f"written    {document['path']}")
-    print_line(
-        "next:      what was read, in a picture; what would run, and for how long; the search"
-    )
+    print_line("next       a picture of what was read; what would run, and how long; the search:")
     for command in document["next"]:
         print_line(command)
 

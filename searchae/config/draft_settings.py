@@ -68,8 +68,8 @@ def _model(found: Table, shape: Shape, *, like: str) -> Table:
     if height % factor or width % factor:
         raise UserError(
             f"--like {like}: its net halves images by pooling, which needs sides that are "
-            f"multiples of {factor} pixels, and these images have {width}x{height}: take --like conv, which "
-            "takes any size, or, for pictures in a folder, another --image-size"
+            f"multiples of {factor} pixels, and these images have {width}x{height}: take --like "
+            "conv, which takes any size, or, for pictures in a folder, another --image-size"
         )
     if bottleneck != "none":
         found["latent_dim"] = _latents(shape)

@@ -25,6 +25,7 @@ _LIKE_SHARE, _LIKE = 0.9, 1.05
 """Pictures have one shape if this share of them has the usual one, up to this factor."""
 _MOST_CUT = 0.3
 """The share of a usual picture that may be cut off to make it square; beyond, it is padded."""
+_LITTLE = 0.02
 _FEW = 0.25
 """The share of pictures that may have to be enlarged."""
 
@@ -102,9 +103,11 @@ def survey_pictures(
         raise DataError(*doubts)
     counts = sum((p.done for p in read[1:]), read[0].done)
     sizes = [picture_size(p) for p in files[0]]
-    size = choose_size(sizes)
-    keys |= {"image_size": size.image_size, "fit": size.fit}
-    reasons |= {"image_size": size.why_size, "fit": size.why_fit}
+    size, why = choose_size(sizes)
+    keys["image_size"] = given.get("image_size", _size(*size))
+    sides = keys["image_size"] if isinstance(keys["image_size"], list) else [keys["image_size"]] * 2
+    keys["fit"], reasons["fit"] = choose_fit(sizes, (sides[0], sides[1]))
+    reasons["image_size"] = why if isinstance(keys["image_size"], int) else f"height, width; {why}"
     is_grey = counts["is grey"] == looked_at
     keys["grayscale"] = is_grey
     reasons["grayscale"] = "all are grey: one channel" if is_grey else "in colour: three channels"
@@ -126,61 +129,54 @@ def survey_pictures(
     )
 
 
-@dataclass(frozen=True)
-class ChosenSize:
-    """The size that pictures get, and how.
-
-    Attributes:
-        image_size: See ``DataSpec.image_size``.
-        fit: See ``DataSpec.fit``.
-        why_size: Why, in words.
-        why_fit: Why, in words.
-    """
-
-    image_size: int | list[int]
-    fit: Literal["crop", "pad"]
-    why_size: str
-    why_fit: str
-
-
-def choose_size(sizes: Sequence[Size]) -> ChosenSize:
+def choose_size(sizes: Sequence[Size]) -> tuple[Size, str]:
     """Chooses the size that pictures get: theirs, if they have one, but no more than 64 pixels.
 
     Args:
         sizes: The pictures' heights and widths; at least one.
+
+    Returns:
+        Height and width, and why.
     """
-    others = "pad keeps all of a picture, stretch changes its proportions"
     first = sizes[0]
     if set(sizes) == {first} and min(first) >= SMALLEST_SIDE and max(first) <= LARGEST_SIDE:
-        return ChosenSize(_size(*first), "crop", "all pictures have this size", "nothing to cut")
-    aspect = median(width / height for height, width in sizes)
-    near = [1 / _LIKE <= width / height / aspect <= _LIKE for height, width in sizes]
-    has_shape = sum(near) >= _LIKE_SHARE * len(sizes)
+        return first, "all pictures have this size"
     longer = sorted(max(size) for size in sizes)[int(_FEW * len(sizes))]
     side = _round_down(min(longer, LARGEST_SIDE))
-    why = (
-        f"height and width; pictures have {_sizes_text(sizes)}, and a step takes four times as "
-        "long with twice the side"
+    aspect = median(map(_aspect, sizes))
+    near = [1 / _LIKE <= _aspect(size) / aspect <= _LIKE for size in sizes]
+    size = (side, side)
+    if sum(near) >= _LIKE_SHARE * len(sizes) and not 1 / _LIKE <= aspect <= _LIKE:
+        shorter = _round_down(round(side * min(aspect, 1 / aspect)) + SMALLEST_SIDE)
+        size = (shorter, side) if aspect > 1 else (side, shorter)
+    return size, (
+        "larger ones cost more: twice the side, four times as long"
         if longer > LARGEST_SIDE
-        else f"pictures have {_sizes_text(sizes)}: few have to be enlarged to that"
+        else "few pictures have to be enlarged to that"
     )
-    if not has_shape:
-        cut = median(1 - min(size) / max(size) for size in sizes)
-        fit: Literal["crop", "pad"] = "pad" if cut > _MOST_CUT else "crop"
-        text = (
-            f"their shapes differ, and a square from the middle would cut off {cut:.0%} of a usual "
-            "one; crop does that, stretch changes proportions"
-            if fit == "pad"
-            else f"their shapes differ: {cut:.0%} of a usual one is cut off; {others}"
-        )
-        return ChosenSize(side, fit, why.removeprefix("height and width; "), text)
-    shorter = _round_down(round(side * min(aspect, 1 / aspect)) + SMALLEST_SIDE)
-    height, width = (shorter, side) if aspect > 1 else (side, shorter)
-    if abs(aspect - 1) <= _LIKE - 1:
-        height, width = side, side
-    if height == width:
-        why = why.removeprefix("height and width; ")
-    return ChosenSize(_size(height, width), "crop", why, f"cuts off little; {others}")
+
+
+def choose_fit(sizes: Sequence[Size], wanted: Size) -> tuple[Literal["crop", "pad"], str]:
+    """Chooses how pictures get a size.
+
+    Args:
+        sizes: The pictures' heights and widths; at least one.
+        wanted: The height and width that they get.
+
+    Returns:
+        ``crop``, or ``pad`` where that would cut off much of a usual picture; and why.
+    """
+    ratios = (_aspect(size) / _aspect(wanted) for size in sizes)
+    cut = median(1 - min(ratio, 1 / ratio) for ratio in ratios)
+    if cut > _MOST_CUT:
+        return "pad", f"crop would cut off {cut:.0%} of a usual one; or stretch"
+    if cut < _LITTLE:
+        return "crop", "cuts off little or nothing; or pad, stretch"
+    return "crop", f"cuts off {cut:.0%} of a usual one; or pad, stretch"
+
+
+def _aspect(size: Size) -> float:
+    return size[1] / size[0]
 
 
 def _size(height: int, width: int) -> int | list[int]:

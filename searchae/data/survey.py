@@ -127,9 +127,9 @@ def survey(
         (1 if spec.grayscale else 3) + spec.alpha,
         *spec.height_and_width,
     )
-    aside = ", a tenth of all, set aside" if found.test is None else ""
+    share = " (a tenth of all)" if found.test is None else ""
     splits = (
-        f"{train:,} for training, {validation:,} for validation and {test:,} for the test{aside}"
+        f"{train:,} for training, {validation:,} for validation and {test:,}{share} for the test"
     )
     return Survey(spec, keys, reasons, shape, train, validation, test, found.text, splits)
 
