@@ -22,10 +22,10 @@ from searchae.config import (
     DraftImages,
     StudyDraft,
     apply_overrides,
+    built_in_studies,
     check_like,
     check_study_name,
     draft_study,
-    study_files,
 )
 from searchae.errors import UserError
 from searchae.files import is_standard_output, output_file
@@ -132,7 +132,7 @@ def init(
         print(draft.text, end="")
         return
     _write(out, draft.text, force=force)
-    if out.stem in study_files(Path(os.devnull)) and reference(out) == out.stem:
+    if out.stem in built_in_studies() and reference(out) == out.stem:
         console.print_note(f"-s {out.stem} names this file now, no longer the built-in study")
     document = _document(out, draft, found, data_dir)
     print_result(lambda: document, lambda: _print_written(document, found.text), as_json=as_json)
@@ -146,7 +146,7 @@ def default_out(images: str) -> Path:
         name.encode()
     except (UserError, UnicodeEncodeError):
         name = "images"
-    if name in SOURCES_WITHOUT_PATH or name in study_files(Path(os.devnull)):
+    if name in SOURCES_WITHOUT_PATH or name in built_in_studies():
         name = f"my-{name}"  # else it would hide a built-in study
     return Path("studies", f"{name}.toml")
 

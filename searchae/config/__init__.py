@@ -46,12 +46,12 @@ from searchae.config.study_draft import (
     check_like,
     draft_study,
 )
-from searchae.config.study_file_catalog import find_study_file, study_files
+from searchae.config.study_file_catalog import built_in_studies, find_study_file, study_files
 from searchae.config.study_file_errors import explain_fault
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
 from searchae.config.study_toml import study_toml
-from searchae.config.toml_file import read_toml
+from searchae.config.toml_file import read_toml, read_toml_text
 
 __all__ = [
     "COMPARED_PARAMETERS",
@@ -80,6 +80,7 @@ __all__ = [
     "allow_factory",
     "apply_overrides",
     "batch_size_variants",
+    "built_in_studies",
     "check_like",
     "check_study_name",
     "draft_study",
@@ -97,6 +98,7 @@ __all__ = [
     "objective_texts",
     "params_of_trial",
     "read_toml",
+    "read_toml_text",
     "readable_params",
     "sample_params",
     "sampler_seed",

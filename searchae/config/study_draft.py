@@ -17,7 +17,7 @@ from searchae.config.draft_settings import (
 )
 from searchae.config.loader import apply_overrides, spec_from_document
 from searchae.config.schema import Activation, Optimizer
-from searchae.config.study_file_catalog import packed_folder
+from searchae.config.study_file_catalog import built_in_studies
 from searchae.config.study_spec import StudySpec
 from searchae.config.study_toml import toml_value
 from searchae.config.toml_file import read_toml
@@ -119,7 +119,7 @@ def draft_study(
     Raises:
         UserError: ``like`` is unknown, its net does not suit the images, or an override is wrong.
     """
-    built_in = read_toml(packed_folder() / f"{LIKES[check_like(like)]}.toml")
+    built_in = read_toml(built_in_studies()[LIKES[check_like(like)]])
     model = draft_model(built_in["model"], images.shape, like=like)
     train = draft_train(built_in["train"], images=images.train)
     search = {
