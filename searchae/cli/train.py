@@ -184,6 +184,13 @@ def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool
         f"{format_count(plan.params.train.epochs, 'epoch')}, {seeds}, on "
         f"{plan.device} with {format_count(plan.threads, 'thread')}"
     )
+    train, searched = plan.params.train, stored.spec.epochs
+    if train.schedule == "cosine" and train.epochs != searched:
+        print_note(
+            f"schedule = cosine: over {train.epochs} epochs, the search's {searched} being over, "
+            "the learning rate differs from the search's from the second epoch on; --epochs search "
+            "trains as the search did"
+        )
     winner = stored.study.user_attrs.get(WINNER, {}).get("number", plan.trial.number)
     if hint_at_winner and winner != plan.trial.number:
         print_note(f"over seeds trial {winner} was better: --trial winner takes that one")

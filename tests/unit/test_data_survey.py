@@ -13,7 +13,7 @@ from PIL import Image
 from searchae.config import DataSpec
 from searchae.data import Survey, load_splits, survey
 from searchae.data.picture_survey import MOST_LOOKED_AT, choose_fit, choose_size
-from searchae.data.survey import _KNOWN  # noqa: PLC2701  # what is known of data sets
+from searchae.data.survey import _KNOWN  # what is known of data sets
 from searchae.errors import DataError, SpecError
 from tests.conftest import smooth_images
 
