@@ -62,7 +62,7 @@ def status(
 def studies(
     show: ShowOption = None, storage: StorageOption = DEFAULT_STORAGE, as_json: JsonOption = False
 ) -> None:
-    """List the study files and the stored studies, or print one of them."""
+    """List the study files and the stored studies, or print one."""
     if show is not None:
         _show_study(show, storage, as_json=as_json)
         return

@@ -187,9 +187,9 @@ def _print_notes(plan: RetrainPlan, stored: StoredStudy, *, hint_at_winner: bool
     train, searched = plan.params.train, stored.spec.epochs
     if train.schedule == "cosine" and train.epochs != searched:
         print_note(
-            f"schedule = cosine: over {train.epochs} epochs, the search's {searched} being over, "
-            "the learning rate differs from the search's from the second epoch on; --epochs search "
-            "trains as the search did"
+            f'schedule = "cosine": the learning rate falls over {train.epochs} epochs, not over '
+            f"the search's {searched}, so that it is another one from the second epoch on; "
+            "--epochs search trains as the search did"
         )
     winner = stored.study.user_attrs.get(WINNER, {}).get("number", plan.trial.number)
     if hint_at_winner and winner != plan.trial.number:

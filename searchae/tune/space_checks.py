@@ -75,18 +75,14 @@ def _few_trials(spec: StudySpec) -> str:
     if not choosing:
         return ""
     largest = max(choosing, key=lambda p: len(p.choices))
-    count, floor, trials = (
-        len(largest.choices),
-        spec.search.min_trials_per_choice,
-        spec.search.trials,
-    )
-    needed = count * floor
-    if trials >= needed:
+    count, floor = len(largest.choices), spec.search.min_trials_per_choice
+    needed, trials = count * floor, spec.search.trials
+    if trials >= min(needed, settings_count(spec)):
         return ""
     return (
-        f"search.trials: {format_count(trials, 'trial')} are few for the {count} choices of "
-        f"{largest.name}: each should get {floor} (search.min_trials_per_choice), which takes at "
-        f"least {needed} trials; a choice that wins may just have been lucky"
+        f"search.trials: {trials} is few for the {count} choices of {largest.name}: each should "
+        f"get {floor} (search.min_trials_per_choice), at least {needed} trials in all; a choice "
+        "that wins may just have been lucky"
     )
 
 

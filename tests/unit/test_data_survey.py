@@ -190,7 +190,7 @@ def test_an_npz_of_every_type(tmp_path: Path, images: np.ndarray, keys: dict[str
 
 def test_twelve_bits_are_not_guessed_but_asked_for(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", x_train=DEEP, x_test=DEEP[:7])
-    with pytest.raises(DataError, match="--set data.white=4095"):
+    with pytest.raises(DataError, match=r"--set data\.white=4095"):
         look(tmp_path / "a.npz", tmp_path)
     found = look(tmp_path / "a.npz", tmp_path, white=4095)
     assert (found.spec.white, found.spec.bits, found.test) == (4095, 16, 7)
@@ -273,7 +273,7 @@ def test_what_is_not_there_names_the_data_sets_too(tmp_path: Path) -> None:
 
 
 def test_a_wrong_value_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="data.image_size"):
+    with pytest.raises(SpecError, match=r"data\.image_size"):
         look(tmp_path / "absent", tmp_path, image_size=2)
 
 
