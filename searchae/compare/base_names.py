@@ -31,13 +31,13 @@ def base_names(
         for base, name, alike, count in _with_others(bases, names)
     ]
     return tuple(
-        name
-        if name and count == 1
-        else f"{name} (trial {base.number})"
-        if name
-        else f"trial {base.number}"
+        _with_number(base, name) if count > 1 or not name else name
         for base, name, _, count in _with_others(bases, names)
     )
+
+
+def _with_number(base: SearchedTrial, name: str) -> str:
+    return f"{name} (trial {base.number})" if name else f"trial {base.number}"
 
 
 def _with_others(

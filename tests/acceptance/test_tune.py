@@ -476,9 +476,8 @@ def test_a_dry_run_prices_each_regularizer_that_is_searched(command_line: RunCom
     document = json.loads(done.stdout)
     assert list(document["step_s_by_regularizer"]) == choices
     assert document["step_s"] == pytest.approx(fmean(document["step_s_by_regularizer"].values()))
-    fixed = command_line(
-        "tune", "-s", "tiny", "--set", "train.regularizer=clip", "--dry-run", "--json"
-    )
+    one = ("--set", "train.regularizer=clip")
+    fixed = command_line("tune", "-s", "tiny", *one, "--dry-run", "--json")
     assert json.loads(fixed.stdout)["step_s_by_regularizer"] == {}
 
 
