@@ -23,6 +23,7 @@ from searchae.cli import (
     copy,
     dashboard,
     data,
+    init,
     manage,
     report,
     status,
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 # In the order of --help.
 for commands in (
+    init,
     tune,
     worker,
     stop,

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from searchae.tuning import DryRun
 
 
+UNLIKE = 1.3
+"""Steps of regularizers are shown one by one where the slowest takes this many times the fastest's
+time."""
 _COUNT_LABELS = {
     "taken_away": "taken over by another worker",
     "put_back": "put back for another worker",
@@ -334,6 +337,10 @@ def print_plan(plan: DryRun) -> None:
             f"{format_duration(time.epoch_s * spec.epochs)} per full training of "
             f"{format_count(spec.epochs, 'epoch')}"
         )
+        by_regularizer = time.step_s_by_regularizer
+        if by_regularizer and max(by_regularizer.values()) > UNLIKE * min(by_regularizer.values()):
+            texts = [f"{name} {s * 1e3:.1f} ms" for name, s in by_regularizer.items()]
+            out.print(f"           with {', '.join(texts)} per step; the mean counts")
         out.print(f"           {time.text}")
     out.print("Nothing was trained; leave out --dry-run to start.")
 

@@ -4,7 +4,12 @@
 """
 
 from searchae.config.data_spec import SOURCES_WITHOUT_PATH, DataSpec
-from searchae.config.loader import load_study_file, load_study_tables, spec_from_document
+from searchae.config.loader import (
+    apply_overrides,
+    load_study_file,
+    load_study_tables,
+    spec_from_document,
+)
 from searchae.config.net_factory import (
     FACTORY_VARIABLE,
     NetFactory,
@@ -30,19 +35,31 @@ from searchae.config.space import (
     stored_value,
     values_of,
 )
-from searchae.config.study_file_catalog import find_study_file, study_files
+from searchae.config.study_draft import (
+    LIKES,
+    USUAL,
+    DraftImages,
+    StudyDraft,
+    check_like,
+    draft_study,
+)
+from searchae.config.study_file_catalog import built_in_studies, find_study_file, study_files
 from searchae.config.study_file_errors import explain_fault
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
-from searchae.config.toml_file import read_toml, toml_value
+from searchae.config.study_toml import study_toml
+from searchae.config.toml_file import read_toml, read_toml_text, toml_value
 
 __all__ = [
     "COMPARED_PARAMETERS",
     "CONDITIONS",
     "FACTORY_VARIABLE",
+    "LIKES",
     "OBJECTIVES",
     "SOURCES_WITHOUT_PATH",
+    "USUAL",
     "DataSpec",
+    "DraftImages",
     "Layer",
     "ModelParams",
     "NetFactory",
@@ -52,13 +69,18 @@ __all__ = [
     "ProgressCallback",
     "SearchSpec",
     "Section",
+    "StudyDraft",
     "StudySpec",
     "TrainParams",
     "TrialParams",
     "Value",
     "allow_factory",
+    "apply_overrides",
     "batch_size_variants",
+    "built_in_studies",
+    "check_like",
     "check_study_name",
+    "draft_study",
     "explain_fault",
     "find_factory",
     "find_study_file",
@@ -74,6 +96,7 @@ __all__ = [
     "objective_texts",
     "params_of_trial",
     "read_toml",
+    "read_toml_text",
     "readable_params",
     "sample_params",
     "sampler_seed",
@@ -81,6 +104,7 @@ __all__ = [
     "split_seed",
     "stored_value",
     "study_files",
+    "study_toml",
     "toml_value",
     "training_seed",
     "values_of",

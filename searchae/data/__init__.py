@@ -26,10 +26,12 @@ from searchae.data.splits import (
     require_same_data,
     split_warnings,
 )
+from searchae.data.survey import Survey, survey
 
 __all__ = [
     "Preparation",
     "Splits",
+    "Survey",
     "absolute_paths",
     "as_images",
     "as_rgb",
@@ -53,6 +55,7 @@ __all__ = [
     "require_readable",
     "require_same_data",
     "split_warnings",
+    "survey",
     "write_array_file",
     "write_contact_sheet",
 ]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.disk import find_data_file
-from searchae.data.levels import doubt_of_range, likely_white, to_levels
+from searchae.data.levels import DARK, doubt_of_range, likely_white, to_levels
 from searchae.data.npz_file import open_npz
 from searchae.data.raw_images import MOST_CHANNELS, Images, RawImages
 from searchae.errors import DataError
@@ -22,6 +22,11 @@ _CHANNELS = range(1, MOST_CHANNELS + 1)
 _WANTED = "x_train (and x_test), or images"
 _NARROWEST_PX = 4
 _LARGER = "save it as (N, H, W, C), with at least 4 pixels a side, such as numpy.transpose gives"
+_CLEAR_WHITES = frozenset({1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0})
+"""Brightest values that leave no doubt: those of 1, 8, 10, 12, 14 and 16 bits."""
+_MOST_SCALED = 1000  # images
+_ROUNDED = 0.01
+"""Values that are no farther from 256 levels have 8 bits, such as those divided by 255."""
 _MANY = 2  # times as many images as pixels a side
 
 
@@ -87,6 +92,47 @@ def load_npz(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
         if left_out:
             progress(f"npz: left out: {', '.join(left_out)}")
     return found
+
+
+@dataclass(frozen=True)
+class ArrayValues:
+    """What values an npz has.
+
+    Attributes:
+        white: The value of white, where the brightest one leaves no doubt and it is not the one
+            that is assumed without ``data.white``; else None.
+        is_deep: Whether they have more than 8 bits.
+        text: Type and brightest value, in words.
+    """
+
+    white: float | None
+    is_deep: bool
+    text: str
+
+
+def look_at_values(path: Path) -> ArrayValues:
+    """Looks at the values of the training images of an npz.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with open_npz(path) as archive:
+        array = archive.read(_taken(archive.names, path)[0])
+    if array.dtype == np.uint8 or array.dtype.kind not in "uibf" or not array.size:
+        return ArrayValues(None, is_deep=False, text=str(array.dtype))
+    brightest = float(array.max())
+    is_clear = brightest in _CLEAR_WHITES and (array.dtype.kind != "f" or brightest > 1)
+    shown = f"{array.dtype} up to {brightest:g}"
+    if array.dtype == np.uint16 and brightest > DARK * 65535:  # as of a folder's 16-bit files
+        is_clear, brightest = True, 65535.0
+    white = brightest if is_clear else None
+    scale = 255 / (white or (1.0 if array.dtype.kind == "f" else brightest or 1.0))
+    some = array[:_MOST_SCALED] * scale
+    is_deep = bool(np.abs(some - np.rint(some)).max() > _ROUNDED)
+    return ArrayValues(int(white) if white else None, is_deep=is_deep, text=shown)
 
 
 def _taken(names: Sequence[str], path: Path) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.large_images import new_images, release
@@ -300,6 +300,18 @@ def _padded(image: Image.Image, size: tuple[int, int], colour: str | None) -> Im
         ground = Image.new(image.mode, size, 0 if colour is None else colour)
     ground.paste(fitted, ((size[0] - fitted.width) // 2, (size[1] - fitted.height) // 2))
     return ground
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Returns a picture's height and width in pixels, as it is shown; its pixels are not decoded.
+
+    Args:
+        path: A picture that can be read.
+    """
+    with _quiet_about_size(), Image.open(path, formats=_formats(path)) as opened:
+        width, height = opened.size
+        is_turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (width, height) if is_turned else (height, width)
 
 
 def _read_or_fault(path: Path, *, how: Preparation) -> _Picture | str:

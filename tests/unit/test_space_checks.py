@@ -72,6 +72,31 @@ def test_one_setting_is_counted_in_the_singular() -> None:
     assert "the space has only 1 setting:" in said
 
 
+FOUR = {"activation": {"choices": ["relu", "elu", "gelu", "silu"]}}
+
+
+@pytest.mark.parametrize("trials", [1, 10, 23, 24, 100])
+def test_fewer_trials_than_the_choices_should_get_are_said(trials: int) -> None:
+    three = {"optimizer": {"choices": ["adam", "sgd", "rmsprop"]}, "learning_rate": RATE}
+    said = notes(study(FOUR, three, trials=trials))
+    if trials >= 24:
+        assert said == []
+        return
+    (line,) = said
+    assert line.startswith(f"search.trials: {trials} is")
+    assert "few for the 4 choices of activation: each should get 6" in line
+    assert "at least 24 trials" in line
+
+
+@pytest.mark.parametrize("search", [{"min_trials_per_choice": 0}, {"sampler": "random"}])
+def test_where_choices_are_promised_no_trials_few_are_no_fault(search: Table) -> None:
+    assert notes(study(FOUR, {"learning_rate": RATE}, trials=3, **search)) == []
+
+
+def test_trials_of_all_settings_there_are_are_not_few() -> None:
+    assert notes(study(FOUR, trials=4)) == []
+
+
 @pytest.mark.parametrize(("high", "step"), [(0.25, 0.05), (0.3, 0.1), (0.7, 0.1)])
 def test_a_step_that_fits_but_for_rounding_is_no_fault(high: float, step: float) -> None:
     spec = study(
