@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 
 from searchae.errors import NoStudyError, StorageError
 from searchae.search import is_paused
-from searchae.storage import locked_transaction
+from searchae.storage import locked_transaction, reading_snapshot
 from searchae.study import pausing, stop_flags, worker_registry
 from searchae.study.attributes import (
     ASKED_TRIALS,
@@ -184,7 +184,7 @@ class StudyState:
             sqlalchemy.exc.SQLAlchemyError: The database does not answer.
             NoStudyError: The study has been deleted or renamed.
         """
-        with self._engine.begin() as connection:
+        with reading_snapshot(self._engine) as connection:  # does not lock a SQLite file
             attributes, _ = self._transaction(connection).read_attributes()
         return bool(stop_flags.who_asked_to_stop(attributes))
 

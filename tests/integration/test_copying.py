@@ -19,7 +19,7 @@ from searchae.report.frame import write_csv
 from searchae.storage import tables
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
-from searchae.study.attributes import FOLDER, IDENTITY, SHARES_FOLDER
+from searchae.study.attributes import SHARES_FOLDER
 from searchae.study.coordination import Coordinator
 from searchae.study.copying import StudyCopy
 from searchae.study.leases import leases
@@ -232,4 +232,4 @@ def test_what_cannot_be_copied_is_told_of(
     with pytest.raises(UserError, match="study 's' exists in"):
         copy("s").run()
     assert content(target) == before
-    assert {FOLDER, IDENTITY} <= load_study(target, "s").study.user_attrs.keys()
+    assert load_study(target, "s").identity == stored.identity != ""
