@@ -33,19 +33,25 @@ STOP_RETRIES = 8
 """Seconds for which a worker that was stopped waits for the database to put its trial back."""
 
 
-def storage_url(text: str) -> URL:
-    """Parses the value of ``--storage``.
+def storage_url(text: str, *, create: bool = False) -> URL:
+    """Parses the value of ``--storage``; for ``managed``, starts the server if it does not run.
 
     A PostgreSQL URL without a password gets the content of the file that the environment variable
     SEARCHAE_STORAGE_PASSWORD_FILE names.
+
+    Args:
+        text: The value.
+        create: Whether to make a managed server's data if there are none.
 
     Raises:
         StorageError: It is not a URL of a supported database, or the file cannot be read.
     """
     from searchae.errors import StorageError
-    from searchae.storage import is_sqlite, parse_url
+    from searchae.storage import is_sqlite, open_url
 
-    url = parse_url(text)
+    url = open_url(
+        text, create=create, note=lambda line: print_line(f"searchae: {line}", file=sys.stderr)
+    )
     path = os.environ.get("SEARCHAE_STORAGE_PASSWORD_FILE")
     if not path or is_sqlite(url):
         return url

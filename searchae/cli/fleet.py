@@ -170,6 +170,7 @@ def _refuse_ssh_options(ssh: SshOptions) -> None:
 def _ssh_launcher(ssh: SshOptions, artifacts: Path) -> Launcher:
     from searchae.cli import console, console_hosts
     from searchae.launch import SshLauncher, SshSettings, parse_hosts
+    from searchae.storage import is_managed
 
     if not ssh.hosts:
         raise UserError("--launcher ssh: say where: --hosts gpu1,gpu2:2, or --hosts FILE")
@@ -180,7 +181,7 @@ def _ssh_launcher(ssh: SshOptions, artifacts: Path) -> Launcher:
             data_dir=ssh.data_dir,
             artifacts=artifacts,
             workers_per_gpu=ssh.workers_per_gpu,
-            tunnel=ssh.tunnel,
+            tunnel=ssh.tunnel or is_managed(ssh.storage),
             install=ssh.install,
             skip_unfit=ssh.skip_unfit,
             report=console_hosts.print_hosts,

@@ -14,7 +14,7 @@ from searchae.config import StudySpec
 from searchae.errors import NoStudyError, UserError
 from searchae.files import output_file
 from searchae.report.findings import TrialRun, read_trial_runs
-from searchae.storage import connect, database_exists, masked_url, parse_url
+from searchae.storage import connect, database_exists, masked_url, open_url
 from searchae.study import load_study
 
 LAST_EPOCH_COLUMNS = ("train_mse", "val_mse", "psnr_of_mse_db", "sparsity")
@@ -35,7 +35,7 @@ def trials(study: str, storage: str = "sqlite:///searchae.db") -> list[dict[str,
         NoStudyError: There is no such database, or no such study in it.
         StorageError: The database cannot be read, or searchae did not make the study.
     """
-    url = parse_url(storage)
+    url = open_url(storage)
     if not database_exists(url):  # connecting would create a SQLite file
         raise NoStudyError(f"{masked_url(url)}: there is no such database")
     stored = load_study(connect(url, writes=False), study)

@@ -4,6 +4,7 @@ from searchae.storage.backoff import Backoff
 from searchae.storage.changed_trials import fetch_trials
 from searchae.storage.connection import connect, preload_storage
 from searchae.storage.locks import exclusive_lock, locked_transaction
+from searchae.storage.managed import open_url
 from searchae.storage.optuna_compatibility import (
     failure_of,
     is_usable,
@@ -29,7 +30,7 @@ from searchae.storage.tables import (
     value_to_row,
 )
 from searchae.storage.tables import values as trial_values
-from searchae.storage.url import database_exists, is_sqlite, masked_url, parse_url
+from searchae.storage.url import database_exists, is_managed, is_sqlite, masked_url, parse_url
 
 __all__ = [
     "UNFINISHED",
@@ -43,10 +44,12 @@ __all__ = [
     "fetch_trials",
     "finish_trial",
     "insert_study",
+    "is_managed",
     "is_sqlite",
     "is_usable",
     "locked_transaction",
     "masked_url",
+    "open_url",
     "optuna_setting",
     "parse_url",
     "preload_storage",
