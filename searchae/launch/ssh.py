@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -23,6 +24,7 @@ from searchae.launch.ssh_connection import Connection, HostError, control_folder
 from searchae.launch.ssh_database import tunnel_target, tunnel_url
 from searchae.launch.ssh_files import Carrier, send_images
 from searchae.launch.ssh_hosts import Host, HostState
+from searchae.launch.ssh_install import environment_name, install
 from searchae.launch.ssh_link import Link, Running
 from searchae.storage import is_sqlite
 
@@ -202,7 +204,8 @@ class SshLauncher:
             storage=self._settings.storage,
             folders={"data": self._data, "artifacts": self._artifacts},
             tunnel=self._settings.tunnel,
-            venv="none",
+            venv=environment_name(),
+            install=partial(install, note=self._settings.note) if self._settings.install else None,
         )
         self._settings.note(f"checking {len(self._settings.hosts)} hosts ...")
         states = checks.run(self._settings.hosts, self._connections)
