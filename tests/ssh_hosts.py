@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import pytest
 from tests.ray_cluster import family
 
 SSHD = "/usr/sbin/sshd"
+_NUMBERS = itertools.count()
 SERVER = """
 Port 22
 HostKey {folder}/host_key
@@ -74,8 +76,9 @@ class SshHosts:
         if os.geteuid() or not shutil.which("ip") or not Path(SSHD).exists():
             pytest.skip("needs root and Debian's iproute2 and openssh-server")
         self.folder = Path(tempfile.mkdtemp(prefix="ssh-hosts-", dir="/tmp"))
-        self._mark = f"{os.getpid() % 10000}"
-        self._net = f"10.{177 + os.getpid() % 70}.{os.getpid() // 70 % 250}"
+        number = os.getpid() + 1000 * next(_NUMBERS)
+        self._mark = f"{number % 10000}"
+        self._net = f"10.{177 + number % 70}.{number // 70 % 250}"
         self.address = f"{self._net}.1"
         self.names = list(names)
         self._hidden = list(hidden)

@@ -126,7 +126,7 @@ def tune(
 
     request = Request(
         study=study,
-        storage=storage_url(storage),
+        storage=storage_url(storage, create=True),
         name=name,
         trials=trials,
         max_hours=max_hours,

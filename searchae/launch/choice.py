@@ -15,6 +15,7 @@ from searchae.launch.ray import RayLauncher
 from searchae.launch.slurm import SlurmLauncher
 from searchae.launch.ssh import SshLauncher, SshSettings
 from searchae.launch.ssh_hosts import HostState, parse_hosts
+from searchae.storage import is_managed
 
 LAUNCHERS = ("local", "ssh", "ray", "slurm")
 
@@ -75,7 +76,7 @@ class SshOptions:
                 data_dir=self.data_dir,
                 artifacts=artifacts,
                 workers_per_gpu=self.workers_per_gpu,
-                tunnel=self.tunnel,
+                tunnel=self.tunnel or is_managed(self.storage),
                 install=self.install,
                 skip_unfit=self.skip_unfit,
                 report=self.report,

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy.engine import URL
@@ -19,10 +20,11 @@ from searchae.errors import UserError
 from searchae.launch.base import Exit, Job, Resources
 from searchae.launch.logs import created_log
 from searchae.launch.ssh_checks import Checks
-from searchae.launch.ssh_connection import Connection, control_folder, require_ssh
+from searchae.launch.ssh_connection import Connection, HostError, control_folder, require_ssh
 from searchae.launch.ssh_database import tunnel_target, tunnel_url
 from searchae.launch.ssh_files import Carrier, send_images
 from searchae.launch.ssh_hosts import Host, HostState
+from searchae.launch.ssh_install import environment_name, install
 from searchae.launch.ssh_link import Link, Running
 from searchae.storage import is_sqlite
 
@@ -104,6 +106,7 @@ class SshLauncher:
         self._links: list[Link] = []
         self._carrier: Carrier | None = None
         self._room: dict[str, int] = {}
+        self._ports: dict[str, int] = {}
         self._pending: list[Job] = []
         self._ended: list[Exit] = []
         self._count, self._has_warned = 0, False
@@ -201,7 +204,8 @@ class SshLauncher:
             storage=self._settings.storage,
             folders={"data": self._data, "artifacts": self._artifacts},
             tunnel=self._settings.tunnel,
-            venv="none",
+            venv=environment_name(),
+            install=partial(install, note=self._settings.note) if self._settings.install else None,
         )
         self._settings.note(f"checking {len(self._settings.hosts)} hosts ...")
         states = checks.run(self._settings.hosts, self._connections)
@@ -242,22 +246,29 @@ class SshLauncher:
         self._carrier.start()
 
     def _link(self, state: HostState) -> Link:
-        connection = self._connections[state.host.target]
-        target = tunnel_target(self._settings.storage)
-
-        def open_tunnel() -> None:
-            # The port of a connection that was lost stays taken until the host notices.
-            if state.port:
-                connection.forward(state.port, target)
-
         return Link(
             state,
-            connection,
+            self._connections[state.host.target],
             run=self._run,
             lease_s=self._settings.lease_s,
             period_s=self._settings.period_s,
-            on_connect=open_tunnel,
+            on_connect=self._open_tunnel,
         )
+
+    def _open_tunnel(self, link: Link) -> None:
+        """Opens the tunnel that a host needs, after each connection."""
+        port = self._ports.get(link.name, link.state.port)
+        if not port:
+            return
+        target = tunnel_target(self._settings.storage)
+        try:
+            self._ports[link.name] = link.connection.forward(port, target)
+        except HostError:
+            # The port of a connection that was lost stays taken until the host notices; workers
+            # that run there know no other one.
+            if link.running():
+                raise
+            self._ports[link.name] = link.connection.forward(0, target)
 
     def _workers(self, state: HostState) -> int:
         is_shared = state.host.workers is None and state.found["gpus"]
@@ -300,7 +311,8 @@ class SshLauncher:
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = str(gpu)
         if state.port and "SEARCHAE_STORAGE" in environment:
-            there = tunnel_url(self._settings.storage, state.port)
+            port = self._ports.get(link.name, state.port)
+            there = tunnel_url(self._settings.storage, port)
             environment["SEARCHAE_STORAGE"] = there.render_as_string(hide_password=False)
         run = f"{state.found['home']}/ssh/{self._run}"
         if not all(s.shares("artifacts") for s in self._states):

@@ -24,6 +24,7 @@ import sys
 import tarfile
 import threading
 import time
+import zipfile
 from contextlib import suppress
 
 READY = "searchae-host 1"
@@ -390,6 +391,8 @@ def probe(request):
         "shared": shared,
         "python": "",
         "searchae": None,
+        "base": "",  # for --install
+        "base_missing": [],
     }
     try:
         os.makedirs(data, exist_ok=True)
@@ -403,6 +406,10 @@ def probe(request):
         about = ask_python(python, request["probe"], request["input"])
         if about is None:
             continue
+        version = [int(part) for part in about["python_version"].split(".")]
+        if version >= [3, 11] and (not found["base"] or not about["missing"]):
+            if not found["base"] or found["base_missing"]:
+                found["base"], found["base_missing"] = python, about["missing"]
         fit = bool(about["searchae"]) + (about["searchae"] == request["version"])
         fit = 2 * fit + (not about["missing"])
         if fit > best:
@@ -411,6 +418,59 @@ def probe(request):
         if fit == 5:
             break
     answer(found)
+
+
+def install(request):
+    """Installs the wheel that follows into an environment of its own."""
+    wheel = sys.stdin.buffer.read(request["size"])
+    root = os.path.join(home(), "venvs")
+    folder = os.path.join(root, request["venv"])
+    os.makedirs(root, exist_ok=True)
+    with open(os.path.join(root, ".lock"), "ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        shutil.rmtree(folder, ignore_errors=True)
+        problem = make_environment(request, folder, wheel)
+        if problem:
+            shutil.rmtree(folder, ignore_errors=True)
+    answer({"problem": problem})
+
+
+def make_environment(request, folder, wheel):
+    """Makes an environment with the wheel; returns why that is not possible, or an empty text."""
+    base, use_pip = request["python"], request["use_pip"]
+    words = [base, "-m", "venv", "--system-site-packages", folder]
+    problem = run(words if use_pip else [*words, "--without-pip"])
+    if problem:
+        return "no environment can be made with %s -m venv: %s" % (base, problem)
+    python = os.path.join(folder, "bin", "python")
+    code = "import json, sysconfig as s; print(json.dumps([s.get_path(k + 'lib') for k in %r]))"
+    paths = code % (("pure", "plat"),)
+    site, lent = (json.loads(subprocess.check_output([p, "-c", paths])) for p in (python, base))
+    # The base's system packages are seen anyway, those of the base itself are not if it is an
+    # environment, too. Without the base's own .pth files: another searchae there stays unseen.
+    with open(os.path.join(site[0], "host-packages.pth"), "w") as file:
+        file.write("\n".join(dict.fromkeys(lent)) + "\n")
+    path = os.path.join(folder, request["wheel"])
+    with open(path, "wb") as file:
+        file.write(wheel)
+    if use_pip:
+        problem = run([python, "-m", "pip", "install", "--quiet", path])
+        if problem:
+            return "pip: %s" % problem
+    else:
+        with zipfile.ZipFile(path) as archive:
+            archive.extractall(site[0])
+    os.unlink(path)
+    return ""
+
+
+def run(words):
+    """Runs a command; returns its last words if it fails."""
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if not done.returncode:
+        return ""
+    lines = done.stdout.decode(errors="replace").strip().splitlines()
+    return " ".join(lines[-3:]) or "exit code %d" % done.returncode
 
 
 def available_memory():
@@ -429,9 +489,10 @@ def is_shared(token):
 
 def candidates(request):
     """Returns the Pythons that may have searchae, the likeliest first."""
-    if request["python"]:
-        return [os.path.expanduser(request["python"])]
     own = os.path.join(home(), "venvs", request["venv"], "bin", "python")
+    if request["python"]:
+        given = os.path.expanduser(request["python"])
+        return [p for p in (own, given) if os.access(p, os.X_OK)]
     local = os.path.expanduser("~/.local/bin")
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), local])
     found = [own, request["here"]]
@@ -467,7 +528,14 @@ def answer(value):
     print(json.dumps(value), flush=True)
 
 
-CALLS = {"serve": serve, "put": put, "get": get, "sizes": sizes, "probe": probe}
+CALLS = {
+    "get": get,
+    "install": install,
+    "probe": probe,
+    "put": put,
+    "serve": serve,
+    "sizes": sizes,
+}
 
 
 def main():

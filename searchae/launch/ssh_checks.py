@@ -60,7 +60,8 @@ class Checks:
     def _check(self, host: Host, connection: Connection, tokens: Mapping[str, str]) -> HostState:
         try:
             state = self._probe(HostState(host), connection, tokens)
-            if state.faults and self.install is not None:
+            lacks = state.found["searchae"] != __version__ or state.found["missing"]
+            if lacks and self.install is not None:
                 self.install(connection, state)
                 state = self._probe(HostState(host), connection, tokens)
             return state

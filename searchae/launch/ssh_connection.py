@@ -83,6 +83,7 @@ class Connection:
     def __init__(self, target: str, folder: Path) -> None:
         self.target = target
         self._socket = folder / "%C"
+        self._forwarded = ("", 0)
 
     def _command(self, *words: str) -> list[str]:
         options = {
@@ -148,10 +149,11 @@ class Connection:
             return call.answer()
 
     def forward(self, port: int, target: str) -> int:
-        """Opens a port on the host that leads to an address as seen from here.
+        """Has a port on the host lead to an address as seen from here, while the connection lives.
 
         Args:
-            port: The port on the host's loopback interface; 0 for any that is free.
+            port: The port on the host's loopback interface; 0 for any that is free. One that leads
+                there already stays as it is.
             target: ``HOST:PORT`` or the path of a socket.
 
         Returns:
@@ -160,11 +162,16 @@ class Connection:
         Raises:
             HostError: The host does not allow it, or the port is taken.
         """
+        master = self._control("-O", "check", "--", self.target).stderr.strip()  # names its pid
+        if (master, port) == self._forwarded:
+            return port
         words = ("-O", "forward", "-R", f"127.0.0.1:{port}:{target}", "--", self.target)
         done = self._control(*words)
         if done.returncode:
-            raise HostError(done.stderr.strip() or "the port cannot be forwarded")
-        return port or int(done.stdout.split()[-1])
+            raise HostError((done.stderr.splitlines() or ["no port can be forwarded"])[0])
+        port = port or int(done.stdout.split()[-1])
+        self._forwarded = (master, port)
+        return port
 
     def close(self) -> None:
         """Ends the connection."""

@@ -220,7 +220,7 @@ def send_images(
                     f"{_megabytes(there['free'])} free; name another folder: data=DIR in --hosts"
                 )
             if names:
-                note(f"{name}: sending the images ({_megabytes(size)}) to {root}")
+                note(f"{name}: sending the images ({_megabytes(size)}) to {state.found['data']}")
             send_files(connection, root, folder, names, keep=0 if state.host.data else KEPT)
         except (HostError, OSError) as e:
             return f"{name}: the images cannot be sent to {root}: {e}"

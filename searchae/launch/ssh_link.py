@@ -79,7 +79,7 @@ class Link:
         run: str,
         lease_s: float,
         period_s: float,
-        on_connect: Callable[[], None] = lambda: None,
+        on_connect: Callable[[Link], None] = lambda _: None,
     ) -> None:
         self.name = state.host.target
         self._thread = threading.Thread(target=self._run, name=f"ssh {self.name}", daemon=True)
@@ -150,7 +150,7 @@ class Link:
             try:
                 with self.connection.calling(self._request, timeout_s=None) as call:
                     call.ready(ANSWER_S)
-                    self._on_connect()
+                    self._on_connect(self)
                     self._converse(call)
             except (HostError, ValueError) as e:
                 self._note_disconnection(e)

@@ -35,6 +35,7 @@ _POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 _DRIVER = "postgresql+psycopg"
 _SQLITE_OPTIONS = frozenset({"timeout", "cached_statements", "isolation_level"})
 _SECRETS = ("password", "passfile", "sslpassword")
+_names: dict[URL, str] = {}
 
 
 def parse_url(text: URL | str) -> URL:
@@ -171,9 +172,21 @@ def _sqlite_advice(text: str) -> str:
     return f"sqlite:///{os.path.expanduser(file)}"
 
 
+def name_url(url: URL, name: str) -> None:
+    """Has a URL shown by a name, which the user gave instead of it."""
+    _names[url] = name
+
+
+def is_managed(url: URL) -> bool:
+    """Whether a database is one that searchae runs on this machine; see ``storage.managed``."""
+    return url in _names
+
+
 def masked_url(url: URL | str) -> str:
-    """Returns the URL without its passwords, for messages and logs."""
+    """Returns the URL without its passwords, for messages and logs; or its name, if it has one."""
     url = parse_url(url)
+    if url in _names:
+        return _names[url]
     secret = {k: "***" for k in url.query if k in _SECRETS}
     return url.update_query_dict(secret).render_as_string(hide_password=True)
 
