@@ -164,14 +164,14 @@ def look(images: str, changes: Sequence[str], *, data_dir: Path, out: Path) -> S
         UserError: They are not there, cannot be read, or can be read in two ways.
     """
     from searchae.cli import console
-    from searchae.data import survey
+    from searchae.data import survey_images
 
     document: dict[str, Any] = {"data": {}}
     apply_overrides(document, changes)
     given = document["data"]
     if not isinstance(given, Mapping):
         raise UserError(f"--set data: is a table, not {given!r}: write --set data.KEY=VALUE")
-    return survey(
+    return survey_images(
         images,
         given,
         data_dir=data_dir,
@@ -239,12 +239,11 @@ class _Questions:
             place = out or default_out(images)
             return drafted(found, answer, out=place, trials=self._trials, changes=self._changes)
 
-        if like is None:
-            like = _answered(
-                f"Net and search as in ({', '.join(LIKES)})",
-                USUAL,
-                lambda answer: draft_like(answer) and answer,
-            )
+        def known(answer: str) -> str:
+            draft_like(answer)
+            return answer
+
+        like = like or _answered(f"Net and search as in ({', '.join(LIKES)})", USUAL, known)
         if out is None:
 
             def named(answer: str) -> Path:

@@ -24,7 +24,7 @@ from searchae.data.splits import (
     require_same_data,
     split_warnings,
 )
-from searchae.data.survey import Survey, survey
+from searchae.data.survey import Survey, survey_images
 
 __all__ = [
     "Preparation",
@@ -52,6 +52,6 @@ __all__ = [
     "require_readable",
     "require_same_data",
     "split_warnings",
-    "survey",
+    "survey_images",
     "write_contact_sheet",
 ]
