@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from searchae.config.schema import ModelParams, Section, TrainParams
+from searchae.config.schema import ModelParams, TrainParams
+from searchae.config.section import Section
 from searchae.errors import UserError
 
 Table = dict[str, Any]

@@ -26,7 +26,7 @@ from searchae.data.splits import (
     require_same_data,
     split_warnings,
 )
-from searchae.data.survey import Survey, survey
+from searchae.data.survey import Survey, survey_images
 
 __all__ = [
     "Preparation",
@@ -55,7 +55,7 @@ __all__ = [
     "require_readable",
     "require_same_data",
     "split_warnings",
-    "survey",
+    "survey_images",
     "write_array_file",
     "write_contact_sheet",
 ]

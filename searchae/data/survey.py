@@ -78,7 +78,7 @@ class _Found:
     text: str
 
 
-def survey(
+def survey_images(
     images: str,
     given: Mapping[str, Any],
     *,

@@ -97,7 +97,7 @@ def _measured_steps(prepared: Prepared, spec: StudySpec, steps: int) -> dict[str
     """
     params = prepared.networks[0].params
     first = params.train.regularizer
-    found = {first: _measure_step(prepared, params, steps)}
+    found: dict[str, float] = {first: _measure_step(prepared, params, steps)}
     for name in spec.choices_of("train.regularizer"):
         if name == first:
             continue

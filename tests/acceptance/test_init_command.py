@@ -249,8 +249,13 @@ def test_on_a_terminal_it_asks_until_it_is_told(folder: Path) -> None:
 def test_on_a_terminal_a_doubt_is_settled_by_a_key(folder: Path) -> None:
     deep = np.linspace(0, 4000, 40 * 144).astype(np.uint16).reshape(40, 12, 12)
     np.savez(folder / "deep.npz", images=deep)
-    code, _, said = answer(folder, "deep.npz", "data.white=4095", "", "", words=("--trials", "9"))
+    code, _, said = answer(
+        folder,
+        *("deep.npz", "data.whit=4095", "--set data.white=4095", "", ""),
+        words=("--trials", "9"),
+    )
     assert code == 0, said
+    assert "did you mean 'white'?" in said
     assert "--set data.white=4095" in said
     spec = load_study_file(folder / "studies" / "deep.toml", environment={})
     assert (spec.data.white, spec.data.bits, spec.search.trials) == (4095, 16, 9)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from searchae.config import DataSpec
-from searchae.data import Survey, load_splits, survey
+from searchae.data import Survey, load_splits, survey_images
 from searchae.data.picture_survey import MOST_LOOKED_AT, choose_fit, choose_size
 from searchae.data.survey import _KNOWN  # what is known of data sets
 from searchae.errors import DataError, SpecError
@@ -19,7 +19,7 @@ from tests.conftest import smooth_images
 
 
 def look(images: str | Path, folder: Path, **given: Any) -> Survey:
-    return survey(str(images), given, data_dir=folder / "data", progress=lambda _: None)
+    return survey_images(str(images), given, data_dir=folder / "data", progress=lambda _: None)
 
 
 def write_pictures(folder: Path, sizes: list[tuple[int, int]], mode: str = "RGB") -> Path:
@@ -138,7 +138,7 @@ def test_of_many_pictures_some_are_looked_at_and_that_is_said(tmp_path: Path) ->
     for i in range(MOST_LOOKED_AT + 50):
         Image.new("L", (8, 8), i).save(folder / f"{i:03d}.png")
     said: list[str] = []
-    found = survey(str(folder), {}, data_dir=tmp_path, progress=said.append)
+    found = survey_images(str(folder), {}, data_dir=tmp_path, progress=said.append)
     assert f"looking at {MOST_LOOKED_AT} of {MOST_LOOKED_AT + 50} pictures" in said[0]
     assert f"{MOST_LOOKED_AT} of them were looked at" in found.text
     assert found.train + found.validation + found.test == MOST_LOOKED_AT + 50
