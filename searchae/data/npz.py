@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,10 @@ def _taken(names: Sequence[str], path: Path) -> list[str]:
         return [name for name in ("x_train", "x_test") if name in names]
     if "images" in names:
         return ["images"]
-    raise DataError(f"{path}: needs {_WANTED}, but holds {', '.join(names) or 'nothing'}")
+    raise DataError(
+        f"{path}: needs {_WANTED}, but holds {', '.join(names) or 'nothing'}; save it again with "
+        "numpy.savez under these names"
+    )
 
 
 def as_images(
@@ -244,7 +248,23 @@ def _channels_first(array: npt.NDArray[Any], *, where: str) -> tuple[npt.NDArray
     raise DataError(
         f"{where}: is {array.dtype} of shape {array.shape}, "
         f"not (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to {MOST_CHANNELS} channels C"
+        f"{_ordering(array.shape)}"
     )
+
+
+def _ordering(shape: tuple[int, ...]) -> str:
+    """Returns how to bring an array of another shape into order; empty where that is not known."""
+    if len(shape) == 2:
+        side = math.isqrt(shape[1])
+        sides = f"{side}, {side}" if side**2 == shape[1] else "H, W"
+        return (
+            f": if a row is an image, save array.reshape(-1, {sides}), or (-1, H, W, C) in colour"
+        )
+    if len(shape) == 4 and shape[2] in _CHANNELS:
+        return ": if it is (H, W, C, N), save numpy.transpose(array, (3, 0, 1, 2))"
+    if len(shape) == 4 and shape[0] in _CHANNELS:
+        return ": if it is (C, N, H, W), save numpy.transpose(array, (1, 2, 3, 0))"
+    return ""
 
 
 def _order_doubt(shape: tuple[int, ...], order: str, *, where: str) -> str | None:

@@ -21,9 +21,11 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.large_images import new_images, release
 from searchae.data.levels import DARK, doubt_of_range, to_levels
+from searchae.data.other_formats import START_BYTES, other_format
 from searchae.data.picture_files import NAMED_FORMATS, SUFFIX_FORMATS
 from searchae.data.raw_images import Images, level_type, levels_of
 from searchae.errors import DataError
+from searchae.files import open_input
 from searchae.formatting import format_count
 
 MOST_PIXELS = 100_000_000
@@ -314,6 +316,14 @@ def picture_size(path: Path) -> tuple[int, int]:
     return (width, height) if is_turned else (height, width)
 
 
+def _what_else(path: Path) -> str:
+    try:
+        with open_input(path) as file:
+            return other_format(file.read(START_BYTES))
+    except OSError:
+        return ""
+
+
 def _read_or_fault(path: Path, *, how: Preparation) -> _Picture | str:
     try:
         return _read(path, how)
@@ -322,6 +332,8 @@ def _read_or_fault(path: Path, *, how: Preparation) -> _Picture | str:
     except Image.DecompressionBombError:
         return _too_large(path, "far")
     except UnidentifiedImageError:
+        if what := _what_else(path):
+            return f"{path}: is {what}"
         reason = f"it is damaged, or not {NAMED_FORMATS}"
     except MemoryError:
         reason = "there is not enough memory to decode it"
