@@ -53,8 +53,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _is_outside(uri: str) -> bool:
-    return any(Path(uri).full_match(p) if hasattr(Path, "full_match") else Path(uri).match(p)
-               for p in OUTSIDE)
+    return any(
+        Path(uri).full_match(p) if hasattr(Path, "full_match") else Path(uri).match(p)
+        for p in OUTSIDE
+    )
 
 
 def _commands() -> Iterator[str]:
@@ -70,7 +72,9 @@ def _commands() -> Iterator[str]:
         yield f"## searchae {name}\n"
         yield f"{command.help}\n"
         arguments = [p for p in command.params if p.param_type_name == "argument"]
-        words = " ".join(["searchae", name, *(p.metavar or p.human_readable_name for p in arguments)])
+        words = " ".join(
+            ["searchae", name, *(p.metavar or p.human_readable_name for p in arguments)]
+        )
         yield f"```text\n{words} [OPTIONS]\n```\n"
         yield from _table("argument", arguments, context)
         yield from _table("option", [p for p in command.params if p not in arguments], context)
