@@ -93,8 +93,8 @@ def _table(title: str, parameters: list[Any], context: Any) -> Iterator[str]:
         variable = next((f[9:] for f in facts if f.startswith("env var: ")), "")
         default = next((f[9:] for f in facts if f.startswith("default: ")), "")
         default = default or ("required" if "required" in facts else "")
-        cells = (f"`{names}`", text, default.strip("()"), f"`{variable}`" if variable else "")
-        yield "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+        cells = (text, default.strip("()"), f"`{variable}`" if variable else "")
+        yield f"| `{names}` | " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
     yield ""
 
 
