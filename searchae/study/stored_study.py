@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import optuna
@@ -289,7 +289,13 @@ def package_versions() -> dict[str, str]:
     return {**own, **{n: _version(n) for n in names}}
 
 
-_version = cache(version)  # reading the packages' metadata takes about 10 ms, in each trial
+@cache  # reading the packages' metadata takes about 10 ms, in each trial
+def _version(package: str) -> str:
+    """Returns a package's version; ``none`` if it is not installed, as torchvision need not be."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def _needs_creation(storage: ResilientStorage, name: str) -> bool:
