@@ -6,13 +6,16 @@ OPTUNA_TESTS := tests/contract/test_storage.py $(addprefix tests/unit/test_,choi
   $(addprefix tests/integration/test_,coordination.py earlier_version.py incremental_search.py public_optuna.py several_objectives.py \
   storage_batched.py study.py worker.py)
 
-.PHONY: check format test test-fleet test-oldest-optuna
+.PHONY: check docs format test test-fleet test-oldest-optuna
 
 check:
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m mypy
 	$(dir $(PYTHON))lint-imports
+
+docs:
+	$(PYTHON) -m mkdocs build --strict
 
 format:
 	$(PYTHON) -m ruff format .

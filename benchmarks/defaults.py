@@ -8,8 +8,8 @@
 
 ``train`` makes a table of configurations with their whole learning curves (``defaults_table``).
 ``replay`` runs searches on it: the sampler and the pruner are those that ``searchae.search`` makes
-from a study's spec; a suggestion takes the curve of the nearest configuration. Workers go in
-lockstep, an epoch each. Of two suggestions near the same configuration both take it, so that what
+from a study's spec; a suggestion takes the curve of the nearest configuration. All epochs take the
+same time. Of two suggestions near the same configuration both take it, so that what
 is searched is one fixed function; ``--once`` gives the second one the next nearest instead.
 
 A search goes on until it has both its trials and its epochs, and each figure is read from its
@@ -27,6 +27,7 @@ use in ``benchmarks.speed search`` goes on with NaN to its last epoch, which is 
 from __future__ import annotations
 
 import argparse
+import heapq
 import json
 import math
 import multiprocessing
@@ -44,7 +45,7 @@ import optuna
 from benchmarks import defaults_searchers
 from benchmarks.defaults_choices import Tried, choices_table
 from benchmarks.defaults_searchers import Asha, Ours, PlainOptuna, RayTune, Searcher
-from benchmarks.defaults_table import DATA, TABLES, Table, read, read_lines, train
+from benchmarks.defaults_table import BATCH_SIZE, DATA, TABLES, Table, read, read_lines, train
 from searchae.search import (
     choice_floor,
     incremental_algorithms,
@@ -106,6 +107,11 @@ SIDES: dict[str, Mapping[str, Any] | type[Searcher]] = {
     "asha /2, tpe 10": _side("asha"),
     "asha /3, tpe 10": _side("asha", 3),
     "asha /4, tpe 10": _side("asha", 4),
+    "halving /2 from 1/4 epoch, tpe 10": _side(HALVING, 2, first_report=0.25),
+    "halving /2 from 1/8 epoch, tpe 10": _side(HALVING, 2, first_report=0.125),
+    "asha /2 from 1/4 epoch, tpe 10": _side("asha", 2, first_report=0.25),
+    "asha /2 from 1/8 epoch, tpe 10": _side("asha", 2, first_report=0.125),
+    "asha /4 from 1/4 epoch, tpe 10": _side("asha", 4, first_report=0.25),
     "none, gp 10": {"sampler": "gp", "pruner": "none"},
     "hyperband /3, gp 10": {"sampler": "gp", "pruner": HYPERBAND},
 }
@@ -130,10 +136,10 @@ class End(NamedTuple):
         curve: The index of its configuration in the table.
     """
 
-    epochs: int
+    epochs: float
     psnr_db: float
     complete: bool
-    spent: int
+    spent: float
     curve: int
 
 
@@ -143,11 +149,19 @@ Ends = list[End]
 
 @dataclass
 class Running:
-    """A worker's trial."""
+    """A worker's trial.
+
+    Attributes:
+        number: Its number.
+        curve: The index of its configuration in the table.
+        reports: How many times it has reported.
+        epochs: How many epochs it had trained at its last report.
+    """
 
     number: int
     curve: int
-    epoch: int = 0
+    reports: int = 0
+    epochs: float = 0.0
 
 
 class Search:
@@ -163,33 +177,52 @@ class Search:
     def __init__(self, table: Table, side: str, *, seed: int, once: bool) -> None:
         self._table, self._once = table, once
         made, settings = _made_by(side)
-        self._spec = table.spec(seed=seed, search=settings)
-        self._searcher = made(self._spec)
+        self._spec = spec = table.spec(seed=seed, search=settings)
+        shares = set(spec.search.report_shares)
+        if not all(shares <= set(c.within) for c in table.curves if not c.diverged):
+            raise SystemExit(
+                f"{table.name}: not measured after {sorted(shares)} of an epoch: --shares"
+            )
+        self._searcher = made(spec)
+        self._reports = (*spec.search.report_shares, *map(float, range(1, spec.epochs + 1)))
         self._taken: set[int] = set()
         self._paused: dict[int, Running] = {}
-        self._spent = 0
+        self._spent = 0.0
         self._ends: dict[int, End] = {}
 
     def run(self, *, workers: int, trials: int, epochs: int) -> Ends:
         """Searches until so many trials have started and so many epochs are spent."""
-        running: dict[int, Running] = {}
+        queue: list[tuple[float, int, Running]] = []  # by when each reports next
+        idle, now = set(range(workers)), 0.0
         started, left = 0, len(self._table.curves)
 
-        def goes_on() -> bool:
-            wanted = started < trials or self._spent < epochs
-            return wanted and (started < left or not self._once)
+        def reports_next(worker: int, it: Running) -> None:
+            after = self._reports[it.reports] - it.epochs
+            heapq.heappush(queue, (now + after, worker, it))
 
-        while running or self._searcher.promotable() is not None or goes_on():
-            for worker in range(workers):
-                if worker not in running and (number := self._searcher.promotable()) is not None:
+        while True:
+            for worker in sorted(idle):
+                if (number := self._searcher.promotable()) is not None:
                     self._searcher.resume(number)
-                    running[worker] = self._paused.pop(number)
-                if worker not in running and goes_on():
-                    running[worker] = self._start(started, worker)
+                    it = self._paused.pop(number)
+                elif (started < trials or self._spent < epochs) and (
+                    started < left or not self._once
+                ):
+                    it = self._start(started, worker)
                     started += 1
-                if worker in running and self._ended(running[worker]):
-                    del running[worker]
-        return [self._ends[number] for number in range(started)]
+                else:
+                    break
+                idle.remove(worker)
+                reports_next(worker, it)
+            if not queue:
+                return [self._ends[number] for number in range(started)]
+            now = queue[0][0]
+            while queue and queue[0][0] == now:
+                _, worker, it = heapq.heappop(queue)
+                if self._ended(it):
+                    idle.add(worker)
+                else:
+                    reports_next(worker, it)
 
     def _start(self, number: int, worker: int) -> Running:
         params = self._searcher.ask(worker)
@@ -199,20 +232,21 @@ class Search:
         return Running(number, curve)
 
     def _ended(self, it: Running) -> bool:
-        """Trains an epoch; whether that was the trial's last."""
-        curve = self._table.curves[it.curve]
-        it.epoch += 1
-        self._spent += 1
-        if it.epoch > len(curve.psnr_db):  # it diverges in this epoch: told as a worker tells it
+        """Trains until the next report; whether that was the trial's last."""
+        epochs = self._reports[it.reports]
+        self._spent += epochs - it.epochs
+        it.reports, it.epochs = it.reports + 1, epochs
+        psnr_db = self._table.curves[it.curve].at(epochs)
+        if psnr_db is None:  # it diverges by then: told as a worker tells it
             return self._end(it, self._table.baseline_db, complete=False)
-        psnr_db = curve.psnr_db[it.epoch - 1]
-        stops = self._searcher.stops(it.number, it.epoch, psnr_db)
-        if it.epoch == self._spec.epochs:
+        step = round(epochs * self._spec.search.reports_per_epoch)
+        stops = self._searcher.stops(it.number, step, psnr_db)
+        if epochs == self._spec.epochs:
             return self._end(it, psnr_db)
         if stops and self._searcher.pauses:  # it may go on: this is its end if it does not
             self._paused[it.number] = it
             self._ends[it.number] = End(
-                it.epoch, psnr_db, complete=False, spent=self._spent, curve=it.curve
+                epochs, psnr_db, complete=False, spent=self._spent, curve=it.curve
             )
             return True
         return stops and self._end(it, psnr_db, complete=False, pruned=True)
@@ -220,8 +254,9 @@ class Search:
     def _end(
         self, it: Running, psnr_db: float, *, complete: bool = True, pruned: bool = False
     ) -> bool:
-        self._searcher.end(it.number, it.epoch, psnr_db, pruned=pruned)
-        self._ends[it.number] = End(it.epoch, psnr_db, complete, self._spent, it.curve)
+        step = round(it.epochs * self._spec.search.reports_per_epoch)
+        self._searcher.end(it.number, step, psnr_db, pruned=pruned)
+        self._ends[it.number] = End(it.epochs, psnr_db, complete, self._spent, it.curve)
         return True
 
 
@@ -462,6 +497,10 @@ def main() -> None:
         replay(options)
         return
     settings = {k: getattr(options, k) for k in ("images", "epochs", "configs")}
+    if options.batch_size != BATCH_SIZE:
+        settings["batch_size"] = options.batch_size
+    if options.shares:
+        settings["shares"] = sorted(options.shares)
     for name in options.tables:
         train(
             name,
@@ -488,6 +527,10 @@ def _options() -> argparse.Namespace:
     )
     training.add_argument("--epochs", type=int, default=12)
     training.add_argument("--configs", type=int, default=162)
+    training.add_argument("--batch-size", type=int, default=BATCH_SIZE)
+    training.add_argument(
+        "--shares", type=float, nargs="*", help="of the first epoch after which nets are measured"
+    )
     replaying.add_argument("--seeds", type=int, default=SEEDS)
     replaying.add_argument("--workers", type=int, nargs="+", default=[1, 4])
     quick = [side for side in SIDES if " gp " not in side and side != RAY]

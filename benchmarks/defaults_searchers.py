@@ -31,10 +31,13 @@ class Searcher(Protocol):
     def ask(self, worker: int) -> Params:
         """Returns the next trial's configuration."""
 
-    def stops(self, number: int, epoch: int, psnr_db: float) -> bool:
-        """Reports an epoch; returns whether the trial is stopped after it."""
+    def stops(self, number: int, step: int, psnr_db: float) -> bool:
+        """Reports a PSNR; returns whether the trial is stopped after it.
 
-    def end(self, number: int, epoch: int, psnr_db: float, *, pruned: bool) -> None:
+        ``SearchSpec.reports_per_epoch`` steps are an epoch.
+        """
+
+    def end(self, number: int, step: int, psnr_db: float, *, pruned: bool) -> None:
         """Tells how a trial ended."""
 
     def promotable(self) -> int | None:
@@ -85,12 +88,13 @@ class Ours(EndsForGood):
         space.sample_params(self._spec, self._trials[-1])
         return self._trials[-1].params
 
-    def stops(self, number: int, epoch: int, psnr_db: float) -> bool:
-        """Reports an epoch; whether the trial is pruned after it."""
-        self._trials[number].report(psnr_db, epoch)
-        return epoch < self._spec.epochs and self._trials[number].should_prune()
+    def stops(self, number: int, step: int, psnr_db: float) -> bool:
+        """Reports a PSNR; whether the trial is pruned after it."""
+        self._trials[number].report(psnr_db, step)
+        steps = self._spec.epochs * self._spec.search.reports_per_epoch
+        return step < steps and self._trials[number].should_prune()
 
-    def end(self, number: int, _epoch: int, psnr_db: float, *, pruned: bool) -> None:
+    def end(self, number: int, _step: int, psnr_db: float, *, pruned: bool) -> None:
         """Tells how a trial ended."""
         state = TrialState.PRUNED if pruned else TrialState.COMPLETE
         self._study.tell(self._trials[number], None if pruned else psnr_db, state=state)
@@ -100,7 +104,7 @@ class PausedStorage(InMemoryStorage):
     """A study in memory whose paused trials look pruned, as ``RankedStorage`` shows them.
 
     Attributes:
-        paused: Number -> the epoch after which a trial was paused.
+        paused: Number -> the step after which a trial was paused.
     """
 
     def __init__(self) -> None:
@@ -121,10 +125,10 @@ class PausedStorage(InMemoryStorage):
     def shown(self, study_id: int, state: TrialState) -> list[FrozenTrial]:
         """Returns all trials, the paused ones with a state and the attribute ``PAUSED``."""
         found = super().get_all_trials(study_id, deepcopy=False)
-        for number, epoch in self.paused.items():
+        for number, step in self.paused.items():
             found[number] = copy.copy(found[number])
             found[number].state = state
-            found[number].user_attrs = {PAUSED: epoch}
+            found[number].user_attrs = {PAUSED: step}
         return found
 
 
@@ -141,14 +145,14 @@ class Asha(Ours):
         )
         self._rungs = Rungs(spec)
 
-    def stops(self, number: int, epoch: int, psnr_db: float) -> bool:
-        """Reports an epoch; whether the trial is paused after it."""
-        self._trials[number].report(psnr_db, epoch)
-        if epoch not in self._rungs.epochs:
+    def stops(self, number: int, step: int, psnr_db: float) -> bool:
+        """Reports a PSNR; whether the trial is paused after it."""
+        self._trials[number].report(psnr_db, step)
+        if step not in self._rungs.steps:
             return False
-        if self._rungs.goes_on(self._all(), number, epoch=epoch, psnr_db=psnr_db):
+        if self._rungs.goes_on(self._all(), number, step=step, psnr_db=psnr_db):
             return False
-        self._storage.paused[number] = epoch
+        self._storage.paused[number] = step
         return True
 
     def promotable(self) -> int | None:
@@ -204,17 +208,17 @@ class RayTune(EndsForGood):
         self._scheduler.on_trial_add(None, trial)
         return dict(self._searcher.suggest(trial.trial_id))
 
-    def stops(self, number: int, epoch: int, psnr_db: float) -> bool:
+    def stops(self, number: int, step: int, psnr_db: float) -> bool:
         """Reports an epoch; whether the trial is stopped after it."""
-        trial, result = self._trials[number], {"training_iteration": epoch, "psnr_db": psnr_db}
+        trial, result = self._trials[number], {"training_iteration": step, "psnr_db": psnr_db}
         if self._scheduler.on_trial_result(None, trial, result) != self._continue:
             return True
         self._searcher.on_trial_result(trial.trial_id, result)
         return False
 
-    def end(self, number: int, epoch: int, psnr_db: float, *, pruned: bool) -> None:
+    def end(self, number: int, step: int, psnr_db: float, *, pruned: bool) -> None:
         """Tells how a trial ended."""
         del pruned  # the scheduler has decided it
-        trial, result = self._trials[number], {"training_iteration": epoch, "psnr_db": psnr_db}
+        trial, result = self._trials[number], {"training_iteration": step, "psnr_db": psnr_db}
         self._scheduler.on_trial_complete(None, trial, result)
         self._searcher.on_trial_complete(trial.trial_id, result)

@@ -32,10 +32,12 @@ from searchae.errors import DivergedError
 from searchae.training.metrics import mean_image_psnr_db
 from searchae.training.trainer import Trainer
 
-Settings = Mapping[str, int]
-"""``images``, ``epochs`` and ``configs``."""
+Settings = Mapping[str, Any]
+"""``images``, ``epochs`` and ``configs``; where they are not the usual ones also ``batch_size`` and
+``shares``, those of the first epoch after which a net was measured."""
 Params = dict[str, Any]
 
+BATCH_SIZE = 32
 CIFAR10 = "cifar10_10k.npz"
 DATA: dict[str, tuple[dict[str, str], int]] = {
     "mnist": ({"name": "mnist"}, 16),
@@ -78,7 +80,7 @@ def document(
         },
         "train": {
             "epochs": settings["epochs"],
-            "batch_size": 32,
+            "batch_size": settings.get("batch_size", BATCH_SIZE),
             "optimizer": searched["optimizer"],
             "learning_rate": ranges["learning_rate"],
             "regularizer": searched["regularizer"],
@@ -120,11 +122,19 @@ class Curve:
         params: Name -> value.
         psnr_db: Of the validation split after each epoch; fewer if it diverged.
         diverged: Whether it did.
+        within: Share of the first epoch -> PSNR of a sample of the validation split after it.
     """
 
     params: Params
     psnr_db: tuple[float, ...]
     diverged: bool
+    within: Mapping[float, float]
+
+    def at(self, epochs: float) -> float | None:
+        """The PSNR in dB after so many epochs; None if it has diverged by then."""
+        if epochs < 1:
+            return self.within.get(epochs)
+        return self.psnr_db[int(epochs) - 1] if epochs <= len(self.psnr_db) else None
 
 
 @dataclass(frozen=True)
@@ -189,7 +199,15 @@ def read(work: Path, name: str) -> Table:
     head, *rows = read_lines(path) or [None]
     if head is None or len(rows) < head["settings"]["configs"]:
         raise SystemExit(f"{path}: not whole; make it with: python -m benchmarks.defaults train")
-    curves = tuple(Curve(r["params"], tuple(r["psnr_db"]), r["diverged"]) for r in rows)
+    curves = tuple(
+        Curve(
+            params=r["params"],
+            psnr_db=tuple(r["psnr_db"]),
+            diverged=r["diverged"],
+            within={float(share): psnr_db for share, psnr_db in r.get("within", {}).items()},
+        )
+        for r in rows
+    )
     return Table(name, head["settings"], head["baseline_db"], curves)
 
 
@@ -269,6 +287,7 @@ def _begin(name: str, settings: Settings, data_dir: Path) -> None:
     torch.set_num_threads(1)
     _here["spec"] = loader.spec_from_document(document(name, settings), source="benchmark")
     _here["splits"] = _splits(name, settings, data_dir)
+    _here["shares"] = settings.get("shares", ())
 
 
 def _trained(task: tuple[int, Params]) -> dict[str, Any]:
@@ -281,12 +300,17 @@ def _trained(task: tuple[int, Params]) -> dict[str, Any]:
         validation=splits.validation,
         seed=0,
         device=torch.device("cpu"),
+        shares=_here["shares"],
     )
-    diverged = False
+    found: dict[str, Any] = {"index": index, "params": values, "psnr_db": [], "diverged": False}
+    within: dict[float, float] = {}
     try:
-        for _ in trainer.epochs():
-            pass
+        for result in trainer.results():
+            psnr_db = round(result.psnr_db, 4)
+            if result.share < 1:
+                within[result.share] = psnr_db
+            else:
+                found["psnr_db"].append(psnr_db)
     except DivergedError:
-        diverged = True
-    psnrs_db = [round(result.psnr_db, 4) for result in trainer.history]
-    return {"index": index, "params": values, "psnr_db": psnrs_db, "diverged": diverged}
+        found["diverged"] = True
+    return found | ({"within": within} if within else {})

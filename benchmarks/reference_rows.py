@@ -175,7 +175,7 @@ class Comparison:
 
 def mnist_as_csv(data_dir: Path, say: Callable[[str], None]) -> None:
     """Writes MNIST as it is passed around in CSV form: a label (here 0), then 784 pixels."""
-    from searchae.config.schema import DataSpec
+    from searchae.config.data_spec import DataSpec
 
     files = {"train": data_dir / "mnist_train.csv", "test": data_dir / "mnist_test.csv"}
     if all(path.exists() for path in files.values()):

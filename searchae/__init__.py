@@ -156,7 +156,7 @@ def tune(
             setting,
         )
 
-    place = GivenPlace.of(storage, data_dir, artifacts, device, quiet=quiet)
+    place = GivenPlace.of(storage, data_dir, artifacts, device, quiet=quiet, create=True)
     overrides = dict(set or {})
     given = GivenStudy.of(study, name)
     if images is not None:

@@ -118,6 +118,12 @@ class StudyStoppedError(SearchaeError):
     """The study was stopped because a trial failed by a bug; the message has the traceback."""
 
 
+class StopAskedError(SearchaeError):
+    """Somebody ended the work on a study with ``searchae stop``."""
+
+    exit_code = 130  # as for an interrupt: the same command goes on
+
+
 class SearchInterrupt(KeyboardInterrupt):
     """Ctrl-C, or a notebook's "interrupt": the running trials were put back.
 
@@ -144,6 +150,8 @@ def _is_inside(frame: traceback.FrameSummary, folder: str) -> bool:
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Lists valid names, and suggests the one that is most similar to an unknown name.
 
+    Upper and lower case count as the same.
+
     Args:
         name: The unknown name.
         valid: The valid names.
@@ -152,6 +160,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         For example ``"did you mean 'adam'? Valid: adam, rmsprop, sgd"``.
     """
     names = sorted(str(v) for v in valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'? " if close else ""
+    by_folded = {n.casefold(): n for n in reversed(names)}
+    close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
+    hint = f"did you mean '{by_folded[close[0]]}'? " if close else ""
     return f"{hint}Valid: {', '.join(names)}"

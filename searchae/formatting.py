@@ -59,6 +59,11 @@ def format_list(texts: Sequence[str]) -> str:
     return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else texts[0]
 
 
-def format_count(number: int, noun: str) -> str:
-    """Returns a number with its noun: ``1 worker``, ``2 workers``."""
-    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
+def format_count(number: float, noun: str) -> str:
+    """Returns a number with its noun: ``1 worker``, ``2 workers``, ``0.125 epochs``."""
+    return f"{format_number(number)} {noun}{'' if number == 1 else 's'}"
+
+
+def format_number(number: float) -> str:
+    """Returns a number with commas, and up to three decimals where it is not whole."""
+    return f"{number:,.0f}" if number == int(number) else f"{number:,.3f}".rstrip("0")

@@ -1,4 +1,4 @@
-"""Nets of one's own, for ``model.factory``: see studies/README.md."""
+"""Nets of one's own, for ``model.factory``: see docs/how-to/own-net.md."""
 
 from __future__ import annotations
 

@@ -17,7 +17,21 @@ from typing import Annotated
 import typer
 
 from searchae import __version__
-from searchae.cli import bundle, compare, dashboard, data, report, status, train, tune, worker
+from searchae.cli import (
+    bundle,
+    compare,
+    copy,
+    dashboard,
+    data,
+    init,
+    manage,
+    report,
+    status,
+    stop,
+    train,
+    tune,
+    worker,
+)
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
 from searchae.cli.terminal import LineFormatter, safe_streams
 from searchae.errors import SearchaeError, UserError
@@ -37,7 +51,21 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 # In the order of --help.
-for commands in (tune, worker, status, data, train, bundle, compare, dashboard, report):
+for commands in (
+    init,
+    tune,
+    worker,
+    stop,
+    status,
+    data,
+    train,
+    bundle,
+    compare,
+    dashboard,
+    report,
+    manage,
+    copy,
+):
     app.add_typer(commands.app)
 
 

@@ -10,15 +10,21 @@ import typer
 
 from searchae.cli.database import open_study, storage_url
 from searchae.cli.fleet import (
+    HostsOption,
+    InstallOption,
     LauncherOption,
     MaxHoursOption,
     NumberPerDeviceOption,
     RayAddressOption,
+    SkipUnfitOption,
     SlurmOption,
     ThreadsOption,
+    TunnelOption,
     WorkersOption,
+    ssh_options,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
+from searchae.cli.notify import NotifyOption, take_urls
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -134,7 +140,12 @@ def compare(
     launcher: LauncherOption = "local",
     ray_address: RayAddressOption = "auto",
     slurm: SlurmOption = None,
+    hosts: HostsOption = "",
+    tunnel: TunnelOption = False,
+    install: InstallOption = False,
+    skip_unfit: SkipUnfitOption = False,
     factory: FactoryOption = "",
+    notify: NotifyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find out which regularizer, activation and optimizer win.
@@ -163,8 +174,22 @@ def compare(
     url = storage_url(storage)
     stored = open_study(url, study)
     allow_net(factory, stored)
+    ssh = ssh_options(
+        hosts=hosts,
+        tunnel=tunnel,
+        install=install,
+        skip_unfit=skip_unfit,
+        storage=url,
+        data_dir=data_dir,
+        workers_per_gpu=workers_per_device,
+    )
     chosen = choose_launcher(
-        launcher, artifacts=artifacts, label=study, ray_address=ray_address, slurm=slurm or ()
+        launcher,
+        artifacts=artifacts,
+        label=study,
+        ray_address=ray_address,
+        slurm=slurm or (),
+        ssh=ssh,
     )
     request = FleetRequest(
         storage=url,
@@ -176,10 +201,11 @@ def compare(
         data_dir=data_dir,
         artifacts=artifacts,
     )
+    urls = take_urls(notify)
     if top is not None:
         options = TopOptions(top, seeds or DEFAULT_SEEDS, epochs, patience, precision)
         reranking = Reranking(stored, options)
-        _rerank(reranking, request, chosen, dry_run=dry_run, as_json=as_json)
+        _rerank(reranking, request, chosen, urls, dry_run=dry_run, as_json=as_json)
     else:
         comparison = Comparison(
             stored,
@@ -193,7 +219,7 @@ def compare(
                 precision=precision,
             ),
         )
-        _compare(comparison, request, chosen, out, dry_run=dry_run, as_json=as_json)
+        _compare(comparison, request, chosen, out, urls, dry_run=dry_run, as_json=as_json)
 
 
 def _check_options(
@@ -221,11 +247,13 @@ def _rerank(
     reranking: Reranking,
     request: FleetRequest,
     launcher: Launcher,
+    urls: Sequence[str],
     *,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     from searchae.cli import console_compare, progress
+    from searchae.tuning import notifying
 
     if dry_run:
         document = {
@@ -239,7 +267,10 @@ def _rerank(
             lambda: document, lambda: console_compare.print_top_plan(document), as_json=as_json
         )
         return
-    with progress.ProgressDisplay() as watcher:
+    with (
+        progress.ProgressDisplay() as display,
+        notifying(urls, "compare", reranking.stored.name, display) as watcher,
+    ):
         ranking, found = reranking.run(request, launcher, watcher, polled_stop())
     print_result(lambda: found, lambda: console_compare.print_ranking(ranking), as_json=as_json)
 
@@ -249,6 +280,7 @@ def _compare(
     request: FleetRequest,
     launcher: Launcher,
     out: Path | None,
+    urls: Sequence[str],
     *,
     dry_run: bool,
     as_json: bool,
@@ -256,12 +288,16 @@ def _compare(
     from searchae.cli import console, console_compare, progress
     from searchae.compare import ComparisonRun
     from searchae.storage import masked_url
+    from searchae.tuning import notifying
 
     if dry_run:
         plan = comparison.estimate()
         print_result(lambda: plan, lambda: console_compare.print_plan(plan), as_json=as_json)
         return
-    with progress.ProgressDisplay() as watcher:
+    with (
+        progress.ProgressDisplay() as display,
+        notifying(urls, "compare", comparison.stored.name, display) as watcher,
+    ):
         run = ComparisonRun(comparison, request, launcher, watcher, polled_stop())
         result, found = run.run(out)
     print_result(

@@ -9,6 +9,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from searchae.formatting import (
     format_duration,
     format_gain,
     format_list,
+    format_number,
     format_value,
     one_line,
 )
@@ -34,6 +36,9 @@ if TYPE_CHECKING:
     from searchae.tuning import DryRun
 
 
+UNLIKE = 1.3
+"""Steps of regularizers are shown one by one where the slowest takes this many times the fastest's
+time."""
 _COUNT_LABELS = {
     "taken_away": "taken over by another worker",
     "put_back": "put back for another worker",
@@ -79,13 +84,13 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         out.print(f"refused    {nets} above search.max_parameters, before training")
     share = f" ({summary.epochs_saved / summary.epochs_full:.0%})" if summary.epochs_full else ""
     saved = (
-        f", {summary.epochs_saved} of {summary.epochs_full} saved by pruning and plateaus{share}"
+        f", {format_number(summary.epochs_saved)} of {summary.epochs_full} saved by pruning and "
+        f"plateaus{share}"
     )
     again = summary.epochs_repeated
     repeated = f", {again} of them trained again after a loss" if again else ""
-    out.print(
-        f"epochs     {summary.epochs_run} run{repeated}{saved if summary.epochs_full else ''}"
-    )
+    run = f"{format_number(summary.epochs_run)} run"
+    out.print(f"epochs     {run}{repeated}{saved if summary.epochs_full else ''}")
     out.print(f"wall time  {format_duration(summary.wall_s)}")
     if summary.seconds_left is not None and c.finished < c.budget:
         left = summary.seconds_left
@@ -180,7 +185,9 @@ def _print_workers(out: SafeConsole, summary: Summary) -> None:
     running = {row.worker: row for row in summary.rows if row.state == "running"}
     for w in summary.workers:
         row = running.get(w.worker)
-        doing = "idle" if row is None else f"trial {row.number}, epoch {row.epochs} done"
+        doing = (
+            "idle" if row is None else f"trial {row.number}, epoch {format_number(row.epochs)} done"
+        )
         out.print(
             f"  {w.host} pid {w.pid} on {w.device}: {doing}; up {format_duration(w.age_s)}, "
             f"last seen {w.silent_s:.0f} s ago",
@@ -246,9 +253,26 @@ def print_studies(files: Mapping[str, Path], stored: Sequence[StudyOverview]) ->
     names = [one_line(s.name) for s in stored]
     width = max(map(len, names), default=0)
     for name, overview in zip(names, stored, strict=True):
-        print_line(f"  {name:{width}s}  {overview.text}")
+        print_line(f"  {name:{width}s}  {overview.text}{_study_details(overview)}")
     if not stored:
         print("  none yet")
+
+
+def _study_details(overview: StudyOverview) -> str:
+    """Returns how trials ended, when that was, and how large the study's folder is."""
+    parts = []
+    if overview.finished:
+        parts.append(f"{overview.complete:,} complete, {overview.pruned:,} pruned")
+    days = [_local_day(at) for at in (overview.created, overview.last_trial) if at]
+    if days:
+        parts.append(" to ".join(dict.fromkeys(days)))
+    if overview.artifact_bytes is not None:
+        parts.append(f"{overview.artifact_bytes / 1e6:.1f} MB of files")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _local_day(at: str) -> str:
+    return f"{datetime.fromisoformat(at).astimezone():%Y-%m-%d}"
 
 
 def print_splits(document: Mapping[str, Any]) -> None:
@@ -313,6 +337,10 @@ def print_plan(plan: DryRun) -> None:
             f"{format_duration(time.epoch_s * spec.epochs)} per full training of "
             f"{format_count(spec.epochs, 'epoch')}"
         )
+        by_regularizer = time.step_s_by_regularizer
+        if by_regularizer and max(by_regularizer.values()) > UNLIKE * min(by_regularizer.values()):
+            texts = [f"{name} {s * 1e3:.1f} ms" for name, s in by_regularizer.items()]
+            out.print(f"           with {', '.join(texts)} per step; the mean counts")
         out.print(f"           {time.text}")
     out.print("Nothing was trained; leave out --dry-run to start.")
 

@@ -35,7 +35,7 @@ class EpochLines:
         )
         self._epochs = epochs
         self._tasks: dict[int, Any] = {}
-        self._shown: dict[int, int] = {}
+        self._shown: dict[int, float] = {}
 
     def __enter__(self) -> EpochLines:
         self._bar.start()
@@ -65,7 +65,7 @@ class EpochLines:
         self._shown[row.number] = row.epochs
         seed = f"seed {row.seed}"
         if not self._console.is_terminal:
-            epoch = f"epoch {row.epochs:3d} of {self._epochs}"
+            epoch = f"epoch {row.epochs:3.0f} of {self._epochs}"
             self._console.print(f"{seed}  {epoch}  {row.psnr_db:6.2f} dB")
             return
         if row.number not in self._tasks:

@@ -69,7 +69,10 @@ def data(
             write_contact_sheet(show, splits)
         except OSError as e:
             raise UserError(f"--show {show}: cannot be written: {e.strerror or e}") from e
-        channels = {2: ", the first channel", 4: ", the first three channels"}
+        channels = {
+            2: ", and beside each its second channel",
+            4: ", and beside each its fourth channel, in grey",
+        }
         shown = channels.get(splits.image_shape[0], "")
         console.print_note(f"{show}: images of each split, as they were read{shown}")
     for warning in split_warnings(splits):

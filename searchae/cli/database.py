@@ -21,11 +21,14 @@ STOP_RETRIES = 8
 """Seconds for which a worker that was stopped waits for the database to put its trial back."""
 
 
-def storage_url(text: str) -> URL:
+def storage_url(text: str, *, create: bool = False) -> URL:
     """Parses the value of ``--storage``; see ``searchae.storage.storage_url``."""
     from searchae import storage
 
-    return storage.storage_url(text, lambda note: print_line(f"searchae: {note}", file=sys.stderr))
+    def note(line: str) -> None:
+        print_line(f"searchae: {line}", file=sys.stderr)
+
+    return storage.storage_url(text, note, create=create)
 
 
 def connect_to(

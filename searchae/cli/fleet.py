@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from searchae.cli.options import threads_option
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
+    from searchae.launch import SshOptions
 
 MaxHoursOption = Annotated[
     float | None,
@@ -34,7 +40,9 @@ ThreadsOption = Annotated[
         "CPU threads of each worker.", show_default="the cores, shared out among the workers"
     ),
 ]
-LauncherOption = Annotated[str, typer.Option(metavar="local|ray|slurm", help="Where workers run.")]
+LauncherOption = Annotated[
+    str, typer.Option(metavar="local|ssh|ray|slurm", help="Where workers run.")
+]
 RayAddressOption = Annotated[
     str,
     typer.Option(
@@ -48,6 +56,61 @@ SlurmOption = Annotated[
     typer.Option(metavar="KEY=VALUE", help="An sbatch option, such as partition=gpu; repeatable."),
 ]
 
+HostsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST[:N],...|FILE",
+        help="For ssh: the hosts, as `ssh HOST` reaches them, each with N workers; or a file with "
+        "one a line. A trial uses one GPU at most.",
+        show_default=False,
+    ),
+]
+TunnelOption = Annotated[
+    bool,
+    typer.Option(
+        "--tunnel",
+        help="For ssh: hosts that cannot reach the database get there through this machine.",
+    ),
+]
+InstallOption = Annotated[
+    bool,
+    typer.Option(
+        "--install",
+        help="For ssh: install this searchae on hosts that have another one, or none, into "
+        "~/.cache/searchae/venvs there.",
+    ),
+]
+SkipUnfitOption = Annotated[
+    bool, typer.Option("--skip-unfit", help="For ssh: go on without hosts that fail their check.")
+]
+
 NumberPerDeviceOption = Annotated[
     int, typer.Option("--workers-per-device", metavar="N", min=1, help="Workers that share a GPU.")
 ]
+
+
+def ssh_options(
+    *,
+    hosts: str,
+    tunnel: bool,
+    install: bool,
+    skip_unfit: bool,
+    storage: URL,
+    data_dir: Path,
+    workers_per_gpu: int,
+) -> SshOptions:
+    """Returns what ``--launcher ssh`` is told; the hosts are shown on stderr once checked."""
+    from searchae.cli import console, console_hosts
+    from searchae.launch import SshOptions
+
+    return SshOptions(
+        hosts=hosts,
+        tunnel=tunnel,
+        install=install,
+        skip_unfit=skip_unfit,
+        storage=storage,
+        data_dir=data_dir,
+        workers_per_gpu=workers_per_gpu,
+        report=console_hosts.print_hosts,
+        note=console.print_note,
+    )

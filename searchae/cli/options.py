@@ -27,7 +27,8 @@ StorageOption = Annotated[
         envvar="SEARCHAE_STORAGE",
         show_envvar=True,
         show_default=DEFAULT_STORAGE,
-        help="Database URL: sqlite:///FILE or postgresql://USER@HOST/DB.",
+        help="Database: sqlite:///FILE, postgresql://USER@HOST/DB, or managed: a PostgreSQL that is "
+        "started here, with its data in ./searchae-postgres.",
     ),
 ]
 DataDirOption = Annotated[

@@ -130,10 +130,10 @@ def watch_search(summary: Callable[[], Summary]) -> Summary:
 
 
 def is_over(summary: Summary) -> bool:
-    """Returns whether the budget is spent, or the time is up and no worker is alive."""
+    """Returns whether the budget is spent, or no worker is alive and none is to come."""
     left = summary.seconds_left
-    out_of_time = left is not None and left <= 0 and not summary.workers
-    return summary.counts.finished >= summary.counts.budget or out_of_time
+    is_ended = (left is not None and left <= 0) or bool(summary.stop_asked)
+    return summary.counts.finished >= summary.counts.budget or (is_ended and not summary.workers)
 
 
 def study_panel(summary: Summary) -> RenderableType:
@@ -176,4 +176,4 @@ def _worker_cells(worker: WorkerInfo, row: TrialRow | None) -> tuple[str, ...]:
     if row is None:
         return who, worker.device, "idle", "", ""
     psnr = "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB"
-    return who, worker.device, f"trial {row.number}", f"epoch {row.epochs + 1}", psnr
+    return who, worker.device, f"trial {row.number}", f"epoch {int(row.epochs) + 1}", psnr

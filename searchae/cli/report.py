@@ -122,7 +122,8 @@ def _print_written(written: list[dict[str, Any]]) -> None:
     for entry in written:
         if is_standard_output(Path(entry["path"])):
             continue  # the line would stand within the output
-        print_line(f"{entry['what']:8s} {entry['path']}  ({_format_size(entry['bytes'])})")
+        size = f"  ({_format_size(entry['bytes'])})" if entry["bytes"] else ""  # a pipe has none
+        print_line(f"{entry['what']:8s} {entry['path']}{size}")
 
 
 def _size(path: Path) -> int:

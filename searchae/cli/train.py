@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,13 +10,19 @@ import typer
 
 from searchae.cli.database import open_study, storage_url
 from searchae.cli.fleet import (
+    HostsOption,
+    InstallOption,
     LauncherOption,
     NumberPerDeviceOption,
     RayAddressOption,
+    SkipUnfitOption,
     SlurmOption,
+    TunnelOption,
     WorkersOption,
+    ssh_options,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
+from searchae.cli.notify import NotifyOption, take_urls
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -120,7 +127,12 @@ def train(
     launcher: LauncherOption = "local",
     ray_address: RayAddressOption = "auto",
     slurm: SlurmOption = None,
+    hosts: HostsOption = "",
+    tunnel: TunnelOption = False,
+    install: InstallOption = False,
+    skip_unfit: SkipUnfitOption = False,
     factory: FactoryOption = "",
+    notify: NotifyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train the best trial anew and measure it on the test split.
@@ -149,8 +161,22 @@ def train(
     url = storage_url(storage)
     stored = open_study(url, study)
     allow_net(factory, stored)
+    ssh = ssh_options(
+        hosts=hosts,
+        tunnel=tunnel,
+        install=install,
+        skip_unfit=skip_unfit,
+        storage=url,
+        data_dir=data_dir,
+        workers_per_gpu=workers_per_device,
+    )
     chosen = choose_launcher(
-        launcher, artifacts=artifacts, label=study, ray_address=ray_address, slurm=slurm or ()
+        launcher,
+        artifacts=artifacts,
+        label=study,
+        ray_address=ray_address,
+        slurm=slurm or (),
+        ssh=ssh,
     )
     plan = plan_retraining(
         stored,
@@ -175,17 +201,27 @@ def train(
     )
     for note in plan.notes(hint_at_winner=trial == "best"):
         print_note(note)
-    _train(plan, out, request, chosen, as_json=as_json)
+    _train(plan, out, request, chosen, take_urls(notify), as_json=as_json)
 
 
 def _train(
-    plan: RetrainPlan, out: Path, request: FleetRequest, launcher: Launcher, *, as_json: bool
+    plan: RetrainPlan,
+    out: Path,
+    request: FleetRequest,
+    launcher: Launcher,
+    urls: Sequence[str],
+    *,
+    as_json: bool,
 ) -> None:
     from searchae.cli.console_bundle import EpochLines, print_trained
     from searchae.retrain import train_bundle
+    from searchae.tuning import notifying
 
-    with EpochLines(plan.params.train.epochs) as lines:
+    with (
+        EpochLines(plan.params.train.epochs) as lines,
+        notifying(urls, "train", plan.study, lines) as watcher,
+    ):
         metrics = train_bundle(
-            plan, out=out, request=request, launcher=launcher, watcher=lines, stop=polled_stop()
+            plan, out=out, request=request, launcher=launcher, watcher=watcher, stop=polled_stop()
         )
     print_result(lambda: metrics, lambda: print_trained(metrics), as_json=as_json)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,15 +10,21 @@ import typer
 
 from searchae.cli.database import storage_url
 from searchae.cli.fleet import (
+    HostsOption,
+    InstallOption,
     LauncherOption,
     MaxHoursOption,
     RayAddressOption,
+    SkipUnfitOption,
     SlurmOption,
     ThreadsOption,
+    TunnelOption,
     WorkersOption,
     WorkersPerDeviceOption,
+    ssh_options,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
+from searchae.cli.notify import NotifyOption, take_urls
 from searchae.cli.options import (
     DEFAULT_STORAGE,
     ArtifactsOption,
@@ -98,11 +104,16 @@ def tune(
     launcher: LauncherOption = "local",
     ray_address: RayAddressOption = "auto",
     slurm: SlurmOption = None,
+    hosts: HostsOption = "",
+    tunnel: TunnelOption = False,
+    install: InstallOption = False,
+    skip_unfit: SkipUnfitOption = False,
     seed: SeedOption = None,
     overrides: OverridesOption = None,
     name: NameOption = "",
     warm_start: WarmStartOption = "",
     dry_run: DryRunOption = False,
+    notify: NotifyOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run a search, or finish one that was interrupted.
@@ -115,7 +126,7 @@ def tune(
 
     request = Request(
         study=study,
-        storage=storage_url(storage),
+        storage=storage_url(storage, create=True),
         name=name,
         trials=trials,
         max_hours=max_hours,
@@ -130,14 +141,28 @@ def tune(
         overrides=overrides or (),
         warm_start=warm_start,
     )
+    ssh = ssh_options(
+        hosts=hosts,
+        tunnel=tunnel,
+        install=install,
+        skip_unfit=skip_unfit,
+        storage=request.storage,
+        data_dir=data_dir,
+        workers_per_gpu=_parse_workers_per_device(workers_per_device) or 1,
+    )
     chosen = choose_launcher(
         launcher,
         artifacts=artifacts,
         label=name or Path(study).stem,
         ray_address=ray_address,
         slurm=slurm or (),
+        ssh=ssh,
     )
-    (_show_plan if dry_run else _search)(request, chosen, as_json=as_json)
+    urls = take_urls(notify)
+    if dry_run:
+        _show_plan(request, chosen, as_json=as_json)
+    else:
+        _search(request, chosen, urls, as_json=as_json)
 
 
 def _show_plan(request: Request, launcher: Launcher, *, as_json: bool) -> None:
@@ -153,11 +178,11 @@ def _show_plan(request: Request, launcher: Launcher, *, as_json: bool) -> None:
     )
 
 
-def _search(request: Request, launcher: Launcher, *, as_json: bool) -> None:
+def _search(request: Request, launcher: Launcher, urls: Sequence[str], *, as_json: bool) -> None:
     from searchae.launch import prestarted_workers
 
     with prestarted_workers(request, launcher) as imports_done:
-        summary = _follow_search(request, launcher, imports_done)
+        summary = _follow_search(request, launcher, urls, imports_done)
     from searchae.cli import console
 
     print_result(summary.document, lambda: console.print_summary(summary), as_json=as_json)
@@ -168,14 +193,21 @@ def _search(request: Request, launcher: Launcher, *, as_json: bool) -> None:
 
 
 def _follow_search(
-    request: Request, launcher: Launcher, imports_done: Callable[[], None]
+    request: Request,
+    launcher: Launcher,
+    urls: Sequence[str],
+    imports_done: Callable[[], None],
 ) -> Summary:
     with importing():
         from searchae.cli import progress
-        from searchae.tuning import tune
+        from searchae.tuning import notifying, tune
 
     imports_done()
-    with progress.ProgressDisplay() as watcher:
+    name, _ = request.resolved
+    with (
+        progress.ProgressDisplay() as display,
+        notifying(urls, "tune", name, display) as watcher,
+    ):
         return tune(request, watcher, launcher, polled_stop())
 
 

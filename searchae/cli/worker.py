@@ -90,6 +90,7 @@ def worker(
         artifacts=artifacts,
         parent=int(os.environ.get("SEARCHAE_PARENT", "0")),
         shares=os.environ.get("SEARCHAE_SHARES", ""),
+        wanted=Path(wanted) if (wanted := os.environ.get("SEARCHAE_WANTED")) else None,
     )
     results = WorkerResults()
     url = storage_url(storage)

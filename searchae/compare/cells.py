@@ -13,7 +13,6 @@ from typing import Any
 from searchae.compare.bases import (
     Factor,
     SearchedTrial,
-    choice_text,
     most_at_once,
     with_known_values,
 )
@@ -341,17 +340,3 @@ class CellMaker:
         return tuple(
             g.index(float(known.get(g.parameter.key, middle_value(g.parameter)))) for g in grids
         )
-
-
-def base_name(base: SearchedTrial, spec: StudySpec, leave_out: Sequence[str]) -> str:
-    """Returns a base as text: its choices, without those of some keys.
-
-    A choice that is no word has its parameter's name: ``latent_dim=8 tanh adam``.
-    """
-    named = [p for p in spec.space if p.choices and p.key in base.values]
-    texts = [
-        text if isinstance(base.values[p.key], str) else f"{p.name}={text}"
-        for p in named
-        if p.key not in leave_out and (text := choice_text(base.values[p.key]))
-    ]
-    return " ".join(texts) or f"trial {base.number}"

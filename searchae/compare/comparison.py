@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from searchae.compare.base_names import base_names
 from searchae.compare.bases import (
     MAX_BASES,
     SearchedTrial,
@@ -22,7 +22,6 @@ from searchae.compare.cells import (
     Cell,
     CellMaker,
     Schedule,
-    base_name,
 )
 from searchae.compare.experiment import Experiment, ReadRecord
 from searchae.compare.matched_design import Limits
@@ -120,7 +119,9 @@ class Comparison:
                     baseline_db=baseline_db,
                     read=read,
                     least_db=self._least_db,
-                    name_base=partial(base_name, spec=self.stored.spec, leave_out=[key]),
+                    base_names=base_names(
+                        factor.bases, self.stored.spec, leave_out=[key, *factor.tuned]
+                    ),
                 )
             )
         return made

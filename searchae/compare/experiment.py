@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from searchae.compare.bases import Factor, SearchedTrial, choice_text
+from searchae.compare.bases import Factor, choice_text
 from searchae.compare.cells import Cell, CellMaker
 from searchae.compare.matched_design import (
     Design,
@@ -65,7 +65,7 @@ class Experiment:
         limits: How far the experiment may grow.
         baseline_db: PSNR of the mean training image on each test image, in dB: float64 (N,).
         read: Reads measurements.
-        name_base: Returns a base as text.
+        base_names: The bases as texts.
         least_db: Validation PSNR in dB that a choice must reach in a base by its tries to come to
             something there.
     """
@@ -78,12 +78,12 @@ class Experiment:
         *,
         baseline_db: npt.NDArray[np.float64],
         read: ReadRecord,
-        name_base: Callable[[SearchedTrial], str],
+        base_names: Sequence[str],
         least_db: float,
     ) -> None:
         self.factor, self.limits = factor, limits
         self.choices = tuple(map(choice_text, cells.choices))
-        self.bases = tuple(map(name_base, factor.bases))
+        self.bases = tuple(base_names)
         self.cells: list[list[Cell]] = [
             [cells.cell(base, choice) for base in factor.bases] for choice in cells.choices
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,8 +31,11 @@ from searchae.worker import TrainingRecord, shown_indices
 
 COLOURS = (COMPLETE_COLOUR, PRUNED_COLOUR, BEST_COLOUR, "#b5629b", "#7b77d1", BAD_COLOUR, GREY)
 """Colours of the choices, in order; distinguishable for colour-blind readers."""
+WIDE_LABEL, NARROW_LABEL = 48, 30
+"""Characters of a line of a row's label, in a figure as wide as the page and in half of it."""
 FAR_DB = 5.0
 """A difference that is shown to be larger is written as a number, where others are smaller."""
+_LINE_PX = 14
 _TILE_PX, _GUTTER_PX, _LABEL_PX, _MARGIN_PX = 96, 6, 20, 12
 
 ByteImages = npt.NDArray[np.uint8]
@@ -77,14 +81,14 @@ def effects_plot(verdict: Verdict) -> Plot:
             )
             labels.append(label)
     figure.add_vline(x=0, line={"color": GREY, "width": 1.5, "dash": "dash"})
-    _label_rows(figure, labels)
+    lines = _label_rows(figure, labels, width=WIDE_LABEL)
     note = (
         f"Right of the dashed line {verdict.best.name} is better, left of it worse. Large: the "
         "mean over the bases in which both train; filled and green where a difference is shown. "
         "Small: each base by itself, with intervals that hold for all bases at once."
         + (f" More than {FAR_DB:g} dB away: as a number." if far else "")
     )
-    return Plot(name, title, note, figure, 110 + 34 * len(labels))
+    return Plot(name, title, note, figure, 110 + (20 + _LINE_PX * lines) * len(labels))
 
 
 def _far(verdict: Verdict) -> set[int]:
@@ -127,9 +131,9 @@ def trainings_plot(verdict: Verdict) -> Plot:
                 showlegend=False,
             )
             labels.append(f"{verdict.choices[choice].name} in {base}")
-    _label_rows(figure, labels)
+    lines = _label_rows(figure, labels, width=NARROW_LABEL)
     note = "A row for each choice in each base; its points are the seeds."
-    return Plot(name, title, note, figure, 110 + 24 * len(labels))
+    return Plot(name, title, note, figure, 110 + (10 + _LINE_PX * lines) * len(labels))
 
 
 def losses_plot(verdict: Verdict) -> Plot:
@@ -241,10 +245,20 @@ def _mean_curve(curves: Sequence[Sequence[float]]) -> list[float]:
     return [float(v) for v in np.mean(kept, axis=0)]
 
 
-def _label_rows(figure: Any, names: Sequence[str]) -> None:
+def _label_rows(figure: Any, names: Sequence[str], *, width: int) -> int:
+    """Labels the rows of a figure, long names on several lines; returns the most lines of one.
+
+    Plotly cuts off what is wider than half of a figure, and leaves the points little room.
+    """
+    # A list, such as the widths of layers, stays on one line.
+    joined = (n.replace(", ", ",\N{NO-BREAK SPACE}") for n in names)
+    wrapped = [
+        textwrap.wrap(n, width, break_on_hyphens=False, break_long_words=False) for n in joined
+    ]
     figure.update_yaxes(
         tickvals=[-i for i in range(len(names))],
-        ticktext=[escape_plotly_text(n) for n in names],
+        ticktext=["<br>".join(map(escape_plotly_text, lines)) for lines in wrapped],
         range=[-len(names) + 0.5, 0.5],
         showgrid=False,
     )
+    return max(map(len, wrapped), default=1)

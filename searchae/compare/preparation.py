@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from searchae.config import ProgressCallback
 from searchae.data import Splits
-from searchae.launch import FleetRequest, Launcher
-from searchae.study import StoredStudy, TrainingList, keep_images, load_images, open_training_list
+from searchae.launch import FleetRequest, Launcher, provide_images
+from searchae.study import StoredStudy, TrainingList, load_images, open_training_list
 
 
 def open_list(
@@ -26,6 +26,5 @@ def open_list(
     listed = open_training_list(
         stored, data=stored.spec.data, data_hash=stored.data_hash, baseline_db=stored.baseline_db
     )
-    if launcher.is_local:
-        keep_images(listed.stored, splits, request.data_dir)
+    provide_images(launcher, listed.stored, splits, request.data_dir, note)
     return listed, splits

@@ -3,7 +3,13 @@
 ``schema`` has the keys of a study file, ``loader`` reads one, ``space`` samples its parameters.
 """
 
-from searchae.config.loader import load_study_file, load_study_tables, spec_from_document
+from searchae.config.data_spec import SOURCES_WITHOUT_PATH, DataSpec
+from searchae.config.loader import (
+    apply_overrides,
+    load_study_file,
+    load_study_tables,
+    spec_from_document,
+)
 from searchae.config.net_factory import (
     FACTORY_VARIABLE,
     NetFactory,
@@ -12,18 +18,9 @@ from searchae.config.net_factory import (
 )
 from searchae.config.objectives import OBJECTIVES, Objective, objective_texts
 from searchae.config.parameters import COMPARED_PARAMETERS, CONDITIONS, Parameter, Value
-from searchae.config.schema import (
-    SOURCES_WITHOUT_PATH,
-    DataSpec,
-    Layer,
-    ModelParams,
-    Positive,
-    ProgressCallback,
-    SearchSpec,
-    Section,
-    TrainParams,
-    TrialParams,
-)
+from searchae.config.schema import Layer, ModelParams, ProgressCallback, TrainParams, TrialParams
+from searchae.config.search_spec import SearchSpec
+from searchae.config.section import Positive, Section
 from searchae.config.seeds import sampler_seed, split_seed, training_seed
 from searchae.config.space import (
     batch_size_variants,
@@ -38,19 +35,31 @@ from searchae.config.space import (
     stored_value,
     values_of,
 )
-from searchae.config.study_file_catalog import find_study_file, study_files
+from searchae.config.study_draft import (
+    LIKES,
+    USUAL,
+    DraftImages,
+    StudyDraft,
+    check_like,
+    draft_study,
+)
+from searchae.config.study_file_catalog import built_in_studies, find_study_file, study_files
 from searchae.config.study_file_errors import explain_fault
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
-from searchae.config.toml_file import read_toml, toml_value
+from searchae.config.toml_file import read_toml, read_toml_text, toml_value
+from searchae.config.toml_text import study_toml
 
 __all__ = [
     "COMPARED_PARAMETERS",
     "CONDITIONS",
     "FACTORY_VARIABLE",
+    "LIKES",
     "OBJECTIVES",
     "SOURCES_WITHOUT_PATH",
+    "USUAL",
     "DataSpec",
+    "DraftImages",
     "Layer",
     "ModelParams",
     "NetFactory",
@@ -60,13 +69,18 @@ __all__ = [
     "ProgressCallback",
     "SearchSpec",
     "Section",
+    "StudyDraft",
     "StudySpec",
     "TrainParams",
     "TrialParams",
     "Value",
     "allow_factory",
+    "apply_overrides",
     "batch_size_variants",
+    "built_in_studies",
+    "check_like",
     "check_study_name",
+    "draft_study",
     "explain_fault",
     "find_factory",
     "find_study_file",
@@ -82,6 +96,7 @@ __all__ = [
     "objective_texts",
     "params_of_trial",
     "read_toml",
+    "read_toml_text",
     "readable_params",
     "sample_params",
     "sampler_seed",
@@ -89,6 +104,7 @@ __all__ = [
     "split_seed",
     "stored_value",
     "study_files",
+    "study_toml",
     "toml_value",
     "training_seed",
     "values_of",

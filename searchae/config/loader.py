@@ -78,17 +78,35 @@ def load_study_tables(
     for key, value in _from_environment(environment).items():
         origins[key] = f"environment, SEARCHAE_{key.replace('.', '__').upper()}"
         _set(document, key, value, origin=origins[key])
+    origins |= apply_overrides(document, overrides)
+    for key, value in (changes or {}).items():
+        origins[key] = "command line"
+        _set(document, key, value, origin=origins[key])
+    _add_hash_of_net(document, folder, source=source)
+    return spec_from_document(document, source=source, origins=origins)
+
+
+def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
+    """Sets the values of ``--set`` in a document, in place.
+
+    Args:
+        document: The parsed study file.
+        overrides: See ``load_study_file``.
+
+    Returns:
+        Key -> where its value comes from, for ``spec_from_document``.
+
+    Raises:
+        SpecError: An override is not of the form ``section.key=value``.
+    """
+    origins = {}
     for text in overrides:
         key, separator, value = (part.strip() for part in text.partition("="))
         if not separator or not key:
             raise SpecError(f"--set {text}: write it as section.key=value")
         origins[key] = f"--set {text}"
         _set(document, key, _toml_value(value), origin=origins[key])
-    for key, value in (changes or {}).items():
-        origins[key] = "command line"
-        _set(document, key, value, origin=origins[key])
-    _add_hash_of_net(document, folder, source=source)
-    return spec_from_document(document, source=source, origins=origins)
+    return origins
 
 
 def _add_hash_of_net(document: dict[str, Any], folder: Path, *, source: str) -> None:

@@ -9,14 +9,8 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from searchae.config.parameters import Parameter, label
-from searchae.config.schema import (
-    ARGUMENT,
-    NOT_SEARCHABLE,
-    SECTIONS,
-    check_argument,
-    jsonable,
-    refuse_flag,
-)
+from searchae.config.schema import ARGUMENT, NOT_SEARCHABLE, SECTIONS, check_argument
+from searchae.config.section import jsonable, refuse_flag
 from searchae.config.study_file_errors import Faults
 
 MOST_CHOICES = 1000

@@ -9,22 +9,19 @@ after each range has been replaced by a value.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
-    ValidationInfo,
-    field_validator,
-    model_serializer,
 )
 from pydantic_core import PydanticCustomError
+
+from searchae.config.data_spec import DataSpec
+from searchae.config.search_spec import SearchSpec
+from searchae.config.section import NotEmpty, NotNegative, Positive, Section
 
 Activation = Literal["relu", "leaky_relu", "sigmoid", "tanh", "elu", "gelu", "silu"]
 Optimizer = Literal["adam", "adamw", "nadam", "rmsprop", "sgd"]
@@ -40,26 +37,6 @@ Regularizer = Literal[
     "k-sparse",
     "clip+k-sparse",
 ]
-ObjectiveName = Literal["psnr", "sparsity", "parameters", "latent_dim"]
-Source = Literal["svhn", "mnist", "cifar10", "house-numbers", "npz", "csv", "folder"]
-
-SOURCES_WITHOUT_PATH = ("svhn", "mnist", "cifar10", "house-numbers")
-"""Sources that need no ``path``: they are downloaded or drawn."""
-
-MOST = 2**31 - 1
-"""Largest whole number: what is larger is a slip, and overflows in a library underneath."""
-
-Positive = Annotated[int, Field(ge=1, le=MOST)]
-NotNegative = Annotated[int, Field(ge=0, le=MOST)]
-
-
-def _refuse_empty(text: str) -> str:
-    if not text.strip():
-        raise PydanticCustomError("empty", "must not be empty")
-    return text
-
-
-NotEmpty = Annotated[str, AfterValidator(_refuse_empty)]
 
 
 class Arguments(dict[str, Any]):
@@ -91,137 +68,6 @@ def _arguments(values: dict[str, Any]) -> Arguments:
 
 
 Widths = Annotated[tuple[Positive, ...], Field(min_length=1, max_length=64)]
-
-SMALLEST_SIDE, LARGEST_SIDE = 4, 512
-"""Of images, in pixels."""
-
-
-def _image_size(value: Any) -> int | tuple[int, int]:
-    sides = value if isinstance(value, list | tuple) else (value, value)
-    if len(sides) != 2 or not all(
-        type(side) is int and SMALLEST_SIDE <= side <= LARGEST_SIDE for side in sides
-    ):
-        raise PydanticCustomError(
-            "image_size",
-            "must be the side of a square, such as 32, or height and width, such as [48, 64], each "
-            f"from {SMALLEST_SIDE} to {LARGEST_SIDE} pixels",
-        )
-    height, width = sides
-    return int(height) if height == width else (height, width)
-
-
-ImageSize = Annotated[int | tuple[int, int], BeforeValidator(_image_size)]
-
-
-def refuse_flag(value: Any, annotation: Any) -> Any:
-    """Refuses true and false where no bool is expected: pydantic would take them for 1 and 0.
-
-    Args:
-        value: The value.
-        annotation: The field's type.
-
-    Returns:
-        The value, unchanged.
-
-    Raises:
-        PydanticCustomError: The value is a bool and the field is not.
-    """
-    if isinstance(value, bool) and annotation not in (bool, bool | None):
-        raise PydanticCustomError("not_a_flag", "must be a number or a text")
-    return value
-
-
-class Section(BaseModel):
-    """Base of all sections: immutable, without unknown keys, NaN, infinity or bools as numbers.
-
-    Attributes:
-        later_keys: Keys that were added later. Documents leave them out where they have their
-            default, so that earlier versions read the rest.
-    """
-
-    later_keys: ClassVar[frozenset[str]] = frozenset()
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-    @classmethod
-    def without_later_defaults(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns a section's values, as JSON has them, without later keys with their default."""
-        defaults = {k: jsonable(cls.model_fields[k].get_default()) for k in cls.later_keys}
-        return {k: v for k, v in values.items() if k not in defaults or v != defaults[k]}
-
-    def document(self) -> dict[str, Any]:
-        """Returns the section as JSON has it, without later keys that have their default."""
-        return self.without_later_defaults(self.model_dump(mode="json"))
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _refuse_flag(cls, value: Any, info: ValidationInfo) -> Any:
-        return refuse_flag(value, cls.model_fields[info.field_name or ""].annotation)
-
-
-class DataSpec(Section):
-    """The images and how they are split: ``[data]``.
-
-    Attributes:
-        name: The source of the images.
-        path: File or folder of an ``npz``, ``csv`` or ``folder`` source. A relative path is looked
-            for in the current folder, then in the data folder, then beside the study file; unless
-            it is found in the data folder it is stored as an absolute one.
-            Another machine that has no such path looks for its end in its data folder.
-        test_path: The same for the test split of a ``csv`` or ``folder`` source. If unset, a tenth
-            of the images becomes the test split.
-        validation: Share of the training images in the validation split, whose PSNR is the
-            search's objective; above 0 and below 1.
-        train_images: How many training images to draw, before the validation split; all if unset.
-        test_images: How many test images to draw; all if unset.
-        image_size: What images of a ``folder`` become, in pixels: the side of a square, or height
-            and width.
-        fit: How images of a ``folder`` of another shape get it: ``crop``, resized and cut to the
-            middle; ``pad``, resized and surrounded by ``background``; or ``stretch``.
-        grayscale: Whether images of a ``folder`` are converted to one channel.
-        alpha: Whether the transparency of images of a ``folder`` is kept, as a further channel.
-        background: The colour that transparent and padded images of a ``folder`` are shown on.
-        white: The value of white in an ``npz``, a ``csv``, or the 16-bit and float files of a
-            ``folder``, and in its 8-bit files if it is at most 255; if unset, the type's: 255, 1
-            for floats, 65535 for 16 bits.
-        extra: Whether the 531,131 easier images of ``svhn`` are trained on too.
-        bits: Bits of a value, 8 or 16: with 16, what has more than 8 is kept to 65,536 levels.
-        label: Which end of a ``csv``'s rows is the label; if unset, what header and values say.
-    """
-
-    later_keys = frozenset({"background", "white", "label", "fit", "alpha", "bits", "extra"})
-
-    name: Source
-    path: NotEmpty | None = None
-    test_path: NotEmpty | None = None
-    validation: float = Field(0.1, gt=0, lt=1)
-    train_images: Positive | None = None
-    test_images: Positive | None = None
-    image_size: ImageSize = 32
-    fit: Literal["crop", "pad", "stretch"] = "crop"
-    grayscale: bool = False
-    alpha: bool = False
-    background: Literal["white", "black"] = "white"
-    white: float | None = Field(None, gt=0)
-    bits: Literal[8, 16] = 8
-    extra: bool = False
-    label: Literal["first", "last"] | None = None
-
-    @property
-    def value_bits(self) -> Literal[8, 16]:
-        """``bits``, or 8 with a source that has no more."""
-        return self.bits if self.name in ("npz", "folder") else 8
-
-    @property
-    def height_and_width(self) -> tuple[int, int]:
-        """``image_size`` in pixels."""
-        size = self.image_size
-        return (size, size) if isinstance(size, int) else size
-
-    @model_serializer(mode="wrap")
-    def _leave_out_later_keys(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leaves them out of the documents of other sections' owners too, such as bundles."""
-        return self.without_later_defaults(serialize(self))
 
 
 class Layer(Section):
@@ -446,87 +292,6 @@ class TrainParams(Section):
         return ""
 
 
-_BY_HALVES = ("successive-halving", "asha")
-
-
-class SearchSpec(Section):
-    """How the space is searched: ``[search]``.
-
-    Attributes:
-        trials: The budget: how many trials have to end COMPLETE or PRUNED.
-        objectives: What is optimized: ``psnr`` first, then any of ``sparsity`` (maximized),
-            ``parameters`` and ``latent_dim`` (minimized). With several, nothing is pruned.
-        sampler: ``tpe``, ``random`` or ``gp``; ``nsga2`` for several objectives.
-        pruner: ``successive-halving``, ``hyperband``, ``median``, ``asha`` or ``none``. ``asha``
-            pauses trials that the first one would end: see ``search/promotion.py``. The default
-            was chosen by measurement: ``benchmarks/defaults.md``.
-        min_epochs: Epochs that a trial runs before it can be pruned. Where a study does not give
-            it, ``tune`` chooses so many that they have 25 training steps: ``tuning/first_rung.py``.
-        reduction_factor: For successive halving and asha (default 2) and hyperband (default 3): one
-            in this many trials is promoted at each rung.
-        startup_trials: Trials that are sampled at random before the sampler uses their results;
-            with ``nsga2`` (default 20, else 10) the size of its population.
-        min_trials_per_choice: Trials that each choice of a searched parameter with two to eight
-            choices gets, bad ones too; 0 for as many as the sampler gives it. See
-            ``search/choice_floor.py``. Not in a random search.
-        first: The trials that the search begins with, in this order, each as searched parameter ->
-            value. Parameters that are left out are sampled.
-        midpoint_first: Whether a search without ``first`` begins with the middle of the space: the
-            middle of each range and the first of each list of choices. Never in a random search
-            or after a warm start.
-        heartbeat_s: Seconds between two heartbeats of a worker.
-        grace_s: Seconds without a heartbeat after which a trial is given to another worker.
-        max_attempts: How many workers of a trial may die before the trial fails.
-        max_parameters: Nets with more trainable parameters than this are not trained: other
-            parameters are sampled instead.
-        max_paused: For asha: how many trials may be paused at a time, each with a checkpoint. Above
-            it the least promising ones are pruned.
-        max_paused_gb: For asha: how many GB (1e9 bytes) their checkpoints may take, likewise.
-        stop_when_stable: End the search once this many trials in a row are no better than the best
-            one before by at least 0.05 dB, whatever is left of ``trials``. By default it has all.
-    """
-
-    later_keys = frozenset(
-        {"max_parameters", "max_paused", "max_paused_gb", "objectives", "stop_when_stable"}
-    )
-
-    trials: Positive = 100
-    objectives: tuple[ObjectiveName, ...] = ("psnr",)
-    sampler: Literal["tpe", "random", "gp", "nsga2"] = "tpe"
-    pruner: Literal["successive-halving", "hyperband", "median", "asha", "none"] = (
-        "successive-halving"
-    )
-    min_epochs: Positive = 1
-    reduction_factor: int = Field(
-        default_factory=lambda so_far: 2 if so_far["pruner"] in _BY_HALVES else 3,
-        ge=2,
-        le=MOST,
-    )
-    startup_trials: int = Field(
-        default_factory=lambda so_far: 20 if so_far["sampler"] == "nsga2" else 10, ge=0, le=MOST
-    )
-    min_trials_per_choice: NotNegative = 6
-    first: tuple[dict[str, Any], ...] = ()
-    midpoint_first: bool = True
-    heartbeat_s: float = Field(20.0, gt=0)
-    grace_s: float = Field(300.0, gt=0)
-    max_attempts: Positive = 3
-    max_parameters: Positive | None = None
-    max_paused: Positive = 32
-    max_paused_gb: float = Field(10.0, gt=0)
-    stop_when_stable: Positive | None = None
-
-    @property
-    def pauses(self) -> bool:
-        """Whether trials that are not among the best of their rung are paused."""
-        return self.pruner == "asha" and not self.has_several_objectives
-
-    @property
-    def has_several_objectives(self) -> bool:
-        """Whether there are objectives besides the PSNR."""
-        return len(self.objectives) > 1
-
-
 SECTIONS: dict[str, type[Section]] = {
     "data": DataSpec,
     "model": ModelParams,
@@ -559,15 +324,6 @@ PYTHON_KEYS = frozenset({"kind", "factory", "factory_sha256", "args", "image_ran
 
 ARGUMENT = "model.args."
 """What the key of a searched argument begins with."""
-
-
-def jsonable(value: Any) -> Any:
-    """Converts a value to JSON's types: sections to dicts, tuples to lists."""
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
-    if isinstance(value, Mapping):
-        return {k: jsonable(v) for k, v in value.items()}
-    return [jsonable(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 ProgressCallback = Callable[[str], None]

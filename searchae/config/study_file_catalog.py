@@ -15,6 +15,11 @@ def packed_folder() -> Path:
     return inside if inside.is_dir() else _PACKAGE.parent / "studies"
 
 
+def built_in_studies() -> dict[str, Path]:
+    """Returns the packaged study files: name -> TOML file, sorted by name."""
+    return {path.stem: path for path in sorted(packed_folder().glob("*.toml"))}
+
+
 def study_files(here: Path | None = None) -> dict[str, Path]:
     """Returns all study files that can be named; ``./studies`` hides packaged ones of its names.
 
@@ -24,11 +29,8 @@ def study_files(here: Path | None = None) -> dict[str, Path]:
     Returns:
         Name -> TOML file, sorted by name.
     """
-    found: dict[str, Path] = {}
-    for folder in ((here or Path.cwd()) / "studies", packed_folder()):
-        for path in sorted(folder.glob("*.toml")):
-            found.setdefault(path.stem, path)
-    return dict(sorted(found.items()))
+    own = {path.stem: path for path in ((here or Path.cwd()) / "studies").glob("*.toml")}
+    return dict(sorted({**built_in_studies(), **own}.items()))
 
 
 def find_study_file(name: str, here: Path | None = None) -> Path:

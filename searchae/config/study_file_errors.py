@@ -8,7 +8,8 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from searchae.config.schema import SEARCHABLE, SECTIONS, Layer, Source
+from searchae.config.data_spec import Source
+from searchae.config.schema import SEARCHABLE, SECTIONS, Layer
 from searchae.errors import nearest
 from searchae.formatting import format_count
 
@@ -142,9 +143,7 @@ def explain_fault(fault: Mapping[str, Any], where: str) -> str:
     if len(shown) > LONGEST_SHOWN:
         shown = f"{shown[:LONGEST_SHOWN]}..."
     if fault["type"] == "literal_error":
-        expected = fault["ctx"]["expected"].replace(" or ", ", ").split(", ")
-        valid = [name.strip("'") for name in expected]
-        return f"{shown} is not known; {nearest(str(value)[:LONGEST_SHOWN], valid)}"
+        return _not_among(fault, where, shown)
     if fault["type"] == "extra_forbidden":
         is_layer = any(part in ("encoder", "decoder") for part in where.split("."))
         if not is_layer:  # of a bundle; those of a study file are found before
@@ -164,6 +163,19 @@ def explain_fault(fault: Mapping[str, Any], where: str) -> str:
         return f"{limit}, not {shown}"
     message = str(fault["msg"])
     return f"{message[0].lower()}{message[1:]}, not {shown}"
+
+
+def _not_among(fault: Mapping[str, Any], where: str, shown: str) -> str:
+    """Returns what to write instead of a value that is none of a few."""
+    value = fault["input"]
+    if where == "data.bits":
+        hint = ""
+        if isinstance(value, int) and 8 < value < 16:  # the valid ones
+            hint = f"; of {value} bits in files of 16, write bits = 16 and white = {2**value - 1}"
+        return f"must be 8 or 16, not {shown}{hint}"
+    expected = fault["ctx"]["expected"].replace(" or ", ", ").split(", ")
+    valid = [name.strip("'") for name in expected]
+    return f"{shown} is not known; {nearest(str(value)[:LONGEST_SHOWN], valid)}"
 
 
 def _limit(fault: Mapping[str, Any]) -> str:

@@ -14,8 +14,12 @@ LONGEST_NAME = 200
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
-def check_study_name(name: str) -> None:
+def check_study_name(name: str, *, option: str = "--name") -> None:
     """Checks that a new study can have a name.
+
+    Args:
+        name: The name.
+        option: What it was given as.
 
     Raises:
         UserError: It cannot be the name of a folder, or holds characters that are not shown.
@@ -23,7 +27,7 @@ def check_study_name(name: str) -> None:
     if fault := _fault(name):
         shown = ascii(name) if len(name) <= LONGEST_NAME else f"{name[:20]!a}..."
         raise UserError(
-            f"--name {shown}: {fault}. The name of a study "
+            f"{option} {shown}: {fault}. The name of a study "
             "is the name of its folder below --artifacts; give one of letters, digits, - and _"
         )
 

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from searchae.config.data_spec import DataSpec
 from searchae.config.parameters import CONDITIONS, Parameter
 from searchae.config.schema import (
     ARGUMENT,
     SEARCHABLE,
     SECTIONS,
-    DataSpec,
     ModelParams,
-    SearchSpec,
     TrainParams,
     TrialParams,
-    jsonable,
 )
+from searchae.config.search_spec import SearchSpec
+from searchae.config.section import jsonable
 
 NOT_IDENTITY = frozenset(
     {"description", "data.path", "data.test_path", "model.factory"}

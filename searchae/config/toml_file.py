@@ -36,19 +36,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     Raises:
         SpecError: It cannot be read, is larger than a study file can be, or is not valid TOML.
     """
-    try:
-        if path.exists() and not path.is_file():
-            what = "a folder" if path.is_dir() else "a pipe or a device"
-            raise SpecError(f"{path}: is {what}, not a regular file")
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise SpecError(f"{path}: larger than {MOST_BYTES >> 20} MiB: not a study file")
-        text = content.decode("utf-8-sig")  # Windows editors begin UTF-8 files with a mark
-    except OSError as e:
-        raise SpecError(f"{path}: cannot be read: {e.strerror or e}") from e
-    except UnicodeDecodeError as e:
-        raise SpecError(f"{path}: cannot be read: it is not UTF-8; save it as UTF-8") from e
+    text = read_toml_text(path)
     try:
         return tomllib.loads(text)
     except RecursionError as e:
@@ -57,6 +45,30 @@ def read_toml(path: Path) -> dict[str, Any]:
         raise SpecError(f"{path}: not valid TOML: {e}", *_hint(str(e), text)) from e
     except ValueError as e:
         raise SpecError(f"{path}: not a study file: a number has thousands of digits") from e
+
+
+def read_toml_text(path: Path) -> str:
+    """Reads the text of a TOML file, valid or not.
+
+    Args:
+        path: The file.
+
+    Raises:
+        SpecError: It cannot be read, or is larger than a study file can be.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "a pipe or a device"
+            raise SpecError(f"{path}: is {what}, not a regular file")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES:
+            raise SpecError(f"{path}: larger than {MOST_BYTES >> 20} MiB: not a study file")
+        return content.decode("utf-8-sig")  # Windows editors begin UTF-8 files with a mark
+    except OSError as e:
+        raise SpecError(f"{path}: cannot be read: {e.strerror or e}") from e
+    except UnicodeDecodeError as e:
+        raise SpecError(f"{path}: cannot be read: it is not UTF-8; save it as UTF-8") from e
 
 
 def _hint(error: str, text: str) -> list[str]:
@@ -86,4 +98,5 @@ def toml_value(value: Any) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(toml_value(v) for v in value) + "]"
     # TOML writes strings, numbers and booleans as JSON does, but for one control character.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return text.replace("e-0", "e-") if isinstance(value, float) else text  # 1e-5, not 1e-05

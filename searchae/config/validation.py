@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
+from searchae.config.data_spec import SOURCES_WITHOUT_PATH, DataSpec
 from searchae.config.initial_trials import InitialTrials
 from searchae.config.parameters import Parameter
 from searchae.config.range_parsing import RangeReader
@@ -15,13 +17,11 @@ from searchae.config.schema import (
     PYTHON_KEYS,
     SEARCHABLE,
     SECTIONS,
-    SOURCES_WITHOUT_PATH,
-    DataSpec,
     ModelParams,
-    SearchSpec,
-    Section,
     TrainParams,
 )
+from searchae.config.search_spec import SearchSpec
+from searchae.config.section import Section
 from searchae.config.study_file_errors import Faults
 from searchae.config.study_spec import StudySpec
 
@@ -143,12 +143,33 @@ class _Validator:
             self._faults.add(
                 "search.min_epochs", f"{search.min_epochs} exceeds train.epochs = {train.epochs}"
             )
+        self._check_first_report(search)
         searched = [p.choices or (p.high,) for p in space if p.key == "train.noise_from_epoch"]
         latest = max(searched[0]) if searched else train.noise_from_epoch
         if latest > train.epochs:
             self._faults.add(
                 "train.noise_from_epoch",
                 f"{latest} exceeds train.epochs = {train.epochs}: no epoch would have noise",
+            )
+
+    def _check_first_report(self, search: SearchSpec) -> None:
+        if search.first_report == 1:
+            return
+        factor = search.reduction_factor
+        if not _is_power(search.reports_per_epoch, factor) or not math.isclose(
+            search.first_report * search.reports_per_epoch, 1, rel_tol=0.01
+        ):
+            shares = ", ".join(f"{factor**-k:.4g}" for k in (1, 2, 3))
+            self._faults.add(
+                "search.first_report",
+                f"{search.first_report:g} is not 1 divided by a power of search.reduction_factor = "
+                f"{factor}, as {shares} are",
+            )
+        if search.min_epochs > 1:
+            self._faults.add(
+                "search.first_report",
+                f"{search.first_report:g} of an epoch contradicts search.min_epochs = "
+                f"{search.min_epochs}: give one of them",
             )
 
     def _check_own_net(
@@ -242,6 +263,12 @@ class _Validator:
                 "search.sampler",
                 '"nsga2" is for several objectives: name them in search.objectives, or use "tpe"',
             )
+
+
+def _is_power(number: int, base: int) -> bool:
+    while number % base == 0:
+        number //= base
+    return number == 1
 
 
 def _values(key: str, section: Section, searched: Mapping[str, Parameter]) -> tuple[Any, ...]:

@@ -32,7 +32,7 @@ class _Line:
     """A curve: value by epoch, and its style."""
 
     label: str
-    points: Mapping[int, float]
+    points: Mapping[float, float] | Mapping[int, float]
     colour: str
     width: float
     dash: str = ""
@@ -54,8 +54,9 @@ def draw_curves(run: TrialRun, *, best: TrialRun | None, baseline_db: float) -> 
         colour = BAD_COLOUR
     own = _Line(f"trial {run.row.number}", run.reports, colour, 2.5)
     other = best if best is not None and not is_best else None
-    last = max([*run.reports, *(other.reports if other else ())], default=1)
-    lines = [own, _Line("baseline", {1: baseline_db, last: baseline_db}, GREY, 1.5, "5 4")]
+    epochs = [1, *run.reports, *(other.reports if other else ())]
+    ends = {min(epochs): baseline_db, max(epochs): baseline_db}
+    lines = [own, _Line("baseline", ends, GREY, 1.5, "5 4")]
     if other is not None:
         lines.append(_Line(f"best: trial {other.row.number}", other.reports, BEST_COLOUR, 1.5))
     panels = [_panel("validation PSNR, dB", lines, log=False)]
@@ -82,10 +83,11 @@ def draw_curves(run: TrialRun, *, best: TrialRun | None, baseline_db: float) -> 
 
 def _panel(title: str, lines: Sequence[_Line], *, log: bool) -> str:
     values = [v for line in lines for v in line.points.values() if v > 0 or not log]
-    last = max((e for line in lines for e in line.points), default=1)
+    epochs: list[float] = [e for line in lines for e in line.points]
+    first, last = min([1.0, *epochs]), max([1.0, *epochs])
     if not values:
         return _text(WIDTH / 2, HEIGHT / 2, "nothing to draw", "middle")
-    xs = _Axis(1, max(last, 2), _LEFT, WIDTH - _RIGHT)
+    xs = _Axis(first, max(last, 2), _LEFT, WIDTH - _RIGHT)
     margin = (max(values) - min(values)) * 0.05 or 0.5
     low, high = min(values) - margin, max(values) + margin
     if log:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from searchae.config import objective_texts
-from searchae.formatting import format_duration, format_value
+from searchae.formatting import format_duration, format_number, format_value
 from searchae.report import study_command
 from searchae.study import ERROR, RUNTIME, WARM_START, StoredStudy, Summary, TrialRow
 
@@ -130,7 +130,8 @@ def _progress(summary: Summary) -> dict[str, str]:
     rows = {
         "trials": f"**{counts.finished:,} of {counts.budget:,}**"
         + (f": {states}" if states else ""),
-        "epochs": f"{summary.epochs_run:,} run, **{summary.epochs_saved:,} saved**{saved} by "
+        "epochs": f"{format_number(summary.epochs_run)} run, "
+        f"**{format_number(summary.epochs_saved)} saved**{saved} by "
         "pruning and plateaus",
         "time": f"{format_duration(summary.wall_s)}, pauses left out",
     }
@@ -154,7 +155,7 @@ def code_block(text: str) -> str:
 
 def _result(stored: StoredStudy, row: TrialRow) -> str:
     spec, psnr = stored.spec, "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB"
-    epochs = f"epoch {row.epochs} of {spec.epochs}"
+    epochs = f"epoch {format_number(row.epochs)} of {spec.epochs}"
     if row.outcome:
         return f"**Ended badly: {escape_markdown(row.outcome)}**" + (
             f" after {epochs}." if psnr else "."

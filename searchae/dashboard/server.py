@@ -32,6 +32,7 @@ from searchae.dashboard.deletion import with_folders_removed
 from searchae.dashboard.home_page import HomePage
 from searchae.dashboard.importance_response import ImportanceResponses
 from searchae.dashboard.logins import Logins
+from searchae.dashboard.metrics import MetricsPage
 from searchae.dashboard.slow_clients import CHECK_S, MAX_CONNECTIONS, limit_clients
 from searchae.dashboard.trial_details import StudyDetails, call_wsgi
 from searchae.errors import SearchaeError, UserError
@@ -86,7 +87,8 @@ def application(storage: ResilientStorage, options: ServerOptions) -> WSGIApplic
     dashboard = ImportanceResponses(HomePage(dashboard, reader), reader, overlay)
     details = StudyDetails(dashboard, reader, overlay)
     threading.Thread(target=_preload_studies, args=(reader, details), daemon=True).start()
-    app = _with_response_bodies(_without_creation(serve_pictures(details, overlay)))
+    pages = MetricsPage(serve_pictures(details, overlay), reader)
+    app = _with_response_bodies(_without_creation(pages))
     return AccessControl(_with_outage_responses(app, reader), options.logins, options.writes)
 
 

@@ -167,7 +167,11 @@ class StudyDetails:
             )
             document["note"]["body"] = document["note"]["body"] or note
             document["artifacts"] += pictures
-        return trial_json(document, source.trial.intermediate_values)
+        reports = source.trial.intermediate_values
+        if stored is None:
+            return trial_json(document, reports)
+        epochs_at = stored.spec.search.epochs_at
+        return trial_json(document, {epochs_at(step): v for step, v in reports.items()})
 
 
 def _unreadable(attributes: Mapping[str, Any]) -> set[str]:

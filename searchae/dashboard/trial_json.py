@@ -71,7 +71,9 @@ def trial_document(
     }
 
 
-def trial_json(document: Mapping[str, Any], intermediate_values: Mapping[int, float]) -> str:
+def trial_json(
+    document: Mapping[str, Any], intermediate_values: Mapping[int, float] | Mapping[float, float]
+) -> str:
     """Returns the JSON text of a trial's document, with its intermediate values added."""
     # Written by hand: these are most of the text, and json.dumps takes six times as long.
     values = ", ".join(

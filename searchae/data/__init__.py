@@ -6,6 +6,7 @@
 from searchae.data.array_file import write_array_file
 from searchae.data.contact_sheet import write_contact_sheet
 from searchae.data.decoded_cache import (
+    decoded_folder,
     decoded_sums,
     find_decoded,
     find_decoded_test,
@@ -25,13 +26,16 @@ from searchae.data.splits import (
     require_same_data,
     split_warnings,
 )
+from searchae.data.survey import Survey, survey_images
 
 __all__ = [
     "Preparation",
     "Splits",
+    "Survey",
     "absolute_paths",
     "as_images",
     "as_rgb",
+    "decoded_folder",
     "decoded_sums",
     "describe_splits",
     "find_decoded",
@@ -51,6 +55,7 @@ __all__ = [
     "require_readable",
     "require_same_data",
     "split_warnings",
+    "survey_images",
     "write_array_file",
     "write_contact_sheet",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from searchae.data.raw_images import as_rgb
@@ -20,10 +21,14 @@ _ROWS = {"train": 4, "validation": 2, "test": 2}
 _TILE_PX, _GUTTER_PX, _MARGIN_PX, _TITLE_PX, _TEXT_PX = 64, 4, 12, 24, 14
 _INK, _PAPER = (40, 40, 40), (236, 236, 236)
 _SUFFIX = ".png"
+_BESIDE = {2: "; right: channel 2", 4: "; right: channel 4"}
+"""Channels of images -> what is said of the picture beside each."""
 
 
 def write_contact_sheet(path: Path, splits: Splits) -> None:
     """Writes a PNG with images of each split, evenly spaced, under their number and levels.
+
+    The last of two or four channels stands beside each image as a grey picture of its own.
 
     Args:
         path: The file, whose name ends in ``.png``, or a pipe or device.
@@ -44,15 +49,17 @@ def write_contact_sheet(path: Path, splits: Splits) -> None:
 
 def draw_contact_sheet(splits: Splits) -> Image.Image:
     """Draws the contact sheet; see ``write_contact_sheet``."""
-    _, height, width = splits.image_shape
+    channels, height, width = splits.image_shape
     scale = max(1, round(_TILE_PX / max(height, width)))
-    step = (width * scale + _GUTTER_PX, height * scale + _GUTTER_PX)
-    parts = {name: _chosen(getattr(splits, name), rows) for name, rows in _ROWS.items()}
-    rows = sum(-(-len(images) // COLUMNS) for images in parts.values())
+    pictures = 2 if channels in _BESIDE else 1  # of each image
+    columns = COLUMNS // pictures
+    step = (pictures * width * scale + _GUTTER_PX, height * scale + _GUTTER_PX)
+    parts = {name: _chosen(getattr(splits, name), rows * columns) for name, rows in _ROWS.items()}
+    rows = sum(-(-len(images) // columns) for images in parts.values())
     sheet = Image.new(
         "RGB",
         (
-            2 * _MARGIN_PX + max(COLUMNS * step[0], 480),
+            2 * _MARGIN_PX + max(columns * step[0], 480),
             2 * _MARGIN_PX + len(parts) * _TITLE_PX + rows * step[1],
         ),
         _PAPER,
@@ -63,23 +70,27 @@ def draw_contact_sheet(splits: Splits) -> Image.Image:
         low, mean, high = splits.levels[name]
         total = len(getattr(splits, name))
         title = f"{name}: {total:,} images, levels {low} to {high}, mean {mean:.1f}"
+        title += _BESIDE.get(channels, "")
         pen.text((_MARGIN_PX, y), title, fill=_INK, font=font)
         y += _TITLE_PX
         for i, image in enumerate(images):
-            row, column = divmod(i, COLUMNS)
+            row, column = divmod(i, columns)
             at = (_MARGIN_PX + column * step[0], y + row * step[1])
             sheet.paste(_tile(image, scale), at)
-        y += -(-len(images) // COLUMNS) * step[1]
+        y += -(-len(images) // columns) * step[1]
     return sheet
 
 
-def _chosen(images: torch.Tensor, rows: int) -> torch.Tensor:
+def _chosen(images: torch.Tensor, most: int) -> torch.Tensor:
     import torch
 
-    count = min(rows * COLUMNS, len(images))
+    count = min(most, len(images))
     return images[torch.linspace(0, len(images) - 1, count).long()]
 
 
 def _tile(image: torch.Tensor, scale: int) -> Image.Image:
-    """Returns one image (C, H, W), each pixel enlarged to a square."""
-    return Image.fromarray(as_rgb(image.numpy()).repeat(scale, 0).repeat(scale, 1))
+    """Returns one image (C, H, W), each pixel enlarged to a square, and its last channel beside."""
+    shown = as_rgb(image.numpy())
+    if len(image) in _BESIDE:
+        shown = np.concatenate((shown, as_rgb(image[-1:].numpy())), axis=1)
+    return Image.fromarray(shown.repeat(scale, 0).repeat(scale, 1))

@@ -282,6 +282,9 @@ class _Rows:
         if self.white is None and value is not None and value > 0:
             likely = likely_white(max(value, 1.0))
             hint = f"; if this file has another white than 255, write it: {likely} under [data]"
+        elif value is not None and value < 0:
+            hint = "; scale the values to 0 (black) to 1 (white)"
+            hint += "" if self.white else ", and write white = 1 under [data]"
         elif self.white is not None and value is not None and value > self.white:
             hint = f"; clip what is above {self.white:g} to it, or write another white under [data]"
         return f"{self.path}: line {line}, column {column}: {shown!r} is not a {wanted}{hint}"

@@ -22,6 +22,7 @@ _LARGEST_SHARE = 0.9
 _MOST_LISTED = 4
 _FEW = 4
 _DIGITS = re.compile(r"\d+")
+_NUMBERED = re.compile(rb"\d+:-?[\d.eE+-]+")
 _DECIMAL_COMMA = re.compile(rb'"-?\d+,\d+"')
 _NO_PIXELS = frozenset(
     {
@@ -101,11 +102,11 @@ def is_header(cells: Sequence[bytes]) -> bool:
     numbers = [v for v in values if v is not None]
     if len(values) - len(numbers) > 1:
         # A row of pixels may begin with several texts, such as a class and a file's name.
-        return 2 * len(numbers) <= len(values) or _counts_up(numbers, 2)
-    if _counts_up(values, _FEWEST_COUNTED) or _counts_up(values[1:], 257):
+        return 2 * len(numbers) <= len(values) or _counts(numbers, 2)
+    if _counts(values, _FEWEST_COUNTED) or _counts(values[1:], 257):
         return True
-    return (values[0] is None and _counts_up(values[1:], _FEWEST_COUNTED_AFTER_LABEL)) or (
-        values[-1] is None and _counts_up(values[:-1], _FEWEST_COUNTED_AFTER_LABEL)
+    return (values[0] is None and _counts(values[1:], _FEWEST_COUNTED_AFTER_LABEL)) or (
+        values[-1] is None and _counts(values[:-1], _FEWEST_COUNTED_AFTER_LABEL)
     )
 
 
@@ -130,8 +131,11 @@ def find_layout(
         DataError: The pixels are not those of a square image, whichever column is left out.
     """
     columns = len(cells)
+    _check_dense(cells, where)
     names = [_name(cell) for cell in cells] if has_header else []
     extra = _no_pixels(names)
+    if names:
+        _check_order([cell for i, cell in enumerate(cells) if i not in extra], where)
     if label is not None:
         if not _is_square(columns - 1):
             raise _not_square(columns, where, f'; with data.label = "{label}" one is left out')
@@ -160,6 +164,27 @@ def find_layout(
     return Layout(columns, None, "")
 
 
+def _check_dense(cells: Sequence[bytes], where: str) -> None:
+    if all(_NUMBERED.fullmatch(cell.strip()) for cell in cells[1:3]) and len(cells) > 2:
+        raise DataError(
+            f"{where}: pixels are written as NUMBER:VALUE, as LIBSVM does: write all pixels of an "
+            "image, separated by commas"
+        )
+
+
+def _check_order(pixels: Sequence[bytes], where: str) -> None:
+    """Raises an error if the names of the pixels' columns have numbers that do not rise."""
+    numbers = [tuple(map(int, _DIGITS.findall(_shown(cell)[:40]))) for cell in pixels]
+    for i in range(1, len(numbers)):
+        if len(numbers[i]) == len(numbers[0]) and numbers[i] < numbers[i - 1]:
+            shown = ", ".join(_shown(cell)[:40] for cell in pixels[i - 1 : i + 1])
+            raise DataError(
+                f"{where}: the header does not number the pixels in rising order ({shown}): sort "
+                "the columns by their numbers, or remove the header if the pixels stand row by row "
+                "as they are"
+            )
+
+
 def _labelled(columns: int, label: LabelColumn, why: str) -> Layout:
     at = 0 if label == "first" else columns - 1
     return Layout(columns, (at,), f"the {label} is left out, {why}")
@@ -183,7 +208,8 @@ def decide_label(
     """
     if _all_text(first) != _all_text(last):
         which: LabelColumn = "first" if _all_text(first) else "last"
-        return which, "it is a text", True
+        values = first if which == "first" else last
+        return which, "it is empty" if set(values) == {""} else "it is a text", True
     like_first, like_last = _like_labels(first), _like_labels(last)
     if like_first and not like_last:
         return "first", "by its values", True
@@ -195,9 +221,15 @@ def decide_label(
     return "first", "which is usual", False
 
 
-def _counts_up(values: Sequence[float | None], fewest: int) -> bool:
+def _counts(values: Sequence[float | None], fewest: int) -> bool:
+    """Whether values are 0, 1, 2 ... or 1, 2, 3 ..., in any order."""
     size = len(values)
-    return size >= fewest and list(values) in (list(range(size)), list(range(1, size + 1)))
+    if size < fewest or any(v is None for v in values):
+        return False
+    return sorted(v for v in values if v is not None) in (
+        list(range(size)),
+        list(range(1, size + 1)),
+    )
 
 
 def _shown(cell: bytes) -> str:
@@ -261,12 +293,11 @@ def _hint(cells: Sequence[bytes]) -> str:
             f": it begins with {start!r}, but a csv source has an image in each line, whose values "
             "are separated by commas, semicolons, tabs, bars or spaces"
         )
-    if not cells[-1].strip() and _is_square(columns - 2):
-        return ": its lines end with a separator; remove that"
-    for extra in (0, 1):
-        if (columns - extra) % 3 == 0 and _is_square((columns - extra) // 3):
-            return ": images in colour go into an npz or a folder"
-    return ""
+    if _is_square(columns - 2):
+        if not cells[-1].strip():
+            return ": its lines end with a separator; remove that"
+        return ": where more than one column holds no pixels, a header has to name them"
+    return ": images that are in colour or not square go into an npz or a folder"
 
 
 def _all_text(values: Mapping[Cell, int]) -> bool:

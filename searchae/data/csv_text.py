@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 
 from searchae.data.disk import disk_errors
 from searchae.data.memory import require_plausible_expansion
+from searchae.data.other_formats import other_format
 from searchae.errors import DataError
 
 _BLOCK_BYTES = 4 << 20
@@ -25,18 +26,12 @@ _SPACES = re.compile(rb"[ \t]+")
 _NAMED_SEPARATOR = re.compile(rb"\s*\"?sep=([^\r\n])\"?[ \r]*\n", re.IGNORECASE)
 """The first line of a file that Excel wrote."""
 
-_OTHER_FORMATS = (
-    (
-        re.compile(rb"PK\x03\x04"),
-        "a zip archive, as Excel's are: unpack it, or save it as CSV",
-    ),
-    (re.compile(rb"BZh[1-9]1AY&SY"), "compressed by bzip2: unpack it"),
-    (re.compile(rb"\xfd7zXZ\x00"), "compressed by xz: unpack it"),
-    (re.compile(rb"\x28\xb5\x2f\xfd"), "compressed by zstd: unpack it"),
-    (re.compile(rb"PAR1.*\x00", re.DOTALL), "a Parquet file"),
-    (re.compile(rb"\x89HDF"), "an HDF5 file"),
-    (re.compile(rb"\x93NUMPY"), "an array of numpy: save it with numpy.savez, as an npz"),
-)
+_NUMBERS_APART = {
+    mark: re.compile(rb"\d *" + re.escape(mark) + rb" *\d") for mark in (b"\t", b"|", b" ")
+}
+"""Numbers that a mark separates, in lines with commas: those are decimal commas then."""
+
+_FEWEST_APART = 3
 
 
 @dataclass(frozen=True)
@@ -151,9 +146,11 @@ def _blocks(file: BinaryIO, path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _check_text(start: bytes, path: Path) -> None:
-    for magic, what in _OTHER_FORMATS:
-        if magic.match(start):
-            raise DataError(f"{path}: is {what}; a csv source reads text, also compressed by gzip")
+    if what := other_format(start):
+        raise DataError(
+            f"{path}: is {what}; a csv source reads text, with a line of numbers for each image, "
+            "also compressed by gzip"
+        )
     if b"\0" in start:
         raise DataError(
             f"{path}: holds NUL bytes: it is no text in UTF-8, but UTF-16 without its mark, "
@@ -170,11 +167,16 @@ def _first_line(block: bytes) -> bytes:
 def _separator(line: bytes) -> Separator:
     """Finds the separator of a file by a line of it."""
     for mark in _SEPARATORS:
-        if mark in line and (b"," not in line or mark == b";"):
+        if mark in line and (b"," not in line or mark == b";" or _separates(mark, line)):
             return _separated_by(mark)
-    if b"," not in line and b" " in line.strip():
+    if b" " in line.strip() and (b"," not in line or _separates(b" ", line)):
         return Separator("spaces", _spaces_to_commas)
     return Separator("commas", bytes)
+
+
+def _separates(mark: bytes, line: bytes) -> bool:
+    """Whether a mark separates the numbers of a line that has commas too."""
+    return len(_NUMBERS_APART[mark].findall(line)) >= _FEWEST_APART
 
 
 def _separated_by(mark: bytes) -> Separator:

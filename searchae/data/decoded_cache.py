@@ -45,6 +45,16 @@ _LARGEST_SUMS, _LARGEST_PART = 2**16, 2**40
 """Bytes of the largest files that are opened; parts are mapped, not read."""
 
 
+def decoded_folder(hash_: str, data_dir: Path) -> Path:
+    """Returns the folder of a data set's cached images.
+
+    Args:
+        hash_: ``Splits.hash`` of the data set.
+        data_dir: The data folder, which contains the cache.
+    """
+    return data_dir / FOLDER / hash_
+
+
 def decoded_sums(splits: Splits) -> dict[str, str]:
     """Returns the checksums of a data set's cached images, for the study to keep.
 
@@ -68,7 +78,7 @@ def keep_decoded(splits: Splits, data_dir: Path, sums: Mapping[str, str] | None 
         Whether they are in the cache now. If not, for example on a read-only disk, each worker
         decodes the images itself.
     """
-    home, sums = data_dir / FOLDER / splits.hash, sums or decoded_sums(splits)
+    home, sums = decoded_folder(splits.hash, data_dir), sums or decoded_sums(splits)
     if _is_whole(SharedFolder(home), splits):
         return True
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ _EXPLANATIONS = {
     errno.EEXIST: "it is a file, not a folder; choose another --data-dir",
     errno.EISDIR: "it is a folder, not a file",
 }
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -98,6 +100,10 @@ def find_data_file(
             return place
         if place.exists():
             raise DataError(f"{key}: {place} is a pipe or a device, not a regular file")
+    if _URL.match(path):
+        raise DataError(
+            f"{key}: {path!r} is a URL: fetch it, and write the path of the file or folder"
+        )
     tried = " nor at ".join(map(str, places))
     hint = (
         ""

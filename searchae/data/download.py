@@ -181,6 +181,22 @@ def check_published(checksums: Mapping[Path, str], *, home: str) -> None:
             raise not_published(path, home=home)
 
 
+def require_torchvision() -> None:
+    """Checks that torchvision can be imported, before a data set needs it.
+
+    Raises:
+        DataError: It is missing, or does not fit the torch that is installed.
+    """
+    try:
+        import torchvision.datasets  # noqa: F401
+    except (ImportError, RuntimeError, OSError) as e:  # RuntimeError: built for another torch
+        raise DataError(
+            f"torchvision cannot be imported: {type(e).__name__}: {e}",
+            "svhn, mnist and cifar10 are fetched through it: install the torchvision that fits "
+            "your torch. The sources house-numbers, folder, npz and csv do not need it",
+        ) from e
+
+
 def damaged(path: Path, found: object) -> DataError:
     """Makes the error for a file with invalid content; ``found`` says what was found."""
     size = f" ({path.stat().st_size:,} bytes)" if path.is_file() else ""

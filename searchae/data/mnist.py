@@ -12,7 +12,7 @@ import numpy as np
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.disk import disk_errors
-from searchae.data.download import Download, damaged, fetch, not_published
+from searchae.data.download import Download, damaged, fetch, not_published, require_torchvision
 from searchae.data.raw_images import Images, RawImages
 from searchae.files import atomic_file, open_input
 
@@ -59,6 +59,7 @@ def load_mnist(
 
 
 def _download(staging: Path, _data_dir: Path, _missing: tuple[str, ...]) -> None:
+    require_torchvision()
     from torchvision.datasets import MNIST
 
     MNIST(staging, download=True)

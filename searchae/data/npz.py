@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy.typing as npt
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.disk import find_data_file
-from searchae.data.levels import doubt_of_range, likely_white, to_levels
+from searchae.data.levels import DARK, doubt_of_range, likely_white, to_levels
 from searchae.data.npz_file import open_npz
 from searchae.data.raw_images import MOST_CHANNELS, Images, RawImages
 from searchae.errors import DataError
@@ -22,6 +23,11 @@ _CHANNELS = range(1, MOST_CHANNELS + 1)
 _WANTED = "x_train (and x_test), or images"
 _NARROWEST_PX = 4
 _LARGER = "save it as (N, H, W, C), with at least 4 pixels a side, such as numpy.transpose gives"
+_CLEAR_WHITES = frozenset({1.0, 255.0, 1023.0, 4095.0, 16383.0, 65535.0})
+"""Brightest values that leave no doubt: those of 1, 8, 10, 12, 14 and 16 bits."""
+_MOST_SCALED = 1000  # images
+_ROUNDED = 0.01
+"""Values that are no farther from 256 levels have 8 bits, such as those divided by 255."""
 _MANY = 2  # times as many images as pixels a side
 
 
@@ -89,12 +95,56 @@ def load_npz(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCallb
     return found
 
 
+@dataclass(frozen=True)
+class ArrayValues:
+    """What values an npz has.
+
+    Attributes:
+        white: The value of white, where the brightest one leaves no doubt and it is not the one
+            that is assumed without ``data.white``; else None.
+        is_deep: Whether they have more than 8 bits.
+        text: Type and brightest value, in words.
+    """
+
+    white: float | None
+    is_deep: bool
+    text: str
+
+
+def look_at_values(path: Path) -> ArrayValues:
+    """Looks at the values of the training images of an npz.
+
+    Args:
+        path: The file.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    with open_npz(path) as archive:
+        array = archive.read(_taken(archive.names, path)[0])
+    if array.dtype == np.uint8 or array.dtype.kind not in "uibf" or not array.size:
+        return ArrayValues(None, is_deep=False, text=str(array.dtype))
+    brightest = float(array.max())
+    is_clear = brightest in _CLEAR_WHITES and (array.dtype.kind != "f" or brightest > 1)
+    shown = f"{array.dtype} up to {brightest:g}"
+    if array.dtype == np.uint16 and brightest > DARK * 65535:  # as of a folder's 16-bit files
+        is_clear, brightest = True, 65535.0
+    white = brightest if is_clear else None
+    scale = 255 / (white or (1.0 if array.dtype.kind == "f" else brightest or 1.0))
+    some = array[:_MOST_SCALED] * scale
+    is_deep = bool(np.abs(some - np.rint(some)).max() > _ROUNDED)
+    return ArrayValues(int(white) if white else None, is_deep=is_deep, text=shown)
+
+
 def _taken(names: Sequence[str], path: Path) -> list[str]:
     if "x_train" in names:
         return [name for name in ("x_train", "x_test") if name in names]
     if "images" in names:
         return ["images"]
-    raise DataError(f"{path}: needs {_WANTED}, but holds {', '.join(names) or 'nothing'}")
+    raise DataError(
+        f"{path}: needs {_WANTED}, but holds {', '.join(names) or 'nothing'}; save it again with "
+        "numpy.savez under these names"
+    )
 
 
 def as_images(
@@ -198,7 +248,23 @@ def _channels_first(array: npt.NDArray[Any], *, where: str) -> tuple[npt.NDArray
     raise DataError(
         f"{where}: is {array.dtype} of shape {array.shape}, "
         f"not (N, H, W), (N, H, W, C) or (N, C, H, W) with 1 to {MOST_CHANNELS} channels C"
+        f"{_ordering(array.shape)}"
     )
+
+
+def _ordering(shape: tuple[int, ...]) -> str:
+    """Returns how to bring an array of another shape into order; empty where that is not known."""
+    if len(shape) == 2:
+        side = math.isqrt(shape[1])
+        sides = f"{side}, {side}" if side**2 == shape[1] else "H, W"
+        return (
+            f": if a row is an image, save array.reshape(-1, {sides}), or (-1, H, W, C) in colour"
+        )
+    if len(shape) == 4 and shape[2] in _CHANNELS:
+        return ": if it is (H, W, C, N), save numpy.transpose(array, (3, 0, 1, 2))"
+    if len(shape) == 4 and shape[0] in _CHANNELS:
+        return ": if it is (C, N, H, W), save numpy.transpose(array, (1, 2, 3, 0))"
+    return ""
 
 
 def _order_doubt(shape: tuple[int, ...], order: str, *, where: str) -> str | None:

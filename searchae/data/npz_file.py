@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from searchae.data.disk import disk_errors
 from searchae.data.memory import require_memory, require_plausible_expansion
+from searchae.data.other_formats import START_BYTES, other_format
 from searchae.errors import DataError
 from searchae.files import open_input
 from searchae.formatting import format_count
@@ -29,6 +30,7 @@ _FAULTS = (
     NotImplementedError,
 )
 _NPY_MAGIC = b"\x93NUMPY"
+_ZIP_MAGIC = b"PK"
 _ARRAY_SUFFIX = ".npy"
 
 _Header = tuple[tuple[int, ...], bool, np.dtype[Any]]
@@ -94,13 +96,17 @@ def open_npz(path: Path) -> Iterator[NpzFile]:
     """
     with disk_errors("cannot read", path):
         with open_input(path) as file:
-            if file.read(len(_NPY_MAGIC)) == _NPY_MAGIC:
-                raise DataError(
-                    f"{path}: holds one bare array; save it with numpy.savez(FILE, images=array)"
-                )
+            start = file.read(START_BYTES)
+        if start.startswith(_NPY_MAGIC):
+            raise DataError(
+                f"{path}: holds one bare array; save it with numpy.savez(FILE, images=array)"
+            )
         try:
             archive = zipfile.ZipFile(path)
         except _FAULTS as e:
+            what = other_format(start)
+            if what and not start.startswith(_ZIP_MAGIC):
+                raise DataError(f"{path}: is {what}; an npz is made with numpy.savez") from e
             raise _damaged(path, "the archive", e) from e
         with archive:
             yield NpzFile(path, archive)

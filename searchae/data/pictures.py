@@ -16,14 +16,16 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.large_images import new_images, release
 from searchae.data.levels import DARK, doubt_of_range, to_levels
+from searchae.data.other_formats import START_BYTES, other_format
 from searchae.data.picture_files import NAMED_FORMATS, SUFFIX_FORMATS
 from searchae.data.raw_images import Images, level_type, levels_of
 from searchae.errors import DataError
+from searchae.files import open_input
 from searchae.formatting import format_count
 
 MOST_PIXELS = 100_000_000
@@ -302,6 +304,26 @@ def _padded(image: Image.Image, size: tuple[int, int], colour: str | None) -> Im
     return ground
 
 
+def picture_size(path: Path) -> tuple[int, int]:
+    """Returns a picture's height and width in pixels, as it is shown; its pixels are not decoded.
+
+    Args:
+        path: A picture that can be read.
+    """
+    with _quiet_about_size(), Image.open(path, formats=_formats(path)) as opened:
+        width, height = opened.size
+        is_turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (width, height) if is_turned else (height, width)
+
+
+def _what_else(path: Path) -> str:
+    try:
+        with open_input(path) as file:
+            return other_format(file.read(START_BYTES))
+    except OSError:
+        return ""
+
+
 def _read_or_fault(path: Path, *, how: Preparation) -> _Picture | str:
     try:
         return _read(path, how)
@@ -310,6 +332,8 @@ def _read_or_fault(path: Path, *, how: Preparation) -> _Picture | str:
     except Image.DecompressionBombError:
         return _too_large(path, "far")
     except UnidentifiedImageError:
+        if what := _what_else(path):
+            return f"{path}: is {what}"
         reason = f"it is damaged, or not {NAMED_FORMATS}"
     except MemoryError:
         reason = "there is not enough memory to decode it"

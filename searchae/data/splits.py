@@ -200,13 +200,7 @@ class _Selection:
 
         Each side gets at least one image.
         """
-        if len(self) < 2:
-            raise DataError(
-                f"{key}: there is nothing to take it from, only "
-                f"{format_count(len(self), 'image')}: training, validation and test need at least "
-                "one each; take more images"
-            )
-        count = min(max(int(len(self) * share + 0.5), 1), len(self) - 1)
+        count = share_of(len(self), share, key=key)
         order = _permutation(len(self), seed=seed, label=label)
         return self.at(order[:count]), self.at(order[count:])
 
@@ -237,6 +231,44 @@ class _Selection:
             part.copy_(gather(images, order[start : start + len(part)]))
             start += len(part)
         return found
+
+
+def share_of(images: int, share: float, *, key: str) -> int:
+    """Returns how many images are a share of some: rounded, halves up, and neither none nor all.
+
+    Args:
+        images: How many there are.
+        share: The share.
+        key: What they are for; the message begins with it.
+
+    Raises:
+        DataError: There are fewer than two.
+    """
+    if images < 2:
+        raise DataError(
+            f"{key}: there is nothing to take it from, only {format_count(images, 'image')}: "
+            "training, validation and test need at least one each; take more images"
+        )
+    return min(max(int(images * share + 0.5), 1), images - 1)
+
+
+def split_sizes(spec: DataSpec, images: int, test: int | None) -> tuple[int, int, int]:
+    """Returns how many training, validation and test images ``split`` makes of a source's.
+
+    Args:
+        spec: How many images, and the share of the validation split.
+        images: The source's training images.
+        test: Its test images; None if it has no test split.
+
+    Raises:
+        DataError: There are too few images.
+    """
+    if test is None:
+        test = share_of(images, SET_ASIDE, key="the test split")
+        images -= test
+    images, test = min(images, spec.train_images or images), min(test, spec.test_images or test)
+    validation = share_of(images, spec.validation, key="data.validation")
+    return images - validation, validation, test
 
 
 def describe_splits(splits: Splits) -> dict[str, Any]:

@@ -17,7 +17,14 @@ import numpy.typing as npt
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.disk import disk_fault
-from searchae.data.download import Download, check_published, damaged, fetch, not_published
+from searchae.data.download import (
+    Download,
+    check_published,
+    damaged,
+    fetch,
+    not_published,
+    require_torchvision,
+)
 from searchae.data.large_images import new_images, release
 from searchae.data.raw_images import Images, RawImages
 from searchae.errors import DataError
@@ -58,6 +65,7 @@ def load_svhn(spec: DataSpec, data_dir: Path, _seed: int, progress: ProgressCall
     Raises:
         DataError: The files cannot be downloaded, or are not the published ones.
     """
+    require_torchvision()
     splits = ("train", "test", *(["extra"] if spec.extra else []))
     names = tuple(f"{split}_32x32.mat" for split in splits)
     size_mb = sum(_SVHN_MB[split] for split in splits)
@@ -85,6 +93,7 @@ def load_cifar10(
     Raises:
         DataError: The files cannot be downloaded, or are not the published ones.
     """
+    require_torchvision()
     from torchvision.datasets import CIFAR10
 
     checksums = _cifar10_checksums()

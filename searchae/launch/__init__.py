@@ -1,13 +1,14 @@
-"""Starts workers on this machine, on Slurm or on Ray.
+"""Starts workers on this machine, on hosts reached by ssh, on Slurm or on Ray.
 
 A worker is a command with an environment, never a pickled function.
 """
 
-from searchae.launch.base import Exit, Job, Launcher, Resources
-from searchae.launch.choice import choose_launcher
+from searchae.launch.base import CarriesFiles, Exit, Job, Launcher, Resources
+from searchae.launch.choice import SshOptions, choose_launcher
 from searchae.launch.fleet_plan import Fleet, available_cores
 from searchae.launch.given_place import GivenPlace, check_counts, default_threads, setting
 from searchae.launch.given_study import GivenStudy, override_texts
+from searchae.launch.images import provide_images
 from searchae.launch.local import LocalLauncher
 from searchae.launch.logs import last_lines
 from searchae.launch.malloc import HUGE_PAGES_ENVIRONMENT, configure_malloc
@@ -21,15 +22,19 @@ from searchae.launch.request import (
     study_jobs,
 )
 from searchae.launch.slurm import SlurmLauncher
+from searchae.launch.ssh import SshLauncher, SshSettings
+from searchae.launch.ssh_hosts import HostState, parse_hosts
 from searchae.launch.supervisor import Supervisor
 
 __all__ = [
     "HUGE_PAGES_ENVIRONMENT",
+    "CarriesFiles",
     "Exit",
     "Fleet",
     "FleetRequest",
     "GivenPlace",
     "GivenStudy",
+    "HostState",
     "Job",
     "Launcher",
     "LocalLauncher",
@@ -37,6 +42,9 @@ __all__ = [
     "Request",
     "Resources",
     "SlurmLauncher",
+    "SshLauncher",
+    "SshOptions",
+    "SshSettings",
     "Supervisor",
     "available_cores",
     "check_counts",
@@ -45,7 +53,9 @@ __all__ = [
     "default_threads",
     "last_lines",
     "override_texts",
+    "parse_hosts",
     "prestarted_workers",
+    "provide_images",
     "setting",
     "sized_fleet",
     "study_jobs",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,14 @@ class Resources:
         cpus: CPU cores.
         gpus: GPUs.
         machines: Number of machines that have them.
+        workers: Workers at once by default, where the user said so; None where it follows from
+            cores and GPUs.
     """
 
     cpus: int
     gpus: int
     machines: int
+    workers: int | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,17 @@ class Exit:
     job: Job
     code: int
     alive_s: float
+
+
+@runtime_checkable
+class CarriesFiles(Protocol):
+    """A launcher whose workers need share no folder with this machine."""
+
+    def send_images(self, folder: Path, note: Callable[[str], None]) -> None:
+        """Sends decoded images, ``DATA/decoded/HASH``, to the machines that do not have them."""
+
+    def collect_files(self) -> None:
+        """Brings home what workers have written to their artifact folders."""
 
 
 class Launcher(Protocol):

@@ -89,6 +89,8 @@ def plan_fleet(
 def _default_workers(available: Resources | None, device: str, per_gpu: int) -> int:
     if available is None:
         return MAX_DEFAULT_WORKERS
+    if available.workers is not None:
+        return available.workers
     if per_gpu:
         return max(1, 1 if ":" in device else available.gpus) * per_gpu
     return min(available.cpus, MAX_DEFAULT_WORKERS)

@@ -46,6 +46,7 @@ class GivenPlace:
         *,
         factory: str = "",
         quiet: bool,
+        create: bool = False,
     ) -> GivenPlace:
         """Takes what was given, else what the environment says, else the command line's default.
 
@@ -56,12 +57,13 @@ class GivenPlace:
             device: Where trials are trained.
             factory: The function that builds a net of one's own; empty for none.
             quiet: Whether to show no progress.
+            create: Whether to make a managed server's data if there are none.
 
         Raises:
             StorageError: The URL is none.
         """
         return cls(
-            storage_url(setting(storage, "SEARCHAE_STORAGE", DEFAULT_STORAGE)),
+            storage_url(setting(storage, "SEARCHAE_STORAGE", DEFAULT_STORAGE), create=create),
             Path(setting(data_dir, "SEARCHAE_DATA_DIR", "data")),
             Path(setting(artifacts, "SEARCHAE_ARTIFACTS", "artifacts")),
             setting(device, "SEARCHAE_DEVICE", "auto"),
@@ -131,5 +133,5 @@ def check_counts(least: int = 1, **counts: object) -> None:
     for name, value in counts.items():
         if value is None:
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise UserError(f"{name}: {value!r}: give a whole number of {least} or more")

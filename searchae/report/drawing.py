@@ -186,19 +186,19 @@ def drawn_note(shown: int, of: int, what: str) -> str:
 
 
 def join_curves(
-    curves: Iterable[Mapping[int, float]],
-) -> tuple[list[int | None], list[float | None]]:
+    curves: Iterable[Mapping[float, float]],
+) -> tuple[list[float | None], list[float | None]]:
     """Joins curves for one plotly trace, with gaps between them.
 
     A figure of hundreds of traces is slow in a browser.
 
     Args:
-        curves: Each as value by epoch (or by another integer).
+        curves: Each as value by epoch (or by another number).
 
     Returns:
         x and y of all points; None ends each curve.
     """
-    xs: list[int | None] = []
+    xs: list[float | None] = []
     ys: list[float | None] = []
     for curve in curves:
         xs += [*curve, None]

@@ -129,7 +129,7 @@ def curves_plot(found: Findings) -> Plot:
         )
     for run in found.best[:1]:
         _add_curves(figure, [run], "best", BEST_COLOUR, opacity=1, width=3)
-    last = max(e for r in shown for e in r.reports)
+    last = math.ceil(max(e for r in shown for e in r.reports))
     add_baseline(figure, found, [1, last])
     figure.update_xaxes(**epoch_axis(last))
     note = "A cross marks where the pruner gave a trial up." + drawn_note(

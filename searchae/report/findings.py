@@ -45,7 +45,7 @@ class TrialRun:
 
     Attributes:
         row: Number, state, parameters and result.
-        reports: Validation PSNR in dB by epoch; finite values only, in order.
+        reports: Validation PSNR in dB by the epochs trained; finite values only, in order.
         history: The columns ``HISTORY_COLUMNS``, with one value per epoch from the first on;
             empty if none was stored.
         runtime: Host, device and versions, as the worker stored them.
@@ -55,7 +55,7 @@ class TrialRun:
     """
 
     row: TrialRow
-    reports: dict[int, float]
+    reports: dict[float, float]
     history: dict[str, tuple[float, ...]]
     runtime: dict[str, Any]
     error: str
@@ -197,10 +197,11 @@ def trial_run(spec: StudySpec, trial: FrozenTrial, row: TrialRow | None = None) 
     """
     attributes: Mapping[str, Any] = trial.user_attrs
     reports = sorted(trial.intermediate_values.items())
+    epochs_at = spec.search.epochs_at
     runtime = attributes.get(RUNTIME, {})
     return TrialRun(
         row=row or trial_row(spec, trial),
-        reports={epoch: value for epoch, value in reports if math.isfinite(value)},
+        reports={epochs_at(step): value for step, value in reports if math.isfinite(value)},
         history=history_columns(attributes),
         runtime=runtime if isinstance(runtime, dict) else {},
         error=str(attributes.get(ERROR, "")) if OUTCOME in attributes else "",

@@ -14,7 +14,7 @@ from searchae.config import StudySpec
 from searchae.errors import UserError
 from searchae.files import output_file
 from searchae.report.findings import TrialRun, read_trial_runs
-from searchae.storage import connect, parse_url, require_database
+from searchae.storage import connect, open_url, require_database
 from searchae.study import StoredStudy, load_study
 
 LAST_EPOCH_COLUMNS = ("train_mse", "val_mse", "psnr_of_mse_db", "sparsity")
@@ -35,7 +35,7 @@ def trials(study: str, storage: str = "sqlite:///searchae.db") -> list[dict[str,
         NoStudyError: There is no such database, or no such study in it.
         StorageError: The database cannot be read, or searchae did not make the study.
     """
-    url = parse_url(storage)
+    url = open_url(storage)
     require_database(url)
     return trial_rows(load_study(connect(url, writes=False), study))
 
@@ -111,7 +111,7 @@ def _columns(spec: StudySpec) -> dict[str, type]:
         "state": str,
         "outcome": str,
         "psnr_db": float,
-        "epochs": int,
+        "epochs": float if spec.search.reports_per_epoch > 1 else int,
         "seconds": float,
         "started": str,
         "ended": str,

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from searchae.formatting import format_count, format_duration, format_value, html_text
+from searchae.formatting import (
+    format_count,
+    format_duration,
+    format_number,
+    format_value,
+    html_text,
+)
 from searchae.report.findings import Findings
 from searchae.report.html_parts import HtmlSection, gain_text, study_command
 
@@ -44,7 +50,11 @@ def tiles(found: Findings) -> list[tuple[str, str, str]]:
             f"mean image: {s.baseline_db:.2f} dB",
         ),
         ("trials", f"{c.finished:,} of {c.budget:,}", _states(found)),
-        ("epochs saved", saved, f"{s.epochs_run:,} run, {s.epochs_full:,} without pruning"),
+        (
+            "epochs saved",
+            saved,
+            f"{format_number(s.epochs_run)} run, {s.epochs_full:,} without pruning",
+        ),
         (
             "wall time",
             format_duration(s.wall_s),

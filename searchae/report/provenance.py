@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from html import escape
 
+from searchae.config import study_toml
 from searchae.formatting import html_text
 from searchae.report.findings import Findings
 from searchae.report.html_parts import EMPTY_CELL, HtmlSection, html_table, study_command
-from searchae.report.study_toml import study_toml
 
 
 def provenance_section(found: Findings) -> HtmlSection:

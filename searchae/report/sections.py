@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 from html import escape
 
 from searchae.config import OBJECTIVES
-from searchae.formatting import format_count, format_duration, format_value, html_text
+from searchae.formatting import (
+    format_count,
+    format_duration,
+    format_number,
+    format_value,
+    html_text,
+)
 from searchae.report import figures, parameter_plots
 from searchae.report.findings import Findings, TrialRun
 from searchae.report.headline import headline_section
@@ -196,7 +202,7 @@ def _best_row(found: Findings, run: TrialRun, names: Sequence[str]) -> tuple[str
         f"{run.psnr_db:.2f}",
         gain_text(run, found),
         sparse,
-        str(row.epochs),
+        format_number(row.epochs),
         EMPTY_CELL if row.seconds is None else format_duration(row.seconds),
         *(_parameter_cell(run, n) for n in names),
     )

@@ -49,7 +49,9 @@ def write_tensorboard(folder: Path, runs: Sequence[TrialRun]) -> int:
 def _write_run(writer: Any, run: TrialRun) -> None:
     times = _epoch_end_times(run)
     for epoch, psnr_db in run.reports.items():
-        writer.add_scalar("psnr_db", psnr_db, epoch, walltime=times.get(epoch))
+        if epoch != int(epoch):  # TensorBoard's steps are whole numbers
+            continue
+        writer.add_scalar("psnr_db", psnr_db, int(epoch), walltime=times.get(int(epoch)))
     for name in SCALARS if run.history else ():
         for epoch, value in run.history_by_epoch(name).items():
             writer.add_scalar(name, value, epoch, walltime=times.get(epoch))

@@ -11,7 +11,14 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from searchae.errors import ArtifactsError, OutOfMemoryError
-from searchae.launch import FleetRequest, Launcher, Supervisor, sized_fleet, study_jobs
+from searchae.launch import (
+    CarriesFiles,
+    FleetRequest,
+    Launcher,
+    Supervisor,
+    sized_fleet,
+    study_jobs,
+)
 from searchae.study import ERROR, MEASURED, OUTCOME, ListedTraining, TrainingList
 from searchae.tuning import StopRequest, Watcher, follow_workers, running_fleet, set_time_limit
 from searchae.worker import (
@@ -211,9 +218,15 @@ class ListRun:
             return False
         if not self.listed.is_tested(trial) or key in self._with_record:
             return True
+        path = record_path(self.request.artifacts, self.listed.stored.folder, key)
         try:
-            path = record_path(self.request.artifacts, self.listed.stored.folder, key)
-            read_content(path, _checksum(self.listed, trial))
+            try:
+                read_content(path, checksum := _checksum(self.listed, trial))
+            except RecordError:
+                if not isinstance(self.launcher, CarriesFiles):
+                    raise
+                self.launcher.collect_files()
+                read_content(path, checksum)
         except RecordError as e:
             log.info("trial %d: %s", trial.number, e)
             return False

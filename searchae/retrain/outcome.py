@@ -31,12 +31,12 @@ from searchae.config import ProgressCallback, readable_params
 from searchae.data import Splits, load_splits
 from searchae.errors import DivergedError
 from searchae.files import output_file
-from searchae.launch import FleetRequest, Launcher
+from searchae.launch import FleetRequest, Launcher, provide_images
 from searchae.models import model_size
 from searchae.retrain.list_run import ListRun, RecordFolder
 from searchae.retrain.plan import RetrainPlan
 from searchae.retrain.reproduction import reproduction
-from searchae.study import keep_images, load_images, open_training_list, package_versions
+from searchae.study import load_images, open_training_list, package_versions
 from searchae.training import EpochResult, mean_image_psnr_db, psnr_of_mse_db
 from searchae.tuning import StopRequest, Watcher
 from searchae.worker import FAILURE_VERBS, TrainingRecord
@@ -131,8 +131,7 @@ def _train(
         data_hash=splits.hash,
         baseline_db=mean_image_psnr_db(splits.train, splits.validation),
     )
-    if launcher.is_local:
-        keep_images(listed.stored, splits, request.data_dir)
+    provide_images(launcher, listed.stored, splits, request.data_dir, watcher.note)
     wanted = plan.listed()
     ListRun(listed, lambda _results: wanted, request, launcher, watcher, stop).run()
     folder = RecordFolder(request.artifacts, listed)
@@ -220,7 +219,12 @@ def _provenance(
             "images": len(splits.train),
         },
         # Trained on other images, its epochs cannot be compared with the search's.
-        "search": reproduction(plan.trial, first.history, runtime=runtime)
+        "search": reproduction(
+            plan.trial,
+            first.history,
+            runtime=runtime,
+            reports_per_epoch=plan.stored.spec.search.reports_per_epoch,
+        )
         if plan.as_searched and plan.is_searched
         else None,
         "data_hash": splits.hash,
@@ -258,8 +262,8 @@ def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _write_history(path: Path, runs: Iterable[TrainingRecord]) -> None:
     text = io.StringIO(newline="")
-    columns = ["seed", *(f.name for f in fields(EpochResult))]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    columns = ["seed", *(f.name for f in fields(EpochResult) if f.name != "share")]
+    writer = csv.DictWriter(text, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for run in runs:
         writer.writerows({"seed": run.seed, **asdict(r)} for r in run.history)

@@ -78,6 +78,13 @@ class RetrainPlan:
             f"{format_count(len(self.seeds), 'seed')}, on {self.device} with "
             f"{format_count(self.threads, 'thread')}"
         ]
+        train, searched = self.params.train, self.stored.spec.epochs
+        if train.schedule == "cosine" and train.epochs != searched:
+            found.append(
+                f'schedule = "cosine": the learning rate falls over {train.epochs} epochs, not '
+                f"over the search's {searched}, so that it is another one from the second epoch "
+                "on; --epochs search trains as the search did"
+            )
         winner = self.stored.study.user_attrs.get(WINNER, {}).get("number", self.trial.number)
         if hint_at_winner and winner != self.trial.number:
             found.append(f"over seeds trial {winner} was better: --trial winner takes that one")

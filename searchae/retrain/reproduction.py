@@ -12,7 +12,11 @@ from searchae.training import EpochResult
 
 
 def reproduction(
-    trial: FrozenTrial, history: Sequence[EpochResult], *, runtime: Mapping[str, Any]
+    trial: FrozenTrial,
+    history: Sequence[EpochResult],
+    *,
+    runtime: Mapping[str, Any],
+    reports_per_epoch: int = 1,
 ) -> dict[str, Any] | None:
     """Compares a retraining with the search's results, epoch by epoch.
 
@@ -20,6 +24,7 @@ def reproduction(
         trial: The search's trial.
         history: The retraining's epochs, with the search's seed.
         runtime: Device, threads, precision and versions of the retraining.
+        reports_per_epoch: See ``SearchSpec``; reports within an epoch are not compared.
 
     Returns:
         ``epoch`` (the last that both have), ``recorded_db``, ``retrained_db``, ``difference_db``,
@@ -27,7 +32,11 @@ def reproduction(
         (by name, the search's and this value), and a sentence, ``text``. None if the study has no
         results by epoch, as for a trial imported from another study.
     """
-    recorded = {e: v for e, v in trial.intermediate_values.items() if 0 < e <= len(history)}
+    recorded = {
+        step // reports_per_epoch: value
+        for step, value in trial.intermediate_values.items()
+        if step % reports_per_epoch == 0 and 0 < step // reports_per_epoch <= len(history)
+    }
     if not recorded or WARM_START in trial.user_attrs:
         return None
     # Studies made before these could be chosen used float32 and PyTorch's own kernels.

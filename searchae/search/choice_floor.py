@@ -34,6 +34,15 @@ DRAWS = 8
 Params = dict[str, Value]
 
 
+def floored_parameters(spec: StudySpec) -> list[Parameter]:
+    """Returns the parameters of whose choices each gets ``search.min_trials_per_choice`` trials."""
+    if spec.search.sampler == "random" or not spec.search.min_trials_per_choice:
+        return []
+    return [
+        p for p in spec.space if 2 <= len(p.choices) <= MOST_CHOICES and p.key not in CONDITIONS
+    ]
+
+
 class ChoiceFloor:
     """Finds the choice that has too few trials, and parameters to try it with.
 
@@ -43,16 +52,13 @@ class ChoiceFloor:
 
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
-        is_random = spec.search.sampler == "random"
-        self._floor = 0 if is_random else spec.search.min_trials_per_choice
-        self._choices = [
-            p for p in spec.space if 2 <= len(p.choices) <= MOST_CHOICES and p.key not in CONDITIONS
-        ]
+        self._floor = spec.search.min_trials_per_choice
+        self._choices = floored_parameters(spec)
         # A number on a grid (such as a layer's width) is kept as the good trial had it.
         self._ranges = [
             p for p in spec.space if not (p.choices or p.integer or p.step) and p.high > p.low
         ]
-        self._is_reached = not self._floor or not self._choices
+        self._is_reached = not self._choices
 
     def params(self, study: optuna.Study, number: int) -> Params:
         """Returns the parameters of a trial that shall try a rare choice; none for any other trial.

@@ -6,7 +6,7 @@ import math
 from itertools import pairwise
 
 from searchae.config import StudySpec
-from searchae.search.promotion import rung_epochs
+from searchae.search.promotion import rung_steps
 
 PASSED_EXPONENT = 0.55
 """Of the trials on a rung, the share ``reduction_factor ** -0.55`` goes on. It is more than one in
@@ -29,8 +29,8 @@ def expected_epochs(spec: StudySpec) -> float:
     if search.pruner == "none" or search.has_several_objectives:
         return float(spec.epochs)
     if search.pruner == "median":
-        return max(spec.epochs * MEDIAN_SHARE, float(search.min_epochs))
-    rungs = rung_epochs(search.min_epochs, search.reduction_factor, spec.epochs)
+        return max(spec.epochs * MEDIAN_SHARE, float(search.epochs_at(search.first_rung)))
+    rungs = tuple(search.epochs_at(step) for step in rung_steps(spec))
     if search.pruner == "hyperband":
         return _over_brackets(rungs, search.reduction_factor, spec.epochs)
     # With asha the share that goes on is exact in the end.
@@ -38,13 +38,13 @@ def expected_epochs(spec: StudySpec) -> float:
     return _epochs(rungs, passed, spec.epochs)
 
 
-def _epochs(rungs: tuple[int, ...], passed: float, epochs: int) -> float:
+def _epochs(rungs: tuple[float, ...], passed: float, epochs: int) -> float:
     """Returns the mean epochs of trials of which a share goes on from each rung to the next."""
     stops = pairwise((0, *rungs, epochs))
     return sum(math.pow(passed, i) * (stop - start) for i, (start, stop) in enumerate(stops))
 
 
-def _over_brackets(rungs: tuple[int, ...], factor: int, epochs: int) -> float:
+def _over_brackets(rungs: tuple[float, ...], factor: int, epochs: int) -> float:
     """Returns the mean over Hyperband's brackets, each of which leaves out one more rung.
 
     Each has the share of the trials that Optuna's ``HyperbandPruner`` gives it.

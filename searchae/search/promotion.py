@@ -18,8 +18,8 @@ from searchae.config import StudySpec
 from searchae.search.tpe_history import FinishedTrialCursor
 
 PAUSED = "searchae:paused"
-"""User attribute of a trial: int, the epoch after which it was paused. Absent, or null, while it is
-not. A paused trial is WAITING."""
+"""User attribute of a trial: int, the step of the report after which it was paused. Absent or null
+while it is not. A paused trial is WAITING."""
 
 
 def is_paused(trial: FrozenTrial) -> bool:
@@ -27,18 +27,25 @@ def is_paused(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.WAITING and trial.user_attrs.get(PAUSED) is not None
 
 
-def rung_epochs(min_epochs: int, reduction_factor: int, epochs: int) -> tuple[int, ...]:
-    """Returns the epochs after which trials are compared, below the epochs of a full training.
+def has_ended_well(trial: FrozenTrial) -> bool:
+    """Returns whether a trial has come to its end, and has a result."""
+    values = trial.values if trial.state == TrialState.COMPLETE else None
+    return values is not None and math.isfinite(values[0])
+
+
+def rung_steps(spec: StudySpec) -> tuple[int, ...]:
+    """Returns the steps after which trials are compared, below that of a full training.
+
+    A step is an epoch, or the share of one that ``search.first_report`` says.
 
     Args:
-        min_epochs: The first rung.
-        reduction_factor: How many times the one before each further rung is.
-        epochs: Epochs of a full training.
+        spec: The study.
     """
-    found, epoch = list[int](), min_epochs
-    while epoch < epochs:
-        found.append(epoch)
-        epoch *= reduction_factor
+    search = spec.search
+    found, step = list[int](), search.first_rung
+    while step < spec.epochs * search.reports_per_epoch:
+        found.append(step)
+        step *= search.reduction_factor
     return tuple(found)
 
 
@@ -52,33 +59,31 @@ class Rungs:
         spec: The study.
 
     Attributes:
-        epochs: The rungs, each ``search.reduction_factor`` times the one before; the first is
-            ``search.min_epochs``.
+        steps: The rungs, each ``search.reduction_factor`` times the one before; see
+            ``rung_steps``.
     """
 
     def __init__(self, spec: StudySpec) -> None:
-        search = spec.search
-        self._factor = search.reduction_factor
-        epochs = rung_epochs(search.min_epochs, self._factor, spec.epochs)
-        self.epochs = epochs
+        self._factor = spec.search.reduction_factor
+        self.steps = rung_steps(spec)
         self._cursor = FinishedTrialCursor()
-        self._finished: dict[int, list[float]] = {epoch: [] for epoch in epochs}  # ascending
+        self._finished: dict[int, list[float]] = {step: [] for step in self.steps}  # ascending
 
     def goes_on(
-        self, trials: Sequence[FrozenTrial], number: int, *, epoch: int, psnr_db: float
+        self, trials: Sequence[FrozenTrial], number: int, *, step: int, psnr_db: float
     ) -> bool:
-        """Returns whether a running trial goes on after an epoch.
+        """Returns whether a running trial goes on after a report.
 
         Args:
             trials: All trials of the study by number.
             number: The trial's number.
-            epoch: The epoch that it has just trained.
-            psnr_db: Its validation PSNR in dB after that epoch.
+            step: The step of the report.
+            psnr_db: The validation PSNR in dB that it reported.
         """
-        if epoch not in self._finished:
+        if step not in self._finished:
             return True
         others = [t for t in self._read(trials) if t.number != number]
-        return self._is_among_best(psnr_db, epoch, others)
+        return self._is_among_best(psnr_db, step, others)
 
     def promotable(self, trials: Sequence[FrozenTrial]) -> list[int]:
         """Returns the paused trials that may go on now.
@@ -92,14 +97,33 @@ class Rungs:
         unfinished = self._read(trials)
         found = []
         for trial in filter(is_paused, unfinished):
-            epoch = trial.user_attrs[PAUSED]
-            psnr_db = trial.intermediate_values.get(epoch)
-            if psnr_db is None or epoch not in self._finished:  # the attribute is another program's
+            step = trial.user_attrs[PAUSED]
+            psnr_db = trial.intermediate_values.get(step)
+            if psnr_db is None or step not in self._finished:  # the attribute is another program's
                 continue
             others = [t for t in unfinished if t is not trial]
-            if self._is_among_best(psnr_db, epoch, others):
-                found.append((-epoch, -psnr_db, trial.number))
+            if self._is_among_best(psnr_db, step, others):
+                found.append((-step, -psnr_db, trial.number))
         return [number for _, _, number in sorted(found)]
+
+    def leader(self, trials: Sequence[FrozenTrial]) -> list[int]:
+        """Returns the paused trial that goes on when nothing else is left and none is complete.
+
+        With many rungs a small budget promotes no trial to the last one. So that a search ends with
+        one that is complete, the best of the highest rung goes on to its end.
+
+        Args:
+            trials: All trials of the study by number.
+
+        Returns:
+            Its number; none if none is paused.
+        """
+        found = [
+            (-step, -_rank_value(t.intermediate_values[step]), t.number)
+            for t in self._read(trials)
+            if is_paused(t) and (step := t.user_attrs[PAUSED]) in t.intermediate_values
+        ]
+        return [number for _, _, number in sorted(found)[:1]]
 
     def _read(self, trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
         """Notes what newly finished trials reached; returns the unfinished ones."""
@@ -109,18 +133,18 @@ class Rungs:
             if not reports:
                 continue
             is_complete = trials[number].state == TrialState.COMPLETE
-            for epoch, reached in self._finished.items():
-                value = reports.get(epoch, reports[max(reports)] if is_complete else None)
+            for step, reached in self._finished.items():
+                value = reports.get(step, reports[max(reports)] if is_complete else None)
                 if value is not None:
                     insort(reached, _rank_value(value))
         return [trials[number] for number in unfinished]
 
-    def _is_among_best(self, psnr_db: float, epoch: int, others: Sequence[FrozenTrial]) -> bool:
-        value, finished = _rank_value(psnr_db), self._finished[epoch]
+    def _is_among_best(self, psnr_db: float, step: int, others: Sequence[FrozenTrial]) -> bool:
+        value, finished = _rank_value(psnr_db), self._finished[step]
         reached = [
-            _rank_value(t.intermediate_values[epoch])
+            _rank_value(t.intermediate_values[step])
             for t in others
-            if epoch in t.intermediate_values
+            if step in t.intermediate_values
         ]
         better = len(finished) - bisect_right(finished, value) + sum(v > value for v in reached)
         return better < (len(finished) + len(reached) + 1) // self._factor

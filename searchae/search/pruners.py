@@ -29,7 +29,7 @@ def make_pruner(spec: StudySpec, study: optuna.Study) -> BasePruner:
     if search.pruner == "median":
         return MedianPruner(
             n_startup_trials=max(4, search.startup_trials // 2),
-            n_warmup_steps=search.min_epochs,
+            n_warmup_steps=search.first_rung,
         )
     halving: type[SuccessiveHalvingPruner] = SuccessiveHalvingPruner
     hyperband: type[HyperbandPruner] = HyperbandPruner
@@ -39,10 +39,10 @@ def make_pruner(spec: StudySpec, study: optuna.Study) -> BasePruner:
         halving = incremental_algorithms.IncrementalSuccessiveHalvingPruner
         hyperband = incremental_algorithms.IncrementalHyperbandPruner
     if search.pruner == "successive-halving":
-        return halving(min_resource=search.min_epochs, reduction_factor=search.reduction_factor)
+        return halving(min_resource=search.first_rung, reduction_factor=search.reduction_factor)
     pruner = hyperband(
-        min_resource=search.min_epochs,
-        max_resource=spec.epochs,
+        min_resource=search.first_rung,
+        max_resource=spec.epochs * search.reports_per_epoch,
         reduction_factor=search.reduction_factor,
     )
     # Hyperband creates its brackets when it is first asked; until then a sampler sees the trials of

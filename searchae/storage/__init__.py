@@ -3,7 +3,9 @@
 from searchae.storage.backoff import Backoff
 from searchae.storage.changed_trials import fetch_trials
 from searchae.storage.connection import connect, preload_storage
+from searchae.storage.copying import copy_study_rows, count_rows, reading_snapshot
 from searchae.storage.locks import exclusive_lock, locked_transaction
+from searchae.storage.managed import open_url
 from searchae.storage.optuna_compatibility import (
     failure_of,
     is_usable,
@@ -12,7 +14,7 @@ from searchae.storage.optuna_compatibility import (
 )
 from searchae.storage.password_file import storage_url
 from searchae.storage.reader_storage import ReaderStorage
-from searchae.storage.resilient import ResilientStorage
+from searchae.storage.resilient import ResilientStorage, database_error_text
 from searchae.storage.statements import (
     finish_trial,
     insert_study,
@@ -30,7 +32,14 @@ from searchae.storage.tables import (
     value_to_row,
 )
 from searchae.storage.tables import values as trial_values
-from searchae.storage.url import database_exists, is_sqlite, masked_url, parse_url, require_database
+from searchae.storage.url import (
+    database_exists,
+    is_managed,
+    is_sqlite,
+    masked_url,
+    parse_url,
+    require_database,
+)
 
 __all__ = [
     "UNFINISHED",
@@ -38,19 +47,25 @@ __all__ = [
     "ReaderStorage",
     "ResilientStorage",
     "connect",
+    "copy_study_rows",
+    "count_rows",
+    "database_error_text",
     "database_exists",
     "exclusive_lock",
     "failure_of",
     "fetch_trials",
     "finish_trial",
     "insert_study",
+    "is_managed",
     "is_sqlite",
     "is_usable",
     "locked_transaction",
     "masked_url",
+    "open_url",
     "optuna_setting",
     "parse_url",
     "preload_storage",
+    "reading_snapshot",
     "reports",
     "require_database",
     "require_signature",

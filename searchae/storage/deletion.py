@@ -26,7 +26,7 @@ def delete_study(engine: sa.Engine, study_id: int) -> None:
         connection.execute(study.with_for_update())
         connection.execute(of_study.with_for_update())
         for table in reversed(tables.sorted_tables):  # those that refer to others come first
-            if "trial_id" in table.c and table.name != trials.name:
-                connection.execute(sa.delete(table).where(table.c.trial_id.in_(of_study)))
-            elif "study_id" in table.c:
+            if "study_id" in table.c:  # searchae's leases name the trial, too
                 connection.execute(sa.delete(table).where(table.c.study_id == study_id))
+            elif "trial_id" in table.c:
+                connection.execute(sa.delete(table).where(table.c.trial_id.in_(of_study)))

@@ -27,6 +27,10 @@ BUSY_MS = 5000
 repeated; meanwhile a signal is not seen."""
 
 
+SNAPSHOT = "searchae_snapshot"
+"""Execution option of a connection to a SQLite file whose transactions only read."""
+
+
 def register_listeners(engine: Engine) -> None:
     """Registers the event listeners that an engine's connections need."""
     if is_sqlite(engine.url):
@@ -99,7 +103,8 @@ def _begin_immediate(engine: Engine) -> None:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def on_begin(connection: sa.Connection) -> None:
-        is_read = isinstance(connection.connection.dbapi_connection, ReadOnlyConnection)
+        is_read = connection.get_execution_options().get(SNAPSHOT, False)
+        is_read |= isinstance(connection.connection.dbapi_connection, ReadOnlyConnection)
         connection.exec_driver_sql("BEGIN" if is_read else "BEGIN IMMEDIATE")
 
     sa.event.listen(engine, "connect", on_connect)

@@ -13,7 +13,8 @@ from pathlib import Path
 from sqlalchemy.engine import URL
 
 from searchae.errors import StorageError
-from searchae.storage.url import is_sqlite, parse_url
+from searchae.storage.managed import open_url
+from searchae.storage.url import is_sqlite
 
 log = logging.getLogger(__name__)
 
@@ -23,20 +24,25 @@ SILENT_S = 1.0
 """Seconds without a word while a pipe gives no password."""
 
 
-def storage_url(text: str, note: Callable[[str], None] = log.warning) -> URL:
-    """Parses the value of ``--storage``.
+def storage_url(
+    text: str, note: Callable[[str], None] = log.warning, *, create: bool = False
+) -> URL:
+    """Parses the value of ``--storage``; for ``managed``, starts the server if it does not run.
 
     A PostgreSQL URL without a password gets the content of the file that the environment variable
     SEARCHAE_STORAGE_PASSWORD_FILE names.
 
     Args:
-        text: See ``parse_url``.
-        note: Told that a pipe is waited for.
+        text: See ``open_url``.
+        note: Told that a pipe is waited for, or that a server is started.
+        create: Whether to make a managed server's data if there are none.
 
     Raises:
         StorageError: It is not a URL of a supported database, or the file cannot be read.
+        NoStudyError: There is no managed server's data, and they are not to be made.
+        UserError: The managed server's package is not installed.
     """
-    url = parse_url(text)
+    url = open_url(text, create=create, note=note)
     path = os.environ.get("SEARCHAE_STORAGE_PASSWORD_FILE")
     if not path or is_sqlite(url):
         return url

@@ -33,8 +33,10 @@ _NETWORK_FILE_SYSTEMS = {
 
 _POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 _DRIVER = "postgresql+psycopg"
+_KINDS = ("sqlite", "postgresql", "postgres")
 _SQLITE_OPTIONS = frozenset({"timeout", "cached_statements", "isolation_level"})
 _SECRETS = ("password", "passfile", "sslpassword")
+_names: dict[URL, str] = {}
 
 
 def parse_url(text: URL | str) -> URL:
@@ -54,6 +56,7 @@ def parse_url(text: URL | str) -> URL:
         return text
     if not is_text(text):
         raise StorageError("--storage: holds bytes that are no UTF-8; name the database otherwise")
+    _check_scheme(text)
     _check_signs(text)
     try:
         if _POSTGRESQL.match(text):
@@ -64,27 +67,13 @@ def parse_url(text: URL | str) -> URL:
             url = make_url(text)
     except (ArgumentError, ValueError):  # ValueError: the port is not a number
         # Not chained: SQLAlchemy's message may contain the text, and so a password.
-        raise StorageError(
-            f"--storage: not a database URL; write {_sqlite_advice(text)} or "
-            "postgresql://user@host/database"
-        ) from None
+        raise StorageError(f"--storage: {_unreadable(text)}") from None
     if url.drivername == "sqlite+pysqlite":
         url = url.set(drivername="sqlite")
     if url.drivername not in ("sqlite", _DRIVER):
-        raise StorageError(
-            f"--storage: {url.drivername} is not supported; use sqlite or postgresql"
-        )
-    if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
-        raise StorageError(
-            f"--storage: three slashes come before the file: {_sqlite_advice(str(url.host))}"
-            if url.host
-            else "--storage: workers cannot share an in-memory SQLite; give it a file"
-        )
-    if url.drivername == "sqlite" and (unknown := sorted(set(url.query) - _SQLITE_OPTIONS)):
-        raise StorageError(
-            f"--storage: {', '.join(unknown)} after the ? of the URL: there is no such option for "
-            f"sqlite; write sqlite:///{url.database}"
-        )
+        raise _unsupported(url.drivername)
+    if url.drivername == "sqlite":
+        _check_sqlite(url)
     return url
 
 
@@ -95,6 +84,56 @@ def is_text(text: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _check_scheme(text: str) -> None:
+    """Refuses other databases, before anything is said of how to write their URL.
+
+    Raises:
+        StorageError: It is one.
+    """
+    scheme, found, _ = text.partition("://")
+    kind = scheme.lower().partition("+")[0]
+    if found and re.fullmatch(r"[a-z][a-z\d.-]*", kind) and kind not in _KINDS:
+        raise _unsupported(kind)
+
+
+def _unsupported(kind: str) -> StorageError:
+    return StorageError(f"--storage: {kind} is not supported; use sqlite or postgresql")
+
+
+def _unreadable(text: str) -> str:
+    if _POSTGRESQL.match(text):
+        return (
+            "the URL of PostgreSQL cannot be read; write postgresql://user@host:5432/database, the "
+            "port as a number, and in a password @ / : # ? % as %40 %2F %3A %23 %3F %25"
+        )
+    return f"not a database URL; write {_sqlite_advice(text)} or postgresql://user@host/database"
+
+
+def _check_sqlite(url: URL) -> None:
+    """Refuses a URL of SQLite that names no file, or options that there are not.
+
+    Raises:
+        StorageError: It does.
+    """
+    file = url.database
+    if file in (None, "", ":memory:"):
+        raise StorageError(
+            f"--storage: three slashes come before the file: {_sqlite_advice(str(url.host))}"
+            if url.host
+            else "--storage: workers cannot share an in-memory SQLite; give it a file"
+        )
+    if str(file).startswith("~"):
+        raise StorageError(
+            "--storage: ~ is not the home folder in a URL; write "
+            f"sqlite:///{os.path.expanduser(str(file))}"
+        )
+    if unknown := sorted(set(url.query) - _SQLITE_OPTIONS):
+        raise StorageError(
+            f"--storage: {', '.join(unknown)} after the ? of the URL: there is no such option for "
+            f"sqlite; write sqlite:///{file}"
+        )
 
 
 def _check_signs(text: str) -> None:
@@ -171,9 +210,21 @@ def _sqlite_advice(text: str) -> str:
     return f"sqlite:///{os.path.expanduser(file)}"
 
 
+def name_url(url: URL, name: str) -> None:
+    """Has a URL shown by a name, which the user gave instead of it."""
+    _names[url] = name
+
+
+def is_managed(url: URL) -> bool:
+    """Whether a database is one that searchae runs on this machine; see ``storage.managed``."""
+    return url in _names
+
+
 def masked_url(url: URL | str) -> str:
-    """Returns the URL without its passwords, for messages and logs."""
+    """Returns the URL without its passwords, for messages and logs; or its name, if it has one."""
     url = parse_url(url)
+    if url in _names:
+        return _names[url]
     secret = {k: "***" for k in url.query if k in _SECRETS}
     return url.update_query_dict(secret).render_as_string(hide_password=True)
 

@@ -6,6 +6,7 @@ To find: the budget in ``budget``, who takes which trial in ``claims``, leases a
 
 from searchae.study.artifact_folder import claimed_folder, remove_folder
 from searchae.study.attributes import (
+    BUDGET,
     COMPARED,
     COMPARISON,
     DECODED,
@@ -29,8 +30,10 @@ from searchae.study.attributes import (
 from searchae.study.bad_ends import worst_values
 from searchae.study.budget import NoTrial, TrialCounts
 from searchae.study.coordination import Coordinator
+from searchae.study.copying import StudyCopy
 from searchae.study.epoch_history import HISTORY, compact_history, history_columns
 from searchae.study.foreign_trials import INVALID, misfit, outcome_of
+from searchae.study.found_study import FoundStudy, find_with_lists, require_idle, with_lists
 from searchae.study.gallery import (
     best_trials,
     gallery_folder,
@@ -45,6 +48,8 @@ from searchae.study.listed_training import ListedTraining, training_of
 from searchae.study.overview import StudyOverview, ended_numbers, study_overviews
 from searchae.study.own_net import allow_net
 from searchae.study.progress_texts import best_text, progress_text, study_line, trial_line
+from searchae.study.removal import Removal, plan_removal, removal_text
+from searchae.study.renaming import rename_study
 from searchae.study.results import has_result, result_db
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import (
@@ -57,6 +62,7 @@ from searchae.study.stored_study import (
     package_versions,
     study_names,
 )
+from searchae.study.study_metrics import Metrics, MetricsReader
 from searchae.study.summary import (
     Summary,
     TrialRow,
@@ -76,6 +82,7 @@ from searchae.study.warm_start import describe_import, describe_starting_points
 from searchae.study.worker_registry import WorkerInfo
 
 __all__ = [
+    "BUDGET",
     "COMPARED",
     "COMPARISON",
     "DECODED",
@@ -98,9 +105,14 @@ __all__ = [
     "WARM_START",
     "WINNER",
     "Coordinator",
+    "FoundStudy",
     "ListedTraining",
+    "Metrics",
+    "MetricsReader",
     "NoTrial",
+    "Removal",
     "StoredStudy",
+    "StudyCopy",
     "StudyOverview",
     "StudySnapshot",
     "Summary",
@@ -121,6 +133,7 @@ __all__ = [
     "ended_numbers",
     "find_study",
     "find_training_list",
+    "find_with_lists",
     "gallery_folder",
     "has_result",
     "history_columns",
@@ -136,9 +149,13 @@ __all__ = [
     "outcome_of",
     "package_versions",
     "picture_owner",
+    "plan_removal",
     "progress_text",
     "read_picture",
+    "removal_text",
     "remove_folder",
+    "rename_study",
+    "require_idle",
     "require_searched",
     "result_db",
     "save_picture",
@@ -151,5 +168,6 @@ __all__ = [
     "trial_line",
     "trial_row",
     "trials_with_picture",
+    "with_lists",
     "worst_values",
 ]

@@ -27,6 +27,13 @@ versions."""
 FOLDER = "searchae:folder"
 """str: Name of the study's folder below the artifact folder. Absent: as the study's name."""
 
+SHARES_FOLDER = "searchae:shares_folder"
+"""str: The database in which a copy of the study has the same folder, without the password: the
+folder is not removed with either. Absent where there is none."""
+
+CREATED = "searchae:created"
+"""float: When the study was made, in seconds since 1970. Absent in studies of earlier versions."""
+
 BASELINE_DB = "searchae:baseline_db"
 """float: PSNR in dB of the mean training image on the validation split."""
 
@@ -83,6 +90,10 @@ it, in seconds since 1970 by the database's clock."""
 STOPPED = "searchae:stopped"
 """str: Why no more trials are given out; empty or absent while they are."""
 
+STOP_ASKED = "searchae:stop_asked"
+"""str: Who asked for a stop, as ``USER on HOST``: workers leave after their epoch. Empty or absent
+while nobody does."""
+
 QUARANTINED = "searchae:quarantined:"
 """str: Prefix of a key that ends with a worker's name. Why that worker left for good; empty once
 the study has been started again."""
@@ -99,6 +110,8 @@ TYPES: dict[str, type | UnionType] = {
     DATA_HASH: str,
     IDENTITY: str,
     FOLDER: str,
+    SHARES_FOLDER: str,
+    CREATED: float | int,
     BASELINE_DB: float | int,
     VERSIONS: dict,
     IMPORTED: dict,
@@ -114,6 +127,7 @@ TYPES: dict[str, type | UnionType] = {
     TIME_LIMIT: float | int | None,
     OPEN_UNTIL: dict,
     STOPPED: str,
+    STOP_ASKED: str,
     WINNER: dict,
     COMPARED: dict,
 }

@@ -17,6 +17,7 @@ from searchae.study.attributes import (
     FOREIGN,
     IMPORTED,
     OPEN_UNTIL,
+    STOP_ASKED,
     STOPPED,
     TIME_LIMIT,
     TRAININGS_OF,
@@ -30,7 +31,8 @@ class NoTrial(Enum):
     DONE = "the budget is spent"
     WAIT = "the rest of the budget is being worked on"
     TIME_UP = "the study's time is up"
-    STOPPED = "the study was stopped"
+    STOPPED = "a fault stopped the study"
+    ASKED = "somebody asked for a stop"
     SETTLE = "only paused trials are left, and none is to go on"
 
 
@@ -122,6 +124,13 @@ def seconds_left(attributes: Mapping[str, Any], now_s: float) -> float | None:
     return None if end_s is None else end_s - now_s
 
 
+def why_stopped(attributes: Mapping[str, Any]) -> NoTrial | None:
+    """Returns why a study gives out no trial whatever its budget; None if it does."""
+    if attributes.get(STOPPED):
+        return NoTrial.STOPPED
+    return NoTrial.ASKED if attributes.get(STOP_ASKED) else None
+
+
 def why_no_trial(
     counts: TrialCounts, attributes: Mapping[str, Any], now_s: float
 ) -> NoTrial | None:
@@ -132,8 +141,8 @@ def why_no_trial(
         attributes: The study's user attributes.
         now_s: The database's time in seconds since 1970.
     """
-    if attributes.get(STOPPED):
-        return NoTrial.STOPPED
+    if stopped := why_stopped(attributes):
+        return stopped
     if TRAININGS_OF in attributes:
         return _why_no_listed_trial(counts, attributes, now_s)
     if counts.finished >= counts.budget:

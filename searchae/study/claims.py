@@ -15,8 +15,7 @@ from optuna.trial import TrialState
 from searchae.config import StudySpec
 from searchae.storage import finish_trial, trials, utc_now
 from searchae.study import leases, pausing
-from searchae.study.attributes import STOPPED
-from searchae.study.budget import NoTrial, TrialCounts, count_trials, why_no_trial
+from searchae.study.budget import NoTrial, TrialCounts, count_trials, why_no_trial, why_stopped
 from searchae.study.early_end import end_early, is_stable
 from searchae.study.foreign_trials import mark_invalid
 from searchae.study.transaction import StudyTransaction
@@ -44,14 +43,14 @@ def claim(
         created: Called before the trial is leased (for tests that fail at this point).
         promotable: The ids of the paused trials that may go on, the most promising first.
         settle: Whether to end the trials that are still paused if nothing else is left: the caller
-            has found out, since ``NoTrial.SETTLE`` was returned, that none may go on.
+            has found out, since ``NoTrial.SETTLE`` was returned, which may go on now, if any.
 
     Returns:
         The id of the trial, now RUNNING and leased to this process; or why there is none.
     """
     attributes, now_s = transaction.read_attributes(lock_study=True)
-    if attributes.get(STOPPED):  # before reaping, which may store another reason
-        return NoTrial.STOPPED
+    if stopped := why_stopped(attributes):  # before reaping, which may store another reason
+        return stopped
     leases.reap(transaction, trust_silence=trust_silence, claiming=True)
     by_state = count_trials(transaction)
     paused = pausing.count_paused(transaction) if spec.search.pauses else 0

@@ -73,10 +73,10 @@ class Coordinator(StudyState):
 
         return self._run_locked(take)
 
-    def pause(self, trial_id: int, *, epoch: int, size: int = 0) -> list[int]:
-        """Pauses a trial after an epoch, if this process still holds it; see ``pausing.pause``."""
+    def pause(self, trial_id: int, *, step: int, size: int = 0) -> list[int]:
+        """Pauses a trial after a report, if this process still holds it; see ``pausing.pause``."""
         return self._run_locked(
-            lambda transaction: pausing.pause(transaction, trial_id, epoch=epoch, size=size)
+            lambda transaction: pausing.pause(transaction, trial_id, step=step, size=size)
         )
 
     def mark_invalid(self) -> int:

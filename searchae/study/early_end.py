@@ -93,7 +93,7 @@ def end_early(transaction: StudyTransaction, counts: TrialCounts) -> None:
 
 
 def early_end(
-    attributes: Mapping[str, Any], counts: TrialCounts, epochs_run: int
+    attributes: Mapping[str, Any], counts: TrialCounts, epochs_run: float
 ) -> EarlyEnd | None:
     """Returns how a search ended by itself; None if it did not, or has gone on since.
 

@@ -15,17 +15,38 @@ HISTORY_COLUMNS = ("train_mse", "val_mse", "psnr_of_mse_db", "sparsity", "second
 """Stored fields of ``EpochResult``. ``psnr_db`` is not among them: the trial reports it."""
 
 
-def compact_history(history: Iterable[EpochResult]) -> dict[str, list[float]]:
+def compact_history(
+    history: Iterable[EpochResult], *, within_s: float = 0.0
+) -> dict[str, list[float] | float]:
     """Returns a history as columns, rounded to six significant digits.
 
     Args:
         history: Every epoch from the first.
+        within_s: Seconds in an epoch that was begun after them.
 
     Returns:
-        Each of ``HISTORY_COLUMNS`` -> one value per epoch.
+        Each of ``HISTORY_COLUMNS`` -> one value per epoch; ``within_s`` if it is not 0.
     """
     rows = list(history)
-    return {name: [float(f"{getattr(r, name):.6g}") for r in rows] for name in HISTORY_COLUMNS}
+    found: dict[str, list[float] | float] = {
+        name: [_rounded(getattr(r, name)) for r in rows] for name in HISTORY_COLUMNS
+    }
+    return found | ({"within_s": _rounded(within_s)} if within_s else {})
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.6g}")
+
+
+def training_seconds(attributes: Mapping[str, Any]) -> float | None:
+    """Returns how long a trial was trained, in seconds; None without a valid history."""
+    stored = attributes.get(HISTORY)
+    within = stored.get("within_s", 0.0) if isinstance(stored, dict) else 0.0
+    columns = history_columns(attributes)
+    if not columns and not within:
+        return None
+    found = sum(columns.get("seconds", ())) + (within if _are_finite_numbers([within]) else 0.0)
+    return found or None
 
 
 def history_columns(attributes: Mapping[str, Any]) -> dict[str, tuple[float, ...]]:

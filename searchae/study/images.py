@@ -6,7 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from searchae.config import ProgressCallback
-from searchae.data import Splits, decoded_sums, keep_decoded, load_splits, require_same_data
+from searchae.data import (
+    Splits,
+    decoded_folder,
+    decoded_sums,
+    keep_decoded,
+    load_splits,
+    require_same_data,
+)
 from searchae.study.attributes import DECODED
 from searchae.study.stored_study import StoredStudy
 
@@ -39,16 +46,19 @@ def image_sums(stored: StoredStudy) -> Mapping[str, str] | None:
     return sums if isinstance(sums, dict) else None
 
 
-def keep_images(stored: StoredStudy, splits: Splits, data_dir: Path) -> None:
+def keep_images(stored: StoredStudy, splits: Splits, data_dir: Path) -> Path | None:
     """Writes the images to the cache in the data folder, and their checksums to the study.
 
     Args:
         stored: The study.
         splits: Its images.
         data_dir: The data folder.
+
+    Returns:
+        The folder that holds them; None if they could not be written.
     """
     sums = image_sums(stored)
     if sums is None:
         sums = decoded_sums(splits)
         stored.study.set_user_attr(DECODED, sums)
-    keep_decoded(splits, data_dir, sums)
+    return decoded_folder(splits.hash, data_dir) if keep_decoded(splits, data_dir, sums) else None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from searchae.errors import SearchaeError
 from searchae.storage import ResilientStorage, trial_values, trials
-from searchae.study.attributes import TRAININGS_OF
+from searchae.study.artifact_folder import size_of
+from searchae.study.attributes import CREATED, TRAININGS_OF
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import StoredStudy, load_study, study_names
 
@@ -27,6 +30,13 @@ class StudyOverview:
         trainings_of: The study whose trainings it lists; empty for a search.
         fault: Why it cannot be read; empty if it can.
         id: Its id in the database; 0 if it cannot be read.
+        complete: Trials that count towards the budget and trained to the end.
+        pruned: Those that the pruner stopped.
+        created: When it was made, in UTC (ISO 8601); of a study of an earlier version, when its
+            first trial began. Empty if that is not known.
+        last_trial: When a trial last began or ended; empty without trials.
+        folder: Its folder below the artifact folder.
+        artifact_bytes: The bytes in it; None if it is not there, or was not looked at.
     """
 
     name: str
@@ -37,6 +47,12 @@ class StudyOverview:
     trainings_of: str = ""
     fault: str = ""
     id: int = 0
+    complete: int = 0
+    pruned: int = 0
+    created: str = ""
+    last_trial: str = ""
+    folder: str = ""
+    artifact_bytes: int | None = None
 
     @property
     def text(self) -> str:
@@ -51,16 +67,24 @@ class StudyOverview:
         return f"{done} trials{running}{best}"
 
 
-def study_overviews(storage: ResilientStorage) -> list[StudyOverview]:
-    """Returns an overview of each study in a database, by name."""
-    return [_overview(storage, name) for name in study_names(storage)]
+def study_overviews(
+    storage: ResilientStorage, artifacts: Path | None = None
+) -> list[StudyOverview]:
+    """Returns an overview of each study in a database, by name.
+
+    Args:
+        storage: The database.
+        artifacts: The artifact folder, to look how large the studies' folders are; None not to.
+    """
+    return [_overview(storage, name, artifacts) for name in study_names(storage)]
 
 
-def _overview(storage: ResilientStorage, name: str) -> StudyOverview:
+def _overview(storage: ResilientStorage, name: str, artifacts: Path | None) -> StudyOverview:
     try:
         stored = load_study(storage, name)
         counts = Coordinator(stored).counts()
         best_db = _best_db(stored)
+        created, last_trial = _dates(stored)
     except SearchaeError as e:  # one study that cannot be read hides no other
         return StudyOverview(name, fault=str(e))
     except KeyError:
@@ -73,7 +97,34 @@ def _overview(storage: ResilientStorage, name: str) -> StudyOverview:
         best_db=best_db,
         trainings_of=stored.study.user_attrs.get(TRAININGS_OF, ""),
         id=stored.id,
+        complete=counts.complete,
+        pruned=counts.pruned,
+        created=created,
+        last_trial=last_trial,
+        folder=stored.folder,
+        artifact_bytes=_artifact_bytes(artifacts, stored.folder),
     )
+
+
+def _artifact_bytes(artifacts: Path | None, folder: str) -> int | None:
+    if artifacts is None or not (artifacts / folder).is_dir():
+        return None
+    return size_of(artifacts / folder)
+
+
+def _dates(stored: StoredStudy) -> tuple[str, str]:
+    """Returns when a study was made and when a trial of it last began or ended, as ISO 8601."""
+    changed = sa.func.coalesce(trials.c.datetime_complete, trials.c.datetime_start)
+    query = sa.select(sa.func.min(trials.c.datetime_start), sa.func.max(changed))
+    with stored.storage.engine.connect() as connection:
+        first, last = connection.execute(query.where(trials.c.study_id == stored.id)).one()
+    made_s = stored.study.user_attrs.get(CREATED)
+    made = first if made_s is None else datetime.fromtimestamp(made_s, UTC).replace(tzinfo=None)
+    return _iso(made), _iso(last)
+
+
+def _iso(at: datetime | None) -> str:
+    return "" if at is None else at.replace(tzinfo=UTC).isoformat(timespec="seconds")
 
 
 def ended_numbers(stored: StoredStudy) -> set[int]:

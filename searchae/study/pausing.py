@@ -27,19 +27,19 @@ class PausedTrial:
     Attributes:
         trial_id: Its id in the database.
         number: Its number.
-        epoch: The last epoch that it reported; 0 for none.
-        psnr_db: Its validation PSNR in dB after that epoch; None if it is not a finite number.
+        step: The step of its last report; 0 for none.
+        psnr_db: The validation PSNR in dB that it reported; None if it is not a finite number.
         size: The bytes that its checkpoints take.
     """
 
     trial_id: int
     number: int
-    epoch: int
+    step: int
     psnr_db: float | None
     size: int
 
 
-def pause(transaction: StudyTransaction, trial_id: int, *, epoch: int, size: int) -> list[int]:
+def pause(transaction: StudyTransaction, trial_id: int, *, step: int, size: int) -> list[int]:
     """Pauses a trial if this process still holds it.
 
     Where more than ``search.max_paused`` are paused then, or their checkpoints take more than
@@ -48,7 +48,7 @@ def pause(transaction: StudyTransaction, trial_id: int, *, epoch: int, size: int
     Args:
         transaction: A transaction that holds the study's lock.
         trial_id: The trial.
-        epoch: The epoch after which it is paused.
+        step: The step of the report after which it is paused.
         size: The bytes that its checkpoints take.
 
     Returns:
@@ -58,7 +58,7 @@ def pause(transaction: StudyTransaction, trial_id: int, *, epoch: int, size: int
     if not leases.is_held(transaction, trial_id):
         return []
     dialect = transaction.connection.dialect.name
-    for key, value in ((PAUSED, epoch), (PAUSED_BYTES, size)):
+    for key, value in ((PAUSED, step), (PAUSED_BYTES, size)):
         row = {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
         transaction.connection.execute(upsert(dialect, user_attributes, ["trial_id", "key"], row))
     leases.put_back(transaction, trial_id)
@@ -70,7 +70,7 @@ def pause(transaction: StudyTransaction, trial_id: int, *, epoch: int, size: int
 
 def _above_the_bounds(found: Sequence[PausedTrial], search: SearchSpec) -> list[PausedTrial]:
     """Returns the paused trials that cannot be kept, the least promising first."""
-    kept = sorted(found, key=lambda t: (t.epoch, t.psnr_db is not None, t.psnr_db or 0.0))
+    kept = sorted(found, key=lambda t: (t.step, t.psnr_db is not None, t.psnr_db or 0.0))
     ended = []
     most_bytes = search.max_paused_gb * 1e9
     while len(kept) > search.max_paused or sum(t.size for t in kept) > most_bytes:

@@ -8,6 +8,7 @@ from searchae.formatting import (
     format_count,
     format_duration,
     format_gain,
+    format_number,
 )
 from searchae.study.summary import Summary, TrialRow
 
@@ -56,7 +57,7 @@ def trial_line(row: TrialRow, *, best_db: float | None) -> str:
     """
     state = row.outcome or row.state
     value = "    -   " if row.psnr_db is None else f"{row.psnr_db:5.2f} dB"
-    epochs = f"{row.epochs:3d} epoch{' ' if row.epochs == 1 else 's'}"
+    epochs = f"{format_number(row.epochs):>3} epoch{' ' if row.epochs == 1 else 's'}"
     took = "" if row.seconds is None else f"{row.seconds:5.1f} s"
     is_best = best_db is not None and row.psnr_db == best_db and row.state == "complete"
     mark = "  <- best" if is_best and not row.outcome else ""

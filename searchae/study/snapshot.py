@@ -20,7 +20,8 @@ class StudySnapshot:
         trials: Every trial in order of number, imported ones included; not to be changed.
         counts: The study's budget and its own trials by state.
         workers: The workers alive.
-        stopped: Why the study was stopped early; empty if it was not.
+        stopped: Which fault stopped the study; empty if none did.
+        stop_asked: Who asked for a stop; empty if nobody did.
         quarantined: Why workers left the study for good, a line each.
         seconds_left: Seconds until the time limit, negative after it; None without one.
         trainings_of: The study whose trainings it lists; empty if it is a search.
@@ -34,4 +35,5 @@ class StudySnapshot:
     quarantined: tuple[str, ...]
     seconds_left: float | None
     trainings_of: str = ""
+    stop_asked: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)

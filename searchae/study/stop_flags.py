@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from searchae.study.attributes import QUARANTINED, STOPPED
+from searchae.study.attributes import QUARANTINED, STOP_ASKED, STOPPED
 
 
 def stop_message(attributes: Mapping[str, Any]) -> str:
-    """Returns why a study was stopped early, from its user attributes; empty if it was not."""
+    """Returns which fault stopped a study, from its user attributes; empty if none did."""
     return str(attributes.get(STOPPED, ""))
+
+
+def who_asked_to_stop(attributes: Mapping[str, Any]) -> str:
+    """Returns who asked for a stop, from a study's user attributes; empty if nobody did."""
+    return str(attributes.get(STOP_ASKED, ""))
 
 
 def quarantine_reasons(attributes: Mapping[str, Any]) -> tuple[str, ...]:
@@ -25,5 +30,5 @@ def stop_keys(attributes: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(
         key
         for key, value in attributes.items()
-        if value and (key == STOPPED or key.startswith(QUARANTINED))
+        if value and (key in (STOPPED, STOP_ASKED) or key.startswith(QUARANTINED))
     )

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import platform
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import optuna
@@ -40,10 +41,12 @@ from searchae.storage import (
 )
 from searchae.study.attributes import (
     BASELINE_DB,
+    CREATED,
     CREATING,
     DATA_HASH,
     FOLDER,
     IDENTITY,
+    SHARES_FOLDER,
     SPEC,
     TYPES,
     VERSIONS,
@@ -80,6 +83,7 @@ class StoredStudy:
         id: The study's id in the database.
         identity: What its files are marked with; empty for a study of an earlier version.
         stored_folder: Its folder's name as stored; empty for a study of an earlier version.
+        folder_shared_with: The database in which a copy of it has the same folder; else empty.
     """
 
     study: optuna.Study
@@ -90,6 +94,7 @@ class StoredStudy:
     id: int
     identity: str = ""
     stored_folder: str = ""
+    folder_shared_with: str = ""
 
     @property
     def name(self) -> str:
@@ -102,6 +107,15 @@ class StoredStudy:
         return self.stored_folder or folder_name(self.name)
 
 
+def no_study_error(storage: ResilientStorage, name: str) -> NoStudyError:
+    """Returns the error of a study that is not in the database, with what may have been meant."""
+    names = [n for n in study_names(storage) if _is_own(storage, n)]
+    hint = nearest(name, names) if names else "it holds none yet; `searchae tune` makes one"
+    if name in study_files():
+        hint = f"the search has not begun: `searchae tune --study {name}` begins it"
+    return NoStudyError(f"study {name!r} is not in {masked_url(storage.engine.url)}; {hint}")
+
+
 def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
     """Opens an existing study.
 
@@ -112,18 +126,12 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
     try:
         study_id = storage.get_study_id_from_name(name)
     except KeyError:
-        names = [n for n in study_names(storage) if _is_own(storage, n)]
-        hint = nearest(name, names) if names else "it holds none yet; `searchae tune` makes one"
-        if name in study_files():
-            hint = f"the search has not begun: `searchae tune --study {name}` begins it"
-        raise NoStudyError(
-            f"study {name!r} is not in {masked_url(storage.engine.url)}; {hint}"
-        ) from None
+        raise no_study_error(storage, name) from None
     attributes = storage.get_study_user_attrs(study_id)
     if DATA_HASH in attributes and SPEC not in attributes:
         raise NoStudyError(
             f"study {name!r} is being made; try again in a moment, and if it stays so, delete it "
-            "in the dashboard"
+            f"with `searchae rm {name}`"
         )
     if SPEC not in attributes:
         raise StorageError(
@@ -146,6 +154,7 @@ def load_study(storage: ResilientStorage, name: str) -> StoredStudy:
         id=study_id,
         identity=str(attributes.get(IDENTITY, "")),
         stored_folder=str(folder) if is_folder_name(folder) else "",
+        folder_shared_with=attributes.get(SHARES_FOLDER, ""),
     )
 
 
@@ -209,6 +218,7 @@ def open_study(
             study = _optuna_study(storage, name)
             study.set_metric_names([o.metric for o in objectives])
             study.set_user_attr(IDENTITY, secrets.token_hex(16))
+            study.set_user_attr(CREATED, round(time.time(), 3))
             study.set_user_attr(BASELINE_DB, baseline_db)
             study.set_user_attr(VERSIONS, package_versions())
             for key, value in (attributes or {}).items():
@@ -279,7 +289,13 @@ def package_versions() -> dict[str, str]:
     return {**own, **{n: _version(n) for n in names}}
 
 
-_version = cache(version)  # reading the packages' metadata takes about 10 ms, in each trial
+@cache  # reading the packages' metadata takes about 10 ms, in each trial
+def _version(package: str) -> str:
+    """Returns a package's version; ``none`` if it is not installed, as torchvision need not be."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "none"
 
 
 def _needs_creation(storage: ResilientStorage, name: str) -> bool:

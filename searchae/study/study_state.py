@@ -13,13 +13,14 @@ from optuna.trial import TrialState
 
 from searchae.errors import NoStudyError, StorageError
 from searchae.search import is_paused
-from searchae.storage import exclusive_lock, locked_transaction
+from searchae.storage import locked_transaction, reading_snapshot
 from searchae.study import pausing, stop_flags, worker_registry
 from searchae.study.attributes import (
     ASKED_TRIALS,
     BUDGET,
     OPEN_UNTIL,
     QUARANTINED,
+    STOP_ASKED,
     STOPPED,
     TIME_LIMIT,
     TRAININGS_OF,
@@ -28,7 +29,7 @@ from searchae.study.budget import TrialCounts, count_trials, seconds_left
 from searchae.study.process_identity import ProcessIdentity
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import StoredStudy
-from searchae.study.transaction import StudyTransaction, metadata
+from searchae.study.transaction import StudyTransaction, create_tables
 from searchae.study.worker_registry import WorkerInfo
 
 T = TypeVar("T")
@@ -49,7 +50,7 @@ class StudyState:
     def __post_init__(self) -> None:
         self._storage = self.stored.storage
         self._engine = self._storage.engine
-        self._storage.retried(self._create_tables)
+        self._storage.retried(lambda: create_tables(self._engine))
 
     # -- the budget
 
@@ -132,6 +133,7 @@ class StudyState:
             quarantined=stop_flags.quarantine_reasons(attributes),
             seconds_left=seconds_left(attributes, now_s),
             trainings_of=str(attributes.get(TRAININGS_OF, "")),
+            stop_asked=stop_flags.who_asked_to_stop(attributes),
             attributes=attributes,
         )
 
@@ -167,6 +169,25 @@ class StudyState:
         """Gives out no more trials; ``message`` says why."""
         self.stored.study.set_user_attr(STOPPED, message)
 
+    def ask_to_stop(self, who: str) -> None:
+        """Has every worker leave after its epoch, and gives out no more trials.
+
+        Args:
+            who: Who asks for it, for people.
+        """
+        self.stored.study.set_user_attr(STOP_ASKED, who)
+
+    def is_asked_to_stop(self) -> bool:
+        """Returns whether somebody asked for a stop; does not wait for the database.
+
+        Raises:
+            sqlalchemy.exc.SQLAlchemyError: The database does not answer.
+            NoStudyError: The study has been deleted or renamed.
+        """
+        with reading_snapshot(self._engine) as connection:  # does not lock a SQLite file
+            attributes, _ = self._transaction(connection).read_attributes()
+        return bool(stop_flags.who_asked_to_stop(attributes))
+
     def clear_stop(self) -> None:
         """Gives out trials again after a stop, and forgets which workers were quarantined."""
         attributes, _ = self._attributes()
@@ -174,7 +195,7 @@ class StudyState:
             self.stored.study.set_user_attr(key, "")
 
     def stopped(self) -> str:
-        """Returns why the study was stopped early; empty if it was not."""
+        """Returns which fault stopped the study; empty if none did."""
         attributes, _ = self._attributes()
         return stop_flags.stop_message(attributes)
 
@@ -214,10 +235,3 @@ class StudyState:
     ) -> TrialCounts:
         trials = self.stored.spec.search.trials
         return TrialCounts.of(by_state, attributes, default_budget=trials, paused=paused)
-
-    def _create_tables(self) -> None:
-        found = sa.inspect(self._engine).get_table_names()
-        if set(metadata.tables) <= set(found):  # whoever only looks may have no right to write
-            return
-        with exclusive_lock(self._engine, 0):
-            metadata.create_all(self._engine)

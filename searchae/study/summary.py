@@ -26,7 +26,7 @@ from searchae.study.attributes import (
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.early_end import EarlyEnd, early_end
-from searchae.study.epoch_history import history_columns
+from searchae.study.epoch_history import training_seconds
 from searchae.study.foreign_trials import INVALID, outcome_of, why_invalid
 from searchae.study.front import front_of
 from searchae.study.results import is_result
@@ -67,7 +67,7 @@ class TrialRow:
     state: str
     psnr_db: float | None
     params: dict[str, Any]
-    epochs: int
+    epochs: float
     outcome: str
     seconds: float | None
     imported: bool
@@ -114,6 +114,8 @@ class Summary:
             it from.
         seconds_left: Seconds until the time limit, negative after it; None without one.
         early_end: How the search ended by itself, before its budget was spent; None if it did not.
+        stop_asked: Who asked for a stop, which ``searchae tune`` ends; empty if nobody did.
+        quarantined: Why workers left for good, a line each.
     """
 
     study: str
@@ -122,10 +124,10 @@ class Summary:
     best: TrialRow | None
     outcomes: dict[str, int]
     baseline_db: float
-    epochs_run: int
+    epochs_run: float
     epochs_repeated: int
     epochs_full: int
-    epochs_saved: int
+    epochs_saved: float
     wall_s: float
     workers: tuple[WorkerInfo, ...]
     warnings: tuple[str, ...]
@@ -136,6 +138,8 @@ class Summary:
     front: tuple[TrialRow, ...] = ()
     trainings_of: str = ""
     early_end: EarlyEnd | None = None
+    stop_asked: str = ""
+    quarantined: tuple[str, ...] = ()
 
     @property
     def gain_db(self) -> float | None:
@@ -177,6 +181,7 @@ class Summary:
                 "repeated": self.epochs_repeated,
             },
             **({"early_end": asdict(self.early_end)} if self.early_end else {}),
+            **({"stop_asked": self.stop_asked} if self.stop_asked else {}),
             "wall_s": round(self.wall_s, 3),
             "seconds_left": None if self.seconds_left is None else round(self.seconds_left, 1),
             "warnings": list(self.warnings),
@@ -209,7 +214,7 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         psnr_db=psnr_db,
         params=dict(trial.params) if outcome == INVALID else readable_params(spec, trial.params),
         # Another program may have reported any step.
-        epochs=min(max(reports, default=0), _full_epochs(spec, trial)),
+        epochs=min(spec.search.epochs_at(max(reports, default=0)), _full_epochs(spec, trial)),
         outcome=outcome,
         seconds=_seconds(trial),
         imported=WARM_START in trial.user_attrs,
@@ -228,8 +233,8 @@ def _full_epochs(spec: StudySpec, trial: FrozenTrial) -> int:
 def _seconds(trial: FrozenTrial) -> float | None:
     if trial.duration is None:
         return None
-    epochs = history_columns(trial.user_attrs)
-    return sum(epochs["seconds"]) if epochs else trial.duration.total_seconds()
+    trained_s = training_seconds(trial.user_attrs)
+    return trial.duration.total_seconds() if trained_s is None else trained_s
 
 
 def summarize(stored: StoredStudy, coordinator: Coordinator) -> Summary:
@@ -281,7 +286,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         else time_to_go_s(
             snapshot.counts,
             [(row.epochs, row.seconds) for row in finished if row.seconds is not None],
-            RunningTrials.of(own_trials),
+            RunningTrials.of(own_trials, stored.spec),
             workers=len(snapshot.workers),
             expected_epochs=float(stored.spec.epochs)
             if snapshot.trainings_of
@@ -294,6 +299,8 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         front=front_of(own),
         trainings_of=snapshot.trainings_of,
         early_end=early_end(snapshot.attributes, snapshot.counts, epochs_run),
+        stop_asked=snapshot.stop_asked,
+        quarantined=snapshot.quarantined,
     )
 
 
@@ -334,7 +341,12 @@ def _warnings(
     bad = sum(bool(r.outcome) and r.outcome != INVALID for r in rows)
     if is_search and counts.finished >= 10 and bad * 2 > counts.finished:
         found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
-    if counts.waiting and counts.finished >= counts.budget:
+    if snapshot.stop_asked and counts.finished < counts.budget:
+        found.append(
+            f"stopped by {snapshot.stop_asked} (searchae stop): the same {command} command as "
+            "before goes on"
+        )
+    elif counts.waiting and counts.finished >= counts.budget:
         found.append(
             f"{format_count(counts.waiting, 'trial')} waiting beyond the budget of "
             f"{counts.budget}: --trials {counts.finished + counts.waiting} runs them too"

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
+from searchae.config import StudySpec
 from searchae.study.budget import TrialCounts
 
 EXPECTED_TRIALS = 4
@@ -23,24 +24,24 @@ class RunningTrials:
         seconds: Time since they were started, the time between two workers included.
     """
 
-    epochs: int = 0
+    epochs: float = 0
     seconds: float = 0.0
 
     @classmethod
-    def of(cls, trials: Sequence[FrozenTrial]) -> RunningTrials:
-        """Returns what the running ones of these trials have done."""
-        now, epochs, seconds = datetime.now(), 0, 0.0
+    def of(cls, trials: Sequence[FrozenTrial], spec: StudySpec) -> RunningTrials:
+        """Returns what the running ones of a study's trials have done."""
+        now, epochs, seconds = datetime.now(), 0.0, 0.0
         for trial in trials:
             begun = trial.datetime_start
             if trial.state == TrialState.RUNNING and trial.intermediate_values and begun:
-                epochs += max(trial.intermediate_values)
+                epochs += spec.search.epochs_at(max(trial.intermediate_values))
                 seconds += max((now - begun).total_seconds(), 0.0)
         return cls(epochs, seconds)
 
 
 def time_to_go_s(
     counts: TrialCounts,
-    finished: Sequence[tuple[int, float]],
+    finished: Sequence[tuple[float, float]],
     running: RunningTrials,
     *,
     workers: int,
@@ -70,5 +71,5 @@ def time_to_go_s(
     return epoch_s * mean * max(rounds, 0.5)
 
 
-def _ratio(seconds: float, epochs: int) -> float | None:
+def _ratio(seconds: float, epochs: float) -> float | None:
     return seconds / epochs if epochs else None

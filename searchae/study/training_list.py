@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
@@ -102,14 +103,20 @@ def open_training_list(
     except StudyMismatchError:
         raise UserError(
             f"study {name!r} lists trainings of an earlier study named {stored.name!r}, which had "
-            "another spec or other images; rename or delete it in the dashboard"
+            f"another spec or other images; delete it with `searchae rm {name}`"
         ) from None
     return TrainingList(listed)
 
 
 def _list_spec(spec: StudySpec, data: DataSpec) -> StudySpec:
     """Returns the spec of a list: nothing is sampled, and PSNR is the only value of a trial."""
-    changes = {"objectives": ("psnr",), "sampler": "random", "max_parameters": None, "first": ()}
+    changes: dict[str, Any] = {
+        "objectives": ("psnr",),
+        "sampler": "random",
+        "max_parameters": None,
+        "first": (),
+        "first_report": 1.0,
+    }
     search = spec.search.model_copy(update=changes)
     description = f"Trainings of: {spec.description}"
     return replace(spec, data=data, search=search, description=description)
@@ -119,7 +126,7 @@ def _checked(found: StoredStudy, stored: StoredStudy) -> StoredStudy:
     if found.study.user_attrs.get(TRAININGS_OF) != stored.name:
         raise UserError(
             f"study {found.name!r} is in the way: its name is that of the list of {stored.name}'s "
-            "trainings; rename or delete it in the dashboard"
+            f"trainings; `searchae mv {found.name} NEW` renames it, `searchae rm` deletes it"
         )
     return found
 

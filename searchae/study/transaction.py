@@ -12,12 +12,35 @@ from optuna.trial import TrialState
 
 from searchae.config import SearchSpec
 from searchae.errors import NoStudyError
-from searchae.storage import UNFINISHED, studies, study_attributes, trials, upsert
+from searchae.storage import (
+    UNFINISHED,
+    exclusive_lock,
+    studies,
+    study_attributes,
+    trials,
+    upsert,
+)
 from searchae.study.attributes import DATA_HASH
 from searchae.study.process_identity import ProcessIdentity
 
 metadata = sa.MetaData()
 """The tables that searchae adds to Optuna's."""
+
+
+def create_tables(engine: sa.Engine) -> None:
+    """Creates the tables that searchae adds to Optuna's, unless they are there."""
+    found = sa.inspect(engine).get_table_names()
+    if set(metadata.tables) <= set(found):  # whoever only looks may have no right to write
+        return
+    with exclusive_lock(engine, 0):
+        metadata.create_all(engine)
+
+
+def database_time(connection: sa.Connection) -> sa.ColumnElement[float]:
+    """Returns the database's clock in seconds since 1970, for a statement on this connection."""
+    if connection.dialect.name == "postgresql":
+        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+    return sa.literal(time.time(), sa.Double)
 
 
 def deleted_message(name: str) -> str:
@@ -48,9 +71,7 @@ class StudyTransaction:
     @property
     def now(self) -> sa.ColumnElement[float]:
         """Seconds since 1970 by the database's clock, so that machines' clocks need not agree."""
-        if self.connection.dialect.name == "postgresql":
-            return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
-        return sa.literal(time.time(), sa.Double)
+        return database_time(self.connection)
 
     def read_attributes(self, *, lock_study: bool = False) -> tuple[dict[str, Any], float]:
         """Reads the study's user attributes and the clock in one statement.

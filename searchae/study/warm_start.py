@@ -147,7 +147,8 @@ def import_trials(
         if params is None or OUTCOME in trial.user_attrs or (limit and not limit.allows(params)):
             continue
         values = _values_here(spec, source.spec, trial, image_shape)
-        if values is None and several:
+        reports = _reports_here(spec, source.spec, trial)
+        if (values is None and several) or (trial.intermediate_values and not reports):
             continue
         study.add_trial(
             create_trial(
@@ -155,7 +156,7 @@ def import_trials(
                 values=values,
                 params=params,
                 distributions={p.name: to_distribution(p) for p in spec.space if p.name in params},
-                intermediate_values=trial.intermediate_values,
+                intermediate_values=reports,
                 user_attrs={WARM_START: f"{source.name} #{trial.number}"},
             )
         )
@@ -163,6 +164,16 @@ def import_trials(
     # Counted in the database: a call repeated after a broken connection adds a trial twice.
     count = Counter(t.state.name.lower() for t in study.get_trials(deepcopy=False))
     study.set_user_attr(IMPORTED, dict(count))
+
+
+def _reports_here(spec: StudySpec, source: StudySpec, trial: FrozenTrial) -> dict[int, float]:
+    """Returns the reports of another study's trial by the steps of this one, where it has them."""
+    here, there = spec.search.reports_per_epoch, source.search.reports_per_epoch
+    return {
+        step * here // there: value
+        for step, value in trial.intermediate_values.items()
+        if step * here % there == 0
+    }
 
 
 def _values_here(

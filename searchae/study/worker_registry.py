@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 
 from searchae.study.process_identity import process_is_gone
-from searchae.study.transaction import StudyTransaction, metadata
+from searchae.study.transaction import StudyTransaction, database_time, metadata
 
 workers = sa.Table(
     "searchae_workers",
@@ -124,3 +126,25 @@ def live_workers(transaction: StudyTransaction) -> list[WorkerInfo]:
         for row in transaction.connection.execute(query)
         if not process_is_gone(row.place, row.process)
     ]
+
+
+def count_live(connection: sa.Connection, grace_s: Mapping[int, float]) -> Counter[int]:
+    """Counts the workers of all studies as ``live_workers`` does those of one.
+
+    Args:
+        connection: A connection with a transaction.
+        grace_s: Study id -> its grace period in seconds; workers of other studies do not count.
+
+    Returns:
+        Study id -> number of workers; none where nobody has worked yet.
+    """
+    if not sa.inspect(connection).has_table(workers.name):
+        return Counter()
+    silent_s = (database_time(connection) - workers.c.beat_at).label("silent_s")
+    query = sa.select(workers.c.study_id, workers.c.place, workers.c.process, silent_s)
+    return Counter(
+        row.study_id
+        for row in connection.execute(query)
+        if row.silent_s < grace_s.get(row.study_id, 0.0)
+        and not process_is_gone(row.place, row.process)
+    )

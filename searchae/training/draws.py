@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import torch
@@ -64,12 +65,23 @@ class EpochDraws:
         device: torch.device,
     ) -> None:
         self._params, self._model, self._epoch, self._device = params, model, epoch, device
-        self._shifts = named_generator(seed, "shifts", epoch=epoch)
-        self._flips = named_generator(seed, "flips", epoch=epoch)
-        self._brightness = named_generator(seed, "brightness", epoch=epoch)
-        self._noise = named_generator(seed, "noise", epoch=epoch)
-        self._latent = named_generator(seed, "latent", epoch=epoch)
-        self._directions = named_generator(seed, "directions", epoch=epoch)
+        kinds = [field.name for field in fields(StepDraws)]
+        self._generators = {kind: named_generator(seed, kind, epoch=epoch) for kind in kinds}
+
+    def states(self) -> dict[str, Tensor]:
+        """Returns the states of the generators after the last step, uint8."""
+        return {kind: generator.get_state() for kind, generator in self._generators.items()}
+
+    def restore(self, states: Mapping[str, Tensor]) -> None:
+        """Continues from what ``states`` returned.
+
+        Raises:
+            KeyError: The state of one generator is missing.
+            RuntimeError: One of them is no state.
+            TypeError: The same.
+        """
+        for kind, generator in self._generators.items():
+            generator.set_state(states[kind])
 
     def step(self, images: int) -> StepDraws:
         """Returns the numbers of the next step.
@@ -77,24 +89,26 @@ class EpochDraws:
         Args:
             images: Number of its images.
         """
-        train, model = self._params.train, self._model
+        train, model, drawn = self._params.train, self._model, self._generators
         found = self._augmentation(images) if train.augments else {}
         if train.noise_std and self._epoch >= train.noise_from_epoch:
-            found["noise"] = gaussian((images, *model.image_shape), train.noise_std, self._noise)
+            found["noise"] = gaussian((images, *model.image_shape), train.noise_std, drawn["noise"])
         if self._params.model.variational:
-            found["latent"] = torch.randn(images, model.latent_size, generator=self._latent)
+            found["latent"] = torch.randn(images, model.latent_size, generator=drawn["latent"])
         if train.contractive:
-            found["directions"] = torch.randn(images, model.latent_size, generator=self._directions)
+            found["directions"] = torch.randn(
+                images, model.latent_size, generator=drawn["directions"]
+            )
         return StepDraws(**{name: tensor.to(self._device) for name, tensor in found.items()})
 
     def _augmentation(self, images: int) -> dict[str, Tensor]:
-        train = self._params.train
+        train, drawn = self._params.train, self._generators
         found: dict[str, Tensor] = {}
         if most := train.shift_pixels:
-            found["shifts"] = torch.randint(-most, most + 1, (images, 2), generator=self._shifts)
+            found["shifts"] = torch.randint(-most, most + 1, (images, 2), generator=drawn["shifts"])
         if train.flip:
-            found["flips"] = torch.rand(images, generator=self._flips) < 0.5
+            found["flips"] = torch.rand(images, generator=drawn["flips"]) < 0.5
         if train.brightness:
-            shares = torch.rand(images, generator=self._brightness)
+            shares = torch.rand(images, generator=drawn["brightness"])
             found["brightness"] = 1 + train.brightness * (2 * shares - 1)
         return found

@@ -1,16 +1,17 @@
 """Random number generators of a training, one for each (seed, purpose, epoch).
 
-No generator's state has to be stored: a resumed training draws the numbers that an uninterrupted
-one would have drawn. All generators are on the CPU, whatever device trains, because CUDA's
+Between two epochs no generator's state has to be stored: a resumed training draws the numbers that
+an uninterrupted one would have drawn. All are on the CPU, whatever device trains, because CUDA's
 generators give other numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 from searchae.config import training_seed
 
@@ -32,3 +33,23 @@ def seeded_initialisation(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(training_seed(seed, "init"))
         yield
+
+
+def torch_generators(device: torch.device) -> dict[str, Tensor]:
+    """Returns the states of torch's own generators that modules on a device draw from."""
+    found = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state(device)
+    return found
+
+
+def restore_torch_generators(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Sets torch's own generators to what ``torch_generators`` returned for a device.
+
+    Raises:
+        KeyError: The state of one is missing.
+        RuntimeError: One of them is no state.
+    """
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from searchae.config import TrainParams, TrialParams, training_seed
-from searchae.data import is_large, release
 from searchae.errors import ModelError, SearchaeError
 from searchae.models import Autoencoder, build_model
 from searchae.training import kernels
@@ -25,14 +24,13 @@ from searchae.training.device_faults import device_errors
 from searchae.training.divergence import check_finite, diverged
 from searchae.training.draws import EpochDraws
 from searchae.training.early_stopping import LEARNED_DB, Plateau
-from searchae.training.epoch import EpochResult
+from searchae.training.epoch import EpochProgress, EpochResult
 from searchae.training.generators import named_generator, seeded_initialisation
 from searchae.training.images import ResidentImages, check_images
 from searchae.training.memory_format import to_device
 from searchae.training.metrics import (
     ForwardPass,
     Metrics,
-    evaluate,
     evaluation_mode,
     mean_image_psnr_db,
 )
@@ -49,6 +47,7 @@ from searchae.training.trainer_state import (
     restored_history,
     state_header,
 )
+from searchae.training.validation_images import ValidationImages
 from searchae.training.variational import divergence_weight
 
 _CHECK_STEPS = 50  # steps from one check of the loss to the next
@@ -67,7 +66,7 @@ class Trainer:
     the net has batch normalisation, since one image has no variance.
 
     Attributes:
-        model: The model, on the device. Between two epochs it can be used.
+        model: The model, on the device. Between two results it can be used.
         history: The results so far, one for each epoch.
     """
 
@@ -84,6 +83,7 @@ class Trainer:
         device: torch.device,
         precision: Precision = "fp32",
         stop: Callable[[], bool] | None = None,
+        shares: Sequence[float] = (),
     ) -> None:
         """Builds the model, clips its weights, and moves model and images to the device.
 
@@ -95,6 +95,8 @@ class Trainer:
             device: The device to train on.
             precision: Of the training steps; evaluation is always in float32.
             stop: Called before each step; ``epochs`` raises ``Interrupted`` once it returns true.
+            shares: Shares of the first epoch, ascending and between 0 and 1, after which
+                ``results`` measures the net as well.
 
         Raises:
             ModelError: The model does not fit the images.
@@ -110,7 +112,9 @@ class Trainer:
             self._learned_db = mean_image_psnr_db(train, validation) + LEARNED_DB
         self._params, self._seed, self._device = params, seed, device
         self._stop = stop or (lambda: False)
-        self._is_between_epochs = True
+        self._shares = tuple(shares)
+        self._is_consistent = True
+        self._progress: EpochProgress | None = None
         with device_errors("building the model"):
             self.model = self._build(train)
             _check_batches(self.model, params.train, images=len(train))
@@ -118,14 +122,18 @@ class Trainer:
             self._check_own_net()
             last = layout is torch.channels_last
             self._images = ResidentImages.on(device, train, channels_last=last)
-            self._validation = validation
-            if device.type != "cpu" or not is_large(validation):
-                self._validation = validation.to(device, memory_format=layout)
-                release(validation)
+            self._validation = ValidationImages(
+                validation,
+                params.train,
+                seed=seed,
+                device=device,
+                layout=layout,
+                first=round(self._shares[0] * len(train)) if self._shares else None,
+            )
             self._optimizer = make_optimizer(params.train, self.model.parameters(), device=device)
             self._step, self._compiled_forward = self._make_step(precision)
         self._dead_net = DeadNetDetector(
-            params, model=self.model, train=self._images, validation=self._validation
+            params, model=self.model, train=self._images, validation=self._validation.images
         )
 
     def epochs(self) -> Iterator[EpochResult]:
@@ -141,9 +149,22 @@ class Trainer:
             DeviceError: The device failed.
             SearchaeError: An epoch was interrupted before, which leaves the weights undefined.
         """
+        return (result for result in self.results() if result.share == 1)
+
+    def results(self) -> Iterator[EpochResult]:
+        """Trains like ``epochs``, and yields what was measured within the first epoch too.
+
+        Measuring does not change the training. Between two results the training can be saved, and
+        resumed in another trainer.
+        """
         while not self.done:
-            self._check_between_epochs()
-            yield self._epoch(len(self.history) + 1)
+            self._check_consistent()
+            yield from self._epoch(len(self.history) + 1)
+
+    @property
+    def reported(self) -> list[EpochResult]:
+        """The results so far; those within an epoch only until it has ended."""
+        return [*self.history, *(self._progress.results if self._progress else ())]
 
     @property
     def done(self) -> bool:
@@ -161,10 +182,11 @@ class Trainer:
             OutOfMemoryError: The memory is full.
             DeviceError: The device failed.
         """
-        self._check_between_epochs()
+        self._check_consistent()
         with device_errors("copying the weights"):
             model = copy_to_cpu(self.model.state_dict())
             optimizer = copy_to_cpu(self._optimizer.state())
+            within = None if self._progress is None else self._progress.state()
         # The number of the epoch and the plateau follow from the history.
         return {
             **state_header(self._params, self._seed),
@@ -172,6 +194,7 @@ class Trainer:
             "optimizer": optimizer,
             "history": [asdict(result) for result in self.history],
             "silent": self._dead_net.dead_layer,
+            "within": within,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -188,7 +211,7 @@ class Trainer:
             DeviceError: The device failed; the state may be sound.
         """
         check_resumable(state, self._params, self._seed)
-        self._is_between_epochs = False
+        self._is_consistent = False
         try:
             with device_errors("resuming"):
                 self.model.load_state_dict(state["model"])
@@ -196,9 +219,20 @@ class Trainer:
                 self.history = restored_history(state["history"])
                 self._dead_net.dead_layer = state["silent"]
                 check_restored(self.model, self.history, self._params)
+                self._restore_progress(state["within"])
         except MALFORMED as e:
             raise CheckpointError(f"checkpoint: does not fit this training: {e}") from e
-        self._is_between_epochs = True
+        self._is_consistent = True
+
+    def _restore_progress(self, within: Mapping[str, Any] | None) -> None:
+        self._progress = None
+        if within is not None:
+            progress = self._begin(epoch := len(self.history) + 1)
+            progress.restore(within)
+            stops = {steps for share, steps in self._stops(epoch) if share < 1}
+            if progress.steps not in stops:
+                raise ValueError(f"step {progress.steps} of epoch {epoch} is none to measure after")
+            self._progress = progress
 
     def _build(self, train: Tensor) -> Autoencoder:
         channels, height, width = train.shape[1:]
@@ -250,54 +284,91 @@ class Trainer:
         record = partial(cuda_graph, device=self._device)
         return RecordedStep(eager, batch_size=batch_size, record=record), None
 
-    def _epoch(self, number: int) -> EpochResult:
-        started = time.perf_counter()
-        self._is_between_epochs = False
+    def _epoch(self, number: int) -> Iterator[EpochResult]:
+        """Trains an epoch, or the rest of one; yields the results within it and at its end."""
         with device_errors(f"epoch {number}"):
-            train_mse = self._train(number)
-            metrics = self._evaluate(number)
-        result = EpochResult(
-            epoch=number,
-            train_mse=train_mse,
-            val_mse=metrics.mse,
-            psnr_db=metrics.psnr_db,
-            psnr_of_mse_db=metrics.psnr_of_mse_db,
-            sparsity=metrics.sparsity,
-            seconds=time.perf_counter() - started,
-        )
-        with device_errors(f"epoch {number}"):
-            check_finite(self.model, result, self._params.train)
-        self._dead_net.check(result)
-        self.history.append(result)
-        self._is_between_epochs = True
-        return result
+            if self._progress is None:
+                self._progress = self._begin(number)
+            batches = self._batches(number)
+        progress = self._progress
+        for share, steps in self._stops(number):
+            if steps <= progress.steps:
+                continue
+            started, self._is_consistent = time.perf_counter(), False
+            with device_errors(f"epoch {number}"):
+                train_mse = self._train(number, progress, batches[progress.steps : steps])
+                metrics = self._evaluate(number, share)
+            progress.seconds += time.perf_counter() - started
+            result = EpochResult(
+                epoch=number,
+                train_mse=train_mse,
+                val_mse=metrics.mse,
+                psnr_db=metrics.psnr_db,
+                psnr_of_mse_db=metrics.psnr_of_mse_db,
+                sparsity=metrics.sparsity,
+                seconds=progress.seconds,
+                share=share,
+            )
+            with device_errors(f"epoch {number}"):
+                check_finite(self.model, result, self._params.train)
+            if share == 1:
+                self._dead_net.check(result)
+                self.history.append(result)
+                self._progress = None
+            else:
+                progress.results.append(result)
+            self._is_consistent = True
+            yield result
 
-    def _train(self, epoch: int) -> float:
-        """Trains on every image once; returns the mean squared error for values in [0, 1]."""
-        self.model.train()
-        train = self._params.train
-        self._optimizer.learning_rate = learning_rate(train, epoch, self._counted_psnrs_db())
-        self._eager.divergence_weight = divergence_weight(train, epoch)
+    def _begin(self, epoch: int) -> EpochProgress:
         draws = EpochDraws(
             self._params, self.model, seed=self._seed, epoch=epoch, device=self._device
         )
-        if self._params.model.kind == "python" or self._params.model.dropout:
-            # Modules draw from torch's own generators.
+        return EpochProgress(draws, torch.zeros((), device=self._device))
+
+    def _stops(self, epoch: int) -> list[tuple[float, int]]:
+        """Returns the shares of an epoch after which the net is measured, and their steps."""
+        steps = self._steps_per_epoch
+        parts = [(share, max(1, round(share * steps))) for share in self._shares if epoch == 1]
+        return [*((share, count) for share, count in parts if count < steps), (1.0, steps)]
+
+    @property
+    def _steps_per_epoch(self) -> int:
+        images, size = len(self._images), self._params.train.batch_size
+        alone = _has_batch_norm(self.model) and images % size == 1
+        return -(-images // size) - alone
+
+    def _train(self, epoch: int, progress: EpochProgress, batches: Sequence[Tensor]) -> float:
+        """Trains on the next batches of an epoch.
+
+        Returns:
+            The mean squared error over its batches so far, for values in [0, 1].
+        """
+        self.model.train()
+        train, on_cpu = self._params.train, self._device.type == "cpu"
+        self._optimizer.learning_rate = learning_rate(train, epoch, self._counted_psnrs_db())
+        self._eager.divergence_weight = divergence_weight(train, epoch)
+        # Modules draw from torch's own generators.
+        modules_draw = self._params.model.kind == "python" or self._params.model.dropout > 0
+        if modules_draw and progress.steps:
+            progress.restore_generators(self._device)
+        elif modules_draw:
             torch.manual_seed(training_seed(self._seed, "net", epoch=epoch))
-        total = torch.zeros((), device=self._device)
-        seen = 0
-        for i, indices in enumerate(self._batches(epoch)):
+        for indices in batches:
             if self._stop():
                 raise Interrupted(f"stopped within epoch {epoch}: go on from the last checkpoint")
-            mse = self._step(indices, draws.step(len(indices)))
-            total += mse * len(indices)
-            seen += len(indices)
+            mse = self._step(indices, progress.draws.step(len(indices)))
+            progress.total += mse * len(indices)
+            progress.images += len(indices)
             # Only on the CPU: elsewhere reading the loss would wait for the device.
-            if self._device.type == "cpu" and i % _CHECK_STEPS == 0 and not math.isfinite(mse):
-                loss = f"the loss is {float(mse)} in epoch {epoch}, step {i + 1}"
+            if on_cpu and progress.steps % _CHECK_STEPS == 0 and not math.isfinite(mse):
+                loss = f"the loss is {float(mse)} in epoch {epoch}, step {progress.steps + 1}"
                 raise diverged(self._params.train, loss)
+            progress.steps += 1
+        if modules_draw:
+            progress.keep_generators(self._device)
         # In [-1, 1] squared errors are four times as large.
-        return float(total) / seen / (4 if self.model.symmetric else 1)
+        return float(progress.total) / progress.images / (4 if self.model.symmetric else 1)
 
     def _batches(self, epoch: int) -> tuple[Tensor, ...]:
         """Returns the indices of each batch's images, int64, on the device."""
@@ -307,25 +378,19 @@ class Trainer:
         alone = _has_batch_norm(self.model) and len(batches[-1]) == 1
         return batches[:-1] if alone else batches
 
-    def _evaluate(self, epoch: int) -> Metrics:
+    def _evaluate(self, epoch: int, share: float) -> Metrics:
         """Measures on the validation images: with compiled kernels, but in the last epoch without.
 
         The value of a complete training is thereby the plain model's, on every machine.
         """
-        if self._compiled_forward is None or epoch >= self._params.train.epochs:
-            return self._measure(None)
-        metrics = self._measure(self._compiled_forward)
-        return self._measure(None) if self._plateau(metrics.psnr_db).reached else metrics
-
-    def _measure(self, forward: ForwardPass | None) -> Metrics:
-        return evaluate(
-            self.model,
-            self._validation,
-            noise_std=self._params.train.noise_std,
-            seed=self._seed,
-            sparsity_of=self._params.train.l1_target if self.model.has_latent else "weights",
-            forward=forward,
-        )
+        validation, forward = self._validation, self._compiled_forward
+        if share < 1:
+            return validation.measure(self.model, forward, only_sample=True)
+        if forward is None or epoch >= self._params.train.epochs:
+            return validation.measure(self.model)
+        metrics = validation.measure(self.model, forward)
+        has_ended = self._plateau(metrics.psnr_db).reached
+        return validation.measure(self.model) if has_ended else metrics
 
     def _plateau(self, *further_db: float) -> Plateau:
         """Returns the early-stopping rule after the history and further PSNRs, in dB."""
@@ -341,8 +406,8 @@ class Trainer:
         psnrs_db = [*(result.psnr_db for result in self.history), *further_db]
         return psnrs_db[self._params.train.noise_from_epoch - 1 :]
 
-    def _check_between_epochs(self) -> None:
-        if not self._is_between_epochs:
+    def _check_consistent(self) -> None:
+        if not self._is_consistent:
             raise SearchaeError(
                 f"epoch {len(self.history) + 1} was broken off, and the weights are half-way "
                 "through it: restore the last checkpoint in a new trainer"

@@ -15,7 +15,7 @@ from searchae.training.checkpoint import CheckpointError
 from searchae.training.divergence import check_finite
 from searchae.training.epoch import EpochResult
 
-FORMAT = 2
+FORMAT = 3
 """Version of the state; raised whenever its content changes."""
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)

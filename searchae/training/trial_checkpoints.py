@@ -43,17 +43,25 @@ class PrunedError(Exception):
 
 
 class PausedError(Exception):
-    """The pruner paused the trial; its reports and its newest checkpoint are kept."""
+    """The pruner paused the trial; its reports and its newest checkpoint are kept.
+
+    Attributes:
+        step: The step of its last report.
+    """
+
+    def __init__(self, step: int) -> None:
+        super().__init__(step)
+        self.step = step
 
 
 @dataclass(frozen=True)
 class Checkpoints:
     """The checkpoints of one trial, in a folder that all workers share.
 
-    A file's name holds its epoch and the seal of its content. So the newest is found without the
-    database, an incomplete file is detected, and a worker that was wrongly thought dead does not
-    overwrite the files of the worker that took its trial over. What another study left under the
-    same name, and whatever else lies in the folder, is passed over with a warning.
+    A file's name holds the step of its report and the seal of its content. So the newest is found
+    without the database, an incomplete file is detected, and a worker that was wrongly thought dead
+    does not overwrite the files of the worker that took its trial over. What another study left
+    under the same name, and whatever else lies in the folder, is passed over with a warning.
 
     Attributes:
         folder: The folder of the study's checkpoints.
@@ -65,18 +73,18 @@ class Checkpoints:
     number: int
     owner: Owner = field(default_factory=Owner, repr=False)
 
-    def save(self, state: dict[str, Any], epoch: int) -> None:
+    def save(self, state: dict[str, Any], step: int) -> None:
         """Writes a checkpoint, and removes all others but the newest.
 
         Args:
             state: The trainer's state.
-            epoch: The last epoch in it.
+            step: The step of the report that it belongs to.
 
         Raises:
             CheckpointError: The state cannot be written.
             OSError: An old checkpoint cannot be removed.
         """
-        stem = f"{self.number:06d}-{epoch:06d}"
+        stem = f"{self.number:06d}-{step:06d}"
         written = checkpoint.save_checkpoint(self.folder, state, stem=stem, owner=self.owner)
         others = [path for _, path in self._found() if path != written]
         for path in others[1:]:
@@ -89,12 +97,20 @@ class Checkpoints:
         except OSError as e:
             log.warning("trial %d: no checkpoint can be read: %s", self.number, e)
             return None
-        for epoch, path in found:
+        for _, path in found:
             try:
                 return checkpoint.load_checkpoint(path, owner=self.owner)
             except CheckpointError as e:
-                log.warning("trial %d: checkpoint of epoch %d: %s", self.number, epoch, e)
+                log.warning("trial %d: a checkpoint is passed over: %s", self.number, e)
         return None
+
+    def newest_epoch(self) -> int:
+        """Returns the epoch of the newest checkpoint, which may be damaged; -1 without one.
+
+        Raises:
+            OSError: The folder cannot be read.
+        """
+        return max((epoch for epoch, _ in self._found()), default=-1)
 
     def size(self) -> int:
         """Returns the bytes that the trial's checkpoints take."""
@@ -113,7 +129,7 @@ class Checkpoints:
         _remove(self.folder, {self.number})
 
     def _found(self) -> list[tuple[int, Path]]:
-        """Returns epoch and path of each checkpoint, the newest first."""
+        """Returns step and path of each checkpoint, the newest first."""
         pattern = re.compile(rf"{self.number:06d}-(\d+)-[0-9a-f]{{64}}\.pt")
         names = SharedFolder(self.folder).names()
         matches = ((pattern.fullmatch(name), name) for name in names)
@@ -150,12 +166,12 @@ class BackgroundCheckpoints:
         self._writing: Future[None] | None = None
         self._begun, self._has_ended = threading.Event(), False
 
-    def save(self, state: dict[str, Any], epoch: int) -> None:
+    def save(self, state: dict[str, Any], step: int) -> None:
         """Prepares a checkpoint; first waits until the one before is written.
 
         Args:
             state: The trainer's state. It is read later: the caller must not change it.
-            epoch: The last epoch in it.
+            step: The step of the report that it belongs to.
 
         Raises:
             CheckpointError: The checkpoint before could not be written.
@@ -163,7 +179,7 @@ class BackgroundCheckpoints:
         """
         self.wait()
         self._begun = threading.Event()
-        self._writing = self._thread.submit(self._write, state, epoch, self._begun)
+        self._writing = self._thread.submit(self._write, state, step, self._begun)
 
     def begin(self) -> None:
         """Starts to write the prepared checkpoint."""
@@ -180,10 +196,10 @@ class BackgroundCheckpoints:
         if self._writing is not None:
             self._writing.result()
 
-    def _write(self, state: dict[str, Any], epoch: int, begun: threading.Event) -> None:
+    def _write(self, state: dict[str, Any], step: int, begun: threading.Event) -> None:
         begun.wait(LONGEST_DELAY_S)
         if not self._has_ended:
-            self._checkpoints.save(state, epoch)
+            self._checkpoints.save(state, step)
 
     def __enter__(self) -> BackgroundCheckpoints:
         return self

@@ -6,6 +6,7 @@ from searchae.tuning.hosted_session import session
 from searchae.tuning.limits import set_time_limit
 from searchae.tuning.monitor import StopRequest, Watcher, follow_workers
 from searchae.tuning.notebook_progress import NotebookProgress, in_notebook
+from searchae.tuning.notices import notifying
 from searchae.tuning.plain_lines import NoLines, PlainLines
 from searchae.tuning.run import tune
 
@@ -18,6 +19,7 @@ __all__ = [
     "Watcher",
     "follow_workers",
     "in_notebook",
+    "notifying",
     "plan_search",
     "running_fleet",
     "session",

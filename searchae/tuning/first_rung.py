@@ -1,11 +1,13 @@
-"""The first epoch after which a trial may be pruned, where a study does not give it."""
+"""When a trial may be pruned first, where a study does not give it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from searchae.config import StudySpec
+from searchae.errors import SpecError
 from searchae.formatting import format_count
 
 LEAST_STEPS = 25
@@ -13,29 +15,40 @@ LEAST_STEPS = 25
 with 28 steps an epoch and more (benchmarks/defaults.md); after a few steps a rank is chance."""
 
 
-def stored_min_epochs(spec: StudySpec, stored: StudySpec) -> StudySpec:
-    """Returns a spec with the stored study's ``search.min_epochs``, unless it gives its own."""
-    return spec if _is_given(spec) else _with(spec, stored.search.min_epochs)
+def stored_first_rung(spec: StudySpec, stored: StudySpec) -> StudySpec:
+    """Returns a spec with the stored study's first rung, unless it gives its own."""
+    if _is_given(spec):
+        return spec
+    search = stored.search
+    return _with(spec, min_epochs=search.min_epochs, first_report=search.first_report)
 
 
-def choose_min_epochs(
+def choose_first_rung(
     spec: StudySpec, *, images: int, batch_size: int, note: Callable[[str], None]
 ) -> StudySpec:
-    """Returns a spec whose ``search.min_epochs`` have enough steps to rank trials.
+    """Returns a spec whose first rung has enough steps to rank trials.
 
     Args:
-        spec: The study; returned as it is if it gives ``search.min_epochs``.
+        spec: The study; returned as it is if it gives ``search.min_epochs`` or
+            ``search.first_report``.
         images: Number of training images.
         batch_size: The largest batch size of the study.
         note: Called with a line for the user if trials are not ranked from the first epoch on.
+
+    Raises:
+        SpecError: An epoch has too few steps for ``search.first_report``.
     """
     search = spec.search
     steps = -(-images // batch_size)  # of an epoch
     least = -(-LEAST_STEPS // steps)
     is_pruned = search.pruner != "none" and not search.has_several_objectives
+    few = f"{images:,} training images in batches of {batch_size} are {steps} steps an epoch"
+    if steps < search.reports_per_epoch:
+        raise SpecError(
+            f"search.first_report: {search.first_report:g} of an epoch is less than a step ({few})"
+        )
     if _is_given(spec) or not is_pruned or least <= search.min_epochs:
         return spec
-    few = f"{images:,} training images in batches of {batch_size} are {steps} steps an epoch"
     if least >= spec.epochs:
         note(
             f"{few}, too few to tell good trials from bad ones within "
@@ -44,12 +57,12 @@ def choose_min_epochs(
         )
     else:
         note(f"{few}: trials are pruned from epoch {least} on (search.min_epochs)")
-    return _with(spec, min(least, spec.epochs))
+    return _with(spec, min_epochs=min(least, spec.epochs))
 
 
 def _is_given(spec: StudySpec) -> bool:
-    return "min_epochs" in spec.search.model_fields_set
+    return not spec.search.model_fields_set.isdisjoint({"min_epochs", "first_report"})
 
 
-def _with(spec: StudySpec, min_epochs: int) -> StudySpec:
-    return replace(spec, search=spec.search.model_copy(update={"min_epochs": min_epochs}))
+def _with(spec: StudySpec, **changes: Any) -> StudySpec:
+    return replace(spec, search=spec.search.model_copy(update=changes))

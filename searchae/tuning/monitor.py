@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
-from searchae.errors import SearchaeError, StudyStoppedError, UserError
+from searchae.errors import SearchaeError, StopAskedError, StudyStoppedError, UserError
 from searchae.launch import Supervisor, last_lines
 from searchae.study import (
     Coordinator,
@@ -112,12 +112,13 @@ def follow_workers(
     Raises:
         KeyboardInterrupt: ``stop`` was set.
         StudyStoppedError: A trial met a bug.
+        StopAskedError: Somebody asked for a stop; the workers have put their trials back.
         SearchaeError: No worker is left although there is work.
     """
     limits = LimitWatch(watcher.note)
     ended.begin()
     supervisor.start()  # before the trials are read: 20,000 take seconds
-    alive, is_time_up = True, False
+    alive, is_time_up, is_done, asked = True, False, False, ""
     while alive:
         alive = supervisor.poll()
         more = add_work is not None and add_work()
@@ -135,12 +136,18 @@ def follow_workers(
         is_done = counts.finished >= counts.budget and not more
         if is_done and coordinator.mark_invalid():
             continue
-        if is_done and not (is_local and counts.running):
+        if summary.stop_asked and not asked:
+            watcher.note(f"{summary.stop_asked} asked for a stop: the workers end their epochs ...")
+        # Remembered: another ``tune`` forgets it when it begins.
+        asked = summary.stop_asked or asked
+        if (is_done and not (is_local and counts.running)) or (asked and not counts.running):
             _wait_for_exits(supervisor, EXIT_S if is_local else 0.0)
             break
         pause_s = POLL_S if counts.budget - counts.finished > 1 else LAST_POLL_S
         if alive and stop.wait(min(max(pause_s, worked_s / MAX_POLL_SHARE), LONGEST_POLL_S)):
             raise KeyboardInterrupt
+    if asked and not is_done:
+        raise _stop_error(coordinator, asked)
     _check_end(coordinator, supervisor, watcher, is_time_up=is_time_up)
 
 
@@ -148,6 +155,18 @@ def _wait_for_exits(supervisor: Supervisor, wait_s: float) -> None:
     deadline = time.monotonic() + wait_s
     while supervisor.launcher.alive() and time.monotonic() < deadline:
         time.sleep(0.05)
+
+
+def _stop_error(coordinator: Coordinator, who: str) -> SearchaeError:
+    """Returns the error of a study whose work somebody has ended, or that of a bug meanwhile."""
+    end = coordinator.snapshot()
+    if end.stopped:
+        return StudyStoppedError(*end.stopped.splitlines())
+    name, counts = coordinator.stored.name, end.counts
+    return StopAskedError(
+        f"study {name!r} was stopped by {who} (searchae stop): {counts.finished} of "
+        f"{counts.budget} trials are done; run the same command again to go on"
+    )
 
 
 def _check_end(

@@ -39,7 +39,7 @@ from searchae.training import (
     pick_precision,
     why_slow,
 )
-from searchae.tuning.first_rung import choose_min_epochs, stored_min_epochs
+from searchae.tuning.first_rung import choose_first_rung, stored_first_rung
 from searchae.tuning.model_checks import (
     Network,
     build_networks,
@@ -113,7 +113,7 @@ def preflight(
     existing = find_study(storage, name) if storage else None
     if existing:
         require_searched(existing)
-        spec = stored_min_epochs(spec, existing.spec)
+        spec = stored_first_rung(spec, existing.spec)
         check_spec(existing, spec)
     _check_artifacts(request.artifacts, keep=not dry_run)
 
@@ -141,7 +141,7 @@ def preflight(
     batch_size = check_batch_size(spec, networks, images=len(splits.train))
     if not existing:
         images = len(splits.train)
-        spec = choose_min_epochs(spec, images=images, batch_size=batch_size, note=note)
+        spec = choose_first_rung(spec, images=images, batch_size=batch_size, note=note)
     check_objectives(spec, networks)
     if warm_start and not existing and warm_start.data_hash != splits.hash:
         note(describe_starting_points(spec, warm_start))

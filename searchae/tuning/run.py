@@ -7,7 +7,14 @@ from functools import partial
 
 from searchae.data import describe_splits
 from searchae.formatting import format_count
-from searchae.launch import Launcher, LocalLauncher, Request, Supervisor, study_jobs
+from searchae.launch import (
+    Launcher,
+    LocalLauncher,
+    Request,
+    Supervisor,
+    provide_images,
+    study_jobs,
+)
 from searchae.search import note_on_objectives
 from searchae.storage import masked_url
 from searchae.study import (
@@ -19,7 +26,6 @@ from searchae.study import (
     TrialCounts,
     claimed_folder,
     describe_import,
-    keep_images,
     open_study,
     summarize,
 )
@@ -54,8 +60,7 @@ def tune(
     launcher, stop = launcher or LocalLauncher(), stop or StopRequest()
     prepared = preflight(request, launcher, watcher.note)
     stored, created = _open(prepared, request, watcher)
-    if launcher.is_local:
-        keep_images(stored, prepared.splits, request.data_dir)
+    provide_images(launcher, stored, prepared.splits, request.data_dir, watcher.note)
     coordinator = Coordinator(stored)
     coordinator.clear_stop()
     coordinator.reap(trust_silence=False)

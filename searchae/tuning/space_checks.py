@@ -8,6 +8,7 @@ from collections.abc import Callable
 from searchae.config import CONDITIONS, Parameter, StudySpec
 from searchae.errors import SpecError
 from searchae.formatting import format_count
+from searchae.search import floored_parameters
 
 
 def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
@@ -17,7 +18,8 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
         spec: The study.
         note: Called with a line for the user on each range whose end is never tried or that is
             never sampled, where schedules of the learning rate are searched and trials pruned, and
-            where there are more trials than settings, or fewer than ``search.first`` lists.
+            where there are more trials than settings, or fewer than ``search.first`` lists or than
+            ``search.min_trials_per_choice`` takes.
 
     Raises:
         SpecError: Nothing is searched, so that all trials would be one training.
@@ -35,6 +37,8 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
             f"search.first: lists {listed} trials, of which only the first {trials} are run: "
             f"--trials {listed} or more runs all of them"
         )
+    if text := _few_trials(spec):
+        note(text)
     for parameter in spec.space:
         if parameter.step is not None and (last := last_value(parameter)) < parameter.high:
             note(
@@ -60,6 +64,26 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
             f"{format_count(int(settings), 'setting')}: some are trained again, with the same seed "
             "and the same result"
         )
+
+
+def _few_trials(spec: StudySpec) -> str:
+    """Returns a warning where not all choices can get their trials; else an empty text.
+
+    A trial has one choice of each parameter, so that the one with the most choices needs the most.
+    """
+    choosing = floored_parameters(spec)
+    if not choosing:
+        return ""
+    largest = max(choosing, key=lambda p: len(p.choices))
+    count, floor = len(largest.choices), spec.search.min_trials_per_choice
+    needed, trials = count * floor, spec.search.trials
+    if trials >= min(needed, settings_count(spec)):
+        return ""
+    return (
+        f"search.trials: {trials} is few for the {count} choices of {largest.name}: each should "
+        f"get {floor} (search.min_trials_per_choice), at least {needed} trials in all; a choice "
+        "that wins may just have been lucky"
+    )
 
 
 def last_value(parameter: Parameter) -> float:

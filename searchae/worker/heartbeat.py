@@ -18,6 +18,9 @@ from searchae.study import Coordinator
 
 log = logging.getLogger(__name__)
 
+LOOK_S = 5.0
+"""Seconds between two looks whether somebody has asked for a stop."""
+
 
 @dataclass
 class Heartbeat:
@@ -32,6 +35,7 @@ class Heartbeat:
         lost: Set once another worker has taken over the trial held.
         ended: Why there is nothing more to work on: the study or its database is gone for good.
         epoch: The last epoch of the trial held; None before the first.
+        is_asked_to_leave: Whether somebody has asked for a stop, see ``searchae stop``.
     """
 
     coordinator: Coordinator
@@ -44,6 +48,7 @@ class Heartbeat:
         self.ended: StorageError | None = None
         self._time_ends_at = math.inf
         self._beats_in_a_row = 0
+        self.is_asked_to_leave = False
         self._trial: tuple[int, int] | None = None
         self.epoch: int | None = None
         self._interval_s = self.coordinator.stored.spec.search.heartbeat_s
@@ -85,7 +90,7 @@ class Heartbeat:
             self._trial = None
 
     def _run(self) -> None:
-        next_beat = 0.0
+        next_beat = next_look = 0.0
         tick = min(1.0, self._interval_s / 2)
         while self.ended is None and not self._end.wait(tick):
             self.coordinator.stored.storage.dispose_idle_connections()
@@ -96,6 +101,18 @@ class Heartbeat:
             if next_beat <= 0:
                 self._beat()
                 next_beat = self._interval_s
+            next_look -= tick
+            if next_look <= 0:
+                self._look()
+                next_look = min(LOOK_S, self._interval_s)
+
+    def _look(self) -> None:
+        try:
+            self.is_asked_to_leave = self.coordinator.is_asked_to_stop()
+        except SQLAlchemyError:
+            return  # the heartbeats tell of it
+        except StorageError as e:
+            self.ended = e
 
     def _beat(self) -> None:
         trial = self._trial

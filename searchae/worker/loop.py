@@ -126,13 +126,16 @@ class Worker:
             claimed = coordinator.claim(trust_silence=steady, promotable=runner.promotable())
             if claimed is NoTrial.SETTLE:  # what may go on is looked up now that nothing runs
                 claimed = coordinator.claim(
-                    trust_silence=steady, promotable=runner.promotable(), settle=True
+                    trust_silence=steady, promotable=runner.promotable(settling=True), settle=True
                 )
             if claimed is NoTrial.WAIT:
                 if not is_told:
                     log.info("waiting: other workers train the rest, or more is being decided on")
                     is_told = True
                 self.stop.wait(LOCAL_POLL_S if self.options.parent else POLL_S)
+            elif claimed is NoTrial.ASKED:
+                log.info("leaving: searchae stop asked the workers to; searchae tune goes on")
+                return None
             elif claimed is NoTrial.STOPPED:
                 message = coordinator.stopped()
                 if message:  # else the stop has been cleared since

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+import math
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -31,13 +32,13 @@ class ReportingTrial(Protocol):
     """The part of an Optuna trial that training needs."""
 
     def report(self, value: float, step: int) -> None:
-        """Records the PSNR in dB after epoch ``step``."""
+        """Records a PSNR in dB; ``TrialJob.reports_per_epoch`` steps are an epoch."""
 
     def should_prune(self) -> bool:
         """Returns whether the pruner stops the trial."""
 
     def should_pause(self) -> bool:
-        """Returns whether the pruner pauses the trial after its last reported epoch."""
+        """Returns whether the pruner pauses the trial after its last report."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,19 @@ class TrialJob:
     """One trial to train.
 
     Attributes:
-        trial: Gets the validation PSNR of every epoch, and decides on pruning.
+        trial: Gets the validation PSNR of every epoch and of the shares of the first one, and
+            decides on pruning.
         params: The parameters to train with.
         images: Training and validation images, uint8 or uint16 (N, C, H, W).
         seed: Seed of initialization, shuffling and noise.
         device: The device to train on.
         checkpoints: The trial's checkpoints.
-        reported: Epochs that an earlier worker has already reported.
+        reported: Steps that an earlier worker has already reported.
         precision: Precision of the training steps.
         writer: The thread that writes checkpoints, see ``BackgroundCheckpoints``.
         best: Gets the best epoch, which is then part of each checkpoint; None to keep none.
+        reports_per_epoch: See ``SearchSpec``.
+        shares: Shares of the first epoch after which the trial reports as well.
     """
 
     trial: ReportingTrial
@@ -67,6 +71,12 @@ class TrialJob:
     precision: Precision = "fp32"
     writer: ThreadPoolExecutor | None = None
     best: BestEpoch | None = None
+    reports_per_epoch: int = 1
+    shares: Sequence[float] = ()
+
+    def step(self, result: EpochResult) -> int:
+        """Returns the step under which a result is reported."""
+        return round(result.epochs * self.reports_per_epoch)
 
 
 @dataclass(frozen=True)
@@ -74,19 +84,19 @@ class TrialHooks:
     """What the training of a trial calls.
 
     Attributes:
-        on_repeat: Called with the number of reported epochs that no checkpoint holds, if there are
-            any: they are trained again.
+        on_repeat: Called with the number of epochs whose reports no checkpoint holds, if there are
+            any: they are trained again. A part of an epoch counts as one.
         on_start: Called with the trainer before the first epoch.
-        on_epoch: Called after each epoch, before the pruner is asked; may raise.
+        on_result: Called after each report, before the pruner is asked; may raise.
         on_end: Called with the trainer when the training has come to its end or was pruned.
-        should_leave: Asked after each epoch but the last; True ends the training with
-            ``Interrupted`` once the epoch's checkpoint is written.
+        should_leave: Asked after each report but the last; True ends the training with
+            ``Interrupted`` once the checkpoint is written.
         should_stop: Asked between steps; True ends the training with ``Interrupted`` at once.
     """
 
     on_repeat: Callable[[int], None] = lambda _epochs: None
     on_start: Callable[[Trainer], None] = lambda _trainer: None
-    on_epoch: Callable[[EpochResult], None] = lambda _result: None
+    on_result: Callable[[EpochResult], None] = lambda _result: None
     on_end: Callable[[Trainer], None] = lambda _trainer: None
     should_leave: Callable[[], bool] = lambda: False
     should_stop: Callable[[], bool] = lambda: False
@@ -118,41 +128,42 @@ def run_trial(job: TrialJob, hooks: TrialHooks) -> float:
     if not _restore(trainer, job.checkpoints, job.best):
         del trainer  # and the memory of its device
         trainer = _new_trainer(job, hooks)
-    done = len(trainer.history)
-    if repeated := sum(epoch > done for epoch in job.reported):
-        hooks.on_repeat(repeated)
+    done = max(map(job.step, trainer.reported), default=0)
+    repeated = max(job.reported, default=0) - done
+    if repeated > 0:
+        hooks.on_repeat(math.ceil(repeated / job.reports_per_epoch))
     hooks.on_start(trainer)
-    # A worker killed between writing a checkpoint and reporting its epoch leaves a gap.
-    for result in trainer.history:
+    # A worker killed between writing a checkpoint and its report leaves a gap.
+    for result in trainer.reported:
         _report(job, result)
     with BackgroundCheckpoints(job.checkpoints, job.writer) as background:
-        for result in trainer.epochs():
+        for result in trainer.results():
             state = trainer.state()
             if job.best is not None:
                 state = job.best.update(state, result)
-            background.save(state, result.epoch)
+            background.save(state, job.step(result))
             _report(job, result)
-            hooks.on_epoch(result)
+            hooks.on_result(result)
             if trainer.done:  # the trial has its result, whoever asks to leave
                 break
             if hooks.should_leave():
                 background.wait()
-                raise Interrupted(f"left after epoch {result.epoch}")
+                raise Interrupted(f"left after {result.epochs:g} epochs")
             if job.trial.should_prune():
                 hooks.on_end(trainer)
                 raise PrunedError
             if job.trial.should_pause():
                 background.wait()
                 hooks.on_end(trainer)
-                raise PausedError
+                raise PausedError(job.step(result))
             background.begin()
     hooks.on_end(trainer)
     return trainer.history[-1].psnr_db
 
 
 def _report(job: TrialJob, result: EpochResult) -> None:
-    if result.epoch not in job.reported:
-        job.trial.report(result.psnr_db, result.epoch)
+    if (step := job.step(result)) not in job.reported:
+        job.trial.report(result.psnr_db, step)
 
 
 def _new_trainer(job: TrialJob, hooks: TrialHooks) -> Trainer:
@@ -165,6 +176,7 @@ def _new_trainer(job: TrialJob, hooks: TrialHooks) -> Trainer:
         device=job.device,
         precision=job.precision,
         stop=hooks.should_stop,
+        shares=job.shares,
     )
 
 
@@ -184,5 +196,6 @@ def _restore(trainer: Trainer, checkpoints: Checkpoints, best: BestEpoch | None)
     except CheckpointError as e:
         log.warning("trial %d starts over: %s", checkpoints.number, e)
         return False
-    log.info("trial %d: goes on after epoch %d", checkpoints.number, len(trainer.history))
+    done = max((result.epochs for result in trainer.reported), default=0)
+    log.info("trial %d: goes on after epoch %g", checkpoints.number, done)
     return True

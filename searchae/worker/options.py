@@ -20,6 +20,8 @@ class WorkerOptions:
             stay in any case.
         shares: What to do when other workers on the same GPU leave too little memory: ``leave``
             for good, or ``stay`` and try again later. Empty if the GPU is not shared.
+        wanted: The folder in which to ask for checkpoints that lie on another machine; None where
+            all share the artifact folder.
     """
 
     device: str = "auto"
@@ -29,6 +31,7 @@ class WorkerOptions:
     artifacts: Path = Path("artifacts")
     parent: int = 0
     shares: str = ""
+    wanted: Path | None = None
 
 
 @dataclass

@@ -48,6 +48,7 @@ from searchae.training import (
     Trainer,
     checkpoint_folder,
 )
+from searchae.worker.carried_checkpoint import ask_for_checkpoint
 from searchae.worker.further_objectives import further_values
 from searchae.worker.gpu_memory import CrowdedError, SharedGpu
 from searchae.worker.hardware import Machine
@@ -122,8 +123,8 @@ class TrialRunner:
                 self.coordinator.release(trial_id)
                 self.results.put_back += 1
                 log.info("trial %d: put back", number)
-            except PausedError:
-                self._pause(trial_id, number)
+            except PausedError as e:
+                self._pause(trial_id, number, step=e.step)
             except (LeaseLostError, UpdateFinishedTrialError):
                 self.results.taken_away += 1
                 log.info("trial %d: taken over by another worker", number)
@@ -134,9 +135,9 @@ class TrialRunner:
                 value = "-" if not ended.values else f"{ended.values[0]:.2f} dB"
                 log.info("trial %d: %s, %s", number, ended.state.name.lower(), value)
 
-    def promotable(self) -> list[int]:
-        """Returns the ids of the paused trials that may go on now, the most promising first."""
-        return self._sampler.promotable()
+    def promotable(self, *, settling: bool = False) -> list[int]:
+        """Returns the ids of the paused trials that may go on; see ``TrialSampler``."""
+        return self._sampler.promotable(settling=settling)
 
     # -- training
 
@@ -170,6 +171,7 @@ class TrialRunner:
                 artifacts=self.options.artifacts,
                 train=self.train,
             )
+        search = self._stored.spec.search
         job = TrialJob(
             trial=trial,
             params=params,
@@ -180,9 +182,12 @@ class TrialRunner:
             reported=claimed.intermediate_values,
             precision=precision,
             writer=self._writer,
+            reports_per_epoch=search.reports_per_epoch,
+            shares=search.report_shares,
         )
         try:
             with self._failures_handled(trial_id, number):
+                self._bring_checkpoint(claimed)
                 psnr_db = train(job, self._hooks(trial_id, claimed, trainers))
         except PrunedError:
             self._finish(trial_id, TrialState.PRUNED, trial.last_value)
@@ -216,21 +221,24 @@ class TrialRunner:
             before = claimed.user_attrs.get(REPEATED, 0)
             self._stored.storage.set_trial_user_attr(trial_id, REPEATED, before + epochs)
 
-        def on_epoch(result: EpochResult) -> None:
-            heartbeat.epoch = result.epoch
+        def on_result(result: EpochResult) -> None:
+            heartbeat.epoch = math.floor(result.epochs)
             if heartbeat.lost.is_set():
                 raise LeaseLostError
 
         def on_end(trainer: Trainer) -> None:
-            history = compact_history(trainer.history)
+            within_s = sum(r.seconds for r in trainer.reported[len(trainer.history) :][-1:])
+            history = compact_history(trainer.history, within_s=within_s)
             self._stored.storage.set_trial_user_attr(trial_id, HISTORY, history)
             trainers.append(trainer)
 
         return TrialHooks(
             on_repeat=on_repeat,
-            on_epoch=on_epoch,
+            on_result=on_result,
             on_end=on_end,
-            should_leave=lambda: heartbeat.stop.is_set() or heartbeat.time_up,
+            should_leave=lambda: (
+                heartbeat.stop.is_set() or heartbeat.time_up or heartbeat.is_asked_to_leave
+            ),
             should_stop=lambda: (
                 heartbeat.stop.is_set() or heartbeat.lost.is_set() or heartbeat.ended is not None
             ),
@@ -273,12 +281,12 @@ class TrialRunner:
 
     # -- ends
 
-    def _pause(self, trial_id: int, number: int) -> None:
-        epoch = self.heartbeat.epoch or 0
+    def _pause(self, trial_id: int, number: int, *, step: int) -> None:
         size = self._checkpoints(number).size()
-        ended = self.coordinator.pause(trial_id, epoch=epoch, size=size)
+        ended = self.coordinator.pause(trial_id, step=step, size=size)
         self.results.paused += 1
-        log.info("trial %d: paused after epoch %d", number, epoch)
+        epochs = self._stored.spec.search.epochs_at(step)
+        log.info("trial %d: paused after epoch %g", number, epochs)
         for other in ended:
             log.info("trial %d: pruned: search.max_paused or max_paused_gb was exceeded", other)
             self._writer.submit(self._clear_checkpoints, other)
@@ -330,6 +338,15 @@ class TrialRunner:
             self._checkpoints(number).clear()
         except OSError as e:
             log.warning("trial %d: its checkpoints are left: %s", number, e)
+
+    def _bring_checkpoint(self, claimed: FrozenTrial) -> None:
+        """Has a checkpoint brought that lies on another machine."""
+        reported, wanted = claimed.intermediate_values, self.options.wanted
+        if wanted is None or not reported:
+            return
+        if self._checkpoints(claimed.number).newest_epoch() < max(reported):
+            folder, stop = self._stored.folder, self.heartbeat.stop
+            ask_for_checkpoint(wanted, folder, claimed.number, should_leave=stop.is_set)
 
     def _checkpoints(self, number: int) -> Checkpoints:
         stored = self._stored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -12,16 +12,28 @@ from optuna.trial import FrozenTrial
 
 from searchae.config import TrialParams, initial_params, sample_params, sampler_seed
 from searchae.search import (
+    PAUSED,
     ChoiceFloor,
     Rungs,
     SizeLimit,
     SizeLimitedSampler,
     TrialHistory,
+    has_ended_well,
+    is_paused,
     make_pruner,
     make_sampler,
 )
 from searchae.storage import ResilientStorage
-from searchae.study import IMPORTED, REFUSED, RUNTIME, STARTING, StoredStudy, misfit
+from searchae.study import (
+    BUDGET,
+    IMPORTED,
+    REFUSED,
+    RUNTIME,
+    STARTING,
+    WARM_START,
+    StoredStudy,
+    misfit,
+)
 from searchae.worker.ranked_storage import RankedStorage
 
 
@@ -35,7 +47,7 @@ class RecordedTrial:
     Args:
         trial: The trial.
         number: Its number.
-        reports: Epoch -> PSNR in dB, as reported by earlier workers.
+        reports: Step -> PSNR in dB, as reported by earlier workers.
     """
 
     def __init__(self, trial: optuna.Trial, number: int, reports: Mapping[int, float]) -> None:
@@ -43,7 +55,7 @@ class RecordedTrial:
         self._trial, self._reports = trial, dict(reports)
 
     def report(self, value: float, step: int) -> None:
-        """Records the PSNR in dB after epoch ``step``."""
+        """Records a PSNR in dB; ``SearchSpec.reports_per_epoch`` steps are an epoch."""
         self._trial.report(value, step)
         self._reports.setdefault(step, value)
 
@@ -57,7 +69,7 @@ class RecordedTrial:
 
     @property
     def last_value(self) -> float | None:
-        """The PSNR in dB after the last epoch; None before the first."""
+        """The PSNR in dB that was reported last; None before the first report."""
         return self._reports[max(self._reports)] if self._reports else None
 
 
@@ -74,7 +86,7 @@ class UnprunedTrial(RecordedTrial):
         self._storage, self._trial_id = storage, trial_id
 
     def report(self, value: float, step: int) -> None:
-        """Records the PSNR in dB after epoch ``step``."""
+        """Records a PSNR in dB; ``SearchSpec.reports_per_epoch`` steps are an epoch."""
         self._storage.set_trial_intermediate_value(self._trial_id, step, value)
         self._reports.setdefault(step, value)
 
@@ -87,22 +99,38 @@ class PausableTrial(RecordedTrial):
     """A trial that is paused where it is not among the best of its rung.
 
     Args:
-        study: The study.
+        stored: The study.
         rungs: Its rungs.
     """
 
-    def __init__(self, *recorded: Any, study: optuna.Study, rungs: Rungs) -> None:
+    def __init__(self, *recorded: Any, stored: StoredStudy, rungs: Rungs) -> None:
         super().__init__(*recorded)
-        self._study, self._rungs = study, rungs
+        self._stored, self._rungs = stored, rungs
 
     def should_pause(self) -> bool:
-        """Returns whether the trial is on a rung and not among the best there."""
-        epoch = max(self._reports)
-        if epoch not in self._rungs.epochs:
+        """Returns whether the trial is on a rung and not among the best there.
+
+        The last one to run goes on all the same if no other has come to its end.
+        """
+        step = max(self._reports)
+        if step not in self._rungs.steps:
             return False
-        trials = self._study.get_trials(deepcopy=False)
-        psnr_db = self._reports[epoch]
-        return not self._rungs.goes_on(trials, self.number, epoch=epoch, psnr_db=psnr_db)
+        trials = self._stored.study.get_trials(deepcopy=False)
+        psnr_db = self._reports[step]
+        if self._rungs.goes_on(trials, self.number, step=step, psnr_db=psnr_db):
+            return False
+        return not self._is_leader(trials, step)
+
+    def _is_leader(self, trials: Sequence[FrozenTrial], step: int) -> bool:
+        """Returns whether this is the trial that ``Rungs.leader`` returned, or would return."""
+        own = [t for t in trials if WARM_START not in t.user_attrs]
+        budget = self._stored.study.user_attrs.get(BUDGET, self._stored.spec.search.trials)
+        if len(own) < budget or any(map(has_ended_well, own)):
+            return False
+        others = [t for t in own if t.number != self.number and not t.state.is_finished()]
+        if not all(is_paused(t) and t.user_attrs[PAUSED] < step for t in others):
+            return False
+        return not self._rungs.promotable(trials)
 
 
 class TrialSampler:
@@ -168,16 +196,23 @@ class TrialSampler:
         if spec.search.has_several_objectives:
             return UnprunedTrial(*recorded, storage=storage, trial_id=trial_id), params
         if spec.search.pauses:
-            study = self._stored.study
-            return PausableTrial(*recorded, study=study, rungs=self._rungs), params
+            return PausableTrial(*recorded, stored=self._stored, rungs=self._rungs), params
         return RecordedTrial(*recorded), params
 
-    def promotable(self) -> list[int]:
-        """Returns the ids of the paused trials that may go on now, the most promising first."""
+    def promotable(self, *, settling: bool = False) -> list[int]:
+        """Returns the ids of the paused trials that may go on now, the most promising first.
+
+        Args:
+            settling: Whether nothing else is left to do; see ``Rungs.leader``.
+        """
         stored = self._stored
         if not stored.spec.search.pauses:
             return []
-        numbers = self._rungs.promotable(stored.study.get_trials(deepcopy=False))
+        trials = stored.study.get_trials(deepcopy=False)
+        numbers = self._rungs.promotable(trials)
+        if settling and not numbers:
+            own = [t for t in trials if WARM_START not in t.user_attrs]
+            numbers = [] if any(map(has_ended_well, own)) else self._rungs.leader(trials)
         ids = stored.storage.get_trial_id_from_study_id_trial_number
         return [ids(stored.id, number) for number in numbers]
 

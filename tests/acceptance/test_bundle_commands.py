@@ -100,6 +100,20 @@ def test_a_command_s_last_word_is_its_own(home: Path, new_process: Run) -> None:
     assert (home / "w" / "metrics.json").is_file()
 
 
+def test_a_cosine_over_other_epochs_is_said_to_be_another_one(
+    folder: Path, command_line: Run
+) -> None:
+    cosine = ("--set", 'train.schedule="cosine"', "--trials", "1", "--workers", "1")
+    searched = command_line("tune", "-s", "tiny", *cosine)
+    assert searched.returncode == 0, searched.stderr
+    said = "the learning rate falls over 4 epochs, not over the search's 3"
+    longer = command_line("train", "-s", "tiny", "--epochs", "4", "--out", "longer")
+    assert said in longer.stderr
+    same = command_line("train", "-s", "tiny", "--epochs", "search", "--out", "same")
+    assert same.returncode == 0, same.stderr
+    assert "cosine" not in same.stderr
+
+
 def test_train_prints_what_metrics_json_holds(home: Path, command_line: Run) -> None:
     words = ("--trial", "0", "--epochs", "search", "--json", "--out", "w")
     told = answer(command_line("train", "-s", "tiny", *words))

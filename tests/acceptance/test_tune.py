@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -466,6 +467,24 @@ def test_a_dry_run_says_what_would_run_and_trains_nothing(
     assert document["spec"]["train"]["epochs"] == 3
     assert document["step_s"] > 0
     assert document["parameters"][0] == document["parameters"][1] > 0
+
+
+def test_a_dry_run_prices_each_regularizer_that_is_searched(command_line: RunCommand) -> None:
+    choices = ["none", "clip+l1", "contractive"]
+    searched = f"train.regularizer={{ choices = {json.dumps(choices)} }}"
+    done = command_line("tune", "-s", "tiny", "--set", searched, "--dry-run", "--json")
+    document = json.loads(done.stdout)
+    assert list(document["step_s_by_regularizer"]) == choices
+    assert document["step_s"] == pytest.approx(fmean(document["step_s_by_regularizer"].values()))
+    one = ("--set", "train.regularizer=clip")
+    fixed = command_line("tune", "-s", "tiny", *one, "--dry-run", "--json")
+    assert json.loads(fixed.stdout)["step_s_by_regularizer"] == {}
+
+
+def test_few_trials_for_many_choices_are_said_before_the_search(command_line: RunCommand) -> None:
+    few = "search.trials: 6 is few for the 2 choices of activation"
+    assert few in command_line("tune", "-s", "tiny", "--dry-run").stderr
+    assert few not in command_line("tune", "-s", "tiny", "--trials", "12", "--dry-run").stderr
 
 
 @pytest.mark.usefixtures("told")

@@ -123,7 +123,7 @@ def test_what_is_paused_ends_with_the_search(opened: Callable[..., StoredStudy])
         trial = own.claim()
         assert isinstance(trial, int)
         if number == 0:
-            own.pause(trial, epoch=1)
+            own.pause(trial, step=1)
         else:
             own.finish(trial, TrialState.COMPLETE, 20.0)
     assert own.claim() is NoTrial.DONE

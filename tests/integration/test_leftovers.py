@@ -59,7 +59,7 @@ def interrupted_after_two_epochs(folder: Path) -> None:
             if result.epoch == 2:
                 stop.set()
 
-        return run_trial(job, replace(hooks, on_epoch=on_epoch))
+        return run_trial(job, replace(hooks, on_result=on_epoch))
 
     Worker(new_study(folder), options(folder), train=train, stop=stop).run()
     left = folder / "artifacts" / "tiny" / "checkpoints"

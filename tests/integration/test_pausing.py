@@ -180,14 +180,14 @@ def test_nothing_is_settled_while_a_trial_is_running(study: MakeStudy, folder: P
     first = one.claim()
     assert isinstance(first, int)
     stored.storage.set_trial_intermediate_value(first, 1, 20.0)
-    assert one.pause(first, epoch=1) == []
+    assert one.pause(first, step=1) == []
     second = other.claim()
     assert isinstance(second, int)
     assert second != first, "a paused trial is not taken up unasked"
     assert one.claim() is NoTrial.WAIT
     assert one.claim(settle=True) is NoTrial.WAIT
     stored.storage.set_trial_intermediate_value(second, 1, 10.0)
-    other.pause(second, epoch=1)
+    other.pause(second, step=1)
     assert one.claim() is NoTrial.SETTLE
     assert other.claim(promotable=[first, second]) == first, "the one that is named first"
     assert one.claim(promotable=[first]) is NoTrial.WAIT, "it is running already"
@@ -203,7 +203,7 @@ def test_a_pause_after_the_lease_was_lost_changes_nothing(study: MakeStudy) -> N
     other.identity = replace(other.identity, worker="other")
     claimed = one.claim()
     assert isinstance(claimed, int)
-    other.pause(claimed, epoch=1)
+    other.pause(claimed, step=1)
     assert trials(stored)[0].state == TrialState.RUNNING
     assert one.holds(claimed)
 
@@ -215,9 +215,9 @@ def test_it_is_trained_from_its_checkpoint_on(study: MakeStudy, folder: Path) ->
     def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: EpochResult) -> None:
             trained.setdefault(job.checkpoints.number, []).append(result.epoch)
-            hooks.on_epoch(result)
+            hooks.on_result(result)
 
-        return run_trial(job, replace(hooks, on_epoch=on_epoch))
+        return run_trial(job, replace(hooks, on_result=on_epoch))
 
     worker(stored, folder, train=train).run()
     for trial in trials(stored):

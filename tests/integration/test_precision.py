@@ -100,7 +100,7 @@ def test_trials_of_unlike_machines_are_compared_in_float32(
     def four(job: TrialJob, hooks: TrialHooks) -> float:
         if len(precisions(stored)) == 4:
             half.stop.set()
-        return run_trial(job, TrialHooks(on_epoch=hooks.on_epoch, on_end=hooks.on_end))
+        return run_trial(job, TrialHooks(on_result=hooks.on_result, on_end=hooks.on_end))
 
     half.train = four
     half.run()

@@ -199,12 +199,12 @@ def killed_after(epochs: int) -> Callable[..., float]:
 
     def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: EpochResult) -> None:
-            hooks.on_epoch(result)
+            hooks.on_result(result)
             if result.epoch == epochs and not killed:
                 killed.append(True)
                 raise KilledError
 
-        return run_trial(job, replace(hooks, on_epoch=on_epoch))
+        return run_trial(job, replace(hooks, on_result=on_epoch))
 
     return train
 
@@ -224,9 +224,9 @@ def test_a_trial_cut_off_after_an_epoch_goes_on_with_the_next_to_the_same_bit(
     def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: EpochResult) -> None:
             first_epochs.append((job.checkpoints.number, result.epoch))
-            hooks.on_epoch(result)
+            hooks.on_result(result)
 
-        return run_trial(job, replace(hooks, on_epoch=on_epoch))
+        return run_trial(job, replace(hooks, on_result=on_epoch))
 
     # A dead process would be detected; this one is still alive.
     with stored.storage.engine.begin() as connection:
@@ -248,9 +248,9 @@ def test_a_stop_puts_the_trial_back(study: Callable[..., StoredStudy], folder: P
     def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: EpochResult) -> None:
             stop.set()
-            hooks.on_epoch(result)
+            hooks.on_result(result)
 
-        return run_trial(job, replace(hooks, on_epoch=on_epoch))
+        return run_trial(job, replace(hooks, on_result=on_epoch))
 
     counts = worker(stored, folder, stop=stop, train=train).run()
     assert counts.put_back == 1
@@ -343,12 +343,12 @@ def test_when_the_time_is_up_the_epoch_is_ended_and_kept(
         def on_epoch(result: EpochResult) -> None:
             seen.append(result.epoch)
             again.set()
-            hooks.on_epoch(result)
+            hooks.on_result(result)
 
         def should_leave() -> bool:
             return again.is_set() or hooks.should_leave()
 
-        return run_trial(job, replace(hooks, on_epoch=on_epoch, should_leave=should_leave))
+        return run_trial(job, replace(hooks, on_result=on_epoch, should_leave=should_leave))
 
     stop = threading.Event()
     me = worker(stored, folder, train=go_on, stop=stop)

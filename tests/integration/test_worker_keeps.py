@@ -59,9 +59,9 @@ def test_a_trial_s_epochs_are_kept_with_it(study: Callable[..., StoredStudy], fo
     def train(job: TrialJob, hooks: TrialHooks) -> float:
         def on_epoch(result: Any) -> None:
             seen.setdefault(job.checkpoints.number, []).append(result)
-            hooks.on_epoch(result)
+            hooks.on_result(result)
 
-        return run_trial(job, replace(hooks, on_epoch=on_epoch))
+        return run_trial(job, replace(hooks, on_result=on_epoch))
 
     for trial in work(study(search__trials=3), folder, train=train):
         kept = history_columns(trial.user_attrs)

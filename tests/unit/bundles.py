@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from searchae import bundle
-from searchae.config.schema import DataSpec, ModelParams, TrainParams
+from searchae.config.data_spec import DataSpec
+from searchae.config.schema import ModelParams, TrainParams
 from searchae.models.builder import build_model
 from searchae.training.regularizers import clip_, penalised_weights
 

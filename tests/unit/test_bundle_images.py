@@ -16,7 +16,8 @@ import searchae
 from searchae.bundle import images, plots
 from searchae.bundle.export import ExportPart, export_bundle
 from searchae.bundle.model import Bundle, bundle_from_weights
-from searchae.config.schema import DataSpec, TrainParams
+from searchae.config.data_spec import DataSpec
+from searchae.config.schema import TrainParams
 from searchae.data.folder import load_folder
 from searchae.errors import BundleError, DataError
 from tests.conftest import smooth_images

@@ -233,14 +233,26 @@ def test_studies_are_listed_also_where_a_file_cannot_be_read(
     assert out.count("(cannot be read: ") == 3
     assert out.endswith("  none yet\n")
     studies = [
-        StudyOverview("one", finished=3, budget=10, running=2, best_db=21.34),
+        StudyOverview(
+            "one",
+            finished=3,
+            budget=10,
+            running=2,
+            best_db=21.34,
+            complete=2,
+            pruned=1,
+            created="2026-01-02T12:00:00+00:00",
+            last_trial="2026-01-04T12:00:00+00:00",
+            artifact_bytes=12_300_000,
+        ),
         StudyOverview("one.trainings", finished=1, budget=4, trainings_of="one"),
         StudyOverview("two", fault="not made by searchae"),
     ]
     console.print_studies({}, studies)
     assert capsys.readouterr().out.splitlines()[-3:] == [
-        "  one            3 of 10 trials, 2 running, best 21.34 dB",
-        "  one.trainings  1 of 4 trainings of one",
+        "  one            3 of 10 trials, 2 running, best 21.34 dB (2 complete, 1 pruned; "
+        "2026-01-02 to 2026-01-04; 12.3 MB of files)",
+        "  one.trainings  1 of 4 trainings of one (0 complete, 0 pruned)",
         "  two            cannot be read: not made by searchae",
     ]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
 
+from searchae.compare.base_names import base_names
 from searchae.compare.bases import SearchedTrial, SearchedTrials, choose_factor
-from searchae.compare.cells import FINAL_SEED, FINAL_SHARE, CellMaker, Schedule, base_name
+from searchae.compare.cells import FINAL_SEED, FINAL_SHARE, CellMaker, Schedule
 from searchae.compare.experiment import FAILED_SEEDS, GIVE_UP_BASES, Experiment
 from searchae.compare.matched_design import FIRST_SEEDS, Limits
 from searchae.compare.matched_statistics import analyse
@@ -48,7 +48,7 @@ class World:
             Limits(until_db, bases=len(factor.bases)),
             baseline_db=np.full(IMAGES, BASELINE_DB),
             read=self.read,
-            name_base=partial(base_name, spec=SPEC, leave_out=[factor.parameter.key]),
+            base_names=base_names(factor.bases, SPEC, [factor.parameter.key, *factor.tuned]),
             least_db=17.0,
         )
 
@@ -444,5 +444,31 @@ def test_a_base_names_the_parameters_of_its_numbers() -> None:
     spec = spec_from_document(document, source="test")
     values = {"model.latent_dim": 8, "model.activation": "tanh"}
     base = SearchedTrial(3, 20.0, is_complete=True, values=values, precision="fp32")
-    assert base_name(base, spec, []) == "latent_dim=8 tanh"
-    assert base_name(base, spec, ["model.activation"]) == "latent_dim=8"
+    assert base_names([base], spec, []) == ("latent_dim=8 tanh",)
+    assert base_names([base], spec, ["model.activation"]) == ("latent_dim=8",)
+    assert base_names([base], spec, list(values)) == ("trial 3",)
+
+
+def test_bases_with_the_same_choices_are_told_apart_by_what_differs() -> None:
+    made = spec(latent_dim={"low": 8, "high": 64}, dropout={"low": 0.0, "high": 0.5})
+    found = trials(
+        *(
+            trial(
+                i, 24.0 - i, "relu", "adam", **{"model.latent_dim": 8 + size, "model.dropout": 0.1}
+            )
+            for i, size in enumerate((0, 4, 4))
+        ),
+        trial(3, 20.5, "tanh", "adam", **{"model.latent_dim": 8, "model.dropout": 0.1}),
+    )
+    activation = parameter(made, "regularizer")
+    factor = choose_factor(made, activation, found)
+    names = base_names(factor.bases, made, [activation.key, *factor.tuned])
+    assert len(set(names)) == len(names)
+    assert "relu adam latent_dim=8" in names
+    assert "relu adam latent_dim=12" in names
+    assert "tanh adam" in names, "there is no other one like it"
+    same = [found.all[1], found.all[2]]
+    assert base_names(same, made, ["train.regularizer"]) == (
+        "relu adam (trial 1)",
+        "relu adam (trial 2)",
+    )

@@ -16,7 +16,13 @@ from PIL import Image
 from searchae.compare.matched_results import MatchedResults
 from searchae.compare.matched_statistics import analyse
 from searchae.compare.page import write_comparison
-from searchae.compare.plots import effects_plot, losses_plot, reconstructions_plot
+from searchae.compare.plots import (
+    NARROW_LABEL,
+    effects_plot,
+    losses_plot,
+    reconstructions_plot,
+    trainings_plot,
+)
 from searchae.compare.ranking import Ranking, rank_trials
 from searchae.compare.result import ComparisonResult, notes_on
 from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
@@ -96,6 +102,21 @@ def judged(levels: dict[str, float | list[float]], **changes: object) -> Verdict
         lacking="",
     )
     return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def test_long_names_of_bases_are_shown_whole_on_several_lines() -> None:
+    long = "channels=[32, 64, 128] latent_dim=64 leaky_relu rmsprop clip+contractive"
+    verdict = judged({"relu": 20.0, "tanh": 21.5})
+    short, plot = (
+        trainings_plot(replace(verdict, bases=bases)) for bases in (BASES, (long, *BASES[1:]))
+    )
+    label = plot.figure.layout.yaxis.ticktext[0]
+    lines = label.replace("\N{NO-BREAK SPACE}", " ").split("<br>")
+    assert " ".join(lines) == f"tanh in {long}"
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= NARROW_LABEL
+    assert "channels=[32, 64, 128]" in "|".join(lines), "a list is not torn apart"
+    assert plot.height_px > short.height_px
 
 
 def test_of_two_the_better_one_is_named_first_wherever_it_stands() -> None:

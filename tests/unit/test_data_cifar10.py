@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from torchvision.datasets import CIFAR10
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data import torchvision_sets
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data.contact_sheet import write_contact_sheet
 from searchae.data.raw_images import RawImages
 from searchae.data.splits import Splits, split
@@ -38,6 +38,20 @@ def test_every_image_of_a_small_set_is_shown_as_it_was_read(tmp_path: Path, chan
     for images in splits.parts.values():
         for image in images[:, :, 0, 0].tolist():
             assert tuple(image * (3 // channels)) in shown
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_channel_that_is_no_colour_stands_beside_each_image(
+    tmp_path: Path, channels: int
+) -> None:
+    splits = coloured(30, channels)
+    write_contact_sheet(tmp_path / "sheet.png", splits)
+    pixels = np.asarray(Image.open(tmp_path / "sheet.png").convert("RGB")).tolist()
+    pairs = {(tuple(row[x]), tuple(row[x + 1])) for row in pixels for x in range(len(row) - 1)}
+    for images in splits.parts.values():
+        for *seen, last in images[:, :, 0, 0].tolist():
+            colour = tuple(seen * (3 // len(seen)))
+            assert (colour, (last, last, last)) in pairs
 
 
 def test_a_large_set_gives_a_sheet_of_the_same_size(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data import csv_text, memory
 from searchae.data.csv_file import load_csv, read
 from searchae.data.raw_images import RawImages
@@ -300,10 +300,22 @@ def test_other_separators_line_ends_and_encodings_are_recognised(
         (table(LABELS, PICTURES).replace("\n", ",\n"), "its lines end with a separator"),
         (bz2.compress(table(LABELS, PICTURES).encode()), "is compressed by bzip2: unpack it"),
         (lzma.compress(table(LABELS, PICTURES).encode()), "is compressed by xz: unpack it"),
-        (b"PK\x03\x04" + bytes(99), "is a zip archive, as Excel's are"),
-        ("<!DOCTYPE html>\n<p>a, b</p>\n", "it begins with '<!DOCTYPE html>'"),
+        (b"PK\x03\x04" + bytes(99), "is a zip archive, as Excel's files are"),
+        ("<!DOCTYPE html>\n<p>a, b</p>\n", "is a web page .* fetch it again"),
+        ("version https://git-lfs.github.com/spec/v1\nsize 9\n", "is a pointer of Git LFS"),
+        ("% x\n@RELATION a\n@data\n" + table(PICTURES), "remove the lines up to @data"),
+        ("[[1, 2], [3, 4]]\n", "is JSON; a csv source reads text, with a line of numbers"),
+        ("5 " + " ".join(f"{i}:{i}" for i in range(1, 65)) + "\n", "NUMBER:VALUE, as LIBSVM does"),
+        (
+            table(PICTURES / 100).replace(",", "\t").replace(".", ","),
+            "separated by tabs, .* points",
+        ),
+        (table(PICTURES / 100).replace(",", " ").replace(".", ","), "separated by spaces, .* poin"),
+        (table(LABELS, PICTURES, LABELS), "66 columns .* a header has to name them"),
+        (table(PICTURES[:, :48]), "48 columns .* not square go into an npz or a folder"),
+        (table(-PICTURES.astype(int)), "line 1, .*scale the values .* write white = 1 under"),
         ("emotion,pixels\n3,0 1 2 3\n", "begins with 'emotion,pixels', but .* in each line"),
-        (table(np.tile(PICTURES, 3)), "192 columns are neither .* colour go into an npz or a"),
+        (table(np.tile(PICTURES, 3)), "192 columns are neither .* colour or not square go into"),
         (b"\xff\xfe" + b"1\0,\0\0\xdc1\0", "is not UTF-16"),
     ],
 )
@@ -312,6 +324,33 @@ def test_text_that_cannot_be_used_says_what_to_do(
 ) -> None:
     with pytest.raises(DataError, match=rf"x\.csv: .*{said}"):
         load(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("label", "names"),
+    [
+        ([], sorted(NAMES)),  # pixel0, pixel1, pixel10 ...
+        (["label"], sorted(NAMES)),
+        ([], NAMES[::-1]),
+        ([], [f"{column}x{row}" for row in range(8) for column in range(8)]),
+        ([], sorted(map(str, range(64)))),
+        (["label"], sorted(map(str, range(64)))),
+    ],
+)
+def test_pixels_that_the_header_numbers_in_another_order_are_refused(
+    tmp_path: Path, label: list[str], names: list[str]
+) -> None:
+    columns = [LABELS, PICTURES] if label else [PICTURES]
+    with pytest.raises(DataError, match=r"line 1: the header does not number .* or remove"):
+        load(tmp_path, table(*columns, header=[*label, *names]))
+    raw, _ = load(tmp_path, table(*columns))  # as advised
+    assert np.array_equal(raw.train.reshape(-1, 64), PICTURES)
+
+
+def test_an_empty_last_column_is_called_so(tmp_path: Path) -> None:
+    raw, told = load(tmp_path, table(PICTURES).replace("\n", ",\n"))
+    assert np.array_equal(raw.train.reshape(-1, 64), PICTURES)
+    assert "the last is taken for the label (it is empty)" in told
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data.disk import (
     absolute_paths,
     disk_errors,
@@ -175,3 +175,9 @@ def test_a_data_folder_that_is_a_file_is_refused(tmp_path: Path, below: str) -> 
     entered = exclusive_preparation("x", data_dir=folder, progress=silent)
     with pytest.raises(DataError, match=r"cannot write to the data folder .*not a folder"):
         entered.__enter__()
+
+
+@pytest.mark.parametrize("url", ["https://example.org/x.npz", "s3://x/y", "file:///tmp/x.npz"])
+def test_a_url_is_no_path(tmp_path: Path, url: str) -> None:
+    with pytest.raises(DataError, match=f"k: '{url}' is a URL: fetch it"):
+        find_data_file(url, data_dir=tmp_path, key="k")

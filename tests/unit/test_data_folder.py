@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from pydantic import ValidationError
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data.folder import load_folder
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
@@ -226,7 +226,7 @@ def test_a_truncated_image_is_named(tmp_path: Path, name: str, keep: int) -> Non
 
 
 def test_a_text_that_calls_itself_an_image_is_named(tmp_path: Path) -> None:
-    (tmp_path / "a.jpeg").write_text("<html>404</html>")
+    (tmp_path / "a.jpeg").write_text("a picture")
     with pytest.raises(DataError, match=r"a\.jpeg: cannot be read as an image"):
         read(tmp_path)
 
@@ -588,3 +588,11 @@ def test_a_data_path_of_two_lines_is_refused(tmp_path: Path) -> None:
     save(tmp_path / "a\nb" / "c.png", 1)
     with pytest.raises(DataError, match=r"data.path: .*a\\nb' holds a newline: rename"):
         read(tmp_path, "a\nb")
+
+
+def test_downloads_that_are_no_pictures_are_called_what_they_are(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 9)
+    (tmp_path / "b.jpg").write_text("<!doctype html><title>404</title>")
+    (tmp_path / "c.png").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1")
+    with pytest.raises(DataError, match=r"(?s)b\.jpg: is a web page.*c\.png: is a pointer of Git"):
+        read(tmp_path, image_size=8)

@@ -7,7 +7,7 @@ import numpy as np
 import PIL
 import pytest
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data import house_numbers
 from searchae.data.house_numbers import generate
 from searchae.data.splits import load_splits

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data import large_images
 from searchae.data.decoded_cache import decoded_sums, find_decoded, keep_decoded
 from searchae.data.splits import Splits, load_splits, split_warnings

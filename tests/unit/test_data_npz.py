@@ -5,12 +5,13 @@ import os
 import re
 import tracemalloc
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data import memory
 from searchae.data.npz import as_images, load_npz
 from searchae.data.raw_images import RawImages
@@ -93,7 +94,9 @@ def test_objects_are_not_unpickled(tmp_path: Path) -> None:
 
 
 def test_missing_keys_list_what_was_found(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"needs x_train .*, or images, but holds a, b$"):
+    with pytest.raises(
+        DataError, match=r"needs x_train .*, or images, but holds a, b; save it again"
+    ):
         read(tmp_path, a=GREY, b=GREY)
 
 
@@ -313,3 +316,39 @@ def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.npz")
     with pytest.raises(DataError, match=r"x\.npz is a pipe or a device, not a regular"):
         load_npz(DataSpec(name="npz", path=str(tmp_path / "x.npz")), tmp_path, 0, print)
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice", "ordered"),
+    [
+        ((20, 144), r"save array.reshape\(-1, 12, 12\)", lambda a: a.reshape(-1, 12, 12)),
+        ((20, 96), r"save array.reshape\(-1, H, W\)", lambda a: a.reshape(-1, 8, 12)),
+        ((8, 9, 3, 20), r"transpose\(array, \(3, 0, 1, 2\)\)", lambda a: a.transpose(3, 0, 1, 2)),
+        ((3, 20, 8, 9), r"transpose\(array, \(1, 2, 3, 0\)\)", lambda a: a.transpose(1, 2, 3, 0)),
+    ],
+)
+def test_how_to_order_an_array_is_said_and_the_advice_holds(
+    tmp_path: Path,
+    shape: tuple[int, ...],
+    advice: str,
+    ordered: Callable[[np.ndarray], np.ndarray],
+) -> None:
+    array = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    with pytest.raises(DataError, match=advice):
+        read(tmp_path, images=array)
+    assert read(tmp_path, images=ordered(array)).train.shape[0] == 20
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"<html><body>404</body></html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
+        (b"MATLAB 5.0 MAT-file, Platform: GLNXA64", "is a file of MATLAB"),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+    ],
+)
+def test_what_a_file_is_instead_of_an_npz_is_said(tmp_path: Path, start: bytes, what: str) -> None:
+    (tmp_path / "x.npz").write_bytes(start)
+    with pytest.raises(DataError, match=rf"x\.npz: {what}.*numpy.savez"):
+        load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)

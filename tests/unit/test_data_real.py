@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data.splits import load_splits
 
 FOLDER = os.environ.get("SEARCHAE_TEST_DATA")

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from searchae.config.schema import DataSpec, Source
+from searchae.config.data_spec import DataSpec, Source
 from searchae.data.raw_images import RawImages
 from searchae.data.sources import SOURCES
 from searchae.data.splits import (

@@ -15,7 +15,7 @@ import pytest
 import scipy.io
 from torchvision.datasets import MNIST, SVHN
 
-from searchae.config.schema import DataSpec
+from searchae.config.data_spec import DataSpec
 from searchae.data import mnist, torchvision_sets
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError

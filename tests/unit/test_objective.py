@@ -75,7 +75,7 @@ def test_a_torn_file_is_passed_over(
         found = checkpoints.latest()
     assert found is not None
     assert found["epoch"] == 1
-    assert "trial 7: checkpoint of epoch 2" in caplog.text
+    assert "trial 7: a checkpoint is passed over" in caplog.text
 
 
 def test_a_changed_byte_is_noticed(checkpoints: Checkpoints) -> None:
@@ -180,7 +180,7 @@ def run(images: tuple[Tensor, Tensor], checkpoints: Checkpoints) -> Run:
             reported=reported,
             writer=thread,
         )
-        return run_trial(job, TrialHooks(on_epoch=on_epoch, should_leave=leave, should_stop=stop))
+        return run_trial(job, TrialHooks(on_result=on_epoch, should_leave=leave, should_stop=stop))
 
     return once
 
@@ -509,7 +509,7 @@ def test_what_is_no_file_is_passed_over(
     found = checkpoints.latest()
     assert found is not None
     assert found["epoch"] == 1, "the one before it"
-    assert "trial 7: checkpoint of epoch 2" in caplog.text
+    assert "trial 7: a checkpoint is passed over" in caplog.text
     checkpoints.save(state(3), 3)
     checkpoints.clear()
     assert [p for p in checkpoints.folder.iterdir() if not p.is_dir()] == []

@@ -42,20 +42,20 @@ def numbered(*trials: FrozenTrial) -> list[FrozenTrial]:
 
 
 def test_rungs_lie_below_the_last_epoch() -> None:
-    assert rungs(10).epochs == (1, 2, 4, 8)
-    assert rungs(8).epochs == (1, 2, 4)
-    assert rungs(10, factor=3, first=2).epochs == (2, 6)
-    assert rungs(3, first=3).epochs == ()
+    assert rungs(10).steps == (1, 2, 4, 8)
+    assert rungs(8).steps == (1, 2, 4)
+    assert rungs(10, factor=3, first=2).steps == (2, 6)
+    assert rungs(3, first=3).steps == ()
 
 
 def test_one_in_so_many_goes_on_and_the_first_waits_for_others() -> None:
     asked = rungs(factor=3)
-    assert not asked.goes_on(numbered(trial(20.0)), 0, epoch=1, psnr_db=20.0)
+    assert not asked.goes_on(numbered(trial(20.0)), 0, step=1, psnr_db=20.0)
     three = numbered(trial(20.0), trial(19.0), trial(18.0))
     assert asked.promotable(three) == [0]
-    assert asked.goes_on(three, 3, epoch=1, psnr_db=20.5)
-    assert not rungs(factor=3).goes_on(three, 3, epoch=1, psnr_db=19.5)
-    assert rungs(factor=3).goes_on(three, 3, epoch=2, psnr_db=1.0), "no rung"
+    assert asked.goes_on(three, 3, step=1, psnr_db=20.5)
+    assert not rungs(factor=3).goes_on(three, 3, step=1, psnr_db=19.5)
+    assert rungs(factor=3).goes_on(three, 3, step=2, psnr_db=1.0), "no rung"
 
 
 def test_the_highest_rung_comes_first_and_then_the_best() -> None:

@@ -15,13 +15,13 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from searchae.config.loader import spec_from_document
+from searchae.config.toml_text import study_toml
 from searchae.formatting import format_duration
 from searchae.report import page as report
 from searchae.report.findings import Findings, collect_findings
 from searchae.report.html_parts import HtmlSection, html_table
 from searchae.report.last_comparison import comparison_file, write_comparison_file
 from searchae.report.sections import SECTIONS
-from searchae.report.study_toml import study_toml
 from searchae.study import gallery
 from searchae.study.stored_study import StoredStudy
 from tests.reported_study import DOCUMENT, add, make_study

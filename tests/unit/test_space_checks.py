@@ -10,7 +10,8 @@ import pytest
 from searchae.config import StudySpec
 from searchae.config.loader import spec_from_document
 from searchae.errors import SpecError
-from searchae.tuning.first_rung import choose_min_epochs, stored_min_epochs
+from searchae.search import expected_epochs
+from searchae.tuning.first_rung import choose_first_rung, stored_first_rung
 from searchae.tuning.model_checks import (
     build_networks,
     check_active_latents,
@@ -69,6 +70,31 @@ def test_a_parameter_that_is_never_sampled_is_said() -> None:
 def test_one_setting_is_counted_in_the_singular() -> None:
     (said,) = notes(study({"latent_dim": {"choices": [4]}}, trials=3))
     assert "the space has only 1 setting:" in said
+
+
+FOUR = {"activation": {"choices": ["relu", "elu", "gelu", "silu"]}}
+
+
+@pytest.mark.parametrize("trials", [1, 10, 23, 24, 100])
+def test_fewer_trials_than_the_choices_should_get_are_said(trials: int) -> None:
+    three = {"optimizer": {"choices": ["adam", "sgd", "rmsprop"]}, "learning_rate": RATE}
+    said = notes(study(FOUR, three, trials=trials))
+    if trials >= 24:
+        assert said == []
+        return
+    (line,) = said
+    assert line.startswith(f"search.trials: {trials} is")
+    assert "few for the 4 choices of activation: each should get 6" in line
+    assert "at least 24 trials" in line
+
+
+@pytest.mark.parametrize("search", [{"min_trials_per_choice": 0}, {"sampler": "random"}])
+def test_where_choices_are_promised_no_trials_few_are_no_fault(search: Table) -> None:
+    assert notes(study(FOUR, {"learning_rate": RATE}, trials=3, **search)) == []
+
+
+def test_trials_of_all_settings_there_are_are_not_few() -> None:
+    assert notes(study(FOUR, trials=4)) == []
 
 
 @pytest.mark.parametrize(("high", "step"), [(0.25, 0.05), (0.3, 0.1), (0.7, 0.1)])
@@ -132,7 +158,7 @@ def test_memory_is_measured_with_the_regularizer_that_takes_most() -> None:
 
 def chosen(spec: StudySpec, images: int, batch_size: int) -> tuple[int, list[str]]:
     said: list[str] = []
-    found = choose_min_epochs(spec, images=images, batch_size=batch_size, note=said.append)
+    found = choose_first_rung(spec, images=images, batch_size=batch_size, note=said.append)
     return found.search.min_epochs, said
 
 
@@ -161,9 +187,53 @@ def test_enough_steps_an_epoch_change_nothing() -> None:
 
 def test_a_stored_study_goes_on_with_its_own() -> None:
     stored = study(train={"epochs": 20}, min_epochs=1)
-    assert stored_min_epochs(study(train={"epochs": 20}), stored).search.min_epochs == 1
+    assert stored_first_rung(study(train={"epochs": 20}), stored).search.min_epochs == 1
     given = study(train={"epochs": 20}, min_epochs=5)
-    assert stored_min_epochs(given, stored).search.min_epochs == 5, "which is refused as another"
+    assert stored_first_rung(given, stored).search.min_epochs == 5, "which is refused as another"
+
+
+def test_a_first_report_within_less_than_a_step_is_refused() -> None:
+    spec = study(train={"epochs": 20}, first_report=0.125)
+    with pytest.raises(SpecError, match=r"first_report: 0\.125 of an epoch is less than a step"):
+        chosen(spec, 500, 128)
+    assert chosen(spec, 8 * 128, 128) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("search", "message"),
+    [
+        ({"first_report": 0.3}, r"0\.3 is not 1 divided by a power of .* = 2, as 0\.5, 0\.25"),
+        ({"first_report": 0.25, "reduction_factor": 3}, r"0\.25 .* = 3, as 0\.3333, 0\.1111"),
+        ({"first_report": 0.5, "min_epochs": 2}, r"contradicts search\.min_epochs = 2"),
+        ({"first_report": 2}, "first_report"),
+        ({"first_report": 0}, "first_report"),
+    ],
+)
+def test_a_first_report_that_is_no_rung_is_refused(search: Table, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        study(train={"epochs": 20}, **search)
+
+
+@pytest.mark.parametrize(
+    ("share", "factor", "shares"),
+    [(1, 2, ()), (0.5, 2, (0.5,)), (0.125, 2, (0.125, 0.25, 0.5)), (0.1111, 3, (1 / 9, 1 / 3))],
+)
+def test_trials_report_at_the_rungs_within_the_first_epoch(
+    share: float, factor: int, shares: tuple[float, ...]
+) -> None:
+    search = study(train={"epochs": 20}, first_report=share, reduction_factor=factor).search
+    assert search.report_shares == pytest.approx(shares)
+    assert search.epochs_at(search.reports_per_epoch * 7) == 7
+    assert search.epochs_at(1) == pytest.approx(share, rel=0.01)
+
+
+def test_rungs_within_the_first_epoch_save_epochs() -> None:
+    by_share = [
+        expected_epochs(study(train={"epochs": 16}, pruner="asha", first_report=share))
+        for share in (1, 0.5, 0.125)
+    ]
+    assert by_share == sorted(by_share, reverse=True)
+    assert by_share[0] > 1.5 * by_share[2]
 
 
 def test_more_first_trials_than_trials_are_said() -> None:

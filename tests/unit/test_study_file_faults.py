@@ -93,6 +93,18 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"train": {"optimizer": {"choices": ["adam", "sdg"]}}},
         ["train.optimizer.choices[1]", "'sdg'", "did you mean 'sgd'?"],
     ),
+    "choice in another case": (
+        {"train": {"optimizer": "AdamW"}, "model": {"activation": "LeakyReLU"}},
+        ["model.activation", "'AdamW'", "did you mean 'adamw'?", "did you mean 'leaky_relu'?"],
+    ),
+    "bits that no file has": (
+        {"data": {"name": "npz", "path": "x", "bits": 12}},
+        ["data.bits: must be 8 or 16, not 12", "write bits = 16 and white = 4095"],
+    ),
+    "too many bits": (
+        {"data": {"name": "npz", "path": "x", "bits": 32}},
+        ["data.bits: must be 8 or 16, not 32"],
+    ),
     "unknown pruner": (
         {"search": {"pruner": "hyperbnd"}},
         ["search.pruner", "'hyperbnd'", "did you mean 'hyperband'?", "median, none"],

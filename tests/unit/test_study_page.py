@@ -1,7 +1,8 @@
-"""The page on writing a study says what the code does."""
+"""The pages on study files say what the code does."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -12,22 +13,42 @@ from pydantic import BaseModel
 from searchae import models
 from searchae.config import loader, schema, space
 
-PAGE = (Path(__file__).parents[2] / "studies" / "README.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "reference" / "study-file.md").read_text()
+HOW_TO = (DOCS / "how-to" / "study-file.md").read_text()
 SECTIONS: dict[str, type[BaseModel]] = {**schema.SECTIONS, "A layer": schema.Layer}
 
 
 @pytest.mark.parametrize("heading", SECTIONS)
 def test_every_key_of_a_section_is_described_and_no_other(heading: str) -> None:
     title = heading if heading == "A layer" else f"[{heading}]"
-    section = PAGE.split(f"### {title}\n")[1].split("\n#")[0]
+    section = PAGE.split(f"## {title}\n")[1].split("\n#")[0]
     keys = re.findall(r"^\| `(\w+)` \|", section, flags=re.M)
     assert keys == list(SECTIONS[heading].model_fields)
 
 
+def test_every_default_is_the_codes() -> None:
+    differing = {"min_epochs", "reduction_factor", "startup_trials"}  # they depend on other keys
+    for heading, model in SECTIONS.items():
+        title = heading if heading == "A layer" else f"[{heading}]"
+        section = PAGE.split(f"## {title}\n")[1].split("\n#")[0]
+        for key, cell in re.findall(r"^\| `(\w+)` \| *([^|]*?) *\|", section, flags=re.M):
+            field = model.model_fields[key]
+            written = "" if cell == "none" else cell.strip("`")
+            if field.is_required():
+                assert written == "required", key
+            elif key not in differing:
+                default = schema.jsonable(field.get_default())
+                assert written == ("" if default in (None, {}) else json.dumps(default)), key
+
+
 def test_its_examples_are_studies_that_can_be_read(tmp_path: Path) -> None:
     blocks = [
-        re.sub(r"^   ", "", b, flags=re.M) for b in re.findall(r"```toml\n(.*?)```", PAGE, re.S)
+        re.sub(r"^   ", "", b, flags=re.M) for b in re.findall(r"```toml\n(.*?)```", HOW_TO, re.S)
     ]
+    (tmp_path / "template.toml").write_text(blocks[0])
+    template = loader.load_study_file(tmp_path / "template.toml", environment={})
+    assert len(template.search.first) == 1
     whole = next(b for b in blocks if b.startswith("[data]"))
     (tmp_path / "one.toml").write_text(whole)
     one = loader.load_study_file(tmp_path / "one.toml", environment={})

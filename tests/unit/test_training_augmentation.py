@@ -153,12 +153,12 @@ def test_what_is_changed_is_input_and_target(train: dict[str, Any]) -> None:
 @pytest.mark.parametrize("train", AUGMENTATIONS)
 def test_validation_has_the_images_as_they_are(train: dict[str, Any]) -> None:
     run, clean = trainer(params(epochs=3, **train)), trainer(params(epochs=3))
-    untouched = run._images.rows.clone(), run._validation.clone()
+    untouched = run._images.rows.clone(), run._validation.images.clone()
     for result, other in zip(run.epochs(), clean.epochs(), strict=True):
         assert result.val_mse == pytest.approx(evaluate(run.model, VALIDATION).mse, rel=1e-6)
         assert result.train_mse != other.train_mse
     assert torch.equal(run._images.rows, untouched[0])
-    assert torch.equal(run._validation, untouched[1])
+    assert torch.equal(run._validation.images, untouched[1])
 
 
 def test_each_augmentation_has_draws_of_its_own() -> None:

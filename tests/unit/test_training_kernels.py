@@ -361,7 +361,7 @@ def test_a_trial_s_own_value_is_the_plain_model_s(
     monkeypatch.setattr("searchae.training.trainer.LEARNED_DB", -math.inf)
     run = trainer(params(POOL, epochs=5, **more))
     for result in run.epochs():
-        exact = plain_evaluate(run.model, run._validation, batch_size=250)
+        exact = plain_evaluate(run.model, run._validation.images, batch_size=250)
         assert result.psnr_db == pytest.approx(exact.psnr_db, abs=1e-4)
         assert result.sparsity == pytest.approx(exact.sparsity, abs=0.02)
     assert run.history[-1].psnr_db == exact.psnr_db, "to the bit"

@@ -1,11 +1,11 @@
-"""A study's specification as the TOML text of a study file."""
+"""Values and whole studies as the TOML text of a study file."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from searchae.config import toml_value
+from searchae.config.toml_file import toml_value
 
 
 def study_toml(document: Mapping[str, Any]) -> str:
