@@ -156,6 +156,8 @@ def tune(
             setting,
         )
 
+    if str(launcher) == "ssh":  # its check of the hosts is a talk on a terminal
+        raise UserError("launcher: ssh is the command line's; searchae.open shows such a search")
     place = GivenPlace.of(storage, data_dir, artifacts, device, quiet=quiet, create=True)
     overrides = dict(set or {})
     given = GivenStudy.of(study, name)
