@@ -75,6 +75,7 @@ from searchae.study.training_list import (
     open_training_list,
     require_searched,
 )
+from searchae.study.uploads import UPLOADS
 from searchae.study.warm_start import describe_import, describe_starting_points
 from searchae.study.worker_registry import WorkerInfo
 
@@ -97,6 +98,7 @@ __all__ = [
     "STARTING",
     "TRAINING",
     "TRAININGS_OF",
+    "UPLOADS",
     "VERSIONS",
     "WARM_START",
     "WINNER",
