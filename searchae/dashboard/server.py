@@ -37,11 +37,10 @@ from searchae.dashboard.slow_clients import CHECK_S, MAX_CONNECTIONS, limit_clie
 from searchae.dashboard.trial_details import StudyDetails, call_wsgi
 from searchae.errors import SearchaeError, UserError
 from searchae.storage import ReaderStorage, ResilientStorage
+from searchae.study import UPLOADS
 
 log = logging.getLogger(__name__)
 
-UPLOADS = "pictures"
-"""Folder below ``--artifacts`` with the files that users upload to studies and trials."""
 _CREATION_PATH = re.compile(r"/api/studies/*")
 _THREADS = 8
 _MAX_BODY_READ_ONLY, _MAX_BODY = 2**20, 128 * 2**20

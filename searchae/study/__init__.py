@@ -78,6 +78,7 @@ from searchae.study.training_list import (
     open_training_list,
     require_searched,
 )
+from searchae.study.uploads import UPLOADS
 from searchae.study.warm_start import describe_import, describe_starting_points
 from searchae.study.worker_registry import WorkerInfo
 
@@ -101,6 +102,7 @@ __all__ = [
     "STARTING",
     "TRAINING",
     "TRAININGS_OF",
+    "UPLOADS",
     "VERSIONS",
     "WARM_START",
     "WINNER",

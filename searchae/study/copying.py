@@ -29,6 +29,7 @@ from searchae.study.found_study import FoundStudy, find_with_lists, require_idle
 from searchae.study.leases import leases
 from searchae.study.stored_study import load_study
 from searchae.study.transaction import create_tables
+from searchae.study.uploads import copy_uploads, upload_names
 
 Progress = Callable[[int, int], object]
 """Called with the number of rows copied so far, and that of all."""
@@ -152,6 +153,8 @@ class StudyCopy:
             self._made.append(folder)
         try:
             copy_files(self.artifacts / study.folder, folder)
+            uploads = upload_names(self.source, study.id)
+            copy_uploads(self.artifacts, self.artifacts_to, uploads)
         except OSError as e:
             raise ArtifactsError(
                 f"--artifacts-to {self.artifacts_to}: {e.filename}: {e.strerror or e}"

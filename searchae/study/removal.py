@@ -10,6 +10,7 @@ from searchae.formatting import format_count
 from searchae.storage import ResilientStorage
 from searchae.study.artifact_folder import is_in_use, remove_files, size_of
 from searchae.study.found_study import FoundStudy, find_with_lists, require_idle
+from searchae.study.uploads import remove_uploads, upload_names
 
 
 @dataclass(frozen=True)
@@ -21,12 +22,16 @@ class Removal:
         folder: Its files; None if there are none here.
         size: Their bytes.
         kept: Why the files stay; empty if they are deleted too.
+        artifacts: The folder that all workers share.
+        uploads: The names of the files that users have uploaded to it.
     """
 
     study: FoundStudy
     folder: Path | None
     size: int
     kept: str
+    artifacts: Path
+    uploads: tuple[str, ...]
 
     def delete_rows(self) -> None:
         """Deletes the study from the database; nothing happens if it is gone.
@@ -50,13 +55,16 @@ class Removal:
         Raises:
             ArtifactsError: Something cannot be removed.
         """
-        if self.folder is None or self.kept or is_in_use(self.study.storage, self.study.folder):
+        if self.kept:
             return []
         try:
+            remove_uploads(self.artifacts, self.uploads)
+            if self.folder is None or is_in_use(self.study.storage, self.study.folder):
+                return []
             return remove_files(self.folder)
         except OSError as e:
             raise ArtifactsError(
-                f"{self.folder}: the study is deleted, and its files are left: "
+                f"{self.artifacts}: the study is deleted, and files of it are left: "
                 f"{e.filename}: {e.strerror or e}"
             ) from e
 
@@ -80,15 +88,15 @@ def plan_removal(storage: ResilientStorage, name: str, artifacts: Path) -> list[
 
 
 def _removal(study: FoundStudy, artifacts: Path) -> Removal:
-    folder = artifacts / study.folder
-    if folder.is_symlink() or not folder.is_dir():
-        return Removal(study, None, 0, "")
+    uploads = tuple(upload_names(study.storage, study.id))
+    found = artifacts / study.folder
+    folder = found if found.is_dir() and not found.is_symlink() else None
     kept = ""
-    if not study.owned_folder:
-        kept = "the study is of an earlier version, so they may be another one's"
-    elif study.folder_shared_with:
+    if study.folder_shared_with:
         kept = f"a copy of the study in {study.folder_shared_with} has the same ones"
-    return Removal(study, folder, size_of(folder), kept)
+    elif folder is not None and not study.owned_folder:
+        kept = "the study is of an earlier version, so they may be another one's"
+    return Removal(study, folder, size_of(found), kept, artifacts, uploads)
 
 
 def removal_text(removal: Removal) -> str:

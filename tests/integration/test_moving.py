@@ -13,6 +13,7 @@ from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
 from searchae.study.attributes import CREATING, FOLDER, SHARES_FOLDER
 from searchae.study.coordination import Coordinator
+from searchae.study.copying import StudyCopy
 from searchae.study.gallery import gallery_folder, picture_owner, trials_with_picture
 from searchae.study.leases import leases
 from searchae.study.removal import plan_removal, removal_text
@@ -20,6 +21,7 @@ from searchae.study.renaming import rename_study
 from searchae.study.results import result_db
 from searchae.study.stored_study import StoredStudy, load_study, open_study
 from searchae.study.training_list import find_training_list, open_training_list
+from tests import dashboard_server
 from tests.integration import finished_studies
 from tests.reported_study import make_study
 from tests.stored_trials import trials
@@ -142,6 +144,24 @@ def test_a_study_is_deleted_with_its_own_files_only(stored: StoredStudy, tmp_pat
     assert len(load_study(storage, "other").study.get_trials(deepcopy=False)) == 2
     with storage.engine.connect() as connection:
         assert connection.execute(sa.select(leases)).all() == []
+
+
+def test_what_was_uploaded_to_a_study_is_copied_and_deleted_with_it(
+    database: str, tmp_path: Path
+) -> None:
+    storage, artifacts, to = connect(database), tmp_path / "artifacts", tmp_path / "to"
+    artifacts.mkdir()
+    of_one = dashboard_server.make_study(database, artifacts, "one", trials=1).artifact_id
+    of_two = dashboard_server.make_study(database, artifacts, "two", trials=1).artifact_id
+    uploads = artifacts / "pictures"
+    assert {p.name for p in uploads.iterdir()} == {of_one, of_two}
+
+    copied = connect(f"sqlite:///{tmp_path / 'copy.db'}")
+    StudyCopy(storage, copied, "one", artifacts, to).run()
+    assert [p.name for p in (to / "pictures").iterdir()] == [of_one]
+    assert (to / "pictures" / of_one).read_text() == (uploads / of_one).read_text()
+    remove(storage, "one", artifacts)
+    assert [p.name for p in uploads.iterdir()] == [of_two]
 
 
 def test_files_that_a_copy_has_too_stay(stored: StoredStudy, tmp_path: Path) -> None:
