@@ -50,8 +50,8 @@ from searchae.config.study_file_catalog import built_in_studies, find_study_file
 from searchae.config.study_file_errors import explain_fault
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
-from searchae.config.study_toml import study_toml
 from searchae.config.toml_file import read_toml, read_toml_text
+from searchae.config.toml_text import study_toml
 
 __all__ = [
     "COMPARED_PARAMETERS",

@@ -19,8 +19,8 @@ from searchae.config.loader import apply_overrides, spec_from_document
 from searchae.config.schema import Activation, Optimizer
 from searchae.config.study_file_catalog import built_in_studies
 from searchae.config.study_spec import StudySpec
-from searchae.config.study_toml import toml_value
 from searchae.config.toml_file import read_toml
+from searchae.config.toml_text import toml_value
 from searchae.errors import UserError, nearest
 
 USUAL = "conv"

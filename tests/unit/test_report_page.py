@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from PIL import Image
 
 from searchae.config.loader import spec_from_document
-from searchae.config.study_toml import study_toml
+from searchae.config.toml_text import study_toml
 from searchae.formatting import format_duration
 from searchae.report import page as report
 from searchae.report.findings import Findings, collect_findings
