@@ -10,12 +10,14 @@ import posixpath
 import re
 import sys
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
-from mkdocs.structure.pages import Page
+if TYPE_CHECKING:  # so that a test can read this where mkdocs is not installed
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 OUTSIDE = ("benchmarks/*.md", "studies/*.toml", "CHANGELOG.md")
@@ -28,6 +30,8 @@ _BRACKETS = re.compile(r"\s*\[([^\[\]]*)\]$")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds the files from outside of ``docs/``."""
+    from mkdocs.structure.files import File
+
     for pattern in OUTSIDE:
         for path in sorted(ROOT.glob(pattern)):
             uri = path.relative_to(ROOT).as_posix()
@@ -38,7 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Turns links to their place on the site, and describes the commands where a page asks."""
     if COMMANDS in markdown:
-        return markdown.replace(COMMANDS, "\n".join(_commands()))
+        return markdown.replace(COMMANDS, "\n".join(describe_commands()))
     source = page.file.src_uri
     at = source if _is_outside(source) else f"docs/{source}"
 
@@ -53,13 +57,10 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _is_outside(uri: str) -> bool:
-    return any(
-        Path(uri).full_match(p) if hasattr(Path, "full_match") else Path(uri).match(p)
-        for p in OUTSIDE
-    )
+    return any(fnmatch(uri, pattern) for pattern in OUTSIDE)
 
 
-def _commands() -> Iterator[str]:
+def describe_commands() -> Iterator[str]:
     """The commands in the order of ``searchae --help``, as Markdown."""
     sys.path.insert(0, str(ROOT))
     import typer
@@ -84,7 +85,7 @@ def _commands() -> Iterator[str]:
 def _table(title: str, parameters: list[Any], context: Any) -> Iterator[str]:
     if not parameters:
         return
-    yield f"| {title} | what | default | environment |\n|---|---|---|---|"
+    yield f"| {title} | what | default |\n|---|---|---|"
     for parameter in parameters:
         names, text = parameter.get_help_record(context)
         bracket = _BRACKETS.search(text)
@@ -93,8 +94,8 @@ def _table(title: str, parameters: list[Any], context: Any) -> Iterator[str]:
         variable = next((f[9:] for f in facts if f.startswith("env var: ")), "")
         default = next((f[9:] for f in facts if f.startswith("default: ")), "")
         default = default or ("required" if "required" in facts else "")
-        cells = (text, default.strip("()"), f"`{variable}`" if variable else "")
-        yield f"| `{names}` | " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+        text = text.replace("|", "\\|") + (f" (`{variable}`)" if variable else "")
+        yield f"| `{names}` | {text} | {default.strip('()')} |"
     yield ""
 
 

@@ -63,6 +63,7 @@ CHROMIUM_ARGUMENTS = [
 # all others have ended. Times: ``pytest --durations=0``.
 LONGEST_FIRST = (
     "acceptance/test_tune.py",
+    "acceptance/test_documented_commands.py",
     "integration/test_coordination.py",
     "integration/test_compare_study.py",
     "unit/test_training_kernels.py",

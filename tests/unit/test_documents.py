@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -90,3 +91,21 @@ def test_no_paragraph_stands_twice() -> None:
             if len(text) > 120 and not text.startswith("!["):
                 assert text not in seen, f"{documents.name(page)} and {seen[text]}: {text[:80]}"
                 seen[text] = documents.name(page)
+
+
+def test_the_page_of_the_commands_describes_every_one_of_their_options() -> None:
+    path = documents.ROOT / "docs" / "build_hooks.py"
+    spec = importlib.util.spec_from_file_location("build_hooks", path)
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    assert hooks.COMMANDS in (documents.ROOT / "docs/reference/commands.md").read_text()
+    sections = "\n".join(hooks.describe_commands()).split("## searchae ")[1:]
+    assert [section.split()[0] for section in sections] == list(GROUP.commands)
+    for section, command in zip(sections, GROUP.commands.values(), strict=True):
+        for parameter in command.params:
+            for name in (*parameter.opts, *parameter.secondary_opts):
+                shown = name if name.startswith("-") else (parameter.metavar or name)
+                assert shown in section, shown
+        assert "```sh\n" in section, "its examples"
