@@ -1,4 +1,4 @@
-"""Real hosts for ssh on this machine, each with a network, processes, a name and a home of its own."""
+"""Real hosts for ssh on this machine, each with its own network, processes, name and home."""
 
 from __future__ import annotations
 
@@ -184,17 +184,13 @@ class SshHosts:
         public = (self.folder / "host_key.pub").read_text().split()[:2]
         known = [" ".join((self._address(name), *public)) for name in self.names]
         (self.folder / "known_hosts").write_text("\n".join(known) + "\n")
-        blocks = [
-            f"Host {name}\n  HostName {self._address(name)}\n" for name in self.names
-        ]
+        blocks = [f"Host {name}\n  HostName {self._address(name)}\n" for name in self.names]
         blocks.append(CLIENT.format(names=" ".join(self.names), folder=self.folder))
         (self.folder / "config").write_text("".join(blocks))
         # ssh has no variable that names its configuration; the user's own is not touched.
         (self.folder / "bin").mkdir()
         wrapper = self.folder / "bin" / "ssh"
-        wrapper.write_text(
-            f'#!/bin/sh\nexec {shutil.which("ssh")} -F {self.folder}/config "$@"\n'
-        )
+        wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {self.folder}/config "$@"\n')
         wrapper.chmod(0o755)
         self._patch.setenv("PATH", f"{self.folder / 'bin'}:{os.environ['PATH']}")
 
@@ -205,7 +201,11 @@ class SshHosts:
         ip("link", "set", bridge, "up")
 
     def _add(self, name: str) -> None:
-        inner, outer, space = f"hi{self._number(name)}{self._mark}", self._outer(name), self._space(name)
+        inner, outer, space = (
+            f"hi{self._number(name)}{self._mark}",
+            self._outer(name),
+            self._space(name),
+        )
         ip("netns", "add", space)
         ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", space)
         ip("link", "set", outer, "master", f"hb{self._mark}", "up")

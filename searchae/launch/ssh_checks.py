@@ -57,9 +57,7 @@ class Checks:
         with _tokens(self.folders) as tokens, ThreadPoolExecutor(len(hosts)) as pool:
             return list(pool.map(lambda h: self._check(h, connections[h.target], tokens), hosts))
 
-    def _check(
-        self, host: Host, connection: Connection, tokens: Mapping[str, str]
-    ) -> HostState:
+    def _check(self, host: Host, connection: Connection, tokens: Mapping[str, str]) -> HostState:
         try:
             state = self._probe(HostState(host), connection, tokens)
             lacks = state.found["searchae"] != __version__ or state.found["missing"]
@@ -122,7 +120,7 @@ class Checks:
 
 @contextmanager
 def _tokens(folders: Mapping[str, Path]) -> Iterator[dict[str, str]]:
-    """Writes a file of a random name to each folder during the block; a host that sees it shares it.
+    """Writes a file of a random name to each folder for the block; a host that sees it shares it.
 
     A folder that does not exist yet is as shared as the one that it will be made in.
 

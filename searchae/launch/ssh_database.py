@@ -58,5 +58,3 @@ def tunnel_url(url: URL, port: int) -> URL:
     if not host or host.startswith("/"):
         return without.set(host=LOOPBACK, port=port)
     return without.set(host=host, port=port).update_query_dict({"hostaddr": LOOPBACK})
-
-

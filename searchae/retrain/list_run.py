@@ -11,7 +11,14 @@ from pathlib import Path
 from optuna.trial import FrozenTrial, TrialState
 
 from searchae.errors import ArtifactsError, OutOfMemoryError
-from searchae.launch import CarriesFiles, FleetRequest, Launcher, Supervisor, sized_fleet, study_jobs
+from searchae.launch import (
+    CarriesFiles,
+    FleetRequest,
+    Launcher,
+    Supervisor,
+    sized_fleet,
+    study_jobs,
+)
 from searchae.study import ERROR, MEASURED, OUTCOME, ListedTraining, TrainingList
 from searchae.tune import StopRequest, Watcher, follow_workers, running_fleet, set_time_limit
 from searchae.worker import (

@@ -117,9 +117,7 @@ def test_from_nothing_a_search_that_loses_a_host_ends_with_the_exact_budget(
     hosts.start("gpu1")
 
 
-def test_the_winner_is_trained_on_hosts_and_its_bundle_is_here(
-    hosts: SshHosts, user: Path
-) -> None:
+def test_the_winner_is_trained_on_hosts_and_its_bundle_is_here(hosts: SshHosts, user: Path) -> None:
     words = ("--seeds", "2", "--epochs", "4", "--out", "best", "--install", "--json")
     out, err = finish(searchae(user, "train", *ON_HOSTS, *words))
     assert len(json.loads(out)["seeds"]["rows"]) == 2

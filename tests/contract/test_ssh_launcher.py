@@ -233,7 +233,8 @@ class TestLostHosts:
             f"launcher = SshLauncher(SshSettings(hosts=parse_hosts('gpu1,gpu2'), lease_s={LEASE_S},"
             f"    storage=parse_url({settings.storage.render_as_string(hide_password=False)!r}),"
             f"    data_dir=Path('data'), artifacts=Path('a')))\n"
-            f"jobs = [Job(n, (sys.executable, '-c', {BEATS!r}), Path('a/s/logs') / n) for n in 'xy']\n"
+            f"argv = (sys.executable, '-c', {BEATS!r})\n"
+            "jobs = [Job(n, argv, Path('a/s/logs') / n) for n in 'xy']\n"
             "launcher.start(jobs)\n"
             "while True: time.sleep(1)\n"
         )
@@ -277,7 +278,9 @@ class TestChecks:
         assert unreachable.startswith("nosuchhost.invalid: ssh: Could not resolve hostname")
         assert [s.fits for s in states] == [False, True, False]
 
-    def test_with_skip_unfit_the_others_are_used(self, settings: SshSettings, launch: Launch) -> None:
+    def test_with_skip_unfit_the_others_are_used(
+        self, settings: SshSettings, launch: Launch
+    ) -> None:
         two = [Host("gpu1", python="/no/such/python"), Host("gpu2", workers=3)]
         launcher = launch(replace(settings, hosts=two, skip_unfit=True))
         has = launcher.resources()
@@ -291,7 +294,12 @@ class TestChecks:
         assert "gpu1: cannot reach the database: it is on this machine; add --tunnel" in said
 
     def test_a_worker_reaches_the_database_through_a_tunnel_also_after_a_reconnection(
-        self, settings: SshSettings, launch: Launch, server: PostgresServer, hosts: SshHosts, job: MakeJob
+        self,
+        settings: SshSettings,
+        launch: Launch,
+        server: PostgresServer,
+        hosts: SshHosts,
+        job: MakeJob,
     ) -> None:
         program = (
             "import os, time, sqlalchemy as sa\n"
@@ -300,7 +308,8 @@ class TestChecks:
             "engine = sa.create_engine(url, poolclass=sa.pool.NullPool)\n"
             "while True:\n"
             "    try:\n"
-            "        with engine.connect() as c: print(c.scalar(sa.text('SELECT 41 + 1')), flush=1)\n"
+            "        with engine.connect() as c:\n"
+            "            print(c.scalar(sa.text('SELECT 41 + 1')), flush=True)\n"
             "    except sa.exc.OperationalError: pass\n"
             "    time.sleep(0.1)\n"
         )
