@@ -66,6 +66,11 @@ class Process:
         self.ended: tuple[int, float] | None = None
         self.process: subprocess.Popen[bytes] | None = None
         self.log = inside(folder, spec["id"] + ".log")
+        for name, text in spec["files"].items():  # the code of a net of the user's own
+            path = inside(folder, name)
+            os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+            with open(path, "wb") as file:
+                file.write(base64.b64decode(text))
         # A worker leaves when the process that is named here has died.
         environment = dict(os.environ, **spec["environment"], SEARCHAE_PARENT=str(os.getpid()))
         with open(self.log, "ab") as log:
