@@ -128,10 +128,11 @@ class Server:
         """
         assert self._user
         self._utils.ensure_user_exists(self._user)
+        enter = stat.S_IXGRP | stat.S_IXOTH  # it keeps root's group
         for folder in {*self._data.parents, *self._bin.parents}:
             mode = stat.S_IMODE(folder.stat().st_mode)
-            if not mode & stat.S_IXOTH:
-                folder.chmod(mode | stat.S_IXOTH)
+            if mode & enter != enter:
+                folder.chmod(mode | enter)
         self._utils.ensure_folder_permissions(self._bin, 0o055)
         self._utils.ensure_folder_permissions(self._bin.parent / "lib", 0o044)
 
