@@ -70,6 +70,8 @@ LONGEST_FIRST = (
     "acceptance/test_real_images.py",
     "integration/test_storage_batched.py",
     "contract/test_launchers.py",
+    "contract/test_ssh_launcher.py",
+    "acceptance/test_ssh.py",
     "contract/test_storage.py",
     "unit/test_gpu_probe.py",
     "integration/test_dashboard_reading.py",

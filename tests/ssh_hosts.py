@@ -1,4 +1,4 @@
-"""Real hosts for ssh on this machine, each with a network, processes, a name and a home of its own."""
+"""Real hosts for ssh on this machine, each with its own network, processes, name and home."""
 
 from __future__ import annotations
 

@@ -27,8 +27,8 @@ StorageOption = Annotated[
         envvar="SEARCHAE_STORAGE",
         show_envvar=True,
         show_default=DEFAULT_STORAGE,
-        help="Database: sqlite:///FILE, postgresql://USER@HOST/DB, or managed: a PostgreSQL that is "
-        "started here, with its data in ./searchae-postgres.",
+        help="Database: sqlite:///FILE, postgresql://USER@HOST/DB, or managed: a PostgreSQL that "
+        "is started here, with its data in ./searchae-postgres.",
     ),
 ]
 DataDirOption = Annotated[

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import URL
 
+from searchae.config import FACTORY_VARIABLE, find_factory
 from searchae.errors import UserError
 from searchae.launch.base import Exit, Job, Resources
 from searchae.launch.logs import created_log
@@ -317,6 +318,7 @@ class SshLauncher:
         run = f"{state.found['home']}/ssh/{self._run}"
         if not all(s.shares("artifacts") for s in self._states):
             environment[WANTED_VARIABLE] = f"{run}/wanted"
+        files = _take_own_net(environment, run)
         places = {sys.executable: state.found["python"], str(self._data): state.found["data"]}
         if not state.shares("artifacts"):
             places[str(self._artifacts)] = f"{run}/artifacts"
@@ -325,6 +327,7 @@ class SshLauncher:
             job=job,
             argv=[places.get(word, word) for word in job.argv],
             environment=environment,
+            files=files,
             gpu=gpu,
         )
 
@@ -342,3 +345,25 @@ class SshLauncher:
         deadline = time.monotonic() + patience_s
         while any(link.running() for link in self._links) and time.monotonic() < deadline:
             time.sleep(min(0.05, self._settings.period_s))
+
+
+def _take_own_net(environment: dict[str, str], run: str) -> dict[str, bytes]:
+    """Returns the file that builds a net of the user's own; the environment names it on the host.
+
+    A module of an installed package has to be installed there.
+
+    Args:
+        environment: A worker's variables.
+        run: The launcher's folder on the host.
+
+    Raises:
+        SpecError: There is no such file.
+    """
+    if not environment.get(FACTORY_VARIABLE):
+        return {}
+    factory = find_factory(environment[FACTORY_VARIABLE])
+    if factory.module:
+        return {}
+    name = f"nets/{factory.sha256}/{factory.path.name}"
+    environment[FACTORY_VARIABLE] = f"{run}/{name}:{factory.function}"
+    return {name: factory.source}

@@ -120,7 +120,7 @@ class Checks:
 
 @contextmanager
 def _tokens(folders: Mapping[str, Path]) -> Iterator[dict[str, str]]:
-    """Writes a file of a random name to each folder during the block; a host that sees it shares it.
+    """Writes a file of a random name to each folder for the block; a host that sees it shares it.
 
     A folder that does not exist yet is as shared as the one that it will be made in.
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from searchae.errors import UserError
-from searchae.launch import ssh_agent
+from searchae.launch.ssh_keeper import READY
 
 CONNECT_S = 10
 """Seconds to connect to a host."""
@@ -45,13 +45,13 @@ class UnreachableError(HostError):
 
 
 @cache
-def _agent_source() -> bytes:
-    return files("searchae.launch").joinpath("ssh_agent.py").read_bytes()
+def _source(program: str) -> bytes:
+    return files("searchae.launch").joinpath(f"{program}.py").read_bytes()
 
 
 def probe_source() -> str:
     """Returns the source of ``ssh_probe``."""
-    return files("searchae.launch").joinpath("ssh_probe.py").read_text()
+    return _source("ssh_probe").decode()
 
 
 def require_ssh() -> None:
@@ -106,7 +106,7 @@ class Connection:
 
     @contextmanager
     def calling(self, request: dict[str, Any], *, timeout_s: float | None) -> Iterator[Call]:
-        """Makes a call during the block, at whose end it has ended; see ``ssh_agent``.
+        """Makes a call during the block, at whose end it has ended.
 
         Args:
             request: What to do.
@@ -115,7 +115,7 @@ class Connection:
         Raises:
             HostError: It failed, or took too long.
         """
-        source = _agent_source()
+        source = _source("ssh_keeper" if request["do"] == "serve" else "ssh_host")
         python = f'exec python3 -c "{_BOOTSTRAP.format(size=len(source))}"'
         # A file: a connection that stays in the background would keep a pipe open.
         with tempfile.TemporaryFile() as errors:
@@ -139,14 +139,15 @@ class Connection:
         """Makes a call and returns its answer.
 
         Args:
-            request: What to do; see ``ssh_agent``.
+            request: What to do; see ``ssh_keeper`` and ``ssh_host``.
             timeout_s: Seconds after which it is given up.
 
         Raises:
             HostError: It failed, or took too long.
         """
         with self.calling(request, timeout_s=timeout_s) as call:
-            return call.answer()
+            answer: dict[str, Any] = call.answer()
+            return answer
 
     def forward(self, port: int, target: str) -> int:
         """Has a port on the host lead to an address as seen from here, while the connection lives.
@@ -205,7 +206,7 @@ class Call:
         assert process.stdin is not None
         assert process.stdout is not None
         self.target, self._stdout = target, process.stdout
-        self.stdin = io.BufferedWriter(process.stdin)  # type: ignore[type-var]
+        self.stdin = io.BufferedWriter(process.stdin)
         self._buffer = b""
         self._process, self._errors, self._timed_out = process, errors, False
         self._timer = threading.Timer(timeout_s or 0, self._give_up)
@@ -240,7 +241,7 @@ class Call:
         Raises:
             HostError: The call has ended without an answer, or does not answer in time.
         """
-        while self.line(timeout_s).strip() != ssh_agent.READY.encode():
+        while self.line(timeout_s).strip() != READY.encode():
             pass
 
     def line(self, timeout_s: float | None = None) -> bytes:

@@ -98,7 +98,7 @@ class HostState:
 
     Attributes:
         host: The host.
-        found: What ``ssh_agent.probe`` answered; empty if it is unreachable.
+        found: What ``ssh_host.probe`` answered; empty if it is unreachable.
         faults: Why no worker can run on it, and what to do; empty if one can.
         database: How it gets to the database: ``direct`` or ``tunnel``; empty if it does not.
         port: The tunnel's port on the host.

@@ -38,6 +38,7 @@ class Running:
         job: The job.
         argv: The command on the host.
         environment: Its variables there.
+        files: What it needs in the launcher's folder there.
         gpu: The host's GPU that it got; None for none.
         began: When it was handed over; of ``time.monotonic``.
         offset: How many bytes of its output have come.
@@ -47,7 +48,8 @@ class Running:
     id: str
     job: Job
     argv: Sequence[str]
-    environment: Mapping[str, str]
+    environment: Mapping[str, str] = field(repr=False)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     gpu: int | None = None
     began: float = field(default_factory=time.monotonic)
     offset: int = 0
@@ -180,7 +182,12 @@ class Link:
         return {
             "jobs": list(self._jobs),
             "start": [
-                {"id": r.id, "argv": list(r.argv), "environment": dict(r.environment)}
+                {
+                    "id": r.id,
+                    "argv": list(r.argv),
+                    "environment": dict(r.environment),
+                    "files": {n: base64.b64encode(c).decode() for n, c in r.files.items()},
+                }
                 for r in fresh
                 if not self._signal
             ],

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from contextlib import suppress
+from typing import Any
 
 CONNECT_S = 10
 GPU_FILES = ("/dev/nvidiactl", "/dev/nvgpu", "/dev/kfd", "/dev/dxg")
 
 
-def version():
+def version() -> str:
     """Returns the version of searchae, or an empty text if it is not installed."""
     try:
         import searchae
@@ -20,7 +20,7 @@ def version():
     return str(searchae.__version__)
 
 
-def missing():
+def missing() -> list[str]:
     """Returns the packages without which no worker starts."""
     from importlib.util import find_spec
 
@@ -28,7 +28,7 @@ def missing():
     return [name for name in needed if find_spec(name) is None]
 
 
-def gpus():
+def gpus() -> int:
     """Returns the number of GPUs that torch can use."""
     if not any(map(os.path.exists, GPU_FILES)):  # importing torch takes seconds
         return 0
@@ -40,7 +40,7 @@ def gpus():
         return 0
 
 
-def database(parameters):
+def database(parameters: dict[str, Any]) -> str:
     """Returns why the database cannot be reached from here; an empty text if it can."""
     try:
         import psycopg
@@ -54,10 +54,10 @@ def database(parameters):
     return ""
 
 
-def main():
+def main() -> None:
     """Answers on standard output; the database's parameters come on standard input."""
     request = json.loads(sys.stdin.read())
-    found = {
+    found: dict[str, Any] = {
         "python_version": ".".join(map(str, sys.version_info[:2])),
         "searchae": version(),
         "missing": missing(),
@@ -68,8 +68,7 @@ def main():
         found["gpus"] = gpus()
     if request["database"] is not None:
         found["database"] = database(request["database"])
-    with suppress(BrokenPipeError):
-        print(json.dumps(found))
+    sys.stdout.write(json.dumps(found))
 
 
 if __name__ == "__main__":

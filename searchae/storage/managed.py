@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import re
 import subprocess
 import sys
 import time
@@ -75,7 +76,9 @@ def _running(folder: Path, text: str, note: Callable[[str], None]) -> URL:
     while (url := _answering(folder)) is None:
         if (keeper is not None and keeper.poll()) or time.monotonic() > deadline:
             log = folder / "keeper.log"
-            last = log.read_text(errors="replace").strip().splitlines()[-3:]
+            lines = log.read_text(errors="replace").strip().splitlines()
+            said = [line for line in lines if re.match(r"(pg_ctl|initdb|postgres): ", line)]
+            last = (said or lines)[-2:]
             raise StorageError(f"--storage {text}: the server does not start; see {log}", *last)
         if keeper is None and not _has_keeper(folder):
             keeper = _start_keeper(folder)  # the one that there was has ended meanwhile

@@ -17,6 +17,7 @@ import pwd
 import secrets
 import signal
 import socket
+import stat
 import sys
 import time
 import warnings
@@ -121,11 +122,17 @@ class Server:
             secret.unlink()
 
     def _allow_user(self) -> None:
-        """Lets the user that runs the server for root reach its programs and its folder."""
+        """Lets the user that runs the server for root reach its programs and its folder.
+
+        Others can enter the folders above afterwards, though not list them.
+        """
         assert self._user
         self._utils.ensure_user_exists(self._user)
-        for path in (self._data, self._bin):
-            self._utils.ensure_prefix_permissions(path)
+        enter = stat.S_IXGRP | stat.S_IXOTH  # it keeps root's group
+        for folder in {*self._data.parents, *self._bin.parents}:
+            mode = stat.S_IMODE(folder.stat().st_mode)
+            if mode & enter != enter:
+                folder.chmod(mode | enter)
         self._utils.ensure_folder_permissions(self._bin, 0o055)
         self._utils.ensure_folder_permissions(self._bin.parent / "lib", 0o044)
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
 import venv
 from collections.abc import Callable, Iterator
@@ -34,9 +35,10 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def user(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The user's folder, which the hosts do not see."""
-    return make_folder(tmp_path_factory.mktemp("user"))
+def user() -> Iterator[Path]:
+    """The user's folder, which the hosts do not see, but which the database's user can enter."""
+    with tempfile.TemporaryDirectory(prefix="user-", dir="/tmp") as folder:
+        yield make_folder(Path(folder))
 
 
 @pytest.fixture(scope="module")

@@ -233,7 +233,8 @@ class TestLostHosts:
             f"launcher = SshLauncher(SshSettings(hosts=parse_hosts('gpu1,gpu2'), lease_s={LEASE_S},"
             f"    storage=parse_url({settings.storage.render_as_string(hide_password=False)!r}),"
             f"    data_dir=Path('data'), artifacts=Path('a')))\n"
-            f"jobs = [Job(n, (sys.executable, '-c', {BEATS!r}), Path('a/s/logs') / n) for n in 'xy']\n"
+            f"argv = (sys.executable, '-c', {BEATS!r})\n"
+            "jobs = [Job(n, argv, Path('a/s/logs') / n) for n in 'xy']\n"
             "launcher.start(jobs)\n"
             "while True: time.sleep(1)\n"
         )
@@ -307,7 +308,8 @@ class TestChecks:
             "engine = sa.create_engine(url, poolclass=sa.pool.NullPool)\n"
             "while True:\n"
             "    try:\n"
-            "        with engine.connect() as c: print(c.scalar(sa.text('SELECT 41 + 1')), flush=1)\n"
+            "        with engine.connect() as c:\n"
+            "            print(c.scalar(sa.text('SELECT 41 + 1')), flush=True)\n"
             "    except sa.exc.OperationalError: pass\n"
             "    time.sleep(0.1)\n"
         )
