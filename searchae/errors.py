@@ -105,6 +105,7 @@ def nearest(name: str, valid: Iterable[str]) -> str:
         For example ``"did you mean 'adam'? Valid: adam, rmsprop, sgd"``.
     """
     names = sorted(str(v) for v in valid)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = [n for n in names if n.casefold() == name.casefold()]
+    close = close or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""
-    return f"{hint}Valid: {', '.join(names)}"
+    return f"{hint}Valid: {', '.join(names) or 'none'}"

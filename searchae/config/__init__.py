@@ -3,7 +3,7 @@
 ``schema`` has the keys of a study file, ``loader`` reads one, ``space`` samples its parameters.
 """
 
-from searchae.config.loader import load_study_file, spec_from_document
+from searchae.config.loader import load_data_set, load_study_file, spec_from_document
 from searchae.config.net_factory import (
     FACTORY_VARIABLE,
     NetFactory,
@@ -73,6 +73,7 @@ __all__ = [
     "folder_name",
     "initial_params",
     "is_folder_name",
+    "load_data_set",
     "load_study_file",
     "middle_value",
     "midpoint_params",

@@ -41,6 +41,36 @@ def load_study_file(
         SpecError: The file cannot be read, is not TOML, or has faults, which are all listed.
     """
     document = read_toml(path)
+    origins = _override(document, overrides, environment, changes or {})
+    _add_hash_of_net(document, path)
+    return spec_from_document(document, source=str(path), origins=origins)
+
+
+def load_data_set(
+    name: str, *, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> StudySpec:
+    """Returns a study of a data set that needs no path, with defaults for everything else.
+
+    Args:
+        name: The data set's name.
+        overrides: See ``load_study_file``.
+        environment: See ``load_study_file``.
+
+    Raises:
+        SpecError: The overrides have faults, which are all listed.
+    """
+    document: dict[str, Any] = {"data": {"name": name}}
+    origins = _override(document, overrides, environment, {})
+    return spec_from_document(document, source=name, origins=origins)
+
+
+def _override(
+    document: dict[str, Any],
+    overrides: Sequence[str],
+    environment: Mapping[str, str],
+    changes: Mapping[str, Any],
+) -> dict[str, str]:
+    """Sets values in a document; returns where each comes from, by key."""
     origins: dict[str, str] = {}
     for key, value in _from_environment(environment).items():
         origins[key] = f"environment, SEARCHAE_{key.replace('.', '__').upper()}"
@@ -51,11 +81,10 @@ def load_study_file(
             raise SpecError(f"--set {text}: write it as section.key=value")
         origins[key] = f"--set {text}"
         _set(document, key, _toml_value(value), origin=origins[key])
-    for key, value in (changes or {}).items():
+    for key, value in changes.items():
         origins[key] = "command line"
         _set(document, key, value, origin=origins[key])
-    _add_hash_of_net(document, path)
-    return spec_from_document(document, source=str(path), origins=origins)
+    return origins
 
 
 def _add_hash_of_net(document: dict[str, Any], path: Path) -> None:
