@@ -163,4 +163,4 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     by_folded = {n.casefold(): n for n in reversed(names)}
     close = difflib.get_close_matches(name.casefold(), by_folded, n=1, cutoff=0.5)
     hint = f"did you mean '{by_folded[close[0]]}'? " if close else ""
-    return f"{hint}Valid: {', '.join(names)}"
+    return f"{hint}Valid: {', '.join(names) or 'none'}"

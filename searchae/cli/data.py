@@ -87,14 +87,14 @@ def _spec_of(name: str, overrides: list[str]) -> tuple[StudySpec, Path | None]:
     from searchae.config import (
         SOURCES_WITHOUT_PATH,
         find_study_file,
+        load_data_set,
         load_study_file,
-        spec_from_document,
         study_files,
     )
 
     known = {*SOURCES_WITHOUT_PATH, *study_files()}
     if name in SOURCES_WITHOUT_PATH:
-        return spec_from_document({"data": {"name": name}}, source=name), None
+        return load_data_set(name, overrides=overrides), None
     if name in known or "/" in name or name.endswith(".toml"):
         path = find_study_file(name)
         return load_study_file(path, overrides=overrides), path.parent

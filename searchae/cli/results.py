@@ -47,4 +47,4 @@ def require_suffix(option: str, path: Path | None, what: str, *suffixes: str) ->
         if path is not None and str(path) == "-":
             raise UserError(f"{option} -: for standard output write /dev/stdout")
         return
-    raise UserError(f"{option} {path}: it is {what}: {path.with_suffix(suffixes[0])}")
+    raise UserError(f"{option} {path}: writes {what}: name it {path.with_suffix(suffixes[0])}")

@@ -6,6 +6,7 @@
 from searchae.config.data_spec import SOURCES_WITHOUT_PATH, DataSpec
 from searchae.config.loader import (
     apply_overrides,
+    load_data_set,
     load_study_file,
     load_study_tables,
     spec_from_document,
@@ -87,6 +88,7 @@ __all__ = [
     "folder_name",
     "initial_params",
     "is_folder_name",
+    "load_data_set",
     "load_study_file",
     "load_study_tables",
     "middle_value",

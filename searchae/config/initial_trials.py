@@ -55,7 +55,9 @@ class InitialTrials:
             if name in self._space:
                 found[name] = self._value(f"{where}.{name}", value, self._space[name])
             elif name not in self._fixed:
-                message = f"unknown parameter; {nearest(name, self._space)}"
+                message = f"is not searched; {nearest(name, self._space)}"
+                if not self._space:
+                    message = "is not searched, as nothing is: give keys ranges or choices first"
                 self._faults.add(f"{where}.{name}", message)
             elif value != self._fixed[name]:
                 self._faults.add(

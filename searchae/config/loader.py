@@ -86,6 +86,28 @@ def load_study_tables(
     return spec_from_document(document, source=source, origins=origins)
 
 
+def load_data_set(
+    name: str, *, overrides: Sequence[str] = (), environment: Mapping[str, str] = os.environ
+) -> StudySpec:
+    """Returns a study of a data set that needs no path, with defaults for everything else.
+
+    Args:
+        name: The data set's name.
+        overrides: See ``load_study_file``.
+        environment: See ``load_study_file``.
+
+    Raises:
+        SpecError: The overrides have faults, which are all listed.
+    """
+    return load_study_tables(
+        {"data": {"name": name}},
+        source=name,
+        folder=Path(),
+        overrides=overrides,
+        environment=environment,
+    )
+
+
 def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[str, str]:
     """Sets the values of ``--set`` in a document, in place.
 

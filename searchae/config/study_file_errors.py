@@ -139,7 +139,7 @@ def explain_fault(fault: Mapping[str, Any], where: str) -> str:
         where: The key with the fault.
     """
     value = fault["input"]
-    shown = repr(value)
+    shown = str(value).lower() if isinstance(value, bool) else repr(value)
     if len(shown) > LONGEST_SHOWN:
         shown = f"{shown[:LONGEST_SHOWN]}..."
     if fault["type"] == "literal_error":

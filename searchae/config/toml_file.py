@@ -77,6 +77,8 @@ def _hint(error: str, text: str) -> list[str]:
     if at is None:
         return []
     line = text.split("\n")[int(at.group(1)) - 1].strip()
+    if "Cannot overwrite" in error or "Cannot declare" in error:
+        return [f"  {line[:120]}", "  it stands twice: leave one of them out"]
     for pattern, hint in _HINTS:
         if re.search(pattern, line):
             return [f"  {line[:120]}", f"  {hint}"]

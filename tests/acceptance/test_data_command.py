@@ -125,3 +125,17 @@ def forget_white(database: Path) -> None:
                     " WHERE study_user_attribute_id = ?",
                     (without, number),
                 )
+
+
+def test_keys_of_a_data_set_are_set_too(command_line: RunCommand) -> None:
+    small = command_line(
+        "data",
+        "house-numbers",
+        "--json",
+        *("--set", "data.train_images=60", "--set", "data.test_images=12"),
+    )
+    document = json.loads(small.stdout)
+    assert (document["train"] + document["validation"], document["test"]) == (60, 12)
+    refused = command_line("data", "svhn", "--set", "x=1")  # before anything is fetched
+    assert refused.returncode == 2
+    assert refused.stderr.startswith("searchae: --set x=1: ")

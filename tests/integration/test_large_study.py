@@ -6,6 +6,7 @@ with them is measured on fewer: statements of SQL may not, and memory may by som
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,13 @@ def cost(folder: Path, count: int, use: Use) -> tuple[int, float]:
     storage = connect(url)
     stored = load_study(storage, "tiny")
     statements: list[object] = []
-    sa.event.listen(storage.engine, "before_cursor_execute", lambda *told: statements.append(told))
+    own = threading.get_ident()  # heartbeats, of another thread, come with time
+
+    def count_statement(*told: object) -> None:
+        if threading.get_ident() == own:
+            statements.append(told)
+
+    sa.event.listen(storage.engine, "before_cursor_execute", count_statement)
     tracemalloc.start()
     try:
         use(stored)
@@ -82,5 +89,5 @@ def test_many_trials_take_no_more_statements_and_little_memory(folder: Path, wha
     cost(folder, FEW - 1, use)  # what is imported and cached counts for nothing
     few, few_kib = cost(folder, FEW, use)
     many, many_kib = cost(folder, MANY, use)
-    assert many <= few + 5
+    assert many <= few + 3
     assert (many_kib - few_kib) / (MANY - FEW) < MOST_KIB_A_TRIAL

@@ -70,7 +70,7 @@ def test_a_page_is_not_written_under_the_name_of_another_format(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run([command, "-s", "tiny", "--out", "page.pdf"]) == 2
-    assert "--out page.pdf: it is an HTML page: page.html" in capsys.readouterr().err
+    assert "--out page.pdf: writes an HTML page: name it page.html" in capsys.readouterr().err
     assert run([command, "-s", "tiny", "--out", "page"]) == 2
     assert "there is no database" in capsys.readouterr().err, "the name was taken"
 
@@ -80,8 +80,8 @@ def test_tables_are_not_written_under_the_name_of_another_format(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for words, said in (
-        (("--csv", "x.xlsx"), "--csv x.xlsx: it is a CSV file: x.csv"),
-        (("--parquet", "x.csv"), "--parquet x.csv: it is a Parquet file: x.parquet"),
+        (("--csv", "x.xlsx"), "--csv x.xlsx: writes a CSV file: name it x.csv"),
+        (("--parquet", "x.csv"), "--parquet x.csv: writes a Parquet file: name it x.parquet"),
         (("--csv", "-"), "--csv -: for standard output write /dev/stdout"),
     ):
         assert run(["report", "-s", "tiny", *words]) == 2

@@ -141,7 +141,7 @@ def test_the_l1_weight_may_be_given_where_the_regularizer_is_sampled() -> None:
         ({"activation": "gelu"}, "activation: 'gelu' is not one of its choices: relu, tanh"),
         ({"activation": "rulu"}, "activation: 'rulu' is not known; did you mean 'relu'?"),
         ({"channels": [8]}, "channels: [8] is not one of its choices: [8, 16], [16, 32]"),
-        ({"lerning_rate": 0.1}, "lerning_rate: unknown parameter; did you mean 'learning_rate'?"),
+        ({"lerning_rate": 0.1}, "lerning_rate: is not searched; did you mean 'learning_rate'?"),
         (
             {"regularizer": "clip", "l1_weight": 1e-4},
             "l1_weight: is not sampled under regularizer = 'clip'; leave it out",

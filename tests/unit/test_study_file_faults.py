@@ -42,6 +42,14 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
         {"model": {"activation": "rellu"}},
         ["model.activation", "'rellu'", "did you mean 'relu'?", "leaky_relu"],
     ),
+    "names in another case": (
+        {"model": {"activation": "ReLU"}, "train": {"optimizer": {"choices": ["SGD", "RMSprop"]}}},
+        ["train.optimizer.choices[0]", "mean 'sgd'?", "mean 'rmsprop'?", "mean 'relu'?"],
+    ),
+    "a first trial of a study that searches nothing": (
+        {"search": {"first": [{"lr": 0.1}]}},
+        ["search.first[0].lr: is not searched, as nothing is: give keys ranges or choices first"],
+    ),
     "unknown optimizer": (
         {"train": {"optimizer": "adamm"}},
         ["train.optimizer", "'adamm'", "did you mean 'adam'?", "Valid: adam, adamw, nadam, rms"],
@@ -87,7 +95,7 @@ FAULTS: dict[str, tuple[dict[str, Any], list[str]]] = {
             "train": {"clip": True, "batch_size": {"choices": [5, True]}},
             "search": {"trials": True},
         },
-        ["train.batch_size.choices[1]", "train.clip: must be a number", "not True", "trials"],
+        ["train.batch_size.choices[1]", "train.clip: must be a number", "not true", "trials"],
     ),
     "unknown choice": (
         {"train": {"optimizer": {"choices": ["adam", "sdg"]}}},

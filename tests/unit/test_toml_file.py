@@ -19,6 +19,8 @@ SLIPS = {
     "// mine": "a comment begins with #",
     "a: 3": "write key = value",
     "a = 0,5": "a decimal point, not a comma",
+    "fine = 2": "it stands twice",
+    "[model]": "it stands twice",
 }
 
 
