@@ -78,9 +78,11 @@ def figure_by_name(found: Findings, name: str) -> Any:
     plot = plots[name]
     if plot.figure is None:
         raise UserError(f"figure {name!r}: {plot.note}")
+    # Under a heading that says so, the page has the parameter's name alone.
+    title = f"PSNR by {plot.title}" if name.startswith("slice-") else plot.title
     margin = plot.figure.layout.margin
     plot.figure.update_layout(
-        title={"text": html_text(plot.title), "x": 0, "xref": "paper", "yref": "container"},
+        title={"text": html_text(title), "x": 0, "xref": "paper", "yref": "container"},
         height=plot.height_px + _TITLE_PX,
         margin={"t": (margin.t or 0) + 2 * _TITLE_PX},
     )

@@ -60,7 +60,7 @@ def test_a_notebook_runs_from_a_clean_kernel(name: str, tmp_path: Path) -> None:
         notebook, timeout=TIME_LIMIT_S, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     shown = outputs(notebook)
-    assert "of 24 trials" in shown if name == "quickstart" else "of 16 trials" in shown
+    assert "of 24 trials" in shown if name == "quickstart" else "of 18 trials" in shown
     assert "application/vnd.plotly.v1+json" in shown
     assert "image/png" in shown
     assert "dB on " in shown

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from searchae.config.schema import DataSpec
+from searchae.config import DataSpec
 from searchae.data import memory
 from searchae.data.array_file import write_array_file
 from searchae.data.npz import load_npz

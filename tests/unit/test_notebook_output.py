@@ -140,6 +140,7 @@ def test_figures_have_names_and_titles(tmp_path: Path) -> None:
     stored = make_study(tmp_path, 6)
     found = collect_findings(stored, artifacts=None)
     assert figure_by_name(found, "history").layout.title.text == "PSNR by trial"
+    assert figure_by_name(found, "slice-activation").layout.title.text == "PSNR by activation"
     with pytest.raises(errors.UserError, match=r"did you mean 'curves'\? Valid: .*history"):
         figure_by_name(found, "curvs")
 
