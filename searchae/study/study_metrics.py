@@ -81,6 +81,7 @@ class MetricsReader:
 
     def __post_init__(self) -> None:
         self._epochs = EpochCounter()
+        self._has_workers = False  # the table is made when somebody begins to work
 
     def read(self) -> Metrics:
         """Reads the figures as they are now.
@@ -101,8 +102,7 @@ class MetricsReader:
             settings = _settings(connection)
             by_state, best = _trials(connection)
             epochs = self._epochs.count(connection)
-            graces = {study_id: found.grace_s for study_id, found in settings.items()}
-            workers = worker_registry.count_live(connection, graces)
+            workers = self._workers(connection, settings)
         found = (
             StudyMetrics(
                 name=names[study_id],
@@ -115,6 +115,15 @@ class MetricsReader:
             for study_id, setting in settings.items()
         )
         return Metrics(tuple(sorted(found, key=lambda one: one.name)), latency_s)
+
+    def _workers(self, connection: sa.Connection, settings: Mapping[int, _Setting]) -> Counter[int]:
+        self._has_workers = self._has_workers or sa.inspect(connection).has_table(
+            worker_registry.workers.name
+        )
+        if not self._has_workers:
+            return Counter()
+        graces = {study_id: found.grace_s for study_id, found in settings.items()}
+        return worker_registry.count_live(connection, graces)
 
 
 class EpochCounter:

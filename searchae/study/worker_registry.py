@@ -132,14 +132,12 @@ def count_live(connection: sa.Connection, grace_s: Mapping[int, float]) -> Count
     """Counts the workers of all studies as ``live_workers`` does those of one.
 
     Args:
-        connection: A connection with a transaction.
+        connection: A connection with a transaction, to a database that has the table.
         grace_s: Study id -> its grace period in seconds; workers of other studies do not count.
 
     Returns:
-        Study id -> number of workers; none where nobody has worked yet.
+        Study id -> number of workers.
     """
-    if not sa.inspect(connection).has_table(workers.name):
-        return Counter()
     silent_s = (database_time(connection) - workers.c.beat_at).label("silent_s")
     query = sa.select(workers.c.study_id, workers.c.place, workers.c.process, silent_s)
     return Counter(
