@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from searchae.cli.terminal import SafeConsole, print_line
+from searchae.cli.terminal import SafeConsole
 
 if TYPE_CHECKING:
     from searchae.launch import HostState
 
 
 def print_hosts(states: Sequence[HostState]) -> None:
-    """Prints one line a host on stderr, and below it why a host does not fit.
+    """Prints a table of the hosts on stderr.
 
     Args:
         states: The hosts.
@@ -31,9 +30,6 @@ def print_hosts(states: Sequence[HostState]) -> None:
     if not console.is_terminal:
         console.width = 160
     console.print(table)
-    for state in states:
-        for fault in state.faults:
-            print_line(f"{state.host.target}: {fault}", file=sys.stderr)
 
 
 def _cells(state: HostState) -> list[str]:

@@ -212,11 +212,13 @@ class SshLauncher:
         states = checks.run(self._settings.hosts, self._connections)
         self._settings.report(states)
         unfit = [s for s in states if not s.fits]
+        lines = [f"{s.host.target}: {fault}" for s in unfit for fault in s.faults]
         if unfit and (len(unfit) == len(states) or not self._settings.skip_unfit):
-            lines = [f"{s.host.target}: {fault}" for s in unfit for fault in s.faults]
             what = f"{len(unfit)} of {len(states)} hosts cannot run workers"
             rest = "" if len(unfit) == len(states) else "; --skip-unfit goes on without them"
             raise UserError(f"--hosts: {what}{rest}", *lines)
+        for line in lines:
+            self._settings.note(f"left out: {line}")
         self._states = [s for s in states if s.fits]
 
     def _open_control(self) -> None:

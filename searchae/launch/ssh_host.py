@@ -113,7 +113,10 @@ def probe(request: dict[str, Any]) -> None:
         "data": data,
         "shared": shared,
         "python": "",
+        "python_version": "",
         "searchae": None,
+        "missing": [],
+        "gpus": 0,
         "base": "",  # for --install
         "base_missing": [],
     }
@@ -216,13 +219,16 @@ def make_environment(request: dict[str, Any], folder: str, wheel: bytes) -> str:
     if problem:
         return f"no environment can be made with {base} -m venv: {problem}"
     python = os.path.join(folder, "bin", "python")
-    code = "import json, sysconfig as s; print(json.dumps([s.get_path(k + 'lib') for k in %r]))"
-    paths = code % (("pure", "plat"),)
-    site, lent = (json.loads(subprocess.check_output([p, "-c", paths])) for p in (python, base))
-    # The base's system packages are seen anyway, those of the base itself are not if it is an
-    # environment, too. Without the base's own .pth files: another searchae there stays unseen.
-    with open(os.path.join(site[0], "host-packages.pth"), "w") as file:
-        file.write("\n".join(dict.fromkeys(lent)) + "\n")
+    code = (
+        "import json, sys, sysconfig; print(json.dumps([sysconfig.get_path('purelib'), sys.path]))"
+    )
+    site, _ = json.loads(subprocess.check_output([python, "-c", code]))
+    _, paths = json.loads(subprocess.check_output([base, "-c", code]))
+    # The packages of the base itself, which the new environment does not see if the base is one,
+    # too. They come last: another searchae among them stays unseen.
+    lent = [path for path in paths if path.endswith(("site-packages", "dist-packages"))]
+    with open(os.path.join(site, "host-packages.pth"), "w") as file:
+        file.write("".join(f"{path}\n" for path in lent))
     path = os.path.join(folder, request["wheel"])
     with open(path, "wb") as file:
         file.write(wheel)
@@ -232,7 +238,7 @@ def make_environment(request: dict[str, Any], folder: str, wheel: bytes) -> str:
             return f"pip: {problem}"
     else:
         with zipfile.ZipFile(path) as archive:
-            archive.extractall(site[0])
+            archive.extractall(site)
     os.unlink(path)
     return ""
 

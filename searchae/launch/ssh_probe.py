@@ -17,7 +17,7 @@ def version() -> str:
         import searchae
     except ImportError:
         return ""
-    return str(searchae.__version__)
+    return str(getattr(searchae, "__version__", ""))  # a mere folder of that name has none
 
 
 def missing() -> list[str]:
