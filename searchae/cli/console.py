@@ -86,7 +86,10 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     out.print(
         f"epochs     {summary.epochs_run} run{repeated}{saved if summary.epochs_full else ''}"
     )
-    out.print(f"wall time  {format_duration(summary.wall_s)}")
+    # The times of trials that were put back are known once they have ended.
+    is_known = summary.wall_s or not summary.epochs_run
+    wall = format_duration(summary.wall_s) if is_known else "not known until a trial has ended"
+    out.print(f"wall time  {wall}")
     if summary.seconds_left is not None and c.finished < c.budget:
         left = summary.seconds_left
         text = f"{format_duration(left)} left of --max-hours" if left > 0 else "--max-hours is over"
