@@ -110,7 +110,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
     words = (["--debug"] if debug else []) + [w for w in words if w != "--debug"]
     handle_signals(interrupt)
     with safe_streams():
-        return _run(words, debug=debug)
+        return _flush_output(_run(words, debug=debug))
+
+
+def _flush_output(code: int) -> int:
+    """Writes what is buffered, and returns the exit code: not 0 if that fails.
+
+    Python would else do it at exit, and show a traceback.
+    """
+    try:
+        if sys.stdout:
+            sys.stdout.flush()
+    except OSError as e:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(e, BrokenPipeError):  # as of `searchae studies | head -1`
+            return code or 1
+        message, failed = _describe(e)
+        _print_error(message)
+        return code or failed
+    return code
 
 
 def _run(words: Sequence[str], *, debug: bool) -> int:

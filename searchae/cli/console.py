@@ -91,7 +91,10 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     repeated = f", {again} of them trained again after a loss" if again else ""
     run = f"{format_number(summary.epochs_run)} run"
     out.print(f"epochs     {run}{repeated}{saved if summary.epochs_full else ''}")
-    out.print(f"wall time  {format_duration(summary.wall_s)}")
+    # The times of trials that were put back are known once they have ended.
+    is_known = summary.wall_s or not summary.epochs_run
+    wall = format_duration(summary.wall_s) if is_known else "not known until a trial has ended"
+    out.print(f"wall time  {wall}")
     if summary.seconds_left is not None and c.finished < c.budget:
         left = summary.seconds_left
         text = f"{format_duration(left)} left of --max-hours" if left > 0 else "--max-hours is over"

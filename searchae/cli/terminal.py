@@ -18,6 +18,8 @@ from rich.segment import Segment
 
 from searchae.formatting import one_line, printable
 
+_STREAMS = {"<stdout>": "standard output", "<stderr>": "standard error"}
+
 
 class SafeStream:
     """A text stream that shows control characters as escapes; else as the stream itself.
@@ -30,13 +32,31 @@ class SafeStream:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Writes a text."""
-        return self.stream.write(_shown(text, self.stream.encoding))
+        """Writes a text.
+
+        Raises:
+            OSError: The stream takes no more; its ``filename`` says which stream.
+        """
+        with self._named():
+            return self.stream.write(_shown(text, self.stream.encoding))
 
     def writelines(self, lines: Iterable[str]) -> None:
         """Writes texts."""
         for line in lines:
             self.write(line)
+
+    def flush(self) -> None:
+        """Writes what is buffered; see ``write``."""
+        with self._named():
+            self.stream.flush()
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as e:
+            e.filename = e.filename or _STREAMS.get(self.stream.name)
+            raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)

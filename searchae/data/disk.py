@@ -27,6 +27,7 @@ _EXPLANATIONS = {
     errno.EEXIST: "it is a file, not a folder; choose another --data-dir",
     errno.EISDIR: "it is a folder, not a file",
 }
+_TOO_LITTLE_WRITTEN = re.compile(r"\d+ requested and \d+ written")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _LOCKS_UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 
@@ -61,7 +62,9 @@ def disk_fault(action: str, path: Path, error: OSError) -> DataError:
         path: See ``disk_errors``.
         error: The operating system's error.
     """
-    reason = _EXPLANATIONS.get(error.errno or 0, error.strerror or str(error))
+    # numpy's own error of a full disk has no number: "99 requested and 0 written"
+    number = errno.ENOSPC if _TOO_LITTLE_WRITTEN.search(str(error)) else error.errno
+    reason = _EXPLANATIONS.get(number or 0, error.strerror or str(error))
     return DataError(f"{action} {path}: {reason}")
 
 

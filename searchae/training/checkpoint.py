@@ -85,7 +85,8 @@ def save_checkpoint(
             file.write(content)
     except OSError as e:
         raise CheckpointError(
-            f"{path}: cannot be written: {e}; check the folder, its free space and its rights"
+            f"{path}: cannot be written: {e.strerror or e}; check the folder, its free space and "
+            "its rights"
         ) from e
     return path
 

@@ -64,6 +64,25 @@ def test_an_output_is_written_into_a_pipe(made: Path, tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+@pytest.mark.parametrize("words", [("studies",), ("status", "-s", "s"), ("best", "-s", "s")])
+def test_a_standard_output_that_is_full_or_closed_is_no_traceback(
+    made: Path, words: tuple[str, ...]
+) -> None:
+    how = {"cwd": made, "stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with Path("/dev/full").open("w") as full:
+        process = start_command(*words, stdout=full, **how)
+        _, said = process.communicate(timeout=60)
+    assert said.splitlines()[-1] == "searchae: standard output: No space left on device"
+    assert process.wait() == 2
+    reads, writes = os.pipe()
+    os.close(reads)
+    process = start_command(*words, stdout=writes, **how)
+    os.close(writes)
+    _, said = process.communicate(timeout=60)
+    assert [line for line in said.splitlines() if not line.startswith("warning: ")] == []
+    assert process.wait() == 1
+
+
 def test_an_output_is_written_to_a_terminal(made: Path) -> None:
     ours, theirs = pty.openpty()
     try:

@@ -205,6 +205,13 @@ def test_a_summary_of_nothing_shows_zeros_and_no_best(capsys: pytest.CaptureFixt
     assert "%" not in out
 
 
+def test_the_time_of_trials_that_were_all_put_back_is_not_called_none(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console.print_summary(replace(SUMMARY, wall_s=0.0, epochs_run=4))
+    assert "wall time  not known until a trial has ended\n" in capsys.readouterr().out
+
+
 def test_the_best_trial_a_parameter_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_best(ROW)
     first, *others = capsys.readouterr().out.splitlines()

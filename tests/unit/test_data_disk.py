@@ -8,6 +8,7 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from searchae.config.data_spec import DataSpec
@@ -131,6 +132,14 @@ def test_disk_errors_say_what_to_do(code: int, advice: str) -> None:
         fail()
     assert caught.value.__cause__ is error
     assert is_disk_error(error) == (code != errno.EIO)
+
+
+def test_an_array_on_a_full_disk_is_no_riddle() -> None:
+    with (
+        pytest.raises(DataError, match="cannot write /dev/full: the disk is full; free some space"),
+        disk_errors("cannot write", Path("/dev/full")),
+    ):
+        np.zeros(1 << 20).tofile("/dev/full")
 
 
 def test_one_at_a_time_is_let_in_and_the_other_is_told(tmp_path: Path) -> None:
