@@ -12,7 +12,8 @@ halved (Kolda, Lewis and Torczon 2003, "Optimization by Direct Search", SIAM Rev
 of all cells lie on one grid, so that cells that ask for the same training share it.
 
 These tries are short, which favours high learning rates: they are soon good, and unstable or worse
-in the end. So the best few are then trained for longer: see ``final_round``.
+in the end. So the best few are then trained for longer, and the one that is chosen has to train
+with two seeds: see ``final_round``.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ LOWER_FINALISTS = 2
 """Number of learning rates that may join it below the others."""
 MOST_FINALISTS = FINALISTS + LOWER_FINALISTS
 CLOSE_DB = 1.0
-"""Where the second best point of a final is at most so far behind, both get a second seed."""
+"""Where the second best point of a final is at most so far behind, it gets a second seed too."""
 FINAL_TRAININGS = FINALISTS + 1
 """Number of trainings of a final, mostly."""
 
@@ -254,9 +255,11 @@ def final_round(
 
     They are the best point of the tries, the best one with a lower learning rate, and the one that
     the tries began with, which a trial of the search has trained to its end; if these are not so
-    many, further good ones. As long as the lowest rate wins, a lower one joins. If the two best are
-    close, both get a second seed, and the better mean wins. Where no try has learned anything, two
-    are trained all the same: a net may begin to learn late.
+    many, further good ones. As long as the lowest rate wins, a lower one joins. The best gets a
+    second seed, and so does the second best if it is close; the better mean wins. A rate may be so
+    high that a net trains with one seed and not with another: where the second training has learned
+    nothing, the next best point gets a second seed too, until one has learned with both. Where no
+    try has learned anything, two are trained all the same: a net may begin to learn late.
 
     Args:
         grids: The grid of each tuned value.
@@ -276,15 +279,22 @@ def final_round(
     scores = {p: (psnr_db, 1) for p, psnr_db in ended.items()}
     if ended[best] < trains_db:
         return Final(tuple(finals), scores=scores, best=best)
-    again = (best, second) if ended[second] >= ended[best] - CLOSE_DB else ()
-    for point in again:
-        found = score(point, 1)
-        if found is None:
-            return Final(tuple(finals), again)
-        scores[point] = (ended[point] + found) / 2, 2
-    best = max(again or (best,), key=lambda p: scores[p][0])
+    again = [best, second] if ended[second] >= ended[best] - CLOSE_DB else [best]
+    left = [p for p in sorted(finals, key=lambda p: -ended[p]) if ended[p] >= trains_db]
+    left = [p for p in left if p not in again]
+    while True:
+        seconds = {p: score(p, 1) for p in again}
+        found = {p: psnr_db for p, psnr_db in seconds.items() if psnr_db is not None}
+        if len(found) < len(again):
+            return Final(tuple(finals), tuple(again))
+        learned = [p for p in again if min(ended[p], found[p]) >= trains_db]
+        if learned or not left:
+            break
+        again.append(left.pop(0))
+    scores |= {p: ((ended[p] + found[p]) / 2, 2) for p in again}
+    best = max(learned or again, key=lambda p: scores[p][0])
     at_edge = _at_end(grids, best) | ({0} if _is_lowest(grids, finals, best) else set())
-    return Final(tuple(finals), again, scores, best, at_edge)
+    return Final(tuple(finals), tuple(again), scores, best, at_edge)
 
 
 def _with_lower(

@@ -384,7 +384,28 @@ def test_two_close_rates_get_a_second_seed_and_the_better_mean_wins() -> None:
     assert done.best == high
     assert done.scores == {good: (26.5, 2), high: (26.85, 2), low: (24.0, 1)}
     first[high] = 25.9
-    assert final({}).best == good, "far enough ahead with one seed"
+    assert final({}).again == (good,), "far enough ahead; it has to train with a second seed"
+    assert final({good: 24.0}).best == good
+
+
+def test_a_rate_that_trains_with_one_seed_only_gives_way_to_the_next_best() -> None:
+    rate = Grid.of(parameter(SPEC, "learning_rate"))
+    high, good, low = ((rate.index(r),) for r in (1e-2, 1e-3, 1e-4))
+    tried: dict[Point, Score] = dict.fromkeys((high, good, low), (True, 20.0))
+    first: dict[Point, float] = {high: 27.0, good: 25.5, low: 24.0}
+
+    def final(second: dict[Point, float]) -> Final:
+        def score(point: Point, number: int) -> float | None:
+            return (first, second)[number].get(point)
+
+        return final_round([rate], good, tried, score, trains_db=15.0)
+
+    assert final({high: -math.inf}).again == (high, good), "the next best is asked as well"
+    found = final({high: -math.inf, good: 25.0})
+    assert found.best == good
+    assert found.scores[high] == (-math.inf, 2)
+    assert final({high: 10.0, good: 11.0, low: 24.0}).best == low
+    assert final({high: 10.0, good: 11.0, low: 12.0}).best == high, "none trains with both"
 
 
 def test_what_is_only_listed_in_a_base_of_no_use_is_not_wanted() -> None:
