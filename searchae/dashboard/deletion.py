@@ -41,7 +41,9 @@ def with_folders_removed(
         status, headers, body = call_wsgi(inner, environ)
         if stored is not None and status.startswith("2"):
             try:
-                remove_folder(artifacts, stored)
+                if left := remove_folder(artifacts, stored):
+                    folder = artifacts / stored.folder
+                    log.warning("%s stays, with what is not searchae's: %s", folder, left)
             except OSError as e:
                 log.warning("%s is left: %s", artifacts / stored.folder, e)
         start(status, headers)

@@ -267,7 +267,7 @@ def test_what_is_deleted_in_the_dashboard_takes_its_folder_along(folder: Path, s
     elsewhere = artifacts / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "kept.txt").write_text("of somebody else")
-    (artifacts / "tiny" / "link").symlink_to(elsewhere)
+    (artifacts / "tiny" / "pictures" / "link").symlink_to(elsewhere)
     app = application(connect(sqlite), ServerOptions("127.0.0.1", 0, artifacts, writes=True))
     text = b'{"study_name": "renamed"}'
     told: dict[str, Any] = {
