@@ -139,7 +139,7 @@ def tune(
         SearchaeError: The search failed.
         KeyboardInterrupt: It was interrupted; every running trial has been put back.
 
-    Example:
+    Examples:
         >>> search = searchae.tune("quickstart", trials=4, quiet=True)
         >>> search.best.psnr_db > 10
         True
@@ -226,7 +226,7 @@ def open(  # noqa: A001  # of a study, as one says it
         NoStudyError: There is no such study, or no such database.
         UserError: It is no search, but a list of trainings.
 
-    Example:
+    Examples:
         >>> search = searchae.open("quickstart")
         >>> search
         <search 'quickstart': 4 of 4 trials, best ... dB (trial ...), in sqlite:///searchae.db>
@@ -260,7 +260,7 @@ def load(folder: str | Path, *, device: str = "cpu", factory: str = "") -> Bundl
             its net is built by another function.
         errors.SpecError: There is no such ``factory``.
 
-    Example:
+    Examples:
         >>> model = searchae.load("best")
         >>> model.latent_size
         8

@@ -43,7 +43,7 @@ class Search:
     Attributes:
         name: The study's name.
 
-    Example:
+    Examples:
         >>> search = searchae.open("quickstart")
         >>> search.status()["trials"]["complete"] > 0
         True

@@ -25,7 +25,7 @@ class SearchaeError(Exception):
     Args:
         lines: The message, line by line. A name in it that holds a newline does not end a line.
 
-    Example:
+    Examples:
         >>> try:
         ...     searchae.open("no-such-study")
         ... except searchae.SearchaeError as error:
@@ -49,7 +49,7 @@ class SearchaeError(Exception):
 class UserError(SearchaeError):
     """An option, a file or the environment is wrong: the user has to fix it and run again.
 
-    Example:
+    Examples:
         >>> searchae.tune("quickstrat")
         Traceback (most recent call last):
         searchae.errors.SpecError: study 'quickstrat': ... did you mean 'quickstart'? ...

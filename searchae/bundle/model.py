@@ -55,7 +55,7 @@ class Bundle:
         model: The net, in evaluation mode.
         folder: The bundle's folder; None if it was built without one.
 
-    Example:
+    Examples:
         >>> model = searchae.load("best")
         >>> images = np.zeros((2, *model.image_shape), np.uint8)
         >>> codes = model.encode(images)

@@ -38,7 +38,7 @@ class RankedTrial:
 class Ranking:
     """Trials ranked by their mean PSNR over the seeds.
 
-    Example:
+    Examples:
         >>> ranking = searchae.open("quickstart").compare(top=2, seeds=2)
         >>> print(ranking)
         trial ... over 2 new seeds...

@@ -57,7 +57,7 @@ class ComparisonResult:
         curve: PSNR and sparsity by the weight of the L1 penalty, if they were measured.
         html: The page with all of it; None before it is written.
 
-    Example:
+    Examples:
         >>> result = searchae.open("quickstart").compare(by=["optimizer"])
         >>> print(result)
         optimizer: ...

@@ -35,7 +35,7 @@ NOT_IDENTITY = frozenset(
 class StudySpec:
     """A validated study file, immutable.
 
-    Example:
+    Examples:
         >>> spec = searchae.open("quickstart").spec
         >>> [parameter.name for parameter in spec.space]
         ['activation', 'optimizer', 'learning_rate', 'regularizer', 'l1_weight']

@@ -41,7 +41,7 @@ from searchae.study.worker_registry import WorkerInfo
 class TrialRow:
     """One trial as tables show it.
 
-    Example:
+    Examples:
         >>> best = searchae.open("quickstart").best
         >>> best.state, sorted(best.params)[:2]
         ('complete', ['activation', 'learning_rate'])

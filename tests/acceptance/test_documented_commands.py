@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ ORDER = (
     "docs/how-to/go-on.md",
     "docs/how-to/objectives.md",
     "docs/how-to/own-net.md",
+    "docs/how-to/stored-studies.md",
 )
 """The pages whose commands are typed; a later page uses the studies of the earlier ones."""
 
@@ -63,7 +65,7 @@ NOT_TYPED = {
     r"searchae sample .*": "needs a variational net: test_bundle_commands.py",
     r".* data\.train_images=2000": "needs 2,000 pictures",
     r"(export|docker) .*": "sets up the next commands; test_compose.py runs the containers",
-    r"searchae (tune|worker|status) --study svhn.*": "needs a data-set server and a fleet",
+    r"searchae (tune|worker|status|stop) (--study|-s) svhn.*": "needs a data-set server",
 }
 """Commands as regular expressions -> why no test of this file types them. All are parsed."""
 
@@ -121,3 +123,23 @@ def test_the_commands_of_each_page_work_in_their_order(home: Path) -> None:
         for command in filter(is_typed, commands(documents.ROOT / name)):
             done = type_command(command, home)
             assert done.returncode == 0, f"{name}: {command.text}\n{done.stdout}{done.stderr}"
+
+
+JSON_COMMANDS = (
+    ("status", "-s", "tiny"),
+    ("best", "-s", "tiny"),
+    ("studies",),
+    ("data", "tiny"),
+    ("tune", "-s", "tiny", "--trials", "1"),
+)
+
+
+def test_every_key_of_a_json_document_is_described(folder: Path) -> None:
+    page = (documents.ROOT / "docs/reference/json.md").read_text()
+    made = run_command("tune", "-s", "tiny", "--trials", "1", "--workers", "1", cwd=folder)
+    assert made.returncode == 0, made.stderr
+    for words in JSON_COMMANDS:
+        done = run_command(*words, "--json", cwd=folder)
+        assert done.returncode == 0, done.stderr
+        for key in json.loads(done.stdout):
+            assert f"`{key}`" in page, f"{words[0]}: {key}"

@@ -20,7 +20,10 @@ GROUP: TyperGroup = _command
 PAGES = documents.pages()
 USER_PAGES = documents.user_pages()
 VARIABLES = re.compile(r"\bSEARCHAE_[A-Z]+(?:_[A-Z]+)*\b")
-INTERNAL = {"SEARCHAE_PARENT", "SEARCHAE_SHARES", "SEARCHAE_HELD"}
+INTERNAL = {
+    *("SEARCHAE_PARENT", "SEARCHAE_SHARES", "SEARCHAE_HELD"),
+    *("SEARCHAE_WANTED", "SEARCHAE_MANAGED_IDLE_S"),
+}
 """Variables that searchae sets for its own processes."""
 
 

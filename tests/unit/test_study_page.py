@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from searchae import models
 from searchae.config import loader, schema, space
+from searchae.config.section import jsonable
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "reference" / "study-file.md").read_text()
@@ -38,7 +39,7 @@ def test_every_default_is_the_codes() -> None:
             if field.is_required():
                 assert written == "required", key
             elif key not in differing:
-                default = schema.jsonable(field.get_default())
+                default = jsonable(field.get_default())
                 assert written == ("" if default in (None, {}) else json.dumps(default)), key
 
 
