@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from searchae.errors import DeadError, DivergedError
+from searchae.errors import DeadError, DivergedError, LeaseLostError
 from searchae.study import MEASURED, ListedTraining, StoredStudy
 from searchae.training import Trainer, device_errors
 from searchae.worker.best_epoch import BestEpoch
@@ -32,6 +32,7 @@ class MeasuredTraining:
         runtime: The same as stored with the trial.
         artifacts: The folder that all workers share.
         train: Trains.
+        holds: Whether this worker still has the trial's lease.
     """
 
     stored: StoredStudy
@@ -41,12 +42,14 @@ class MeasuredTraining:
     runtime: Mapping[str, Any]
     artifacts: Path
     train: TrainFunction
+    holds: Callable[[], bool]
     _trainers: list[Trainer] = field(default_factory=list)
 
     def __call__(self, job: TrialJob, hooks: TrialHooks) -> float:
         """Trains and measures; returns and raises what ``train`` does.
 
         Raises:
+            LeaseLostError: Another worker has taken over the trial.
             OSError: The measurements cannot be written.
         """
         job = replace(job, best=BestEpoch())
@@ -80,7 +83,13 @@ class MeasuredTraining:
             )
 
     def _store(self, record: TrainingRecord) -> None:
-        """Writes the measurements to the shared folder, and their means to the trial."""
+        """Writes the measurements to the shared folder, and their means to the trial.
+
+        Raises:
+            LeaseLostError: Another worker has taken over the trial, whose file this would replace.
+        """
+        if not self.holds():
+            raise LeaseLostError
         path = record_path(self.artifacts, self.stored.folder, self.listed.key)
         sha256 = write_record(path, record, self.listed.key)
         measured = {**record.summary(), "sha256": sha256}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
@@ -170,6 +171,7 @@ class TrialRunner:
                 runtime=runtime,
                 artifacts=self.options.artifacts,
                 train=self.train,
+                holds=partial(self.coordinator.holds, trial_id),
             )
         search = self._stored.spec.search
         job = TrialJob(

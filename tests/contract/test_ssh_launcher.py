@@ -9,7 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -161,7 +163,11 @@ def lines(job: Job) -> list[list[str]]:
     return [line.split() for line in job.log.read_text().splitlines()]
 
 
-def on_host(settings: SshSettings, *names: str, **changes: object) -> SshSettings:
+def has_grown(job: Job, beyond: int) -> bool:
+    return len(lines(job)) > beyond
+
+
+def on_host(settings: SshSettings, *names: str, **changes: Any) -> SshSettings:
     chosen = [Host(name, workers=1, python=sys.executable) for name in names]
     return replace(settings, hosts=chosen, **changes)
 
@@ -176,7 +182,7 @@ class TestLostHosts:
         for _ in range(2):
             before = len(lines(beating))
             hosts.end_sessions("gpu1")
-            wait_for(lambda before=before: len(lines(beating)) > before + 20)
+            wait_for(partial(has_grown, beating, before + 20))
         assert launcher.poll() == []
         launcher.stop(wait_s=5)
         told = lines(beating)
