@@ -21,6 +21,16 @@ from searchae.formatting import one_line, printable
 _STREAMS = {"<stdout>": "standard output", "<stderr>": "standard error"}
 
 
+@contextmanager
+def _naming(stream: Any) -> Iterator[None]:
+    """Within the block, an ``OSError`` of a stream gets its name as ``filename``."""
+    try:
+        yield
+    except OSError as e:
+        e.filename = e.filename or _STREAMS.get(getattr(stream, "name", ""))
+        raise
+
+
 class SafeStream:
     """A text stream that shows control characters as escapes; else as the stream itself.
 
@@ -37,7 +47,7 @@ class SafeStream:
         Raises:
             OSError: The stream takes no more; its ``filename`` says which stream.
         """
-        with self._named():
+        with _naming(self.stream):
             return self.stream.write(_shown(text, self.stream.encoding))
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -47,16 +57,8 @@ class SafeStream:
 
     def flush(self) -> None:
         """Writes what is buffered; see ``write``."""
-        with self._named():
+        with _naming(self.stream):
             self.stream.flush()
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as e:
-            e.filename = e.filename or _STREAMS.get(self.stream.name)
-            raise
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.stream, name)
@@ -84,7 +86,8 @@ class SafeConsole(Console):
 
     def print(self, *objects: Any, **options: Any) -> None:
         """Prints objects; see Rich."""
-        super().print(*(one_line(o) if isinstance(o, str) else o for o in objects), **options)
+        with _naming(self.file):
+            super().print(*(one_line(o) if isinstance(o, str) else o for o in objects), **options)
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -13,7 +13,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from searchae.storage.engine_settings import SNAPSHOT
+from searchae.storage.engine_settings import READS
 from searchae.storage.tables import (
     params,
     reports,
@@ -45,7 +45,7 @@ def reading_snapshot(engine: sa.Engine) -> Iterator[sa.Connection]:
         engine: The engine of the database.
     """
     if is_sqlite(engine.url):
-        options: dict[str, Any] = {SNAPSHOT: True}
+        options: dict[str, Any] = {READS: True}
     else:
         options = {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
     with engine.connect().execution_options(**options) as connection, connection.begin():

@@ -26,9 +26,8 @@ BUSY_MS = 5000
 """How long one call waits for another process's write to a SQLite file, in milliseconds. Calls are
 repeated; meanwhile a signal is not seen."""
 
-
-SNAPSHOT = "searchae_snapshot"
-"""Execution option of a connection to a SQLite file whose transactions only read."""
+READS = "searchae_reads"
+"""Execution option of an engine or a connection whose transactions write nothing."""
 
 
 def register_listeners(engine: Engine) -> None:
@@ -88,10 +87,11 @@ def _file_identity(path: Path) -> tuple[int, int] | None:
 
 
 def _begin_immediate(engine: Engine) -> None:
-    """Makes each SQLite transaction take the write lock at its start.
+    """Makes each SQLite transaction take the write lock at its start, unless it only reads.
 
     SQLite ignores SELECT ... FOR UPDATE: otherwise two processes that read a trial's state and
-    then write it would both succeed.
+    then write it would both succeed. One that reads only (``READS``) neither waits for writers nor
+    holds them up.
     """
 
     def on_connect(connection: Any, _record: object) -> None:
@@ -103,8 +103,9 @@ def _begin_immediate(engine: Engine) -> None:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_MS}")
 
     def on_begin(connection: sa.Connection) -> None:
-        is_read = connection.get_execution_options().get(SNAPSHOT, False)
-        is_read |= isinstance(connection.connection.dbapi_connection, ReadOnlyConnection)
+        is_read = connection.get_execution_options().get(READS, False) or isinstance(
+            connection.connection.dbapi_connection, ReadOnlyConnection
+        )
         connection.exec_driver_sql("BEGIN" if is_read else "BEGIN IMMEDIATE")
 
     sa.event.listen(engine, "connect", on_connect)

@@ -19,6 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from searchae.errors import StorageError
+from searchae.storage.engine_settings import READS
 from searchae.storage.frozen_trials import TrialContents, local_time
 from searchae.storage.resilient import ResilientStorage
 from searchae.storage.tables import (
@@ -124,7 +125,8 @@ class ReaderStorage(ResilientStorage):
         super().__init__(
             storage.backend, storage.rdb, batching=storage.batching, backoff=storage.backoff
         )
-        self._reader = TrialReader(storage.engine)
+        self._reads = storage.engine.execution_options(**{READS: True})
+        self._reader = TrialReader(self._reads)
         self.outage = threading.local()
 
     def retried(self, function: Callable[[], T]) -> T:
@@ -155,7 +157,7 @@ class ReaderStorage(ResilientStorage):
 
         def read() -> dict[int, int]:
             statement = sa.select(trials.c.number, trials.c.trial_id)
-            with self.engine.connect() as connection, connection.begin():
+            with self._reads.connect() as connection, connection.begin():
                 rows = connection.execute(statement.where(trials.c.study_id == study_id)).all()
             return {row.number: row.trial_id for row in rows}
 
@@ -175,7 +177,7 @@ class ReaderStorage(ResilientStorage):
         return self.retried(lambda: self._system_attributes(study_id))
 
     def _studies(self) -> list[StudyRecord]:
-        with self.engine.connect() as connection, connection.begin():
+        with self._reads.connect() as connection, connection.begin():
             names = connection.execute(
                 sa.select(studies.c.study_id, studies.c.study_name).order_by(studies.c.study_id)
             ).all()
@@ -197,7 +199,7 @@ class ReaderStorage(ResilientStorage):
     def _system_attributes(self, study_id: int) -> dict[str, Any]:
         table = study_system_attributes
         query = sa.select(table.c.key, table.c.value_json).where(table.c.study_id == study_id)
-        with self.engine.connect() as connection, connection.begin():
+        with self._reads.connect() as connection, connection.begin():
             rows = connection.execute(query).all()
             if not rows and not _study_exists(connection, study_id):
                 raise KeyError(study_id)

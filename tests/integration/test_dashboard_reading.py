@@ -350,3 +350,14 @@ def test_importances_are_those_of_the_report(database: str, tmp_path: Path) -> N
     assert [{e["name"]: e["importance"] for e in told["param_importances"][0]}] == [found.shares]
     assert {e["distribution"] for e in told["param_importances"][0]} == {"FloatDistribution"}
     assert get(app, "/api/studies/99/param_importances")[0].startswith("404")
+
+
+@sqlite_only
+def test_reading_neither_waits_for_a_writer_nor_holds_one_up(storage: ResilientStorage) -> None:
+    study = optuna.create_study(study_name="s", storage=storage)
+    study.add_trial(create_trial(value=1.0))
+    reader = quick(storage)
+    with storage.engine.begin():  # with the write lock
+        assert [s.study_name for s in reader.get_all_studies()] == ["s"]
+        assert [t.value for t in reader.get_all_trials(study._study_id)] == [1.0]
+        assert reader.trial_ids(study._study_id) == {0: 1}
