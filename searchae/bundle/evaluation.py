@@ -45,7 +45,6 @@ def measure_bundle(bundle: Bundle, images: Tensor) -> Metrics:
         images.to(bundle.device, memory_format=bundle.layout),
         noise_std=bundle.config.train.noise_std,
         seed=bundle.config.seed,
-        batch_size=EVALUATION_BATCH,
         with_ssim=True,
     )
 

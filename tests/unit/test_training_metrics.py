@@ -18,7 +18,13 @@ from searchae.config.schema import ModelParams
 from searchae.errors import DataError
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.builder import build_model
-from searchae.training.metrics import evaluate, mean_image_psnr_db, psnr_per_image, ssim
+from searchae.training.metrics import (
+    evaluate,
+    evaluation_batch,
+    mean_image_psnr_db,
+    psnr_per_image,
+    ssim,
+)
 
 
 def pairs(kind: str, *, channels: int = 3, side: int = 32) -> tuple[Tensor, Tensor]:
@@ -175,3 +181,13 @@ def test_what_are_no_images_is_refused(wrong: Tensor) -> None:
         evaluate(net(), wrong)
     with pytest.raises(DataError, match="evaluated images"):
         mean_image_psnr_db(images(2), wrong)
+
+
+@pytest.mark.parametrize(
+    ("shape", "count"),
+    [((1, 28, 28), 250), ((3, 32, 32), 250), ((3, 64, 64), 62), ((3, 512, 512), 8)],
+)
+def test_fewer_of_larger_images_are_evaluated_at_a_time(
+    shape: tuple[int, int, int], count: int
+) -> None:
+    assert evaluation_batch(torch.zeros(1, *shape)) == count
