@@ -26,8 +26,8 @@ and reconstructions, float (N, C, H, W) in the model's own range.
 """
 
 EVALUATION_BATCH = 250
-"""Images of at most 32x32x3 values that are evaluated at a time, wherever a model is: results depend
-on it in the last bits.
+"""Images of at most 32x32x3 values that are evaluated at a time, wherever a model is: results
+depend on it in the last bits.
 
 On a CPU this is 1.3 to 2 times as fast as 1000, whose intermediate results do not fit the caches.
 """
