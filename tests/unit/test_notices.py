@@ -9,10 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from searchae.tune import notices
-from searchae.tune.notices import Notices, NoticeWatcher, notifying
 
 from searchae.errors import SearchaeError, StopAskedError, StudyStoppedError, UserError
+from searchae.tuning import notices
+from searchae.tuning.notices import Notices, NoticeWatcher, notifying
 from tests.notice_service import Service
 from tests.thread_launcher import Recorder
 from tests.unit.test_cli_console import ROW, SUMMARY
