@@ -87,6 +87,7 @@ DryRunOption = Annotated[
         "searchae tune -s quickstart",
         "searchae tune -s svhn --trials 200 --workers 4",
         "searchae tune -s mnist --set train.epochs=5 --dry-run",
+        "searchae tune -s svhn --storage managed --launcher ssh --hosts gpu1,gpu2:2 --install",
     )
 )
 def tune(
