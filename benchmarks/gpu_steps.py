@@ -108,7 +108,11 @@ def _trained(
     if recorded and not isinstance(step, RecordedStep):  # a CPU: what is around the graph runs
         batch = params.train.batch_size
         trainer._step = RecordedStep(step, batch_size=batch, record=lambda run: run)  # type: ignore[arg-type]
-    figures = _timed(trainer._train, settings["seconds"], params=params, images=len(images))
+
+    def train(epoch: int) -> None:
+        trainer._train(epoch, trainer._begin(epoch), trainer._batches(epoch))
+
+    figures = _timed(train, settings["seconds"], params=params, images=len(images))
     if recorded and not all(trainer._step._recordings.values()):  # type: ignore[attr-defined]
         figures["note"] = "could not be recorded"
     return {**figures, **_work(params, shape), **_peak(device)}

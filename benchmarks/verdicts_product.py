@@ -21,8 +21,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks.verdicts_model import BASELINE_DB, IMAGE_ERROR_DB, IMAGES, LEVEL_DB
+from searchae.compare.base_names import base_names
 from searchae.compare.bases import SearchedTrial, SearchedTrials, choose_factor
-from searchae.compare.cells import CellMaker, Schedule, base_name
+from searchae.compare.cells import CellMaker, Schedule
 from searchae.compare.experiment import Experiment
 from searchae.compare.matched_design import Limits
 from searchae.compare.matched_statistics import PairDifference, analyse
@@ -182,7 +183,7 @@ def compared(gains_db: Mapping[str, float], hopeless: frozenset[str], seed: int)
             Limits(0.3, bases=len(factor.bases)),
             baseline_db=np.full(IMAGES, BASELINE_DB),
             read=world.read,
-            name_base=partial(base_name, spec=SPEC, leave_out=[parameter.key]),
+            base_names=base_names(factor.bases, SPEC, [parameter.key]),
             least_db=trials.good_db,
         )
         wanted = experiment.wanted(world.results)

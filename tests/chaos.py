@@ -72,8 +72,8 @@ def pretend(job: TrialJob, hooks: TrialHooks) -> float:
         if epoch < 4 and job.trial.should_prune():
             raise PrunedError
         if epoch < 4 and job.trial.should_pause():
-            hooks.on_epoch(EpochResult(epoch, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0))
-            raise PausedError
+            hooks.on_result(EpochResult(epoch, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+            raise PausedError(epoch)
     return float(4 - job.params.train.learning_rate)
 
 

@@ -22,7 +22,6 @@ from optuna.trial import TrialState, create_trial
 from optuna_dashboard import save_note
 from optuna_dashboard._note import save_note_with_version
 
-from searchae.dashboard import server
 from searchae.dashboard.added_content import Overlay
 from searchae.dashboard.server import ServerOptions, application
 from searchae.dashboard.trial_details import BEST_CURVES, MOST_CURVES, StudyDetails, call_wsgi
@@ -32,6 +31,7 @@ from searchae.storage.connection import connect
 from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage
 from searchae.study.stored_study import load_study
+from searchae.study.uploads import UPLOADS
 from tests.dashboard_server import draw_picture, make_study
 
 SPACE = {
@@ -335,7 +335,7 @@ def test_an_outage_is_told_and_ends(
     assert get(app, "/dashboard")[0] == "200 OK", "the page itself needs no database"
     sa.event.remove(storage.engine, "before_cursor_execute", gone)
     assert get(app, path)[0] == "200 OK"
-    assert server.UPLOADS not in {p.name for p in tmp_path.iterdir()}
+    assert UPLOADS not in {p.name for p in tmp_path.iterdir()}
 
 
 @sqlite_only

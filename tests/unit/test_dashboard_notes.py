@@ -43,7 +43,7 @@ def note(row: TrialRow, attributes: dict[str, Any] | None = None, *, name: str =
     return notes.trial_note(stored, row, attributes or {}, {})
 
 
-def run(row: TrialRow, reports: dict[int, float], history: Any = None) -> TrialRun:
+def run(row: TrialRow, reports: dict[float, float], history: Any = None) -> TrialRun:
     return TrialRun(row, reports, history or {}, {}, "", None, None)
 
 
