@@ -62,11 +62,14 @@ def metrics_document(
     Returns:
         ``split``, ``images``, ``psnr_db``, ``psnr_of_mse_db``, ``ssim``, ``mse``, ``baseline_db``
         (PSNR with the mean training image as every reconstruction), ``sparsity`` (share of latents
-        below 1e-3 in magnitude), ``weight_sparsity``, ``parameters``, ``compression``, ``latent``.
+        below 1e-3 in magnitude), ``weight_sparsity``, ``parameters``, ``compression``, ``latent``;
+        the last two are None for a net without a latent, whose ``sparsity`` is that of the weights.
     """
     images = getattr(splits, split)
     metrics = measure_bundle(bundle, images)
     weights = [w.detach() for w in penalised_weights(bundle.model)]
+    weight_sparsity = int(near_zero(weights)) / sum(w.numel() for w in weights)
+    has_latent = bundle.model.has_latent
     return {
         "split": split,
         "images": len(images),
@@ -75,11 +78,11 @@ def metrics_document(
         "ssim": metrics.ssim,
         "mse": metrics.mse,
         "baseline_db": mean_image_psnr_db(splits.train, images),
-        "sparsity": metrics.sparsity,
-        "weight_sparsity": int(near_zero(weights)) / sum(w.numel() for w in weights),
+        "sparsity": metrics.sparsity if has_latent else weight_sparsity,
+        "weight_sparsity": weight_sparsity,
         "parameters": parameter_count(bundle.model),
-        "compression": compression_ratios(bundle),
-        "latent": latent_statistics(bundle, images),
+        "compression": compression_ratios(bundle) if has_latent else None,
+        "latent": latent_statistics(bundle, images) if has_latent else None,
     }
 
 

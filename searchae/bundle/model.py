@@ -271,7 +271,7 @@ def bundle_from_weights(
                 active_latents=config.train.k_sparse,
             )
     except ModelError as e:
-        raise BundleError(f"{CONFIG}: the net cannot be built: {e.args[0]}", *e.args[1:]) from e
+        raise BundleError(f"the net cannot be built: {e.args[0]}", *e.args[1:]) from e
     check_weight_names(model.state_dict(), weights)
     if model.latent_size != config.latent_size:
         raise BundleError(

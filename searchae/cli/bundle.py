@@ -146,6 +146,7 @@ def decode(
     bundle = _load(folder, device, factory)
     latents, names = read_latents(given)
     bundle.check_latents(latents, where=str(given))
+    _note_levels(bundle, out)
     write_images(out, _decoded(bundle, latents), names)
     document = _use_document(bundle, out, images=len(latents))
     print_result(lambda: document, lambda: console_bundle.print_used(document), as_json=as_json)
@@ -187,6 +188,7 @@ def reconstruct(
             psnrs_db.append(image_psnrs_db(back, part))
             yield as_levels(back, bundle.config)
 
+    _note_levels(bundle, out)
     write_images(out, reconstructions(), source.names)
     document = _use_document(bundle, out, images=source.count)
     document["psnr_db"] = float(np.concatenate(psnrs_db).mean(dtype=np.float64))
@@ -217,6 +219,7 @@ def sample(
     check_output_path(out, given=folder, overwrite=overwrite)
     bundle = _load(folder, device, factory)
     latents = bundle.random_latents(count, seed=seed)
+    _note_levels(bundle, out)
     write_images(out, _decoded(bundle, latents), ())
     document = _use_document(bundle, out, images=count)
     print_result(lambda: document, lambda: console_bundle.print_used(document), as_json=as_json)
@@ -272,6 +275,18 @@ def _device(name: str) -> Any:
     from searchae.training import pick_device
 
     return pick_device(name)
+
+
+def _note_levels(bundle: Bundle, out: Path) -> None:
+    """Says what becomes of 16 bits in the files that are written."""
+    from searchae.cli.console import print_note
+
+    if bundle.config.data.value_bits == 8:
+        return
+    if out.suffix != ".npz" and bundle.config.image_shape[0] > 1:
+        print_note(f"{out}: PNG files keep 16 bits in grey only, these have 8; an .npz keeps 16")
+    else:
+        print_note(f"{out}: values of 16 bits, white is 65535")
 
 
 def _use_document(bundle: Bundle, out: Path, *, images: int) -> dict[str, Any]:

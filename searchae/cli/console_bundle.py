@@ -137,13 +137,15 @@ def print_figures(found: Mapping[str, Any]) -> None:
         f"SSIM {found['ssim']:.4f}, MSE {found['mse']:.6f}, PSNR of the MSE "
         f"{found['psnr_of_mse_db']:.2f} dB; {found['images']:,} images"
     )
+    size = f"net         {found['parameters']:,} parameters; "
+    if latent is None:
+        print_line(f"{size}no latent")
+        return
     print_line(
         f"latent      mean {latent['mean']:.3f}, standard deviation {latent['std']:.3f}, "
         f"{latent['min']:.2f} to {latent['max']:.2f}; {latent['near_zero']:.1%} near zero"
     )
-    print_line(
-        f"net         {found['parameters']:,} parameters; " + _compression(found["compression"])
-    )
+    print_line(size + _compression(found["compression"]))
 
 
 def _compression(found: Mapping[str, Any]) -> str:

@@ -372,7 +372,9 @@ def _read(path: Path, how: Preparation) -> _Picture:
             pixels = prepare(image, how)
     if shape != (width, height):
         done.add("resized")
-        done |= {"enlarged"} if shape[0] < width or shape[1] < height else set()
+        smaller = (shape[0] < width, shape[1] < height)
+        if any(smaller) if how.fit == "crop" else all(smaller):
+            done.add("enlarged")
     if kind in ("8-bit", "16-bit colour"):
         brightest = float(pixels[: how.colours].max()) * 255 / levels_of(pixels)
     return _Picture(pixels, frozenset(done), kind, brightest)

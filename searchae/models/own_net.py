@@ -23,6 +23,9 @@ from searchae.models.layout import Shape
 
 Build = Callable[..., Any]
 
+_SAME = 1e-4
+"""Two reconstructions that differ by less are the same but for rounding."""
+
 _IMAGES = 2  # of a trial pass through the net: the fewest that show how batches are treated
 
 
@@ -38,7 +41,8 @@ def build_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
     - neither: then it maps images to reconstructions, and has no latent.
 
     Reconstructions may also be (N, C * H * W). Images are in the net's own range, see
-    ``model.image_range``.
+    ``model.image_range``. A net that has a ``forward`` besides the first two must come to the same
+    with it, since it is not used.
 
     Args:
         params: The model's parameters.
@@ -77,8 +81,8 @@ def _check_arguments(build: Build, params: ModelParams) -> None:
     except TypeError as e:
         given = ", ".join(["image_shape", *params.args])
         raise ModelError(
-            f"model.factory: {params.factory}{signature} is given image_shape and the values of "
-            f"[model.args] ({given}): {e}"
+            f"model.factory: {params.factory}{signature} is given image_shape=(C, H, W) and the "
+            f"values of [model.args], all by name ({given}): {e}"
         ) from e
 
 
@@ -160,6 +164,8 @@ def _wrapped(net: nn.Module, params: ModelParams, image_shape: Shape) -> Autoenc
         latents = _tried(encode, _trial_images(image_shape, device), "encoding images")
         latent_shape = tuple(latents.shape[1:])
         made = latents if decode is None else _tried(decode, latents, "decoding latents")
+        if decode is not None:
+            _check_forward(net, made, device, image_shape)
     _check_images(made, image_shape)
     decoder: list[nn.Module] = [nn.Unflatten(1, latent_shape)] if len(latent_shape) > 1 else []
     if decode is not None:
@@ -187,6 +193,30 @@ def _directions(
     return net, None
 
 
+def _check_forward(net: nn.Module, made: Tensor, device: torch.device, image_shape: Shape) -> None:
+    """Checks that a net's own ``forward`` does the same as encoding and decoding.
+
+    Raises:
+        ModelError: It makes other images.
+    """
+    if type(net).forward is nn.Module.forward or made.is_meta:
+        return
+    try:
+        whole = net(_trial_images(image_shape, device))
+    except Exception:  # noqa: BLE001  # it needs more than images, or is not meant to be called
+        return
+    whole = whole[0] if isinstance(whole, tuple | list) and whole else whole
+    if not isinstance(whole, Tensor) or whole.numel() != made.numel():
+        return
+    off = float((whole.reshape(made.shape) - made).abs().max())
+    if not off < _SAME:
+        raise ModelError(
+            f"makes other images with forward than with encode and decode (they differ by up to "
+            f"{off:.2g}), and searchae trains encode and decode: move what forward adds, such as a "
+            "sigmoid, into decode (or the decoder)"
+        )
+
+
 def _check_parameters(net: nn.Module) -> None:
     named = [(n, p) for n, p in net.named_parameters(remove_duplicate=False) if p.requires_grad]
     if not named:
@@ -212,8 +242,11 @@ def _tried(part: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tensor
     except Exception as e:
         raise ModelError(f"failed at {what} of shape {tuple(given.shape)}: {_error(e)}") from e
     if not isinstance(made, Tensor) or not made.is_floating_point():
-        kind = made.dtype if isinstance(made, Tensor) else type(made).__name__
-        raise ModelError(f"returned {kind}, not a tensor of floats, {what}")
+        kind = made.dtype if isinstance(made, Tensor) else f"a {type(made).__name__}"
+        hint = ""
+        if isinstance(made, tuple | list):
+            hint = "; a variational net of your own cannot be trained (model.variational = true is)"
+        raise ModelError(f"returned {kind}, not a tensor of floats, {what}{hint}")
     if made.ndim < 2 or len(made) != len(given) or not made.numel():
         raise ModelError(
             f"returned the shape {tuple(made.shape)} for {len(given)} images, {what}: the first "

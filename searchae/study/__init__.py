@@ -79,7 +79,11 @@ from searchae.study.training_list import (
     require_searched,
 )
 from searchae.study.uploads import UPLOADS
-from searchae.study.warm_start import describe_import, describe_starting_points
+from searchae.study.warm_start import (
+    describe_import,
+    describe_starting_points,
+    has_comparable_results,
+)
 from searchae.study.worker_registry import WorkerInfo
 
 __all__ = [
@@ -137,6 +141,7 @@ __all__ = [
     "find_training_list",
     "find_with_lists",
     "gallery_folder",
+    "has_comparable_results",
     "has_result",
     "history_columns",
     "image_sums",

@@ -275,10 +275,16 @@ def check_spec(stored: StoredStudy, spec: StudySpec) -> None:
     if changes:
         raise StudyMismatchError(
             f"study {stored.name!r} was made with other settings (stored -> now):",
-            *(f"  {line}" for line in changes),
+            *(f"  {_explained(line)}" for line in changes),
             f"Give the new one another --name; --warm-start {stored.name} lets it learn from these "
             "trials. Or go on with this one: leave out the options, or change the study file back.",
         )
+
+
+def _explained(change: str) -> str:
+    """Returns a difference of two specs, with what it comes from where that is not the spec."""
+    is_code = change.startswith("model.factory_sha256:")
+    return f"{change} (the code of the net was edited)" if is_code else change
 
 
 def package_versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
@@ -46,9 +47,9 @@ def learn_from(
 ) -> None:
     """Gives a new study what another one has learned.
 
-    Of a study of the same images the finished trials are imported. PSNRs on other images do not
-    compare: of such a study the best trials become the first ones of the new study, which trains
-    them itself.
+    Of a study of the same images the finished trials are imported. PSNRs on other images, or of a
+    net of one's own whose code has changed, do not compare: of such a study the best trials become
+    the first ones of the new study, which trains them itself.
 
     Args:
         study: The new study.
@@ -58,7 +59,7 @@ def learn_from(
         check_lock: Called after each trial; raises if the lock under which the study is created
             has been lost.
     """
-    if source.data_hash == data_hash:
+    if has_comparable_results(source, spec, data_hash=data_hash):
         import_trials(study, spec, source, check_lock)
         return
     points = starting_points(spec, source)
@@ -66,6 +67,21 @@ def learn_from(
     for number, params in points.items():
         study.enqueue_trial(params, user_attrs={STARTED_FROM: f"{source.name} #{number}"})
         check_lock()
+
+
+def has_comparable_results(source: StoredStudy, spec: StudySpec, *, data_hash: str) -> bool:
+    """Returns whether another study had the same images, and the same code of a net of one's own.
+
+    Args:
+        source: The other study.
+        spec: This study's spec.
+        data_hash: SHA-256 of this study's images, in hexadecimal.
+    """
+    return source.data_hash == data_hash and _code_hash(source.spec) == _code_hash(spec)
+
+
+def _code_hash(spec: StudySpec) -> object:
+    return spec.fixed["model"].get("factory_sha256")
 
 
 def starting_points(spec: StudySpec, source: StoredStudy) -> dict[int, dict[str, Any]]:
@@ -93,9 +109,12 @@ def starting_points(spec: StudySpec, source: StoredStudy) -> dict[int, dict[str,
 
 
 def describe_starting_points(spec: StudySpec, source: StoredStudy) -> str:
-    """Returns what ``--warm-start`` does with a study of other images, as a sentence."""
+    """Returns what ``--warm-start`` does with a study of other images or code, as a sentence."""
     found = starting_points(spec, source)
-    text = f"--warm-start {source.name}: its PSNRs are of other images and do not compare"
+    other = (
+        "other images" if _code_hash(source.spec) == _code_hash(spec) else "other code of the net"
+    )
+    text = f"--warm-start {source.name}: its PSNRs are of {other} and do not compare"
     if not found:
         return f"{text}, and none of its trials fits into this search: nothing is taken"
     numbers = ", ".join(map(str, found))
@@ -220,4 +239,7 @@ def _params_here(spec: StudySpec, source: StudySpec, trial: FrozenTrial) -> dict
     if any(not can_take(p, params[p.name]) for p in spec.space if p.name in params):
         return None
     now = spec.resolve({k: v for k, v in values.items() if spec.is_active(k, values)})
+    # Trials of another code of the net are trained again, see ``learn_from``.
+    code = {"factory_sha256": trained.model.factory_sha256}
+    now = replace(now, model=now.model.model_copy(update=code))
     return params if now == trained else None

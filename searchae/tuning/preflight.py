@@ -27,6 +27,7 @@ from searchae.study import (
     check_spec,
     describe_starting_points,
     find_study,
+    has_comparable_results,
     load_study,
     require_searched,
 )
@@ -143,7 +144,11 @@ def preflight(
         images = len(splits.train)
         spec = choose_first_rung(spec, images=images, batch_size=batch_size, note=note)
     check_objectives(spec, networks)
-    if warm_start and not existing and warm_start.data_hash != splits.hash:
+    if (
+        warm_start
+        and not existing
+        and not has_comparable_results(warm_start, spec, data_hash=splits.hash)
+    ):
         note(describe_starting_points(spec, warm_start))
     if existing:
         check_same_study(existing, spec=spec, data_hash=splits.hash)

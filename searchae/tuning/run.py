@@ -26,6 +26,7 @@ from searchae.study import (
     TrialCounts,
     claimed_folder,
     describe_import,
+    has_comparable_results,
     open_study,
     summarize,
 )
@@ -73,7 +74,11 @@ def tune(
     counts = coordinator.counts()
     watcher.note(_opening_line(stored, counts, created=created))
     source = prepared.warm_start
-    if created and source and source.data_hash == stored.data_hash:
+    if (
+        created
+        and source
+        and has_comparable_results(source, stored.spec, data_hash=stored.data_hash)
+    ):
         watcher.note(describe_import(stored.study, source))
     if text := note_on_objectives(stored.spec):
         watcher.note(text)

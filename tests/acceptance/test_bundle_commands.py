@@ -261,7 +261,8 @@ def test_images_of_any_channels_sides_and_bits_are_searched_trained_and_used(
     assert float(psnrs.mean()) == pytest.approx(measured["psnr_db"], abs=0.05)
     if bits == 16:
         assert len(np.unique(back % 257)) > 50, "values between those of 8 bits"
-    answer(command_line("reconstruct", "w", "new.npz", "pictures", "--json"))
+    told = command_line("reconstruct", "w", "new.npz", "pictures", "--json")
+    assert ("white is 65535" in told.stderr) == (bits == 16)
     with Image.open(folder / "pictures" / "000000.png") as picture:
         assert picture.size == (20, 12)
         expected = back[0, ..., 0] if channels == 1 else back[0]

@@ -133,6 +133,28 @@ def test_a_worker_runs_no_code_that_it_was_not_told_to(folder: Path, command_lin
     refused = command_line("tune", "-s", "mine.toml", "--trials", "2", *words)
     assert refused.returncode == 2
     assert "model.factory_sha256" in refused.stderr
+    assert "(the code of the net was edited)" in refused.stderr
+    advised = ("--name", "new", "--warm-start", "mine", "--trials", "1")
+    told = command_line("tune", "-s", "mine.toml", *advised, *words)
+    assert told.returncode == 0, told.stderr
+    assert "its PSNRs are of other code of the net and do not compare; the search begins by" in (
+        told.stderr
+    )
+
+
+def test_a_net_without_a_latent_has_no_figures_of_one(folder: Path, command_line: Run) -> None:
+    code = "from torch import nn\ndef build(image_shape): return nn.Conv2d(1, 1, 3, padding=1)"
+    write_study(folder, images=60, code=code)
+    words = ("--device", "cpu", "--workers", "1")
+    assert command_line("tune", "-s", "mine.toml", "--trials", "1", *words).returncode == 0
+    given = ("--factory", "published.py:build", "--epochs", "1", "--out", "best")
+    told = command_line("train", "-s", "mine", *given, *words)
+    assert told.returncode == 0, told.stderr
+    assert "10 parameters; no latent" in told.stdout
+    assert "near zero" not in told.stdout
+    metrics = json.loads((folder / "best" / "metrics.json").read_text())
+    assert metrics["latent"] is None
+    assert metrics["sparsity"] == metrics["weight_sparsity"]
 
 
 def test_a_penalty_on_a_latent_that_is_not_there_is_refused_before_anything_is_trained(

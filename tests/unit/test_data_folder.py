@@ -382,6 +382,8 @@ def test_that_images_are_resized_cut_and_enlarged_is_said(tmp_path: Path) -> Non
     _, said = told(tmp_path, image_size=8)
     assert "each resized and cut to the square in the middle (8x8 pixels)" in said
     assert "1 image is smaller than that and enlarged" in said
+    _, said = told(tmp_path, image_size=8, fit="pad")
+    assert "enlarged" not in said, "4x20 becomes 2x8"
 
 
 # Levels

@@ -277,6 +277,35 @@ def broken(body: str) -> str:
 
 ENCODE, DECODE = "net.encode = lambda x: {}; return net", "net.decode = lambda z: {}; return net"
 USED = "net.other = None; "
+OWN_FORWARD = SAME_AS_OURS.replace(", nn.Sigmoid())", ")").replace(
+    "    def build",
+    """        def forward(self, images):
+            return {}
+
+    def build""",
+)
+
+
+def test_a_forward_that_adds_something_to_the_decoder_is_refused(write: Any) -> None:
+    model = write(OWN_FORWARD.format("self.decoder(self.encoder(images)).sigmoid()"))
+    with pytest.raises(ModelError, match=r"other images with forward .* such as a sigmoid, into"):
+        check_own_net(model, image_shape=SHAPE)
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        "self.decoder(self.encoder(images))",
+        "(self.decoder(self.encoder(images)), self.encoder(images))",
+        "1 / 0",
+    ],
+)
+def test_a_forward_that_does_the_same_or_cannot_be_called_is_not_used(
+    write: Any, forward: str
+) -> None:
+    assert check_own_net(write(OWN_FORWARD.format(forward)), image_shape=SHAPE).has_latent
+
+
 FAULTS = {
     "a syntax error": ("def build(:", "cannot be loaded: SyntaxError"),
     "an error on import": (
@@ -286,7 +315,10 @@ FAULTS = {
     "a missing package": ("import tensorflow_of_mine", "ModuleNotFoundError: No module named"),
     "no such function": ("def make(image_shape): pass", "has no function build; it has make"),
     "no function": ("build = 3", "has no function build; it has none"),
-    "an unknown argument": ("def build(shape): pass", "build(shape) is given image_shape"),
+    "an unknown argument": (
+        "def build(shape): pass",
+        "build(shape) is given image_shape=(C, H, W)",
+    ),
     "an error inside": (broken("raise ValueError('no')"), "failed: ValueError: no, line"),
     "nothing returned": (broken("pass"), "returned a NoneType, no nn.Module"),
     "a class": (broken("return Net"), "returned a type, no nn.Module"),
@@ -305,7 +337,7 @@ FAULTS = {
         broken(ENCODE.format("net.layer(x).flatten()[:3]")),
         "returned the shape (3,) for 2 images, encoding images: the first dimension must be",
     ),
-    "a tuple": (broken(ENCODE.format("(x, x)")), "returned tuple, not a tensor of floats"),
+    "a tuple": (broken(ENCODE.format("(x, x)")), "returned a tuple, not a tensor of floats"),
     "whole numbers": (broken(ENCODE.format("net.layer(x).int()")), "returned torch.int32, not a"),
     "NaN": (broken(ENCODE.format("net.layer(x) / 0 * 0")), "returned NaN or infinity, encoding"),
     "images of another size": (
