@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from collections.abc import Mapping
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -43,8 +44,8 @@ def note(row: TrialRow, attributes: dict[str, Any] | None = None, *, name: str =
     return notes.trial_note(stored, row, attributes or {}, {})
 
 
-def run(row: TrialRow, reports: dict[float, float], history: Any = None) -> TrialRun:
-    return TrialRun(row, reports, history or {}, {}, "", None, None)
+def run(row: TrialRow, reports: Mapping[Any, float], history: Any = None) -> TrialRun:
+    return TrialRun(row, dict(reports), history or {}, {}, "", None, None)
 
 
 def test_a_trial_is_told_with_its_parameters_and_its_command() -> None:
