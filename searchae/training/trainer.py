@@ -40,6 +40,7 @@ from searchae.training.regularizers import clip_, penalised_weights
 from searchae.training.schedule import learning_rate
 from searchae.training.step import EagerStep, Step
 from searchae.training.trainer_state import (
+    FORMAT_WITHIN,
     MALFORMED,
     check_restored,
     check_resumable,
@@ -192,9 +193,9 @@ class Trainer:
             **state_header(self._params, self._seed),
             "model": model,
             "optimizer": optimizer,
-            "history": [asdict(result) for result in self.history],
+            "history": [_row(result) for result in self.history],
             "silent": self._dead_net.dead_layer,
-            "within": within,
+            **({} if within is None else {"format": FORMAT_WITHIN, "within": within}),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -219,7 +220,7 @@ class Trainer:
                 self.history = restored_history(state["history"])
                 self._dead_net.dead_layer = state["silent"]
                 check_restored(self.model, self.history, self._params)
-                self._restore_progress(state["within"])
+                self._restore_progress(state.get("within"))
         except MALFORMED as e:
             raise CheckpointError(f"checkpoint: does not fit this training: {e}") from e
         self._is_consistent = True
@@ -412,6 +413,13 @@ class Trainer:
                 f"epoch {len(self.history) + 1} was broken off, and the weights are half-way "
                 "through it: restore the last checkpoint in a new trainer"
             )
+
+
+def _row(result: EpochResult) -> dict[str, Any]:
+    """Returns the result of a whole epoch as a state has it."""
+    row = asdict(result)
+    del row["share"]
+    return row
 
 
 def _has_batch_norm(model: nn.Module) -> bool:

@@ -15,8 +15,9 @@ from searchae.training.checkpoint import CheckpointError
 from searchae.training.divergence import check_finite
 from searchae.training.epoch import EpochResult
 
-FORMAT = 3
-"""Version of the state; raised whenever its content changes."""
+FORMAT, FORMAT_WITHIN = 2, 3
+"""Version of the state; raised whenever its content changes. That of a state within an epoch
+differs, so that an earlier version, which would take it for one between epochs, refuses it."""
 
 MALFORMED = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What reading a state raises that is none. Errors of the operating system are not among them."""
@@ -52,12 +53,14 @@ def check_resumable(state: Mapping[str, Any], params: TrialParams, seed: int) ->
     Raises:
         CheckpointError: It has another format, seed or parameters.
     """
-    if state.get("format") != FORMAT:
+    if state.get("format") not in (FORMAT, FORMAT_WITHIN):
         raise CheckpointError(
             f"checkpoint: format {state.get('format')!r}, expected {FORMAT}: it is of another "
             "version of searchae; start the trial over"
         )
     for key, value in state_header(params, seed).items():
+        if key == "format":
+            continue
         if state.get(key) != value:
             raise CheckpointError(
                 f"checkpoint: {key} = {state.get(key)!r}, but this trial has {value!r}"

@@ -357,7 +357,7 @@ def test_a_trial_s_own_value_is_the_plain_model_s(
         passes.append(rest["forward"] is not None)
         return plain_evaluate(*args, **rest)
 
-    monkeypatch.setattr("searchae.training.trainer.evaluate", noted)
+    monkeypatch.setattr("searchae.training.validation_images.evaluate", noted)
     monkeypatch.setattr("searchae.training.trainer.LEARNED_DB", -math.inf)
     run = trainer(params(POOL, epochs=5, **more))
     for result in run.epochs():
