@@ -316,7 +316,8 @@ def print_plan(plan: DryRun) -> None:
     out.print(table if spec.space else "searched   nothing: every trial would be the same")
     search = spec.search
     pruner = "no pruning" if search.has_several_objectives else search.pruner
-    out.print(f"search     {search.trials} trials, {search.sampler}, {pruner}, seed {spec.seed}")
+    trials = format_count(search.trials, "trial")
+    out.print(f"search     {trials}, {search.sampler}, {pruner}, seed {spec.seed}")
     if search.stop_when_stable:
         out.print(f"           ends once {search.stop_when_stable} trials in a row are no better")
     if plan.objectives:

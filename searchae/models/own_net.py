@@ -297,7 +297,8 @@ def allowed_factory(name: str, sha256: str) -> Build:
     if not allowed:
         raise ModelError(
             f"the net is built by {name}, and code is never taken from a database or a bundle: "
-            f"name the file here with --factory {name} (or {FACTORY_VARIABLE})"
+            f"name the file here with --factory {name} (in Python: factory=; or "
+            f"{FACTORY_VARIABLE})"
         )
     try:
         factory = find_factory(allowed)

@@ -135,7 +135,7 @@ def _opening_line(stored: StoredStudy, counts: TrialCounts, *, created: bool) ->
     finished = counts.finished
     left = max(0, counts.budget - finished)
     if created:
-        return f"study {stored.name!r} created in {where}: {left} trials to run"
+        return f"study {stored.name!r} created in {where}: {format_count(left, 'trial')} to run"
     if left == 0:
         return f"study {stored.name!r} in {where}: all {finished} trials done; nothing to run"
     begun = counts.waiting + counts.paused + counts.running
