@@ -211,8 +211,8 @@ def _header(images: DraftImages, name: str, like: str) -> str:
     )
     more = (
         "Any value under [model] or [train] may be a range or a list of choices: that alone makes "
-        'it searched. A plain value is the same in all trials. "Writing a study", '
-        "studies/README.md of searchae, describes every key."
+        "it searched. A plain value is the same in all trials. Every key is described in "
+        "docs/reference/study-file.md of searchae."
     )
     lines = [*_wrapped(text), "#", *_wrapped(more), "#"]
     lines.append(f"# searchae tune -s {name} --dry-run   checks this file, says how long it takes")
