@@ -21,7 +21,7 @@ from searchae.cli.fleet import (
     ThreadsOption,
     TunnelOption,
     WorkersOption,
-    ssh_options,
+    chosen_launcher,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.notify import NotifyOption, take_urls
@@ -164,7 +164,7 @@ def compare(
     _check_options(top, by=by, out=out, seeds=seeds, max_trainings=max_trainings)
     require_html(out)
     with importing():
-        from searchae.launch import FleetRequest, choose_launcher, configure_malloc
+        from searchae.launch import FleetRequest, configure_malloc
 
         configure_malloc()
         quiet_optuna()
@@ -174,7 +174,12 @@ def compare(
     url = storage_url(storage)
     stored = open_study(url, study)
     allow_net(factory, stored)
-    ssh = ssh_options(
+    chosen = chosen_launcher(
+        launcher,
+        artifacts=artifacts,
+        label=study,
+        ray_address=ray_address,
+        slurm=slurm,
         hosts=hosts,
         tunnel=tunnel,
         install=install,
@@ -182,14 +187,6 @@ def compare(
         storage=url,
         data_dir=data_dir,
         workers_per_gpu=workers_per_device,
-    )
-    chosen = choose_launcher(
-        launcher,
-        artifacts=artifacts,
-        label=study,
-        ray_address=ray_address,
-        slurm=slurm or (),
-        ssh=ssh,
     )
     request = FleetRequest(
         storage=url,

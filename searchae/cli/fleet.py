@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from searchae.cli.options import threads_option
+from searchae.errors import UserError
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-    from searchae.launch import SshOptions
+    from searchae.launch import Launcher
+
 
 MaxHoursOption = Annotated[
     float | None,
@@ -89,8 +92,13 @@ NumberPerDeviceOption = Annotated[
 ]
 
 
-def ssh_options(
+def chosen_launcher(
+    name: str,
     *,
+    artifacts: Path,
+    label: str,
+    ray_address: str,
+    slurm: Sequence[str] | None,
     hosts: str,
     tunnel: bool,
     install: bool,
@@ -98,19 +106,42 @@ def ssh_options(
     storage: URL,
     data_dir: Path,
     workers_per_gpu: int,
-) -> SshOptions:
-    """Returns what ``--launcher ssh`` is told; the hosts are shown on stderr once checked."""
-    from searchae.cli import console, console_hosts
-    from searchae.launch import SshOptions
+) -> Launcher:
+    """Returns the launcher that the options ask for; hosts are shown on stderr once checked.
 
-    return SshOptions(
-        hosts=hosts,
-        tunnel=tunnel,
-        install=install,
-        skip_unfit=skip_unfit,
-        storage=storage,
-        data_dir=data_dir,
-        workers_per_gpu=workers_per_gpu,
-        report=console_hosts.print_hosts,
-        note=console.print_note,
+    Raises:
+        UserError: There is no such launcher, it lacks an option, or one belongs to another.
+    """
+    from searchae.cli import console, console_hosts
+    from searchae.launch import SshSettings, choose_launcher, parse_hosts
+    from searchae.storage import is_managed
+
+    ssh = None
+    if name == "ssh":
+        if not hosts:
+            raise UserError("--launcher ssh: say where: --hosts gpu1,gpu2:2, or --hosts FILE")
+        ssh = SshSettings(
+            hosts=parse_hosts(hosts),
+            storage=storage,
+            data_dir=data_dir,
+            artifacts=artifacts,
+            workers_per_gpu=workers_per_gpu,
+            tunnel=tunnel or is_managed(storage),
+            install=install,
+            skip_unfit=skip_unfit,
+            report=console_hosts.print_hosts,
+            note=console.print_note,
+        )
+    else:
+        of_ssh = {f"--hosts {hosts}": hosts, "--tunnel": tunnel, "--install": install}
+        of_ssh["--skip-unfit"] = skip_unfit
+        for option in (option for option, value in of_ssh.items() if value):
+            raise UserError(f"{option}: only with --launcher ssh")
+    return choose_launcher(
+        name,
+        artifacts=artifacts,
+        label=label,
+        ray_address=ray_address,
+        slurm=slurm or (),
+        ssh=ssh,
     )

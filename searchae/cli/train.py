@@ -19,7 +19,7 @@ from searchae.cli.fleet import (
     SlurmOption,
     TunnelOption,
     WorkersOption,
-    ssh_options,
+    chosen_launcher,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.notify import NotifyOption, take_urls
@@ -147,7 +147,6 @@ def train(
         from searchae.launch import (
             FleetRequest,
             available_cores,
-            choose_launcher,
             configure_malloc,
         )
 
@@ -161,7 +160,12 @@ def train(
     url = storage_url(storage)
     stored = open_study(url, study)
     allow_net(factory, stored)
-    ssh = ssh_options(
+    chosen = chosen_launcher(
+        launcher,
+        artifacts=artifacts,
+        label=study,
+        ray_address=ray_address,
+        slurm=slurm,
         hosts=hosts,
         tunnel=tunnel,
         install=install,
@@ -169,14 +173,6 @@ def train(
         storage=url,
         data_dir=data_dir,
         workers_per_gpu=workers_per_device,
-    )
-    chosen = choose_launcher(
-        launcher,
-        artifacts=artifacts,
-        label=study,
-        ray_address=ray_address,
-        slurm=slurm or (),
-        ssh=ssh,
     )
     plan = plan_retraining(
         stored,

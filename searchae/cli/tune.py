@@ -21,7 +21,7 @@ from searchae.cli.fleet import (
     TunnelOption,
     WorkersOption,
     WorkersPerDeviceOption,
-    ssh_options,
+    chosen_launcher,
 )
 from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.notify import NotifyOption, take_urls
@@ -123,7 +123,7 @@ def tune(
     """
     with importing():
         quiet_optuna()
-        from searchae.launch import Request, choose_launcher
+        from searchae.launch import Request
 
     request = Request(
         study=study,
@@ -142,7 +142,12 @@ def tune(
         overrides=overrides or (),
         warm_start=warm_start,
     )
-    ssh = ssh_options(
+    chosen = chosen_launcher(
+        launcher,
+        artifacts=artifacts,
+        label=name or Path(study).stem,
+        ray_address=ray_address,
+        slurm=slurm,
         hosts=hosts,
         tunnel=tunnel,
         install=install,
@@ -150,14 +155,6 @@ def tune(
         storage=request.storage,
         data_dir=data_dir,
         workers_per_gpu=_parse_workers_per_device(workers_per_device) or 1,
-    )
-    chosen = choose_launcher(
-        launcher,
-        artifacts=artifacts,
-        label=name or Path(study).stem,
-        ray_address=ray_address,
-        slurm=slurm or (),
-        ssh=ssh,
     )
     urls = take_urls(notify)
     if dry_run:

@@ -4,7 +4,7 @@ A worker is a command with an environment, never a pickled function.
 """
 
 from searchae.launch.base import CarriesFiles, Exit, Job, Launcher, Resources
-from searchae.launch.choice import SshOptions, choose_launcher
+from searchae.launch.choice import choose_launcher
 from searchae.launch.fleet_plan import Fleet, available_cores
 from searchae.launch.given_place import GivenPlace, check_counts, default_threads, setting
 from searchae.launch.given_study import GivenStudy, override_texts
@@ -43,7 +43,6 @@ __all__ = [
     "Resources",
     "SlurmLauncher",
     "SshLauncher",
-    "SshOptions",
     "SshSettings",
     "Supervisor",
     "available_cores",

@@ -4,7 +4,7 @@ from searchae.search.choice_floor import ChoiceFloor, floored_parameters
 from searchae.search.distributions import can_take, to_distribution
 from searchae.search.epochs_per_trial import expected_epochs
 from searchae.search.group_pruner import falls_behind
-from searchae.search.promotion import PAUSED, Rungs, has_ended_well, is_paused
+from searchae.search.promotion import PAUSED, Rungs, is_paused
 from searchae.search.pruners import (
     make_pruner,
     note_on_objectives,
@@ -29,7 +29,6 @@ __all__ = [
     "expected_epochs",
     "falls_behind",
     "floored_parameters",
-    "has_ended_well",
     "is_paused",
     "make_pruner",
     "make_sampler",

@@ -27,12 +27,6 @@ def is_paused(trial: FrozenTrial) -> bool:
     return trial.state == TrialState.WAITING and trial.user_attrs.get(PAUSED) is not None
 
 
-def has_ended_well(trial: FrozenTrial) -> bool:
-    """Returns whether a trial has come to its end, and has a result."""
-    values = trial.values if trial.state == TrialState.COMPLETE else None
-    return values is not None and math.isfinite(values[0])
-
-
 def rung_steps(spec: StudySpec) -> tuple[int, ...]:
     """Returns the steps after which trials are compared, below that of a full training.
 

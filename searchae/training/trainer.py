@@ -168,6 +168,11 @@ class Trainer:
         return [*self.history, *(self._progress.results if self._progress else ())]
 
     @property
+    def unfinished_s(self) -> float:
+        """Seconds that an epoch has taken that has been begun, but not ended."""
+        return self._progress.seconds if self._progress else 0.0
+
+    @property
     def done(self) -> bool:
         """Whether ``train.epochs`` or the plateau is reached."""
         return len(self.history) >= self._params.train.epochs or self._plateau().reached
@@ -230,7 +235,8 @@ class Trainer:
         if within is not None:
             progress = self._begin(epoch := len(self.history) + 1)
             progress.restore(within)
-            stops = {steps for share, steps in self._stops(epoch) if share < 1}
+            count = len(self._batches(epoch))
+            stops = {steps for share, steps in self._stops(epoch, count) if share < 1}
             if progress.steps not in stops:
                 raise ValueError(f"step {progress.steps} of epoch {epoch} is none to measure after")
             self._progress = progress
@@ -292,7 +298,7 @@ class Trainer:
                 self._progress = self._begin(number)
             batches = self._batches(number)
         progress = self._progress
-        for share, steps in self._stops(number):
+        for share, steps in self._stops(number, len(batches)):
             if steps <= progress.steps:
                 continue
             started, self._is_consistent = time.perf_counter(), False
@@ -327,17 +333,13 @@ class Trainer:
         )
         return EpochProgress(draws, torch.zeros((), device=self._device))
 
-    def _stops(self, epoch: int) -> list[tuple[float, int]]:
-        """Returns the shares of an epoch after which the net is measured, and their steps."""
-        steps = self._steps_per_epoch
+    def _stops(self, epoch: int, steps: int) -> list[tuple[float, int]]:
+        """Returns the shares of an epoch of so many steps after which the net is measured.
+
+        Each with the steps until then.
+        """
         parts = [(share, max(1, round(share * steps))) for share in self._shares if epoch == 1]
         return [*((share, count) for share, count in parts if count < steps), (1.0, steps)]
-
-    @property
-    def _steps_per_epoch(self) -> int:
-        images, size = len(self._images), self._params.train.batch_size
-        alone = _has_batch_norm(self.model) and images % size == 1
-        return -(-images // size) - alone
 
     def _train(self, epoch: int, progress: EpochProgress, batches: Sequence[Tensor]) -> float:
         """Trains on the next batches of an epoch.

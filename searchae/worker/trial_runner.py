@@ -229,8 +229,7 @@ class TrialRunner:
                 raise LeaseLostError
 
         def on_end(trainer: Trainer) -> None:
-            within_s = sum(r.seconds for r in trainer.reported[len(trainer.history) :][-1:])
-            history = compact_history(trainer.history, within_s=within_s)
+            history = compact_history(trainer.history, within_s=trainer.unfinished_s)
             self._stored.storage.set_trial_user_attr(trial_id, HISTORY, history)
             trainers.append(trainer)
 

@@ -18,7 +18,6 @@ from searchae.search import (
     SizeLimit,
     SizeLimitedSampler,
     TrialHistory,
-    has_ended_well,
     is_paused,
     make_pruner,
     make_sampler,
@@ -32,6 +31,7 @@ from searchae.study import (
     STARTING,
     WARM_START,
     StoredStudy,
+    has_result,
     misfit,
 )
 from searchae.worker.ranked_storage import RankedStorage
@@ -125,7 +125,7 @@ class PausableTrial(RecordedTrial):
         """Returns whether this is the trial that ``Rungs.leader`` returned, or would return."""
         own = [t for t in trials if WARM_START not in t.user_attrs]
         budget = self._stored.study.user_attrs.get(BUDGET, self._stored.spec.search.trials)
-        if len(own) < budget or any(map(has_ended_well, own)):
+        if len(own) < budget or any(map(has_result, own)):
             return False
         others = [t for t in own if t.number != self.number and not t.state.is_finished()]
         if not all(is_paused(t) and t.user_attrs[PAUSED] < step for t in others):
@@ -211,8 +211,7 @@ class TrialSampler:
         trials = stored.study.get_trials(deepcopy=False)
         numbers = self._rungs.promotable(trials)
         if settling and not numbers:
-            own = [t for t in trials if WARM_START not in t.user_attrs]
-            numbers = [] if any(map(has_ended_well, own)) else self._rungs.leader(trials)
+            numbers = [] if any(map(has_result, trials)) else self._rungs.leader(trials)
         ids = stored.storage.get_trial_id_from_study_id_trial_number
         return [ids(stored.id, number) for number in numbers]
 

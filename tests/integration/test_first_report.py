@@ -11,19 +11,15 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from searchae import data
-from searchae.config.loader import load_study_file
 from searchae.dashboard.trial_json import trial_document, trial_json
 from searchae.report import trials as trial_table
 from searchae.report.findings import trial_run
-from searchae.storage.connection import connect
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import StoredStudy, open_study
 from searchae.study.summary import summarize
 from searchae.training.epoch import EpochResult
-from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob, run_trial
-from searchae.worker.options import WorkerOptions
+from tests.integration.tiny_search import make_study, trials, worker
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -38,30 +34,16 @@ class Killed(BaseException):
 def study(folder: Path) -> MakeStudy:
     def make(name: str = "tiny", **changes: Any) -> StoredStudy:
         keys = {
-            "search.pruner": "asha",
-            "search.first_report": 0.25,
-            "search.trials": 8,
-            "search.reduction_factor": 2,
-            "train.epochs": 4,
-            "train.batch_size": 8,  # 12 steps an epoch
+            "search__pruner": "asha",
+            "search__first_report": 0.25,
+            "search__trials": 8,
+            "search__reduction_factor": 2,
+            "train__epochs": 4,
+            "train__batch_size": 8,  # 12 steps an epoch
         }
-        keys |= {k.replace("__", "."): v for k, v in changes.items()}
-        spec = load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=keys)
-        splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
-        storage = connect(f"sqlite:///{folder / 'studies.db'}")
-        return open_study(storage, name, spec=spec, data_hash=splits.hash, baseline_db=11.5)[0]
+        return make_study(folder, name, **(keys | changes))
 
     return make
-
-
-def worker(stored: StoredStudy, folder: Path, **more: Any) -> Worker:
-    artifacts = folder / f"artifacts-{stored.name}"
-    options = WorkerOptions(device="cpu", data_dir=folder / "data", artifacts=artifacts)
-    return Worker(stored, options, **more)
-
-
-def trials(stored: StoredStudy) -> list[FrozenTrial]:
-    return stored.study.get_trials(deepcopy=False)
 
 
 def last_step(trial: FrozenTrial) -> int:
@@ -155,7 +137,7 @@ def test_curves_and_tables_count_in_epochs(study: MakeStudy, folder: Path) -> No
     run = trial_run(stored.spec, best)
     assert list(run.reports) == [0.25, 0.5, 1, 2, 3, 4]
     assert run.row.epochs == 4
-    rows = trial_table("tiny", storage=f"sqlite:///{folder / 'studies.db'}")
+    rows = trial_table("tiny", storage=f"sqlite:///{folder / 'tiny.db'}")
     assert sorted(row["epochs"] for row in rows) == [0.25] * 4 + [0.5] * 2 + [1, 4]
     document = trial_document(best, trial_id=1, study_id=1, study_attributes={})
     shown = json.loads(trial_json(document, run.reports))["intermediate_values"]

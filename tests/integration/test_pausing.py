@@ -11,19 +11,15 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from searchae import data
-from searchae.config.loader import load_study_file
 from searchae.search import PAUSED, is_paused
-from searchae.storage.connection import connect
 from searchae.study.budget import NoTrial
 from searchae.study.coordination import Coordinator
 from searchae.study.epoch_history import history_columns
-from searchae.study.stored_study import StoredStudy, open_study
+from searchae.study.stored_study import StoredStudy
 from searchae.study.summary import summarize
 from searchae.training.epoch import EpochResult
-from searchae.worker.loop import Worker
 from searchae.worker.objective import TrialHooks, TrialJob, run_trial
-from searchae.worker.options import WorkerOptions
+from tests.integration.tiny_search import make_study, trials, worker
 
 pytestmark = pytest.mark.usefixtures("keeps_threads")
 
@@ -33,24 +29,14 @@ MakeStudy = Callable[..., StoredStudy]
 @pytest.fixture
 def study(folder: Path) -> MakeStudy:
     def make(name: str = "tiny", **changes: Any) -> StoredStudy:
-        keys = {"search.pruner": "asha", "train.epochs": 6, "search.min_epochs": 1}
-        keys |= {k.replace("__", "."): v for k, v in changes.items()}
-        spec = load_study_file(folder / "studies" / "tiny.toml", environment={}, changes=keys)
-        splits = data.load_splits(spec.data, data_dir=folder / "data", seed=spec.seed)
-        storage = connect(f"sqlite:///{folder / name}.db")
-        return open_study(storage, name, spec=spec, data_hash=splits.hash, baseline_db=11.5)[0]
+        keys = {
+            "search__pruner": "asha",
+            "train__epochs": 6,
+            "search__min_epochs": 1,
+        }
+        return make_study(folder, name, **(keys | changes))
 
     return make
-
-
-def worker(stored: StoredStudy, folder: Path, **more: Any) -> Worker:
-    artifacts = folder / f"artifacts-{stored.name}"
-    options = WorkerOptions(device="cpu", data_dir=folder / "data", artifacts=artifacts)
-    return Worker(stored, options, **more)
-
-
-def trials(stored: StoredStudy) -> list[FrozenTrial]:
-    return stored.study.get_trials(deepcopy=False)
 
 
 def epochs(trial: FrozenTrial) -> int:
