@@ -48,6 +48,10 @@ def test_convolutions_have_their_channels_last_and_dense_layers_do_not() -> None
     assert not is_channels_last(ModelParams(kind="dense"))
 
 
+def test_group_normalisation_keeps_the_channels_first() -> None:
+    assert not is_channels_last(ModelParams(channels=(4, 8), group_norm=2))
+
+
 def test_strided_1x1_convolutions_keep_their_channels_first() -> None:
     assert not is_channels_last(ModelParams(kernel_size=1))
     explicit = ModelParams(
