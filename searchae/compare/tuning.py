@@ -258,8 +258,9 @@ def final_round(
     many, further good ones. As long as the lowest rate wins, a lower one joins. The best gets a
     second seed, and so does the second best if it is close; the better mean wins. A rate may be so
     high that a net trains with one seed and not with another: where the second training has learned
-    nothing, the next best point gets a second seed too, until one has learned with both. Where no
-    try has learned anything, two are trained all the same: a net may begin to learn late.
+    nothing, the next best point gets a second seed too, and after these lower rates join, until one
+    has learned with both. They also join where tries have learned and the first trainings have not.
+    Where no try has learned anything, two are trained all the same: a net may begin to learn late.
 
     Args:
         grids: The grid of each tuned value.
@@ -272,50 +273,80 @@ def final_round(
     finals = _finalists(start, tried, trains_db)
     if len(finals) == 1:  # there is nothing to decide
         return Final((), best=finals[0], at_edge=_at_end(grids, finals[0]))
-    ended = _with_lower(grids, finals, score, trains_db)
-    if ended is None:
-        return Final(tuple(finals))
-    best, second = sorted(finals, key=lambda p: -ended[p])[:2]
-    scores = {p: (psnr_db, 1) for p, psnr_db in ended.items()}
-    if ended[best] < trains_db:
-        return Final(tuple(finals), scores=scores, best=best)
-    again = [best, second] if ended[second] >= ended[best] - CLOSE_DB else [best]
-    left = [p for p in sorted(finals, key=lambda p: -ended[p]) if ended[p] >= trains_db]
-    left = [p for p in left if p not in again]
-    while True:
-        seconds = {p: score(p, 1) for p in again}
-        found = {p: psnr_db for p, psnr_db in seconds.items() if psnr_db is not None}
-        if len(found) < len(again):
-            return Final(tuple(finals), tuple(again))
-        learned = [p for p in again if min(ended[p], found[p]) >= trains_db]
-        if learned or not left:
-            break
-        again.append(left.pop(0))
-    scores |= {p: ((ended[p] + found[p]) / 2, 2) for p in again}
-    best = max(learned or again, key=lambda p: scores[p][0])
-    at_edge = _at_end(grids, best) | ({0} if _is_lowest(grids, finals, best) else set())
-    return Final(tuple(finals), tuple(again), scores, best, at_edge)
+    has_learned = any(psnr_db >= trains_db for _, psnr_db in tried.values())
+    return _FinalRound(grids, finals, score, trains_db).run(has_learned=has_learned)
 
 
-def _with_lower(
-    grids: Sequence[Grid],
-    finals: list[Point],
-    score: Callable[[Point, int], float | None],
-    trains_db: float,
-) -> dict[Point, float] | None:
-    """Adds lower rates to a final while the lowest wins; returns the PSNRs once all are there."""
-    most = len(finals) + LOWER_FINALISTS
-    while True:
-        found = {p: score(p, 0) for p in finals}
+class _FinalRound:
+    """The steps of a final, from the results so far; see ``final_round``."""
+
+    def __init__(
+        self,
+        grids: Sequence[Grid],
+        points: Sequence[Point],
+        score: Callable[[Point, int], float | None],
+        trains_db: float,
+    ) -> None:
+        self._grids, self._score, self._trains_db = grids, score, trains_db
+        self._points = list(points)
+        self._most = len(points) + LOWER_FINALISTS
+
+    def run(self, *, has_learned: bool) -> Final:
+        """Returns the state of the final; ``has_learned`` is whether any try has."""
+        while (ended := self._ended(self._points, 0)) is not None:
+            best = max(self._points, key=ended.__getitem__)
+            has_failed = ended[best] < self._trains_db
+            joins = has_learned if has_failed else _is_lowest(self._grids, self._points, best)
+            if joins and self._add_lower(best):
+                continue
+            if has_failed:
+                scores = {p: (psnr_db, 1) for p, psnr_db in ended.items()}
+                return Final(tuple(self._points), scores=scores, best=best)
+            return self._with_second_seeds(ended)
+        return Final(tuple(self._points))
+
+    def _with_second_seeds(self, ended: dict[Point, float]) -> Final:
+        """Returns the state once the best has learned with its first seed."""
+        best, second, *others = sorted(ended, key=lambda p: -ended[p])
+        is_close = ended[second] >= ended[best] - CLOSE_DB
+        again = [best, second] if is_close else [best]
+        left = [p for p in ([] if is_close else [second]) + others if ended[p] >= self._trains_db]
+        while (found := self._ended(again, 1)) is not None:
+            learned = [p for p in again if min(ended[p], found[p]) >= self._trains_db]
+            if not learned and left:
+                again.append(left.pop(0))
+                continue
+            if not learned and self._add_lower(best):
+                lower = self._points[-1]
+                if (psnr_db := self._score(lower, 0)) is None:
+                    break
+                ended[lower] = psnr_db
+                left = [lower] if psnr_db >= self._trains_db else []
+                continue
+            scores = {p: (psnr_db, 1) for p, psnr_db in ended.items()}
+            scores |= {p: ((ended[p] + found[p]) / 2, 2) for p in again}
+            best = max(learned or again, key=lambda p: scores[p][0])
+            at_edge = _at_end(self._grids, best)
+            if _is_lowest(self._grids, self._points, best):
+                at_edge |= {0}
+            return Final(tuple(self._points), tuple(again), scores, best, at_edge)
+        return Final(tuple(self._points), tuple(again))
+
+    def _ended(self, points: Sequence[Point], seed: int) -> dict[Point, float] | None:
+        """Returns the PSNR of each point with a seed; None while one is missing."""
+        found = {p: self._score(p, seed) for p in points}
         ended = {p: psnr_db for p, psnr_db in found.items() if psnr_db is not None}
-        if len(ended) < len(finals):
-            return None
-        best = max(finals, key=lambda p: ended[p])
-        lower = (max(best[0] - _COARSE, grids[0].lowest), *best[1:])
-        joins = ended[best] >= trains_db and _is_lowest(grids, finals, best)
-        if not joins or lower == best or len(finals) == most:
-            return ended
-        finals.append(lower)
+        return ended if len(ended) == len(points) else None
+
+    def _add_lower(self, best: Point) -> bool:
+        """Adds the best point with a learning rate below all others, if there may be one more."""
+        lowest = min(self._points)[0]
+        index = max(lowest - _COARSE, self._grids[0].lowest)
+        is_rate = self._grids[0].parameter.key == LEARNING_RATE
+        if not is_rate or index == lowest or len(self._points) == self._most:
+            return False
+        self._points.append((index, *best[1:]))
+        return True
 
 
 def _is_lowest(grids: Sequence[Grid], finals: Sequence[Point], best: Point) -> bool:

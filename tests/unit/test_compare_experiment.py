@@ -390,7 +390,7 @@ def test_two_close_rates_get_a_second_seed_and_the_better_mean_wins() -> None:
 
 def test_a_rate_that_trains_with_one_seed_only_gives_way_to_the_next_best() -> None:
     rate = Grid.of(parameter(SPEC, "learning_rate"))
-    high, good, low = ((rate.index(r),) for r in (1e-2, 1e-3, 1e-4))
+    high, good, low = ((rate.index(r),) for r in (1e-2, 3.2e-3, 1e-3))
     tried: dict[Point, Score] = dict.fromkeys((high, good, low), (True, 20.0))
     first: dict[Point, float] = {high: 27.0, good: 25.5, low: 24.0}
 
@@ -405,7 +405,42 @@ def test_a_rate_that_trains_with_one_seed_only_gives_way_to_the_next_best() -> N
     assert found.best == good
     assert found.scores[high] == (-math.inf, 2)
     assert final({high: 10.0, good: 11.0, low: 24.0}).best == low
-    assert final({high: 10.0, good: 11.0, low: 12.0}).best == high, "none trains with both"
+    lower, lowest = ((rate.index(r),) for r in (3.2e-4, 1e-4))
+    failed = {high: 10.0, good: 11.0, low: 12.0}
+    assert final(failed).wanted == (high, good, low, lower), "none trains with both: a lower rate"
+    first[lower] = 23.0
+    assert final(failed).again[-1] == lower
+    assert final({**failed, lower: 22.5}).best == lower
+    assert final({**failed, lower: 10.0}).wanted[-1] == lowest
+    first[lowest] = 9.0
+    assert final({**failed, lower: 10.0}).best == high, "none does in five"
+
+
+def test_where_tries_learn_and_no_longer_training_does_lower_rates_are_trained() -> None:
+    """On MNIST, clipped ReLU nets learned at three rates with one seed and at none with another."""
+    rate = Grid.of(parameter(SPEC, "learning_rate"))
+    high, good, low = ((rate.index(r),) for r in (1e-2, 5.6e-3, 3.2e-3))
+    tried: dict[Point, Score] = dict.fromkeys((high, good, low), (True, 20.0))
+    known = dict.fromkeys((high, good, low), 9.99)
+
+    def final(second: dict[Point, float]) -> Final:
+        return final_round(
+            [rate], good, tried, lambda p, n: (known, second)[n].get(p), trains_db=15.0
+        )
+
+    lower = (rate.index(1e-3),)
+    assert final({}).wanted == (high, good, low, lower)
+    known[lower] = 24.0
+    lowest = (rate.index(3.2e-4),)
+    assert final({}).wanted[-1] == lowest, "the lowest rate wins, so a lower one joins"
+    known[lowest] = 22.0
+    assert final({}).again == (lower,)
+    assert final({lower: 23.0}).best == lower
+    known[lower] = known[lowest] = 9.99
+    assert final({}).best == high, "none learns in five"
+    hopeless: dict[Point, Score] = dict.fromkeys((high, good, low), (True, 10.0))
+    waits = final_round([rate], good, hopeless, lambda p, _: known.get(p), trains_db=15.0)
+    assert len(waits.wanted) == 2, "nor has any try: nothing is added"
 
 
 def test_what_is_only_listed_in_a_base_of_no_use_is_not_wanted() -> None:
