@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from searchae.cli.terminal import print_line
-from searchae.formatting import format_duration, format_value, one_line
+from searchae.formatting import format_count, format_duration, format_value, one_line
 
 if TYPE_CHECKING:
     from searchae.compare import ComparisonResult, Ranking
@@ -64,7 +64,8 @@ def print_verdicts(result: ComparisonResult, html: str) -> None:
     for verdict in result.verdicts:
         print_line(f"{verdict.sentence}  [{verdict.rests_on}]")
     if curve := result.curve:
-        print_line(f"{curve.sentence}  [{len(curve.bases)} bases, {curve.seeds} seeds]")
+        of = f"{format_count(len(curve.bases), 'base')}, {format_count(curve.seeds, 'seed')}"
+        print_line(f"{curve.sentence}  [{of}]")
         print_line(f"l1_weight: {curve.front}")
     for note in result.notes:
         print_line(f"note: {note}")

@@ -65,7 +65,9 @@ SeedOption = Annotated[
 OverridesOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="KEY=VALUE", help="Override a key of the study file; repeatable."
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key of the study file; KEY= takes its default. Repeatable.",
     ),
 ]
 NameOption = Annotated[

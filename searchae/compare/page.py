@@ -12,7 +12,7 @@ from searchae.compare.plots import ByteImages
 from searchae.compare.result import ComparisonResult
 from searchae.compare.verdict import Verdict, span_text
 from searchae.files import SharedFolder, output_file
-from searchae.formatting import format_assignments, html_text
+from searchae.formatting import format_assignments, format_count, html_text
 from searchae.report import HtmlSection, html_document, html_plot, html_table
 from searchae.training import LEARNED_DB
 
@@ -80,7 +80,7 @@ def _answers_section(result: ComparisonResult) -> HtmlSection:
     )
     if (curve := result.curve) is not None:
         name, _, rest = curve.sentence.partition(" against no penalty: ")
-        of = f"{len(curve.bases)} bases, {curve.seeds} seeds"
+        of = f"{format_count(len(curve.bases), 'base')}, {format_count(curve.seeds, 'seed')}"
         sentences += (
             f"<p><b>{html_text(name)} against no penalty:</b> {html_text(rest)}. "
             f'<span class="note">From {of}; {html_text(curve.front)}.</span></p>'

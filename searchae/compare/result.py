@@ -148,7 +148,7 @@ def _best(verdicts: Sequence[Verdict]) -> BestSetting | None:
         for v in verdicts
         for choice, row in zip(v.choices, v.cells, strict=True)
         for base, cell in zip(v.bases, row, strict=True)
-        if len(cell.counted) > 1 and len(cell.counted) == len(cell.records)
+        if len(cell.records) > 1 and all(cell.trained)
     }
     if not found:
         return None

@@ -22,7 +22,7 @@ from searchae.compare.result import ComparisonResult
 from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
 from searchae.data import gather
 from searchae.errors import UserError
-from searchae.formatting import format_value
+from searchae.formatting import format_count, format_value
 from searchae.launch import FleetRequest, Launcher
 from searchae.report import comparison_file, write_comparison_file
 from searchae.retrain import ListRun, RecordFolder, Results
@@ -176,10 +176,10 @@ class ComparisonRun:
         look, step = wanted.looks[-1], wanted.step
         text = (
             f"{experiment.parameter}: {_known(step.half_width_db)} after "
-            f"{look.bases} bases and {look.seeds} seeds"
+            f"{_size_text(look.bases, look.seeds)}"
         )
         if wanted.design is not None:
-            text += f"; going on to {wanted.design.bases} bases and {wanted.design.seeds} seeds"
+            text += f"; going on to {_size_text(wanted.design.bases, wanted.design.seeds)}"
         self._watcher.note(text)
 
     def _verdict(
@@ -292,6 +292,10 @@ class ComparisonRun:
             **result.document(),
             "html": str(out),
         }
+
+
+def _size_text(bases: int, seeds: int) -> str:
+    return f"{format_count(bases, 'base')} and {format_count(seeds, 'seed')}"
 
 
 def _known(half_width_db: float | None) -> str:

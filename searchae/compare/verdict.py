@@ -166,7 +166,7 @@ class Verdict:
         found = self.choices[choice]
         return (
             f"{found.name} mostly fails to train ({found.failed} of {found.trainings} trainings; "
-            f"by how much it is worse is uncertain: {self._plain_interval(p)})"
+            f"the difference is uncertain: {self._plain_interval(p)})"
         )
 
     def _interval(self, p: PairDifference, *, is_first: bool = False) -> str:
@@ -351,4 +351,4 @@ def span_text(low_db: float, high_db: float) -> str:
     """Returns an interval as text; from one base alone there is none."""
     if math.isfinite(low_db) and math.isfinite(high_db):
         return f"{low_db:.2f} to {high_db:.2f}"
-    return "one base or none does not say how it is in others"
+    return "no interval: it takes two bases in which both train"

@@ -33,7 +33,7 @@ def load_study_file(
     Args:
         path: The TOML file.
         overrides: Texts ``section.key=value`` (``--set``), with values in TOML or bare words; they
-            take precedence over the environment.
+            take precedence over the environment. Without a value the key has its default.
         environment: Environment variables, of which ``SEARCHAE_SECTION__KEY`` take precedence over
             the file.
         changes: Key -> value of the command line's other options, which take precedence over all.
@@ -127,7 +127,8 @@ def apply_overrides(document: dict[str, Any], overrides: Sequence[str]) -> dict[
         if not separator or not key:
             raise SpecError(f"--set {text}: write it as section.key=value")
         origins[key] = f"--set {text}"
-        _set(document, key, _toml_value(value), origin=origins[key])
+        if value or not _take_out(document, key):
+            _set(document, key, _toml_value(value), origin=origins[key])
     return origins
 
 
@@ -183,6 +184,18 @@ def _set(document: dict[str, Any], key: str, value: Any, *, origin: str) -> None
         if not isinstance(table, dict):
             raise SpecError(f"{origin}: {key}: {part} is a value, not a table")
     table[parts[-1]] = value
+
+
+def _take_out(document: dict[str, Any], key: str) -> bool:
+    """Takes ``section.key`` out of a document, in place; returns whether there is such a key."""
+    *parts, name = key.split(".")
+    table: Any = document
+    for part in parts:
+        table = table.get(part) if isinstance(table, dict) else None
+    if isinstance(table, dict) and name in table:
+        del table[name]
+        return True
+    return len(parts) == 1 and parts[0] in SECTIONS and name in SECTIONS[parts[0]].model_fields
 
 
 def _toml_value(text: str) -> Any:

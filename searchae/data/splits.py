@@ -212,7 +212,7 @@ class _Selection:
             raise DataError(
                 f"data.{part}_images = {count}: {spec.name} has only "
                 f"{format_count(len(self), f'{part} image')}; ask for fewer, or for all by "
-                "leaving it out"
+                f"leaving it out (--set data.{part}_images=)"
             )
         return self.at(_permutation(len(self), seed=seed, label=f"{part}_images")[:count])
 

@@ -114,6 +114,16 @@ def test_an_override_is_a_toml_value_or_a_bare_word(
     assert spec.fixed["train"][key] == value
 
 
+def test_an_override_without_a_value_takes_the_default(file: Path) -> None:
+    file.write_text(file.read_text() + "learning_rate = { low = 1e-4, high = 1e-1, log = true }\n")
+    texts = ["train.clip=", "train.learning_rate =", "train.l1_weight="]
+    spec = load_study_file(file, overrides=texts, environment={})
+    default = TrainParams()
+    assert spec.fixed["train"]["clip"] == default.clip != 0.25
+    assert spec.fixed["train"]["learning_rate"] == default.learning_rate
+    assert spec.space == ()
+
+
 def test_an_override_may_be_a_range_and_a_range_a_value(file: Path) -> None:
     file.write_text(file.read_text() + "learning_rate = { low = 1e-4, high = 1e-1, log = true }\n")
     spec = load_study_file(
@@ -141,6 +151,7 @@ def test_one_bound_of_a_range_can_be_overridden(file: Path) -> None:
     [
         ("train.epochs", "--set train.epochs: write it as section.key=value"),
         ("train.epochs.more=3", "epochs is a value, not a table"),
+        ("train.epoch=", "train.epoch: unknown key; did you mean 'epochs'?"),
         ("train.epoch=3", "train.epoch: unknown key; did you mean 'epochs'?"),
         ("train.optimizer=adamm", "train.optimizer: 'adamm' is not known; did you mean 'adam'?"),
         ("train.epochs=many", "train.epochs: must be a whole number, not 'many'"),
