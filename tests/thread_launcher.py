@@ -5,7 +5,6 @@ They are the real workers; only the processes are missing.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Sequence
@@ -54,7 +53,7 @@ class ThreadLauncher:
             threads=int(told["--threads"]),
             data_dir=Path(told["--data-dir"]),
             artifacts=Path(told["--artifacts"]),
-            parent=os.getppid(),  # a local worker polls more often
+            is_local=True,  # it polls more often
         )
         self._codes[job.name] = 1
         try:

@@ -32,7 +32,12 @@ from searchae.cli.results import print_result
 from searchae.cli.signals import INTERRUPTED, handle_signals, interrupt
 from searchae.cli.terminal import print_line
 
+log = logging.getLogger(__name__)
+
 app = typer.Typer()
+
+PARENT_S = 1.0
+"""Seconds between two looks whether the process that started this worker is still there."""
 
 ThreadsOption = Annotated[
     int | None,
@@ -82,13 +87,15 @@ def worker(
     stop = threading.Event()
     # A second signal does not wait for the trial to be put back.
     handle_signals(lambda: interrupt() if stop.is_set() else _begin_to_stop(stop))
+    if parent := int(os.environ.get("SEARCHAE_PARENT", "0")):
+        threading.Thread(target=_watch, args=(parent, stop), name="parent", daemon=True).start()
     options = WorkerOptions(
         device=device,
         threads=threads or available_cores(),
         precision=precision,
         data_dir=data_dir,
         artifacts=artifacts,
-        parent=int(os.environ.get("SEARCHAE_PARENT", "0")),
+        is_local=parent > 0,
         shares=os.environ.get("SEARCHAE_SHARES", ""),
         wanted=Path(wanted) if (wanted := os.environ.get("SEARCHAE_WANTED")) else None,
     )
@@ -105,6 +112,14 @@ def worker(
     print_result(lambda: counts, lambda: console.print_counts(counts), as_json=as_json)
     if stop.is_set():
         raise typer.Exit(INTERRUPTED)
+
+
+def _watch(parent: int, stop: threading.Event) -> None:
+    """Sets ``stop`` once this process has another parent, even while the database is away."""
+    while not stop.wait(PARENT_S):
+        if os.getppid() != parent:
+            log.warning("the process that started this worker is gone; leaving")
+            stop.set()
 
 
 def _begin_to_stop(stop: threading.Event) -> None:

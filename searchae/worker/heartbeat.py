@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -28,8 +27,7 @@ class Heartbeat:
 
     Args:
         coordinator: Records the heartbeats.
-        stop: Set when the worker has to leave; also set here when its parent is gone.
-        parent: The process id of the worker's parent, or 0 if it does not matter.
+        stop: Set when the worker has to leave.
 
     Attributes:
         lost: Set once another worker has taken over the trial held.
@@ -40,7 +38,6 @@ class Heartbeat:
 
     coordinator: Coordinator
     stop: threading.Event
-    parent: int = 0
     lost: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -94,9 +91,6 @@ class Heartbeat:
         tick = min(1.0, self._interval_s / 2)
         while self.ended is None and not self._end.wait(tick):
             self.coordinator.stored.storage.dispose_idle_connections()
-            if self.parent and os.getppid() != self.parent:
-                log.warning("the process that started this worker is gone; leaving")
-                self.stop.set()
             next_beat -= tick
             if next_beat <= 0:
                 self._beat()

@@ -70,7 +70,7 @@ class Worker:
         """
         machine = Machine.prepare(self.stored, self.options)
         coordinator = Coordinator(self.stored)
-        heartbeat = Heartbeat(coordinator, self.stop, parent=self.options.parent)
+        heartbeat = Heartbeat(coordinator, self.stop)
         runner = TrialRunner(
             coordinator, heartbeat, self.options, machine, self.train, self.results
         )
@@ -132,7 +132,7 @@ class Worker:
                 if not is_told:
                     log.info("waiting: other workers train the rest, or more is being decided on")
                     is_told = True
-                self.stop.wait(LOCAL_POLL_S if self.options.parent else POLL_S)
+                self.stop.wait(LOCAL_POLL_S if self.options.is_local else POLL_S)
             elif claimed is NoTrial.ASKED:
                 log.info("leaving: searchae stop asked the workers to; searchae tune goes on")
                 return None

@@ -16,8 +16,8 @@ class WorkerOptions:
         precision: ``auto``, ``fp32`` or ``bf16``, for trials that start on this worker.
         data_dir: The folder of the data sets.
         artifacts: The folder that all workers of all studies share.
-        parent: The process id of the parent: the worker leaves once it has another parent. 0 to
-            stay in any case.
+        is_local: Whether it was started by a process of this machine, so that it may look for
+            trials more often.
         shares: What to do when other workers on the same GPU leave too little memory: ``leave``
             for good, or ``stay`` and try again later. Empty if the GPU is not shared.
         wanted: The folder in which to ask for checkpoints that lie on another machine; None where
@@ -29,7 +29,7 @@ class WorkerOptions:
     precision: str = "auto"
     data_dir: Path = Path("data")
     artifacts: Path = Path("artifacts")
-    parent: int = 0
+    is_local: bool = False
     shares: str = ""
     wanted: Path | None = None
 

@@ -28,6 +28,7 @@ from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import load_study
 from tests.conftest import RunCommand, fork_workers, make_folder, smooth_images
 from tests.forked_commands import ForkedProcess, run_command, start_command
+from tests.postgres_server import PostgresServer
 from tests.stored_trials import finished, states, trials
 
 
@@ -233,6 +234,30 @@ def test_killed_workers_and_the_same_command_again_end_exact(
         sorted(t.intermediate_values) == list(range(1, len(t.intermediate_values) + 1))
         for t in trials(url)
     ), "a trial that went on reports each epoch once"
+
+
+@pytest.mark.fleet
+def test_workers_leave_once_tune_is_killed_even_while_the_database_is_away(
+    slow_folder: Path,
+) -> None:
+    def are_gone(pids: list[int]) -> bool:
+        stats = [Path(f"/proc/{pid}/stat") for pid in pids]
+        with contextlib.suppress(OSError):
+            return all(s.read_text().rpartition(")")[2].split()[0] == "Z" for s in stats)
+        return not any(s.exists() for s in stats)
+
+    with PostgresServer() as server:
+        url = server.url()
+        tune = start(slow_folder, "tune", "-s", "tiny", "--trials", "50", "--workers", "2", url=url)
+        wait_for(lambda: finished(url) >= 1, seconds=120)
+        workers = worker_pids(tune)
+        assert workers
+        server.stop()
+        time.sleep(3)  # by then the workers' calls wait for the database
+        tune.kill()
+        wait_for(lambda: are_gone(workers))
+        tune.communicate()
+        server.start()
 
 
 def test_a_wish_to_stop_within_a_database_call_waits_for_its_end(
