@@ -137,7 +137,7 @@ def tune(
     Raises:
         UserError: Something that was asked for is wrong; the message says what to do.
         SearchaeError: The search failed.
-        KeyboardInterrupt: It was interrupted; every running trial has been put back.
+        KeyboardInterrupt: It was interrupted; every running trial is kept, to be continued.
 
     Examples:
         >>> search = searchae.tune("quickstart", trials=4, quiet=True)

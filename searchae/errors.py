@@ -125,7 +125,7 @@ class StopAskedError(SearchaeError):
 
 
 class SearchInterrupt(KeyboardInterrupt):
-    """Ctrl-C, or a notebook's "interrupt": the running trials were put back.
+    """Ctrl-C, or a notebook's "interrupt": the running trials are kept, to be continued.
 
     Args:
         message: How to go on.

@@ -41,7 +41,7 @@ UNLIKE = 1.3
 time."""
 _COUNT_LABELS = {
     "taken_away": "taken over by another worker",
-    "put_back": "put back for another worker",
+    "put_back": "left for another worker to continue",
 }
 
 
@@ -62,30 +62,14 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     out.print(f"study      {summary.study}  ({summary.storage})")
     if summary.trainings_of:
         out.print(f"lists      trainings of study {summary.trainings_of}, by compare and train")
-    invalid = [row for row in summary.rows if row.outcome == "invalid"]
-    outcomes = [f"{n} {word}" for word, n in summary.outcomes.items() if word != "invalid"]
-    shown = [
-        f"{n} {word}"
-        for word, n in (
-            ("complete", c.complete),
-            ("pruned", c.pruned),
-            ("failed", c.failed - sum(row.state == "failed" for row in invalid)),
-            ("running", c.running),
-            ("paused", c.paused),
-            ("waiting", c.waiting),
-        )
-        if n or word in ("complete", "pruned")
-    ]
-    among = f"  (among them {', '.join(outcomes)})" if outcomes else ""
-    others = f"; {len(invalid)} of another program, invalid and not counted" if invalid else ""
-    out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{among}{others}")
+    _print_trials(out, summary)
     if summary.refused is not None:
         nets = format_count(summary.refused, "net")
         out.print(f"refused    {nets} above search.max_parameters, before training")
     share = f" ({summary.epochs_saved / summary.epochs_full:.0%})" if summary.epochs_full else ""
     saved = (
-        f", {format_number(summary.epochs_saved)} of {summary.epochs_full} saved by pruning and "
-        f"plateaus{share}"
+        f", {format_number(summary.epochs_saved)} of {summary.epochs_full} saved by stopping "
+        f"trials early{share}"
     )
     again = summary.epochs_repeated
     repeated = f", {again} of them trained again after a loss" if again else ""
@@ -107,7 +91,7 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
             f"trial {summary.best.number}, {format_assignments(summary.best.params)}",
         )
     if summary.gain_db is not None:
-        out.print(f"gain       {_gain_over_first(summary.gain_db)}", markup=False)
+        out.print(f"gain       {_gain_over_first(summary)}", markup=False)
     if summary.front:
         out.print(f"front      {front_line(summary)}")
     if summary.early_end is not None:
@@ -118,10 +102,35 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         out.print(f"warning    {warning}")
 
 
-def _gain_over_first(gain_db: float) -> str:
+def _print_trials(out: SafeConsole, summary: Summary) -> None:
+    """Prints how many trials there are by state, and how many of these ended badly."""
+    from searchae.study import bad_end_lines
+
+    c = summary.counts
+    invalid = [row for row in summary.rows if row.outcome == "invalid"]
+    shown = [
+        f"{n} {word}"
+        for word, n in (
+            ("complete", c.complete),
+            ("pruned", c.pruned),
+            ("failed", c.failed - sum(row.state == "failed" for row in invalid)),
+            ("running", c.running),
+            ("paused", c.paused),
+            ("waiting", c.waiting),
+        )
+        if n or word in ("complete", "pruned")
+    ]
+    others = f"; {len(invalid)} of another program, invalid and not counted" if invalid else ""
+    out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{others}")
+    for line in bad_end_lines(summary):
+        out.print(f"           {line}")
+
+
+def _gain_over_first(summary: Summary) -> str:
+    gain_db, first = summary.gain_db or 0.0, f"the first trial (trial {summary.first_number})"
     if round(gain_db, 2) <= 0:
-        return "none: no trial is better than the one that the search began with"
-    return f"{gain_db:.2f} dB over the trial that the search began with"
+        return f"none: no trial is better than {first}"
+    return f"{gain_db:.2f} dB better than {first}"
 
 
 def note_next(study: str, places: Mapping[str, str], *, compared: Sequence[str]) -> None:
@@ -319,7 +328,8 @@ def print_plan(plan: DryRun) -> None:
     trials = format_count(search.trials, "trial")
     out.print(f"search     {trials}, {search.sampler}, {pruner}, seed {spec.seed}")
     if search.stop_when_stable:
-        out.print(f"           ends once {search.stop_when_stable} trials in a row are no better")
+        count = search.stop_when_stable
+        out.print(f"           ends once {count} trials in a row have not beaten the best one")
     if plan.objectives:
         out.print(f"           {plan.objectives}")
     if plan.done:

@@ -14,7 +14,16 @@ from typing import Any
 from searchae.config import objective_texts
 from searchae.formatting import format_duration, format_number, format_value
 from searchae.report import study_command
-from searchae.study import ERROR, RUNTIME, WARM_START, StoredStudy, Summary, TrialRow
+from searchae.study import (
+    ERROR,
+    INVALID,
+    RUNTIME,
+    WARM_START,
+    StoredStudy,
+    Summary,
+    TrialRow,
+    bad_end_lines,
+)
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~!#$])")
 """Characters with a meaning within a line of Markdown."""
@@ -132,12 +141,13 @@ def _progress(summary: Summary) -> dict[str, str]:
         + (f": {states}" if states else ""),
         "epochs": f"{format_number(summary.epochs_run)} run, "
         f"**{format_number(summary.epochs_saved)} saved**{saved} by "
-        "pruning and plateaus",
+        "stopping trials early",
         "time": f"{format_duration(summary.wall_s)}, pauses left out",
     }
-    if summary.outcomes:
-        bad = (f"{n:,} {escape_markdown(outcome)}" for outcome, n in summary.outcomes.items())
-        rows["ended badly"] = ", ".join(bad)
+    if bad := bad_end_lines(summary):
+        rows["without a result"] = escape_markdown("; ".join(bad))
+    if invalid := summary.outcomes.get(INVALID):
+        rows["invalid"] = f"{invalid:,} of another program, not counted"
     return rows
 
 

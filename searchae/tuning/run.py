@@ -56,7 +56,7 @@ def tune(
         UserError: Something in the request is wrong; no worker was started.
         StudyStoppedError: A trial met a bug.
         SearchaeError: The workers died.
-        KeyboardInterrupt: The search was interrupted; every running trial has been put back.
+        KeyboardInterrupt: The search was interrupted; every running trial is kept, to be continued.
     """
     launcher, stop = launcher or LocalLauncher(), stop or StopRequest()
     prepared = preflight(request, launcher, watcher.note)
