@@ -346,7 +346,7 @@ def print_plan(plan: DryRun) -> None:
         out.print("time       unknown: the steps that were to be measured ended badly")
     else:
         out.print(
-            f"time       {time.step_s * 1e3:.1f} ms per step, "
+            f"time       {time.step_s * 1e3:.1f} ms per step, measured now, "
             f"about {format_duration(time.epoch_s)} per epoch, "
             f"{format_duration(time.epoch_s * spec.epochs)} per full training of "
             f"{format_count(spec.epochs, 'epoch')}"

@@ -89,9 +89,9 @@ def tune(
     if warning := crowding_warning(fleet, left=left):
         watcher.note(warning)
     if launcher.is_local and prepared.device.type == "cpu":  # a GPU's memory is the workers'
-        time = estimate_duration(prepared, stored.spec, fleet, left=left, steps=2)
+        time = estimate_duration(prepared, stored.spec, fleet, left=left)
         if time is not None:
-            watcher.note(f"expected: {time.text}")
+            watcher.note(f"expected: {time.text}, by a training step measured now")
     del prepared  # the workers need the memory of its images
     supervisor = Supervisor(
         launcher, study_jobs(fleet, request, stored.name, at_most=left, folder=stored.folder)
