@@ -215,7 +215,8 @@ class Search:
             The comparison; with ``top`` the ranking.
 
         Raises:
-            UserError: There is nothing to compare, or the time was up.
+            UserError: There is nothing to compare.
+            TimeUpError: ``max_hours`` were over before there was a result; the same call goes on.
             KeyboardInterrupt: It was interrupted.
         """
         from searchae.compare import (

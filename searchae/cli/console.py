@@ -133,20 +133,23 @@ def _gain_over_first(summary: Summary) -> str:
     return f"{gain_db:.2f} dB better than {first}"
 
 
-def note_next(study: str, places: Mapping[str, str], *, compared: Sequence[str]) -> None:
+def note_next(
+    study: str, places: Mapping[str, str], where: Sequence[str], *, compared: Sequence[str]
+) -> None:
     """Prints the commands that usually follow a search: report, compare and train.
 
     Args:
         study: The study's name.
         places: Values of the options for storage and folders that are not the defaults.
+        where: The options that say where trials are trained, as they were typed.
         compared: Names of the searched parameters that ``compare`` would compare.
     """
     report = _command("report", study, places, "--storage", "--artifacts", out="report.html")
     out = f"{study}-best" if Path("best").exists() else "best"  # it may be another study's
-    train = _command("train", study, places, *places, out=out)
+    train = _command("train", study, places, *places, out=out, words=where)
     lines = {report: "what decides, in one page"}
     if compared:
-        compare = _command("compare", study, places, *places)
+        compare = _command("compare", study, places, *places, words=where)
         verb = "matters" if len(compared) == 1 else "matter"
         lines[compare] = f"whether {format_list(compared)} {verb}, by an experiment"
     lines[train] = "the best trial trained anew, for longer, and tested"
@@ -155,10 +158,10 @@ def note_next(study: str, places: Mapping[str, str], *, compared: Sequence[str])
         print_note(f"{'' if i else 'next:':5s} {command:{width}}   {what}")
 
 
-def note_next_of_compare(study: str, places: Mapping[str, str]) -> None:
-    """Prints the command that trains the best setting of a comparison."""
-    out = f"{study}-compared"
-    command = _command("train", study, places, *places, out=out, words=("--trial", "compared"))
+def note_next_of_compare(study: str, places: Mapping[str, str], where: Sequence[str]) -> None:
+    """Prints the command that trains the best setting of a comparison; see ``note_next``."""
+    out, words = f"{study}-compared", ("--trial", "compared", *where)
+    command = _command("train", study, places, *places, out=out, words=words)
     print_note(f"next: {command}   the best setting trained anew, for longer, and tested")
 
 

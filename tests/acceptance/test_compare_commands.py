@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,29 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     assert bundle["study"] == "tiny.trainings"
     assert bundle["params"]["optimizer"] == "adam"
     assert "next: searchae train -s tiny --trial compared --out tiny-compared " in told.stderr
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    "words", [WORDS, ("compare", "-s", "tiny", "--top", "2", "--workers", "1")]
+)
+def test_too_little_time_is_no_mistake_and_the_hint_has_all_options(
+    words: tuple[str, ...], command_line: Run
+) -> None:
+    told = command_line(*words, "--max-hours", "1e-07", "--json")
+    assert told.returncode == 130, told.stderr
+    assert told.stdout == ""
+    assert "the time was up (--max-hours) before" in told.stderr
+    assert "done and kept; the same command again continues" in told.stderr
+    (hint,) = [line for line in told.stderr.splitlines() if line.startswith("next: ")]
+    typed = hint.removeprefix("next: searchae ").partition("   ")[0].split()
+    given = [*words, "--max-hours", "1e-07", "--json"]
+    longer = {"-s": "--study"}
+    pairs = list(zip([longer.get(w, w) for w in given[1:]], given[2:], strict=False))
+    assert typed[0] == "compare"
+    assert "--json" in typed
+    shown = list(pairwise(typed[1:]))
+    assert all(p in shown for p in pairs[::2] if p[0] != "--json"), hint
 
 
 @pytest.mark.fleet
