@@ -17,7 +17,7 @@ from rich.table import Table
 
 from searchae.cli.options import DEFAULT_STORAGE
 from searchae.cli.terminal import SafeConsole, print_line
-from searchae.config import FACTORY_VARIABLE, OBJECTIVES, objective_texts, read_toml
+from searchae.config import FACTORY_VARIABLE, OBJECTIVES, below_here, objective_texts, read_toml
 from searchae.errors import SpecError
 from searchae.formatting import (
     format_assignments,
@@ -146,10 +146,10 @@ def note_next(
     """
     report = _command("report", study, places, "--storage", "--artifacts", out="report.html")
     out = f"{study}-best" if Path("best").exists() else "best"  # it may be another study's
-    train = _command("train", study, places, *places, out=out, words=where)
+    train = _command("train", study, places, *places, out=out, where=where)
     lines = {report: "what decides, in one page"}
     if compared:
-        compare = _command("compare", study, places, *places, words=where)
+        compare = _command("compare", study, places, *places, where=where)
         verb = "matters" if len(compared) == 1 else "matter"
         lines[compare] = f"whether {format_list(compared)} {verb}, by an experiment"
     lines[train] = "the best trial trained anew, for longer, and tested"
@@ -160,8 +160,8 @@ def note_next(
 
 def note_next_of_compare(study: str, places: Mapping[str, str], where: Sequence[str]) -> None:
     """Prints the command that trains the best setting of a comparison; see ``note_next``."""
-    out, words = f"{study}-compared", ("--trial", "compared", *where)
-    command = _command("train", study, places, *places, out=out, words=words)
+    out, words = f"{study}-compared", ("--trial", "compared")
+    command = _command("train", study, places, *places, out=out, words=words, where=where)
     print_note(f"next: {command}   the best setting trained anew, for longer, and tested")
 
 
@@ -171,14 +171,9 @@ def places_elsewhere(storage: str, data_dir: Path, artifacts: Path) -> dict[str,
         ("--storage", storage, DEFAULT_STORAGE),
         ("--data-dir", str(data_dir), "data"),
         ("--artifacts", str(artifacts), "artifacts"),
-        ("--factory", _relative(os.environ.get(FACTORY_VARIABLE, "")), ""),
+        ("--factory", below_here(os.environ.get(FACTORY_VARIABLE, "")), ""),
     )
     return {option: value for option, value, usual in places if value != usual}
-
-
-def _relative(path: str) -> str:
-    """Returns a path below the current folder without it, any other text as it is."""
-    return path.removeprefix(f"{Path().absolute()}{os.sep}")
 
 
 def _command(
@@ -188,11 +183,12 @@ def _command(
     *options: str,
     out: str = "",
     words: Sequence[str] = (),
+    where: Sequence[str] = (),
 ) -> str:
     """Returns a command line with those of ``places`` that are among the command's options."""
-    where = (word for option in options if option in places for word in (option, places[option]))
+    named = (word for option in options if option in places for word in (option, places[option]))
     to = ["--out", out] if out else []
-    return shlex.join(["searchae", name, "-s", study, *words, *where, *to])
+    return shlex.join(["searchae", name, "-s", study, *words, *named, *where, *to])
 
 
 def _print_workers(out: SafeConsole, summary: Summary) -> None:

@@ -7,11 +7,10 @@ escaped, or put into a code fence that they cannot close.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from searchae.config import objective_texts
+from searchae.config import factory_hint, objective_texts
 from searchae.formatting import format_duration, format_number, format_value
 from searchae.report import study_command
 from searchae.study import (
@@ -58,8 +57,9 @@ def trial_note(
         parts.append(_parameters(row))
     if row.state in ("complete", "pruned") and not row.outcome:
         options = f"--trial {row.number} --out trial-{row.number}"
-        if factory := stored.spec.fixed["model"].get("factory"):
-            options += f" --factory {shlex.quote(factory)}"
+        model = stored.spec.fixed["model"]
+        if factory := model.get("factory"):
+            options += f" --factory {factory_hint(factory, model['factory_sha256'])}"
         command = study_command("train", stored.name, options)
         parts.append("Train it again, and measure it on the test split:\n\n" + code_block(command))
     return "\n\n".join(parts)

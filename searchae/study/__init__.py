@@ -46,7 +46,7 @@ from searchae.study.gallery import (
 from searchae.study.images import image_sums, keep_images, load_images
 from searchae.study.listed_training import ListedTraining, training_of
 from searchae.study.overview import StudyOverview, ended_numbers, study_overviews
-from searchae.study.own_net import allow_net
+from searchae.study.own_net import allow_net, keep_factory
 from searchae.study.progress_texts import (
     OUTCOME_TEXTS,
     bad_end_lines,
@@ -155,6 +155,7 @@ __all__ = [
     "history_columns",
     "image_sums",
     "keep_best_pictures",
+    "keep_factory",
     "keep_images",
     "list_name",
     "load_images",

@@ -27,6 +27,7 @@ from searchae.study import (
     claimed_folder,
     describe_import,
     has_comparable_results,
+    keep_factory,
     open_study,
     summarize,
 )
@@ -127,6 +128,7 @@ def _open(prepared: Prepared, request: Request, watcher: Watcher) -> tuple[Store
             f"{request.artifacts / stored.folder}"
         )
     stored.study.set_user_attr(SPLITS, describe_splits(prepared.splits))
+    keep_factory(stored, request.factory)
     return stored, created
 
 

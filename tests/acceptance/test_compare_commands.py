@@ -89,7 +89,9 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     bundle = json.loads(trained.stdout)
     assert bundle["study"] == "tiny.trainings"
     assert bundle["params"]["optimizer"] == "adam"
-    assert "next: searchae train -s tiny --trial compared --out tiny-compared " in told.stderr
+    assert (
+        "searchae train -s tiny --trial compared --device cpu --out tiny-compared " in told.stderr
+    )
 
 
 @pytest.mark.usefixtures("home")
