@@ -23,6 +23,14 @@ COMMANDS = (
 )
 """Commands of the pages that write what later blocks read."""
 
+SMALL = {
+    "SEARCHAE_DATA__TRAIN_IMAGES": "48",
+    "SEARCHAE_TRAIN__EPOCHS": "2",
+    "SEARCHAE_TRAIN__BATCH_SIZE": "16",
+    "SEARCHAE_TRAIN__PATIENCE": "2",
+}
+"""What makes the search small that the blocks do not name."""
+
 NOT_RUN: dict[tuple[str, int], str] = {}
 """Page and number of a block, from 0 -> why it is not run."""
 
@@ -54,6 +62,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         fork_workers(patch)
+        for variable, value in SMALL.items():
+            patch.setenv(variable, value)
         run_block(FIRST, 0)
     for words in COMMANDS:
         done = run_command(*words, cwd=folder)
