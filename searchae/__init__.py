@@ -103,8 +103,8 @@ def tune(
     """Runs a search, or finishes one that was interrupted, as ``searchae tune`` does.
 
     It returns when the search is over. Workers are processes of their own. Ctrl-C, or a notebook's
-    "interrupt", keeps the running trials up to their last epoch and leaves no process; the same call
-    continues them.
+    "interrupt", keeps the running trials up to their last epoch and leaves no process; the same
+    call continues them.
 
     Args:
         study: A study file's name or path; or what one holds, as a dict or as the ``spec`` of
