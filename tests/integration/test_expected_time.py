@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from searchae.launch import Fleet, LocalLauncher, Request
 from searchae.training import EpochResult, Trainer
@@ -52,9 +53,8 @@ def test_what_else_the_machine_does_does_not_count(
 ) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(duration, "Trainer", DisturbedTrainer)
-    request = Request(
-        study="tiny", storage="sqlite:///none.db", device="cpu", data_dir=Path("data")
-    )
+    storage = sa.make_url("sqlite:///none.db")
+    request = Request(study="tiny", storage=storage, device="cpu", data_dir=Path("data"))
     prepared = preflight(request, LocalLauncher(), lambda _: None, dry_run=True)
     fleet: Fleet = prepared.fleet
     found: Duration | None = estimate_duration(prepared, prepared.spec, fleet, left=6)
