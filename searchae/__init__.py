@@ -103,7 +103,8 @@ def tune(
     """Runs a search, or finishes one that was interrupted, as ``searchae tune`` does.
 
     It returns when the search is over. Workers are processes of their own. Ctrl-C, or a notebook's
-    "interrupt", puts the running trials back and leaves no process; the same call goes on.
+    "interrupt", keeps the running trials up to their last epoch and leaves no process; the same
+    call continues them.
 
     Args:
         study: A study file's name or path; or what one holds, as a dict or as the ``spec`` of
@@ -137,7 +138,7 @@ def tune(
     Raises:
         UserError: Something that was asked for is wrong; the message says what to do.
         SearchaeError: The search failed.
-        KeyboardInterrupt: It was interrupted; every running trial has been put back.
+        KeyboardInterrupt: It was interrupted; every running trial is kept, to be continued.
 
     Examples:
         >>> search = searchae.tune("quickstart", trials=4, quiet=True)

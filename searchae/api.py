@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from searchae.config import folder_name
 from searchae.errors import SearchaeError, UserError
 from searchae.formatting import format_count, one_line
 from searchae.launch import (
@@ -49,7 +50,7 @@ class Search:
         True
         >>> len(search.trials())
         4
-        >>> model = search.train("best", epochs=2)
+        >>> model = search.train(out="best", epochs=2)
         >>> model.metrics["images"]
         16
     """
@@ -215,7 +216,8 @@ class Search:
             The comparison; with ``top`` the ranking.
 
         Raises:
-            UserError: There is nothing to compare, or the time was up.
+            UserError: There is nothing to compare.
+            TimeUpError: ``max_hours`` were over before there was a result; the same call goes on.
             KeyboardInterrupt: It was interrupted.
         """
         from searchae.compare import (
@@ -269,7 +271,7 @@ class Search:
 
     def train(
         self,
-        out: str | Path,
+        out: str | Path | None = None,
         *,
         trial: int | Literal["best", "winner", "compared"] = "best",
         epochs: int | Literal["search"] | None = None,
@@ -285,10 +287,13 @@ class Search:
     ) -> Bundle:
         """Trains a trial anew and measures it on the test split, as ``searchae train`` does.
 
+        ``search.train()`` trains the search's best trial and keeps it in the folder ``NAME-best``.
+
         Args:
-            out: The bundle's folder: a new one, or that of the same training.
-            trial: The search's best, the winner of ``compare(top=...)``, the best setting of
-                ``compare()``, or a number.
+            out: The bundle's folder: a new one, or that of the same training; ``NAME-TRIAL``, the
+                study's name and ``trial``, if unset.
+            trial: Which trial: the search's ``best``, the ``winner`` of ``compare(top=...)``, the
+                best setting ``compared`` by ``compare()``, or a number.
             epochs: Most epochs; ``search`` for as in the search; 100, or the study's if more, if
                 unset.
             patience: Stop after this many epochs without improvement; the study's, else 10.
@@ -336,7 +341,8 @@ class Search:
                 threads=plan.threads,
             )
         )
-        launcher, folder = LocalLauncher(), Path(out)
+        launcher = LocalLauncher()
+        folder = Path(f"{folder_name(self.name)}-{trial}" if out is None else out)
         is_quiet = self._place.quiet if quiet is None else quiet
         with session(launcher, quiet=is_quiet, epochs=plan.params.train.epochs) as (watcher, stop):
             for note in plan.notes(hint_at_winner=trial == "best"):

@@ -124,8 +124,14 @@ class StopAskedError(SearchaeError):
     exit_code = 130  # as for an interrupt: the same command goes on
 
 
+class TimeUpError(SearchaeError):
+    """The time limit ended the work before there was a result; the same command goes on."""
+
+    exit_code = 130  # as for an interrupt
+
+
 class SearchInterrupt(KeyboardInterrupt):
-    """Ctrl-C, or a notebook's "interrupt": the running trials were put back.
+    """Ctrl-C, or a notebook's "interrupt": the running trials are kept, to be continued.
 
     Args:
         message: How to go on.

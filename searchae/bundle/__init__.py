@@ -27,13 +27,14 @@ from searchae.bundle.model import (
     load_bundle,
     write_bundle,
 )
-from searchae.bundle.output_folder import CHECKPOINTS_FOLDER, Workspace
+from searchae.bundle.output_folder import CHECKPOINTS_FOLDER, METRICS_FILE, Workspace
 from searchae.bundle.plots import write_curves_page, write_reconstructions_picture
 
 __all__ = [
     "CHECKPOINTS_FOLDER",
     "EVALUATION_SPLITS",
     "EXPORT_PARTS",
+    "METRICS_FILE",
     "Bundle",
     "BundleConfig",
     "ImageArray",

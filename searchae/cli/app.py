@@ -102,7 +102,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         arguments: The words after ``searchae``; those of this process if unset.
 
     Returns:
-        The exit code: 0 success, 1 failure, 2 a mistake of the user, 130 interrupted.
+        The exit code: 0 success, 1 failure, 2 a mistake of the user, 130 stopped before the end.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get("SEARCHAE_DEBUG"))

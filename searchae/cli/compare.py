@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,10 +41,11 @@ from searchae.cli.options import (
 from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result, require_html
 from searchae.cli.signals import polled_stop
-from searchae.errors import UserError
+from searchae.cli.typed_options import WHERE, typed_options
+from searchae.errors import TimeUpError, UserError
 
 if TYPE_CHECKING:
-    from searchae.compare import Comparison, Reranking
+    from searchae.compare import Comparison, ComparisonResult, Reranking
     from searchae.launch import FleetRequest, Launcher
 
 app = typer.Typer()
@@ -117,6 +120,7 @@ DEFAULT_SEEDS = 3
     )
 )
 def compare(
+    context: typer.Context,
     study: StudyNameOption,
     by: ByOption = None,
     until: UntilOption = 0.3,
@@ -202,7 +206,8 @@ def compare(
     if top is not None:
         options = TopOptions(top, seeds or DEFAULT_SEEDS, epochs, patience, precision)
         reranking = Reranking(stored, options)
-        _rerank(reranking, request, chosen, urls, dry_run=dry_run, as_json=as_json)
+        with _hint_at_going_on(context):
+            _rerank(reranking, request, chosen, urls, dry_run=dry_run, as_json=as_json)
     else:
         comparison = Comparison(
             stored,
@@ -216,7 +221,45 @@ def compare(
                 precision=precision,
             ),
         )
-        _compare(comparison, request, chosen, out, urls, dry_run=dry_run, as_json=as_json)
+        with _hint_at_going_on(context):
+            result = _compare(
+                comparison, request, chosen, out, urls, dry_run=dry_run, as_json=as_json
+            )
+        _note_next(context, result, request)
+
+
+@contextmanager
+def _hint_at_going_on(context: typer.Context) -> Iterator[None]:
+    """Prints the command that goes on if the time is up within the block."""
+    try:
+        yield
+    except TimeUpError:
+        _note_going_on(context)
+        raise
+
+
+def _note_going_on(context: typer.Context) -> None:
+    from searchae.cli.console import print_note
+
+    words = ["searchae", "compare", *typed_options(context)]
+    print_note(f"next: {shlex.join(words)}   goes on where the time was up")
+
+
+def _note_next(
+    context: typer.Context, result: ComparisonResult | None, request: FleetRequest
+) -> None:
+    from searchae.cli import console
+    from searchae.storage import masked_url
+
+    if result is None:
+        return
+    if result.is_unfinished:
+        _note_going_on(context)
+    if result.best is not None:
+        storage = masked_url(request.storage)
+        places = console.places_elsewhere(storage, request.data_dir, request.artifacts)
+        where = typed_options(context, only=WHERE)
+        console.note_next_of_compare(context.params["study"], places, where)
 
 
 def _check_options(
@@ -281,16 +324,16 @@ def _compare(
     *,
     dry_run: bool,
     as_json: bool,
-) -> None:
-    from searchae.cli import console, console_compare, progress
+) -> ComparisonResult | None:
+    """Runs or plans a comparison; returns its result, None of a plan."""
+    from searchae.cli import console_compare, progress
     from searchae.compare import ComparisonRun
-    from searchae.storage import masked_url
     from searchae.tuning import notifying
 
     if dry_run:
         plan = comparison.estimate()
         print_result(lambda: plan, lambda: console_compare.print_plan(plan), as_json=as_json)
-        return
+        return None
     with (
         progress.ProgressDisplay() as display,
         notifying(urls, "compare", comparison.stored.name, display) as watcher,
@@ -302,7 +345,4 @@ def _compare(
         lambda: console_compare.print_verdicts(result, found["html"]),
         as_json=as_json,
     )
-    if result.best is not None:
-        storage = masked_url(request.storage)
-        places = console.places_elsewhere(storage, request.data_dir, request.artifacts)
-        console.note_next_of_compare(comparison.stored.name, places)
+    return result

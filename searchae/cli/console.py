@@ -17,7 +17,7 @@ from rich.table import Table
 
 from searchae.cli.options import DEFAULT_STORAGE
 from searchae.cli.terminal import SafeConsole, print_line
-from searchae.config import FACTORY_VARIABLE, OBJECTIVES, objective_texts, read_toml
+from searchae.config import FACTORY_VARIABLE, OBJECTIVES, below_here, objective_texts, read_toml
 from searchae.errors import SpecError
 from searchae.formatting import (
     format_assignments,
@@ -41,7 +41,7 @@ UNLIKE = 1.3
 time."""
 _COUNT_LABELS = {
     "taken_away": "taken over by another worker",
-    "put_back": "put back for another worker",
+    "put_back": "left for another worker to continue",
 }
 
 
@@ -62,30 +62,14 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     out.print(f"study      {summary.study}  ({summary.storage})")
     if summary.trainings_of:
         out.print(f"lists      trainings of study {summary.trainings_of}, by compare and train")
-    invalid = [row for row in summary.rows if row.outcome == "invalid"]
-    outcomes = [f"{n} {word}" for word, n in summary.outcomes.items() if word != "invalid"]
-    shown = [
-        f"{n} {word}"
-        for word, n in (
-            ("complete", c.complete),
-            ("pruned", c.pruned),
-            ("failed", c.failed - sum(row.state == "failed" for row in invalid)),
-            ("running", c.running),
-            ("paused", c.paused),
-            ("waiting", c.waiting),
-        )
-        if n or word in ("complete", "pruned")
-    ]
-    among = f"  (among them {', '.join(outcomes)})" if outcomes else ""
-    others = f"; {len(invalid)} of another program, invalid and not counted" if invalid else ""
-    out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{among}{others}")
+    _print_trials(out, summary)
     if summary.refused is not None:
         nets = format_count(summary.refused, "net")
         out.print(f"refused    {nets} above search.max_parameters, before training")
     share = f" ({summary.epochs_saved / summary.epochs_full:.0%})" if summary.epochs_full else ""
     saved = (
-        f", {format_number(summary.epochs_saved)} of {summary.epochs_full} saved by pruning and "
-        f"plateaus{share}"
+        f", {format_number(summary.epochs_saved)} of {summary.epochs_full} saved by stopping "
+        f"trials early{share}"
     )
     again = summary.epochs_repeated
     repeated = f", {again} of them trained again after a loss" if again else ""
@@ -107,7 +91,7 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
             f"trial {summary.best.number}, {format_assignments(summary.best.params)}",
         )
     if summary.gain_db is not None:
-        out.print(f"gain       {_gain_over_first(summary.gain_db)}", markup=False)
+        out.print(f"gain       {_gain_over_first(summary)}", markup=False)
     if summary.front:
         out.print(f"front      {front_line(summary)}")
     if summary.early_end is not None:
@@ -118,26 +102,54 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         out.print(f"warning    {warning}")
 
 
-def _gain_over_first(gain_db: float) -> str:
+def _print_trials(out: SafeConsole, summary: Summary) -> None:
+    """Prints how many trials there are by state, and how many of these ended badly."""
+    from searchae.study import bad_end_lines
+
+    c = summary.counts
+    invalid = [row for row in summary.rows if row.outcome == "invalid"]
+    shown = [
+        f"{n} {word}"
+        for word, n in (
+            ("complete", c.complete),
+            ("pruned", c.pruned),
+            ("failed", c.failed - sum(row.state == "failed" for row in invalid)),
+            ("running", c.running),
+            ("paused", c.paused),
+            ("waiting", c.waiting),
+        )
+        if n or word in ("complete", "pruned")
+    ]
+    others = f"; {len(invalid)} of another program, invalid and not counted" if invalid else ""
+    out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{others}")
+    for line in bad_end_lines(summary):
+        out.print(f"           {line}")
+
+
+def _gain_over_first(summary: Summary) -> str:
+    gain_db, first = summary.gain_db or 0.0, f"the first trial (trial {summary.first_number})"
     if round(gain_db, 2) <= 0:
-        return "none: no trial is better than the one that the search began with"
-    return f"{gain_db:.2f} dB over the trial that the search began with"
+        return f"none: no trial is better than {first}"
+    return f"{gain_db:.2f} dB better than {first}"
 
 
-def note_next(study: str, places: Mapping[str, str], *, compared: Sequence[str]) -> None:
+def note_next(
+    study: str, places: Mapping[str, str], where: Sequence[str], *, compared: Sequence[str]
+) -> None:
     """Prints the commands that usually follow a search: report, compare and train.
 
     Args:
         study: The study's name.
         places: Values of the options for storage and folders that are not the defaults.
+        where: The options that say where trials are trained, as they were typed.
         compared: Names of the searched parameters that ``compare`` would compare.
     """
     report = _command("report", study, places, "--storage", "--artifacts", out="report.html")
     out = f"{study}-best" if Path("best").exists() else "best"  # it may be another study's
-    train = _command("train", study, places, *places, out=out)
+    train = _command("train", study, places, *places, out=out, where=where)
     lines = {report: "what decides, in one page"}
     if compared:
-        compare = _command("compare", study, places, *places)
+        compare = _command("compare", study, places, *places, where=where)
         verb = "matters" if len(compared) == 1 else "matter"
         lines[compare] = f"whether {format_list(compared)} {verb}, by an experiment"
     lines[train] = "the best trial trained anew, for longer, and tested"
@@ -146,10 +158,10 @@ def note_next(study: str, places: Mapping[str, str], *, compared: Sequence[str])
         print_note(f"{'' if i else 'next:':5s} {command:{width}}   {what}")
 
 
-def note_next_of_compare(study: str, places: Mapping[str, str]) -> None:
-    """Prints the command that trains the best setting of a comparison."""
-    out = f"{study}-compared"
-    command = _command("train", study, places, *places, out=out, words=("--trial", "compared"))
+def note_next_of_compare(study: str, places: Mapping[str, str], where: Sequence[str]) -> None:
+    """Prints the command that trains the best setting of a comparison; see ``note_next``."""
+    out, words = f"{study}-compared", ("--trial", "compared")
+    command = _command("train", study, places, *places, out=out, words=words, where=where)
     print_note(f"next: {command}   the best setting trained anew, for longer, and tested")
 
 
@@ -159,14 +171,9 @@ def places_elsewhere(storage: str, data_dir: Path, artifacts: Path) -> dict[str,
         ("--storage", storage, DEFAULT_STORAGE),
         ("--data-dir", str(data_dir), "data"),
         ("--artifacts", str(artifacts), "artifacts"),
-        ("--factory", _relative(os.environ.get(FACTORY_VARIABLE, "")), ""),
+        ("--factory", below_here(os.environ.get(FACTORY_VARIABLE, "")), ""),
     )
     return {option: value for option, value, usual in places if value != usual}
-
-
-def _relative(path: str) -> str:
-    """Returns a path below the current folder without it, any other text as it is."""
-    return path.removeprefix(f"{Path().absolute()}{os.sep}")
 
 
 def _command(
@@ -176,11 +183,12 @@ def _command(
     *options: str,
     out: str = "",
     words: Sequence[str] = (),
+    where: Sequence[str] = (),
 ) -> str:
     """Returns a command line with those of ``places`` that are among the command's options."""
-    where = (word for option in options if option in places for word in (option, places[option]))
+    named = (word for option in options if option in places for word in (option, places[option]))
     to = ["--out", out] if out else []
-    return shlex.join(["searchae", name, "-s", study, *words, *where, *to])
+    return shlex.join(["searchae", name, "-s", study, *words, *named, *where, *to])
 
 
 def _print_workers(out: SafeConsole, summary: Summary) -> None:
@@ -319,7 +327,8 @@ def print_plan(plan: DryRun) -> None:
     trials = format_count(search.trials, "trial")
     out.print(f"search     {trials}, {search.sampler}, {pruner}, seed {spec.seed}")
     if search.stop_when_stable:
-        out.print(f"           ends once {search.stop_when_stable} trials in a row are no better")
+        count = search.stop_when_stable
+        out.print(f"           ends once {count} trials in a row have not beaten the best one")
     if plan.objectives:
         out.print(f"           {plan.objectives}")
     if plan.done:
@@ -336,7 +345,7 @@ def print_plan(plan: DryRun) -> None:
         out.print("time       unknown: the steps that were to be measured ended badly")
     else:
         out.print(
-            f"time       {time.step_s * 1e3:.1f} ms per step, "
+            f"time       {time.step_s * 1e3:.1f} ms per step, measured now, "
             f"about {format_duration(time.epoch_s)} per epoch, "
             f"{format_duration(time.epoch_s * spec.epochs)} per full training of "
             f"{format_count(spec.epochs, 'epoch')}"

@@ -118,8 +118,13 @@ def _training_end(training: Mapping[str, Any], *, best_epoch: int) -> str:
     """Returns after how many epochs a training ended, and why."""
     epochs = training["epochs"]
     count = format_count(epochs, "epoch")
+    if training["ended"] in ("diverged", "dead"):
+        return f"{training['ended']} after {count} of at most {training['epochs_at_most']}"
     if training["ended"] != "epochs":
-        return f"ended after {count} of at most {training['epochs_at_most']}: no better"
+        return (
+            f"ended after {count} of at most {training['epochs_at_most']}, since it had not "
+            f"improved for {training['patience']}"
+        )
     rising = ", still rising" if best_epoch == epochs else ""
     return f"stopped at the limit of {count}{rising}"
 

@@ -74,7 +74,8 @@ def print_verdicts(result: ComparisonResult, html: str) -> None:
     print_line(
         "A base is a setting of all other parameters; near zero: the share of latents below 1e-3; "
         "Hoyer: from 0 (all latents alike) to 1 (a single one). A training fails if it "
-        f"diverges, dies or ends less than {LEARNED_DB:g} dB above the mean training image."
+        "diverges, dies (gives the same picture for every image) or ends less than "
+        f"{LEARNED_DB:g} dB above the mean training image."
     )
     print_line(f"plots: {html}")
 

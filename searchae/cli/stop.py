@@ -128,13 +128,13 @@ def _print_end(ended: Sequence[tuple[str, TrialCounts, Sequence[WorkerInfo]]]) -
     for name, counts, alive in ended:
         parts = [f"{counts.finished} of {counts.budget} trials done"]
         if counts.waiting:
-            parts.append(f"{counts.waiting} put back")
+            parts.append(f"{counts.waiting} to be continued")
         if counts.paused:
             parts.append(f"{counts.paused} paused")
         if alive:
             parts.append(f"{format_count(len(alive), 'worker')} still to leave")
         elif counts.running:
-            parts.append(f"{counts.running} of workers that are gone, put back by what goes on")
+            parts.append(f"{counts.running} to be continued, of workers that are gone")
         print_line(f"{name}: {', '.join(parts)}")
     print_line("The same tune, train or compare command goes on.")
 

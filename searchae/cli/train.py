@@ -58,7 +58,7 @@ EpochsOption = Annotated[
     str,
     typer.Option(
         metavar="E|search",
-        help="Most epochs; a plateau ends it earlier. search: as in the search.",
+        help="Most epochs; it ends earlier once it no longer improves. search: as in the search.",
         show_default="100, or the study's if more",
     ),
 ]

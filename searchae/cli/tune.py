@@ -38,6 +38,7 @@ from searchae.cli.options import (
 )
 from searchae.cli.results import print_result
 from searchae.cli.signals import polled_stop
+from searchae.cli.typed_options import WHERE, typed_options
 from searchae.config import COMPARED_PARAMETERS
 from searchae.errors import UserError
 
@@ -93,6 +94,7 @@ DryRunOption = Annotated[
     )
 )
 def tune(
+    context: typer.Context,
     study: StudyOption,
     trials: TrialsOption = None,
     max_hours: MaxHoursOption = None,
@@ -162,7 +164,8 @@ def tune(
     if dry_run:
         _show_plan(request, chosen, as_json=as_json)
     else:
-        _search(request, chosen, urls, as_json=as_json)
+        where = typed_options(context, only=WHERE)
+        _search(request, chosen, urls, where, as_json=as_json)
 
 
 def _show_plan(request: Request, launcher: Launcher, *, as_json: bool) -> None:
@@ -178,7 +181,14 @@ def _show_plan(request: Request, launcher: Launcher, *, as_json: bool) -> None:
     )
 
 
-def _search(request: Request, launcher: Launcher, urls: Sequence[str], *, as_json: bool) -> None:
+def _search(
+    request: Request,
+    launcher: Launcher,
+    urls: Sequence[str],
+    where: Sequence[str],
+    *,
+    as_json: bool,
+) -> None:
     from searchae.launch import prestarted_workers
 
     with prestarted_workers(request, launcher) as imports_done:
@@ -189,7 +199,7 @@ def _search(request: Request, launcher: Launcher, urls: Sequence[str], *, as_jso
     if summary.best is not None and summary.counts.finished >= summary.counts.budget:
         elsewhere = console.places_elsewhere(summary.storage, request.data_dir, request.artifacts)
         compared = [name for name in COMPARED_PARAMETERS if name in summary.best.params]
-        console.note_next(summary.study, elsewhere, compared=compared)
+        console.note_next(summary.study, elsewhere, where, compared=compared)
 
 
 def _follow_search(

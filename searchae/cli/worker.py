@@ -126,4 +126,7 @@ def _begin_to_stop(stop: threading.Event) -> None:
     stop.set()
     with suppress(OSError):  # the terminal may be gone
         # Not print: the signal may have come in the middle of one.
-        os.write(sys.stderr.fileno(), b"searchae: stopping: a running trial is put back ...\n")
+        os.write(
+            sys.stderr.fileno(),
+            b"searchae: stopping: a running trial is kept, to be continued ...\n",
+        )

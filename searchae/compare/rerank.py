@@ -10,7 +10,7 @@ import torch
 
 from searchae.compare.preparation import open_list
 from searchae.compare.ranking import Ranking, rank_trials
-from searchae.errors import UserError
+from searchae.errors import TimeUpError, UserError
 from searchae.formatting import format_count
 from searchae.launch import FleetRequest, Launcher
 from searchae.retrain import ListRun, RecordFolder, RetrainPlan, plan_retraining
@@ -102,7 +102,7 @@ class Reranking:
             The ranking, and all of it as a JSON document.
 
         Raises:
-            UserError: The time was up before all were trained.
+            TimeUpError: The time was up before all were trained.
             DataError: The data here differs from the study's.
         """
         stored = self.stored
@@ -114,8 +114,13 @@ class Reranking:
             listed, lambda _results: wanted, request, launcher, watcher, stop or StopRequest()
         )
         results = run.run()
-        if not all(results[t.key].is_finished for t in wanted):
-            raise UserError("the time was up; the same command again continues")
+        done = sum(results[t.key].is_finished for t in wanted)
+        if done < len(wanted):
+            raise TimeUpError(
+                f"study {stored.name!r}: the time was up (--max-hours) before all were trained: "
+                f"{done} of {format_count(len(wanted), 'training')} done and kept; the same "
+                "command again continues"
+            )
         folder = RecordFolder(request.artifacts, listed)
         same = self._options.epochs is None and self._options.patience is None
         found = rank_trials(

@@ -56,6 +56,7 @@ class ComparisonResult:
         verdicts: Of each parameter.
         curve: PSNR and sparsity by the weight of the L1 penalty, if they were measured.
         html: The page with all of it; None before it is written.
+        is_unfinished: Whether the time was up before all was measured; the same call continues.
 
     Examples:
         >>> result = searchae.open("quickstart").compare(by=["optimizer"])
@@ -68,6 +69,7 @@ class ComparisonResult:
     verdicts: tuple[Verdict, ...]
     curve: PenaltyCurve | None = None
     html: Path | None = None
+    is_unfinished: bool = False
 
     @property
     def sentences(self) -> list[str]:

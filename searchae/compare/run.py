@@ -21,7 +21,7 @@ from searchae.compare.preparation import open_list
 from searchae.compare.result import ComparisonResult
 from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
 from searchae.data import gather
-from searchae.errors import UserError
+from searchae.errors import TimeUpError, UserError
 from searchae.formatting import format_count, format_value
 from searchae.launch import FleetRequest, Launcher
 from searchae.report import comparison_file, write_comparison_file
@@ -71,7 +71,8 @@ class ComparisonRun:
             The result, and a JSON document of it.
 
         Raises:
-            UserError: There is nothing to say yet, or a file cannot be written.
+            TimeUpError: The time was up before there was anything to say.
+            UserError: There is nothing to compare, or a file cannot be written.
             DataError: The data here differs from the study's.
         """
         stored, request = self.comparison.stored, self.request
@@ -91,14 +92,16 @@ class ComparisonRun:
             for e, w in zip(self._experiments, wanted, strict=True)
             if w.looks
         ]
-        result = ComparisonResult(tuple(verdicts), self._curve(wanted, results, read))
+        is_unfinished = any(w.design is not None for w in wanted)
+        curve = self._curve(wanted, results, read)
+        result = ComparisonResult(tuple(verdicts), curve, is_unfinished=is_unfinished)
         for experiment, w in zip(self._experiments, wanted, strict=True):
             if not w.looks and w.design is None:
                 self._watcher.note(f"{experiment.parameter}: {NOTHING_LEARNS}")
         if not verdicts:
-            unfinished = any(w.design is not None for w in wanted)
-            why = "no comparison is complete yet; the same command again continues"
-            raise UserError(f"study {stored.name!r}: {why if unfinished else NOTHING_LEARNS}")
+            if is_unfinished:
+                raise TimeUpError(self._nothing_yet(wanted, results))
+            raise UserError(f"study {stored.name!r}: {NOTHING_LEARNS}")
         trained = [t for t in self._trainings(wanted, results) if has_ended(results, t)]
         file = comparison_file(request.artifacts, stored)
         is_shared, out = out is None, out or file.parent / "compare.html"
@@ -119,6 +122,16 @@ class ComparisonRun:
         except OSError as e:
             raise UserError(f"--out {out}: cannot be written: {e.strerror or e}") from e
         return replace(result, html=out), document
+
+    def _nothing_yet(self, wanted: Sequence[Wanted], results: Results) -> str:
+        listed = self._trainings(wanted, results)
+        done = sum(has_ended(results, t) for t in listed)
+        return (
+            f"study {self.comparison.stored.name!r}: the time was up (--max-hours) before the "
+            f"first comparison was complete: {done} of at least "
+            f"{format_count(len(listed), 'training')} done and kept; the same command again "
+            "continues"
+        )
 
     def _plan(self, results: Results) -> Sequence[ListedTraining]:
         """Returns the trainings that all experiments want."""

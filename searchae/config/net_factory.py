@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -74,6 +75,46 @@ def find_factory(text: str, folders: Sequence[Path] = ()) -> NetFactory:
     if source is None:
         raise SpecError(f"model.factory: {path}: larger than {_MOST_BYTES >> 20} MiB")
     return NetFactory(path, "" if is_file else where, function, source)
+
+
+def factory_hint(name: str, sha256: str, *, known: str = "") -> str:
+    """Returns what ``--factory`` may name for a study's or a bundle's net, quoted for a shell.
+
+    Args:
+        name: The function as the study names it: a file may be meant from the study file's folder.
+        sha256: SHA-256 of its file.
+        known: Where the file was when the study was made.
+
+    Returns:
+        The file where it is on this machine, from the current folder if it is below that;
+        ``FOLDER/FILE.py:FUNCTION`` if it is not found.
+    """
+    where, _, function = name.rpartition(":")
+    if not where.endswith(".py"):
+        return shlex.quote(name)
+    found = factory_here(name, sha256, known=known)
+    return shlex.quote(found or f"FOLDER/{Path(where).name}:{function}")
+
+
+def factory_here(name: str, sha256: str, *, known: str = "") -> str:
+    """Returns the file and function of ``factory_hint``; empty if it is not found here."""
+    function = name.rpartition(":")[2]
+    for text in (name, known):
+        # A module's packages would be imported to find it.
+        if not text.rpartition(":")[0].endswith(".py"):
+            continue
+        try:
+            found = find_factory(text)
+        except SpecError:
+            continue
+        if found.sha256 == sha256 and found.function == function:
+            return below_here(found.text)
+    return ""
+
+
+def below_here(path: str) -> str:
+    """Returns a path below the current folder without it, any other text as it is."""
+    return path.removeprefix(f"{Path().absolute()}{os.sep}")
 
 
 def allow_factory(factory: NetFactory) -> None:

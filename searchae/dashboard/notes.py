@@ -7,14 +7,22 @@ escaped, or put into a code fence that they cannot close.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
-from searchae.config import objective_texts
+from searchae.config import factory_hint, objective_texts
 from searchae.formatting import format_duration, format_number, format_value
 from searchae.report import study_command
-from searchae.study import ERROR, RUNTIME, WARM_START, StoredStudy, Summary, TrialRow
+from searchae.study import (
+    ERROR,
+    INVALID,
+    RUNTIME,
+    WARM_START,
+    StoredStudy,
+    Summary,
+    TrialRow,
+    bad_end_lines,
+)
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>&|~!#$])")
 """Characters with a meaning within a line of Markdown."""
@@ -49,8 +57,9 @@ def trial_note(
         parts.append(_parameters(row))
     if row.state in ("complete", "pruned") and not row.outcome:
         options = f"--trial {row.number} --out trial-{row.number}"
-        if factory := stored.spec.fixed["model"].get("factory"):
-            options += f" --factory {shlex.quote(factory)}"
+        model = stored.spec.fixed["model"]
+        if factory := model.get("factory"):
+            options += f" --factory {factory_hint(factory, model['factory_sha256'])}"
         command = study_command("train", stored.name, options)
         parts.append("Train it again, and measure it on the test split:\n\n" + code_block(command))
     return "\n\n".join(parts)
@@ -132,12 +141,13 @@ def _progress(summary: Summary) -> dict[str, str]:
         + (f": {states}" if states else ""),
         "epochs": f"{format_number(summary.epochs_run)} run, "
         f"**{format_number(summary.epochs_saved)} saved**{saved} by "
-        "pruning and plateaus",
+        "stopping trials early",
         "time": f"{format_duration(summary.wall_s)}, pauses left out",
     }
-    if summary.outcomes:
-        bad = (f"{n:,} {escape_markdown(outcome)}" for outcome, n in summary.outcomes.items())
-        rows["ended badly"] = ", ".join(bad)
+    if bad := bad_end_lines(summary):
+        rows["without a result"] = escape_markdown("; ".join(bad))
+    if invalid := summary.outcomes.get(INVALID):
+        rows["invalid"] = f"{invalid:,} of another program, not counted"
     return rows
 
 

@@ -102,7 +102,7 @@ def survey_pictures(
     ]:
         raise DataError(*doubts)
     counts = sum((p.done for p in read[1:]), read[0].done)
-    sizes = [picture_size(p) for p in files[0]]
+    sizes, *others = [[picture_size(p) for p in part] for part in files]
     size, why = choose_size(sizes)
     keys["image_size"] = given.get("image_size", _size(*size))
     sides = keys["image_size"] if isinstance(keys["image_size"], list) else [keys["image_size"]] * 2
@@ -124,7 +124,7 @@ def survey_pictures(
         reasons=reasons,
         train=len(train.paths),
         test=None if test is None else len(test.paths),
-        text=f"{format_count(total, 'picture')} of {_sizes_text(sizes)}, {colour}"
+        text=f"{format_count(total, 'picture')} of {_sizes_text(sum(others, sizes))}, {colour}"
         + (f"; {looked_at} of them were looked at" if looked_at < total else ""),
     )
 
@@ -190,15 +190,19 @@ def _round_down(side: int) -> int:
 
 
 def _sizes_text(sizes: Sequence[Size]) -> str:
-    """Returns the sizes as ``48x32 pixels``, or ``24x24 to 640x480 pixels``, the width first."""
-    smallest, largest = (
-        f"{width}x{height}" for height, width in (min(sizes, key=_area), max(sizes, key=_area))
-    )
-    return f"{smallest} pixels" if len(set(sizes)) == 1 else f"{smallest} to {largest} pixels"
+    """Returns the sizes as ``48x32 pixels``, or ``24x24 to 640x480 pixels``, the width first.
 
-
-def _area(size: Size) -> int:
-    return size[0] * size[1]
+    Where no picture is the smallest and none the largest both ways, as with some that are upright,
+    it is ``480 to 640 pixels wide and 480 to 600 high``.
+    """
+    different = list(dict.fromkeys(sizes))
+    if len(different) <= 2:
+        return f"{' and '.join(f'{width}x{height}' for height, width in different)} pixels"
+    heights, widths = ((min(sides), max(sides)) for sides in zip(*different, strict=True))
+    ends = list(zip(heights, widths, strict=True))
+    if all(end in different for end in ends):
+        return f"{' to '.join(f'{width}x{height}' for height, width in ends)} pixels"
+    return f"{widths[0]} to {widths[1]} pixels wide and {heights[0]} to {heights[1]} high"
 
 
 def _evenly(paths: Sequence[Path]) -> list[Path]:

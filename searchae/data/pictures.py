@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin, UnidentifiedImageError
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.large_images import new_images, release
@@ -312,6 +312,10 @@ def picture_size(path: Path) -> tuple[int, int]:
     """
     with _quiet_about_size(), Image.open(path, formats=_formats(path)) as opened:
         width, height = opened.size
+        if isinstance(opened, TiffImagePlugin.TiffImageFile):
+            # Newer versions of Pillow have turned the size of these files already.
+            tags = opened.tag_v2
+            width, height = tags[TiffImagePlugin.IMAGEWIDTH], tags[TiffImagePlugin.IMAGELENGTH]
         is_turned = opened.getexif().get(ExifTags.Base.Orientation, 1) >= 5
     return (width, height) if is_turned else (height, width)
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from searchae.config import FACTORY_VARIABLE, ModelParams, NetFactory, find_factory
+from searchae.config import FACTORY_VARIABLE, ModelParams, NetFactory, factory_hint, find_factory
 from searchae.errors import ModelError, SpecError
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.layout import Shape
@@ -283,12 +283,13 @@ def _evaluation(net: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def allowed_factory(name: str, sha256: str) -> Build:
+def allowed_factory(name: str, sha256: str, *, known: str = "") -> Build:
     """Returns a function that builds a net, if this process may run it.
 
     Args:
         name: As ``model.factory`` has it.
         sha256: SHA-256 of its file, in hexadecimal.
+        known: Where the file was when the study was made, for the error.
 
     Raises:
         ModelError: It may not, it is another one, or it cannot be loaded.
@@ -297,8 +298,8 @@ def allowed_factory(name: str, sha256: str) -> Build:
     if not allowed:
         raise ModelError(
             f"the net is built by {name}, and code is never taken from a database or a bundle: "
-            f"name the file here with --factory {name} (in Python: factory=; or "
-            f"{FACTORY_VARIABLE})"
+            f"name the file here with --factory {factory_hint(name, sha256, known=known)} (in "
+            f"Python: factory=; or {FACTORY_VARIABLE})"
         )
     try:
         factory = find_factory(allowed)

@@ -103,7 +103,7 @@ def found_html(found: Findings) -> str:
         f"mean training image{', with ' + chosen if chosen else ''}."
     )
     if (gain_db := found.summary.gain_db) is not None:
-        than = "the trial that the search began with"
+        than = f"the first trial (trial {found.summary.first_number})"
         text += (
             f" That is {gain_db:.2f} dB above {than}."
             if round(gain_db, 2) > 0

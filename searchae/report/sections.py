@@ -31,6 +31,7 @@ from searchae.report.html_parts import (
     study_command,
 )
 from searchae.report.provenance import provenance_section
+from searchae.study import OUTCOME_TEXTS
 
 TABLE_ROWS, MAX_ERROR_LENGTH = 10, 200
 
@@ -144,6 +145,7 @@ def bad_ends_section(found: Findings) -> HtmlSection:
     rows = [
         (
             o,
+            OUTCOME_TEXTS.get(o, "it was added by another program, and is not counted"),
             f"{n:,}",
             f"{n / len(found.runs):.0%}",
             str(first[o].row.number),
@@ -151,8 +153,8 @@ def bad_ends_section(found: Findings) -> HtmlSection:
         )
         for o, n in counts.most_common()
     ]
-    head = ("how", "trials", "of all", "first", "what was said of the first")
-    return HtmlSection("bad-ends", "Failed trials", html_table(head, rows, numeric={1, 2, 3}))
+    head = ("how", "what it means", "trials", "of all", "first", "what was said of the first")
+    return HtmlSection("bad-ends", "Failed trials", html_table(head, rows, numeric={2, 3, 4}))
 
 
 SECTIONS: list[Callable[[Findings], HtmlSection | None]] = [

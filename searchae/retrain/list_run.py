@@ -127,7 +127,7 @@ class ListRun:
             OutOfMemoryError: A training does not fit on its device.
             StudyStoppedError: A training met a bug.
             SearchaeError: The workers died.
-            KeyboardInterrupt: The run was interrupted; every running trial has been put back.
+            KeyboardInterrupt: The run was interrupted; running trials are kept, to be continued.
         """
         coordinator = self.listed.coordinator
         coordinator.reap(trust_silence=False)

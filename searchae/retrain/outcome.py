@@ -17,6 +17,7 @@ import torch
 from searchae import __version__
 from searchae.bundle import (
     CHECKPOINTS_FOLDER,
+    METRICS_FILE,
     BundleConfig,
     Workspace,
     load_bundle,
@@ -31,12 +32,19 @@ from searchae.config import ProgressCallback, readable_params
 from searchae.data import Splits, load_splits
 from searchae.errors import DivergedError
 from searchae.files import output_file
+from searchae.formatting import format_count
 from searchae.launch import FleetRequest, Launcher, provide_images
 from searchae.models import model_size
-from searchae.retrain.list_run import ListRun, RecordFolder
+from searchae.retrain.list_run import ListRun, RecordFolder, Results
 from searchae.retrain.plan import RetrainPlan
 from searchae.retrain.reproduction import reproduction
-from searchae.study import load_images, open_training_list, package_versions
+from searchae.study import (
+    ListedTraining,
+    TrainingList,
+    load_images,
+    open_training_list,
+    package_versions,
+)
 from searchae.training import EpochResult, mean_image_psnr_db, psnr_of_mse_db
 from searchae.tuning import StopRequest, Watcher
 from searchae.worker import FAILURE_VERBS, TrainingRecord
@@ -84,7 +92,15 @@ def train_bundle(
     """
     splits = load_training_splits(plan, request.data_dir, note=watcher.note)
     with Workspace.open(out, plan.identity(splits.hash), seeds=len(plan.seeds)) as workspace:
-        records = _train(plan, splits, request, launcher, watcher, stop or StopRequest())
+        listed = _open_list(plan, splits)
+        provide_images(launcher, listed.stored, splits, request.data_dir, watcher.note)
+        wanted, stop = plan.listed(), stop or StopRequest()
+        run = ListRun(listed, lambda _results: wanted, request, launcher, watcher, stop)
+        if text := _done_before(wanted, run.results(), out):
+            watcher.note(text)
+        run.run()
+        folder = RecordFolder(request.artifacts, listed)
+        records = [folder.read(training.key) for training in wanted]
         for record in records:
             if verb := FAILURE_VERBS.get(record.ended):
                 watcher.note(
@@ -116,26 +132,29 @@ def load_training_splits(plan: RetrainPlan, data_dir: Path, *, note: ProgressCal
     return load_splits(plan.data, data_dir=data_dir, seed=seed, progress=note, accept_doubts=True)
 
 
-def _train(
-    plan: RetrainPlan,
-    splits: Splits,
-    request: FleetRequest,
-    launcher: Launcher,
-    watcher: Watcher,
-    stop: StopRequest,
-) -> list[TrainingRecord]:
-    """Trains each seed and returns its measurements, in order."""
-    listed = open_training_list(
+def _open_list(plan: RetrainPlan, splits: Splits) -> TrainingList:
+    return open_training_list(
         plan.stored,
         data=plan.data,
         data_hash=splits.hash,
         baseline_db=mean_image_psnr_db(splits.train, splits.validation),
     )
-    provide_images(launcher, listed.stored, splits, request.data_dir, watcher.note)
-    wanted = plan.listed()
-    ListRun(listed, lambda _results: wanted, request, launcher, watcher, stop).run()
-    folder = RecordFolder(request.artifacts, listed)
-    return [folder.read(training.key) for training in wanted]
+
+
+def _done_before(wanted: Sequence[ListedTraining], results: Results, out: Path) -> str:
+    """Returns which trainings were made before, as a text; empty if none was."""
+    done = sum(t.key in results and results[t.key].is_finished for t in wanted)
+    count = format_count(len(wanted), "training")
+    if not done:
+        return ""
+    if done < len(wanted):
+        return f"{done} of {count} done before, and kept; the others are trained now"
+    if (out / METRICS_FILE).exists():
+        return (
+            f"{out}: holds the bundle of this training already ({count}); nothing is trained "
+            "again, only measured"
+        )
+    return f"{count} done before, and kept: nothing is trained again; the bundle is made from that"
 
 
 def _write_results(

@@ -46,8 +46,15 @@ from searchae.study.gallery import (
 from searchae.study.images import image_sums, keep_images, load_images
 from searchae.study.listed_training import ListedTraining, training_of
 from searchae.study.overview import StudyOverview, ended_numbers, study_overviews
-from searchae.study.own_net import allow_net
-from searchae.study.progress_texts import best_text, progress_text, study_line, trial_line
+from searchae.study.own_net import allow_net, keep_factory
+from searchae.study.progress_texts import (
+    OUTCOME_TEXTS,
+    bad_end_lines,
+    best_text,
+    progress_text,
+    study_line,
+    trial_line,
+)
 from searchae.study.removal import Removal, plan_removal, removal_text
 from searchae.study.renaming import rename_study
 from searchae.study.results import has_result, result_db
@@ -98,6 +105,7 @@ __all__ = [
     "INVALID",
     "MEASURED",
     "OUTCOME",
+    "OUTCOME_TEXTS",
     "REFUSED",
     "REPEATED",
     "RUNTIME",
@@ -127,6 +135,7 @@ __all__ = [
     "TrialRow",
     "WorkerInfo",
     "allow_net",
+    "bad_end_lines",
     "best_of",
     "best_text",
     "best_trials",
@@ -146,6 +155,7 @@ __all__ = [
     "history_columns",
     "image_sums",
     "keep_best_pictures",
+    "keep_factory",
     "keep_images",
     "list_name",
     "load_images",

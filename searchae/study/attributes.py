@@ -105,6 +105,10 @@ COMPARED = "searchae:compared"
 """dict: The best setting that ``compare`` measured: ``number`` of its first training in the list of
 trainings, ``mean_db`` and ``seeds``."""
 
+FACTORY = "searchae:factory"
+"""str: Where ``tune`` last found the code of a net of one's own, as ``FILE.py:FUNCTION``. It is
+shown in hints; nothing is run because of it."""
+
 TYPES: dict[str, type | UnionType] = {
     SPEC: dict,
     DATA_HASH: str,
@@ -130,6 +134,7 @@ TYPES: dict[str, type | UnionType] = {
     STOP_ASKED: str,
     WINNER: dict,
     COMPARED: dict,
+    FACTORY: str,
 }
 """The types of a study's attributes: other programs can write them too."""
 

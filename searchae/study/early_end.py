@@ -42,7 +42,7 @@ class EarlyEnd:
         """The same as a sentence."""
         return (
             f"ended by itself after {self.trials} of {format_count(self.budget, 'trial')}: none of "
-            f"the last {self.without_gain} was better by {LEAST_GAIN_DB} dB "
+            f"the last {self.without_gain} beat the best one before by {LEAST_GAIN_DB} dB "
             f"(search.stop_when_stable; a larger one goes on), about "
             f"{format_count(self.epochs_saved, 'epoch')} saved"
         )

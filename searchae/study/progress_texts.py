@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from searchae.config import objective_texts
 from searchae.formatting import (
     format_assignments,
@@ -10,7 +12,17 @@ from searchae.formatting import (
     format_gain,
     format_number,
 )
+from searchae.study.foreign_trials import INVALID
 from searchae.study.summary import Summary, TrialRow
+
+OUTCOME_TEXTS = {
+    "diverged": "its loss or weights became infinite",
+    "dead": "its net gave the same picture for every image and could no longer learn",
+    "out-of-memory": "it did not fit into the device's memory",
+    "lost": "its workers were lost, time and again",
+    "bug": "its training met a bug",
+}
+"""What each outcome of a trial that ended badly means, said of the trial."""
 
 
 def study_line(summary: Summary) -> str:
@@ -36,6 +48,25 @@ def progress_text(summary: Summary) -> str:
     if summary.seconds_left is not None:
         parts.append(f"{format_duration(max(0.0, summary.seconds_left))} of --max-hours left")
     return ", ".join(parts)
+
+
+def bad_end_lines(summary: Summary) -> list[str]:
+    """Returns how trials ended badly: a line for each state that these trials have.
+
+    Their number is part of the state's, so a line begins with that one.
+    """
+    c, lines = summary.counts, []
+    foreign = sum(r.state == "failed" and r.outcome == INVALID for r in summary.rows)
+    for state, total in (("complete", c.complete), ("failed", c.failed - foreign)):
+        bad = Counter(r.outcome for r in summary.rows if r.state == state and r.outcome)
+        del bad[INVALID]
+        if bad:
+            ends = [
+                f"{n} {outcome} ({OUTCOME_TEXTS.get(outcome, 'without a result')})"
+                for outcome, n in bad.items()
+            ]
+            lines.append(f"of the {total} {state}: {', '.join(ends)}")
+    return lines
 
 
 def best_text(summary: Summary) -> str:

@@ -144,12 +144,21 @@ class Summary:
     @property
     def gain_db(self) -> float | None:
         """The best trial's PSNR minus the first trial's, in dB; None unless both have a result."""
-        first = next((row for row in self.rows if not row.imported), None)
+        first = self._first
         if self.best is None or self.best.psnr_db is None or self.counts.finished < 2:
             return None
         if first is None or not first.has_result or first.psnr_db is None:
             return None
         return self.best.psnr_db - first.psnr_db
+
+    @property
+    def first_number(self) -> int | None:
+        """The number of the first trial, which the gain is over; None without one."""
+        return None if self._first is None else self._first.number
+
+    @property
+    def _first(self) -> TrialRow | None:
+        return next((row for row in self.rows if not row.imported), None)
 
     def document(self) -> dict[str, Any]:
         """Returns the summary as ``--json`` prints it."""
@@ -340,7 +349,10 @@ def _warnings(
         )
     bad = sum(bool(r.outcome) and r.outcome != INVALID for r in rows)
     if is_search and counts.finished >= 10 and bad * 2 > counts.finished:
-        found.append(f"{bad} of {counts.finished} trials ended badly: the ranges may reach too far")
+        found.append(
+            f"{bad} of {counts.finished} trials ended without a result: the ranges may reach too "
+            "far"
+        )
     if snapshot.stop_asked and counts.finished < counts.budget:
         found.append(
             f"stopped by {snapshot.stop_asked} (searchae stop): the same {command} command as "
@@ -353,8 +365,8 @@ def _warnings(
         )
     elif counts.waiting and not counts.running and not snapshot.workers:
         found.append(
-            f"{format_count(counts.waiting, 'trial')} put back, and no worker is alive: the same "
-            f"{command} command as before goes on"
+            f"{format_count(counts.waiting, 'trial')} waiting to be continued, and no worker is "
+            f"alive: the same {command} command as before goes on"
         )
     if counts.paused and not counts.running and not snapshot.workers:
         found.append(

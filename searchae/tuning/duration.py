@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from statistics import fmean
@@ -18,8 +19,11 @@ from searchae.training import Trainer
 from searchae.tuning.gpu_sharing import concurrent_trials
 from searchae.tuning.preflight import Prepared
 
-FEW_STEPS = 2
-"""Steps that are measured of each further regularizer."""
+ROUNDS, ROUND_STEPS, GPU_ROUND_STEPS = 6, 2, 8
+"""Steps are measured in short rounds, after one to warm up, and the fastest counts: what else this
+machine does, as the imports of the workers that are started meanwhile, slows some of them down."""
+MOST_S = 1.0
+"""Seconds after which no further round is begun."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,8 @@ class Duration:
     """How long the rest of a search takes, in seconds.
 
     Attributes:
-        step_s: A training step, measured on one batch after a warm-up; where regularizers are
-            searched, the mean over them.
+        step_s: A training step, see ``_measure_step``; where regularizers are searched, the mean
+            over them.
         epoch_s: An epoch at that rate, without validation.
         expected_s: The remaining trials at that rate, of which the pruner stops as many as in
             ``search.expected_epochs``.
@@ -54,23 +58,24 @@ class Duration:
 
 
 def estimate_duration(
-    prepared: Prepared, spec: StudySpec, fleet: Fleet, *, left: int, steps: int = 8
+    prepared: Prepared, spec: StudySpec, fleet: Fleet, *, left: int
 ) -> Duration | None:
     """Measures a training step and estimates from it how long a search takes.
+
+    ``tune`` and ``tune --dry-run`` both call it, so that they say the same.
 
     Args:
         prepared: The search; the step is that of its first net.
         spec: Its spec.
         fleet: The workers.
         left: How many trials are to be run.
-        steps: How many steps are measured, after as many to warm up.
 
     Returns:
         The estimate; None if the training of these steps failed, which trials may do, too.
     """
     torch.set_num_threads(fleet.threads)
     try:
-        by_regularizer = _measured_steps(prepared, spec, steps)
+        by_regularizer = _measured_steps(prepared, spec)
     except TrainingError:
         return None
     step_s = fmean(by_regularizer.values())
@@ -89,29 +94,29 @@ def estimate_duration(
     )
 
 
-def _measured_steps(prepared: Prepared, spec: StudySpec, steps: int) -> dict[str, float]:
+def _measured_steps(prepared: Prepared, spec: StudySpec) -> dict[str, float]:
     """Returns the seconds of a step with each regularizer that is searched: name -> seconds.
 
-    A contractive penalty takes about twice as long as the others. The first one is measured over
-    ``steps`` steps, the others over ``FEW_STEPS``.
+    A contractive penalty takes about twice as long as the others.
     """
     params = prepared.networks[0].params
     first = params.train.regularizer
-    found: dict[str, float] = {first: _measure_step(prepared, params, steps)}
+    found: dict[str, float] = {first: _measure_step(prepared, params)}
     for name in spec.choices_of("train.regularizer"):
         if name == first:
             continue
         train = params.train.model_copy(update={"regularizer": name})
-        found[name] = _measure_step(prepared, replace(params, train=train), FEW_STEPS)
+        found[name] = _measure_step(prepared, replace(params, train=train))
     return found
 
 
-def _measure_step(prepared: Prepared, params: TrialParams, steps: int) -> float:
-    """Returns the seconds of one training step, averaged over some after a warm-up."""
+def _measure_step(prepared: Prepared, params: TrialParams) -> float:
+    """Returns the seconds of one training step: the mean over the fastest of some short rounds."""
     splits = prepared.splits
     batch_size = params.train.batch_size
     # The learning rate does not change the duration, and with this one no model diverges.
-    update = {"epochs": 2, "patience": 0, "learning_rate": 1e-6}
+    update = {"epochs": 1 + ROUNDS, "patience": 0, "learning_rate": 1e-6}
+    steps = ROUND_STEPS if prepared.device.type == "cpu" else GPU_ROUND_STEPS
     steps = min(steps, max(1, len(splits.train) // batch_size))
     trainer = Trainer(
         replace(params, train=params.train.model_copy(update=update)),
@@ -121,4 +126,10 @@ def _measure_step(prepared: Prepared, params: TrialParams, steps: int) -> float:
         device=prepared.device,
         precision=prepared.precision,
     )
-    return list(trainer.epochs())[-1].seconds / steps
+    begun, fastest = time.monotonic(), math.inf
+    for result in trainer.epochs():  # a round each
+        if result.epoch > 1:
+            fastest = min(fastest, result.seconds)
+            if time.monotonic() - begun > MOST_S:
+                break
+    return fastest / steps

@@ -83,7 +83,7 @@ def _announced(stop: StopRequest, note: Callable[[str], None]) -> Iterator[None]
     def announce() -> None:
         while not ended.is_set():
             if stop.wait(LOOK_S):
-                note("stopping: trials are put back ...")
+                note("stopping: running trials are kept, to be continued ...")
                 return
 
     thread = threading.Thread(target=announce, name="stop", daemon=True)
@@ -109,7 +109,7 @@ def _put_back(
         return
     except StorageError as e:
         note(
-            f"{e}. Trials that could not be put back are given to other workers "
+            f"{e}. Trials that were running are given to other workers "
             f"{stored.spec.search.grace_s:g} s after their last heartbeat"
         )
         return

@@ -58,7 +58,7 @@ def session(
                     launcher.stop(wait_s=STOP_S)
     except KeyboardInterrupt:
         raise SearchInterrupt(
-            "what was running has been put back; the same call again goes on with it"
+            "running trials are kept, up to their last epoch; the same call again continues them"
         ) from None
 
 

@@ -27,6 +27,7 @@ from searchae.study import (
     claimed_folder,
     describe_import,
     has_comparable_results,
+    keep_factory,
     open_study,
     summarize,
 )
@@ -56,7 +57,7 @@ def tune(
         UserError: Something in the request is wrong; no worker was started.
         StudyStoppedError: A trial met a bug.
         SearchaeError: The workers died.
-        KeyboardInterrupt: The search was interrupted; every running trial has been put back.
+        KeyboardInterrupt: The search was interrupted; every running trial is kept, to be continued.
     """
     launcher, stop = launcher or LocalLauncher(), stop or StopRequest()
     prepared = preflight(request, launcher, watcher.note)
@@ -89,9 +90,9 @@ def tune(
     if warning := crowding_warning(fleet, left=left):
         watcher.note(warning)
     if launcher.is_local and prepared.device.type == "cpu":  # a GPU's memory is the workers'
-        time = estimate_duration(prepared, stored.spec, fleet, left=left, steps=2)
+        time = estimate_duration(prepared, stored.spec, fleet, left=left)
         if time is not None:
-            watcher.note(f"expected: {time.text}")
+            watcher.note(f"expected: {time.text}, by a training step measured now")
     del prepared  # the workers need the memory of its images
     supervisor = Supervisor(
         launcher, study_jobs(fleet, request, stored.name, at_most=left, folder=stored.folder)
@@ -127,6 +128,7 @@ def _open(prepared: Prepared, request: Request, watcher: Watcher) -> tuple[Store
             f"{request.artifacts / stored.folder}"
         )
     stored.study.set_user_attr(SPLITS, describe_splits(prepared.splits))
+    keep_factory(stored, request.factory)
     return stored, created
 
 

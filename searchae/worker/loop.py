@@ -108,7 +108,7 @@ class Worker:
                 if failures >= QUARANTINE_AFTER:
                     coordinator.quarantine(str(e))
                     raise
-                log.warning("put back: %s", e)
+                log.warning("the trial is left for another worker: %s", e)
                 self.stop.wait(failures * FAILURE_WAIT_S)  # so that another worker takes the trial
             else:
                 failures = 0

@@ -24,7 +24,10 @@ from searchae.training import EpochResult
 
 SHOWN_IMAGES = 8
 """Number of test images whose reconstructions are stored."""
-FAILURE_VERBS = {"diverged": "diverged", "dead": "died"}
+FAILURE_VERBS = {
+    "diverged": "diverged (its loss or weights became infinite)",
+    "dead": "died (its net gave the same picture for every image and could no longer learn)",
+}
 """The values of ``TrainingRecord.ended`` for failed trainings, with verbs for messages."""
 
 LARGEST_RECORD = 2**31

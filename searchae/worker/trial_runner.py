@@ -123,7 +123,7 @@ class TrialRunner:
             except Interrupted:
                 self.coordinator.release(trial_id)
                 self.results.put_back += 1
-                log.info("trial %d: put back", number)
+                log.info("trial %d: left for another worker to continue", number)
             except PausedError as e:
                 self._pause(trial_id, number, step=e.step)
             except (LeaseLostError, UpdateFinishedTrialError):
@@ -321,7 +321,7 @@ class TrialRunner:
         if self.gpu.is_crowded():
             self.coordinator.release(trial_id)
             self.results.put_back += 1
-            raise CrowdedError(f"trial {number} put back: {error}") from error
+            raise CrowdedError(f"trial {number} is left for later: {error}") from error
         self._finish_badly(trial_id, number, OUT_OF_MEMORY, error)
         self.results.out_of_memory += 1
 

@@ -57,6 +57,16 @@ def test_a_winner_is_trained_measured_and_used(home: Path, command_line: Run) ->
     assert "reproduces the search's" in told.stdout
     assert "over 2 seeds" in told.stdout
     assert "seed 1  epoch   4 of 4" in told.stderr, "a line an epoch where there is no terminal"
+    words = ("train", "-s", "tiny", "--epochs", "4", "--seeds", "2", "--out")
+    repeated = command_line(*words, "w")
+    assert repeated.returncode == 0, repeated.stderr
+    assert repeated.stdout == told.stdout
+    assert (
+        "w: holds the bundle of this training already (2 trainings); nothing is trained again"
+        in (repeated.stderr)
+    )
+    elsewhere = command_line(*words, "elsewhere")
+    assert "2 trainings done before, and kept: nothing is trained again" in elsewhere.stderr
     again = answer(command_line("evaluate", "w", "--json"))
     assert again.keys() >= FIGURES
     metrics = json.loads((home / "w" / "metrics.json").read_text())

@@ -89,7 +89,31 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     bundle = json.loads(trained.stdout)
     assert bundle["study"] == "tiny.trainings"
     assert bundle["params"]["optimizer"] == "adam"
-    assert "next: searchae train -s tiny --trial compared --out tiny-compared " in told.stderr
+    assert (
+        "searchae train -s tiny --trial compared --device cpu --out tiny-compared " in told.stderr
+    )
+
+
+@pytest.mark.usefixtures("home")
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (WORDS, "--until 3 --max-hours 1e-07 --workers 1 --device cpu --json"),
+        (
+            ("compare", "-s", "tiny", "--top", "2", "--no-l1-curve", "--workers", "1"),
+            "--no-l1-curve --max-hours 1e-07 --top 2 --workers 1 --json",
+        ),
+    ],
+)
+def test_too_little_time_is_no_mistake_and_the_hint_has_all_options(
+    words: tuple[str, ...], options: str, command_line: Run
+) -> None:
+    told = command_line(*words, "--max-hours", "1e-07", "--json")
+    assert told.returncode == 130, told.stderr
+    assert told.stdout == ""
+    assert "the time was up (--max-hours) before" in told.stderr
+    assert "done and kept; the same command again continues" in told.stderr
+    assert f"next: searchae compare --study tiny {options}   goes on" in told.stderr
 
 
 @pytest.mark.fleet

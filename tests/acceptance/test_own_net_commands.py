@@ -142,6 +142,33 @@ def test_a_worker_runs_no_code_that_it_was_not_told_to(folder: Path, command_lin
     )
 
 
+def test_the_hint_names_the_file_from_whatever_folder_the_command_is_typed(
+    folder: Path, command_line: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "my nets").mkdir()
+    write_study(folder / "my nets", images=60)
+    words = ("--device", "cpu", "--workers", "1")
+    told = command_line("tune", "-s", "my nets/mine.toml", "--trials", "1", *words)
+    assert told.returncode == 0, told.stderr
+    train = ("train", "-s", "mine", "--epochs", "1", "--out", "best")
+    hint = "--factory 'my nets/published.py:build'"
+    assert f"train -s mine {hint} --device cpu --out" in told.stderr
+    for given in ((), ("--factory", "published.py:build")):
+        refused = command_line(*train, *given)
+        assert refused.returncode == 2
+        assert hint in refused.stderr
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    places = ("--storage", f"sqlite:///{folder}/searchae.db", "--data-dir", f"{folder}/my nets")
+    refused = command_line(*train, *places)
+    assert f"--factory '{folder}/my nets/published.py:build'" in refused.stderr
+    (folder / "my nets" / "published.py").rename(folder / "elsewhere" / "moved.py")
+    refused = command_line(*train, *places)
+    assert "--factory FOLDER/published.py:build" in refused.stderr
+    trained = command_line(*train, *places, *words, "--factory", "moved.py:build")
+    assert trained.returncode == 0, trained.stderr
+
+
 def test_a_net_without_a_latent_has_no_figures_of_one(folder: Path, command_line: Run) -> None:
     code = "from torch import nn\ndef build(image_shape): return nn.Conv2d(1, 1, 3, padding=1)"
     write_study(folder, images=60, code=code)

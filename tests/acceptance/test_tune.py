@@ -677,7 +677,7 @@ def test_a_worker_whose_terminal_closes_puts_its_trial_back(slow_folder: Path, u
     running.send_signal(signal.SIGHUP)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
-    assert "stopping: a running trial is put back" in said
+    assert "stopping: a running trial is kept, to be continued" in said
     assert states(url).get("RUNNING", 0) == 0
     assert states(url)["WAITING"] == 1
 

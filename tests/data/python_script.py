@@ -51,7 +51,8 @@ def use(search: Search) -> str:
     page: Path = search.report("report.html")
     result: ComparisonResult = search.compare(by=["optimizer"], until=0.5)
     ranking: Ranking = search.compare(top=3, seeds=2)
-    model: Bundle = search.train("best", trial="winner", epochs=50, seeds=3)
+    model: Bundle = search.train()
+    model = search.train("winner", trial="winner", epochs=50, seeds=3)
     codes = model.encode(torch.zeros(2, 3, 32, 32))
     pictures: torch.Tensor = model.decode(codes)
     done = search.status()["trials"]["complete"]

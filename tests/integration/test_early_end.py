@@ -78,7 +78,7 @@ def test_a_search_ends_when_nothing_improves_and_says_what_it_saved(
     found = run(stored, folder, values)
     assert found.counts.finished == found.counts.budget == 5
     assert found.counts.pruned == 1
-    said = "ended by itself after 5 of 10 trials: none of the last 3 was better by 0.05 dB"
+    said = "after 5 of 10 trials: none of the last 3 beat the best one before by 0.05 dB"
     assert found.early_end is not None
     assert said in found.early_end.text
     assert "about 5 epochs saved" in found.early_end.text, "one epoch each"

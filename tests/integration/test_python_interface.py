@@ -275,15 +275,16 @@ def test_a_study_that_is_not_there_is_named(here: Path) -> None:
 
 
 def test_the_best_trial_becomes_a_net(done: searchae.Search, here: Path) -> None:
-    model = done.train("best", epochs=2, workers=1)
-    assert model.folder == Path("best")
+    model = done.train(epochs=2, workers=1)
+    assert model.folder == Path("tiny-best")
     assert model.metrics["psnr_db"] > 0
     images = smooth_images(3).transpose(0, 3, 1, 2)
     codes = model.encode(images)
     assert codes.shape == (3, 8)
-    again = searchae.load("best")
+    again = searchae.load("tiny-best")
     assert np.array_equal(again.encode(images), codes)
-    assert repr(again) == "<autoencoder of 3x16x16 images, 8 latents in best>"
+    assert repr(again) == "<autoencoder of 3x16x16 images, 8 latents in tiny-best>"
+    assert done.train("elsewhere", epochs=2, workers=1).folder == Path("elsewhere")
     with pytest.raises(searchae.UserError, match="--trial 99"):
         done.train("other", trial=99)
     with pytest.raises(searchae.UserError, match="seeds: 0"):

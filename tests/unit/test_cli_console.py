@@ -42,7 +42,7 @@ SUMMARY = Summary(
     storage="postgresql+psycopg://me:***@db/s",
     counts=TrialCounts(budget=10, complete=4, pruned=3, failed=1, running=2, waiting=0),
     best=ROW,
-    outcomes={"diverged": 2},
+    outcomes={"diverged": 2, "dead": 1, "lost": 1},
     baseline_db=11.0,
     epochs_run=93,
     epochs_repeated=0,
@@ -75,6 +75,15 @@ SUMMARY = Summary(
     rows=(
         ROW,
         replace(ROW, number=8, state="running", psnr_db=17.5, epochs=3, worker="far-1"),
+        *(
+            replace(ROW, number=number, state=state, outcome=outcome)
+            for number, state, outcome in (
+                (2, "complete", "diverged"),
+                (3, "complete", "diverged"),
+                (4, "complete", "dead"),
+                (5, "failed", "lost"),
+            )
+        ),
     ),
 )
 
@@ -163,13 +172,16 @@ def test_a_summary_tells_everything_once(capsys: pytest.CaptureFixture[str]) -> 
     assert captured.err == ""
     assert captured.out.splitlines() == [
         "study      tiny  (postgresql+psycopg://me:***@db/s)",
-        "trials     7 of 10: 4 complete, 3 pruned, 1 failed, 2 running  (among them 2 diverged)",
-        "epochs     93 run, 35 of 140 saved by pruning and plateaus (25%)",
+        "trials     7 of 10: 4 complete, 3 pruned, 1 failed, 2 running",
+        "           of the 4 complete: 2 diverged (its loss or weights became infinite), 1 dead "
+        "(its net gave the same picture for every image and could no longer learn)",
+        "           of the 1 failed: 1 lost (its workers were lost, time and again)",
+        "epochs     93 run, 35 of 140 saved by stopping trials early (25%)",
         "wall time  12 min 34 s",
         "baseline   11.00 dB  (the mean training image for every image)",
         "best       21.34 dB, 10.34 dB above the baseline: trial 7, "
         "activation=relu channels=[4, 8] learning_rate=0.00123",
-        "gain       none: no trial is better than the one that the search began with",
+        "gain       none: no trial is better than the first trial (trial 7)",
         "workers    2 alive",
         "  far pid 11 on cuda:1: trial 8, epoch 3 done; up 1 min 05 s, last seen 1 s ago",
         "  far pid 12 on cpu: idle; up 2.0 s, last seen 0 s ago",
@@ -187,7 +199,7 @@ def test_trials_of_another_program_are_counted_apart(capsys: pytest.CaptureFixtu
     counts = replace(SUMMARY.counts, failed=SUMMARY.counts.failed + 1)
     console.print_summary(replace(SUMMARY, rows=rows, outcomes=outcomes, counts=counts))
     assert (
-        "trials     7 of 10: 4 complete, 3 pruned, 1 failed, 2 running  (among them 2 diverged); "
+        "trials     7 of 10: 4 complete, 3 pruned, 1 failed, 2 running; "
         "3 of another program, invalid and not counted\n"
     ) in capsys.readouterr().out
 
@@ -195,7 +207,14 @@ def test_trials_of_another_program_are_counted_apart(capsys: pytest.CaptureFixtu
 def test_a_summary_of_nothing_shows_zeros_and_no_best(capsys: pytest.CaptureFixture[str]) -> None:
     nothing = TrialCounts(budget=10, complete=0, pruned=0, failed=0, running=0, waiting=0)
     empty = replace(
-        SUMMARY, counts=nothing, best=None, outcomes={}, epochs_full=0, epochs_saved=0, warnings=()
+        SUMMARY,
+        counts=nothing,
+        best=None,
+        outcomes={},
+        rows=(),
+        epochs_full=0,
+        epochs_saved=0,
+        warnings=(),
     )
     console.print_summary(empty)
     out = capsys.readouterr().out
@@ -321,8 +340,8 @@ def test_one_line_says_how_far_it_is_and_how_long_it_takes() -> None:
 @pytest.mark.parametrize(
     ("first_db", "text"),
     [
-        (20.0, "gain       1.34 dB over the trial that the search began with"),
-        (21.34, "gain       none: no trial is better than the one that the search began with"),
+        (20.0, "gain       1.34 dB better than the first trial (trial 0)"),
+        (21.34, "gain       none: no trial is better than the first trial (trial 0)"),
         (None, ""),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from searchae.config import DataSpec
 from searchae.data import Survey, load_splits, survey_images
@@ -87,8 +87,32 @@ def test_colour_pictures_of_mixed_sizes(tmp_path: Path) -> None:
     assert found.keys["image_size"] == 64
     assert found.keys["grayscale"] is False
     assert "bits" not in found.keys
-    assert found.text == "30 pictures of 80x60 to 90x70 pixels, in colour"
+    assert found.text == "30 pictures of 60 to 90 pixels wide and 60 to 80 high, in colour"
     assert splits_as_said(found, tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
+def test_a_picture_turned_by_its_exif_orientation_has_the_size_that_it_is_shown_in(
+    suffix: str, tmp_path: Path
+) -> None:
+    (tmp_path / "photos").mkdir()
+    (pixels,) = smooth_images(1, 40)
+    for number in range(12):
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = (1, 3, 6, 8)[number % 4]
+        Image.fromarray(pixels[:20]).save(tmp_path / "photos" / f"{number}.{suffix}", exif=exif)
+    found = look(tmp_path / "photos", tmp_path)
+    assert found.text == "12 pictures of 40x20 and 20x40 pixels, in colour"
+
+
+def test_the_sizes_are_those_of_all_pictures_and_both_directions(tmp_path: Path) -> None:
+    train = [(20, 20), (24, 32), (30, 40)] * 4
+    write_pictures(tmp_path / "photos" / "train", train)
+    write_pictures(tmp_path / "photos" / "test", [(60, 80)] * 3)
+    assert "of 20x20 to 80x60 pixels" in look(tmp_path / "photos", tmp_path).text
+    write_pictures(tmp_path / "upright", [*train, (40, 30)])
+    text = "of 20 to 40 pixels wide and 20 to 40 high"
+    assert text in look(tmp_path / "upright", tmp_path).text
 
 
 def test_grey_pictures_become_grey_ones(tmp_path: Path) -> None:

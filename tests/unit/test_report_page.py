@@ -150,8 +150,11 @@ def test_a_comparison_of_other_images_or_a_torn_one_is_none(tmp_path: Path, text
 
 
 def test_bad_ends_are_counted_by_how(read: Reader) -> None:
-    assert "diverged 2 6% 30 training diverged: the loss is nan" in read.text
-    assert "lost 1 3% 32 three workers died" in read.text
+    assert (
+        "diverged its loss or weights became infinite 2 6% 30 training diverged: the loss is nan"
+        in read.text
+    )
+    assert "lost its workers were lost, time and again 1 3% 32 three workers died" in read.text
 
 
 def test_where_it_comes_from(read: Reader, found: Findings) -> None:

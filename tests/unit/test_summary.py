@@ -264,8 +264,11 @@ def test_a_trial_s_seconds_are_those_of_its_epochs_not_of_the_time_it_lay_waitin
 
 def test_trials_put_back_without_a_worker_are_spoken_of(stored: StoredStudy) -> None:
     waiting = warnings(stored, trial(TrialState.WAITING))
-    assert "1 trial put back, and no worker is alive: the same `searchae tune` command" in waiting
-    assert "put back" not in warnings(stored, trial(TrialState.RUNNING))
+    assert (
+        "1 trial waiting to be continued, and no worker is alive: the same `searchae tune`"
+        in waiting
+    )
+    assert "to be continued" not in warnings(stored, trial(TrialState.RUNNING))
 
 
 def warnings(stored: StoredStudy, *trials: FrozenTrial) -> str:
@@ -280,9 +283,9 @@ def test_a_search_that_prunes_nothing_is_told_why(stored: StoredStudy) -> None:
 
 def test_many_bad_ends_are_told(stored: StoredStudy) -> None:
     bad = [trial(outcome="diverged") for _ in range(6)]
-    assert "ended badly" not in warnings(stored, *bad, *[trial() for _ in range(6)])
+    assert "without a result" not in warnings(stored, *bad, *[trial() for _ in range(6)])
     told = warnings(stored, trial(outcome="diverged"))
-    assert "7 of 13 trials ended badly: the ranges may reach too far" in told
+    assert "7 of 13 trials ended without a result: the ranges may reach too far" in told
 
 
 def test_a_spent_budget_without_a_whole_training_is_told(stored: StoredStudy) -> None:
