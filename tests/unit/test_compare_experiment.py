@@ -406,7 +406,7 @@ def test_a_rate_that_trains_with_one_seed_only_gives_way_to_the_next_best() -> N
     assert found.scores[high] == (-math.inf, 2)
     assert final({high: 10.0, good: 11.0, low: 24.0}).best == low
     lower, lowest = ((rate.index(r),) for r in (3.2e-4, 1e-4))
-    failed = {high: 10.0, good: 11.0, low: 12.0}
+    failed: dict[Point, float] = {high: 10.0, good: 11.0, low: 12.0}
     assert final(failed).wanted == (high, good, low, lower), "none trains with both: a lower rate"
     first[lower] = 23.0
     assert final(failed).again[-1] == lower
@@ -421,7 +421,7 @@ def test_where_tries_learn_and_no_longer_training_does_lower_rates_are_trained()
     rate = Grid.of(parameter(SPEC, "learning_rate"))
     high, good, low = ((rate.index(r),) for r in (1e-2, 5.6e-3, 3.2e-3))
     tried: dict[Point, Score] = dict.fromkeys((high, good, low), (True, 20.0))
-    known = dict.fromkeys((high, good, low), 9.99)
+    known: dict[Point, float] = dict.fromkeys((high, good, low), 9.99)
 
     def final(second: dict[Point, float]) -> Final:
         return final_round(
