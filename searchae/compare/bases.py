@@ -150,8 +150,8 @@ class SearchedTrials:
 def choose_factor(spec: StudySpec, parameter: Parameter, trials: SearchedTrials) -> Factor:
     """Chooses the bases of a parameter: one for each combination of the other choices.
 
-    Combinations with good trials come first. Where ranges are searched beside the tuned values,
-    further good trials follow.
+    They come in an order in which all choices are there soon, those with good trials first. Where
+    ranges are searched beside the tuned values, further good trials follow.
 
     Args:
         spec: The study.
@@ -168,24 +168,43 @@ def choose_factor(spec: StudySpec, parameter: Parameter, trials: SearchedTrials)
     found: dict[tuple[str, ...], SearchedTrial] = {}
     for trial in good:
         found.setdefault(_setting(trial.values, choosing), trial)
-    bases = list(found.values())
+    made: list[SearchedTrial] = []
     settings = set(found)
     for values in _combinations(choosing, trials.all):
         base = _made_base(spec, values, good)
         setting = _setting(base.values, choosing)  # a choice may have no part in it
         if setting not in settings:
             settings.add(setting)
-            bases.append(base)
-    is_countless = any(not p.choices for p in others)
-    population = None if is_countless else len(bases)
-    if is_countless:
-        seen = {_setting(t.values, others) for t in bases}
-        further = {_setting(t.values, others): t for t in reversed(good)}
-        more = sorted(
-            (t for setting, t in further.items() if setting not in seen), key=lambda t: -t.psnr_db
-        )
-        bases = [*found.values(), *more, *bases[len(found) :]]
-    return Factor(parameter, tuned, tuple(bases[:MAX_BASES]), population)
+            made.append(base)
+    bases = [*found.values(), *made]
+    if all(p.choices for p in others):
+        return Factor(parameter, tuned, _spread(bases, choosing)[:MAX_BASES], len(bases))
+    seen = {_setting(t.values, others) for t in bases}
+    further = {_setting(t.values, others): t for t in reversed(good)}
+    more = sorted(
+        (t for setting, t in further.items() if setting not in seen), key=lambda t: -t.psnr_db
+    )
+    ordered = (*_spread(list(found.values()), choosing), *more, *_spread(made, choosing))
+    return Factor(parameter, tuned, ordered[:MAX_BASES], None)
+
+
+def _spread(
+    bases: Sequence[SearchedTrial], parameters: Sequence[Parameter]
+) -> tuple[SearchedTrial, ...]:
+    """Returns bases in an order in which each next one has the choices that were there least.
+
+    An experiment mostly ends with the first of them, and a difference may be another with another
+    choice: in the order of their trials' PSNR the first six may all be with one optimizer. Of equal
+    ones the first comes first.
+    """
+    left, found = list(bases), []
+    used: Counter[tuple[str, ...]] = Counter()
+    while left:
+        base = min(left, key=lambda b: sum(used[_setting(b.values, [p])] for p in parameters))
+        used.update(_setting(base.values, [p]) for p in parameters)
+        left.remove(base)
+        found.append(base)
+    return tuple(found)
 
 
 def _combinations(
