@@ -15,7 +15,7 @@ from searchae.config.loader import load_study_file
 from searchae.config.net_factory import FACTORY_VARIABLE
 from searchae.config.schema import ModelParams, TrainParams, TrialParams
 from searchae.errors import ModelError, SearchaeError, SpecError
-from searchae.models.own_net import allowed_factory, check_own_net
+from searchae.models import allowed_factory, check_own_net
 from searchae.models.size import model_size
 from searchae.training.trainer import Trainer
 from tests.unit.tiny_training import TRAIN, VALIDATION, trainer
