@@ -247,7 +247,7 @@ def tried(net: nn.Module, part: Callable[[Tensor], Tensor], given: Tensor, what:
         raise ModelError(f"returned {kind}, not a tensor of floats, {what}{hint}")
     if made.ndim < 2 or len(made) != len(given) or not made.numel():
         raise ModelError(
-            f"returned the shape {tuple(made.shape)} for one of {tuple(given.shape)}, {what}: "
+            f"returned the shape {tuple(made.shape)} for {tuple(given.shape)}, {what}: "
             "the first dimension must be the images"
         )
     if not made.is_meta and not made.isfinite().all():
