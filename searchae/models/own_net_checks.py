@@ -70,8 +70,9 @@ def check_own_net(
             if unregistered:
                 raise _unregistered(net)
             _check_gradients(net)
-            _check_evaluation(net, images)
-            _check_state(net, own_module(_built(params, image_shape, seed=1)), images)
+            results = _check_evaluation(net, images)
+            again = own_module(_built(params, image_shape, seed=1))
+            _check_state(net, again, images, results)
         except ModelError as e:
             raise ModelError(
                 f"model.factory: the net of {params.factory}{arguments_text(params)} {e}"
@@ -109,8 +110,12 @@ def _check_gradients(net: nn.Module) -> None:
         )
 
 
-def _check_evaluation(net: nn.Module, images: Tensor) -> None:
-    """Checks that the results for an image in evaluation mode depend on nothing but the image."""
+def _check_evaluation(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Checks that the results for an image in evaluation mode depend on nothing but the image.
+
+    Returns:
+        The results, see ``passed_through``.
+    """
     encode, decode = directions(net)
     with evaluating(net):
         latents, made = results = passed_through(net, images)
@@ -123,6 +128,7 @@ def _check_evaluation(net: nn.Module, images: Tensor) -> None:
             if decode is not None:
                 alone = tried(net, decode, latents[i : i + 1], "decoding one latent")
                 _check_alone(alone, made[i : i + 1], "reconstruction")
+    return results
 
 
 def _check_alone(alone: Tensor, in_batch: Tensor, what: str) -> None:
@@ -135,8 +141,10 @@ def _check_alone(alone: Tensor, in_batch: Tensor, what: str) -> None:
         )
 
 
-def _check_state(net: nn.Module, other: nn.Module, images: Tensor) -> None:
-    """Checks that a net is the same again once its state is put into another one."""
+def _check_state(
+    net: nn.Module, other: nn.Module, images: Tensor, results: tuple[Tensor, Tensor]
+) -> None:
+    """Checks that another net has a net's results once it has its state."""
     odd = _shapes(net) ^ _shapes(other)
     if odd:
         raise ModelError(
@@ -147,10 +155,9 @@ def _check_state(net: nn.Module, other: nn.Module, images: Tensor) -> None:
         other.load_state_dict(net.state_dict())
     except Exception as e:
         raise ModelError(f"does not take its own state_dict: {error_text(e, other)}") from e
-    with evaluating(net), evaluating(other):
-        off = _difference(passed_through(net, images), passed_through(other, images))
-    if not off <= _SAME:
-        raise _unregistered(net)
+    with evaluating(other):
+        if not _difference(results, passed_through(other, images)) <= _SAME:
+            raise _unregistered(net)
 
 
 def _shapes(net: nn.Module) -> set[tuple[str, tuple[int, ...]]]:
