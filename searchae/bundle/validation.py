@@ -12,7 +12,7 @@ from torch import Tensor
 
 from searchae.bundle.config import CONFIG, WEIGHTS, BundleConfig
 from searchae.errors import BundleError
-from searchae.models import Autoencoder
+from searchae.models import Autoencoder, own_name
 from searchae.training import penalised_weights
 
 
@@ -103,14 +103,15 @@ def check_weight_names(expected: Mapping[str, Tensor], found: Mapping[str, Tenso
         BundleError: They differ; the message names the first difference.
     """
     for name in sorted({*expected, *found}):
+        said = own_name(name)
         if name not in found:
-            raise BundleError(f"{WEIGHTS}: {name} is missing; {CONFIG} describes another net")
+            raise BundleError(f"{WEIGHTS}: {said} is missing; {CONFIG} describes another net")
         if name not in expected:
-            raise BundleError(f"{WEIGHTS}: {name} is not of the net that {CONFIG} describes")
+            raise BundleError(f"{WEIGHTS}: {said} is not of the net that {CONFIG} describes")
         want, have = expected[name], found[name]
         if (want.shape, want.dtype) != (have.shape, have.dtype):
             raise BundleError(
-                f"{WEIGHTS}: {name} is {have.dtype} {_shape_text(have.shape)}, but the net that "
+                f"{WEIGHTS}: {said} is {have.dtype} {_shape_text(have.shape)}, but the net that "
                 f"{CONFIG} describes has {want.dtype} {_shape_text(want.shape)}"
             )
 
@@ -127,7 +128,7 @@ def check_weight_values(model: Autoencoder, config: BundleConfig) -> None:
     """
     for name, value in model.state_dict().items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise BundleError(f"{WEIGHTS}: {name} holds NaN or infinity")
+            raise BundleError(f"{WEIGHTS}: {own_name(name)} holds NaN or infinity")
     if config.train.clips:
         largest = max(float(w.detach().abs().max()) for w in penalised_weights(model))
         # Compared as float32: that is what the weights were clamped to.

@@ -20,6 +20,7 @@ from searchae.config import FACTORY_VARIABLE, ModelParams, NetFactory, factory_h
 from searchae.errors import ModelError, SpecError
 from searchae.models.autoencoder import Autoencoder
 from searchae.models.layout import Shape
+from searchae.models.own_net_errors import error_text, few
 
 Build = Callable[..., Any]
 
@@ -27,6 +28,16 @@ _SAME = 1e-4
 """Two reconstructions that differ by less are the same but for rounding."""
 
 _IMAGES = 2  # of a trial pass through the net: the fewest that show how batches are treated
+
+_PLACE = "encoder.0.net"
+"""Where the ``Autoencoder`` that ``build_own_net`` returns holds the net."""
+
+RANDOM = (
+    "gives other results for the same images at each call in evaluation mode, so that no figure of "
+    "it could be measured again: draw random numbers (dropout, noise, masks, sampling) only where "
+    "self.training is true"
+)
+"""What is said of a net that draws random numbers while it evaluates."""
 
 
 def build_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
@@ -57,13 +68,25 @@ def build_own_net(params: ModelParams, *, image_shape: Shape) -> Autoencoder:
     try:
         net = build(image_shape=tuple(image_shape), **params.args)
     except Exception as e:
-        raise ModelError(f"model.factory: {name}{_arguments(params)} failed: {_error(e)}") from e
+        raise ModelError(
+            f"model.factory: {name}{arguments_text(params)} failed: {error_text(e)}"
+        ) from e
     if not isinstance(net, nn.Module):
         raise ModelError(f"model.factory: {name} returned a {type(net).__name__}, no nn.Module")
     try:
         return _wrapped(net, params, image_shape)
     except ModelError as e:
-        raise ModelError(f"model.factory: the net of {name}{_arguments(params)} {e}") from e
+        raise ModelError(f"model.factory: the net of {name}{arguments_text(params)} {e}") from e
+
+
+def own_module(model: Autoencoder) -> nn.Module:
+    """Returns the net that ``build_own_net`` has wrapped, whose names are those of its author."""
+    return model.get_submodule(_PLACE)
+
+
+def own_name(name: str) -> str:
+    """Returns a weight's name as the author of a net knows it; that of another net unchanged."""
+    return name.removeprefix(f"{_PLACE}.")
 
 
 def _check_arguments(build: Build, params: ModelParams) -> None:
@@ -83,56 +106,6 @@ def _check_arguments(build: Build, params: ModelParams) -> None:
         raise ModelError(
             f"model.factory: {params.factory}{signature} is given image_shape=(C, H, W) and the "
             f"values of [model.args], all by name ({given}): {e}"
-        ) from e
-
-
-def check_own_net(
-    params: ModelParams, *, image_shape: Shape, is_contractive: bool = False
-) -> Autoencoder:
-    """Checks on the CPU that a net of one's own can be trained.
-
-    Args:
-        params: The model's parameters.
-        image_shape: (C, H, W) of the images.
-        is_contractive: Whether there may be a contractive penalty, which differentiates the encoder
-            twice.
-
-    Returns:
-        The net.
-
-    Raises:
-        ModelError: It cannot, or see ``build_own_net``.
-    """
-    with torch.random.fork_rng(devices=[]):
-        model = build_own_net(params, image_shape=image_shape)
-        images = _trial_images(image_shape, torch.device("cpu"))
-        try:
-            model.train()(images).square().mean().backward()
-        except Exception as e:
-            raise ModelError(f"model.factory: training {params.factory} failed: {_error(e)}") from e
-        if is_contractive and model.has_latent:
-            _check_second_derivative(model, params, images)
-    unused = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
-    if unused:
-        raise ModelError(
-            f"model.factory: the net of {params.factory} has parameters without a gradient, which "
-            f"its output does not depend on: {_few(unused)}; remove them, or set requires_grad = "
-            "False"
-        )
-    return model
-
-
-def _check_second_derivative(model: Autoencoder, params: ModelParams, images: Tensor) -> None:
-    """Checks that the encoder can be differentiated twice, which not all of torch's layers can."""
-    images = images.clone().requires_grad_()
-    try:
-        (slopes,) = torch.autograd.grad(model.encoder(images).sum(), images, create_graph=True)
-        if slopes.requires_grad:  # not so where nothing that can be trained decides them
-            slopes.square().sum().backward()  # type: ignore[no-untyped-call]
-    except Exception as e:
-        raise ModelError(
-            f"train.regularizer: a contractive penalty differentiates the encoder of "
-            f"{params.factory} twice, which failed: {_error(e)}"
         ) from e
 
 
@@ -158,14 +131,13 @@ class _Part(nn.Module):
 
 def _wrapped(net: nn.Module, params: ModelParams, image_shape: Shape) -> Autoencoder:
     _check_parameters(net)
-    encode, decode = _directions(net)
-    device = next(net.parameters()).device
-    with _evaluation(net):
-        latents = _tried(encode, _trial_images(image_shape, device), "encoding images")
+    encode, decode = directions(net)
+    images = trial_images(image_shape, next(net.parameters()).device)
+    with evaluating(net):
+        latents, made = passed_through(net, images)
         latent_shape = tuple(latents.shape[1:])
-        made = latents if decode is None else _tried(decode, latents, "decoding latents")
         if decode is not None:
-            _check_forward(net, made, device, image_shape)
+            _check_forward(net, made, images)
     _check_images(made, image_shape)
     decoder: list[nn.Module] = [nn.Unflatten(1, latent_shape)] if len(latent_shape) > 1 else []
     if decode is not None:
@@ -182,7 +154,18 @@ def _wrapped(net: nn.Module, params: ModelParams, image_shape: Shape) -> Autoenc
     )
 
 
-def _directions(
+def passed_through(net: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns latents and reconstructions; of a net without a latent, reconstructions twice.
+
+    Raises:
+        ModelError: See ``tried``.
+    """
+    encode, decode = directions(net)
+    latents = tried(net, encode, images, "encoding images")
+    return latents, latents if decode is None else tried(net, decode, latents, "decoding latents")
+
+
+def directions(
     net: nn.Module,
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor] | None]:
     """Returns what encodes and what decodes; in a net without a latent, what does both."""
@@ -193,16 +176,16 @@ def _directions(
     return net, None
 
 
-def _check_forward(net: nn.Module, made: Tensor, device: torch.device, image_shape: Shape) -> None:
+def _check_forward(net: nn.Module, made: Tensor, images: Tensor) -> None:
     """Checks that a net's own ``forward`` does the same as encoding and decoding.
 
     Raises:
-        ModelError: It makes other images.
+        ModelError: It makes other images than ``made``, which encoding and decoding made.
     """
     if type(net).forward is nn.Module.forward or made.is_meta:
         return
     try:
-        whole = net(_trial_images(image_shape, device))
+        whole = net(images)
     except Exception:  # noqa: BLE001  # it needs more than images, or is not meant to be called
         return
     whole = whole[0] if isinstance(whole, tuple | list) and whole else whole
@@ -210,6 +193,8 @@ def _check_forward(net: nn.Module, made: Tensor, device: torch.device, image_sha
         return
     off = float((whole.reshape(made.shape) - made).abs().max())
     if not off < _SAME:
+        if not torch.equal(passed_through(net, images)[1], made):
+            raise ModelError(RANDOM)
         raise ModelError(
             f"makes other images with forward than with encode and decode (they differ by up to "
             f"{off:.2g}), and searchae trains encode and decode: move what forward adds, such as a "
@@ -229,18 +214,31 @@ def _check_parameters(net: nn.Module) -> None:
     shared = next((n for n in names.values() if len(n) > 1), None)
     if shared:
         raise ModelError(
-            f"has one parameter under several names ({_few(shared)}), which a bundle cannot hold; "
+            f"has one parameter under several names ({few(shared)}), which a bundle cannot hold; "
             "register the module once"
         )
     if len({p.device for _, p in named}) > 1:
         raise ModelError("has parameters on several devices; build them all on the default one")
 
 
-def _tried(part: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tensor:
+def tried(net: nn.Module, part: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tensor:
+    """Calls one direction of a net, and checks what it returns.
+
+    Args:
+        net: The net.
+        part: Its method or module, from ``directions``.
+        given: Images or latents, (N, ...).
+        what: What this is, for the message.
+
+    Raises:
+        ModelError: It failed, or did not return finite floats of the shape (N, ...).
+    """
     try:
         made = part(given)
     except Exception as e:
-        raise ModelError(f"failed at {what} of shape {tuple(given.shape)}: {_error(e)}") from e
+        raise ModelError(
+            f"failed at {what} of shape {tuple(given.shape)}: {error_text(e, net)}"
+        ) from e
     if not isinstance(made, Tensor) or not made.is_floating_point():
         kind = made.dtype if isinstance(made, Tensor) else f"a {type(made).__name__}"
         hint = ""
@@ -249,8 +247,8 @@ def _tried(part: Callable[[Tensor], Tensor], given: Tensor, what: str) -> Tensor
         raise ModelError(f"returned {kind}, not a tensor of floats, {what}{hint}")
     if made.ndim < 2 or len(made) != len(given) or not made.numel():
         raise ModelError(
-            f"returned the shape {tuple(made.shape)} for {len(given)} images, {what}: the first "
-            "dimension must be the images"
+            f"returned the shape {tuple(made.shape)} for {tuple(given.shape)}, {what}: "
+            "the first dimension must be the images"
         )
     if not made.is_meta and not made.isfinite().all():
         raise ModelError(f"returned NaN or infinity, {what}")
@@ -265,13 +263,14 @@ def _check_images(made: Tensor, image_shape: Shape) -> None:
         )
 
 
-def _trial_images(image_shape: Shape, device: torch.device) -> Tensor:
+def trial_images(image_shape: Shape, device: torch.device) -> Tensor:
+    """Returns two images, (2, C, H, W) in [0, 1], that have no value in common."""
     count = _IMAGES * math.prod(image_shape)
     return torch.linspace(0, 1, count, device=device).reshape(_IMAGES, *image_shape)
 
 
 @contextmanager
-def _evaluation(net: nn.Module) -> Iterator[None]:
+def evaluating(net: nn.Module) -> Iterator[None]:
     """Within the block, the net evaluates, and uses up no random numbers of the CPU."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
@@ -323,12 +322,11 @@ def _loaded(factory: NetFactory) -> Build:
         module = import_module(factory.module) if factory.module else _run(factory)
         build = getattr(module, factory.function, None)
     except Exception as e:
-        raise ModelError(f"model.factory: {factory.path} cannot be loaded: {_error(e)}") from e
+        raise ModelError(f"model.factory: {factory.path} cannot be loaded: {error_text(e)}") from e
     if not callable(build):
         there = sorted(n for n, v in vars(module).items() if callable(v) and not n.startswith("_"))
         raise ModelError(
-            f"model.factory: {factory.path} has no function {factory.function}; "
-            f"it has {_few(there)}"
+            f"model.factory: {factory.path} has no function {factory.function}; it has {few(there)}"
         )
     found: Build = build
     return found
@@ -345,20 +343,6 @@ def _run(factory: NetFactory) -> ModuleType:
     return module
 
 
-def _arguments(params: ModelParams) -> str:
+def arguments_text(params: ModelParams) -> str:
+    """Returns the arguments that a net is built with, for messages."""
     return f" ({', '.join(f'{k}={v!r}' for k, v in params.args.items())})" if params.args else ""
-
-
-def _error(error: Exception) -> str:
-    """Returns an error of someone's code with its last line there."""
-    last = error.__traceback__
-    while last is not None and last.tb_next is not None:
-        last = last.tb_next
-    text = " ".join(str(error).split())[:300]
-    line = f", line {last.tb_lineno} of {last.tb_frame.f_code.co_filename}" if last else ""
-    return f"{type(error).__name__}: {text}{line}"
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return f"{', '.join(names[:5])}{more}" if names else "none"

@@ -222,3 +222,21 @@ def test_a_bundle_of_ones_own_net_is_loaded_by_its_factory(
     images = digits(3)[:, None]
     assert bundle.encode(images).shape == (3, 32)
     assert bundle.reconstruct(images).shape == images.shape
+
+
+@pytest.mark.parametrize("words", [("--dry-run",), ()], ids=["dry run", "search"])
+def test_a_net_with_a_layer_in_a_list_is_refused_before_anything_is_trained(
+    folder: Path, command_line: Run, words: tuple[str, ...]
+) -> None:
+    code = PUBLISHED.replace(
+        "    def forward(self, x):\n        x = self.encoder(x)\n        x = self.decoder(x)\n",
+        "        self.final = [nn.Conv2d(1, 1, 1)]\n\n"
+        "    def encode(self, x):\n        return self.encoder(x)\n\n"
+        "    def decode(self, x):\n        x = self.final[0](self.decoder(x))\n",
+    )
+    write_study(folder, images=60, code=code)
+    refused = command_line("tune", "-s", "mine.toml", "--device", "cpu", *words)
+    assert refused.returncode == 2
+    assert "not registered (final)" in refused.stderr
+    assert "nn.ModuleList" in refused.stderr
+    assert not list(folder.glob("artifacts/*"))

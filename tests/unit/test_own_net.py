@@ -15,9 +15,10 @@ from searchae.config.loader import load_study_file
 from searchae.config.net_factory import FACTORY_VARIABLE
 from searchae.config.schema import ModelParams, TrainParams, TrialParams
 from searchae.errors import ModelError, SearchaeError, SpecError
-from searchae.models.own_net import allowed_factory, check_own_net
+from searchae.models import allowed_factory, check_own_net
 from searchae.models.size import model_size
 from searchae.training.trainer import Trainer
+from tests.unit.own_nets import write_net
 from tests.unit.tiny_training import TRAIN, VALIDATION, trainer
 
 SHAPE = (1, 8, 8)
@@ -86,13 +87,10 @@ RANDOM = NO_LATENT.replace("nn.ReLU()", "nn.ReLU(), nn.Dropout(0.3)")
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def write(code: str, *, allowed: bool = True, **args: Any) -> ModelParams:
-        path = tmp_path / "nets.py"
-        path.write_text(textwrap.dedent(code))
-        text = f"{path}:build"
+        model = write_net(tmp_path, code, **args)
         if allowed:
-            monkeypatch.setenv(FACTORY_VARIABLE, text)
-        sha256 = find_factory(text).sha256
-        return ModelParams(kind="python", factory=text, factory_sha256=sha256, args=args)
+            monkeypatch.setenv(FACTORY_VARIABLE, str(model.factory))
+        return model
 
     return write
 
@@ -328,14 +326,14 @@ FAULTS = {
         broken("net.other = net.layer; return net"),
         "one parameter under several names (layer.weight, other.weight)",
     ),
-    "an unused layer": (broken("return net"), "without a gradient, which its output does not"),
+    "an unused layer": (broken("return net"), "get no gradient: other.weight, other.bias;"),
     "a crash while encoding": (
         broken(ENCODE.format("net.other(x)")),
         "failed at encoding images of shape (2, 1, 8, 8): RuntimeError",
     ),
     "a latent for all images": (
         broken(ENCODE.format("net.layer(x).flatten()[:3]")),
-        "returned the shape (3,) for 2 images, encoding images: the first dimension must be",
+        "returned the shape (3,) for (2, 1, 8, 8), encoding images: the first dimension must be",
     ),
     "a tuple": (broken(ENCODE.format("(x, x)")), "returned a tuple, not a tensor of floats"),
     "whole numbers": (broken(ENCODE.format("net.layer(x).int()")), "returned torch.int32, not a"),
@@ -350,7 +348,7 @@ FAULTS = {
     ),
     "cut off from its weights": (
         broken(USED + DECODE.format("z.detach().reshape(-1, 1, 8, 8)")),
-        "training",
+        "get no gradient: layer.weight, layer.bias;",
     ),
 }
 
