@@ -7,7 +7,6 @@ that goes on, after whatever, goes on in the same runs.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import tempfile
@@ -68,6 +67,7 @@ class MlflowTracker:
     """
 
     variable = "MLFLOW_TRACKING_URI"
+    defaults: Mapping[str, str] = DEFAULTS
 
     def __init__(self) -> None:
         if not os.environ.get(self.variable):
@@ -75,14 +75,11 @@ class MlflowTracker:
                 f"--track mlflow: set {self.variable} to the server's address, such as "
                 "http://127.0.0.1:5000"
             )
-        for name, value in DEFAULTS.items():
-            os.environ.setdefault(name, value)
 
     def open(self, study: TrackedStudy) -> set[int]:
         """Finds or makes the study's run, and the runs of its trials."""
         from mlflow.tracking import MlflowClient  # takes a second
 
-        logging.getLogger("mlflow").setLevel(logging.ERROR)
         self._study, self._client = study, MlflowClient()
         self._experiment = self._open_experiment()
         self._best: int | None = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -86,6 +87,8 @@ class Tracker(Protocol):
 
     variable: str
     """The environment variable to check when it does not answer."""
+    defaults: Mapping[str, str]
+    """Environment variables of its library, for where the user has not set them."""
 
     def open(self, study: TrackedStudy) -> set[int]:
         """Connects, and returns the numbers of the trials that it holds to their end."""
@@ -287,6 +290,18 @@ class TrackingWatcher:
 
 
 @contextmanager
+def _defaults(tracker: Tracker) -> Iterator[None]:
+    """Sets what the user has not set for the tracker's library, within the block."""
+    added = {k: v for k, v in tracker.defaults.items() if k not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextmanager
 def tracking(
     tracker: Tracker | None, url: URL | str, name: str, artifacts: Path, watcher: Watcher
 ) -> Iterator[Watcher]:
@@ -307,15 +322,16 @@ def tracking(
         return
     mirror = Mirror(tracker, url, name, artifacts)
     end = "failed"
-    try:
-        yield TrackingWatcher(watcher, mirror)
-        end = "finished"
-    except (KeyboardInterrupt, StopAskedError):
-        end = "stopped"
-        raise
-    finally:
-        if mirror.has_begun or end == "finished":  # otherwise nothing had begun
-            mirror.close(end)
+    with _defaults(tracker):
+        try:
+            yield TrackingWatcher(watcher, mirror)
+            end = "finished"
+        except (KeyboardInterrupt, StopAskedError):
+            end = "stopped"
+            raise
+        finally:
+            if mirror.has_begun or end == "finished":  # otherwise nothing had begun
+                mirror.close(end)
             if missing := mirror.ended - mirror.held:
                 watcher.note(
                     f"--track: {format_count(len(missing), 'trial')} of {len(mirror.ended)} not "
@@ -348,11 +364,12 @@ def track_bundle(
             tracker.open(study)
             folder = Path(metrics["bundle"])
             said.append(tracker.send_bundle(folder, trial=metrics["trial"], metrics=metrics))
-        except Exception as e:  # noqa: BLE001 (whatever a library makes of an outage)
+        except Exception as e:
             log.debug("tracking", exc_info=e)
             said.append(outage_text(tracker, e))
 
     thread = threading.Thread(target=send, name="tracking", daemon=True)
-    thread.start()
-    thread.join(CLOSE_S)
+    with _defaults(tracker):
+        thread.start()
+        thread.join(CLOSE_S)
     note(said[0] if said else f"--track: the bundle was not sent within {CLOSE_S:g} s")

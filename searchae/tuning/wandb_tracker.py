@@ -1,13 +1,12 @@
 """Sends trials to Weights & Biases, through its own library.
 
-A study is a group, and each trial a run that is written once the trial has ended. A run's id follows
-from the study and the trial's number. A file beside what wandb writes says that it was written to
-its end, so that a search that goes on does not write it again, offline either.
+A study is a group, and each trial a run that is written once the trial has ended. A run's id
+follows from the study and the trial's number. A file beside what wandb writes says that it was
+written to its end, so that a search that goes on does not write it again, offline either.
 """
 
 from __future__ import annotations
 
-import logging
 import netrc
 import os
 from collections.abc import Iterator, Mapping
@@ -39,6 +38,7 @@ class WandbTracker:
     """
 
     variable = "WANDB_API_KEY"
+    defaults: Mapping[str, str] = {}
 
     def __init__(self) -> None:
         mode = os.environ.get("WANDB_MODE", "online")
@@ -52,8 +52,8 @@ class WandbTracker:
         """Finds the trials that this folder has written already."""
         import wandb
 
-        logging.getLogger("wandb").setLevel(logging.ERROR)
-        self._wandb, self._study, self._best = wandb, study, None
+        self._wandb, self._study = wandb, study
+        self._best: TrialRun | None = None
         found = (_run_id(file.parent) for file in self._folder().glob(f"*run-*/{WRITTEN}"))
         ids = (run_id.rpartition("-") for run_id in found)
         self._held = {int(n) for owner, _, n in ids if owner == study.id and n.isdecimal()}
