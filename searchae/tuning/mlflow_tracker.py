@@ -28,6 +28,7 @@ DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
 """Variables of MLflow's that are set where the user has not."""
 EXPERIMENT = "searchae"
@@ -201,7 +202,7 @@ class MlflowTracker:
         return str(experiment.experiment_id if experiment else self._client.create_experiment(name))
 
     def _found(self) -> Iterator[Any]:
-        """Yields the study's run and those nested in it, the first made first."""
+        """Yields the study's run and those nested in it; of doubles the first made comes last."""
         token, query = None, f"tags.`{STUDY_ID}` = '{self._study.id}'"
         while True:
             page = self._client.search_runs(
