@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -123,11 +124,11 @@ def test_a_killed_search_goes_on_in_the_same_runs(
 
 @pytest.mark.fleet
 def test_trials_of_an_outage_are_sent_by_the_same_command(
-    command_line: RunCommand, folder: Path, environment: dict[str, str], client: Any
+    searchae: RunCommand, folder: Path, environment: dict[str, str], client: Any
 ) -> None:
     words = (*TUNE, "--trials", "2", "--track", "mlflow")
     gone = {**environment, "MLFLOW_TRACKING_URI": f"http://ann:s3cret@127.0.0.1:{free_port()}"}
-    done = command_line(*words, **gone)
+    done = searchae(*words, **gone)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["running"] == 0
     lines = [line for line in done.stderr.splitlines() if "--track" in line]
@@ -136,7 +137,7 @@ def test_trials_of_an_outage_are_sent_by_the_same_command(
     assert "check MLFLOW_TRACKING_URI; the work goes on" in lines[0]
     assert "2 trials of 2 not known to be sent; the same command again sends" in lines[1]
     assert "s3cret" not in done.stdout + done.stderr
-    done = command_line(*words, **environment)  # nothing is left to train
+    done = searchae(*words, **environment)  # nothing is left to train
     assert done.returncode == 0, done.stderr
     assert "--track" not in done.stderr
     _, trials, _ = runs_of(client, folder.name)
@@ -203,23 +204,31 @@ def test_a_bundle_is_registered_as_a_model_once(
 
 
 def offline_runs(folder: Path) -> dict[str, list[Any]]:
-    """The records of each offline run of W&B's, by its id, as wandb's own reader gives them."""
+    """The records of each offline run of W&B's, by its id."""
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     found: dict[str, list[Any]] = {}
     for file in sorted((folder / "wandb").glob("offline-run-*/run-*.wandb")):
-        store = DataStore()
-        store.open_for_scan(str(file))
-        records = []
-        while (data := store.scan_data()) is not None:
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
-            records.append(record)
-        (started,) = [r.run for r in records if r.WhichOneof("record_type") == "run"][:1]
+        records = [wandb_internal_pb2.Record.FromString(r) for r in logged(file.read_bytes())]
+        started = next(r.run for r in records if r.HasField("run"))
         assert started.run_id not in found, "a run was written twice"
         found[started.run_id] = records
     return found
+
+
+def logged(content: bytes) -> Iterator[bytes]:
+    """The records of a log of LevelDB's, which W&B's files are, after a head of seven bytes."""
+    block, head, at, record = 2**15, 7, 7, b""
+    while at + head <= len(content):
+        if block - at % block < head:  # padding
+            at += block - at % block
+            continue
+        length, kind = struct.unpack_from("<4xHB", content, at)
+        record += content[at + head : at + head + length]
+        at += head + length
+        if kind in (1, 4):  # the whole record, or its last part
+            yield record
+            record = b""
 
 
 def psnrs(records: list[Any]) -> list[float]:
