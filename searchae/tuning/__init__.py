@@ -9,7 +9,7 @@ from searchae.tuning.notebook_progress import NotebookProgress, in_notebook
 from searchae.tuning.notices import notifying
 from searchae.tuning.plain_lines import NoLines, PlainLines
 from searchae.tuning.run import tune
-from searchae.tuning.tracking import make_tracker, track_bundle, tracking
+from searchae.tuning.trackers import make_tracker, track_bundle, tracking
 
 __all__ = [
     "DryRun",

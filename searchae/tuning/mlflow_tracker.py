@@ -21,7 +21,7 @@ from searchae.errors import UserError
 
 if TYPE_CHECKING:
     from searchae.report import TrialRun
-    from searchae.tuning.tracking import TrackedStudy
+    from searchae.tuning.trackers import TrackedStudy
 
 DEFAULTS = {
     # MLflow's own would wait for minutes for a server that is away.

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -19,7 +20,7 @@ from searchae.errors import UserError
 
 if TYPE_CHECKING:
     from searchae.report import TrialRun
-    from searchae.tuning.tracking import TrackedStudy
+    from searchae.tuning.trackers import TrackedStudy
 
 PROJECT = "searchae"
 """The project where the user names none in ``WANDB_PROJECT``."""
@@ -38,7 +39,7 @@ class WandbTracker:
     """
 
     variable = "WANDB_API_KEY"
-    defaults: Mapping[str, str] = {}
+    defaults: Mapping[str, str] = MappingProxyType({"WANDB_SILENT": "true"})
 
     def __init__(self) -> None:
         mode = os.environ.get("WANDB_MODE", "online")

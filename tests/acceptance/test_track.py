@@ -97,8 +97,8 @@ def test_mlflow_s_own_client_reads_the_search_and_the_same_command_adds_what_is_
 def test_a_killed_search_goes_on_in_the_same_runs(
     searchae: RunCommand, folder: Path, environment: dict[str, str], client: Any
 ) -> None:
-    words = (*TUNE, "--trials", "4", "--set", "train.epochs=60", "--track", "mlflow")
-    words += ("--set", "search.pruner=none")
+    changes = ("--set", "train.epochs=60", "--set", "search.pruner=none")
+    words = (*TUNE, "--trials", "4", *changes, "--track", "mlflow")
     first = start_command(*words, cwd=folder, env={**os.environ, **environment})
     deadline = time.monotonic() + 200
     begun: Any = None
