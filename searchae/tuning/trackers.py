@@ -190,14 +190,16 @@ class Mirror:
         self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
-        is_last = False
+        is_last = gave_up = False
         while not is_last:
             is_last, began = self._closing.is_set(), time.monotonic()
-            self._look(is_last=is_last)
+            has_sent = self._look(is_last=is_last, sends=not gave_up)
+            gave_up = not has_sent and self._closing.is_set()  # the end waits for one timeout only
             if not is_last:
                 self._closing.wait(max(SYNC_S, 10 * (time.monotonic() - began)))
 
-    def _look(self, *, is_last: bool) -> None:
+    def _look(self, *, is_last: bool, sends: bool) -> bool:
+        """Sends what is new; returns False if the tracker did not take it."""
         from searchae.report import read_trial_runs  # loads plotly
 
         try:
@@ -206,13 +208,17 @@ class Mirror:
         except SearchaeError as e:  # whoever follows the workers says so
             log.debug("tracking: %s", e)
             self._stored = None
-            return
+            return True
         self.ended = {run.row.number for run in runs if run.row.state in ENDED}
+        if not sends:
+            return False
         try:
             self._send(stored, runs, is_last=is_last)
         except Exception as e:  # noqa: BLE001 (whatever a library makes of an outage)
             self._is_open = False
             self._warn(e)
+            return False
+        return True
 
     def _study(self) -> StoredStudy:
         if self._stored is None:

@@ -145,32 +145,24 @@ def test_trials_of_an_outage_are_sent_by_the_same_command(
 
 
 @pytest.mark.fleet
-def test_a_server_that_never_answers_takes_no_time_from_the_training(
-    command_line: RunCommand, folder: Path
+def test_a_server_that_never_answers_keeps_nothing_waiting(
+    command_line: RunCommand, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("mlflow", reason="install mlflow-skinny")
-    words = (*TUNE, "--trials", "3", "--set", "train.epochs=30", "--set", "search.pruner=none")
-
-    def train_s(name: str, *more: str, **environment: str) -> tuple[float, float]:
-        """The time from the first trial's start to the last one's end, and of the command."""
-        began = time.monotonic()
-        done = command_line(*words, "--name", name, *more, **environment)
-        assert done.returncode == 0, done.stderr
-        return float(json.loads(done.stdout)["wall_s"]), time.monotonic() - began
-
+    monkeypatch.setattr("searchae.tuning.trackers.CLOSE_S", 1.0)
     with socket.socket() as silent:  # takes connections, and answers none
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        settings = {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_TIMEOUT": "3"}
-        train_s("warm")  # the first one compiles
-        plain_s, plain_whole_s = train_s("plain")
-        tracked_s, tracked_whole_s = train_s("tracked", "--track", "mlflow", **settings)
-    print(f"plain {plain_s:.2f} s of {plain_whole_s:.2f} s")
-    print(f"tracked {tracked_s:.2f} s of {tracked_whole_s:.2f} s")
-    assert tracked_s < 1.5 * plain_s + 2.0
-    # The end waits for a request that has been sent, and for one more.
-    assert tracked_whole_s < 1.5 * plain_whole_s + 2 * 3.0 + 4.0
+        # A single request would take longer than all that the search may take.
+        settings = {"MLFLOW_TRACKING_URI": url, "MLFLOW_HTTP_REQUEST_TIMEOUT": "280"}
+        began = time.monotonic()
+        done = command_line(*TUNE, "--trials", "3", "--track", "mlflow", **settings)
+        took_s = time.monotonic() - began
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["trials"]["complete"] == 3
+    assert "not known to be sent" in done.stderr
+    assert took_s < 200
 
 
 @pytest.mark.fleet
