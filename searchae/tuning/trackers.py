@@ -280,6 +280,8 @@ class TrackingWatcher:
 
     watcher: Watcher
     mirror: Mirror
+    ended: set[int] = field(default_factory=set, init=False)
+    """Numbers of the trials that were shown; the mirror may hang and not know of them."""
 
     def note(self, text: str) -> None:
         """Shows a line."""
@@ -287,6 +289,7 @@ class TrackingWatcher:
 
     def trial(self, row: TrialRow, *, best_db: float | None) -> None:
         """Shows a trial that has ended."""
+        self.ended.add(row.number)
         self.watcher.trial(row, best_db=best_db)
 
     def progress(self, summary: Summary) -> None:
@@ -327,10 +330,11 @@ def tracking(
         yield watcher
         return
     mirror = Mirror(tracker, url, name, artifacts)
+    watching = TrackingWatcher(watcher, mirror)
     end = "failed"
     with _defaults(tracker):
         try:
-            yield TrackingWatcher(watcher, mirror)
+            yield watching
             end = "finished"
         except (KeyboardInterrupt, StopAskedError):
             end = "stopped"
@@ -338,9 +342,10 @@ def tracking(
         finally:
             if mirror.has_begun or end == "finished":  # otherwise nothing had begun
                 mirror.close(end)
-            if missing := mirror.ended - mirror.held:
+            ended = mirror.ended | watching.ended
+            if missing := ended - mirror.held:
                 watcher.note(
-                    f"--track: {format_count(len(missing), 'trial')} of {len(mirror.ended)} not "
+                    f"--track: {format_count(len(missing), 'trial')} of {len(ended)} not "
                     "known to be sent; the same command again sends what is missing"
                 )
 
