@@ -98,6 +98,7 @@ def tune(
     set: Mapping[str, Any] | None = None,  # noqa: A002  # the command line's --set
     name: str = "",
     warm_start: str = "",
+    track: Literal["mlflow", "wandb"] | None = None,
     quiet: bool = False,
 ) -> Search:
     """Runs a search, or finishes one that was interrupted, as ``searchae tune`` does.
@@ -130,6 +131,8 @@ def tune(
         set: Overrides of the study, such as ``{"train.epochs": 5}``.
         name: The study's name in the storage; the study file's if empty.
         warm_start: A study whose trials a new study starts from.
+        track: Show the trials in MLflow or W&B too; the address and the login come from their own
+            environment variables.
         quiet: Show no progress.
 
     Returns:
@@ -194,7 +197,12 @@ def tune(
             from searchae import tuning
 
         imports_done()
-        with tuning.session(chosen, quiet=quiet) as (watcher, stop):
+        tracker = tuning.make_tracker(track) if track else None
+        tracked = request.storage, request.resolved[0], place.artifacts
+        with (
+            tuning.session(chosen, quiet=quiet) as (shown, stop),
+            tuning.tracking(tracker, *tracked, shown) as watcher,
+        ):
             tuning.tune(request, watcher, chosen, stop)
     factory = request.factory.text if request.factory else ""
     from searchae.api import Search

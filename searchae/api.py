@@ -283,6 +283,7 @@ class Search:
         workers_per_device: int = 1,
         threads: int | None = None,
         precision: str | None = None,
+        track: Literal["mlflow", "wandb"] | None = None,
         quiet: bool | None = None,
     ) -> Bundle:
         """Trains a trial anew and measures it on the test split, as ``searchae train`` does.
@@ -304,6 +305,7 @@ class Search:
             workers_per_device: See ``tune``.
             threads: See ``tune``; as many as the trial had if unset.
             precision: See ``tune``; the trial's in the search if unset.
+            track: Add the bundle to MLflow or W&B as a model; see ``tune``.
             quiet: Show no progress; as the search was made if unset.
 
         Returns:
@@ -316,9 +318,10 @@ class Search:
         from searchae.bundle import load_bundle
         from searchae.retrain import plan_retraining, train_bundle
         from searchae.training import pick_device
-        from searchae.tuning import session
+        from searchae.tuning import make_tracker, session, track_bundle
 
         check_counts(seeds=seeds)
+        tracker = make_tracker(track) if track else None
         check_counts(0, patience=patience)
         stored = self._stored(writes=True)
         self._allow_net(stored)
@@ -347,9 +350,10 @@ class Search:
         with session(launcher, quiet=is_quiet, epochs=plan.params.train.epochs) as (watcher, stop):
             for note in plan.notes(hint_at_winner=trial == "best"):
                 watcher.note(note)
-            train_bundle(
+            metrics = train_bundle(
                 plan, out=folder, request=request, launcher=launcher, watcher=watcher, stop=stop
             )
+            track_bundle(tracker, stored, request.artifacts, metrics, watcher.note)
         return load_bundle(folder)
 
     def __repr__(self) -> str:

@@ -38,6 +38,7 @@ from searchae.cli.options import (
 from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result
 from searchae.cli.signals import polled_stop
+from searchae.cli.track import TrackOption
 
 if TYPE_CHECKING:
     from searchae.launch import FleetRequest, Launcher
@@ -133,6 +134,7 @@ def train(
     skip_unfit: SkipUnfitOption = False,
     factory: FactoryOption = "",
     notify: NotifyOption = None,
+    track: TrackOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Train the best trial anew and measure it on the test split.
@@ -197,7 +199,7 @@ def train(
     )
     for note in plan.notes(hint_at_winner=trial == "best"):
         print_note(note)
-    _train(plan, out, request, chosen, take_urls(notify), as_json=as_json)
+    _train(plan, out, request, chosen, take_urls(notify), track, as_json=as_json)
 
 
 def _train(
@@ -206,13 +208,15 @@ def _train(
     request: FleetRequest,
     launcher: Launcher,
     urls: Sequence[str],
+    track: str,
     *,
     as_json: bool,
 ) -> None:
     from searchae.cli.console_bundle import EpochLines, print_trained
     from searchae.retrain import train_bundle
-    from searchae.tuning import notifying
+    from searchae.tuning import make_tracker, notifying, track_bundle
 
+    tracker = make_tracker(track) if track else None
     with (
         EpochLines(plan.params.train.epochs) as lines,
         notifying(urls, "train", plan.study, lines) as watcher,
@@ -220,4 +224,5 @@ def _train(
         metrics = train_bundle(
             plan, out=out, request=request, launcher=launcher, watcher=watcher, stop=polled_stop()
         )
+        track_bundle(tracker, plan.stored, request.artifacts, metrics, watcher.note)
     print_result(lambda: metrics, lambda: print_trained(metrics), as_json=as_json)

@@ -38,6 +38,7 @@ from searchae.cli.options import (
 )
 from searchae.cli.results import print_result
 from searchae.cli.signals import polled_stop
+from searchae.cli.track import TrackOption
 from searchae.cli.typed_options import WHERE, typed_options
 from searchae.config import COMPARED_PARAMETERS
 from searchae.errors import UserError
@@ -119,6 +120,7 @@ def tune(
     warm_start: WarmStartOption = "",
     dry_run: DryRunOption = False,
     notify: NotifyOption = None,
+    track: TrackOption = "",
     as_json: JsonOption = False,
 ) -> None:
     """Run a search, or finish one that was interrupted.
@@ -162,18 +164,20 @@ def tune(
     )
     urls = take_urls(notify)
     if dry_run:
-        _show_plan(request, chosen, as_json=as_json)
+        _show_plan(request, chosen, track, as_json=as_json)
     else:
         where = typed_options(context, only=WHERE)
-        _search(request, chosen, urls, where, as_json=as_json)
+        _search(request, chosen, urls, track, where, as_json=as_json)
 
 
-def _show_plan(request: Request, launcher: Launcher, *, as_json: bool) -> None:
+def _show_plan(request: Request, launcher: Launcher, track: str, *, as_json: bool) -> None:
     with importing():
         from searchae.cli import console
         from searchae.launch import configure_malloc
-        from searchae.tuning import plan_search
+        from searchae.tuning import make_tracker, plan_search
 
+    if track:
+        make_tracker(track)  # checks that there is its library
     configure_malloc()  # as in a worker, whose step is measured here
     plan = plan_search(request, console.print_note, launcher)
     print_result(
@@ -185,6 +189,7 @@ def _search(
     request: Request,
     launcher: Launcher,
     urls: Sequence[str],
+    track: str,
     where: Sequence[str],
     *,
     as_json: bool,
@@ -192,7 +197,7 @@ def _search(
     from searchae.launch import prestarted_workers
 
     with prestarted_workers(request, launcher) as imports_done:
-        summary = _follow_search(request, launcher, urls, imports_done)
+        summary = _follow_search(request, launcher, urls, track, imports_done)
     from searchae.cli import console
 
     print_result(summary.document, lambda: console.print_summary(summary), as_json=as_json)
@@ -206,17 +211,20 @@ def _follow_search(
     request: Request,
     launcher: Launcher,
     urls: Sequence[str],
+    track: str,
     imports_done: Callable[[], None],
 ) -> Summary:
     with importing():
         from searchae.cli import progress
-        from searchae.tuning import notifying, tune
+        from searchae.tuning import make_tracker, notifying, tracking, tune
 
     imports_done()
     name, _ = request.resolved
+    tracker = make_tracker(track) if track else None
     with (
         progress.ProgressDisplay() as display,
-        notifying(urls, "tune", name, display) as watcher,
+        notifying(urls, "tune", name, display) as notified,
+        tracking(tracker, request.storage, name, request.artifacts, notified) as watcher,
     ):
         return tune(request, watcher, launcher, polled_stop())
 

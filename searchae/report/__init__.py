@@ -13,7 +13,13 @@ from searchae.report.drawing import (
     join_curves,
 )
 from searchae.report.figures import curves_plot, history_plot, losses_plot
-from searchae.report.findings import Findings, TrialRun, collect_findings, trial_run
+from searchae.report.findings import (
+    Findings,
+    TrialRun,
+    collect_findings,
+    read_trial_runs,
+    trial_run,
+)
 from searchae.report.frame import trial_rows, trials, write_csv, write_parquet
 from searchae.report.html_parts import EMPTY_CELL, HtmlSection, html_plot, html_table, study_command
 from searchae.report.importances import parameter_importances
@@ -52,6 +58,7 @@ __all__ = [
     "notebook_head",
     "notebook_table",
     "parameter_importances",
+    "read_trial_runs",
     "study_command",
     "trial_rows",
     "trial_run",

@@ -9,6 +9,7 @@ from searchae.tuning.notebook_progress import NotebookProgress, in_notebook
 from searchae.tuning.notices import notifying
 from searchae.tuning.plain_lines import NoLines, PlainLines
 from searchae.tuning.run import tune
+from searchae.tuning.trackers import make_tracker, track_bundle, tracking
 
 __all__ = [
     "DryRun",
@@ -19,10 +20,13 @@ __all__ = [
     "Watcher",
     "follow_workers",
     "in_notebook",
+    "make_tracker",
     "notifying",
     "plan_search",
     "running_fleet",
     "session",
     "set_time_limit",
+    "track_bundle",
+    "tracking",
     "tune",
 ]

@@ -66,6 +66,7 @@ NOT_TYPED = {
     r"searchae sample .*": "needs a variational net: test_bundle_commands.py",
     r".* data\.train_images=2000": "needs 2,000 pictures",
     r"(export|docker) .*": "sets up the next commands; test_compose.py runs the containers",
+    r"searchae (tune|train) .* --track .*": "needs a tracker: test_track.py",
     r"searchae (tune|worker|status|stop) (--study|-s) svhn.*": "needs a data-set server",
 }
 """Commands as regular expressions -> why no test of this file types them. All are parsed."""
