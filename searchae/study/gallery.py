@@ -11,13 +11,12 @@ import heapq
 import io
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from searchae.files import SharedFolder
+from searchae.files import ArtifactPath, artifact_folder
 
 if TYPE_CHECKING:
     from searchae.study.stored_study import StoredStudy
@@ -31,7 +30,7 @@ PICTURES_KEPT = 20
 _PSNR_KEY, _OWNER_KEY = "psnr_db", "owner"
 
 
-def gallery_folder(artifacts: Path, study: str) -> Path:
+def gallery_folder(artifacts: ArtifactPath, study: str) -> ArtifactPath:
     """Returns the folder of a study's pictures.
 
     Args:
@@ -41,7 +40,7 @@ def gallery_folder(artifacts: Path, study: str) -> Path:
     return artifacts / study / "pictures"
 
 
-def picture_path(folder: Path, number: int) -> Path:
+def picture_path(folder: ArtifactPath, number: int) -> ArtifactPath:
     """Returns the path of a trial's picture in the folder of its study."""
     return folder / _file_name(number)
 
@@ -79,7 +78,7 @@ def picture_owner(stored: StoredStudy) -> str:
 
 
 def save_picture(
-    folder: Path, number: int, picture: Image.Image, *, psnr_db: float, owner: str = ""
+    folder: ArtifactPath, number: int, picture: Image.Image, *, psnr_db: float, owner: str = ""
 ) -> None:
     """Writes a trial's picture.
 
@@ -96,12 +95,14 @@ def save_picture(
     metadata = PngInfo()
     metadata.add_text(_PSNR_KEY, repr(psnr_db))
     metadata.add_text(_OWNER_KEY, owner)
-    with SharedFolder(folder).writing(_file_name(number)) as file:
+    with artifact_folder(folder).writing(_file_name(number)) as file:
         # Half the time of the default level, for a tenth more bytes: the worker waits for it.
         picture.save(file, format="PNG", pnginfo=metadata, compress_level=1)
 
 
-def read_picture(folder: Path, number: int, *, psnr_db: float, owner: str = "") -> bytes | None:
+def read_picture(
+    folder: ArtifactPath, number: int, *, psnr_db: float, owner: str = ""
+) -> bytes | None:
     """Reads a trial's picture.
 
     Args:
@@ -114,7 +115,7 @@ def read_picture(folder: Path, number: int, *, psnr_db: float, owner: str = "") 
         The PNG file's bytes; None if the trial has no picture, or another file is in its place.
     """
     try:
-        with SharedFolder(folder).reading(_file_name(number), limit=LARGEST_PICTURE) as file:
+        with artifact_folder(folder).reading(_file_name(number), limit=LARGEST_PICTURE) as file:
             content = file.read()
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
             about = image.info.get(_PSNR_KEY), image.info.get(_OWNER_KEY, "")
@@ -128,7 +129,7 @@ def read_picture(folder: Path, number: int, *, psnr_db: float, owner: str = "") 
 
 
 def trials_with_picture(
-    folder: Path, psnrs_db: Mapping[int, float], *, owner: str = ""
+    folder: ArtifactPath, psnrs_db: Mapping[int, float], *, owner: str = ""
 ) -> set[int]:
     """Returns the numbers of the trials that have a picture.
 
@@ -141,7 +142,9 @@ def trials_with_picture(
     return {n for n in found if read_picture(folder, n, psnr_db=psnrs_db[n], owner=owner)}
 
 
-def keep_best_pictures(folder: Path, psnrs_db: Mapping[int, float], *, owner: str = "") -> None:
+def keep_best_pictures(
+    folder: ArtifactPath, psnrs_db: Mapping[int, float], *, owner: str = ""
+) -> None:
     """Removes the pictures of trials that are not among the best.
 
     Args:
@@ -156,13 +159,13 @@ def keep_best_pictures(folder: Path, psnrs_db: Mapping[int, float], *, owner: st
     wanted = best_trials(psnrs_db)
     known = _numbers(folder) & psnrs_db.keys()
     for number in known - trials_with_picture(folder, wanted, owner=owner):
-        SharedFolder(folder).remove(_file_name(number))
+        artifact_folder(folder).remove(_file_name(number))
 
 
-def _numbers(folder: Path) -> set[int]:
+def _numbers(folder: ArtifactPath) -> set[int]:
     """Returns the numbers of the trials with a file; none where the folder cannot be read."""
     try:
-        names = SharedFolder(folder).names()
+        names = artifact_folder(folder).names()
     except OSError as e:
         log.warning("no picture can be read: %s", e)
         return set()
