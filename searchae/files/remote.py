@@ -302,7 +302,7 @@ class RemoteFolder:
             found = Backoff(limit_s=patience_s, name=f"{path.kind} store").call(
                 lambda: _attempt(path, lambda: function(store)),
                 again=lambda e: isinstance(e, RemoteError) and not e.is_final,
-                explain=lambda e: str(e.strerror if isinstance(e, OSError) else e),
+                explain=lambda e: str(getattr(e, "strerror", e)),
             )
         except RemoteError as e:
             store.is_away = not e.is_final
@@ -324,7 +324,8 @@ def _attempt(path: RemotePath, function: Callable[[], T]) -> T:
         text = "there is no such bucket" if "bucket" in str(e).lower() else "there is no such file"
         raise FileNotFoundError(errno.ENOENT, text, str(path)) from None
     except Exception as e:  # each library has errors of its own
-        error = _error(path, " ".join(str(e).split()) or type(e).__name__)
+        text = e.strerror if isinstance(e, OSError) and e.strerror else str(e)
+        error = _error(path, " ".join(text.split()) or type(e).__name__)
         error.is_final = type(e).__name__ in _FINAL
         raise error from e
 
