@@ -66,6 +66,11 @@ class S3Server:
             server.server_close()
 
     @property
+    def is_away(self) -> bool:
+        """Whether it was stopped."""
+        return self._server is None
+
+    @property
     def environment(self) -> dict[str, str]:
         """The variables that lead S3's clients here."""
         return {

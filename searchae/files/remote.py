@@ -180,7 +180,20 @@ class _Store:
 
 
 def _store(path: RemotePath) -> _Store:
-    return _opened(path.kind, path.key.partition("/")[0], os.getpid())
+    """Returns the store of a path.
+
+    Raises:
+        RemoteError: Its library cannot be imported.
+    """
+    try:
+        return _opened(path.kind, path.key.partition("/")[0], os.getpid())
+    except ImportError as e:
+        library = LIBRARIES[path.kind]
+        error = _error(
+            path, f"{library.module} cannot be imported ({e}); pip install {library.package}"
+        )
+        error.is_final = True
+        raise error from e
 
 
 @cache

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from searchae.files import ArtifactPath, artifact_folder
+from searchae.files import ArtifactPath, RemoteError, artifact_folder
 
 if TYPE_CHECKING:
     from searchae.study.stored_study import StoredStudy
@@ -115,17 +115,31 @@ def read_picture(
         The PNG file's bytes; None if the trial has no picture, or another file is in its place.
     """
     try:
+        return _read(folder, number, psnr_db=psnr_db, owner=owner)
+    except OSError as e:
+        _warn(number, e)
+        return None
+
+
+def _read(folder: ArtifactPath, number: int, *, psnr_db: float, owner: str) -> bytes | None:
+    """As ``read_picture``, but what keeps a file from being read is raised as ``OSError``."""
+    try:
         with artifact_folder(folder).reading(_file_name(number), limit=LARGEST_PICTURE) as file:
             content = file.read()
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            about = image.info.get(_PSNR_KEY), image.info.get(_OWNER_KEY, "")
     except FileNotFoundError:
         return None
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            about = image.info.get(_PSNR_KEY), image.info.get(_OWNER_KEY, "")
     # Pillow raises these for a file that is no picture, and the last for one of too many pixels.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        log.warning("trial %d: its picture cannot be used: %s", number, e)
+        _warn(number, e)
         return None
     return content if about == (repr(psnr_db), owner) else None
+
+
+def _warn(number: int, error: Exception) -> None:
+    log.warning("trial %d: its picture cannot be used: %s", number, error)
 
 
 def trials_with_picture(
@@ -157,9 +171,19 @@ def keep_best_pictures(
         OSError: A file cannot be removed.
     """
     wanted = best_trials(psnrs_db)
-    known = _numbers(folder) & psnrs_db.keys()
-    for number in known - trials_with_picture(folder, wanted, owner=owner):
-        artifact_folder(folder).remove(_file_name(number))
+    for number in _numbers(folder) & psnrs_db.keys():
+        if number not in wanted or not _may_be_used(folder, number, wanted[number], owner):
+            artifact_folder(folder).remove(_file_name(number))
+
+
+def _may_be_used(folder: ArtifactPath, number: int, psnr_db: float, owner: str) -> bool:
+    try:
+        return _read(folder, number, psnr_db=psnr_db, owner=owner) is not None
+    except RemoteError:  # it can be read another time
+        return True
+    except OSError as e:
+        _warn(number, e)
+        return False
 
 
 def _numbers(folder: ArtifactPath) -> set[int]:
