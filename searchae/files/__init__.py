@@ -1,10 +1,12 @@
 """Files: on disks, in folders that others can write, and in object stores."""
 
 from searchae.files.artifacts import (
+    AnyPath,
     ArtifactFolder,
     ArtifactPath,
     artifact_folder,
     artifact_path,
+    below,
     files_here,
 )
 from searchae.files.backoff import Backoff
@@ -28,6 +30,7 @@ from searchae.files.remote import (
 
 __all__ = [
     "PATIENT_S",
+    "AnyPath",
     "ArtifactFolder",
     "ArtifactPath",
     "Backoff",
@@ -39,6 +42,7 @@ __all__ = [
     "artifact_folder",
     "artifact_path",
     "atomic_file",
+    "below",
     "credentials",
     "files_here",
     "is_standard_output",

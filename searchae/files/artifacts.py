@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar, cast
 
 from searchae.errors import ArtifactsError, nearest
 from searchae.files.disk import SharedFolder
@@ -15,6 +15,8 @@ ArtifactPath: TypeAlias = Path | RemotePath
 """The artifact folder, a folder below it, or a file in one."""
 ArtifactFolder: TypeAlias = SharedFolder | RemoteFolder
 """Reads and writes the files of a folder below the artifact folder."""
+
+AnyPath = TypeVar("AnyPath", bound=ArtifactPath)
 
 _HERE = Path("artifacts")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.*)", re.DOTALL)
@@ -58,6 +60,19 @@ def artifact_path(text: str | ArtifactPath) -> ArtifactPath:
             f"pip install {library.package}"
         )
     return RemotePath(f"{kind}://{'/'.join(parts)}")
+
+
+def below(path: AnyPath, *names: str) -> AnyPath:
+    """Returns a place below another one, of the same kind.
+
+    Args:
+        path: The artifact folder, or a folder below it.
+        names: The names that lead there.
+    """
+    found: ArtifactPath = path
+    for name in names:
+        found = found / name
+    return cast("AnyPath", found)
 
 
 def artifact_folder(path: ArtifactPath, *, patience_s: float | None = None) -> ArtifactFolder:

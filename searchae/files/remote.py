@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -26,7 +27,7 @@ leave when a search ends."""
 PATIENT_S = 60.0
 """Seconds that are worth waiting where epochs would otherwise be trained again."""
 _CHECK_S = 5.0
-_LONGEST_REASON = 300
+_LONGEST_REASON = 200
 
 # By name, because the libraries need not be installed. A pause mends none of them.
 _FINAL = frozenset(
@@ -312,7 +313,8 @@ class RemoteFolder:
         if patience_s is None:
             patience_s = 0.0 if store.is_away else BRIEF_S
         try:
-            found = Backoff(limit_s=patience_s, name=f"{path.kind} store").call(
+            backoff = Backoff(limit_s=patience_s, name=f"{path.kind} store", level=logging.INFO)
+            found = backoff.call(
                 lambda: _attempt(path, lambda: function(store)),
                 again=lambda e: isinstance(e, RemoteError) and not e.is_final,
                 explain=lambda e: str(getattr(e, "strerror", e)),

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from searchae.files import PATIENT_S, ArtifactPath, artifact_folder
+from searchae.files import PATIENT_S, AnyPath, ArtifactPath, artifact_folder, below
 from searchae.study import COMPARISON, StoredStudy
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,9 @@ class _Comparison(BaseModel):
     l1_curve: _Curve | None = None
 
 
-def comparison_file(artifacts: ArtifactPath, stored: StoredStudy) -> ArtifactPath:
+def comparison_file(artifacts: AnyPath, stored: StoredStudy) -> AnyPath:
     """Returns the path of the file."""
-    return artifacts / stored.folder / "compare" / "comparison.json"
+    return below(artifacts, stored.folder, "compare", "comparison.json")
 
 
 def write_comparison_file(

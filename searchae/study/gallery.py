@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from searchae.files import ArtifactPath, RemoteError, artifact_folder
+from searchae.files import AnyPath, ArtifactPath, RemoteError, artifact_folder, below
 
 if TYPE_CHECKING:
     from searchae.study.stored_study import StoredStudy
@@ -30,19 +30,19 @@ PICTURES_KEPT = 20
 _PSNR_KEY, _OWNER_KEY = "psnr_db", "owner"
 
 
-def gallery_folder(artifacts: ArtifactPath, study: str) -> ArtifactPath:
+def gallery_folder(artifacts: AnyPath, study: str) -> AnyPath:
     """Returns the folder of a study's pictures.
 
     Args:
         artifacts: The folder that all workers share.
         study: The name of the study's folder in it.
     """
-    return artifacts / study / "pictures"
+    return below(artifacts, study, "pictures")
 
 
-def picture_path(folder: ArtifactPath, number: int) -> ArtifactPath:
+def picture_path(folder: AnyPath, number: int) -> AnyPath:
     """Returns the path of a trial's picture in the folder of its study."""
-    return folder / _file_name(number)
+    return below(folder, _file_name(number))
 
 
 def _file_name(number: int) -> str:

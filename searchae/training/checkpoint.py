@@ -13,7 +13,14 @@ from typing import Any
 import torch
 
 from searchae.errors import SearchaeError
-from searchae.files import PATIENT_S, ArtifactPath, RemotePath, artifact_folder
+from searchae.files import (
+    PATIENT_S,
+    AnyPath,
+    ArtifactPath,
+    RemotePath,
+    artifact_folder,
+    below,
+)
 
 LARGEST_CHECKPOINT = 2**31
 """Bytes of the largest file that is read: a net of some 90 million weights with Adam's moments."""
@@ -59,8 +66,8 @@ _NOBODY = Owner()
 
 
 def save_checkpoint(
-    folder: ArtifactPath, state: Mapping[str, Any], *, stem: str, owner: Owner = _NOBODY
-) -> ArtifactPath:
+    folder: AnyPath, state: Mapping[str, Any], *, stem: str, owner: Owner = _NOBODY
+) -> AnyPath:
     """Writes a state to ``folder/STEM-SEAL.pt``, atomically and durably.
 
     Args:
@@ -78,7 +85,7 @@ def save_checkpoint(
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getbuffer()
-    path = folder / f"{stem}-{owner.seal(stem, content)}.pt"
+    path = below(folder, f"{stem}-{owner.seal(stem, content)}.pt")
     try:
         with artifact_folder(folder).writing(path.name) as file:
             file.write(content)

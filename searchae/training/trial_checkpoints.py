@@ -14,11 +14,13 @@ from typing import Any
 from searchae.errors import ArtifactsError, DivergedError
 from searchae.files import (
     PATIENT_S,
+    AnyPath,
     ArtifactFolder,
     ArtifactPath,
     RemoteFolder,
     RemotePath,
     artifact_folder,
+    below,
 )
 from searchae.training import checkpoint
 from searchae.training.checkpoint import CheckpointError, Owner
@@ -311,11 +313,11 @@ def _remove(folder: ArtifactPath, numbers: Collection[int]) -> int:
     return len(found)
 
 
-def checkpoint_folder(artifacts: ArtifactPath, study: str) -> ArtifactPath:
+def checkpoint_folder(artifacts: AnyPath, study: str) -> AnyPath:
     """Returns the folder of a study's checkpoints.
 
     Args:
         artifacts: The folder that all workers share.
         study: The name of the study's folder in it.
     """
-    return artifacts / study / "checkpoints"
+    return below(artifacts, study, "checkpoints")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from searchae.errors import SearchaeError
-from searchae.files import PATIENT_S, ArtifactPath, artifact_folder
+from searchae.files import PATIENT_S, AnyPath, ArtifactPath, artifact_folder, below
 from searchae.training import EpochResult
 
 SHOWN_IMAGES = 8
@@ -108,7 +108,7 @@ def shown_indices(count: int) -> list[int]:
     return [i * (count - 1) // (SHOWN_IMAGES - 1) for i in range(SHOWN_IMAGES)]
 
 
-def record_path(artifacts: ArtifactPath, study: str, key: str) -> ArtifactPath:
+def record_path(artifacts: AnyPath, study: str, key: str) -> AnyPath:
     """Returns the file of a training.
 
     Args:
@@ -121,7 +121,7 @@ def record_path(artifacts: ArtifactPath, study: str, key: str) -> ArtifactPath:
     """
     if not _KEY.fullmatch(key):
         raise RecordError(f"{key!a} is not the key of a training")
-    return artifacts / study / "records" / f"{key}.npz"
+    return below(artifacts, study, "records", f"{key}.npz")
 
 
 def write_record(path: ArtifactPath, record: TrainingRecord, key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -188,6 +189,7 @@ def test_a_large_file_is_sent_in_one_request(in_s3: ArtifactPath, s3: S3Server) 
 def test_a_store_that_is_away_for_a_moment_is_waited_for(
     in_s3: ArtifactPath, s3: S3Server, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     s3.stop()
     back = threading.Timer(2, s3.start)
     back.start()
