@@ -34,6 +34,9 @@ def artifact_path(text: str | ArtifactPath) -> ArtifactPath:
     if not isinstance(text, str):
         return text
     if not (match := _URL.fullmatch(text)):
+        kind, colon, rest = text.partition(":/")
+        if colon and kind in LIBRARIES:  # what a Path makes of a URL
+            raise ArtifactsError(f"--artifacts {text}: write {kind}://{rest}, as a text")
         return Path(text)
     kind, rest = match[1].lower(), match[2]
     account, at, place = rest.rpartition("@")

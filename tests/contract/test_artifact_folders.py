@@ -273,6 +273,7 @@ def test_what_was_given_up_is_then_tried_once_only(in_s3: ArtifactPath) -> None:
     ("text", "said"),
     [
         ("s3://", "write s3://BUCKET/PREFIX"),
+        (str(Path("s3://bucket/runs")), "write s3://bucket/runs, as a text"),
         ("s3:///runs", "write s3://BUCKET/PREFIX"),
         ("s3://bucket/../other", "write s3://BUCKET/PREFIX"),
         ("s4://bucket/runs", "did you mean 's3'"),
