@@ -221,7 +221,7 @@ def test_a_comparison_s_measurements_and_result_are_in_the_store(
     prefix = searched["SEARCHAE_ARTIFACTS"].rpartition("/")[2]
     names = [key.split("/", 1)[1] for key in server.keys(f"{prefix}/")]
     assert any(re.fullmatch(r"tiny-\w+/compare/comparison\.json", name) for name in names)
-    assert any(re.fullmatch(r"tiny\.trainings-\w+/records/\w+\.npz", name) for name in names)
+    assert any(re.fullmatch(r"tiny-\w+\.trainings/records/\w+\.npz", name) for name in names)
     assert list((folder / "artifacts").rglob("compare.html")), "a page is opened from a disk"
     page = searchae("report", "-s", "tiny", "--out", "r.html", **searched)
     assert page.returncode == 0, page.stderr
