@@ -119,7 +119,8 @@ def tune(
         workers: Processes at once; one a GPU, else one a core up to 4, if unset.
         storage: Database URL; ``$SEARCHAE_STORAGE``, else ``sqlite:///searchae.db``, if unset.
         data_dir: Folder of the data sets; ``$SEARCHAE_DATA_DIR``, else ``data``.
-        artifacts: Folder for checkpoints and logs; ``$SEARCHAE_ARTIFACTS``, else ``artifacts``.
+        artifacts: Folder for checkpoints and logs, or a URL such as ``s3://BUCKET/PREFIX`` as a
+            text; ``$SEARCHAE_ARTIFACTS``, else ``artifacts``.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``; ``$SEARCHAE_DEVICE``, else ``auto``.
         workers_per_device: Workers that share a GPU; ``auto`` measures it.
         threads: CPU threads of each worker; the cores, shared out among the workers, if unset.

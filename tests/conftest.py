@@ -72,6 +72,8 @@ LONGEST_FIRST = (
     "contract/test_launchers.py",
     "contract/test_ssh_launcher.py",
     "acceptance/test_ssh.py",
+    "contract/test_artifact_folders.py",
+    "acceptance/test_object_store.py",
     "contract/test_storage.py",
     "unit/test_gpu_probe.py",
     "integration/test_dashboard_reading.py",

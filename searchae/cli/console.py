@@ -19,6 +19,7 @@ from searchae.cli.options import DEFAULT_STORAGE
 from searchae.cli.terminal import SafeConsole, print_line
 from searchae.config import FACTORY_VARIABLE, OBJECTIVES, below_here, objective_texts, read_toml
 from searchae.errors import SpecError
+from searchae.files import ArtifactPath
 from searchae.formatting import (
     format_assignments,
     format_count,
@@ -165,7 +166,7 @@ def note_next_of_compare(study: str, places: Mapping[str, str], where: Sequence[
     print_note(f"next: {command}   the best setting trained anew, for longer, and tested")
 
 
-def places_elsewhere(storage: str, data_dir: Path, artifacts: Path) -> dict[str, str]:
+def places_elsewhere(storage: str, data_dir: Path, artifacts: ArtifactPath) -> dict[str, str]:
     """Returns the options for storage and folders that are not the defaults, and ``--factory``."""
     places = (
         ("--storage", storage, DEFAULT_STORAGE),

@@ -14,6 +14,7 @@ from searchae.cli.lazy_imports import importing, quiet_optuna
 from searchae.cli.options import ArtifactsOption, JsonOption, StudyNameOption, examples
 from searchae.cli.results import print_result
 from searchae.cli.terminal import print_line
+from searchae.files import artifact_path
 from searchae.formatting import format_count
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ ToOption = Annotated[
     ),
 ]
 ArtifactsToOption = Annotated[
-    Path | None,
+    Any,  # an ArtifactPath, or None
     typer.Option(
-        metavar="DIR",
+        metavar="DIR|URL",
+        parser=artifact_path,
         help="Also copy its files, from --artifacts to here.",
         show_default="the files stay, for both",
     ),

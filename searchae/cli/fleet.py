@@ -10,6 +10,7 @@ import typer
 
 from searchae.cli.options import threads_option
 from searchae.errors import UserError
+from searchae.files import ArtifactPath
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
@@ -95,7 +96,7 @@ NumberPerDeviceOption = Annotated[
 def chosen_launcher(
     name: str,
     *,
-    artifacts: Path,
+    artifacts: ArtifactPath,
     label: str,
     ray_address: str,
     slurm: Sequence[str] | None,

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from searchae.files import artifact_path
+
 DEFAULT_STORAGE = "sqlite:///searchae.db"
 MOST_THREADS = 1024
 """CPU threads of a worker: with many more PyTorch crashes."""
@@ -40,11 +42,12 @@ DataDirOption = Annotated[
     ),
 ]
 ArtifactsOption = Annotated[
-    Path,
+    Any,  # an ArtifactPath: Typer takes no union
     typer.Option(
-        metavar="DIR",
+        metavar="DIR|URL",
         envvar="SEARCHAE_ARTIFACTS",
-        help="Checkpoints and logs; shared by all workers.",
+        parser=artifact_path,
+        help="Checkpoints and logs; shared by all workers. Or s3://BUCKET/PREFIX.",
     ),
 ]
 DeviceOption = Annotated[

@@ -22,9 +22,10 @@ from searchae.compare.result import ComparisonResult
 from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
 from searchae.data import gather
 from searchae.errors import TimeUpError, UserError
+from searchae.files import files_here
 from searchae.formatting import format_count, format_value
 from searchae.launch import FleetRequest, Launcher
-from searchae.report import comparison_file, write_comparison_file
+from searchae.report import write_comparison_file
 from searchae.retrain import ListRun, RecordFolder, Results
 from searchae.study import COMPARED, ListedTraining
 from searchae.tuning import StopRequest, Watcher
@@ -103,8 +104,8 @@ class ComparisonRun:
                 raise TimeUpError(self._nothing_yet(wanted, results))
             raise UserError(f"study {stored.name!r}: {NOTHING_LEARNS}")
         trained = [t for t in self._trainings(wanted, results) if has_ended(results, t)]
-        file = comparison_file(request.artifacts, stored)
-        is_shared, out = out is None, out or file.parent / "compare.html"
+        here = files_here(request.artifacts) / stored.folder / "compare"
+        is_shared, out = out is None, out or here / "compare.html"
         document = self._document(result, len(splits.test), out, trained)
         try:
             page.write_comparison(

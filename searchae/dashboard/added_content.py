@@ -14,7 +14,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
@@ -22,6 +21,7 @@ from optuna.trial import FrozenTrial
 
 from searchae.dashboard import curves, notes
 from searchae.errors import SpecError
+from searchae.files import ArtifactPath
 from searchae.report import (
     Findings,
     Plot,
@@ -81,7 +81,7 @@ class Overlay:
     """
 
     storage: ReaderStorage
-    artifacts: Path
+    artifacts: ArtifactPath
     _overviews: dict[int, _Overview] = field(default_factory=dict, init=False)
     _locks: defaultdict[int, threading.Lock] = field(
         default_factory=lambda: defaultdict(threading.Lock), init=False

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from searchae.dashboard.added_content import Overlay
 from searchae.dashboard.trial_details import call_wsgi
+from searchae.files import ArtifactPath
 from searchae.study import remove_folder
 
 log = logging.getLogger(__name__)
@@ -18,7 +18,7 @@ _STUDY_PATH = re.compile(r"/api/studies/(\d{1,18})/*")
 
 
 def with_folders_removed(
-    inner: WSGIApplication, overlay: Overlay, artifacts: Path
+    inner: WSGIApplication, overlay: Overlay, artifacts: ArtifactPath
 ) -> WSGIApplication:
     """Removes a deleted study's checkpoints, pictures, measurements and logs.
 

@@ -36,8 +36,9 @@ from searchae.dashboard.metrics import MetricsPage
 from searchae.dashboard.slow_clients import CHECK_S, MAX_CONNECTIONS, limit_clients
 from searchae.dashboard.trial_details import StudyDetails, call_wsgi
 from searchae.errors import SearchaeError, UserError
+from searchae.files import ArtifactPath
 from searchae.storage import ReaderStorage, ResilientStorage
-from searchae.study import UPLOADS
+from searchae.study import upload_folder
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class ServerOptions:
 
     host: str
     port: int
-    artifacts: Path
+    artifacts: ArtifactPath
     logins: Logins | None = None
     writes: bool = False
     proxy: str = ""
@@ -80,7 +81,7 @@ def application(storage: ResilientStorage, options: ServerOptions) -> WSGIApplic
     """
     reader = ReaderStorage(storage)
     overlay = Overlay(reader, options.artifacts)
-    uploads = _UploadedFiles(options.artifacts / UPLOADS)
+    uploads = _UploadedFiles(upload_folder(options.artifacts))
     dashboard: WSGIApplication = optuna_dashboard.wsgi(reader, artifact_store=uploads)
     dashboard = with_folders_removed(dashboard, overlay, options.artifacts)
     dashboard = ImportanceResponses(HomePage(dashboard, reader), reader, overlay)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from searchae.errors import UserError, nearest
+from searchae.files import ArtifactPath, files_here
 from searchae.launch.base import Launcher
 from searchae.launch.local import LocalLauncher
 from searchae.launch.ray import RayLauncher
@@ -18,7 +18,7 @@ LAUNCHERS = ("local", "ssh", "ray", "slurm")
 def choose_launcher(
     name: str,
     *,
-    artifacts: Path,
+    artifacts: ArtifactPath,
     label: str,
     ray_address: str,
     slurm: Sequence[str],
@@ -45,7 +45,7 @@ def choose_launcher(
         return RayLauncher(ray_address)
     if name == "slurm":
         options = dict(part.partition("=")[::2] for part in slurm)
-        return SlurmLauncher(artifacts.resolve() / "slurm", options, label=label)
+        return SlurmLauncher(files_here(artifacts).resolve() / "slurm", options, label=label)
     if name == "ssh" and ssh is not None:
         return SshLauncher(ssh)
     raise UserError(f"--launcher {name!r}: not known. {nearest(name, LAUNCHERS)}")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from searchae.config import FACTORY_VARIABLE, folder_name
 from searchae.errors import UserError
+from searchae.files import ArtifactPath, credentials, files_here
 from searchae.launch.base import Job, Launcher, Resources
 from searchae.launch.malloc import HUGE_PAGES_ENVIRONMENT
 
@@ -102,7 +103,7 @@ def worker_jobs(
     *,
     storage: str,
     data_dir: Path,
-    artifacts: Path,
+    artifacts: ArtifactPath,
     at_most: int,
     environment: Mapping[str, str],
     folder: str = "",
@@ -120,6 +121,7 @@ def worker_jobs(
         environment: Variables of this process.
         folder: The name of the study's folder below ``artifacts``; as the study's if empty.
     """
+    home = files_here(artifacts).resolve() / (folder or folder_name(study))
     gpus = _visible_gpus(environment) if fleet.is_local and fleet.gpus else []
     return [
         Job(
@@ -133,13 +135,14 @@ def worker_jobs(
                 *("--data-dir", str(data_dir.resolve())),
                 *("--artifacts", str(artifacts.resolve())),
             ),
-            log=artifacts.resolve() / (folder or folder_name(study)) / "logs" / f"worker-{i}.log",
+            log=home / "logs" / f"worker-{i}.log",
             environment={
                 "SEARCHAE_STORAGE": storage,
                 "OMP_NUM_THREADS": str(fleet.threads),
                 **{k: v for k, v in HUGE_PAGES_ENVIRONMENT.items() if k not in environment},
                 **({"SEARCHAE_PARENT": str(os.getpid())} if fleet.is_local else {}),
                 **{k: environment[k] for k in _PASSED_ON if k in environment},
+                **({} if fleet.is_local else credentials(artifacts, environment)),
                 **_visible_device(gpus, i, fleet.device),
                 **_gpu_sharing(fleet, gpus, i),
             },

@@ -11,6 +11,7 @@ from sqlalchemy.engine import URL
 
 from searchae.config import FACTORY_VARIABLE
 from searchae.errors import UserError
+from searchae.files import ArtifactPath, artifact_path
 from searchae.storage import storage_url
 
 DEFAULT_STORAGE = "sqlite:///searchae.db"
@@ -31,7 +32,7 @@ class GivenPlace:
 
     storage: URL
     data_dir: Path
-    artifacts: Path
+    artifacts: ArtifactPath
     device: str
     factory: str
     quiet: bool
@@ -41,7 +42,7 @@ class GivenPlace:
         cls,
         storage: str | None,
         data_dir: str | Path | None,
-        artifacts: str | Path | None,
+        artifacts: str | ArtifactPath | None,
         device: str | None,
         *,
         factory: str = "",
@@ -61,11 +62,12 @@ class GivenPlace:
 
         Raises:
             StorageError: The URL is none.
+            ArtifactsError: The artifact folder is a URL that cannot be used.
         """
         return cls(
             storage_url(setting(storage, "SEARCHAE_STORAGE", DEFAULT_STORAGE), create=create),
             Path(setting(data_dir, "SEARCHAE_DATA_DIR", "data")),
-            Path(setting(artifacts, "SEARCHAE_ARTIFACTS", "artifacts")),
+            artifact_path(setting(artifacts, "SEARCHAE_ARTIFACTS", "artifacts")),
             setting(device, "SEARCHAE_DEVICE", "auto"),
             factory or os.environ.get(FACTORY_VARIABLE, ""),
             quiet,

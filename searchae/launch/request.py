@@ -23,6 +23,7 @@ from searchae.config import (
     load_study_tables,
 )
 from searchae.errors import UserError
+from searchae.files import ArtifactPath
 from searchae.launch import fleet_plan
 from searchae.launch.base import Job, Launcher
 from searchae.launch.local import LocalLauncher
@@ -55,7 +56,7 @@ class FleetRequest:
     precision: str = "auto"
     device: str = "auto"
     data_dir: Path = Path("data")
-    artifacts: Path = Path("artifacts")
+    artifacts: ArtifactPath = Path("artifacts")
 
     @property
     def variables(self) -> Mapping[str, str]:

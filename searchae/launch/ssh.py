@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from sqlalchemy.engine import URL
 
 from searchae.config import FACTORY_VARIABLE, find_factory
 from searchae.errors import UserError
+from searchae.files import ArtifactPath, RemotePath, files_here, library_of
 from searchae.launch.base import Exit, Job, Resources
 from searchae.launch.logs import created_log
 from searchae.launch.ssh_checks import Checks
@@ -47,7 +48,7 @@ class SshSettings:
         hosts: The hosts.
         storage: The database.
         data_dir: The data folder on this machine.
-        artifacts: The artifact folder on this machine.
+        artifacts: The artifact folder: on this machine, or in an object store.
         workers_per_gpu: Workers that share a GPU of a host for which no number was given.
         tunnel: Whether hosts that cannot reach the database get a tunnel to it.
         install: Whether searchae is installed on hosts that do not have this version.
@@ -62,7 +63,7 @@ class SshSettings:
     hosts: Sequence[Host]
     storage: URL
     data_dir: Path
-    artifacts: Path
+    artifacts: ArtifactPath
     workers_per_gpu: int = 1
     tunnel: bool = False
     install: bool = False
@@ -99,7 +100,9 @@ class SshLauncher:
             )
         require_ssh()
         self._settings = settings
-        self._data, self._artifacts = settings.data_dir.resolve(), settings.artifacts.resolve()
+        self._data = settings.data_dir.resolve()
+        self._artifacts = files_here(settings.artifacts).resolve()
+        self._in_store = isinstance(settings.artifacts, RemotePath)
         self._run = f"run-{secrets.token_hex(8)}"
         self._control: Path | None = None
         self._connections: dict[str, Connection] = {}
@@ -201,12 +204,15 @@ class SshLauncher:
         if self._states:
             return
         self._open_control()
+        needs = [module] if (module := library_of(self._settings.artifacts)) else []
+        install_there = partial(install, note=self._settings.note, further=needs)
         checks = Checks(
             storage=self._settings.storage,
             folders={"data": self._data, "artifacts": self._artifacts},
             tunnel=self._settings.tunnel,
             venv=environment_name(),
-            install=partial(install, note=self._settings.note) if self._settings.install else None,
+            install=install_there if self._settings.install else None,
+            needs=needs,
         )
         self._settings.note(f"checking {len(self._settings.hosts)} hosts ...")
         states = checks.run(self._settings.hosts, self._connections)
@@ -219,7 +225,7 @@ class SshLauncher:
             raise UserError(f"--hosts: {what}{rest}", *lines)
         for line in lines:
             self._settings.note(f"left out: {line}")
-        self._states = [s for s in states if s.fits]
+        self._states = [replace(s, uses_store=self._in_store) for s in states if s.fits]
 
     def _open_control(self) -> None:
         if self._control is None:

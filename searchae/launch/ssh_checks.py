@@ -39,6 +39,7 @@ class Checks:
         tunnel: Whether hosts that cannot reach the database get a tunnel to it.
         venv: The name of the environment that ``--install`` makes on a host.
         install: Installs searchae on a host that was found not to have it; None for nothing.
+        needs: Packages that a host needs besides those of every search.
     """
 
     storage: URL
@@ -46,6 +47,7 @@ class Checks:
     tunnel: bool
     venv: str
     install: Callable[[Connection, HostState], None] | None = None
+    needs: Sequence[str] = ()
 
     def run(self, hosts: Sequence[Host], connections: Mapping[str, Connection]) -> list[HostState]:
         """Checks hosts.
@@ -106,7 +108,7 @@ class Checks:
         request = {
             "do": "probe",
             "probe": probe_source(),
-            "input": json.dumps({"database": parameters}),
+            "input": json.dumps({"database": parameters, "needs": self.needs}),
             "version": __version__,
             "venv": self.venv,
             "here": sys.executable,

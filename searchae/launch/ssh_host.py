@@ -233,7 +233,7 @@ def make_environment(request: dict[str, Any], folder: str, wheel: bytes) -> str:
     with open(path, "wb") as file:
         file.write(wheel)
     if use_pip:
-        problem = run([python, "-m", "pip", "install", "--quiet", path])
+        problem = run([python, "-m", "pip", "install", "--quiet", path, *request["further"]])
         if problem:
             return f"pip: {problem}"
     else:

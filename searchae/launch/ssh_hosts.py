@@ -102,6 +102,7 @@ class HostState:
         faults: Why no worker can run on it, and what to do; empty if one can.
         database: How it gets to the database: ``direct`` or ``tunnel``; empty if it does not.
         port: The tunnel's port on the host.
+        uses_store: Whether artifacts are in an object store, which all hosts see.
     """
 
     host: Host
@@ -109,6 +110,7 @@ class HostState:
     faults: tuple[str, ...] = ()
     database: str = ""
     port: int = 0
+    uses_store: bool = False
 
     @property
     def fits(self) -> bool:
@@ -123,6 +125,8 @@ class HostState:
 
     def shares(self, folder: str) -> bool:
         """Whether it sees this machine's folder: ``data`` or ``artifacts``."""
+        if folder == "artifacts" and self.uses_store:
+            return True
         return bool(self.found.get("shared", {}).get(folder))
 
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import io
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -85,13 +85,19 @@ def _record_hash(content: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
 
 
-def install(connection: Connection, state: HostState, note: Callable[[str], None]) -> None:
+def install(
+    connection: Connection,
+    state: HostState,
+    note: Callable[[str], None],
+    further: Sequence[str] = (),
+) -> None:
     """Installs searchae on a host.
 
     Args:
         connection: To the host.
         state: The host, which was found to lack it.
         note: Told what is done.
+        further: Packages that are needed as well.
 
     Raises:
         HostError: It has no Python that can run it, or pip failed.
@@ -111,6 +117,7 @@ def install(connection: Connection, state: HostState, note: Callable[[str], None
         "venv": environment_name(),
         "python": base,
         "use_pip": bool(state.found["base_missing"]),
+        "further": list(further),
         "wheel": WHEEL,
         "size": len(wheel),
     }

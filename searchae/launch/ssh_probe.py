@@ -20,12 +20,12 @@ def version() -> str:
     return str(getattr(searchae, "__version__", ""))  # a mere folder of that name has none
 
 
-def missing() -> list[str]:
-    """Returns the packages without which no worker starts."""
+def missing(needs: list[str]) -> list[str]:
+    """Returns the packages without which no worker starts, and those of ``needs``."""
     from importlib.util import find_spec
 
     needed = ("numpy", "optuna", "psycopg", "pydantic", "scipy", "sqlalchemy", "torch", "typer")
-    return [name for name in needed if find_spec(name) is None]
+    return [name for name in (*needed, *needs) if find_spec(name) is None]
 
 
 def gpus() -> int:
@@ -60,7 +60,7 @@ def main() -> None:
     found: dict[str, Any] = {
         "python_version": ".".join(map(str, sys.version_info[:2])),
         "searchae": version(),
-        "missing": missing(),
+        "missing": missing(request.get("needs", [])),
         "gpus": 0,
         "database": None,
     }

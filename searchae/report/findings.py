@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
 
 from searchae.config import StudySpec
+from searchae.files import ArtifactPath
 from searchae.report.importances import Importances, parameter_importances
 from searchae.report.last_comparison import read_comparison
 from searchae.study import (
@@ -139,7 +139,7 @@ class Findings:
         }
 
 
-def collect_findings(stored: StoredStudy, *, artifacts: Path | None) -> Findings:
+def collect_findings(stored: StoredStudy, *, artifacts: ArtifactPath | None) -> Findings:
     """Takes a snapshot of a study.
 
     Args:
@@ -210,7 +210,9 @@ def trial_run(spec: StudySpec, trial: FrozenTrial, row: TrialRow | None = None) 
     )
 
 
-def _pictures(artifacts: Path, stored: StoredStudy, ranked: Sequence[TrialRun]) -> dict[int, bytes]:
+def _pictures(
+    artifacts: ArtifactPath, stored: StoredStudy, ranked: Sequence[TrialRun]
+) -> dict[int, bytes]:
     folder, owner = gallery_folder(artifacts, stored.folder), picture_owner(stored)
     found = {
         r.row.number: read_picture(folder, r.row.number, psnr_db=r.psnr_db, owner=owner)

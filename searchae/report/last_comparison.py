@@ -6,12 +6,11 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from searchae.files import SharedFolder
+from searchae.files import PATIENT_S, AnyPath, ArtifactPath, artifact_folder, below
 from searchae.study import COMPARISON, StoredStudy
 
 log = logging.getLogger(__name__)
@@ -50,13 +49,13 @@ class _Comparison(BaseModel):
     l1_curve: _Curve | None = None
 
 
-def comparison_file(artifacts: Path, stored: StoredStudy) -> Path:
+def comparison_file(artifacts: AnyPath, stored: StoredStudy) -> AnyPath:
     """Returns the path of the file."""
-    return artifacts / stored.folder / "compare" / "comparison.json"
+    return below(artifacts, stored.folder, "compare", "comparison.json")
 
 
 def write_comparison_file(
-    artifacts: Path, stored: StoredStudy, document: Mapping[str, Any]
+    artifacts: ArtifactPath, stored: StoredStudy, document: Mapping[str, Any]
 ) -> None:
     """Writes the file, and its checksum to the study.
 
@@ -70,12 +69,12 @@ def write_comparison_file(
     """
     content = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
     file = comparison_file(artifacts, stored)
-    with SharedFolder(file.parent).writing(file.name) as out:
+    with artifact_folder(file.parent, patience_s=PATIENT_S).writing(file.name) as out:
         out.write(content)
     stored.study.set_user_attr(COMPARISON, hashlib.sha256(content).hexdigest())
 
 
-def read_comparison(artifacts: Path, stored: StoredStudy) -> dict[str, Any] | None:
+def read_comparison(artifacts: ArtifactPath, stored: StoredStudy) -> dict[str, Any] | None:
     """Reads the last comparison of a study.
 
     Args:
@@ -88,7 +87,8 @@ def read_comparison(artifacts: Path, stored: StoredStudy) -> dict[str, Any] | No
     """
     file = comparison_file(artifacts, stored)
     try:
-        with SharedFolder(file.parent).reading(file.name, limit=LARGEST_COMPARISON) as opened:
+        folder = artifact_folder(file.parent)
+        with folder.reading(file.name, limit=LARGEST_COMPARISON) as opened:
             content = opened.read()
         if fault := _fault(content, stored):
             log.warning("%s: is %s; it is not used: run compare again", file, fault)

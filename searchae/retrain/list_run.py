@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from optuna.trial import FrozenTrial, TrialState
 
 from searchae.errors import ArtifactsError, OutOfMemoryError
+from searchae.files import ArtifactPath
 from searchae.launch import (
     CarriesFiles,
     FleetRequest,
@@ -260,7 +260,7 @@ class RecordFolder:
         listed: The list, which has the checksums of the files.
     """
 
-    artifacts: Path
+    artifacts: ArtifactPath
     listed: TrainingList
     _checksums: dict[str, str | None] = field(default_factory=dict, init=False, repr=False)
 

@@ -1,6 +1,6 @@
 """The shared database: URLs, connections, locks, and an Optuna storage that survives outages."""
 
-from searchae.storage.backoff import Backoff
+from searchae.files import Backoff
 from searchae.storage.changed_trials import fetch_trials
 from searchae.storage.connection import connect, preload_storage
 from searchae.storage.copying import copy_study_rows, count_rows, reading_snapshot

@@ -13,8 +13,8 @@ from sqlalchemy.exc import IntegrityError, OperationalError, ProgrammingError, S
 from sqlalchemy.pool import NullPool
 
 from searchae.errors import StorageError
+from searchae.files import Backoff
 from searchae.storage import tables
-from searchae.storage.backoff import Backoff
 from searchae.storage.engine_settings import (
     POSTGRESQL_ARGUMENTS,
     engine_arguments,

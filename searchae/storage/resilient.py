@@ -19,8 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from searchae.errors import StorageError
+from searchae.files import Backoff
 from searchae.storage import deletion
-from searchae.storage.backoff import Backoff
 from searchae.storage.engine_settings import register_listeners
 from searchae.storage.tables import studies
 from searchae.storage.trial_batching import TrialBatching

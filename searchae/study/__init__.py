@@ -4,7 +4,7 @@ To find: the budget in ``budget``, who takes which trial in ``claims``, leases a
 ``leases``, the list of live workers in ``worker_registry``. ``coordination`` leads to all of them.
 """
 
-from searchae.study.artifact_folder import claimed_folder, remove_folder
+from searchae.study.artifact_folder import claimed_folder, release_folder, remove_folder
 from searchae.study.attributes import (
     BUDGET,
     COMPARED,
@@ -85,7 +85,7 @@ from searchae.study.training_list import (
     open_training_list,
     require_searched,
 )
-from searchae.study.uploads import UPLOADS
+from searchae.study.uploads import upload_folder
 from searchae.study.warm_start import (
     describe_import,
     describe_starting_points,
@@ -114,7 +114,6 @@ __all__ = [
     "STARTING",
     "TRAINING",
     "TRAININGS_OF",
-    "UPLOADS",
     "VERSIONS",
     "WARM_START",
     "WINNER",
@@ -169,6 +168,7 @@ __all__ = [
     "plan_removal",
     "progress_text",
     "read_picture",
+    "release_folder",
     "removal_text",
     "remove_folder",
     "rename_study",
@@ -185,6 +185,7 @@ __all__ = [
     "trial_line",
     "trial_row",
     "trials_with_picture",
+    "upload_folder",
     "with_lists",
     "worst_values",
 ]

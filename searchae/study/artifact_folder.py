@@ -6,7 +6,6 @@ import json
 import os
 import secrets
 import shutil
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ import sqlalchemy as sa
 
 from searchae.config import folder_name
 from searchae.errors import ArtifactsError
-from searchae.files import SharedFolder
+from searchae.files import ArtifactPath, RemoteFolder, RemotePath, artifact_folder
 from searchae.storage import ResilientStorage, study_attributes
 from searchae.study.attributes import FOLDER
 
@@ -31,11 +30,12 @@ KINDS = ("checkpoints", "compare", "logs", "pictures", "records")
 
 
 @contextmanager
-def claimed_folder(artifacts: Path, study: str) -> Iterator[str]:
+def claimed_folder(artifacts: ArtifactPath, study: str) -> Iterator[str]:
     """Creates the folder of a new study, which no other study has.
 
     Where there is a folder of the study's name already, it belongs to another study: one that was
-    deleted, or one in another database.
+    deleted, or one in another database. An object store has no folders that could be created, so
+    that there each gets a name that no other one has.
 
     Args:
         artifacts: The folder that all workers share; created if missing.
@@ -48,7 +48,11 @@ def claimed_folder(artifacts: Path, study: str) -> Iterator[str]:
         ArtifactsError: It cannot be created.
     """
     own = folder_name(study)
-    name = f"{own}-{secrets.token_hex(4)}" if own in OTHER_FOLDERS else own
+    is_remote = isinstance(artifacts, RemotePath)
+    name = f"{own}-{secrets.token_hex(4)}" if is_remote or own in OTHER_FOLDERS else own
+    if isinstance(artifacts, RemotePath):
+        yield name
+        return
     try:
         artifacts.mkdir(parents=True, exist_ok=True)
         try:
@@ -63,12 +67,23 @@ def claimed_folder(artifacts: Path, study: str) -> Iterator[str]:
     try:
         yield name
     except BaseException:
-        with suppress(OSError):  # not empty
-            (artifacts / name).rmdir()
+        release_folder(artifacts, name)
         raise
 
 
-def remove_folder(artifacts: Path, stored: StoredStudy) -> list[str]:
+def release_folder(artifacts: ArtifactPath, name: str) -> None:
+    """Removes a folder that was claimed in vain, if it is empty.
+
+    Args:
+        artifacts: The folder that all workers share.
+        name: The folder's name.
+    """
+    if isinstance(artifacts, Path):
+        with suppress(OSError):  # not empty
+            (artifacts / name).rmdir()
+
+
+def remove_folder(artifacts: ArtifactPath, stored: StoredStudy) -> list[str]:
     """Removes the files of a study that has been deleted; see ``remove_files``.
 
     A folder that may be another study's stays: one of an earlier version, which goes by the name
@@ -110,7 +125,7 @@ def is_in_use(storage: ResilientStorage, folder: str) -> bool:
     return found
 
 
-def remove_files(folder: Path) -> list[str]:
+def remove_files(folder: ArtifactPath) -> list[str]:
     """Removes what searchae has written into a study's folder, and the folder once it is empty.
 
     No link is followed.
@@ -124,6 +139,12 @@ def remove_files(folder: Path) -> list[str]:
     Raises:
         OSError: Something cannot be removed.
     """
+    if isinstance(folder, RemotePath):
+        for kind in KINDS:
+            files = RemoteFolder(folder / kind)
+            for name in files.names():
+                files.remove(name)
+        return []
     if folder.is_symlink() or not folder.is_dir():
         return []
     for kind in KINDS:
@@ -136,7 +157,7 @@ def remove_files(folder: Path) -> list[str]:
     return left
 
 
-def copy_files(source: Path, target: Path) -> None:
+def copy_files(source: ArtifactPath, target: ArtifactPath) -> None:
     """Copies what searchae has written into a study's folder to another one.
 
     No link is followed; what is no regular file is left out.
@@ -149,20 +170,23 @@ def copy_files(source: Path, target: Path) -> None:
         OSError: A file cannot be read or written.
     """
     for kind in KINDS:
-        inner = SharedFolder(source / kind)
-        for name in inner.names():
-            mode = (source / kind / name).lstat().st_mode
-            if not stat.S_ISREG(mode):
-                continue
+        inner = artifact_folder(source / kind)
+        for name in inner.sizes():
             with (
                 inner.reading(name, limit=sys.maxsize) as read,
-                SharedFolder(target / kind).writing(name) as written,
+                artifact_folder(target / kind).writing(name) as written,
             ):
                 shutil.copyfileobj(read, written)
 
 
-def size_of(folder: Path) -> int:
-    """Returns the bytes of the files in a study's folder; no link is followed."""
+def size_of(folder: ArtifactPath) -> int:
+    """Returns the bytes of the files in a study's folder; no link is followed.
+
+    Raises:
+        OSError: An object store cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        return sum(sum(RemoteFolder(folder / kind).sizes().values()) for kind in KINDS)
     if folder.is_symlink():
         return 0
     size = 0

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from searchae.errors import ArtifactsError, StorageError, UserError
+from searchae.files import ArtifactPath
 from searchae.storage import (
     ResilientStorage,
     copy_study_rows,
@@ -23,7 +22,7 @@ from searchae.storage import (
     study_attributes,
     upsert,
 )
-from searchae.study.artifact_folder import claimed_folder, copy_files
+from searchae.study.artifact_folder import claimed_folder, copy_files, remove_files
 from searchae.study.attributes import FOLDER, SHARES_FOLDER
 from searchae.study.found_study import FoundStudy, find_with_lists, require_idle
 from searchae.study.leases import leases
@@ -52,10 +51,10 @@ class StudyCopy:
     source: ResilientStorage
     target: ResilientStorage
     name: str
-    artifacts: Path
-    artifacts_to: Path | None = None
+    artifacts: ArtifactPath
+    artifacts_to: ArtifactPath | None = None
     progress: Progress = lambda _done, _all: None
-    _made: list[Path] = field(default_factory=list, init=False, repr=False)
+    _made: list[ArtifactPath] = field(default_factory=list, init=False, repr=False)
 
     def run(self) -> list[FoundStudy]:
         """Copies the study.
@@ -163,4 +162,5 @@ class StudyCopy:
 
     def _remove_files(self) -> None:
         for folder in self._made:
-            shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):
+                remove_files(folder)

@@ -11,13 +11,12 @@ import heapq
 import io
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from searchae.files import SharedFolder
+from searchae.files import AnyPath, ArtifactPath, RemoteError, artifact_folder, below
 
 if TYPE_CHECKING:
     from searchae.study.stored_study import StoredStudy
@@ -31,19 +30,19 @@ PICTURES_KEPT = 20
 _PSNR_KEY, _OWNER_KEY = "psnr_db", "owner"
 
 
-def gallery_folder(artifacts: Path, study: str) -> Path:
+def gallery_folder(artifacts: AnyPath, study: str) -> AnyPath:
     """Returns the folder of a study's pictures.
 
     Args:
         artifacts: The folder that all workers share.
         study: The name of the study's folder in it.
     """
-    return artifacts / study / "pictures"
+    return below(artifacts, study, "pictures")
 
 
-def picture_path(folder: Path, number: int) -> Path:
+def picture_path(folder: AnyPath, number: int) -> AnyPath:
     """Returns the path of a trial's picture in the folder of its study."""
-    return folder / _file_name(number)
+    return below(folder, _file_name(number))
 
 
 def _file_name(number: int) -> str:
@@ -79,7 +78,7 @@ def picture_owner(stored: StoredStudy) -> str:
 
 
 def save_picture(
-    folder: Path, number: int, picture: Image.Image, *, psnr_db: float, owner: str = ""
+    folder: ArtifactPath, number: int, picture: Image.Image, *, psnr_db: float, owner: str = ""
 ) -> None:
     """Writes a trial's picture.
 
@@ -96,12 +95,14 @@ def save_picture(
     metadata = PngInfo()
     metadata.add_text(_PSNR_KEY, repr(psnr_db))
     metadata.add_text(_OWNER_KEY, owner)
-    with SharedFolder(folder).writing(_file_name(number)) as file:
+    with artifact_folder(folder).writing(_file_name(number)) as file:
         # Half the time of the default level, for a tenth more bytes: the worker waits for it.
         picture.save(file, format="PNG", pnginfo=metadata, compress_level=1)
 
 
-def read_picture(folder: Path, number: int, *, psnr_db: float, owner: str = "") -> bytes | None:
+def read_picture(
+    folder: ArtifactPath, number: int, *, psnr_db: float, owner: str = ""
+) -> bytes | None:
     """Reads a trial's picture.
 
     Args:
@@ -114,21 +115,35 @@ def read_picture(folder: Path, number: int, *, psnr_db: float, owner: str = "") 
         The PNG file's bytes; None if the trial has no picture, or another file is in its place.
     """
     try:
-        with SharedFolder(folder).reading(_file_name(number), limit=LARGEST_PICTURE) as file:
+        return _read(folder, number, psnr_db=psnr_db, owner=owner)
+    except OSError as e:
+        _warn(number, e)
+        return None
+
+
+def _read(folder: ArtifactPath, number: int, *, psnr_db: float, owner: str) -> bytes | None:
+    """As ``read_picture``, but what keeps a file from being read is raised as ``OSError``."""
+    try:
+        with artifact_folder(folder).reading(_file_name(number), limit=LARGEST_PICTURE) as file:
             content = file.read()
-        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
-            about = image.info.get(_PSNR_KEY), image.info.get(_OWNER_KEY, "")
     except FileNotFoundError:
         return None
+    try:
+        with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
+            about = image.info.get(_PSNR_KEY), image.info.get(_OWNER_KEY, "")
     # Pillow raises these for a file that is no picture, and the last for one of too many pixels.
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        log.warning("trial %d: its picture cannot be used: %s", number, e)
+        _warn(number, e)
         return None
     return content if about == (repr(psnr_db), owner) else None
 
 
+def _warn(number: int, error: Exception) -> None:
+    log.warning("trial %d: its picture cannot be used: %s", number, error)
+
+
 def trials_with_picture(
-    folder: Path, psnrs_db: Mapping[int, float], *, owner: str = ""
+    folder: ArtifactPath, psnrs_db: Mapping[int, float], *, owner: str = ""
 ) -> set[int]:
     """Returns the numbers of the trials that have a picture.
 
@@ -141,7 +156,9 @@ def trials_with_picture(
     return {n for n in found if read_picture(folder, n, psnr_db=psnrs_db[n], owner=owner)}
 
 
-def keep_best_pictures(folder: Path, psnrs_db: Mapping[int, float], *, owner: str = "") -> None:
+def keep_best_pictures(
+    folder: ArtifactPath, psnrs_db: Mapping[int, float], *, owner: str = ""
+) -> None:
     """Removes the pictures of trials that are not among the best.
 
     Args:
@@ -154,15 +171,25 @@ def keep_best_pictures(folder: Path, psnrs_db: Mapping[int, float], *, owner: st
         OSError: A file cannot be removed.
     """
     wanted = best_trials(psnrs_db)
-    known = _numbers(folder) & psnrs_db.keys()
-    for number in known - trials_with_picture(folder, wanted, owner=owner):
-        SharedFolder(folder).remove(_file_name(number))
+    for number in _numbers(folder) & psnrs_db.keys():
+        if number not in wanted or not _may_be_used(folder, number, wanted[number], owner):
+            artifact_folder(folder).remove(_file_name(number))
 
 
-def _numbers(folder: Path) -> set[int]:
+def _may_be_used(folder: ArtifactPath, number: int, psnr_db: float, owner: str) -> bool:
+    try:
+        return _read(folder, number, psnr_db=psnr_db, owner=owner) is not None
+    except RemoteError:  # it can be read another time
+        return True
+    except OSError as e:
+        _warn(number, e)
+        return False
+
+
+def _numbers(folder: ArtifactPath) -> set[int]:
     """Returns the numbers of the trials with a file; none where the folder cannot be read."""
     try:
-        names = SharedFolder(folder).names()
+        names = artifact_folder(folder).names()
     except OSError as e:
         log.warning("no picture can be read: %s", e)
         return set()

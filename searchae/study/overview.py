@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 import sqlalchemy as sa
 from optuna.trial import TrialState
 
 from searchae.errors import SearchaeError
+from searchae.files import ArtifactPath, RemotePath
 from searchae.storage import ResilientStorage, trial_values, trials
 from searchae.study.artifact_folder import size_of
 from searchae.study.attributes import CREATED, TRAININGS_OF
 from searchae.study.coordination import Coordinator
 from searchae.study.stored_study import StoredStudy, load_study, study_names
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class StudyOverview:
 
 
 def study_overviews(
-    storage: ResilientStorage, artifacts: Path | None = None
+    storage: ResilientStorage, artifacts: ArtifactPath | None = None
 ) -> list[StudyOverview]:
     """Returns an overview of each study in a database, by name.
 
@@ -79,7 +82,9 @@ def study_overviews(
     return [_overview(storage, name, artifacts) for name in study_names(storage)]
 
 
-def _overview(storage: ResilientStorage, name: str, artifacts: Path | None) -> StudyOverview:
+def _overview(
+    storage: ResilientStorage, name: str, artifacts: ArtifactPath | None
+) -> StudyOverview:
     try:
         stored = load_study(storage, name)
         counts = Coordinator(stored).counts()
@@ -106,10 +111,17 @@ def _overview(storage: ResilientStorage, name: str, artifacts: Path | None) -> S
     )
 
 
-def _artifact_bytes(artifacts: Path | None, folder: str) -> int | None:
-    if artifacts is None or not (artifacts / folder).is_dir():
+def _artifact_bytes(artifacts: ArtifactPath | None, folder: str) -> int | None:
+    if artifacts is None:
         return None
-    return size_of(artifacts / folder)
+    place = artifacts / folder
+    if isinstance(place, RemotePath):
+        try:
+            return size_of(place) or None
+        except OSError as e:
+            log.warning("%s: the size of its files is not known: %s", place, e.strerror or e)
+            return None
+    return size_of(place) if place.is_dir() else None
 
 
 def _dates(stored: StoredStudy) -> tuple[str, str]:

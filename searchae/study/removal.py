@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from searchae.errors import ArtifactsError
+from searchae.files import ArtifactPath, RemotePath, files_here
 from searchae.formatting import format_count
 from searchae.storage import ResilientStorage
 from searchae.study.artifact_folder import is_in_use, remove_files, size_of
@@ -27,10 +27,10 @@ class Removal:
     """
 
     study: FoundStudy
-    folder: Path | None
+    folder: ArtifactPath | None
     size: int
     kept: str
-    artifacts: Path
+    artifacts: ArtifactPath
     uploads: tuple[str, ...]
 
     def delete_rows(self) -> None:
@@ -61,6 +61,8 @@ class Removal:
             remove_uploads(self.artifacts, self.uploads)
             if self.folder is None or is_in_use(self.study.storage, self.study.folder):
                 return []
+            if isinstance(self.folder, RemotePath):  # the logs of workers that ran here
+                remove_files(files_here(self.artifacts) / self.study.folder)
             return remove_files(self.folder)
         except OSError as e:
             raise ArtifactsError(
@@ -69,7 +71,7 @@ class Removal:
             ) from e
 
 
-def plan_removal(storage: ResilientStorage, name: str, artifacts: Path) -> list[Removal]:
+def plan_removal(storage: ResilientStorage, name: str, artifacts: ArtifactPath) -> list[Removal]:
     """Finds what goes with a study: the lists of its trainings, then itself.
 
     Args:
@@ -87,16 +89,31 @@ def plan_removal(storage: ResilientStorage, name: str, artifacts: Path) -> list[
     return [_removal(study, artifacts) for study in (*found[1:], found[0])]
 
 
-def _removal(study: FoundStudy, artifacts: Path) -> Removal:
+def _removal(study: FoundStudy, artifacts: ArtifactPath) -> Removal:
     uploads = tuple(upload_names(study.storage, study.id))
-    found = artifacts / study.folder
-    folder = found if found.is_dir() and not found.is_symlink() else None
+    folder, size = _files_of(artifacts / study.folder)
     kept = ""
     if study.folder_shared_with:
         kept = f"a copy of the study in {study.folder_shared_with} has the same ones"
     elif folder is not None and not study.owned_folder:
         kept = "the study is of an earlier version, so they may be another one's"
-    return Removal(study, folder, size_of(found), kept, artifacts, uploads)
+    return Removal(study, folder, size, kept, artifacts, uploads)
+
+
+def _files_of(folder: ArtifactPath) -> tuple[ArtifactPath | None, int]:
+    """Returns a study's folder, None if there is none here, and the bytes in it.
+
+    Raises:
+        ArtifactsError: An object store cannot be read.
+    """
+    if isinstance(folder, RemotePath):
+        try:
+            size = size_of(folder)
+        except OSError as e:
+            raise ArtifactsError(f"{folder}: cannot be read: {e.strerror or e}") from e
+        return (folder if size else None), size
+    is_there = folder.is_dir() and not folder.is_symlink()
+    return (folder if is_there else None), size_of(folder)
 
 
 def removal_text(removal: Removal) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from searchae.files import SharedFolder
+from searchae.files import ArtifactPath, SharedFolder, files_here
 from searchae.storage import (
     ResilientStorage,
     study_system_attributes,
@@ -19,7 +19,7 @@ from searchae.storage import (
 )
 
 UPLOADS = "pictures"
-"""The folder below the artifact folder that holds those of all studies."""
+"""The name of the folder that holds those of all studies."""
 _KEY = re.compile(r"artifacts:([0-9a-fA-F-]+)")  # as Optuna writes it
 
 
@@ -48,7 +48,7 @@ def upload_names(storage: ResilientStorage, study_id: int) -> list[str]:
     return names
 
 
-def remove_uploads(artifacts: Path, names: Iterable[str]) -> None:
+def remove_uploads(artifacts: ArtifactPath, names: Iterable[str]) -> None:
     """Removes uploaded files that are there.
 
     Args:
@@ -63,7 +63,7 @@ def remove_uploads(artifacts: Path, names: Iterable[str]) -> None:
         folder.remove(name)
 
 
-def copy_uploads(artifacts: Path, artifacts_to: Path, names: Iterable[str]) -> None:
+def copy_uploads(artifacts: ArtifactPath, artifacts_to: ArtifactPath, names: Iterable[str]) -> None:
     """Copies uploaded files that are there; no two have the same name.
 
     Args:
@@ -80,5 +80,10 @@ def copy_uploads(artifacts: Path, artifacts_to: Path, names: Iterable[str]) -> N
             shutil.copyfileobj(read, written)
 
 
-def _folder(artifacts: Path) -> SharedFolder:
-    return SharedFolder(artifacts / UPLOADS, depth=1)
+def upload_folder(artifacts: ArtifactPath) -> Path:
+    """Returns the folder of uploaded files, which are not put into an object store."""
+    return files_here(artifacts) / UPLOADS
+
+
+def _folder(artifacts: ArtifactPath) -> SharedFolder:
+    return SharedFolder(upload_folder(artifacts), depth=1)

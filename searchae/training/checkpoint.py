@@ -8,13 +8,19 @@ import io
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from searchae.errors import SearchaeError
-from searchae.files import SharedFolder
+from searchae.files import (
+    PATIENT_S,
+    AnyPath,
+    ArtifactPath,
+    RemotePath,
+    artifact_folder,
+    below,
+)
 
 LARGEST_CHECKPOINT = 2**31
 """Bytes of the largest file that is read: a net of some 90 million weights with Adam's moments."""
@@ -60,8 +66,8 @@ _NOBODY = Owner()
 
 
 def save_checkpoint(
-    folder: Path, state: Mapping[str, Any], *, stem: str, owner: Owner = _NOBODY
-) -> Path:
+    folder: AnyPath, state: Mapping[str, Any], *, stem: str, owner: Owner = _NOBODY
+) -> AnyPath:
     """Writes a state to ``folder/STEM-SEAL.pt``, atomically and durably.
 
     Args:
@@ -79,19 +85,18 @@ def save_checkpoint(
     buffer = io.BytesIO()
     torch.save(dict(state), buffer)
     content = buffer.getbuffer()
-    path = folder / f"{stem}-{owner.seal(stem, content)}.pt"
+    path = below(folder, f"{stem}-{owner.seal(stem, content)}.pt")
     try:
-        with SharedFolder(folder).writing(path.name) as file:
+        with artifact_folder(folder).writing(path.name) as file:
             file.write(content)
     except OSError as e:
-        raise CheckpointError(
-            f"{path}: cannot be written: {e.strerror or e}; check the folder, its free space and "
-            "its rights"
-        ) from e
+        on_disk = "; check the folder, its free space and its rights"
+        advice = "" if isinstance(path, RemotePath) else on_disk
+        raise CheckpointError(f"{path}: cannot be written: {e.strerror or e}{advice}") from e
     return path
 
 
-def load_checkpoint(path: Path, *, owner: Owner = _NOBODY) -> dict[str, Any]:
+def load_checkpoint(path: ArtifactPath, *, owner: Owner = _NOBODY) -> dict[str, Any]:
     """Reads a state, with its tensors on the CPU.
 
     Args:
@@ -106,7 +111,8 @@ def load_checkpoint(path: Path, *, owner: Owner = _NOBODY) -> dict[str, Any]:
             study or other images. Pickled code in it is never run.
     """
     try:
-        with SharedFolder(path.parent).reading(path.name, limit=LARGEST_CHECKPOINT) as file:
+        folder = artifact_folder(path.parent, patience_s=PATIENT_S)
+        with folder.reading(path.name, limit=LARGEST_CHECKPOINT) as file:
             content = file.read()
     except OSError as e:
         raise CheckpointError(f"{path}: cannot be read: {e}") from e

@@ -8,25 +8,41 @@ import tempfile
 import threading
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from searchae.errors import ArtifactsError, DivergedError
-from searchae.files import SharedFolder
+from searchae.files import (
+    PATIENT_S,
+    AnyPath,
+    ArtifactFolder,
+    ArtifactPath,
+    RemoteFolder,
+    RemotePath,
+    artifact_folder,
+    below,
+)
 from searchae.training import checkpoint
 from searchae.training.checkpoint import CheckpointError, Owner
 
 log = logging.getLogger(__name__)
 
 
-def check_artifact_folder(folder: Path) -> None:
+def check_artifact_folder(folder: ArtifactPath) -> None:
     """Creates the folder that all workers share, and checks that it can be written.
 
     Raises:
         ArtifactsError: It cannot be created or written.
     """
+    if isinstance(folder, RemotePath):
+        try:
+            RemoteFolder(folder).check()
+        except OSError as e:
+            raise ArtifactsError(
+                f"--artifacts {folder}: cannot be written: {e.strerror}; check the bucket's name, "
+                "the environment variables with its credentials, and the network"
+            ) from e
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -69,9 +85,14 @@ class Checkpoints:
         owner: The study and the images that they belong to.
     """
 
-    folder: Path
+    folder: ArtifactPath
     number: int
     owner: Owner = field(default_factory=Owner, repr=False)
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether they are in an object store, which may be slow, or away for a while."""
+        return isinstance(self.folder, RemotePath)
 
     def save(self, state: dict[str, Any], step: int) -> None:
         """Writes a checkpoint, and removes all others but the newest.
@@ -88,12 +109,12 @@ class Checkpoints:
         written = checkpoint.save_checkpoint(self.folder, state, stem=stem, owner=self.owner)
         others = [path for _, path in self._found() if path != written]
         for path in others[1:]:
-            SharedFolder(self.folder).remove(path.name)
+            artifact_folder(self.folder).remove(path.name)
 
     def latest(self) -> dict[str, Any] | None:
         """Returns the state of the newest complete checkpoint; None without one."""
         try:
-            found = self._found()
+            found = self._found(patience_s=PATIENT_S)
         except OSError as e:
             log.warning("trial %d: no checkpoint can be read: %s", self.number, e)
             return None
@@ -113,12 +134,13 @@ class Checkpoints:
         return max((epoch for epoch, _ in self._found()), default=-1)
 
     def size(self) -> int:
-        """Returns the bytes that the trial's checkpoints take."""
-        sizes = 0
-        for _, path in self._found():
-            with suppress(OSError):  # removed meanwhile
-                sizes += path.stat().st_size
-        return sizes
+        """Returns the bytes that the trial's checkpoints take; 0 where that cannot be read."""
+        try:
+            sizes = artifact_folder(self.folder).sizes()
+        except OSError as e:
+            log.warning("trial %d: the size of its checkpoints is not known: %s", self.number, e)
+            return 0
+        return sum(size for name, size in sizes.items() if self._step(name) is not None)
 
     def clear(self) -> None:
         """Removes all checkpoints of the trial, and unfinished files of dead workers.
@@ -128,12 +150,17 @@ class Checkpoints:
         """
         _remove(self.folder, {self.number})
 
-    def _found(self) -> list[tuple[int, Path]]:
+    def _found(self, patience_s: float | None = None) -> list[tuple[int, ArtifactPath]]:
         """Returns step and path of each checkpoint, the newest first."""
-        pattern = re.compile(rf"{self.number:06d}-(\d+)-[0-9a-f]{{64}}\.pt")
-        names = SharedFolder(self.folder).names()
-        matches = ((pattern.fullmatch(name), name) for name in names)
-        return sorted(((int(m[1]), self.folder / name) for m, name in matches if m), reverse=True)
+        names = artifact_folder(self.folder, patience_s=patience_s).names()
+        steps = ((self._step(name), name) for name in names)
+        found = sorted(((step, name) for step, name in steps if step is not None), reverse=True)
+        return [(step, self.folder / name) for step, name in found]
+
+    def _step(self, name: str) -> int | None:
+        """Returns the step that a file's name tells; None if it is no checkpoint of the trial."""
+        match = re.fullmatch(rf"{self.number:06d}-(\d+)-[0-9a-f]{{64}}\.pt", name)
+        return int(match[1]) if match else None
 
 
 LONGEST_DELAY_S = 1.0
@@ -146,6 +173,10 @@ class BackgroundCheckpoints:
 
     The next epoch does not wait for the disk. A worker that is killed before the file is complete
     loses that epoch, which is trained again.
+
+    Nor does training wait for an object store: a checkpoint that comes while another one is still
+    being sent is kept for ``wait``, and a newer one takes its place. What cannot be sent costs a
+    warning, and those epochs if the trial has to be resumed.
 
     ``save`` only prepares a checkpoint; ``begin``, called once it is known that the trial
     continues, starts to write it. So the last checkpoint of a trial that has ended is usually never
@@ -165,9 +196,10 @@ class BackgroundCheckpoints:
         self._thread = thread or ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._writing: Future[None] | None = None
         self._begun, self._has_ended = threading.Event(), False
+        self._late: tuple[dict[str, Any], int] | None = None
 
     def save(self, state: dict[str, Any], step: int) -> None:
-        """Prepares a checkpoint; first waits until the one before is written.
+        """Prepares a checkpoint; first waits until the one before is written, if on a disk.
 
         Args:
             state: The trainer's state. It is read later: the caller must not change it.
@@ -177,8 +209,15 @@ class BackgroundCheckpoints:
             CheckpointError: The checkpoint before could not be written.
             OSError: The same.
         """
-        self.wait()
-        self._begun = threading.Event()
+        is_busy = self._writing is not None and not self._writing.done()
+        if is_busy and self._checkpoints.is_remote:
+            self._late = state, step
+            return
+        self._wait_for_one()
+        self._prepare(state, step)
+
+    def _prepare(self, state: dict[str, Any], step: int) -> None:
+        self._late, self._begun = None, threading.Event()
         self._writing = self._thread.submit(self._write, state, step, self._begun)
 
     def begin(self) -> None:
@@ -192,14 +231,26 @@ class BackgroundCheckpoints:
             CheckpointError: A checkpoint could not be written.
             OSError: The same.
         """
+        self._wait_for_one()
+        if self._late is not None:
+            self._prepare(*self._late)
+            self._wait_for_one()
+
+    def _wait_for_one(self) -> None:
         self.begin()
         if self._writing is not None:
             self._writing.result()
 
     def _write(self, state: dict[str, Any], step: int, begun: threading.Event) -> None:
         begun.wait(LONGEST_DELAY_S)
-        if not self._has_ended:
+        if self._has_ended:
+            return
+        try:
             self._checkpoints.save(state, step)
+        except (OSError, CheckpointError) as e:
+            if not self._checkpoints.is_remote:
+                raise
+            log.warning("trial %d: no checkpoint: %s", self._checkpoints.number, e)
 
     def __enter__(self) -> BackgroundCheckpoints:
         return self
@@ -228,7 +279,7 @@ def _has_ended(kind: type[BaseException] | None) -> bool:
 _CHECKPOINT = re.compile(r"\.?(\d+)-\d+[-.].*")
 
 
-def remove_old_checkpoints(folder: Path, ended: Collection[int]) -> int:
+def remove_old_checkpoints(folder: ArtifactPath, ended: Collection[int]) -> int:
     """Removes checkpoints of trials that have ended.
 
     A worker removes those of the trials that it ends. Left are those of trials that were given up
@@ -248,24 +299,25 @@ def remove_old_checkpoints(folder: Path, ended: Collection[int]) -> int:
         return 0
 
 
-def _remove(folder: Path, numbers: Collection[int]) -> int:
+def _remove(folder: ArtifactPath, numbers: Collection[int]) -> int:
     """Removes the checkpoints of some trials; returns how many.
 
     Raises:
         OSError: One cannot be removed.
     """
-    matches = [(_CHECKPOINT.fullmatch(name), name) for name in SharedFolder(folder).names()]
+    files: ArtifactFolder = artifact_folder(folder)
+    matches = [(_CHECKPOINT.fullmatch(name), name) for name in files.names()]
     found = [name for m, name in matches if m and int(m[1]) in numbers]
     for name in found:
-        SharedFolder(folder).remove(name)
+        files.remove(name)
     return len(found)
 
 
-def checkpoint_folder(artifacts: Path, study: str) -> Path:
+def checkpoint_folder(artifacts: AnyPath, study: str) -> AnyPath:
     """Returns the folder of a study's checkpoints.
 
     Args:
         artifacts: The folder that all workers share.
         study: The name of the study's folder in it.
     """
-    return artifacts / study / "checkpoints"
+    return below(artifacts, study, "checkpoints")

@@ -7,9 +7,9 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 from searchae.errors import NoStudyError, StorageError
+from searchae.files import ArtifactPath
 from searchae.launch import Launcher
 from searchae.storage import masked_url
 from searchae.study import Coordinator
@@ -28,7 +28,7 @@ def running_fleet(
     coordinator: Coordinator,
     stop: StopRequest,
     watcher: Watcher,
-    artifacts: Path,
+    artifacts: ArtifactPath,
 ) -> Iterator[EndedTrials]:
     """Runs a block that starts workers; afterwards none of them is left.
 
@@ -96,7 +96,10 @@ def _announced(stop: StopRequest, note: Callable[[str], None]) -> Iterator[None]
 
 
 def _put_back(
-    coordinator: Coordinator, artifacts: Path, ended: EndedTrials, note: Callable[[str], None]
+    coordinator: Coordinator,
+    artifacts: ArtifactPath,
+    ended: EndedTrials,
+    note: Callable[[str], None],
 ) -> None:
     """Puts back what dead workers have left running, and removes checkpoints of ended trials."""
     stored = coordinator.stored

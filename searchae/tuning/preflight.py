@@ -13,6 +13,7 @@ import torch
 from searchae.config import StudySpec, allow_factory
 from searchae.data import Splits, absolute_paths, load_splits, moved_paths, split_warnings
 from searchae.errors import NoStudyError, UserError
+from searchae.files import ArtifactPath
 from searchae.launch import Fleet, Launcher, Request, sized_fleet
 from searchae.storage import (
     ResilientStorage,
@@ -207,7 +208,7 @@ def _open_database(
     return storage, load_study(storage, request.warm_start) if request.warm_start else None
 
 
-def _check_artifacts(folder: Path, *, keep: bool) -> None:
+def _check_artifacts(folder: ArtifactPath, *, keep: bool) -> None:
     """Checks that the artifact folder can be written, which creates it if necessary.
 
     Args:
@@ -217,8 +218,8 @@ def _check_artifacts(folder: Path, *, keep: bool) -> None:
     Raises:
         ArtifactsError: It cannot be created or written.
     """
-    is_new = not folder.exists()
+    is_new = isinstance(folder, Path) and not folder.exists()
     check_artifact_folder(folder)
-    if is_new and not keep:
+    if is_new and not keep and isinstance(folder, Path):
         with suppress(OSError):  # not empty: another process uses it by now
             folder.rmdir()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from functools import partial
 
 from searchae.data import describe_splits
+from searchae.files import RemotePath
 from searchae.formatting import format_count
 from searchae.launch import (
     Launcher,
@@ -29,6 +29,7 @@ from searchae.study import (
     has_comparable_results,
     keep_factory,
     open_study,
+    release_folder,
     summarize,
 )
 from searchae.tuning.duration import estimate_duration
@@ -120,9 +121,9 @@ def _open(prepared: Prepared, request: Request, watcher: Watcher) -> tuple[Store
         with claimed_folder(request.artifacts, prepared.name) as folder:
             stored, created = open_here(attributes={FOLDER: folder})
         if not created:  # another process has just done so, with another folder
-            with suppress(OSError):
-                (request.artifacts / folder).rmdir()
-    if created and stored.folder != stored.name:
+            release_folder(request.artifacts, folder)
+    in_store = isinstance(request.artifacts, RemotePath)  # where each folder has a name of its own
+    if created and stored.folder != stored.name and not in_store:
         watcher.note(
             f"{request.artifacts / stored.name} is another study's: the files of this one go to "
             f"{request.artifacts / stored.folder}"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from searchae.errors import DeadError, DivergedError, LeaseLostError
+from searchae.files import ArtifactPath
 from searchae.study import MEASURED, ListedTraining, StoredStudy
 from searchae.training import Trainer, device_errors
 from searchae.worker.best_epoch import BestEpoch
@@ -40,7 +40,7 @@ class MeasuredTraining:
     listed: ListedTraining
     machine: Machine
     runtime: Mapping[str, Any]
-    artifacts: Path
+    artifacts: ArtifactPath
     train: TrainFunction
     holds: Callable[[], bool]
     _trainers: list[Trainer] = field(default_factory=list)

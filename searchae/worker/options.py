@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from searchae.files import ArtifactPath
+
 
 @dataclass(frozen=True)
 class WorkerOptions:
@@ -28,7 +30,7 @@ class WorkerOptions:
     threads: int = 1
     precision: str = "auto"
     data_dir: Path = Path("data")
-    artifacts: Path = Path("artifacts")
+    artifacts: ArtifactPath = Path("artifacts")
     is_local: bool = False
     shares: str = ""
     wanted: Path | None = None

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 
 from optuna.trial import FrozenTrial
+from PIL import Image
 from torch import Tensor
 
 from searchae.config import TrialParams
 from searchae.errors import DeviceError, OutOfMemoryError
+from searchae.files import ArtifactPath, RemotePath
 from searchae.search import FinishedTrialCursor
 from searchae.study import (
     StoredStudy,
@@ -33,10 +34,18 @@ class BestPictures:
         stored: The study.
         artifacts: The folder that all workers share.
         validation: The validation images, uint8 or uint16 (N, C, H, W).
+        later: Calls a function in the thread that writes to an object store.
     """
 
-    def __init__(self, stored: StoredStudy, artifacts: Path, validation: Tensor) -> None:
+    def __init__(
+        self,
+        stored: StoredStudy,
+        artifacts: ArtifactPath,
+        validation: Tensor,
+        later: Callable[[Callable[[], None]], object],
+    ) -> None:
         self._stored, self._validation = stored, validation
+        self._later = later if isinstance(artifacts, RemotePath) else lambda write: write()
         self._folder = gallery_folder(artifacts, stored.folder)
         self._owner = picture_owner(stored)
         self._cursor, self._psnrs_db = FinishedTrialCursor(), dict[int, float]()
@@ -53,23 +62,37 @@ class BestPictures:
         """
         psnrs_db = self._results(self._stored.study.get_trials(deepcopy=False))
         best = best_trials(psnrs_db)
+        picture = None
+        if trainer is not None and number in best:
+            try:
+                picture = self._drawn(number, params, trainer, psnr_db=best[number])
+            except (OSError, DeviceError, OutOfMemoryError) as e:
+                log.warning("trial %d: no picture: %s", number, e)
+        psnrs_db = dict(psnrs_db)  # the other thread's own
+        self._later(lambda: self._write(number, picture, psnrs_db))
+
+    def _write(
+        self, number: int, picture: Image.Image | None, psnrs_db: Mapping[int, float]
+    ) -> None:
         try:
-            if trainer is not None and number in best:
-                self._draw(number, params, trainer, psnr_db=best[number])
+            if picture is not None:
+                psnr_db = psnrs_db[number]
+                save_picture(self._folder, number, picture, psnr_db=psnr_db, owner=self._owner)
             keep_best_pictures(self._folder, psnrs_db, owner=self._owner)
-        except (OSError, DeviceError, OutOfMemoryError) as e:
+        except OSError as e:
             log.warning("trial %d: no picture: %s", number, e)
 
-    def _draw(self, number: int, params: TrialParams, trainer: Trainer, *, psnr_db: float) -> None:
+    def _drawn(
+        self, number: int, params: TrialParams, trainer: Trainer, *, psnr_db: float
+    ) -> Image.Image:
         with device_errors("drawing reconstructions"):
-            picture = draw_reconstructions(
+            return draw_reconstructions(
                 trainer.model,
                 self._validation,
                 noise_std=params.train.noise_std,
                 seed=self._stored.spec.seed,
                 title=f"trial {number}: {psnr_db:.2f} dB on the validation split",
             )
-        save_picture(self._folder, number, picture, psnr_db=psnr_db, owner=self._owner)
 
     def _results(self, trials: Sequence[FrozenTrial]) -> dict[int, float]:
         """Returns number -> PSNR in dB of all trials with a result."""

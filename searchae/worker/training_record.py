@@ -10,7 +10,6 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from searchae.errors import SearchaeError
-from searchae.files import SharedFolder
+from searchae.files import PATIENT_S, AnyPath, ArtifactPath, artifact_folder, below
 from searchae.training import EpochResult
 
 SHOWN_IMAGES = 8
@@ -30,6 +29,8 @@ FAILURE_VERBS = {
 }
 """The values of ``TrainingRecord.ended`` for failed trainings, with verbs for messages."""
 
+WRITING_S = 600.0
+"""Seconds that a training's end waits for an object store: without its measurements, it is lost."""
 LARGEST_RECORD = 2**31
 """Bytes of the largest file that is read; it may hold the weights of a net."""
 
@@ -110,7 +111,7 @@ def shown_indices(count: int) -> list[int]:
     return [i * (count - 1) // (SHOWN_IMAGES - 1) for i in range(SHOWN_IMAGES)]
 
 
-def record_path(artifacts: Path, study: str, key: str) -> Path:
+def record_path(artifacts: AnyPath, study: str, key: str) -> AnyPath:
     """Returns the file of a training.
 
     Args:
@@ -123,10 +124,10 @@ def record_path(artifacts: Path, study: str, key: str) -> Path:
     """
     if not _KEY.fullmatch(key):
         raise RecordError(f"{key!a} is not the key of a training")
-    return artifacts / study / "records" / f"{key}.npz"
+    return below(artifacts, study, "records", f"{key}.npz")
 
 
-def write_record(path: Path, record: TrainingRecord, key: str) -> str:
+def write_record(path: ArtifactPath, record: TrainingRecord, key: str) -> str:
     """Writes a training atomically.
 
     Args:
@@ -152,12 +153,12 @@ def write_record(path: Path, record: TrainingRecord, key: str) -> str:
     weights = {_WEIGHT + name: w.numpy() for name, w in record.weights.items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{"about": text, **arrays, **weights})
-    with SharedFolder(path.parent).writing(path.name) as file:
+    with artifact_folder(path.parent, patience_s=WRITING_S).writing(path.name) as file:
         file.write(buffer.getbuffer())
     return hashlib.sha256(buffer.getbuffer()).hexdigest()
 
 
-def read_content(path: Path, sha256: str | None) -> bytes:
+def read_content(path: ArtifactPath, sha256: str | None) -> bytes:
     """Reads the file of a training.
 
     Args:
@@ -169,7 +170,8 @@ def read_content(path: Path, sha256: str | None) -> bytes:
         RecordError: The file is missing, damaged, or belongs to another study or training.
     """
     try:
-        with SharedFolder(path.parent).reading(path.name, limit=LARGEST_RECORD) as file:
+        folder = artifact_folder(path.parent, patience_s=PATIENT_S)
+        with folder.reading(path.name, limit=LARGEST_RECORD) as file:
             content = file.read()
     except OSError as e:
         raise RecordError(f"{path}: cannot be read: {e}") from e
@@ -178,7 +180,7 @@ def read_content(path: Path, sha256: str | None) -> bytes:
     return content
 
 
-def read_record(path: Path, key: str, sha256: str | None = None) -> TrainingRecord:
+def read_record(path: ArtifactPath, key: str, sha256: str | None = None) -> TrainingRecord:
     """Reads a training back.
 
     Args:

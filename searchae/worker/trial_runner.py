@@ -91,8 +91,9 @@ class TrialRunner:
     def __post_init__(self) -> None:
         stored = self._stored = self.coordinator.stored
         self.gpu = SharedGpu(self.options.shares, self.machine.device)
-        self._pictures = BestPictures(stored, self.options.artifacts, self.machine.images[1])
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        images, artifacts = self.machine.images, self.options.artifacts
+        self._pictures = BestPictures(stored, artifacts, images[1], self._writer.submit)
         channels, height, width = self.machine.images[0].shape[1:]
         self._sampler = TrialSampler(stored, (channels, height, width))
 

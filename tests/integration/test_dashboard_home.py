@@ -12,7 +12,7 @@ import pytest
 
 from searchae.dashboard import home_page
 from searchae.dashboard.server import ServerOptions, application
-from searchae.storage.backoff import Backoff
+from searchae.files import Backoff
 from searchae.storage.connection import connect
 from searchae.storage.reader_storage import TrialReader
 from searchae.storage.resilient import ResilientStorage

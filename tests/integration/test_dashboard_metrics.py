@@ -15,8 +15,8 @@ import sqlalchemy as sa
 
 from searchae.dashboard.logins import Logins, login_line
 from searchae.dashboard.server import ServerOptions, application
+from searchae.files import Backoff
 from searchae.storage import reports
-from searchae.storage.backoff import Backoff
 from searchae.storage.connection import connect
 from searchae.storage.resilient import ResilientStorage
 from searchae.study import study_metrics

@@ -25,8 +25,8 @@ from optuna_dashboard._note import save_note_with_version
 from searchae.dashboard.added_content import Overlay
 from searchae.dashboard.server import ServerOptions, application
 from searchae.dashboard.trial_details import BEST_CURVES, MOST_CURVES, StudyDetails, call_wsgi
+from searchae.files import Backoff
 from searchae.report.findings import collect_findings
-from searchae.storage.backoff import Backoff
 from searchae.storage.connection import connect
 from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage

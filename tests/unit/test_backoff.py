@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from searchae.storage.backoff import Backoff
+from searchae.files import Backoff
 
 
 class AwayError(Exception):
@@ -64,7 +64,7 @@ def test_gives_up_with_the_last_error_after_the_limit(monkeypatch: pytest.Monkey
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr("searchae.storage.backoff.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("searchae.files.backoff.time.monotonic", lambda: now[0])
     flaky = Flaky(10_000)
     with pytest.raises(AwayError):
         Backoff(first_s=1, longest_s=1, limit_s=10, sleep=sleep).call(flaky, again=is_away)

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from searchae import files
-from searchae.files import atomic_file, open_input, output_file, remove_unfinished
+from searchae.files import atomic_file, disk, open_input, output_file, remove_unfinished
 
 
 def test_an_atomic_file_appears_only_when_whole(tmp_path: Path) -> None:
@@ -122,7 +121,7 @@ def test_a_pipe_is_no_input(tmp_path: Path) -> None:
 def test_a_pipe_that_nobody_reads_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(files, "READER_S", 0.2)
+    monkeypatch.setattr(disk, "READER_S", 0.2)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="a pipe that nobody reads"), output_file(tmp_path / "pipe"):
         pass

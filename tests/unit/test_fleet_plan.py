@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from searchae.errors import UserError
+from searchae.files import ArtifactPath, RemotePath
 from searchae.launch.base import Job, Resources
 from searchae.launch.fleet_plan import Fleet, plan_fleet, worker_jobs
 from tests.fake_launcher import FakeLauncher
@@ -34,13 +35,18 @@ def planned(machine: Machine, **more: Any) -> Fleet:
     return plan_fleet(machine, **{**asked, **more})
 
 
-def started(fleet: Fleet, at_most: int = 100, **environment: str) -> list[Job]:
+def started(
+    fleet: Fleet,
+    at_most: int = 100,
+    artifacts: ArtifactPath = Path("artifacts"),
+    **environment: Any,
+) -> list[Job]:
     return worker_jobs(
         fleet,
         "svhn",
         storage=SECRET,
         data_dir=Path("data"),
-        artifacts=Path("artifacts"),
+        artifacts=artifacts,
         at_most=at_most,
         environment=environment,
     )
@@ -145,3 +151,23 @@ def test_the_database_s_password_is_in_no_argv(is_local: bool) -> None:
         assert "hunter2" not in repr(job)
         assert job.environment["SEARCHAE_STORAGE"] == SECRET
         assert ("SEARCHAE_PARENT" in job.environment) == is_local, "elsewhere it means nothing"
+
+
+def test_workers_of_other_machines_get_the_store_s_credentials_and_nothing_names_them() -> None:
+    """Those of this machine have this process's environment; logs are files of this machine."""
+    of_store = {"AWS_ACCESS_KEY_ID": "mine", "AWS_SECRET_ACCESS_KEY": "hunter3"}
+    variables: dict[str, Any] = {**of_store, "AWS_PROFILE": "of this machine", "HOME": "/home/me"}
+    path, disk = RemotePath("s3://bucket/runs"), Path("artifacts")
+    away, here = planned(Machine(is_local=False)), planned(Machine())
+    for job in started(away, artifacts=path, **variables):
+        assert of_store.items() <= job.environment.items()
+        assert not {"AWS_PROFILE", "HOME"} & job.environment.keys()
+        assert job.argv[job.argv.index("--artifacts") + 1] == "s3://bucket/runs"
+        assert "hunter3" not in " ".join(job.argv)
+        assert job.log == disk.resolve() / "svhn" / "logs" / f"{job.name}.log"
+        assert "hunter3" not in repr(job)
+    for job in [
+        *started(here, artifacts=path, **variables),
+        *started(away, artifacts=disk, **variables),
+    ]:
+        assert not of_store.keys() & job.environment.keys()

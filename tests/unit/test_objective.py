@@ -39,6 +39,11 @@ def kept(checkpoints: Checkpoints) -> list[int]:
     return [epoch for epoch, _ in checkpoints._found()]
 
 
+def folder_of(checkpoints: Checkpoints) -> Path:
+    assert isinstance(checkpoints.folder, Path)
+    return checkpoints.folder
+
+
 @pytest.fixture
 def checkpoints(tmp_path: Path) -> Checkpoints:
     return Checkpoints(tmp_path / "made" / "checkpoints", 7)
@@ -50,7 +55,7 @@ def checkpoints(tmp_path: Path) -> Checkpoints:
 def test_without_any_there_is_none(checkpoints: Checkpoints) -> None:
     assert checkpoints.latest() is None
     checkpoints.clear()
-    assert not checkpoints.folder.exists()
+    assert not folder_of(checkpoints).exists()
 
 
 def test_the_newest_is_found_and_two_are_kept(checkpoints: Checkpoints) -> None:
@@ -61,7 +66,7 @@ def test_the_newest_is_found_and_two_are_kept(checkpoints: Checkpoints) -> None:
     assert found["epoch"] == 10
     assert torch.equal(found["weights"], torch.full((3,), 10.0))
     assert kept(checkpoints) == [10, 9]
-    assert len(list(checkpoints.folder.iterdir())) == 2, "no draft is left"
+    assert len(list(folder_of(checkpoints).iterdir())) == 2, "no draft is left"
 
 
 def test_a_torn_file_is_passed_over(
@@ -69,7 +74,7 @@ def test_a_torn_file_is_passed_over(
 ) -> None:
     checkpoints.save(state(1), 1)
     checkpoints.save(state(2), 2)
-    (newest,) = checkpoints.folder.glob("*-000002-*.pt")
+    (newest,) = folder_of(checkpoints).glob("*-000002-*.pt")
     newest.write_bytes(newest.read_bytes()[:100])
     with caplog.at_level(logging.WARNING):
         found = checkpoints.latest()
@@ -80,7 +85,7 @@ def test_a_torn_file_is_passed_over(
 
 def test_a_changed_byte_is_noticed(checkpoints: Checkpoints) -> None:
     checkpoints.save(state(1), 1)
-    (file,) = checkpoints.folder.iterdir()
+    (file,) = folder_of(checkpoints).iterdir()
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
     file.write_bytes(content)
@@ -101,7 +106,7 @@ def test_two_workers_at_one_trial_overwrite_nothing_of_each_other(
 
 
 def test_trials_do_not_see_each_other_s(checkpoints: Checkpoints) -> None:
-    neighbour = Checkpoints(checkpoints.folder, 70)
+    neighbour = Checkpoints(folder_of(checkpoints), 70)
     checkpoints.save(state(1), 1)
     neighbour.save(state(2), 2)
     checkpoints.clear()
@@ -113,11 +118,11 @@ def test_trials_do_not_see_each_other_s(checkpoints: Checkpoints) -> None:
 
 def test_clearing_removes_drafts_of_dead_workers_too(checkpoints: Checkpoints) -> None:
     checkpoints.save(state(1), 1)
-    draft = checkpoints.folder / "000007-000002.elsewhere-12.draft"
+    draft = folder_of(checkpoints) / "000007-000002.elsewhere-12.draft"
     draft.write_bytes(b"half a file")
     assert kept(checkpoints) == [1], "a draft is not a checkpoint"
     checkpoints.clear()
-    assert list(checkpoints.folder.iterdir()) == []
+    assert list(folder_of(checkpoints).iterdir()) == []
 
 
 # -- one trial
@@ -406,8 +411,8 @@ def test_a_last_checkpoint_that_fails_is_said_and_costs_nothing(
 def test_a_checkpoint_that_could_not_be_written_ends_the_training(
     run: Run, checkpoints: Checkpoints
 ) -> None:
-    checkpoints.folder.parent.mkdir()
-    checkpoints.folder.write_text("a file where the folder should be")
+    folder_of(checkpoints).parent.mkdir()
+    folder_of(checkpoints).write_text("a file where the folder should be")
     trial = FakeTrial()
     with pytest.raises(CheckpointError, match="a link or no folder"):
         run(trial)
@@ -477,7 +482,7 @@ def test_a_plateau_ends_a_trial_early(run: Run, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_file_s_name_says_trial_epoch_and_content(checkpoints: Checkpoints) -> None:
     checkpoints.save(state(3), 3)
-    (file,) = checkpoints.folder.iterdir()
+    (file,) = folder_of(checkpoints).iterdir()
     number, epoch, _ = file.stem.split("-")
     assert (int(number), int(epoch)) == (7, 3)
     assert checkpoint.load_checkpoint(file)["epoch"] == 3
@@ -504,7 +509,7 @@ def test_what_is_no_file_is_passed_over(
 ) -> None:
     checkpoints.save(state(1), 1)
     checkpoints.save(state(2), 2)
-    newest = max(checkpoints.folder.iterdir())
+    newest = max(folder_of(checkpoints).iterdir())
     in_the_way(kind, newest, tmp_path / "elsewhere")
     found = checkpoints.latest()
     assert found is not None
@@ -512,7 +517,7 @@ def test_what_is_no_file_is_passed_over(
     assert "trial 7: a checkpoint is passed over" in caplog.text
     checkpoints.save(state(3), 3)
     checkpoints.clear()
-    assert [p for p in checkpoints.folder.iterdir() if not p.is_dir()] == []
+    assert [p for p in folder_of(checkpoints).iterdir() if not p.is_dir()] == []
     assert kind != "link" or (tmp_path / "elsewhere").exists(), "only the link is removed"
 
 
@@ -525,10 +530,10 @@ def test_a_link_to_another_folder_is_not_followed(
     (victim / "checkpoints").mkdir(parents=True)
     holiday = (victim / "checkpoints" if level else victim) / "000007-holiday.jpg"
     holiday.touch()
-    link = checkpoints.folder.parent if level else checkpoints.folder
+    link = folder_of(checkpoints).parent if level else folder_of(checkpoints)
     link.parent.mkdir(parents=True, exist_ok=True)
     link.symlink_to(victim)
-    assert remove_old_checkpoints(checkpoints.folder, {7}) == 0
+    assert remove_old_checkpoints(folder_of(checkpoints), {7}) == 0
     assert checkpoints.latest() is None
     with pytest.raises(CheckpointError, match="a link or no folder, which searchae does not put"):
         checkpoints.save(state(1), 1)
@@ -540,7 +545,7 @@ def test_a_link_to_another_folder_is_not_followed(
 def test_planted_names_do_not_push_out_the_real_ones(checkpoints: Checkpoints) -> None:
     checkpoints.save(state(1), 1)
     for digit in "abc":
-        (checkpoints.folder / f"000007-999999-{digit * 64}.pt").touch()
+        (folder_of(checkpoints) / f"000007-999999-{digit * 64}.pt").touch()
     checkpoints.save(state(2), 2)
     found = checkpoints.latest()
     assert found is not None

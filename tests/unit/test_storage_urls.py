@@ -17,8 +17,8 @@ from sqlalchemy.exc import DatabaseError, InterfaceError, OperationalError, Prog
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from searchae.errors import StorageError
+from searchae.files import Backoff
 from searchae.storage import connection, url
-from searchae.storage.backoff import Backoff
 from searchae.storage.connection import connect
 from searchae.storage.resilient import database_error_text, is_transient
 from searchae.storage.tables import foreign_tables

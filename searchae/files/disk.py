@@ -269,6 +269,22 @@ class SharedFolder:
         except FileNotFoundError:
             return []
 
+    def sizes(self) -> dict[str, int]:
+        """Returns the bytes of each regular file by its name; none if there is no folder.
+
+        Raises:
+            UnsafeFileError: A link leads to it.
+            OSError: It cannot be read.
+        """
+        found = {}
+        with suppress(FileNotFoundError), self._opened() as folder:
+            for name in os.listdir(folder):
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    about = os.stat(name, dir_fd=folder, follow_symlinks=False)
+                    if stat.S_ISREG(about.st_mode):
+                        found[name] = about.st_size
+        return found
+
     def make_private(self) -> None:
         """Creates the folder for the user alone, or takes the rights on it from all others.
 

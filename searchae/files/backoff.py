@@ -22,12 +22,16 @@ class Backoff:
         longest_s: Upper bound of any pause, in seconds.
         limit_s: After so many seconds the error is raised; None for never.
         sleep: Waits for a number of seconds; replaced in tests.
+        name: What is waited for, in the log.
+        level: Level at which each pause is logged.
     """
 
     first_s: float = 0.1
     longest_s: float = 10.0
     limit_s: float | None = None
     sleep: Callable[[float], object] = time.sleep
+    name: str = "storage"
+    level: int = logging.WARNING
 
     def call(
         self,
@@ -56,6 +60,7 @@ class Backoff:
                 if self.limit_s is not None and time.monotonic() - started > self.limit_s:
                     raise
                 pause = random.uniform(bound / 2, bound)
-                log.warning("storage away (%s); trying again in %.1f s", explain(e), pause)
+                what = self.name, explain(e), pause
+                log.log(self.level, "%s away (%s); trying again in %.1f s", *what)
                 self.sleep(pause)
                 bound = min(bound * 2, self.longest_s)
