@@ -1,8 +1,8 @@
 """The manifests of deploy/kubernetes as kubectl renders them; their containers as processes.
 
 A container's command, environment and mounts are those of the manifests. Its mounts are folders of
-the test. As root, the process gets a mount namespace where nothing else can be written, as the
-manifests' read-only root file system has it.
+the test. If the tests run as root, the process gets the pod's user, and a mount namespace where
+nothing but its mounts can be written.
 """
 
 from __future__ import annotations
@@ -136,14 +136,14 @@ class Cluster:
 
     Args:
         objects: The manifests.
-        folder: Where volumes and secrets get their folders.
+        folder: Where volumes and secrets get their folders; other users must reach it.
         addresses: What the containers' addresses are on this machine.
     """
 
     def __init__(self, objects: Sequence[Object], folder: Path, addresses: dict[str, str]) -> None:
         self.objects = {(o["kind"], o["metadata"]["name"]): o for o in objects}
         self.folder, self.addresses = folder, addresses
-        self.confines = _can_confine()
+        self.confines = _can_confine(folder)
         self._running: list[Container] = []
         self._pods = 0
 
@@ -162,10 +162,13 @@ class Cluster:
         (root / "home").mkdir(parents=True)
         (root / "work").mkdir()
         volumes = {v["name"]: v for v in pod_of(workload)["volumes"]}
-        mounts = {
-            m["mountPath"]: self._mounted(volumes[m["name"]], root, m["mountPath"])
-            for m in found["volumeMounts"]
-        }
+        user = pod_of(workload)["securityContext"]
+        mounts = {}
+        for mount in found["volumeMounts"]:
+            path = mount["mountPath"]
+            mounts[path] = self._mounted(volumes[mount["name"]], root, path)
+            if self.confines:
+                _give(mounts[path], user["fsGroup"], can_write=not mount.get("readOnly"))
         environment = self._environment(found)
         words = [*found.get("command", ["searchae"]), *found.get("args", ())]
         words = [re.sub(r"\$\((\w+)\)", lambda m: environment[m[1]], w) for w in words]
@@ -176,7 +179,7 @@ class Cluster:
         argv = [self._here(word, mounts) for word in words]
         if self.confines:
             writable = [m["mountPath"] for m in found["volumeMounts"] if not m.get("readOnly")]
-            argv = _confined(argv, [mounts[path] for path in writable])
+            argv = _confined(argv, [mounts[path] for path in writable], user, self.folder)
         started = Container(argv, inherited | given, root / "work")
         self._running.append(started)
         return started
@@ -251,23 +254,53 @@ def _publish(place: Path, contents: dict[str, str], mode: int) -> None:
 
 
 _CONFINE = """
+spot=$1 python=$2 closed=$3; shift 3
+if [ -n "$closed" ]; then
+  mount --bind "$python" "$spot" && mount -t tmpfs -o mode=755 tmpfs "$closed" || exit 125
+  mkdir -p "$python" && mount --bind "$spot" "$python" || exit 125
+fi
 while [ "$1" != -- ]; do mount --bind "$1" "$1" || exit 125; shift; done; shift
 mount -o remount,ro,bind / || exit 125
 exec "$@"
 """
+"""Where Python lies in a folder that is closed to others, such as root's, that folder then shows
+nothing but Python."""
 
 
-def _confined(argv: Sequence[str], writable: Sequence[Path]) -> list[str]:
-    """A command that runs another one where only these folders can be written."""
-    folders = map(str, writable)
-    return ["unshare", "--mount", "sh", "-c", _CONFINE, "sh", *folders, "--", *argv]
+def _confined(
+    argv: Sequence[str], writable: Sequence[Path], user: Object, folder: Path
+) -> list[str]:
+    """A command that runs another one as a pod's user, where only these folders can be written."""
+    python = Path(sys.base_prefix)
+    spot = folder / "python"
+    spot.mkdir(exist_ok=True)
+    closed = [str(p) for p in reversed(python.parents) if not p.stat().st_mode & 0o001]
+    options = {"reuid": "runAsUser", "regid": "runAsGroup", "groups": "fsGroup"}
+    drop = ["setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all"]
+    drop += [f"--{option}={user[key]}" for option, key in options.items()]
+    places = [spot, python, *(closed[:1] or [""]), *writable, "--"]
+    return ["unshare", "--mount", "sh", "-c", _CONFINE, "sh", *map(str, places), *drop, *argv]
 
 
-def _can_confine() -> bool:
-    if os.geteuid() != 0 or not shutil.which("unshare"):
+def _can_confine(folder: Path) -> bool:
+    """Whether that can be done here, and another user can read this Python and the folder."""
+    if os.geteuid() != 0 or not (shutil.which("unshare") and shutil.which("setpriv")):
         return False
-    tried = subprocess.run(_confined(["true"], []), capture_output=True, check=False)
+    user = {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000}
+    look = f"import sqlalchemy, searchae, os; os.listdir({str(folder)!r})"
+    # Through a shell: the program that setpriv starts is found with root's rights.
+    argv = ["sh", "-c", 'exec "$0" -c "$1"', sys.executable, look]
+    tried = subprocess.run(_confined(argv, [], user, folder), capture_output=True, check=False)
     return tried.returncode == 0
+
+
+def _give(place: Path, group: int, *, can_write: bool) -> None:
+    """Gives a volume to a group, as the kubelet does for ``fsGroup``."""
+    for path in (place, *place.rglob("*")):
+        if not path.is_symlink():
+            os.chown(path, -1, group)
+            extra = 0o2070 if path.is_dir() else 0o060
+            path.chmod(path.stat().st_mode | (extra if can_write else 0))
 
 
 def verdict(job: Object, code: int, *, disrupted: bool) -> str:

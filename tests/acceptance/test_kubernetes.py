@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -266,11 +267,19 @@ TRIALS = 6
 
 
 @pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[tuple[Cluster, PostgresServer, int]]:
+def place() -> Iterator[Path]:
+    """A folder that other users reach; pytest closes its own to them."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def cluster(place: Path) -> Iterator[tuple[Cluster, PostgresServer, int]]:
     """Volumes, secrets and a database for the manifests with a study of the user's own."""
-    made = user_copy(tmp_path / "copy")
-    (tmp_path / "user").mkdir()
-    user = make_folder(tmp_path / "user")
+    made = user_copy(place / "copy")
+    (place / "user").mkdir()
+    user = make_folder(place / "user")
     shutil.copytree(user / "studies", made / "studies")
     file = made / "kustomization.yaml"
     uncomment(made, "SEARCHAE_TRAIN__EPOCHS", "name: studies")
@@ -286,8 +295,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Cluster, PostgresServer, int]]:
         text = text.replace(old, new)
     file.write_text(text)
     objects = render(made)
-    (tmp_path / "volumes").mkdir()
-    shutil.copytree(user / "data", tmp_path / "volumes" / "data")
+    shutil.copytree(user / "data", place / "volumes" / "data")
 
     quoted = PASSWORD.replace("'", "''").replace(":", r"\:")
     port = free_port()
@@ -298,7 +306,7 @@ def cluster(tmp_path: Path) -> Iterator[tuple[Cluster, PostgresServer, int]]:
         )
         addresses = {"database:5432": f"127.0.0.1:{server.port}"}
         addresses |= {"8080": str(port), "0.0.0.0": "127.0.0.2"}
-        running = Cluster(objects, tmp_path, addresses)
+        running = Cluster(objects, place, addresses)
         yield running, server, port
         running.close()
 
@@ -326,7 +334,7 @@ def page(port: int, path: str, login: str = "") -> int:
         return 0
 
 
-def wait_for(holds: Callable[[], bool], *containers: Container, within_s: float = 90) -> None:
+def wait_for(holds: Callable[[], bool], *containers: Container, within_s: float = 240) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
         said = "\n".join(container.said for container in containers)
@@ -336,6 +344,7 @@ def wait_for(holds: Callable[[], bool], *containers: Container, within_s: float 
 
 
 @pytest.mark.fleet
+@pytest.mark.timeout(900)  # five processes that import torch or Optuna, on a busy machine
 def test_the_containers_finish_a_search_of_which_a_worker_is_preempted(
     cluster: tuple[Cluster, PostgresServer, int],
 ) -> None:
@@ -345,7 +354,7 @@ def test_the_containers_finish_a_search_of_which_a_worker_is_preempted(
     first = running.start("Job", "worker")
     wait_for(lambda: "Connection refused" in waiting.said, waiting)
     server.start()
-    assert waiting.end(60) == 0, waiting.said
+    assert waiting.end(120) == 0, waiting.said
     dashboard = running.start("Deployment", "dashboard")
     probed = containers_of(running.objects["Deployment", "dashboard"])[0]
     paths = {probed[f"{p}Probe"]["httpGet"]["path"] for p in ("startup", "readiness", "liveness")}
@@ -363,8 +372,8 @@ def test_the_containers_finish_a_search_of_which_a_worker_is_preempted(
     assert states(server)["FAIL"] == 0
 
     second = running.start("Job", "worker")
-    assert tune.end(200) == 0, tune.said
-    assert second.end(60) == 0, second.said
+    assert tune.end(400) == 0, tune.said
+    assert second.end(120) == 0, second.said
     ended = states(server)
     assert ended["COMPLETE"] + ended["PRUNED"] == TRIALS == ended.total()
     goes_on = f"trial {number}: goes on after epoch"
