@@ -12,7 +12,9 @@ WORKDIR /opt/searchae
 COPY pyproject.toml README.md LICENSE ./
 COPY searchae searchae
 COPY studies studies
-RUN pip install --no-cache-dir .
+# Of those of pyproject.toml; with commas between several.
+ARG EXTRAS=notify
+RUN pip install --no-cache-dir ".[$EXTRAS]"
 
 # Named volumes mounted here take over the owner.
 ENV SEARCHAE_DATA_DIR=/data SEARCHAE_ARTIFACTS=/artifacts

@@ -353,7 +353,7 @@ class Search:
             metrics = train_bundle(
                 plan, out=folder, request=request, launcher=launcher, watcher=watcher, stop=stop
             )
-            track_bundle(tracker, stored, request.artifacts, metrics, watcher.note)
+            track_bundle(tracker, stored, metrics, watcher.note)
         return load_bundle(folder)
 
     def __repr__(self) -> str:

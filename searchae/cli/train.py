@@ -224,5 +224,5 @@ def _train(
         metrics = train_bundle(
             plan, out=out, request=request, launcher=launcher, watcher=watcher, stop=polled_stop()
         )
-        track_bundle(tracker, plan.stored, request.artifacts, metrics, watcher.note)
+        track_bundle(tracker, plan.stored, metrics, watcher.note)
     print_result(lambda: metrics, lambda: print_trained(metrics), as_json=as_json)

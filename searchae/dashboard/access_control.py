@@ -1,8 +1,9 @@
 """WSGI middleware with access control for Optuna's dashboard, which has none of its own.
 
 A request is passed on only after these checks, in this order: the Host header (without logins) or
-the login, then the permission to write. Every response gets security headers, so that uploaded
-files cannot run scripts with the site's permissions.
+the login, then the permission to write. ``/healthz`` is answered without them: it says that the
+server runs, and nothing else. Every response gets security headers, so that uploaded files cannot
+run scripts with the site's permissions.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from searchae.dashboard.logins import Logins
 
+HEALTH_PATH = "/healthz"
 _READ_METHODS = ("GET", "HEAD")
 _REASONS = {400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 429: "Too Many Requests"}
 _REASONS |= {503: "Service Unavailable"}
@@ -74,6 +76,9 @@ class AccessControl:
         def start(status: str, headers: Headers, error: Any = None) -> Any:
             return start_response(status, with_security_headers(path, headers), error)
 
+        if path == HEALTH_PATH and environ["REQUEST_METHOD"] in _READ_METHODS:
+            start("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "3")])
+            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else b"ok\n"]
         try:
             self._check(environ)
         except RefusedError as e:

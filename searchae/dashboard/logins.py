@@ -17,6 +17,7 @@ from pathlib import Path
 
 from searchae.errors import UserError
 from searchae.files import open_input
+from searchae.storage import SECRETS
 
 log = logging.getLogger(__name__)
 
@@ -229,7 +230,7 @@ def _read(path: Path) -> dict[str, PasswordHash]:
         made = "searchae dashboard --hash-password NAME > FILE"
         hint = f"; make one with: {made}" if isinstance(e, FileNotFoundError) else ""
         raise UserError(f"--login {path}: {why}{hint}") from None
-    if others:
+    if others and not str(path).startswith(SECRETS):
         log.warning("%s may be read by others; mend it with: chmod 600 %s", path, path)
     return _parse(text, source=str(path))
 

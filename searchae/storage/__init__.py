@@ -12,7 +12,7 @@ from searchae.storage.optuna_compatibility import (
     optuna_setting,
     require_signature,
 )
-from searchae.storage.password_file import storage_url
+from searchae.storage.password_file import SECRETS, storage_url
 from searchae.storage.reader_storage import ReaderStorage
 from searchae.storage.resilient import ResilientStorage, database_error_text
 from searchae.storage.statements import (
@@ -44,6 +44,7 @@ from searchae.storage.url import (
 )
 
 __all__ = [
+    "SECRETS",
     "UNFINISHED",
     "Backoff",
     "ReaderStorage",

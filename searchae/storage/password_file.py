@@ -18,7 +18,7 @@ from searchae.storage.url import is_sqlite
 
 log = logging.getLogger(__name__)
 
-_SECRETS = "/run/secrets/"
+SECRETS = "/run/secrets/"
 """Where container engines put secrets, readable for every user of the container."""
 SILENT_S = 1.0
 """Seconds without a word while a pipe gives no password."""
@@ -54,7 +54,7 @@ def storage_url(
         raise StorageError(
             f"SEARCHAE_STORAGE_PASSWORD_FILE: {path} cannot be read: {why}"
         ) from None
-    if stat.S_ISREG(about.st_mode) and about.st_mode & 0o044 and not path.startswith(_SECRETS):
+    if stat.S_ISREG(about.st_mode) and about.st_mode & 0o044 and not path.startswith(SECRETS):
         log.warning(
             "SEARCHAE_STORAGE_PASSWORD_FILE: others can read %s; type: chmod 600 %s",
             path,

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from searchae.errors import SearchaeError, StopAskedError, UserError, nearest
+from searchae.files import ArtifactPath
 from searchae.formatting import format_count
 from searchae.storage import Backoff, ReaderStorage, connect
 from searchae.study import StoredStudy, gallery_folder, load_study, picture_owner, read_picture
@@ -54,23 +55,16 @@ class TrackedStudy:
         name: Its name.
         document: The study file after all overrides.
         facts: Further facts, by name.
-        artifacts: The study's own folder below the artifact folder.
     """
 
     id: str
     name: str
     document: dict[str, Any]
     facts: dict[str, str]
-    artifacts: Path
 
     @classmethod
-    def of(cls, stored: StoredStudy, artifacts: Path) -> TrackedStudy:
-        """Describes a study.
-
-        Args:
-            stored: The study.
-            artifacts: The folder that all workers share.
-        """
+    def of(cls, stored: StoredStudy) -> TrackedStudy:
+        """Describes a study."""
         # The identity itself stays in the database: it also seals checkpoints.
         about = f"tracker {stored.identity or stored.name} {stored.data_hash}".encode()
         return cls(
@@ -78,7 +72,6 @@ class TrackedStudy:
             name=stored.name,
             document=stored.spec.document(),
             facts={"data_hash": stored.data_hash, "baseline_db": f"{stored.baseline_db:.4f}"},
-            artifacts=artifacts / stored.folder,
         )
 
 
@@ -154,7 +147,7 @@ class Mirror:
     tracker: Tracker
     url: URL | str
     name: str
-    artifacts: Path
+    artifacts: ArtifactPath
     held: set[int] = field(default_factory=set, init=False)
     """Numbers of the trials that the tracker is known to hold to their end."""
     ended: set[int] = field(default_factory=set, init=False)
@@ -230,7 +223,7 @@ class Mirror:
     def _send(self, stored: StoredStudy, runs: tuple[TrialRun, ...], *, is_last: bool) -> None:
         if not self._is_open:
             self._sent = {}
-            self.held = self.tracker.open(TrackedStudy.of(stored, self.artifacts))
+            self.held = self.tracker.open(TrackedStudy.of(stored))
             self._is_open = True
         for run in runs:
             self._send_trial(run)
@@ -312,7 +305,7 @@ def _defaults(tracker: Tracker) -> Iterator[None]:
 
 @contextmanager
 def tracking(
-    tracker: Tracker | None, url: URL | str, name: str, artifacts: Path, watcher: Watcher
+    tracker: Tracker | None, url: URL | str, name: str, artifacts: ArtifactPath, watcher: Watcher
 ) -> Iterator[Watcher]:
     """Mirrors a study to a tracker while the block searches it.
 
@@ -353,7 +346,6 @@ def tracking(
 def track_bundle(
     tracker: Tracker | None,
     stored: StoredStudy,
-    artifacts: Path,
     metrics: Mapping[str, Any],
     note: Callable[[str], None],
 ) -> None:
@@ -362,13 +354,12 @@ def track_bundle(
     Args:
         tracker: Where it goes; None for nowhere.
         stored: The study that was searched.
-        artifacts: The folder that all workers share.
         metrics: What ``train_bundle`` returned.
         note: Shows a line.
     """
     if tracker is None:
         return
-    study, said = TrackedStudy.of(stored, artifacts), list[str]()
+    study, said = TrackedStudy.of(stored), list[str]()
 
     def send() -> None:
         try:

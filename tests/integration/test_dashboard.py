@@ -83,6 +83,17 @@ def test_nothing_is_served_without_a_login(behind_login: Server) -> None:
         assert answer.body == (b"" if method == "HEAD" else b'{"reason": "log in"}')
 
 
+def test_whoever_watches_over_the_process_needs_no_login_and_learns_nothing(
+    behind_login: Server,
+) -> None:
+    answer = behind_login.ask("GET", "/healthz")
+    assert (answer.status, answer.body) == (200, b"ok\n")
+    assert answer.headers["Content-Security-Policy"].startswith("sandbox")
+    assert behind_login.ask("HEAD", "/healthz").body == b""
+    for method, path in (("POST", "/healthz"), ("GET", "/healthz/"), ("GET", "/healthz/../api")):
+        assert behind_login.ask(method, path).status == 401, (method, path)
+
+
 @pytest.mark.parametrize(
     "header", ["Bearer abc", "Basic", "Basic !", "Basic YW5u", "Basic /w==", "Negotiate YTpi"]
 )

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from searchae.dashboard import logins as logins_module
 from searchae.dashboard.logins import Logins, PasswordHash, login_line
 from searchae.errors import UserError
 
@@ -124,6 +125,23 @@ def test_a_file_that_is_broken_or_gone_leaves_the_logins_as_they_were(
     assert "the logins read before stay" in caplog.text
     file.unlink()
     assert logins.check("ann", "correct horse", "1.2.3.4") is True
+
+
+@pytest.mark.parametrize(("is_secret", "warned"), [(True, False), (False, True)])
+def test_only_a_container_engine_may_let_others_read_a_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_secret: bool,
+    warned: bool,
+) -> None:
+    file = tmp_path / "login"
+    file.write_text(login_line("ann", "correct horse"))
+    file.chmod(0o440)
+    if is_secret:
+        monkeypatch.setattr(logins_module, "SECRETS", f"{tmp_path}/")
+    Logins.load(file)
+    assert ("may be read by others" in caplog.text) is warned
 
 
 def test_guesses_from_many_addresses_do_not_queue_up(logins: Logins) -> None:
