@@ -13,7 +13,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY searchae searchae
 COPY studies studies
 # Of those of pyproject.toml; with commas between several.
-ARG EXTRAS=notify
+ARG EXTRAS=notify,s3
 RUN pip install --no-cache-dir ".[$EXTRAS]"
 
 # Named volumes mounted here take over the owner.

@@ -153,6 +153,11 @@ def _is_inside(frame: traceback.FrameSummary, folder: str) -> bool:
     return frame.filename.startswith((folder, _PYTHON)) or "site-packages" in frame.filename
 
 
+def install_text(extra: str) -> str:
+    """Returns how to install an extra; there is no release of searchae on a package index."""
+    return f"pip install '.[{extra}]' in searchae's source folder"
+
+
 def nearest(name: str, valid: Iterable[str]) -> str:
     """Lists valid names, and suggests the one that is most similar to an unknown name.
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from searchae.bundle.model import Bundle
-from searchae.errors import BundleError, SearchaeError
+from searchae.errors import BundleError, SearchaeError, install_text
 from searchae.files import output_file
 
 ExportPart = Literal["autoencoder", "encoder", "decoder"]
@@ -182,5 +182,5 @@ def _require_onnx() -> None:
     missing = [n for n in ("onnx", "onnxscript", "onnxruntime") if find_spec(n) is None]
     if missing:
         raise BundleError(
-            f"ONNX needs {', '.join(missing)}: pip install '.[onnx]', or export to a .pt2"
+            f"ONNX needs {', '.join(missing)}: {install_text('onnx')}, or export to a .pt2"
         )

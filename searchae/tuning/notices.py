@@ -15,7 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from searchae.errors import SearchaeError, StopAskedError, StudyStoppedError, UserError
+from searchae.errors import (
+    SearchaeError,
+    StopAskedError,
+    StudyStoppedError,
+    UserError,
+    install_text,
+)
 from searchae.formatting import format_assignments, format_duration
 from searchae.tuning.monitor import Watcher
 
@@ -84,10 +90,7 @@ def _service(url: str, number: int) -> Any:
     try:
         import apprise
     except ImportError:
-        raise UserError(
-            "--notify: needs the package apprise: pip install '.[notify]' in searchae's source "
-            "folder"
-        ) from None
+        raise UserError(f"--notify: needs the package apprise: {install_text('notify')}") from None
     logging.getLogger("apprise").disabled = True  # it logs URLs
     found = apprise.Apprise.instantiate(url)
     if not found:

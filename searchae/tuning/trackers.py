@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from searchae.errors import SearchaeError, StopAskedError, UserError, nearest
+from searchae.errors import SearchaeError, StopAskedError, UserError, install_text, nearest
 from searchae.files import ArtifactPath
 from searchae.formatting import format_count
 from searchae.storage import Backoff, ReaderStorage, connect
@@ -129,7 +129,7 @@ def make_tracker(name: str) -> Tracker:
         raise UserError(f"--track {name}: {nearest(name, TRACKERS)}")
     spec = find_spec(name)
     if spec is None or spec.origin is None:  # a folder of that name, such as wandb's own, is none
-        raise UserError(f"--track {name}: needs the package {name}: pip install 'searchae[{name}]'")
+        raise UserError(f"--track {name}: needs the package {name}: {install_text(name)}")
     return TRACKERS[name]()
 
 

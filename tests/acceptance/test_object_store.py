@@ -267,7 +267,7 @@ def test_a_library_that_is_not_there_is_named(
     path = os.pathsep.join([str(folder / "blocked"), os.environ.get("PYTHONPATH", "")])
     done = new_process("tune", "-s", "tiny", **variables, PYTHONPATH=path)
     assert done.returncode == 2
-    assert "pip install 'searchae[s3]'" in done.stderr
+    assert "pip install '.[s3]'" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -258,8 +258,8 @@ def test_wandb_writes_a_run_a_trial_offline_and_none_twice(
 @pytest.mark.parametrize(
     ("name", "hidden", "said"),
     [
-        ("mlflow", "mlflow", "needs the package mlflow: pip install 'searchae[mlflow]'"),
-        ("wandb", "wandb", "needs the package wandb: pip install 'searchae[wandb]'"),
+        ("mlflow", "mlflow", "needs the package mlflow: pip install '.[mlflow]'"),
+        ("wandb", "wandb", "needs the package wandb: pip install '.[wandb]'"),
         ("mlfow", "", "did you mean 'mlflow'?"),
     ],
 )

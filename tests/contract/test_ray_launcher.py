@@ -153,7 +153,9 @@ def test_without_ray_it_says_what_to_install() -> None:
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
-    assert done.stdout == "--launcher ray: needs `pip install 'searchae[ray]'`\n", done.stderr
+    assert done.stdout == (
+        "--launcher ray: needs Ray: pip install '.[ray]' in searchae's source folder\n"
+    ), done.stderr
 
 
 def test_a_cluster_of_our_own_lets_nobody_else_in_and_ends_with_the_search(
