@@ -6,7 +6,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev \
     && rm -rf /var/lib/apt/lists/*
 
 RUN useradd --create-home --uid 1000 searchae \
-    && install -d -o searchae -g searchae /data /artifacts /work
+    && install -d -o searchae -g searchae /data /artifacts /workspace
 
 WORKDIR /opt/searchae
 COPY pyproject.toml README.md LICENSE ./
@@ -20,7 +20,7 @@ RUN pip install --no-cache-dir ".[$EXTRAS]"
 ENV SEARCHAE_DATA_DIR=/data SEARCHAE_ARTIFACTS=/artifacts
 VOLUME ["/data", "/artifacts"]
 USER searchae
-WORKDIR /work
+WORKDIR /workspace
 # SIGTERM puts the running trial back.
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["searchae"]
