@@ -261,6 +261,7 @@ def final_round(
     nothing, the next best point gets a second seed too, and after these lower rates join, until one
     has learned with both. They also join where tries have learned and the first trainings have not.
     Where no try has learned anything, two are trained all the same: a net may begin to learn late.
+    If one does, rates beside it join: the tries have not been around it.
 
     Args:
         grids: The grid of each tuned value.
@@ -298,6 +299,8 @@ class _FinalRound:
             has_failed = ended[best] < self._trains_db
             joins = has_learned if has_failed else _is_lowest(self._grids, self._points, best)
             if joins and self._add_lower(best):
+                continue
+            if not has_learned and not has_failed and self._add_beside(best):
                 continue
             if has_failed:
                 scores = {p: (psnr_db, 1) for p, psnr_db in ended.items()}
@@ -337,6 +340,14 @@ class _FinalRound:
         found = {p: self._score(p, seed) for p in points}
         ended = {p: psnr_db for p, psnr_db in found.items() if psnr_db is not None}
         return ended if len(ended) == len(points) else None
+
+    def _add_beside(self, best: Point) -> bool:
+        """Adds the best point with a rate one step of the grid away, if there may be one more."""
+        beside = [p for p in _around(self._grids[:1], best, 1) if p not in self._points]
+        if not beside or len(self._points) == self._most:
+            return False
+        self._points.append(beside[-1])
+        return True
 
     def _add_lower(self, best: Point) -> bool:
         """Adds the best point with a learning rate below all others, if there may be one more."""

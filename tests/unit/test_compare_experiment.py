@@ -443,6 +443,24 @@ def test_where_tries_learn_and_no_longer_training_does_lower_rates_are_trained()
     assert len(waits.wanted) == 2, "nor has any try: nothing is added"
 
 
+def test_beside_a_rate_that_learns_late_others_are_trained() -> None:
+    """On MNIST, ReLU nets with RMSprop learned late at the lowest rate, and better above it."""
+    rate = Grid.of(parameter(SPEC, "learning_rate"))
+    lowest, start = (rate.lowest,), (rate.index(1e-2),)
+    tried: dict[Point, Score] = {lowest: (True, 12.0), start: (True, 10.0)}
+    known: dict[Point, float] = {lowest: 16.0, start: 10.0}
+
+    def final() -> Final:
+        return final_round([rate], start, tried, lambda p, _: known.get(p), trains_db=15.0)
+
+    above, further = (rate.lowest + 1,), (rate.lowest + 2,)
+    assert final().wanted == (lowest, start, above)
+    known[above] = 17.0
+    assert final().wanted[-1] == further, "the better one has another neighbour"
+    known[further] = 10.0
+    assert final().best == above
+
+
 def test_what_is_only_listed_in_a_base_of_no_use_is_not_wanted() -> None:
     """Whatever has been listed meanwhile: the plan follows from what has ended."""
 
