@@ -153,7 +153,7 @@ def note_next(
         compare = _command("compare", study, places, *places, where=where)
         verb = "matters" if len(compared) == 1 else "matter"
         lines[compare] = f"whether {format_list(compared)} {verb}, by an experiment"
-    lines[train] = "the best trial trained anew, for longer, and tested"
+    lines[train] = "the best trial trained anew, for more epochs, and tested"
     width = max(map(len, lines))
     for i, (command, what) in enumerate(lines.items()):
         print_note(f"{'' if i else 'next:':5s} {command:{width}}   {what}")
@@ -163,7 +163,7 @@ def note_next_of_compare(study: str, places: Mapping[str, str], where: Sequence[
     """Prints the command that trains the best setting of a comparison; see ``note_next``."""
     out, words = f"{study}-compared", ("--trial", "compared")
     command = _command("train", study, places, *places, out=out, words=words, where=where)
-    print_note(f"next: {command}   the best setting trained anew, for longer, and tested")
+    print_note(f"next: {command}   the best setting trained anew, for more epochs, and tested")
 
 
 def places_elsewhere(storage: str, data_dir: Path, artifacts: ArtifactPath) -> dict[str, str]:

@@ -224,8 +224,8 @@ def _compared_trial(stored: StoredStudy) -> FrozenTrial:
     kept, listed = stored.study.user_attrs.get(COMPARED), find_training_list(stored)
     if kept is None or listed is None:
         raise UserError(
-            f"--trial compared: study {stored.name!r} has not been compared yet; `searchae compare "
-            f"--study {stored.name}` does that"
+            f"--trial compared: no comparison of study {stored.name!r} has ended with a best "
+            f"setting; `searchae compare --study {stored.name}` begins one, or goes on with it"
         )
     found: FrozenTrial = listed.stored.study.get_trials(deepcopy=False)[kept["number"]]
     return found
