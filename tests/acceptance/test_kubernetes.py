@@ -25,6 +25,7 @@ from typer.core import TyperGroup
 
 import searchae
 from searchae.cli.app import app
+from searchae.files import RemotePath, files_here
 from searchae.tuning import fleet_run
 from tests.conftest import make_folder
 from tests.kubernetes_pods import (
@@ -257,6 +258,20 @@ def test_preemption_is_not_counted_and_a_mistake_is_not_repeated(objects: list[O
     assert verdict(jobs["worker"], 1, disrupted=False) == "Count", "another node may do"
     for code in (1, 2, 130):
         assert verdict(jobs["tune"], code, disrupted=False) == "FailJob"
+
+
+def test_with_an_object_store_logs_have_a_folder_that_can_be_written() -> None:
+    """They go to ``artifacts`` in the working folder, and the root is read-only."""
+    image = (ROOT / "Dockerfile").read_text()
+    (folder,) = re.findall(r"^WORKDIR (/workspace)$", image, re.MULTILINE)
+    component = yaml.safe_load((DEPLOY / "components/s3/kustomization.yaml").read_text())
+    wanted = {"name": "artifacts", "mountPath": f"{folder}/{files_here(RemotePath('s3://b/p'))}"}
+    added = {}
+    for patch in component["patches"]:
+        for operation in yaml.safe_load(patch["patch"]):
+            if isinstance(operation, dict) and operation["path"].endswith("volumeMounts/-"):
+                added[patch["target"]["kind"]] = operation["value"]
+    assert added == {"Job": wanted, "Deployment": wanted}
 
 
 def test_cores_become_threads() -> None:
