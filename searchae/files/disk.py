@@ -34,6 +34,7 @@ _LONGEST_TEMPORARY = 200  # bytes of a file's name in that of its temporary file
 NO_REGULAR_FILE = "it is a pipe or a device, not a regular file"
 READER_S = 5.0
 """Seconds in which somebody has to begin to read a pipe that is an output."""
+_LOOK_S = 0.05
 
 
 class UnsafeFileError(OSError):
@@ -226,16 +227,18 @@ def _straight(path: Path) -> IO[bytes]:
 
 def _pipe(path: Path) -> IO[bytes]:
     """Opens a pipe for writing; whoever reads it may come a little later."""
-    end = time.monotonic() + READER_S
+    # Looks are counted, not seconds: after a pause of the machine a reader still has its time.
+    left = round(READER_S / _LOOK_S)
     while True:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as e:
             if e.errno != errno.ENXIO:
                 raise
-            if time.monotonic() >= end:
+            if left <= 0:
                 raise OSError(e.errno, "it is a pipe that nobody reads", str(path)) from None
-            time.sleep(0.05)
+            left -= 1
+            time.sleep(_LOOK_S)
         else:
             os.set_blocking(descriptor, True)
             return open(descriptor, "wb")

@@ -139,6 +139,10 @@ def test_whoever_reads_a_pipe_may_come_later_and_read_slowly(tmp_path: Path) -> 
 
     with ThreadPoolExecutor(1) as pool:
         found = pool.submit(read_late)
-        with output_file(pipe) as file:
-            file.write(content)
+        try:
+            with output_file(pipe) as file:
+                file.write(content)
+        except OSError:
+            os.close(os.open(pipe, os.O_RDWR))  # the reader would wait for ever
+            raise
         assert found.result() == content
