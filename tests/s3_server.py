@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,6 +11,8 @@ from uuid import uuid4
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import BaseWSGIServer, WSGIRequestHandler, make_server
+
+from tests.free_port import free_port
 
 BUSY = b"<Error><Code>InternalError</Code><Message>try again</Message></Error>"
 
@@ -38,9 +39,7 @@ class S3Server:
         self._app = DomainDispatcherApplication(create_backend_app)
         self._lock, self._dice = threading.Lock(), random.Random(7)
         self._server: BaseWSGIServer | None = None
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self._port = int(free.getsockname()[1])
+        self._port = free_port()
 
     def __enter__(self) -> S3Server:
         self.start()

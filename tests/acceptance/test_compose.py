@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.free_port import free_port
 from tests.postgres_server import PostgresServer
-from tests.ray_cluster import free_port
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "a pass{word} / of:the@database"

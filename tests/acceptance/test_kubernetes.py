@@ -28,6 +28,7 @@ from searchae.cli.app import app
 from searchae.files import RemotePath, files_here
 from searchae.tuning import fleet_run
 from tests.conftest import make_folder
+from tests.free_port import free_port
 from tests.kubernetes_pods import (
     COMPONENTS,
     DEPLOY,
@@ -48,7 +49,6 @@ from tests.kubernetes_pods import (
     workloads_of,
 )
 from tests.postgres_server import PostgresServer
-from tests.ray_cluster import free_port
 
 VERSIONS = ("1.29", "1.33", kubernetes_validate.latest_version())
 COMBINATIONS: dict[str, tuple[str, ...]] = {

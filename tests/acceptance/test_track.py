@@ -18,7 +18,8 @@ import pytest
 import searchae
 from tests.conftest import RunCommand
 from tests.forked_commands import start_command
-from tests.mlflow_server import curve_of, free_port, mlflow_server, runs_of
+from tests.free_port import free_port
+from tests.mlflow_server import curve_of, mlflow_server, runs_of
 
 TUNE = ("tune", "-s", "tiny", "--workers", "1", "--device", "cpu", "--json")
 
