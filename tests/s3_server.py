@@ -50,7 +50,9 @@ class S3Server:
         self.stop()
 
     def start(self) -> None:
-        """Begins to answer."""
+        """Begins to answer, if it does not yet."""
+        if not self.is_away:
+            return
         server = make_server(
             "127.0.0.1", self._port, self._answer, threaded=True, request_handler=_Quiet
         )

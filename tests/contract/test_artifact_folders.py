@@ -211,8 +211,12 @@ def away(s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.mark.usefixtures("away")
 def test_checkpoints_that_cannot_be_sent_cost_a_warning_and_delay_no_epoch(
-    in_s3: ArtifactPath, s3: S3Server, caplog: pytest.LogCaptureFixture
+    in_s3: ArtifactPath,
+    s3: S3Server,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr("searchae.files.remote.BRIEF_S", 4.0)  # far above what a call takes here
     checkpoints = Checkpoints(in_s3, 7)
     slowest_s = 0.0
     with BackgroundCheckpoints(checkpoints) as background:
@@ -222,8 +226,11 @@ def test_checkpoints_that_cannot_be_sent_cost_a_warning_and_delay_no_epoch(
             background.begin()
             slowest_s = max(slowest_s, time.monotonic() - began)
             time.sleep(0.05)
-        assert slowest_s < 0.25
-        assert "trial 7: no checkpoint" in caplog.text
+        assert slowest_s < 3
+        until = time.monotonic() + 60
+        while "trial 7: no checkpoint" not in caplog.text:
+            assert time.monotonic() < until
+            time.sleep(0.1)
         assert checkpoints.latest() is None
         assert checkpoints.size() == 0
         s3.start()
@@ -257,8 +264,11 @@ def test_the_newest_checkpoint_is_sent_before_a_worker_leaves(
 
 
 @pytest.mark.usefixtures("away")
-def test_what_was_given_up_is_then_tried_once_only(in_s3: ArtifactPath) -> None:
+def test_what_was_given_up_is_then_tried_once_only(
+    in_s3: ArtifactPath, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Removing the checkpoints of many trials must not keep a worker from its end."""
+    monkeypatch.setattr("searchae.files.remote.BRIEF_S", 2.0)
     folder = artifact_folder(in_s3)
     with pytest.raises(RemoteError):
         folder.names()
@@ -266,7 +276,7 @@ def test_what_was_given_up_is_then_tried_once_only(in_s3: ArtifactPath) -> None:
     for _ in range(10):
         with pytest.raises(RemoteError):
             folder.remove("a.pt")
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 15, "ten times two seconds, if each were waited for"
 
 
 @pytest.mark.parametrize(
