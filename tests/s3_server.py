@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 from uuid import uuid4
@@ -53,11 +54,22 @@ class S3Server:
         """Begins to answer, if it does not yet."""
         if not self.is_away:
             return
-        server = make_server(
-            "127.0.0.1", self._port, self._answer, threaded=True, request_handler=_Quiet
-        )
+        server = self._bound()
         threading.Thread(target=server.serve_forever, daemon=True).start()
         self._server = server
+
+    def _bound(self) -> BaseWSGIServer:
+        """Returns a server on the port, which may be taken for a moment after a stop."""
+        until = time.monotonic() + 30
+        while True:
+            try:
+                return make_server(
+                    "127.0.0.1", self._port, self._answer, threaded=True, request_handler=_Quiet
+                )
+            except SystemExit:  # werkzeug's answer to a port that is taken
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def stop(self) -> None:
         """Takes no more connections, as a machine that is restarted."""
