@@ -44,7 +44,7 @@ def home(done: Path, folder: Path) -> Path:
 def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Run) -> None:
     early = command_line(*TRAIN, "--trial", "compared")
     assert early.returncode == 2
-    assert "`searchae compare --study tiny` does that" in early.stderr
+    assert "`searchae compare --study tiny` begins one" in early.stderr
     planned = command_line(*WORDS, "--dry-run")
     assert planned.returncode == 0, planned.stderr
     assert "first look" in planned.stdout

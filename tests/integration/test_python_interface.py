@@ -207,7 +207,7 @@ def test_an_interrupt_puts_trials_back_and_the_next_call_finishes_exactly(here: 
 
     thread = threading.Thread(target=interrupt)
     thread.start()
-    with pytest.raises(KeyboardInterrupt, match="the same call again goes on"):
+    with pytest.raises(KeyboardInterrupt, match="the same call again continues them"):
         searchae.tune("tiny", **long)
     thread.join()
     assert len(seen) == 2

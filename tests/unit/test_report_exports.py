@@ -119,6 +119,6 @@ def test_a_missing_package_is_named_with_what_to_install(
     write: Callable[[Path, Findings], None],
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(UserError, match=rf"searchae\[{extra}\]"):
+    with pytest.raises(UserError, match=rf"pip install '\.\[{extra}\]'"):
         write(tmp_path / "t", found)
     assert list(tmp_path.iterdir()) == []
