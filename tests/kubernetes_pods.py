@@ -160,7 +160,7 @@ class Cluster:
         self._pods += 1
         root = self.folder / f"pod-{self._pods}"
         (root / "home").mkdir(parents=True)
-        (root / "work").mkdir()
+        (root / "workspace").mkdir()
         volumes = {v["name"]: v for v in pod_of(workload)["volumes"]}
         user = pod_of(workload)["securityContext"]
         mounts = {}
@@ -180,7 +180,7 @@ class Cluster:
         if self.confines:
             writable = [m["mountPath"] for m in found["volumeMounts"] if not m.get("readOnly")]
             argv = _confined(argv, [mounts[path] for path in writable], user, self.folder)
-        started = Container(argv, inherited | given, root / "work")
+        started = Container(argv, inherited | given, root / "workspace")
         self._running.append(started)
         return started
 

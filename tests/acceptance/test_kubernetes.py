@@ -383,7 +383,7 @@ def test_the_containers_finish_a_search_of_which_a_worker_is_preempted(
     code = first.end(pod_of(running.objects["Job", "worker"])["terminationGracePeriodSeconds"])
     assert code == 130, first.said
     assert verdict(running.objects["Job", "worker"], code, disrupted=False) == "Ignore"
-    (number,) = re.findall(r"trial (\d+): put back", first.said)
+    (number,) = re.findall(r"trial (\d+): left for another worker to continue", first.said)
     assert states(server)["FAIL"] == 0
 
     second = running.start("Job", "worker")

@@ -111,11 +111,27 @@ def test_a_killed_worker_s_trial_goes_on_from_the_store_to_the_same_bit(
     server.refused_share = 0.1
     running = started(slow_folder, *SEARCH, "--workers", "2", variables=variables)
     most = Counter[int]()
+
+    def frozen() -> list[int]:
+        """The two workers, stopped while both trials have checkpoints; none if they have not."""
+        pids = worker_pids(running)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        if len(pids) == 2 and sum(max(s) >= 2 for s in steps(server, prefix).values()) == 2:
+            return pids
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        return []
+
     try:
         wait_for(lambda: sum(max(s) >= 2 for s in steps(server, prefix).values()) >= 2)
-        victim = worker_pids(running)[0]
+        while not (both := frozen()):
+            assert running.poll() is None, "it ended before both had checkpoints at once"
+            time.sleep(0.1)
+        victim, other = both
         words = Path(f"/proc/{victim}/cmdline").read_text()
         os.kill(victim, signal.SIGKILL)
+        os.kill(other, signal.SIGCONT)
         wait_for(lambda: finished(url) >= 2)
         server.stop()
         time.sleep(4)
