@@ -335,6 +335,17 @@ def states(server: PostgresServer) -> Counter[str]:
         return Counter(connection.execute(sa.text("SELECT state FROM trials")).scalars())
 
 
+def begun(server: PostgresServer) -> int:
+    """How many running trials have reported an epoch, from which they can go on."""
+    engine = sa.create_engine(server.url(database="searchae"), poolclass=sa.pool.NullPool)
+    query = (
+        "SELECT count(DISTINCT t.trial_id) FROM trials t JOIN trial_intermediate_values v "
+        "ON v.trial_id = t.trial_id WHERE t.state = 'RUNNING'"
+    )
+    with engine.connect() as connection:
+        return int(connection.execute(sa.text(query)).scalar_one())
+
+
 def page(port: int, path: str, login: str = "") -> int:
     """The status of one of the dashboard's pages."""
     request = urllib.request.Request(f"http://127.0.0.2:{port}{path}")
@@ -378,7 +389,7 @@ def test_the_containers_finish_a_search_of_which_a_worker_is_preempted(
     assert page(port, "/dashboard", LOGIN) == 200
 
     tune = running.start("Job", "tune")
-    wait_for(lambda: states(server)["RUNNING"] == 2, tune, first)
+    wait_for(lambda: states(server)["RUNNING"] == 2 and begun(server) == 2, tune, first)
     first.process.send_signal(signal.SIGTERM)
     code = first.end(pod_of(running.objects["Job", "worker"])["terminationGracePeriodSeconds"])
     assert code == 130, first.said
