@@ -9,6 +9,8 @@ import re
 import signal
 import subprocess
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -189,3 +191,17 @@ def routes() -> list[tuple[str, str]]:
     ours += [home_page.SCRIPT_PATH, home_page.PROGRESS_PATH]
     theirs = ((route.method, fill(route.rule)) for route in app.routes)
     return sorted([*theirs, *(("GET", path) for path in ours)])
+
+
+def page_status(port: int, path: str, login: str = "") -> int:
+    """The status of one of the dashboard's pages on 127.0.0.2; 0 while nothing answers there."""
+    request = urllib.request.Request(f"http://127.0.0.2:{port}{path}")
+    if login:
+        request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as e:
+        return e.code
+    except urllib.error.URLError:
+        return 0

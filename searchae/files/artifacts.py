@@ -59,8 +59,7 @@ def artifact_path(text: str | ArtifactPath) -> ArtifactPath:
     library = LIBRARIES[kind]
     if find_spec(library.module) is None:
         raise ArtifactsError(
-            f"--artifacts {kind}://{rest}: {library.module} is not installed; "
-            f"pip install {library.package}"
+            f"--artifacts {kind}://{rest}: {library.module} is not installed; {library.hint}"
         )
     return RemotePath(f"{kind}://{'/'.join(parts)}")
 

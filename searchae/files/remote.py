@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import IO, Any, TypeVar
 
+from searchae.errors import install_text
 from searchae.files.backoff import Backoff
 
 T = TypeVar("T")
@@ -51,7 +52,7 @@ class Library:
 
     Attributes:
         module: What is imported.
-        package: What pip installs.
+        hint: How to install it.
         variables: Environment variables that hold credentials or say where the store is. Files that
             others name lie on one machine only.
         options: Arguments of the file system.
@@ -59,7 +60,7 @@ class Library:
     """
 
     module: str
-    package: str
+    hint: str
     variables: frozenset[str]
     options: Mapping[str, Any] = field(default_factory=dict)
     writing: Mapping[str, Any] = field(default_factory=dict)
@@ -67,7 +68,7 @@ class Library:
 
 _S3 = Library(
     "s3fs",
-    "'.[s3]' in searchae's source folder",
+    install_text("s3"),
     frozenset(
         {
             "AWS_ACCESS_KEY_ID",
@@ -87,7 +88,7 @@ _S3 = Library(
 )
 _AZURE = Library(
     "adlfs",
-    "adlfs",
+    "pip install adlfs",
     frozenset(
         {
             "AZURE_STORAGE_ACCOUNT_KEY",
@@ -103,7 +104,7 @@ _AZURE = Library(
 LIBRARIES = {
     "abfs": _AZURE,
     "az": _AZURE,
-    "gs": Library("gcsfs", "gcsfs", frozenset({"GOOGLE_CLOUD_PROJECT"})),
+    "gs": Library("gcsfs", "pip install gcsfs", frozenset({"GOOGLE_CLOUD_PROJECT"})),
     "s3": _S3,
 }
 """The library of each kind of URL."""
@@ -190,9 +191,7 @@ def _store(path: RemotePath) -> _Store:
         return _opened(path.kind, path.key.partition("/")[0], os.getpid())
     except ImportError as e:
         library = LIBRARIES[path.kind]
-        error = _error(
-            path, f"{library.module} cannot be imported ({e}); pip install {library.package}"
-        )
+        error = _error(path, f"{library.module} cannot be imported ({e}); {library.hint}")
         error.is_final = True
         raise error from e
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 import shutil
@@ -10,8 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.dashboard_server import page_status
 from tests.free_port import free_port
 from tests.postgres_server import PostgresServer
 
@@ -119,18 +117,6 @@ def healthy(services: Services) -> bool:
     return subprocess.run(argv, env={**os.environ, **where}, check=False).returncode == 0
 
 
-def page(port: int, login: str = "") -> int:
-    """The status of the dashboard's page."""
-    request = urllib.request.Request(f"http://127.0.0.2:{port}/dashboard")
-    if login:
-        request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as e:
-        return e.code
-
-
 @pytest.mark.fleet
 def test_the_services_commands_run_a_search_together(services: Services) -> None:
     login = subprocess.run(
@@ -160,13 +146,12 @@ def test_the_services_commands_run_a_search_together(services: Services) -> None
     assert worker.returncode == 0, err
 
     deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and dashboard.poll() is None:
-        try:
-            assert page(services.port) == 401
-            break
-        except urllib.error.URLError:
-            time.sleep(0.1)
-    assert page(services.port, "ann:correct horse") == 200
+    while not (status := page_status(services.port, "/dashboard")):
+        assert time.monotonic() < deadline, "the dashboard does not answer"
+        assert dashboard.poll() is None
+        time.sleep(0.1)
+    assert status == 401
+    assert page_status(services.port, "/dashboard", "ann:correct horse") == 200
     dashboard.send_signal(signal.SIGTERM)
     _, err = dashboard.communicate(timeout=30)
     assert dashboard.returncode == 0, err

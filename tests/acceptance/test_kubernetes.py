@@ -10,8 +10,6 @@ import signal
 import subprocess
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +26,7 @@ from searchae.cli.app import app
 from searchae.files import RemotePath, files_here
 from searchae.tuning import fleet_run
 from tests.conftest import make_folder
+from tests.dashboard_server import page_status
 from tests.free_port import free_port
 from tests.kubernetes_pods import (
     COMPONENTS,
@@ -346,20 +345,6 @@ def begun(server: PostgresServer) -> int:
         return int(connection.execute(sa.text(query)).scalar_one())
 
 
-def page(port: int, path: str, login: str = "") -> int:
-    """The status of one of the dashboard's pages."""
-    request = urllib.request.Request(f"http://127.0.0.2:{port}{path}")
-    if login:
-        request.add_header("Authorization", "Basic " + base64.b64encode(login.encode()).decode())
-    try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return int(answer.status)
-    except urllib.error.HTTPError as e:
-        return e.code
-    except urllib.error.URLError:
-        return 0
-
-
 def wait_for(holds: Callable[[], bool], *containers: Container, within_s: float = 240) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
@@ -384,9 +369,9 @@ def test_the_containers_finish_a_search_of_which_a_worker_is_preempted(
     dashboard = running.start("Deployment", "dashboard")
     probed = containers_of(running.objects["Deployment", "dashboard"])[0]
     paths = {probed[f"{p}Probe"]["httpGet"]["path"] for p in ("startup", "readiness", "liveness")}
-    wait_for(lambda: [page(port, path) for path in paths] == [200], dashboard)
-    assert page(port, "/dashboard") == 401
-    assert page(port, "/dashboard", LOGIN) == 200
+    wait_for(lambda: [page_status(port, path) for path in paths] == [200], dashboard)
+    assert page_status(port, "/dashboard") == 401
+    assert page_status(port, "/dashboard", LOGIN) == 200
 
     tune = running.start("Job", "tune")
     wait_for(lambda: states(server)["RUNNING"] == 2 and begun(server) == 2, tune, first)
@@ -405,7 +390,7 @@ def test_the_containers_finish_a_search_of_which_a_worker_is_preempted(
     goes_on = f"trial {number}: goes on after epoch"
     logs = "".join(p.read_text() for p in (running.folder / "volumes/artifacts").rglob("*.log"))
     assert goes_on in second.said + logs, "from its checkpoint, on whichever worker"
-    assert page(port, "/api/studies", LOGIN) == 200
+    assert page_status(port, "/api/studies", LOGIN) == 200
     dashboard.process.send_signal(signal.SIGTERM)
     assert dashboard.end(30) == 0, dashboard.said
     for container in (waiting, first, second, tune, dashboard):

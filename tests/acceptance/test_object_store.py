@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -12,14 +11,14 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from tests.conftest import RunCommand, smooth_images
+from tests.processes import wait_for, worker_pids
 from tests.s3_server import S3Server
 from tests.stored_trials import finished, trials
 
@@ -55,23 +54,6 @@ def slow_folder(folder: Path) -> Path:
     text = path.read_text().replace("channels = [4, 8]", "channels = [16, 32]")
     path.write_text(text.replace("epochs = 3", "epochs = 8"))
     return folder
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float = 120) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.05)
-
-
-def worker_pids(tune: subprocess.Popen[str]) -> list[int]:
-    mark = f"SEARCHAE_PARENT={tune.pid}".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return sorted(found)
 
 
 def started(folder: Path, *words: str, variables: Mapping[str, str]) -> subprocess.Popen[str]:
@@ -124,7 +106,7 @@ def test_a_killed_worker_s_trial_goes_on_from_the_store_to_the_same_bit(
         return []
 
     try:
-        wait_for(lambda: sum(max(s) >= 2 for s in steps(server, prefix).values()) >= 2)
+        wait_for(lambda: sum(max(s) >= 2 for s in steps(server, prefix).values()) >= 2, seconds=120)
         while not (both := frozen()):
             assert running.poll() is None, "it ended before both had checkpoints at once"
             time.sleep(0.1)
@@ -132,7 +114,7 @@ def test_a_killed_worker_s_trial_goes_on_from_the_store_to_the_same_bit(
         words = Path(f"/proc/{victim}/cmdline").read_text()
         os.kill(victim, signal.SIGKILL)
         os.kill(other, signal.SIGCONT)
-        wait_for(lambda: finished(url) >= 2)
+        wait_for(lambda: finished(url) >= 2, seconds=120)
         server.stop()
         time.sleep(4)
         server.start()

@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,6 +28,7 @@ from searchae.study.stored_study import load_study
 from tests.conftest import RunCommand, fork_workers, make_folder, smooth_images
 from tests.forked_commands import ForkedProcess, run_command, start_command
 from tests.postgres_server import PostgresServer
+from tests.processes import wait_for, worker_pids
 from tests.stored_trials import finished, states, trials
 
 
@@ -87,24 +87,6 @@ def fork(folder: Path, *words: str, url: str) -> ForkedProcess:
         text=True,
         start_new_session=True,
     )
-
-
-def wait_for(condition: Callable[[], Any], *, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.1)
-
-
-def worker_pids(tune: subprocess.Popen[str]) -> list[int]:
-    """The workers that a ``tune`` in a new process has started."""
-    mark = f"SEARCHAE_PARENT={tune.pid}".encode()
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError):
-            if mark in (entry / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return sorted(found)
 
 
 def forked_worker_pids(tune: ForkedProcess) -> list[int]:
