@@ -119,6 +119,7 @@ def type_command(command: Command, home: Path) -> subprocess.CompletedProcess[st
     return run_command(*words, cwd=home, env={**os.environ, **SMALL, **choices}, timeout=600)
 
 
+@pytest.mark.fleet  # as many trainings as a search
 @pytest.mark.timeout(1800)  # all commands of ten pages; most of it on a busy machine
 def test_the_commands_of_each_page_work_in_their_order(home: Path) -> None:
     kept = {"studies", "photos", "data", "artifacts"}
