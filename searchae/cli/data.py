@@ -84,19 +84,24 @@ def data(
 
 def _spec_of(name: str, overrides: list[str]) -> tuple[StudySpec, Path | None]:
     """Returns the study of a file and the file's folder, or one with the data set of that name."""
+    from searchae.cli.console import print_note
     from searchae.config import (
         SOURCES_WITHOUT_PATH,
         find_study_file,
         load_data_set,
         load_study_file,
+        note_on_study_file,
         study_files,
     )
 
     known = {*SOURCES_WITHOUT_PATH, *study_files()}
     if name in SOURCES_WITHOUT_PATH:
         return load_data_set(name, overrides=overrides), None
-    if name in known or "/" in name or name.endswith(".toml"):
+    is_path = "/" in name or name.endswith(".toml")
+    if name in known or is_path or Path(f"{name}.toml").is_file():
         path = find_study_file(name)
+        if text := note_on_study_file(name):
+            print_note(text)
         return load_study_file(path, overrides=overrides), path.parent
     if Path(name).is_dir():
         raise UserError(

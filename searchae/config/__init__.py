@@ -47,7 +47,12 @@ from searchae.config.study_draft import (
     check_like,
     draft_study,
 )
-from searchae.config.study_file_catalog import built_in_studies, find_study_file, study_files
+from searchae.config.study_file_catalog import (
+    built_in_studies,
+    find_study_file,
+    note_on_study_file,
+    study_files,
+)
 from searchae.config.study_file_errors import explain_fault
 from searchae.config.study_names import check_study_name, folder_name, is_folder_name
 from searchae.config.study_spec import StudySpec
@@ -101,6 +106,7 @@ __all__ = [
     "midpoint_params",
     "model_choices",
     "model_variants",
+    "note_on_study_file",
     "objective_texts",
     "params_of_trial",
     "read_toml",

@@ -37,7 +37,8 @@ def find_study_file(name: str, here: Path | None = None) -> Path:
     """Finds a study file by name or path.
 
     Args:
-        name: A name such as ``svhn`` (``./studies/svhn.toml`` or the packaged file), or a path.
+        name: A name such as ``svhn`` (``./studies/svhn.toml``, the packaged file, or, where there
+            is neither, ``./svhn.toml``), or a path.
         here: The folder that names and relative paths start from; the current one if unset.
 
     Raises:
@@ -54,6 +55,34 @@ def find_study_file(name: str, here: Path | None = None) -> Path:
     if path.suffix == ".toml" or "/" in name:
         meant = f"did you mean --study {path.stem}? S" if path.stem in known else "s"
         raise SpecError(f"study file {name}: there is no such file; {meant}ee searchae studies")
-    beside = path.with_name(f"{path.name}.toml")
-    meant = f"did you mean ./{name}.toml?" if beside.is_file() else nearest(name, known)
-    raise SpecError(f"study {name!r}: neither in ./studies nor built in; {meant}")
+    if (beside := _beside(path)).is_file():
+        return beside
+    raise SpecError(
+        f"study {name!r}: neither in ./studies nor built in, nor is there a ./{name}.toml; "
+        f"{nearest(name, known)}"
+    )
+
+
+def note_on_study_file(name: str, here: Path | None = None) -> str:
+    """Returns which file a name stands for, as a line for the user, where it may be mistaken.
+
+    Args:
+        name: As of ``find_study_file``.
+        here: As of ``find_study_file``.
+
+    Returns:
+        The line; empty for a path, and for a name that only one study file has.
+    """
+    path = (here or Path.cwd()) / name
+    if "/" in name or path.suffix == ".toml" or not _beside(path).is_file():
+        return ""
+    if (known := study_files(here).get(name)) is None:
+        return f"study {name!r}: read from ./{name}.toml"
+    where = (
+        "the built-in study" if known.is_relative_to(packed_folder()) else f"studies/{name}.toml"
+    )
+    return f"study {name!r}: {where}, not ./{name}.toml; -s {name}.toml takes that file"
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.toml")

@@ -51,10 +51,10 @@ class Duration:
         """Returns how long it takes in all."""
         if not self.at_most_s:
             return "nothing is left to run"
-        most = format_duration(self.at_most_s)
+        most = format_duration(self.at_most_s)  # an estimate, too: no bound
         if self.expected_s >= 0.99 * self.at_most_s:
-            return f"at most {most} in all"
-        return f"about {format_duration(self.expected_s)} in all, at most {most} without pruning"
+            return f"about {most} in all"
+        return f"about {format_duration(self.expected_s)} in all; without pruning, about {most}"
 
 
 def estimate_duration(

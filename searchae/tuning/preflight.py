@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from searchae.config import StudySpec, allow_factory
+from searchae.config import StudySpec, allow_factory, note_on_study_file
 from searchae.data import Splits, absolute_paths, load_splits, moved_paths, split_warnings
 from searchae.errors import NoStudyError, UserError
 from searchae.files import ArtifactPath
@@ -100,6 +100,8 @@ def preflight(
         UserError: Something in the request is wrong.
     """
     name, spec = request.resolved
+    if request.tables is None and (text := note_on_study_file(request.study)):
+        note(text)
     if request.factory:
         allow_factory(request.factory)
     trains_here = launcher.is_local or dry_run
@@ -108,7 +110,7 @@ def preflight(
     kernels_setting()
     optuna_setting()
     _check_hours(request.max_hours)
-    check_space(spec, note)
+    check_space(spec, (advice := list[str]()).append)
     fleet = sized_fleet(request, launcher)
     _warn_unused_options(request, fleet, note)
     storage, warm_start = _open_database(request, create=not dry_run)
@@ -117,6 +119,9 @@ def preflight(
         require_searched(existing)
         spec = stored_first_rung(spec, existing.spec)
         check_spec(existing, spec)
+    if not existing or request.asks_for_trials:  # said once, not whenever the search goes on
+        for text in advice:
+            note(f"note: {text}")
     _check_artifacts(request.artifacts, keep=not dry_run)
 
     data = moved_paths(spec.data, data_dir=request.data_dir) if existing else spec.data

@@ -16,7 +16,7 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
 
     Args:
         spec: The study.
-        note: Called with a line for the user on each range whose end is never tried or that is
+        note: Called with advice, a line on each range whose end is never tried or that is
             never sampled, where schedules of the learning rate are searched and trials pruned, and
             where there are more trials than settings, or fewer than ``search.first`` lists or than
             ``search.min_trials_per_choice`` takes.
@@ -80,9 +80,9 @@ def _few_trials(spec: StudySpec) -> str:
     if trials >= min(needed, settings_count(spec)):
         return ""
     return (
-        f"search.trials: {trials} is few for the {count} choices of {largest.name}: each should "
-        f"get {floor} (search.min_trials_per_choice), at least {needed} trials in all; a choice "
-        "that wins may just have been lucky"
+        f"search.trials: {trials} is few for the {count} choices of {largest.name}: so that each "
+        f"gets {floor} (search.min_trials_per_choice), it takes {needed} trials or more; with "
+        "fewer, the best choice may just have been lucky"
     )
 
 

@@ -145,6 +145,7 @@ def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
     again = command_line(*words)
     assert again.returncode == 0, again.stderr
     assert "nothing to run" in again.stderr
+    assert "is few for" not in again.stderr, "it was said when the search began"
     assert len(trials(url)) == 6
     elsewhere = command_line(*words, "--artifacts", "else where", "--data-dir", f"{folder}/data")
     assert elsewhere.returncode == 0, elsewhere.stderr
@@ -489,9 +490,22 @@ def test_a_dry_run_prices_each_regularizer_that_is_searched(command_line: RunCom
 
 
 def test_few_trials_for_many_choices_are_said_before_the_search(command_line: RunCommand) -> None:
-    few = "search.trials: 6 is few for the 2 choices of activation"
+    few = "note: search.trials: 6 is few for the 2 choices of activation"
     assert few in command_line("tune", "-s", "tiny", "--dry-run").stderr
     assert few not in command_line("tune", "-s", "tiny", "--trials", "12", "--dry-run").stderr
+
+
+def test_a_study_file_in_this_folder_is_found_by_its_name(
+    command_line: RunCommand, folder: Path
+) -> None:
+    (folder / "mine.toml").write_bytes((folder / "studies" / "tiny.toml").read_bytes())
+    planned = command_line("tune", "-s", "mine", "--dry-run")
+    assert planned.returncode == 0, planned.stderr
+    assert "study 'mine': read from ./mine.toml\n" in planned.stderr
+    assert "study      mine:" in planned.stdout
+    shown = command_line("data", "mine")
+    assert "study 'mine': read from ./mine.toml\n" in shown.stderr
+    assert command_line("data", "./mine.toml").stdout == shown.stdout
 
 
 @pytest.mark.usefixtures("told")

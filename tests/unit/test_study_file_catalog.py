@@ -65,6 +65,22 @@ def test_an_unknown_name_lists_the_valid_ones_and_the_nearest(here: Path) -> Non
     assert "mine" in message
 
 
+def test_a_name_that_no_study_has_may_be_a_file_in_this_folder(here: Path) -> None:
+    assert study_file_catalog.find_study_file("other", here) == here / "other.toml"
+    said = study_file_catalog.note_on_study_file("other", here)
+    assert said == "study 'other': read from ./other.toml"
+
+
+def test_a_file_in_this_folder_that_is_not_read_is_spoken_of(here: Path) -> None:
+    for name, where in (("svhn", "studies/svhn.toml"), ("mnist", "the built-in study")):
+        assert study_file_catalog.note_on_study_file(name, here) == ""
+        (here / f"{name}.toml").write_text("")
+        assert study_file_catalog.find_study_file(name, here) != here / f"{name}.toml"
+        said = study_file_catalog.note_on_study_file(name, here)
+        assert said == f"study {name!r}: {where}, not ./{name}.toml; -s {name}.toml takes that file"
+    assert study_file_catalog.note_on_study_file("svhn.toml", here) == ""
+
+
 @pytest.mark.parametrize("path", ["absent.toml", "studies/absent", "studies"])
 def test_what_is_no_file_is_refused(here: Path, path: str) -> None:
     with pytest.raises(SpecError, match=path):
