@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -49,9 +50,29 @@ def format_assignments(params: Mapping[str, Any]) -> str:
     return " ".join(f"{one_line(name)}={format_value(v)}" for name, v in params.items())
 
 
-def format_gain(gain_db: float) -> str:
-    """Returns a PSNR minus the baseline's as ``10.34 dB above the baseline``."""
+def shown_difference(psnr_db: float, other_db: float) -> float:
+    """Returns a PSNR minus another one, in dB, as they are shown: with two decimals each.
+
+    Else a reader who subtracts the two numbers may find another one in the last place.
+    """
+    return round(round(psnr_db, 2) - round(other_db, 2), 2) + 0.0  # never -0.0
+
+
+def format_gain(psnr_db: float, baseline_db: float) -> str:
+    """Returns how far a PSNR is from the baseline's: ``10.34 dB above the baseline``."""
+    gain_db = shown_difference(psnr_db, baseline_db)
     return f"{abs(gain_db):.2f} dB {'above' if gain_db >= 0 else 'below'} the baseline"
+
+
+def format_shares(shares: Sequence[float]) -> list[str]:
+    """Returns shares, which add up to 1, as percentages without decimals that add up to 100%."""
+    percents = [100 * share for share in shares]
+    whole = [math.floor(percent) for percent in percents]
+    missing = round(math.fsum(percents)) - sum(whole)
+    by_rest = sorted(range(len(whole)), key=lambda i: whole[i] - percents[i])
+    for i in by_rest[:missing]:
+        whole[i] += 1
+    return [f"{percent}%" for percent in whole]
 
 
 def format_list(texts: Sequence[str]) -> str:

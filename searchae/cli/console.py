@@ -85,22 +85,30 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
         text = f"{format_duration(left)} left of --max-hours" if left > 0 else "--max-hours is over"
         out.print(f"time       {text}")
     out.print(f"baseline   {summary.baseline_db:.2f} dB  (the mean training image for every image)")
-    if summary.best is not None and summary.best.psnr_db is not None:
-        gain = summary.best.psnr_db - summary.baseline_db
-        out.print(
-            f"best       {summary.best.psnr_db:.2f} dB, {format_gain(gain)}: "
-            f"trial {summary.best.number}, {format_assignments(summary.best.params)}",
-        )
-    if summary.gain_db is not None:
-        out.print(f"gain       {_gain_over_first(summary)}", markup=False)
-    if summary.front:
-        out.print(f"front      {front_line(summary)}")
+    _print_findings(out, summary)
     if summary.early_end is not None:
         out.print(f"ended      {summary.early_end.text.removeprefix('ended ')}")
     if workers:
         _print_workers(out, summary)
     for warning in summary.warnings:
         out.print(f"warning    {warning}")
+
+
+def _print_findings(out: SafeConsole, summary: Summary) -> None:
+    """Prints what the search found, and what it has not tried."""
+    c = summary.counts
+    if summary.best is not None and summary.best.psnr_db is not None:
+        best_db = summary.best.psnr_db
+        out.print(
+            f"best       {best_db:.2f} dB, {format_gain(best_db, summary.baseline_db)}: "
+            f"trial {summary.best.number}, {format_assignments(summary.best.params)}",
+        )
+    if summary.gain_db is not None:
+        out.print(f"gain       {_gain_over_first(summary)}", markup=False)
+    if summary.front:
+        out.print(f"front      {front_line(summary)}")
+    if summary.untried and (c.finished >= c.budget or summary.early_end is not None):
+        out.print(f"not tried  {_untried_text(summary)}")
 
 
 def _print_trials(out: SafeConsole, summary: Summary) -> None:
@@ -122,14 +130,20 @@ def _print_trials(out: SafeConsole, summary: Summary) -> None:
         if n or word in ("complete", "pruned")
     ]
     others = f"; {len(invalid)} of another program, invalid and not counted" if invalid else ""
-    out.print(f"trials     {c.finished} of {c.budget}: {', '.join(shown)}{others}")
+    out.print(f"{summary.noun + 's':9s}  {c.finished} of {c.budget}: {', '.join(shown)}{others}")
     for line in bad_end_lines(summary):
         out.print(f"           {line}")
 
 
+def _untried_text(summary: Summary) -> str:
+    """Returns which choices no trial has had: ``activation elu and silu; optimizer sgd``."""
+    texts = {name: [format_value(c) for c in found] for name, found in summary.untried.items()}
+    return "; ".join(f"{one_line(name)} {format_list(found)}" for name, found in texts.items())
+
+
 def _gain_over_first(summary: Summary) -> str:
-    gain_db, first = summary.gain_db or 0.0, f"the first trial (trial {summary.first_number})"
-    if round(gain_db, 2) <= 0:
+    gain_db, first = summary.shown_gain_db or 0.0, f"the first trial (trial {summary.first_number})"
+    if gain_db <= 0:
         return f"none: no trial is better than {first}"
     return f"{gain_db:.2f} dB better than {first}"
 
@@ -198,7 +212,9 @@ def _print_workers(out: SafeConsole, summary: Summary) -> None:
     for w in summary.workers:
         row = running.get(w.worker)
         doing = (
-            "idle" if row is None else f"trial {row.number}, epoch {format_number(row.epochs)} done"
+            "idle"
+            if row is None
+            else f"{summary.noun} {row.number}, epoch {format_number(row.epochs)} done"
         )
         out.print(
             f"  {w.host} pid {w.pid} on {w.device}: {doing}; up {format_duration(w.age_s)}, "

@@ -66,11 +66,11 @@ class EpochLines:
         seed = f"seed {row.seed}"
         if not self._console.is_terminal:
             epoch = f"epoch {row.epochs:3.0f} of {self._epochs}"
-            self._console.print(f"{seed}  {epoch}  {row.psnr_db:6.2f} dB")
+            self._console.print(f"{seed}  {epoch}  validation {row.psnr_db:6.2f} dB")
             return
         if row.number not in self._tasks:
             self._tasks[row.number] = self._bar.add_task(seed, total=self._epochs, more="")
-        more = f"{row.psnr_db:.2f} dB"
+        more = f"validation {row.psnr_db:.2f} dB"
         self._bar.update(self._tasks[row.number], completed=row.epochs, more=more)
 
 
@@ -100,16 +100,17 @@ def print_trained(metrics: Mapping[str, Any]) -> None:
     if metrics["search"]:
         print_line(f"search      {metrics['search']['text']}")
     print_line(
-        f"validation  {validation['psnr_db']:.2f} dB at epoch {metrics['epoch']} "
-        f"({_training_end(training, best_epoch=metrics['epoch'])})"
+        f"validation  {validation['psnr_db']:.2f} dB at epoch {metrics['epoch']}, the best, whose "
+        f"weights are kept ({_training_end(training, best_epoch=metrics['epoch'])})"
     )
     print_figures(metrics)
     seeds = metrics["seeds"]
     if seeds["count"] > 1:
         psnr, rows = seeds["psnr_db"], seeds["rows"]
         print_line(
-            f"seeds       {psnr['mean']:.2f} dB, standard deviation {psnr['std']:.3f} dB, over "
-            f"{seeds['count']} seeds: {', '.join(format(r['psnr_db'], '.2f') for r in rows)}"
+            f"seeds       {psnr['mean']:.2f} dB on the test split, standard deviation "
+            f"{psnr['std']:.3f} dB, over {seeds['count']} seeds: "
+            f"{', '.join(format(r['psnr_db'], '.2f') for r in rows)}"
         )
     print_line(f"bundle      {metrics['bundle']}: {', '.join(metrics['files'])}")
 
@@ -138,9 +139,9 @@ def print_figures(found: Mapping[str, Any]) -> None:
             "nothing; choose another --trial, or search on"
         )
     print_line(
-        f"{found['split']:10s}  {found['psnr_db']:.2f} dB (baseline {found['baseline_db']:.2f}), "
-        f"SSIM {found['ssim']:.4f}, MSE {found['mse']:.6f}, PSNR of the MSE "
-        f"{found['psnr_of_mse_db']:.2f} dB; {found['images']:,} images"
+        f"{found['split']:10s}  {found['psnr_db']:.2f} dB, the mean PSNR of {found['images']:,} "
+        f"images (baseline {found['baseline_db']:.2f} dB); SSIM {found['ssim']:.4f}; MSE "
+        f"{found['mse']:.6f}, whose own PSNR is {found['psnr_of_mse_db']:.2f} dB"
     )
     size = f"net         {found['parameters']:,} parameters; "
     if latent is None:

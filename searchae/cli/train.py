@@ -139,6 +139,9 @@ def train(
 ) -> None:
     """Train the best trial anew and measure it on the test split.
 
+    Unless options say otherwise: up to 100 epochs (the study's, if more), ended after 10 without
+    improvement; one seed; the study's images.
+
     The result is a bundle: a folder with the weights, the metrics and pictures. The weights
     kept are those after the best validation epoch of the first seed, which is the study's own.
     Trainings are trials of the study NAME.trainings: workers share them, and what was trained

@@ -94,7 +94,16 @@ def _answers_section(result: ComparisonResult) -> HtmlSection:
 
 def _curve_section(curve: PenaltyCurve) -> HtmlSection:
     plot = curve_plot(curve)
-    head = ("l1_weight", "PSNR, dB", "gain, dB", "interval", "near zero", "Hoyer", "interval", "")
+    head = (
+        "l1_weight",
+        "PSNR, dB",
+        "over no penalty, dB",
+        "interval",
+        "near zero",
+        "Hoyer",
+        "interval",
+        "",
+    )
     rows = [
         (
             f"{p.weight:g}",
@@ -109,7 +118,7 @@ def _curve_section(curve: PenaltyCurve) -> HtmlSection:
         for p in curve.points
     ]
     by_base = html_table(
-        ("gain in dB in", *(f"{p.weight:g}" for p in curve.points[1:])),
+        ("over no penalty, dB, in", *(f"{p.weight:g}" for p in curve.points[1:])),
         [
             (name, *(_gain(p.by_base_db[b]) for p in curve.points[1:]))
             for b, name in enumerate(curve.bases)

@@ -37,6 +37,7 @@ from searchae.config.space import (
     readable_params,
     sample_params,
     stored_value,
+    untried_choices,
     values_of,
 )
 from searchae.config.study_draft import (
@@ -121,5 +122,6 @@ __all__ = [
     "study_toml",
     "toml_value",
     "training_seed",
+    "untried_choices",
     "values_of",
 ]

@@ -137,6 +137,21 @@ def readable_params(spec: StudySpec, params: Mapping[str, Value]) -> dict[str, A
     return {p.name: p.value(params[p.name]) for p in spec.space if p.name in params}
 
 
+def untried_choices(spec: StudySpec, tried: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Returns the choices that no trial has had, by the parameter's name.
+
+    Args:
+        spec: The trials' study.
+        tried: The parameters of each trial, as of ``readable_params``.
+    """
+    found = {}
+    for p in spec.space:
+        had = [params[p.name] for params in tried if p.name in params]
+        if left := [choice for choice in p.choices if choice not in had]:
+            found[p.name] = left
+    return found
+
+
 def model_variants(spec: StudySpec, *, limit: int = 64) -> list[TrialParams]:
     """Returns parameters for every model that a study may build, to check them before a search.
 

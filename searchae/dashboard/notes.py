@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from searchae.config import factory_hint, objective_texts
-from searchae.formatting import format_duration, format_number, format_value
+from searchae.formatting import format_duration, format_gain, format_number, format_value
 from searchae.report import study_command
 from searchae.study import (
     ERROR,
@@ -122,7 +122,7 @@ def _best_trial(summary: Summary) -> list[str]:
         return ["**No trial has trained to its end yet.**"]
     parts = [
         f"### {best.psnr_db:.2f} dB: trial {best.number} is the best so far",
-        f"{_gain(best.psnr_db, summary.baseline_db)} the baseline of "
+        f"{format_gain(best.psnr_db, summary.baseline_db)} of "
         f"{summary.baseline_db:.2f} dB, which is the mean training image for every image.",
     ]
     return [*parts, _parameters(best)] if best.params else parts
@@ -179,15 +179,10 @@ def _result(stored: StoredStudy, row: TrialRow) -> str:
         early = ", when it had stopped improving" if row.epochs < spec.epochs else ""
         return (
             f"**{psnr}** on the validation split after {epochs}{early}, "
-            f"{_gain(row.psnr_db, stored.baseline_db)} the baseline."
+            f"{format_gain(row.psnr_db, stored.baseline_db)}."
         )
     state = escape_markdown(row.state.capitalize())
     return f"**{state}**" + (f": {psnr} after {epochs}." if psnr else ".")
-
-
-def _gain(psnr_db: float, baseline_db: float) -> str:
-    gain = psnr_db - baseline_db
-    return f"{abs(gain):.2f} dB {'above' if gain >= 0 else 'below'}"
 
 
 def _parameters(row: TrialRow) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from searchae.config import COMPARED_PARAMETERS
 from searchae.formatting import (
     format_count,
     format_duration,
+    format_list,
     format_number,
+    format_shares,
     format_value,
     html_text,
+    shown_difference,
 )
 from searchae.report.findings import Findings
 from searchae.report.html_parts import HtmlSection, gain_text, study_command
@@ -45,9 +49,9 @@ def tiles(found: Findings) -> list[tuple[str, str, str]]:
     return [
         ("best PSNR", f"{best.psnr_db:.2f} dB" if best else "none yet", "validation split"),
         (
-            "against the baseline",
+            "over the baseline",
             f"{gain_text(best, found)} dB" if best else "none yet",
-            f"mean image: {s.baseline_db:.2f} dB",
+            f"the mean training image has {s.baseline_db:.2f} dB",
         ),
         ("trials", f"{c.finished:,} of {c.budget:,}", _states(found)),
         (
@@ -58,12 +62,12 @@ def tiles(found: Findings) -> list[tuple[str, str, str]]:
         (
             "wall time",
             format_duration(s.wall_s),
-            f"{format_duration(_trial_seconds(found))} in trials",
+            f"{format_duration(_trial_seconds(found))} of all workers together",
         ),
         (
             "ran on",
             format_count(len(hosts), "machine"),
-            format_count(len(workers), "worker") + " in all",
+            format_count(len(workers), "worker") + " took part",
         ),
     ]
 
@@ -75,15 +79,18 @@ def _conclusions(found: Findings) -> str:
         return text
     name = found.summary.study
     text += (
-        "<p><b>Not shown:</b> that it stays the best. Each trial is one seed on the validation "
-        f"split, and the best of {len(found.runs):,} such values flatters itself. "
+        f"<p><b>Not known yet:</b> whether trial {found.best[0].row.number} is really the best. "
+        "Each trial is one training with one seed, measured on the validation split, and the best "
+        f"of {len(found.runs):,} such values is too high by chance. "
         f"<code>{html_text(study_command('train', name))} --seeds 5 --out DIR</code> measures it "
         "on the test split over seeds"
     )
-    if not found.comparison:
+    choosing = {p.name for p in found.spec.space if len(p.choices) > 1}
+    compared = [n for n in COMPARED_PARAMETERS if n in choosing]
+    if compared and not found.comparison:
         text += (
-            f"; <code>{html_text(study_command('compare', name))}</code> says which regularizer, "
-            "activation and optimizer win, with intervals"
+            f"; <code>{html_text(study_command('compare', name))}</code> says which "
+            f"{format_list(compared)} wins, or that no difference is shown"
         )
     return f"{text}.</p>"
 
@@ -93,7 +100,7 @@ def found_html(found: Findings) -> str:
     if not found.best:
         return "<p><b>Found:</b> nothing yet; no trial has trained to its end.</p>"
     best, c = found.best[0], found.summary.counts
-    gain = best.psnr_db - found.summary.baseline_db
+    gain = shown_difference(best.psnr_db, found.summary.baseline_db)
     chosen = ", ".join(
         f"{k} <b>{html_text(format_value(v))}</b>" for k, v in best.row.params.items()
     )
@@ -102,11 +109,11 @@ def found_html(found: Findings) -> str:
         f"{abs(gain):.2f} dB {'above' if gain >= 0 else 'below'} answering every image with the "
         f"mean training image{', with ' + chosen if chosen else ''}."
     )
-    if (gain_db := found.summary.gain_db) is not None:
+    if (gain_db := found.summary.shown_gain_db) is not None:
         than = f"the first trial (trial {found.summary.first_number})"
         text += (
             f" That is {gain_db:.2f} dB above {than}."
-            if round(gain_db, 2) > 0
+            if gain_db > 0
             else (f" No trial is better than {than}.")
         )
     shares = found.importances.shares
@@ -114,7 +121,7 @@ def found_html(found: Findings) -> str:
         leader = next(iter(shares))
         text += (
             f" What sets the best trials apart most is {html_text(leader)} "
-            f"({shares[leader]:.0%} of the importance)."
+            f"({format_shares(list(shares.values()))[0]} of the importance)."
         )
     if c.finished < c.budget:
         text += f" The search is not over: {c.finished:,} of {c.budget:,} trials have ended."

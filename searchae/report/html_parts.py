@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from searchae.formatting import html_text
+from searchae.formatting import html_text, shown_difference
 from searchae.report.drawing import Plot
 from searchae.report.findings import Findings, TrialRun
 
@@ -86,8 +86,8 @@ def html_table(
 
 
 def gain_text(run: TrialRun, found: Findings) -> str:
-    """Returns a trial's PSNR minus the baseline's, in dB; never ``-0.00``."""
-    return f"{round(run.psnr_db - found.summary.baseline_db, 2) + 0.0:+.2f}"
+    """Returns a trial's PSNR minus the baseline's, in dB, as ``+11.97``."""
+    return f"{shown_difference(run.psnr_db, found.summary.baseline_db):+.2f}"
 
 
 def study_command(command: str, study: str, options: str = "") -> str:

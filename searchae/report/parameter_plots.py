@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from searchae.config import Parameter
+from searchae.formatting import format_shares
 from searchae.report.axes import log_axis
 from searchae.report.drawing import (
     BEST_COLOUR,
@@ -38,7 +39,7 @@ def importances_plot(found: Findings) -> Plot:
     name, title = "importances", "Parameter importances"
     importances = found.importances
     if not importances.shares:
-        return Plot(name, title, f"Not shown: {importances.missing}.")
+        return Plot(name, title, f"No figure: {importances.missing}.")
     figure = blank_figure(x="share", y="")
     names = list(importances.shares)[::-1]
     figure.add_bar(
@@ -46,7 +47,7 @@ def importances_plot(found: Findings) -> Plot:
         y=[escape_plotly_text(n) for n in names],
         orientation="h",
         marker={"color": COMPLETE_COLOUR},
-        text=[f"{importances.shares[n]:.0%}" for n in names],
+        text=format_shares([importances.shares[n] for n in names]),
         textposition="outside",
         cliponaxis=False,
         hoverinfo="skip",
@@ -74,7 +75,7 @@ def parallel_plot(found: Findings) -> Plot:
     name, title = "parallel", "Parallel coordinates"
     space = [p for p in found.spec.space if any(p.name in r.row.params for r in found.best)]
     if len(found.best) < 2 or not space:
-        return Plot(name, title, "Not shown: it takes two completed trials and a searched value.")
+        return Plot(name, title, "No figure: it takes two completed trials and a searched value.")
     best = list(found.best)
     shown = best[: MAX_LINES // 2] + thin_out(best[MAX_LINES // 2 :], MAX_LINES // 2)
     low, high = shown[-1].psnr_db, shown[0].psnr_db

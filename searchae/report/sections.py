@@ -191,7 +191,7 @@ def _best_table(found: Findings) -> str:
     if not found.best:
         return "<p>No trial has trained to its end yet.</p>"
     names = [p.name for p in found.spec.space]
-    head = ("trial", "PSNR, dB", "gain", "sparsity", "epochs", "time", *names)
+    head = ("trial", "PSNR, dB", "over the baseline, dB", "sparsity", "epochs", "time", *names)
     rows = [_best_row(found, r, names) for r in found.best[:TABLE_ROWS]]
     return html_table(head, rows, numeric=range(6))
 

@@ -14,6 +14,7 @@ from searchae.formatting import format_count
 from searchae.study import (
     COMPARED,
     RUNTIME,
+    SPLITS,
     WARM_START,
     WINNER,
     ListedTraining,
@@ -73,12 +74,15 @@ class RetrainPlan:
             hint_at_winner: Whether to add that the comparison over seeds had another winner.
         """
         trial = f"trial {self.trial.number}{'' if self.is_searched else f' of {self.study}'}"
-        found = [
-            f"{trial}: at most {format_count(self.params.train.epochs, 'epoch')}, "
-            f"{format_count(len(self.seeds), 'seed')}, on {self.device} with "
-            f"{format_count(self.threads, 'thread')}"
-        ]
         train, searched = self.params.train, self.stored.spec.epochs
+        before = "" if train.epochs == searched else f" (the search had {searched})"
+        first, last = self.seeds[0], self.seeds[-1]
+        seeds = f"seed {first}" if first == last else f"seeds {first} to {last}"
+        found = [
+            f"{trial}: up to {format_count(train.epochs, 'epoch')}{before}"
+            f"{_plateau_text(train.patience)}; {seeds}; {self._images_text()}; on {self.device} "
+            f"with {format_count(self.threads, 'thread')}"
+        ]
         if train.schedule == "cosine" and train.epochs != searched:
             found.append(
                 f'schedule = "cosine": the learning rate falls over {train.epochs} epochs, not '
@@ -89,6 +93,15 @@ class RetrainPlan:
         if hint_at_winner and winner != self.trial.number:
             found.append(f"over seeds trial {winner} was better: --trial winner takes that one")
         return found
+
+    def _images_text(self) -> str:
+        """Returns how many images it trains on, as far as that is known before they are read."""
+        if self.as_searched:
+            count = self.stored.study.user_attrs.get(SPLITS, {}).get("train")
+            return "the study's training images" if count is None else f"{count:,} training images"
+        images = self.data.train_images
+        some = "all training images" if images is None else f"{images:,} training images"
+        return f"{some}, {self.data.validation:g} of them held out for validation"
 
     def identity(self, data_hash: str = "") -> dict[str, Any]:
         """Returns what a bundle's training must have in common with this one to be replaced.
@@ -171,6 +184,10 @@ def plan_retraining(
         precision=pick_precision(precision or recorded.get("precision", "fp32"), device),
         study=list_name(stored) if trial == "compared" else stored.name,
     )
+
+
+def _plateau_text(patience: int) -> str:
+    return f", ended after {patience} without improvement" if patience else ""
 
 
 def find_trial(stored: StoredStudy, trial: str) -> FrozenTrial:

@@ -36,7 +36,11 @@ def study_line(summary: Summary) -> str:
 def progress_text(summary: Summary) -> str:
     """Returns how many trials are done, and how long the rest will take."""
     c = summary.counts
-    parts = [f"{c.finished} of {c.budget} trials", f"{c.running} running", f"{c.pruned} pruned"]
+    parts = [
+        f"{c.finished} of {c.budget} {summary.noun}s",
+        f"{c.running} running",
+        f"{c.pruned} pruned",
+    ]
     if c.paused:
         parts.append(f"{c.paused} paused")
     if c.waiting:
@@ -74,13 +78,15 @@ def best_text(summary: Summary) -> str:
     best = summary.best
     if best is None or best.psnr_db is None:
         return ""
-    gain = best.psnr_db - summary.baseline_db
-    found = f"best {best.psnr_db:.2f} dB, {format_gain(gain)}, trial {best.number}: "
+    gain = format_gain(best.psnr_db, summary.baseline_db)
+    found = f"best {best.psnr_db:.2f} dB, {gain}, trial {best.number}: "
     return found + format_assignments(best.params)
 
 
 def trial_line(row: TrialRow, *, best_db: float | None) -> str:
     """Returns a trial as one line: ``trial 7  complete  21.34 dB  20 epochs  3 s  relu adam ...``.
+
+    One of a list of trainings is called a training.
 
     Args:
         row: The trial.
@@ -97,4 +103,5 @@ def trial_line(row: TrialRow, *, best_db: float | None) -> str:
         params = f"{', '.join(objective_texts(row.values)[1:])}  {params}"
     if row.seed is not None:
         params += f" seed={row.seed}"
-    return f"trial {row.number:3d}  {state:9s} {value}  {epochs} {took}  {params}{mark}"
+    noun = "trial" if row.seed is None else "training"
+    return f"{noun} {row.number:3d}  {state:9s} {value}  {epochs} {took}  {params}{mark}"

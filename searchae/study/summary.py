@@ -10,12 +10,11 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from searchae.config import StudySpec, readable_params
-from searchae.formatting import format_count
-from searchae.search import expected_epochs, is_paused, why_nothing_is_pruned
+from searchae.config import StudySpec, readable_params, untried_choices
+from searchae.formatting import shown_difference
+from searchae.search import expected_epochs, is_paused
 from searchae.storage import masked_url
 from searchae.study.attributes import (
-    ERROR,
     OPEN_UNTIL,
     REFUSED,
     REPEATED,
@@ -27,11 +26,12 @@ from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
 from searchae.study.early_end import EarlyEnd, early_end
 from searchae.study.epoch_history import training_seconds
-from searchae.study.foreign_trials import INVALID, outcome_of, why_invalid
+from searchae.study.foreign_trials import INVALID, outcome_of
 from searchae.study.front import front_of
 from searchae.study.results import is_result
 from searchae.study.snapshot import StudySnapshot
 from searchae.study.stored_study import StoredStudy
+from searchae.study.summary_warnings import summary_warnings
 from searchae.study.time_to_go import RunningTrials, time_to_go_s
 from searchae.study.work_time import wall_seconds
 from searchae.study.worker_registry import WorkerInfo
@@ -116,6 +116,8 @@ class Summary:
         early_end: How the search ended by itself, before its budget was spent; None if it did not.
         stop_asked: Who asked for a stop, which ``searchae tune`` ends; empty if nobody did.
         quarantined: Why workers left for good, a line each.
+        untried: Searched parameter -> its choices that no trial has had; without those of which
+            all were tried.
     """
 
     study: str
@@ -140,6 +142,7 @@ class Summary:
     early_end: EarlyEnd | None = None
     stop_asked: str = ""
     quarantined: tuple[str, ...] = ()
+    untried: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
     def gain_db(self) -> float | None:
@@ -150,6 +153,18 @@ class Summary:
         if first is None or not first.has_result or first.psnr_db is None:
             return None
         return self.best.psnr_db - first.psnr_db
+
+    @property
+    def noun(self) -> str:
+        """What the user calls one of its trials: ``training`` in a list of trainings."""
+        return "training" if self.trainings_of else "trial"
+
+    @property
+    def shown_gain_db(self) -> float | None:
+        """The gain between the two PSNRs as they are shown, with two decimals; see ``gain_db``."""
+        if (gain_db := self.gain_db) is None or self.best is None or self.best.psnr_db is None:
+            return None
+        return shown_difference(self.best.psnr_db, self.best.psnr_db - gain_db)
 
     @property
     def first_number(self) -> int | None:
@@ -182,6 +197,7 @@ class Summary:
             "baseline_db": self.baseline_db,
             "gain_db": self.gain_db,
             "outcomes": self.outcomes,
+            **({"untried": self.untried} if self.untried else {}),
             **({} if self.refused is None else {"refused": self.refused}),
             "epochs": {
                 "run": self.epochs_run,
@@ -287,7 +303,9 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
             worked_for_s=max((w.age_s for w in snapshot.workers), default=None),
         ),
         workers=snapshot.workers,
-        warnings=tuple(_warnings(stored.spec, snapshot, own, stored.baseline_db)),
+        warnings=tuple(
+            summary_warnings(stored.spec, snapshot, own, best_of(own), stored.baseline_db)
+        ),
         seconds_left=snapshot.seconds_left,
         # A process that keeps a list of trainings open may add more to it at any time.
         to_go_s=None
@@ -310,6 +328,9 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         early_end=early_end(snapshot.attributes, snapshot.counts, epochs_run),
         stop_asked=snapshot.stop_asked,
         quarantined=snapshot.quarantined,
+        untried={}
+        if snapshot.trainings_of
+        else untried_choices(stored.spec, [r.params for r in own if r.outcome != INVALID]),
     )
 
 
@@ -317,83 +338,3 @@ def best_of(rows: Sequence[TrialRow]) -> TrialRow | None:
     """Returns the trial with the best PSNR, the first of equals; None without a result."""
     with_result = [r for r in rows if r.has_result]
     return max(with_result, key=lambda r: (r.psnr_db, -r.number), default=None)
-
-
-def _named_by_optuna(spec: StudySpec, trials: Sequence[FrozenTrial]) -> str:
-    """Returns a warning if Optuna's own ``best_trial`` is not of the study; empty otherwise."""
-    complete = [t for t in trials if t.state == TrialState.COMPLETE and t.values]
-    named = max(complete, key=lambda t: t.values[0], default=None)
-    if spec.search.has_several_objectives or named is None or outcome_of(spec, named) != INVALID:
-        return ""
-    why = named.user_attrs.get(ERROR) or why_invalid(spec, named)
-    return (
-        f"Optuna's own best_trial names trial {named.number} ({named.values[0]:.2f} dB), which is "
-        f"invalid here and left out: {why}"
-    )
-
-
-def _warnings(
-    spec: StudySpec, snapshot: StudySnapshot, rows: Sequence[TrialRow], baseline_db: float
-) -> list[str]:
-    counts, found = snapshot.counts, list[str]()
-    is_search = not snapshot.trainings_of
-    command = "`searchae tune`" if is_search else "`searchae compare` or `searchae train`"
-    if (
-        is_search
-        and not spec.search.has_several_objectives
-        and counts.complete >= 50
-        and counts.pruned == 0
-    ):
-        found.append(
-            f"{counts.complete} trials ended and none was pruned: {why_nothing_is_pruned(spec)}"
-        )
-    bad = sum(bool(r.outcome) and r.outcome != INVALID for r in rows)
-    if is_search and counts.finished >= 10 and bad * 2 > counts.finished:
-        found.append(
-            f"{bad} of {counts.finished} trials ended without a result: the ranges may reach too "
-            "far"
-        )
-    if snapshot.stop_asked and counts.finished < counts.budget:
-        found.append(
-            f"stopped by {snapshot.stop_asked} (searchae stop): the same {command} command as "
-            "before goes on"
-        )
-    elif counts.waiting and counts.finished >= counts.budget:
-        found.append(
-            f"{format_count(counts.waiting, 'trial')} waiting beyond the budget of "
-            f"{counts.budget}: --trials {counts.finished + counts.waiting} runs them too"
-        )
-    elif counts.waiting and not counts.running and not snapshot.workers:
-        found.append(
-            f"{format_count(counts.waiting, 'trial')} waiting to be continued, and no worker is "
-            f"alive: the same {command} command as before goes on"
-        )
-    if counts.paused and not counts.running and not snapshot.workers:
-        found.append(
-            f"{format_count(counts.paused, 'trial')} paused, and no worker is alive: the same "
-            f"{command} command as before goes on with the best of them"
-        )
-    if counts.running and not snapshot.workers:
-        found.append(
-            f"{format_count(counts.running, 'trial')} running, and no worker is alive: their "
-            f"workers were killed or lost the database. The same {command} command as before "
-            "goes on with them"
-        )
-    if is_search and counts.finished >= counts.budget:
-        found += _without_result(best_of(rows), baseline_db)
-    if is_search and (named := _named_by_optuna(spec, snapshot.trials)):
-        found.append(named)
-    found += [f"a worker left after three failures in a row: {r}" for r in snapshot.quarantined]
-    return found
-
-
-def _without_result(best: TrialRow | None, baseline_db: float) -> list[str]:
-    """Returns a warning if a search that is over has found nothing that is of use."""
-    if best is None or best.psnr_db is None:
-        return ["no trial trained to its end: raise --trials or train fewer epochs"]
-    if best.psnr_db > baseline_db:
-        return []
-    return [
-        f"no trial came above the mean training image ({baseline_db:.2f} dB), so none has learned "
-        "anything yet: train more epochs (train.epochs), or search other learning rates"
-    ]

@@ -83,7 +83,7 @@ def _announced(stop: StopRequest, note: Callable[[str], None]) -> Iterator[None]
     def announce() -> None:
         while not ended.is_set():
             if stop.wait(LOOK_S):
-                note("stopping: running trials are kept, to be continued ...")
+                note("stopping: what is running is kept, to be continued ...")
                 return
 
     thread = threading.Thread(target=announce, name="stop", daemon=True)

@@ -104,7 +104,7 @@ class NotebookProgress:
         if self._epochs is not None and of:
             lines = [f"{done} of at most {of} epochs"]
             lines += [
-                f"seed {row.seed}: epoch {row.epochs:g}, {row.psnr_db:.2f} dB"
+                f"seed {row.seed}: epoch {row.epochs:g}, validation {row.psnr_db:.2f} dB"
                 for row in summary.rows
                 if row.state == "running" and row.psnr_db is not None
             ]
