@@ -42,7 +42,7 @@ from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result, require_html
 from searchae.cli.signals import polled_stop
 from searchae.cli.typed_options import WHERE, typed_options
-from searchae.errors import TimeUpError, UserError
+from searchae.errors import StopAskedError, TimeUpError, UserError
 
 if TYPE_CHECKING:
     from searchae.compare import Comparison, ComparisonResult, Reranking
@@ -230,10 +230,10 @@ def compare(
 
 @contextmanager
 def _hint_at_going_on(context: typer.Context) -> Iterator[None]:
-    """Prints the command that goes on if the time is up within the block."""
+    """Prints the command that goes on if the block is ended early: in time, or by Ctrl-C."""
     try:
         yield
-    except TimeUpError:
+    except (TimeUpError, StopAskedError, KeyboardInterrupt):
         _note_going_on(context)
         raise
 
@@ -242,7 +242,7 @@ def _note_going_on(context: typer.Context) -> None:
     from searchae.cli.console import print_note
 
     words = ["searchae", "compare", *typed_options(context)]
-    print_note(f"next: {shlex.join(words)}   goes on where the time was up")
+    print_note(f"next: {shlex.join(words)}   goes on from here")
 
 
 def _note_next(

@@ -149,7 +149,12 @@ def _gain_over_first(summary: Summary) -> str:
 
 
 def note_next(
-    study: str, places: Mapping[str, str], where: Sequence[str], *, compared: Sequence[str]
+    study: str,
+    places: Mapping[str, str],
+    where: Sequence[str],
+    *,
+    compared: Sequence[str],
+    by: bool = False,
 ) -> None:
     """Prints the commands that usually follow a search: report, compare and train.
 
@@ -157,14 +162,16 @@ def note_next(
         study: The study's name.
         places: Values of the options for storage and folders that are not the defaults.
         where: The options that say where trials are trained, as they were typed.
-        compared: Names of the searched parameters that ``compare`` would compare.
+        compared: Names of the searched parameters with choices that ``compare`` would compare.
+        by: Whether ``compare`` compares them only if it is told their names.
     """
     report = _command("report", study, places, "--storage", "--artifacts", out="report.html")
     out = f"{study}-best" if Path("best").exists() else "best"  # it may be another study's
     train = _command("train", study, places, *places, out=out, where=where)
     lines = {report: "what decides, in one page"}
     if compared:
-        compare = _command("compare", study, places, *places, where=where)
+        named = [word for name in compared for word in ("--by", name)] if by else []
+        compare = _command("compare", study, places, *places, words=named, where=where)
         verb = "matters" if len(compared) == 1 else "matter"
         lines[compare] = f"whether {format_list(compared)} {verb}, by an experiment"
     lines[train] = "the best trial trained anew, for more epochs, and tested"

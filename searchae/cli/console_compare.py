@@ -22,12 +22,16 @@ def print_plan(document: dict[str, Any]) -> None:
         print_line(f"{side['parameter']:12s} {', '.join(side['choices'])}")
         for base in side["bases"]:
             print_line(f"{'':12s} in {base}")
-        tries = f"{side['tries']} tuning tries, " if side["tries"] else ""
-        print_line(f"{'':12s} {tries}{side['trainings']} trainings over {side['seeds']} seeds")
+        tries = f"{side['tries']} to tune, " if side["tries"] else ""
+        print_line(
+            f"{'':12s} trainings: {tries}{side['trainings']} to measure, over {side['seeds']} seeds"
+        )
+    for note in document["not_compared"]:
+        print_line(note)
     seconds = document["seconds"]
     cost = "unknown" if seconds is None else f"about {format_duration(seconds)} of one worker"
     print_line(
-        f"{'first look':12s} {document['trainings']} trainings, {cost}; nets that several "
+        f"{'first look':12s} about {document['trainings']} trainings, {cost}; those that several "
         "parameters share are trained once"
     )
     print_line(

@@ -203,8 +203,11 @@ def _search(
     print_result(summary.document, lambda: console.print_summary(summary), as_json=as_json)
     if summary.best is not None and summary.counts.finished >= summary.counts.budget:
         elsewhere = console.places_elsewhere(summary.storage, request.data_dir, request.artifacts)
-        compared = [name for name in COMPARED_PARAMETERS if name in summary.best.params]
-        console.note_next(summary.study, elsewhere, where, compared=compared)
+        choosing = [p.name for p in request.resolved[1].space if len(p.choices) > 1]
+        compared = [name for name in COMPARED_PARAMETERS if name in choosing]
+        console.note_next(
+            summary.study, elsewhere, where, compared=compared or choosing, by=not compared
+        )
 
 
 def _follow_search(

@@ -104,9 +104,13 @@ def compared_parameters(spec: StudySpec, by: Sequence[str]) -> list[Parameter]:
         if name in categorical:
             continue
         if name in {p.name for p in spec.space}:
-            valid = f"Valid: {', '.join(categorical)}" if categorical else "None here has choices"
-            raise UserError(f"--by {name}: is a range; only choices are compared. {valid}")
-        raise UserError(f"--by {name}: {nearest(name, list(categorical))}")
+            valid = ", ".join(categorical) or "none here"
+            raise UserError(
+                f"--by {name}: is searched over a range, and only parameters with choices are "
+                f"compared: {valid}. The report shows PSNR by the values of a range; for a "
+                f"comparison, search it with choices: {name} = {{ choices = [...] }}"
+            )
+        raise UserError(f"--by {name}: is not searched here; {nearest(name, list(categorical))}")
     return [categorical[n] for n in dict.fromkeys(by)]
 
 

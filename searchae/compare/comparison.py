@@ -28,6 +28,7 @@ from searchae.compare.matched_design import Limits
 from searchae.compare.tuning import FINAL_TRAININGS
 from searchae.data import Splits
 from searchae.errors import UserError
+from searchae.formatting import format_count, format_duration, format_list
 from searchae.study import SPLITS, StoredStudy, require_searched, trial_row
 from searchae.training import LEARNED_DB, Precision, mean_image_psnr_per_image, pick_precision
 from searchae.worker import TrainingRecord
@@ -126,6 +127,55 @@ class Comparison:
             )
         return made
 
+    @property
+    def not_compared(self) -> list[str]:
+        """Which searched parameters are not compared, and why, a sentence each."""
+        tuned = {key for factor in self.factors for key in factor.tuned}
+        ranges = [p for p in self.stored.spec.space if not p.choices]
+        anew = [p.name for p in ranges if p.key in tuned]
+        others = [p.name for p in ranges if p.key not in tuned]
+        compared = {factor.parameter.name for factor in self.factors}
+        choosing = [p.name for p in self.stored.spec.space if len(p.choices) > 1]
+        unnamed = [name for name in choosing if name not in compared]
+        found = []
+        if anew:
+            found.append(
+                f"not compared: {format_list(anew)} (searched over a range, which has no choices; "
+                "tuned anew for each choice of the others)"
+            )
+        if others:
+            found.append(
+                f"not compared: {format_list(others)} (searched over a range, which has no "
+                "choices; as in the trials that the comparison starts from)"
+            )
+        if unnamed and not self.options.by:
+            found.append(
+                f"not compared: {format_list(unnamed)} (has choices; name it: "
+                f"{' '.join(f'--by {name}' for name in unnamed)})"
+            )
+        return found
+
+    def expected_text(self, *, done: int, workers: int) -> str:
+        """Returns about how long the first comparisons take, as a line for the user.
+
+        Args:
+            done: Trainings that have ended already.
+            workers: How many are trained at once.
+        """
+        plan = self.estimate()
+        count, seconds = plan["trainings"], plan["seconds"]
+        then = f"more follow until each difference is known within {self.options.until_db:g} dB"
+        if done >= count:
+            return f"{done} trainings are done, about as many as the first answers take; {then}"
+        trained = f"{format_count(count, 'training')}{f', {done} of them done' if done else ''}"
+        if seconds is None:
+            return f"expected: about {trained} until the first answers; {then}"
+        time = format_duration(seconds * (count - done) / count / workers)
+        return (
+            f"expected: about {time} with {format_count(workers, 'worker')} until the first "
+            f"answers (about {trained}); {then}"
+        )
+
     def estimate(self) -> dict[str, Any]:
         """Returns what the first look takes, as a JSON document: trainings and seconds."""
         sides: list[dict[str, Any]] = []
@@ -151,6 +201,7 @@ class Comparison:
             "study": self.stored.name,
             "until_db": self.options.until_db,
             "sides": sides,
+            "not_compared": self.not_compared,
             "trainings": sum(trainings for trainings, _ in counts),
             "seconds": seconds or None,
         }

@@ -10,7 +10,7 @@ import torch
 
 from searchae.compare.preparation import open_list
 from searchae.compare.ranking import Ranking, rank_trials
-from searchae.errors import TimeUpError, UserError
+from searchae.errors import StopAskedError, TimeUpError, UserError
 from searchae.formatting import format_count
 from searchae.launch import FleetRequest, Launcher
 from searchae.retrain import ListRun, RecordFolder, RetrainPlan, plan_retraining
@@ -113,7 +113,14 @@ class Reranking:
         run = ListRun(
             listed, lambda _results: wanted, request, launcher, watcher, stop or StopRequest()
         )
-        results = run.run()
+        try:
+            results = run.run()
+        except (KeyboardInterrupt, StopAskedError):
+            found_yet = run.results()
+            done = sum(t.key in found_yet and found_yet[t.key].is_finished for t in wanted)
+            count = format_count(len(wanted), "training")
+            watcher.note(f"unfinished: {done} of {count} done and kept; no ranking before the last")
+            raise
         done = sum(results[t.key].is_finished for t in wanted)
         if done < len(wanted):
             raise TimeUpError(

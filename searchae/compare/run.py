@@ -21,10 +21,10 @@ from searchae.compare.preparation import open_list
 from searchae.compare.result import ComparisonResult
 from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
 from searchae.data import gather
-from searchae.errors import TimeUpError, UserError
+from searchae.errors import SearchaeError, StopAskedError, TimeUpError, UserError
 from searchae.files import files_here
 from searchae.formatting import format_count, format_value
-from searchae.launch import FleetRequest, Launcher
+from searchae.launch import FleetRequest, Launcher, sized_fleet
 from searchae.report import write_comparison_file
 from searchae.retrain import ListRun, RecordFolder, Results
 from searchae.study import COMPARED, ListedTraining
@@ -85,8 +85,15 @@ class ComparisonRun:
             f"its trainings are trials of study {listed.stored.name!r}: those that find learning "
             "rates, then those that are measured, with new seeds"
         )
+        for note in self.comparison.not_compared:
+            self._watcher.note(note)
         run = ListRun(listed, self._plan, request, self._launcher, self._watcher, self._stop)
-        results = run.run()
+        self._tell_expected(run.results())
+        try:
+            results = run.run()
+        except (KeyboardInterrupt, StopAskedError):
+            self._tell_so_far(run, read)
+            raise
         wanted = self._wanted(results)
         verdicts = [
             self._verdict(e, w, results, read)
@@ -99,6 +106,8 @@ class ComparisonRun:
         for experiment, w in zip(self._experiments, wanted, strict=True):
             if not w.looks and w.design is None:
                 self._watcher.note(f"{experiment.parameter}: {NOTHING_LEARNS}")
+            elif not w.looks and verdicts:
+                self._watcher.note(_not_yet_text(experiment, w, results))
         if not verdicts:
             if is_unfinished:
                 raise TimeUpError(self._nothing_yet(wanted, results))
@@ -123,6 +132,42 @@ class ComparisonRun:
         except OSError as e:
             raise UserError(f"--out {out}: cannot be written: {e.strerror or e}") from e
         return replace(result, html=out), document
+
+    def _tell_expected(self, results: Results) -> None:
+        """Says about how long the first comparisons take, unless nothing is left to train."""
+        wanted = self._trainings(self._wanted(results), results)
+        if all(has_ended(results, t) for t in wanted):
+            return
+        workers = 1
+        if self._launcher.is_local:
+            workers = sized_fleet(self.request, self._launcher).workers
+        done = sum(result.is_finished for result in results.values())
+        self._watcher.note(self.comparison.expected_text(done=done, workers=workers))
+
+    def _tell_so_far(self, run: ListRun, read: ReadRecord) -> None:
+        """Says what is known of each parameter when the run is interrupted."""
+        try:
+            results = run.results()
+            wanted = self._wanted(results)
+            lines = [
+                self._so_far_text(e, w, results, read)
+                for e, w in zip(self._experiments, wanted, strict=True)
+            ]
+        except SearchaeError as e:
+            self._watcher.note(f"what is known so far cannot be read: {e}")
+            return
+        self._watcher.note("unfinished; known so far:")
+        for line in lines:
+            self._watcher.note(f"  {line}")
+
+    def _so_far_text(
+        self, experiment: Experiment, wanted: Wanted, results: Results, read: ReadRecord
+    ) -> str:
+        if not wanted.looks:
+            return _not_yet_text(experiment, wanted, results)
+        verdict = self._verdict(experiment, wanted, results, read)
+        state = "finished" if wanted.design is None else "unfinished"
+        return f"{verdict.sentence}  [{verdict.rests_on}; {state}]"
 
     def _nothing_yet(self, wanted: Sequence[Wanted], results: Results) -> str:
         listed = self._trainings(wanted, results)
@@ -306,6 +351,14 @@ class ComparisonRun:
             **result.document(),
             "html": str(out),
         }
+
+
+def _not_yet_text(experiment: Experiment, wanted: Wanted, results: Results) -> str:
+    done = sum(has_ended(results, t) for t in wanted.trainings)
+    return (
+        f"{experiment.parameter}: nothing known yet: {done} of at least "
+        f"{format_count(len(wanted.trainings), 'training')} done"
+    )
 
 
 def _size_text(bases: int, seeds: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
 import sqlalchemy as sa
@@ -54,7 +56,9 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     told = command_line(*WORDS)
     assert told.returncode == 0, told.stderr
     assert "optimizer: adam beats sgd by " in told.stdout
-    assert "seed=1" in told.stderr, "a line a training"
+    assert re.search(r"^training +\d+  complete .* seed=1$", told.stderr, re.M), "a line a training"
+    assert "not compared: l1_target (has choices; name it: --by l1_target)\n" in told.stderr
+    assert re.search(r"^expected: about .* until the first answers \(about \d+", told.stderr, re.M)
     assert "adam" in told.stdout.splitlines()[1], "the better one stands first"
     assert (home / "artifacts" / "tiny" / "compare" / "compare.html").is_file()
 
@@ -71,6 +75,7 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     again = command_line(*WORDS, "--json", "--out", "mine.html")
     assert again.returncode == 0, again.stderr
     assert "seed=" not in again.stderr, "nothing is trained again"
+    assert "expected" not in again.stderr, "and there is no time to speak of"
     found = json.loads(again.stdout)
     assert found["html"] == "mine.html"
     assert (home / "mine.html").is_file()
@@ -85,7 +90,7 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
 
     trained = command_line(*TRAIN, "--trial", "compared", "--epochs", "search", "--json")
     assert trained.returncode == 0, trained.stderr
-    assert "of tiny.trainings: at most " in trained.stderr
+    assert "of tiny.trainings: up to " in trained.stderr
     bundle = json.loads(trained.stdout)
     assert bundle["study"] == "tiny.trainings"
     assert bundle["params"]["optimizer"] == "adam"
@@ -116,6 +121,24 @@ def test_too_little_time_is_no_mistake_and_the_hint_has_all_options(
     assert f"next: searchae compare --study tiny {options}   goes on" in told.stderr
 
 
+def test_ctrl_c_shows_what_is_known_so_far_and_how_to_go_on(home: Path, command_line: Run) -> None:
+    told = command_line(*WORDS)
+    assert told.returncode == 0, told.stderr
+    url = f"sqlite:///{home / 'searchae.db'}"
+    done = len(listed(url, "COMPLETE"))
+    words = (*WORDS, "--until", "0.05")
+    with (home / "said").open("w") as err, started(words, home, subprocess.PIPE, err) as going:
+        wait_for(lambda: len(listed(url, "COMPLETE")) > done)
+        going.send_signal(signal.SIGINT)
+        out, _ = going.communicate(timeout=60)
+    assert (going.returncode, out) == (130, ""), "there is no result yet"
+    said = (home / "said").read_text()
+    found = said.partition("unfinished; known so far:\n")[2]
+    assert re.match(r"  optimizer: adam beats sgd by .* trainings, .*; unfinished\]\n", found), said
+    assert "next: searchae compare --study tiny --until 0.05 --workers 1 --device cpu" in found
+    assert said.endswith("interrupted; run the same command again to go on\n")
+
+
 @pytest.mark.fleet
 def test_another_worker_shares_a_comparison(home: Path, command_line: Run) -> None:
     """A worker started by hand, as on another machine, takes trainings off the list."""
@@ -142,12 +165,17 @@ def test_another_worker_shares_a_comparison(home: Path, command_line: Run) -> No
     assert 0 < mine < status["trials"]["complete"], "each did a part"
 
 
-def started(words: Sequence[str], home: Path, stdout: int | None = None) -> subprocess.Popen[str]:
+def started(
+    words: Sequence[str],
+    home: Path,
+    stdout: int | None = None,
+    stderr: int | IO[str] = subprocess.DEVNULL,
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "searchae", *words],
         cwd=home,
         stdout=stdout,
-        stderr=subprocess.DEVNULL,
+        stderr=stderr,
         text=True,
     )
 

@@ -21,6 +21,7 @@ from searchae.compare import (
 )
 from searchae.compare.verdict import Verdict
 from searchae.errors import SearchaeError, UserError
+from searchae.formatting import format_duration
 from searchae.launch.request import FleetRequest
 from searchae.retrain.list_run import RecordFolder
 from searchae.retrain.plan import find_trial
@@ -238,8 +239,11 @@ class InterruptAfter(Recorder):
 @pytest.mark.fleet
 def test_an_interrupted_comparison_trains_only_what_is_missing(tmp_path: Path) -> None:
     stored = finished_studies.search(tmp_path, **ONE_IS_WORSE)
+    interrupted = InterruptAfter(3)
     with pytest.raises(KeyboardInterrupt):
-        compare(stored, by=["optimizer"], watcher=InterruptAfter(3))
+        compare(stored, by=["optimizer"], watcher=interrupted)
+    assert interrupted.notes[-2] == "unfinished; known so far:"
+    assert re.match(r"  optimizer: nothing known yet: \d+ of at least \d+", interrupted.notes[-1])
     listed = find_training_list(stored)
     assert listed is not None
     before = [t for t in listed.trials().values() if t.state.is_finished()]
@@ -369,10 +373,45 @@ def test_a_range_has_no_choices_to_compare(tmp_path: Path) -> None:
     stored = finished_studies.search(
         tmp_path, **{**FIXED, "train.learning_rate": rates, "search.trials": 1}
     )
-    with pytest.raises(UserError, match="learning_rate: is a range; only choices are compared"):
+    with pytest.raises(UserError, match="learning_rate: is searched over a range, and only param"):
         Comparison(stored, ComparisonOptions(by=["learning_rate"]))
     with pytest.raises(UserError, match="nothing to compare: regularizer, activation, optimizer"):
         Comparison(stored, ComparisonOptions())
+
+
+def test_what_is_searched_and_not_compared_is_said_with_the_reason(
+    tmp_path: Path, differing: StoredStudy
+) -> None:
+    stored = finished_studies.search(
+        tmp_path,
+        **{
+            **ONE_IS_WORSE,
+            "train.learning_rate": {"low": 1e-2, "high": 2e-2, "log": True},
+            "model.latent_dim": {"low": 4, "high": 6},
+            "search.trials": 2,
+        },
+    )
+    tuned, others, unnamed = Comparison(stored, ComparisonOptions()).not_compared
+    assert tuned.startswith("not compared: learning_rate (searched over a range,")
+    assert "tuned anew for each choice" in tuned
+    assert others.startswith("not compared: latent_dim (searched over a range,")
+    assert unnamed == "not compared: l1_target (has choices; name it: --by l1_target)"
+    assert Comparison(differing, ComparisonOptions(by=BOTH)).not_compared == []
+
+
+def test_the_expected_time_is_that_of_the_search_s_epochs(differing: StoredStudy) -> None:
+    comparison = Comparison(differing, ComparisonOptions(by=["optimizer"], until_db=0.5))
+    plan = comparison.estimate()
+    said = comparison.expected_text(done=0, workers=1)
+    time = format_duration(plan["seconds"])
+    count = plan["trainings"]
+    assert said.startswith(f"expected: about {time} with 1 worker until the first answers (about")
+    assert said.endswith("more follow until each difference is known within 0.5 dB")
+    some = comparison.expected_text(done=1, workers=2)
+    half = format_duration(plan["seconds"] * (count - 1) / count / 2)
+    assert f"about {half} with 2 workers" in some
+    assert f"{count} trainings, 1 of them done" in some
+    assert "expected" not in comparison.expected_text(done=count, workers=2)
 
 
 def test_a_list_of_trainings_is_not_compared_nor_searched_on(

@@ -354,6 +354,52 @@ def test_what_the_search_gained_over_its_first_trial(
     assert shown == ([text] if text else [])
 
 
+def test_choices_never_tried_are_said_once_the_search_is_over(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    untried = {"activation": ["elu", "silu"], "channels": [[4, 8]]}
+    console.print_summary(replace(SUMMARY, untried=untried))
+    assert "not tried" not in capsys.readouterr().out, "they may still be"
+    over = replace(SUMMARY.counts, complete=SUMMARY.counts.complete + 3)
+    console.print_summary(replace(SUMMARY, untried=untried, counts=over))
+    assert "not tried  activation elu and silu; channels [4, 8]\n" in capsys.readouterr().out
+
+
+def test_a_training_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
+    listed = replace(SUMMARY, trainings_of="tiny")
+    console.print_summary(listed)
+    assert "\ntrainings  7 of 10: " in capsys.readouterr().out
+    assert "7 of 10 trainings, 2 running" in study_line(listed)
+    assert trial_line(replace(ROW, seed=3), best_db=None).startswith("training   7  complete")
+
+
+@pytest.mark.parametrize(
+    ("psnr_db", "other_db", "shown"),
+    [(25.484, 12.776, 12.7), (12.0, 12.004, 0.0), (1.0, 2.5, -1.5)],
+)
+def test_a_difference_is_that_of_the_numbers_shown(
+    psnr_db: float, other_db: float, shown: float
+) -> None:
+    found = formatting.shown_difference(psnr_db, other_db)
+    assert f"{found:+.2f}" == f"{shown:+.2f}"
+    assert float(f"{psnr_db:.2f}") - float(f"{other_db:.2f}") == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("shares", "texts"),
+    [
+        ([0.334, 0.333, 0.333], ["34%", "33%", "33%"]),
+        ([0.005, 0.995], ["1%", "99%"]),
+        ([1.0], ["100%"]),
+        ([], []),
+    ],
+)
+def test_percentages_add_up(shares: list[float], texts: list[str]) -> None:
+    found = formatting.format_shares(shares)
+    assert sum(int(text.removesuffix("%")) for text in found) == (100 if shares else 0)
+    assert found == texts
+
+
 def test_long_descriptions_wrap_at_a_terminal_and_nowhere_else(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

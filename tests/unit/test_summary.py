@@ -227,6 +227,13 @@ def test_bad_ends_are_counted_by_how(stored: StoredStudy) -> None:
     assert summary.outcomes == {"diverged": 2, "out-of-memory": 1}
 
 
+def test_choices_that_no_trial_has_had_are_named(stored: StoredStudy) -> None:
+    assert summary_of(stored, trial()).untried == {"channels": [[4, 8]], "optimizer": ["adam"]}
+    other = trial()
+    other.params = {"optimizer": "adam", "channels": "[4, 8]"}
+    assert "untried" not in summary_of(stored, other).document()
+
+
 def test_the_json_object_is_the_documented_one(stored: StoredStudy) -> None:
     summary = summary_of(stored, trial(psnr_db=21.0), trial(TrialState.PRUNED, epochs=4))
     document = json.loads(json.dumps(summary.document()))
