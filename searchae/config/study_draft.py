@@ -204,10 +204,10 @@ def _others(value: Any, known: Sequence[str]) -> str:
 
 
 def _header(images: DraftImages, name: str, like: str) -> str:
-    what = like if like == LIKES[like] else f"{LIKES[like]} ({like})"
     text = (
         f"Written by searchae init for these images: {images.text}. They are split into "
-        f"{images.splits}. Net and search are those of the built-in study {what}, made to fit."
+        f"{images.splits}. Net and search come from the built-in study {LIKES[like]} "
+        f"(--like {like}); widths, epochs and batches are fitted to these images."
     )
     more = (
         "Any value under [model] or [train] may be a range or a list of choices: that alone makes "

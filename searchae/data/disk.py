@@ -95,7 +95,7 @@ def find_data_file(
     """
     if "\n" in path:  # it would stand in the lines of messages, logs and batch scripts
         raise DataError(f"{key}: {path!r} holds a newline: rename the file or folder")
-    places = _places(path, data_dir, study_folder)
+    places = possible_places(path, data_dir, study_folder)
     for place in places:
         if place.is_dir() and not takes_folder:
             raise DataError(f'{key}: {place} is a folder; write name = "folder" for images in it')
@@ -117,7 +117,7 @@ def find_data_file(
     raise DataError(f"{key}: {path!r} was not found: nothing is at {tried}{hint}")
 
 
-def _places(path: str, data_dir: Path, study_folder: Path | None) -> list[Path]:
+def possible_places(path: str, data_dir: Path, study_folder: Path | None) -> list[Path]:
     """Returns where a path may lead to, as absolute paths in the order of precedence."""
     given = Path(path).expanduser()
     roots = [Path.cwd(), data_dir, *([study_folder] if study_folder else [])]
@@ -151,7 +151,7 @@ def absolute_paths(
             place = find_data_file(
                 path, data_dir=data_dir, key=f"data.{key}", study_folder=study_folder
             )
-            places = _places(path, data_dir, study_folder)
+            places = possible_places(path, data_dir, study_folder)
             others = [p for p in places if p.exists() and not p.samefile(place)]
             if others:
                 progress(

@@ -11,7 +11,7 @@ from typing import Any
 
 from searchae.config import SOURCES_WITHOUT_PATH, DataSpec, ProgressCallback, spec_from_document
 from searchae.data.csv_file import load_csv
-from searchae.data.disk import absolute_paths, disk_errors, find_data_file
+from searchae.data.disk import absolute_paths, disk_errors, find_data_file, possible_places
 from searchae.data.house_numbers import TEST_IMAGES, TRAIN_IMAGES
 from searchae.data.mnist import CHECKSUMS, FOLDER
 from searchae.data.npz import load_npz, look_at_values
@@ -151,12 +151,16 @@ def _look(
             train += 531_131
         text = f"{images}, {train + test:,} images of {_shape_text(shape)}"
         return _Found({"name": images}, {}, train, test, shape, text)
-    try:
-        place = find_data_file(images, data_dir=data_dir, key="--images", study_folder=study_folder)
-    except DataError as e:
+    places = possible_places(images, data_dir, study_folder)
+    if not any(place.exists() for place in places) and "://" not in images:
+        here, *others = places
+        tried = f"neither {here} nor {others[0]}" if others else f"no {here}"
         raise DataError(
-            *e.args, f"  nor is it a data set: {nearest(images, SOURCES_WITHOUT_PATH)}"
-        ) from e
+            f"--images: {images!r} was not found: there is {tried}",
+            "  Give the path of a folder of pictures, an npz or a csv, or the name of a data set: "
+            f"{nearest(images, SOURCES_WITHOUT_PATH)}",
+        )
+    place = find_data_file(images, data_dir=data_dir, key="--images", study_folder=study_folder)
     if place.is_dir():
         return _look_into(images, place, given, data_dir, progress)
     return _look_at_file(images, place, given, data_dir, progress)

@@ -292,8 +292,10 @@ def test_other_files_are_refused(tmp_path: Path, name: str, content: bytes, said
 def test_what_is_not_there_names_the_data_sets_too(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         look("svnh", tmp_path)
-    assert "'svnh' was not found" in str(caught.value)
-    assert "did you mean 'svhn'?" in str(caught.value)
+    first, second = caught.value.args
+    assert first.startswith("--images: 'svnh' was not found: there is neither /")
+    assert first.count("svnh") == 3, "here and in the data folder"
+    assert "did you mean 'svhn'?" in second
 
 
 def test_a_wrong_value_is_refused_before_anything_is_read(tmp_path: Path) -> None:
