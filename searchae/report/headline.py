@@ -90,7 +90,8 @@ def _conclusions(found: Findings) -> str:
     if compared and not found.comparison:
         text += (
             f"; <code>{html_text(study_command('compare', name))}</code> says which "
-            f"{format_list(compared)} wins, or that no difference is shown"
+            f"{format_list(compared)} {'wins' if len(compared) == 1 else 'win'}, or that no "
+            "difference is shown"
         )
     return f"{text}.</p>"
 

@@ -78,9 +78,11 @@ class RetrainPlan:
         before = "" if train.epochs == searched else f" (the search had {searched})"
         first, last = self.seeds[0], self.seeds[-1]
         seeds = f"seed {first}" if first == last else f"seeds {first} to {last}"
+        can_end = 0 < train.patience < train.epochs
+        plateau = f", ended after {train.patience} without improvement" if can_end else ""
         found = [
             f"{trial}: up to {format_count(train.epochs, 'epoch')}{before}"
-            f"{_plateau_text(train.patience)}; {seeds}; {self._images_text()}; on {self.device} "
+            f"{plateau}; {seeds}; {self._images_text()}; on {self.device} "
             f"with {format_count(self.threads, 'thread')}"
         ]
         if train.schedule == "cosine" and train.epochs != searched:
@@ -184,10 +186,6 @@ def plan_retraining(
         precision=pick_precision(precision or recorded.get("precision", "fp32"), device),
         study=list_name(stored) if trial == "compared" else stored.name,
     )
-
-
-def _plateau_text(patience: int) -> str:
-    return f", ended after {patience} without improvement" if patience else ""
 
 
 def find_trial(stored: StoredStudy, trial: str) -> FrozenTrial:
