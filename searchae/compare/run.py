@@ -163,6 +163,8 @@ class ComparisonRun:
     def _so_far_text(
         self, experiment: Experiment, wanted: Wanted, results: Results, read: ReadRecord
     ) -> str:
+        if not wanted.looks and wanted.design is None:
+            return f"{experiment.parameter}: {NOTHING_LEARNS}"
         if not wanted.looks:
             return _not_yet_text(experiment, wanted, results)
         verdict = self._verdict(experiment, wanted, results, read)

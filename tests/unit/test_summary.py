@@ -250,6 +250,7 @@ def test_the_json_object_is_the_documented_one(stored: StoredStudy) -> None:
         "baseline_db": 10.0,
         "gain_db": 0.0,
         "outcomes": {},
+        "untried": {"channels": [[4, 8]], "optimizer": ["adam"]},
         "epochs": {"run": 14, "full": 20, "saved": 6, "repeated": 0},
         "wall_s": 90.0,
         "seconds_left": None,
