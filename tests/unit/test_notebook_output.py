@@ -81,7 +81,7 @@ def test_of_trainings_the_bar_shows_the_epochs(cell: Display) -> None:
     running = replace(ROW, state="running", epochs=20, seed=3)
     progress.progress(replace(SUMMARY, trainings_of="tiny", rows=(running,)))
     assert "20 of at most 50 epochs" in cell.shown[0]["text/plain"]
-    assert "seed 3: epoch 20, 21.34 dB" in cell.shown[0]["text/plain"]
+    assert "seed 3: epoch 20, validation 21.34 dB" in cell.shown[0]["text/plain"]
     assert Tags(cell.shown[0]["text/html"]).attributes["progress"]["max"] == "50"
 
 
