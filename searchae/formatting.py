@@ -25,6 +25,12 @@ def one_line(text: str) -> str:
     return printable(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def shortened(text: str, length: int) -> str:
+    """Returns a text on one line, with an ellipsis at its end where it has more characters."""
+    line = " ".join(text.split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
 def html_text(text: str) -> str:
     """Returns a text for HTML's elements and attributes, on one line."""
     return html.escape(one_line(text))

@@ -104,14 +104,12 @@ def _spec_of(name: str, overrides: list[str]) -> tuple[StudySpec, Path | None]:
             print_note(text)
         return load_study_file(path, overrides=overrides), path.parent
     if Path(name).is_dir():
-        raise UserError(
-            f'{name!r} is a folder: a study file names it, under [data] as name = "folder", '
-            f'path = "{name}"; then give the study file'
-        )
+        find_study_file(f"./{name}")  # says what to do with images
     if Path(name).is_file():
-        kind = "csv" if ".csv" in Path(name).suffixes else "npz"
+        find_study_file(name)
+    if name in ("npz", "csv", "folder"):
         raise UserError(
-            f'{name!r} is a file: a study file names it, under [data] as name = "{kind}", '
-            f'path = "{name}"; then give the study file'
+            f"{name!r} is the kind of images of your own: `searchae init --images PATH` writes a "
+            "study file that names them; then give the study file"
         )
     raise UserError(f"{name!r} is neither a data set nor a study file; {nearest(name, known)}")

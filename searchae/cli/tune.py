@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from searchae.cli.database import storage_url
+from searchae.cli.database import connect_to, storage_url
 from searchae.cli.fleet import (
     HostsOption,
     InstallOption,
@@ -41,7 +42,7 @@ from searchae.cli.signals import polled_stop
 from searchae.cli.track import TrackOption
 from searchae.cli.typed_options import WHERE, typed_options
 from searchae.config import COMPARED_PARAMETERS
-from searchae.errors import UserError
+from searchae.errors import SpecError, UserError
 
 if TYPE_CHECKING:
     from searchae.launch import Launcher, Request
@@ -148,6 +149,7 @@ def tune(
         overrides=overrides or (),
         warm_start=warm_start,
     )
+    _require_study_file(study, request.storage)
     chosen = chosen_launcher(
         launcher,
         artifacts=artifacts,
@@ -168,6 +170,32 @@ def tune(
     else:
         where = typed_options(context, only=WHERE)
         _search(request, chosen, urls, track, where, as_json=as_json)
+
+
+def _require_study_file(study: str, storage: str) -> None:
+    """Says of a study that is stored, but whose file is not here, how to come by the file.
+
+    Raises:
+        SpecError: There is no such file.
+    """
+    from searchae.config import find_study_file
+
+    try:
+        find_study_file(study)
+    except SpecError as e:
+        from searchae.storage import database_exists, masked_url
+        from searchae.study import study_overviews
+
+        if "/" in study or not database_exists(storage):
+            raise
+        if study not in {o.name for o in study_overviews(connect_to(storage, writes=False))}:
+            raise
+        name = shlex.quote(study)
+        raise SpecError(
+            f"study {study!r} is in {masked_url(storage)}, but its file is not here: type the "
+            f"file's path and --name {name}, or write the file anew with "
+            f"`searchae studies --show {name} > {name}.toml` and type --study ./{name}.toml"
+        ) from e
 
 
 def _show_plan(request: Request, launcher: Launcher, track: str, *, as_json: bool) -> None:

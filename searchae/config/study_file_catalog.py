@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from searchae.errors import SpecError, nearest
@@ -48,6 +49,12 @@ def find_study_file(name: str, here: Path | None = None) -> Path:
     if name in known:
         return known[name]
     path = (here or Path.cwd()) / name
+    if kind := _source_of(path, is_path="/" in name):
+        what = "a folder" if kind == "folder" else "a file of images"
+        raise SpecError(
+            f"{name}: is {what}, no study file; `searchae init --images {shlex.quote(name)}` "
+            f'writes one, which names it under [data] as name = "{kind}", path = "{name}"'
+        )
     if path.is_file():
         return path
     if path.exists() and (path.suffix == ".toml" or "/" in name):
@@ -86,3 +93,12 @@ def note_on_study_file(name: str, here: Path | None = None) -> str:
 
 def _beside(path: Path) -> Path:
     return path.with_name(f"{path.name}.toml")
+
+
+def _source_of(path: Path, *, is_path: bool) -> str | None:
+    """Returns the kind of source that what somebody named in place of a study file is, or None."""
+    if path.is_dir():
+        return "folder" if is_path and path.suffix != ".toml" else None
+    if path.is_file() and not {".npz", ".csv"}.isdisjoint(path.suffixes):
+        return "csv" if ".csv" in path.suffixes else "npz"
+    return None

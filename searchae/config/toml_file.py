@@ -15,14 +15,22 @@ MOST_BYTES = 1 << 20
 """Size of the largest file that is read: a study file has a few hundred bytes."""
 
 _HINTS = (
+    ("[“”„‘’«»]", 'write straight quotes: "'),  # noqa: RUF001
+    ("[\u00a0\u2007\u200b\u202f\ufeff]", "it holds a blank that is none: type the line anew"),
+    (r'^[\[{]?\s*"[^"]*"\s*:', 'a study file is TOML, not JSON: [data], below it name = "svhn"'),
     (r"=.*\bTrue\b|=.*\bFalse\b", "write true and false in lower case"),
     (r"=.*\b(None|null|nil)\b", "TOML has no such value: leave the key out"),
     (r'=\s*"[A-Za-z]:\\|=\s*"[^"]*\\', "write a path with backslashes in single quotes"),
     (r"^\s*//|^\s*;", "a comment begins with #"),
     (r"^\s*[\w.]+\s*:", "write key = value"),
     (r'^[^"#]*"[^"]*$', "a quote is missing"),
+    (r"=\s*(#.*)?$", "a value is missing"),
+    (r"=\s*\d+,\d+\s*([,}].*)?(#.*)?$", "write a decimal point, not a comma"),
+    (r"\{[^{}]*,\s*\}", "leave out the comma before the closing brace"),
+    (r"=\s*\{[^{}]*$", "write braces and what is in them on one line"),
+    (r"^\s*\[[^\]]*$", "a closing bracket is missing"),
+    (r"=\s*[+-]?0\d", "a number has no zeros in front"),
     (r"=\s*[A-Za-z_][\w+./-]*\s*(#.*)?$", "a text needs quotes"),
-    (r"=\s*\d+,\d+\s*(#.*)?$", "write a decimal point, not a comma"),
 )
 """Pattern of a line with a mistake -> what to write."""
 

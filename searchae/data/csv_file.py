@@ -246,7 +246,7 @@ class _Rows:
         cells = text.split(b",")
         if len(cells) != self.layout.columns:
             raise DataError(
-                f"{self.path}: line {line}: has {len(cells)} values; "
+                f"{self.path}: line {line}: has {format_count(len(cells), 'value')}; "
                 f"line {self.line} has {self.layout.columns}{quoted_separator(cells)}"
             )
         row = []

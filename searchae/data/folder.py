@@ -6,7 +6,7 @@ from pathlib import Path
 
 from searchae.config import DataSpec, ProgressCallback
 from searchae.data.disk import find_data_file
-from searchae.data.picture_files import PictureFiles, find_pictures
+from searchae.data.picture_files import PictureFiles, find_pictures, train_and_test_folders
 from searchae.data.pictures import Pictures, Preparation, read_pictures, require_readable
 from searchae.data.raw_images import RawImages
 from searchae.errors import DataError
@@ -35,13 +35,14 @@ def load_folder(
     how = Preparation.of(spec)
     train = find_data_file(spec.path or "", data_dir=data_dir, key="data.path").resolve()
     if spec.test_path is None:
-        parts = [name for name in ("train", "test") if (train / name).is_dir()]
-        if len(parts) > 1:
+        files = find_pictures(train)
+        if parts := train_and_test_folders(train):
             progress(
-                f"folder: warning: train and test below {train} are read as one and split anew; "
-                f'path = "{train / "train"}" and test_path = "{train / "test"}" keep them apart'
+                f"folder: warning: {parts[0]} and {parts[1]} below {train} are read as one and "
+                f'split anew; path = "{train / parts[0]}" and test_path = "{train / parts[1]}" '
+                "keep them apart"
             )
-        return _read(how, [find_pictures(train)], data_dir, progress)
+        return _read(how, [files], data_dir, progress)
     test = find_data_file(spec.test_path, data_dir=data_dir, key="data.test_path").resolve()
     if train.is_relative_to(test):
         raise DataError(

@@ -7,6 +7,7 @@ import hashlib
 import logging
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -26,6 +27,9 @@ CHECKSUMS = {
 }
 """MD5 of the idx files. torchvision has only those of the archives, which a user may have made
 anew."""
+
+_MOST_BYTES = 100_000_000
+"""A file with more is another one, and is not read: twice the training images."""
 
 _HEADER_BYTES = 16
 _MAGIC = 0x00000803
@@ -81,15 +85,23 @@ def _images(path: Path, *, md5: str) -> Images:
 
 def _bytes(path: Path) -> bytes:
     with disk_errors("cannot read", path), open_input(path) as file:
-        return file.read()
+        return _limited(file, path)
 
 
 def _decompressed(archive: Path) -> bytes:
-    compressed = _bytes(archive)
-    try:
-        return gzip.decompress(compressed)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as e:
-        raise damaged(archive, e) from e
+    with disk_errors("cannot read", archive), open_input(archive) as compressed:
+        try:
+            with gzip.open(compressed) as file:
+                return _limited(file, archive)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as e:
+            raise damaged(archive, e) from e
+
+
+def _limited(file: BinaryIO | gzip.GzipFile, path: Path) -> bytes:
+    data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise damaged(path, f"it holds more than {_MOST_BYTES:,} bytes")
+    return data
 
 
 def _parsed(data: bytes, path: Path) -> Images:

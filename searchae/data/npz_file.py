@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from searchae.data.memory import require_memory, require_plausible_expansion
 from searchae.data.other_formats import START_BYTES, other_format
 from searchae.errors import DataError
 from searchae.files import open_input
-from searchae.formatting import format_count
+from searchae.formatting import format_count, shortened
 
 _FAULTS = (
     zipfile.BadZipFile,
@@ -28,7 +29,13 @@ _FAULTS = (
     KeyError,
     RuntimeError,
     NotImplementedError,
+    TypeError,  # numpy's, of a shape of truth values
+    OverflowError,
+    tokenize.TokenError,  # and of a header with brackets left open
 )
+_LONGEST_REASON = 200
+"""Characters of an error: numpy's of a header repeats all of it."""
+
 _NPY_MAGIC = b"\x93NUMPY"
 _ZIP_MAGIC = b"PK"
 _ARRAY_SUFFIX = ".npy"
@@ -123,7 +130,8 @@ def _header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 
 def _damaged(path: Path, part: str, error: Exception) -> DataError:
     size = path.stat().st_size
+    reason = shortened(str(error), _LONGEST_REASON)
     return DataError(
-        f"{path}: {part} cannot be read ({error}); the file ({format_count(size, 'byte')}) is "
+        f"{path}: {part} cannot be read ({reason}); the file ({format_count(size, 'byte')}) is "
         "damaged, not an npz, or holds Python objects: save plain arrays with numpy.savez"
     )

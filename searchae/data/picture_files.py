@@ -30,6 +30,9 @@ SUFFIX_FORMATS: Mapping[str, str] = {
 
 NAMED_FORMATS = "PNG, JPEG, GIF, BMP, TIFF, WebP, AVIF, PPM, JPEG 2000, QOI or TGA"
 
+_TRAINING_FOLDERS = ("train", "training")
+_TEST_FOLDERS = ("test", "testing", "val", "valid", "validation")
+
 _DANGLING = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 _Identity = tuple[int, int]
@@ -82,6 +85,22 @@ def find_pictures(folder: Path, *, without: Path | None = None) -> PictureFiles:
             f"{others}"
         )
     return pictures
+
+
+def train_and_test_folders(folder: Path) -> tuple[str, str] | None:
+    """Returns the names of a training and a test folder in a folder, or None if one is lacking.
+
+    Without a folder of test images one of validation images counts, as ImageNet has it.
+
+    Args:
+        folder: A folder that can be read.
+    """
+    names = {name.lower(): name for name in os.listdir(folder)}
+    train, test = (
+        [names[word] for word in words if word in names and (folder / names[word]).is_dir()]
+        for words in (_TRAINING_FOLDERS, _TEST_FOLDERS)
+    )
+    return (train[0], test[0]) if train and test else None
 
 
 class _Walk:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from searchae.config import ProgressCallback
 from searchae.data.disk import find_data_file
-from searchae.data.picture_files import find_pictures
+from searchae.data.picture_files import find_pictures, train_and_test_folders
 from searchae.data.pictures import Preparation, picture_size, read_pictures, require_readable
 from searchae.errors import DataError
 from searchae.formatting import format_count
@@ -76,10 +76,10 @@ def survey_pictures(
     keys: dict[str, Any] = {"name": "folder", "path": path}
     reasons: dict[str, str] = {}
     test_path = given.get("test_path")
-    if test_path is None and all((place / name).is_dir() for name in ("train", "test")):
-        keys |= {"path": str(Path(path) / "train"), "test_path": str(Path(path) / "test")}
+    if test_path is None and (parts := train_and_test_folders(place)):
+        keys |= {"path": str(Path(path) / parts[0]), "test_path": str(Path(path) / parts[1])}
         reasons["test_path"] = "the folder beside it, which no search reads"
-        place, test_place = place / "train", place / "test"
+        place, test_place = (place / name for name in parts)
     elif test_path is not None:
         test_place = find_data_file(str(test_path), data_dir=data_dir, key="data.test_path")
     else:

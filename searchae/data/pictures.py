@@ -211,7 +211,7 @@ def read_pictures(
     what = f"{where}: {len(files):,} images"
     found = Pictures(new_images(shape, level_type(how.bits), folder=scratch, what=what))
     one = partial(_read_or_fault, how=how)
-    with _quiet_about_size(), ThreadPoolExecutor() as pool:
+    with _quiet(), ThreadPoolExecutor() as pool:
         for start in range(0, len(files), _CHUNK):
             chunk: Iterable[_Picture | str] = pool.map(one, files[start : start + _CHUNK])
             for i, picture in enumerate(chunk, start):
@@ -310,7 +310,7 @@ def picture_size(path: Path) -> tuple[int, int]:
     Args:
         path: A picture that can be read.
     """
-    with _quiet_about_size(), Image.open(path, formats=_formats(path)) as opened:
+    with _quiet(), Image.open(path, formats=_formats(path)) as opened:
         width, height = opened.size
         if isinstance(opened, TiffImagePlugin.TiffImageFile):
             # Newer versions of Pillow have turned the size of these files already.
@@ -462,8 +462,12 @@ def _too_large(path: Path, size: str) -> str:
 
 
 @contextmanager
-def _quiet_about_size() -> Iterator[None]:
-    """Suppresses Pillow's warning of large images, which names no file; here they are refused."""
+def _quiet() -> Iterator[None]:
+    """Suppresses Pillow's warnings: they name no file, but a line of Pillow's.
+
+    What is too large is refused here, and of a damaged file the pixels decide.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\.")
         yield

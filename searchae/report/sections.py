@@ -18,6 +18,7 @@ from searchae.formatting import (
     format_number,
     format_value,
     html_text,
+    shortened,
 )
 from searchae.report import figures, parameter_plots
 from searchae.report.findings import Findings, TrialRun
@@ -149,7 +150,7 @@ def bad_ends_section(found: Findings) -> HtmlSection:
             f"{n:,}",
             f"{n / len(found.runs):.0%}",
             str(first[o].row.number),
-            _shortened(first[o].error),
+            shortened(first[o].error, MAX_ERROR_LENGTH),
         )
         for o, n in counts.most_common()
     ]
@@ -213,8 +214,3 @@ def _best_row(found: Findings, run: TrialRun, names: Sequence[str]) -> tuple[str
 def _parameter_cell(run: TrialRun, name: str) -> str:
     params = run.row.params
     return format_value(params[name]) if name in params else EMPTY_CELL
-
-
-def _shortened(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= MAX_ERROR_LENGTH else line[: MAX_ERROR_LENGTH - 1] + "…"

@@ -35,7 +35,8 @@ _POSTGRESQL = re.compile(r"postgres(?:ql)?(?:\+\w+)?://", re.IGNORECASE)
 _DRIVER = "postgresql+psycopg"
 _KINDS = ("sqlite", "postgresql", "postgres")
 _SQLITE_OPTIONS = frozenset({"timeout", "cached_statements", "isolation_level"})
-_SECRETS = ("password", "passfile", "sslpassword")
+_SECRETS = re.compile("pass|pwd|secret|token|key$", re.IGNORECASE)
+"""Names of options that hold secrets, also of those that the driver refuses with the URL."""
 _names: dict[URL, str] = {}
 
 
@@ -225,7 +226,7 @@ def masked_url(url: URL | str) -> str:
     url = parse_url(url)
     if url in _names:
         return _names[url]
-    secret = {k: "***" for k in url.query if k in _SECRETS}
+    secret = {k: "***" for k in url.query if _SECRETS.search(k)}
     return url.update_query_dict(secret).render_as_string(hide_password=True)
 
 

@@ -418,6 +418,27 @@ def test_status_best_and_studies_tell_what_tune_told(
 
 
 @pytest.mark.usefixtures("told")
+def test_a_study_whose_file_is_not_here_says_how_to_write_it(
+    command_line: RunCommand, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "elsewhere").mkdir()
+    monkeypatch.chdir(folder / "elsewhere")
+    monkeypatch.setenv("SEARCHAE_STORAGE", f"sqlite:///{folder / 'searchae.db'}")
+    monkeypatch.setenv("SEARCHAE_ARTIFACTS", str(folder / "artifacts"))
+    monkeypatch.setenv("SEARCHAE_DATA_DIR", str(folder / "data"))
+    refused = command_line("tune", "-s", "tiny", "--trials", "6")
+    assert refused.returncode == 2
+    assert "study 'tiny' is in sqlite:///" in refused.stderr
+    assert (
+        "`searchae studies --show tiny > tiny.toml` and type --study ./tiny.toml" in refused.stderr
+    )
+    Path("tiny.toml").write_text(command_line("studies", "--show", "tiny").stdout)
+    again = command_line("tune", "-s", "./tiny.toml")
+    assert again.returncode == 0, again.stderr
+    assert "6 of 6" in again.stdout
+
+
+@pytest.mark.usefixtures("told")
 def test_a_changed_spec_is_refused_and_a_new_name_learns_from_the_old(
     searchae: RunCommand, command_line: RunCommand, folder: Path, url: str
 ) -> None:

@@ -100,8 +100,30 @@ def test_a_file_of_images_in_the_place_of_a_study_says_what_to_write(
     monkeypatch.chdir(tmp_path)
     for file, name in (("x.npz", "npz"), ("x.csv.gz", "csv")):
         (tmp_path / file).touch()
-        assert run(["data", file]) == 2
-        assert f'name = "{name}", path = "{file}"' in capsys.readouterr().err
+        for named in (file, f"./{file}"):
+            for command in (["data"], ["tune", "-s"]):
+                assert run([*command, named]) == 2
+                said = capsys.readouterr().err
+                assert f'name = "{name}", path = "{named}"' in said
+                assert f"`searchae init --images {named}` writes one" in said
+
+
+def test_a_folder_of_images_in_the_place_of_a_study_says_what_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my photos").mkdir()
+    for command in (["data", "my photos"], ["data", "./my photos"], ["tune", "-s", "./my photos"]):
+        assert run(command) == 2
+        assert "`searchae init --images './my photos'` writes one" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["npz", "csv", "folder"])
+def test_a_kind_of_images_in_the_place_of_a_data_set_says_what_to_write(
+    kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["data", kind, "--set", "data.path=x"]) == 2
+    assert "`searchae init --images PATH` writes a study file" in capsys.readouterr().err
 
 
 def test_a_search_that_has_not_begun_is_no_unknown_name(

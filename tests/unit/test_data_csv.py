@@ -112,6 +112,7 @@ def test_rows_are_the_same_however_the_file_falls_into_blocks(
         ("7,1,2,3,abc,5,6,7,8,9", "line 4, column 5: 'abc'"),
         ("7,1,2,3,nan,5,6,7,8,9", "line 4, column 5: 'nan'"),
         ("7,1,2,3", "line 4: has 4 values; line 2 has 10"),
+        ("7", "line 4: has 1 value; line 2 has 10"),
         ("7,1,2,3,4,5,6,7,8,9,10", "line 4: has 11 values; line 2 has 10"),
     ],
 )

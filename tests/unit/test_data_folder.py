@@ -577,6 +577,29 @@ def test_train_and_test_below_one_folder_are_not_mixed_in_silence(tmp_path: Path
     assert not any("warning" in line for line in said)
 
 
+def test_parts_of_other_usual_names_are_not_mixed_in_silence_either(tmp_path: Path) -> None:
+    for train, test in (("Training", "Testing"), ("train", "val"), ("TRAIN", "validation")):
+        folder = tmp_path / f"{train}-{test}"
+        for name in (f"{train}/a.png", f"{train}/b.png", f"{test}/c.png"):
+            save(folder / name, (9, 0, 0))
+        said: list[str] = []
+        spec = DataSpec.model_validate({"name": "folder", "path": str(folder)})
+        load_folder(spec, tmp_path, 0, said.append)
+        assert f'path = "{folder / train}" and test_path = "{folder / test}"' in said[0]
+
+
+def test_of_a_damaged_file_no_line_of_pillow_s_is_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "good.png", (9, 0, 0))
+    (tmp_path / "bad.tif").write_bytes(b"II*\0\x08\0\0\0" + b"\xff" * 4000)
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        with pytest.raises(DataError, match=r"bad.tif: cannot be read as an image"):
+            read(tmp_path)
+    assert "site-packages" not in capfd.readouterr().err
+
+
 def test_a_file_of_two_lines_takes_one_line_in_the_list_of_faults(tmp_path: Path) -> None:
     for name in ("a\nb.png", "c.png"):
         (tmp_path / name).write_bytes(b"no image")

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import struct
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -100,6 +101,23 @@ def test_an_archive_that_is_not_gzip_is_named(raw: Path) -> None:
     (raw / f"{TEST}.gz").write_text("<html>moved</html>")
     with pytest.raises(DataError, match=rf"{TEST}\.gz \(18 bytes\) is damaged: Not a gzipped"):
         load(raw)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_file_that_is_far_too_large_is_not_read_to_its_end(raw: Path, packed: bool) -> None:
+    fill(raw, packed=packed)
+    content = idx(IMAGES[TRAIN]) + bytes(300_000_000)
+    if packed:
+        (raw / f"{TRAIN}.gz").write_bytes(gzip.compress(content, 1))
+    else:
+        (raw / TRAIN).write_bytes(content)
+    del content
+    tracemalloc.start()
+    with pytest.raises(DataError, match=f"{TRAIN}.* is damaged: it holds more than 100,000,000"):
+        load(raw)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 250e6
 
 
 @pytest.mark.parametrize(

@@ -289,6 +289,17 @@ def test_a_shape_that_the_file_does_not_hold_is_refused_before_anything_is_alloc
         tracemalloc.stop()
 
 
+@pytest.mark.parametrize("shape", ["(True, 8, 8)", f"({'9' * 5000}, 8, 8)", "(" * 3000])
+def test_a_header_that_is_none_is_refused_in_one_short_sentence(tmp_path: Path, shape: str) -> None:
+    fields = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    size = len(fields).to_bytes(2, "little")
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("images.npy", b"\x93NUMPY\x01\x00" + size + fields + bytes(64))
+    with pytest.raises(DataError, match=r"x\.npz: images cannot be read \(") as caught:
+        load_npz(DataSpec(name="npz", path="x.npz"), tmp_path, 0, print)
+    assert len(str(caught.value)) < len(str(tmp_path)) + 400
+
+
 def test_a_bare_array_of_any_size_is_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "x.npz").write_bytes(header((10**12,)))
     with pytest.raises(DataError, match="one bare array"):

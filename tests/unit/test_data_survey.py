@@ -154,6 +154,8 @@ def test_a_test_folder_beside_the_training_folder_is_the_test_split(tmp_path: Pa
     assert found.test == 4
     assert found.keys["path"] == str(tmp_path / "photos" / "train")
     assert splits_as_said(found, tmp_path)
+    (tmp_path / "photos" / "test").rename(tmp_path / "photos" / "Val")
+    assert look(tmp_path / "photos", tmp_path).keys["test_path"] == str(tmp_path / "photos" / "Val")
 
 
 def test_of_many_pictures_some_are_looked_at_and_that_is_said(tmp_path: Path) -> None:

@@ -82,6 +82,7 @@ def test_a_wrong_url_is_refused_without_its_password(text: str, wanted: str) -> 
         f"postgresql://me:{SECRET}@db/studies",
         f"postgresql://me@db/studies?password={SECRET}",
         f"postgresql://me@db/studies?sslmode=require&sslpassword={SECRET}&passfile={SECRET}",
+        f"postgresql://me@db/studies?passwd={SECRET}&PWD={SECRET}&auth_token={SECRET}",
     ],
 )
 def test_a_masked_url_names_the_database_and_no_password(text: str) -> None:
