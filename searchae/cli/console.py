@@ -17,6 +17,7 @@ from rich.table import Table
 
 from searchae.cli.options import DEFAULT_STORAGE
 from searchae.cli.terminal import SafeConsole, print_line
+from searchae.cli.typed_options import MASK
 from searchae.config import FACTORY_VARIABLE, OBJECTIVES, below_here, objective_texts, read_toml
 from searchae.errors import SpecError
 from searchae.files import ArtifactPath
@@ -175,6 +176,8 @@ def note_next(
         verb = "matters" if len(compared) == 1 else "matter"
         lines[compare] = f"whether {format_list(compared)} {verb}, by an experiment"
     lines[train] = "the best trial trained anew, for more epochs, and tested"
+    if MASK in places.get("--storage", ""):
+        note_password()
     width = max(map(len, lines))
     for i, (command, what) in enumerate(lines.items()):
         print_note(f"{'' if i else 'next:':5s} {command:{width}}   {what}")
@@ -184,6 +187,8 @@ def note_next_of_compare(study: str, places: Mapping[str, str], where: Sequence[
     """Prints the command that trains the best setting of a comparison; see ``note_next``."""
     out, words = f"{study}-compared", ("--trial", "compared")
     command = _command("train", study, places, *places, out=out, words=words, where=where)
+    if MASK in places.get("--storage", ""):
+        note_password()
     print_note(f"next: {command}   the best setting trained anew, for more epochs, and tested")
 
 
@@ -198,6 +203,15 @@ def places_elsewhere(storage: str, data_dir: Path, artifacts: ArtifactPath) -> d
     return {option: value for option, value, usual in places if value != usual}
 
 
+def note_password() -> None:
+    """Says how the next commands get a storage whose password is not shown; see ``_command``."""
+    if not os.environ.get("SEARCHAE_STORAGE"):
+        print_note(
+            "first: export SEARCHAE_STORAGE=URL   with the URL that you have typed, since its "
+            "password is not shown here"
+        )
+
+
 def _command(
     name: str,
     study: str,
@@ -207,8 +221,12 @@ def _command(
     words: Sequence[str] = (),
     where: Sequence[str] = (),
 ) -> str:
-    """Returns a command line with those of ``places`` that are among the command's options."""
-    named = (word for option in options if option in places for word in (option, places[option]))
+    """Returns a command line with those of ``places`` that are among the command's options.
+
+    A storage whose password is masked is left out, since the command could not be typed with it.
+    """
+    given = {o: places[o] for o in options if o in places and MASK not in places[o]}
+    named = (word for option in given.items() for word in option)
     to = ["--out", out] if out else []
     return shlex.join(["searchae", name, "-s", study, *words, *named, *where, *to])
 

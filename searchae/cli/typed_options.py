@@ -6,11 +6,14 @@ from collections.abc import Collection
 
 import typer
 
+from searchae.errors import StorageError
+
 WHERE = ("device", "launcher", "ray_address", "slurm", "hosts", "tunnel", "skip_unfit")
 """Options that say where trials are trained, which all commands that train have."""
 SECRET = ("notify",)
 """Options whose values may hold a secret, which are not shown again."""
-_MASKED = ("storage",)
+MASK = "***"
+"""What stands for a password in a URL that is shown."""
 
 
 def typed_options(
@@ -19,7 +22,7 @@ def typed_options(
     """Returns the options of a command that were typed, as words of a command line.
 
     Options that come from the environment or are defaults are left out: they hold for the next
-    command as well.
+    command as well. So is a storage with a password, which is not shown again.
 
     Args:
         context: The command's.
@@ -38,14 +41,18 @@ def typed_options(
         if isinstance(value, bool):
             words.append(option if value else parameter.secondary_opts[0])
             continue
+        if name == "storage" and has_password(str(value)):
+            continue
         for each in value if isinstance(value, list | tuple) else (value,):
-            words += (option, _text(name, each))
+            words += (option, f"{each:g}" if isinstance(each, float) else str(each))
     return words
 
 
-def _text(name: str, value: object) -> str:
-    if name in _MASKED:
-        from searchae.storage import masked_url
+def has_password(storage: str) -> bool:
+    """Tells whether the value of ``--storage`` holds a password, which is not shown again."""
+    from searchae.storage import masked_url
 
-        return masked_url(str(value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    try:
+        return MASK in masked_url(storage)
+    except StorageError:
+        return False  # a server of the user's own, which has a name instead of a URL

@@ -48,6 +48,7 @@ from searchae.study.attributes import (
     IDENTITY,
     SHARES_FOLDER,
     SPEC,
+    SPLITS,
     TYPES,
     VERSIONS,
 )
@@ -244,22 +245,28 @@ def open_study(
     return stored, created
 
 
-def check_same_study(stored: StoredStudy, *, spec: StudySpec, data_hash: str) -> None:
+def check_same_study(
+    stored: StoredStudy, *, spec: StudySpec, data_hash: str, images: int | None = None
+) -> None:
     """Checks that a study was created with this spec and these images.
 
     Args:
         stored: The study.
         spec: The spec to search.
         data_hash: SHA-256 of the images on this machine, in hexadecimal.
+        images: Number of the images on this machine, where it is known; for the message.
 
     Raises:
         StudyMismatchError: It was not; the message lists the differences, a line each.
     """
     check_spec(stored, spec)
     if stored.data_hash != data_hash:
+        splits = stored.study.user_attrs.get(SPLITS, {})
+        before = sum(splits.get(name, 0) for name in ("train", "validation", "test"))
+        counts = f" ({before:,} then, {images:,} now)" if before and images else ""
         raise StudyMismatchError(
             f"study {stored.name!r} was made with data {stored.data_hash[:12]}, here it is "
-            f"{data_hash[:12]}: images were added, removed or changed. Restore them (check "
+            f"{data_hash[:12]}: images were added, removed or changed{counts}. Restore them (check "
             "data.path and --data-dir), or give the study of these images another --name; "
             f"--warm-start {stored.name} has it begin with the best trials of this one"
         )

@@ -157,7 +157,8 @@ def preflight(
     ):
         note(describe_starting_points(spec, warm_start))
     if existing:
-        check_same_study(existing, spec=spec, data_hash=splits.hash)
+        images = sum(map(len, splits.parts.values()))
+        check_same_study(existing, spec=spec, data_hash=splits.hash, images=images)
     return Prepared(
         name=name,
         spec=spec,

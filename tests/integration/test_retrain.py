@@ -270,6 +270,8 @@ def test_the_bundle_holds_what_it_names(undisturbed: tuple[Path, dict[str, Any]]
     page = (out / "curves.html").read_text()
     assert "seed 2: validation" in page
     assert "<script src" not in page, "opens without a network"
+    assert "prefers-color-scheme:dark" in page
+    assert '"paper_bgcolor":"rgba(0,0,0,0)"' in page, "which shows the page's own colour"
 
 
 @pytest.mark.fleet

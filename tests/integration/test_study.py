@@ -34,7 +34,13 @@ from searchae.study.attributes import (
 )
 from searchae.study.coordination import Coordinator
 from searchae.study.overview import study_overviews
-from searchae.study.stored_study import StoredStudy, load_study, open_study, study_names
+from searchae.study.stored_study import (
+    StoredStudy,
+    check_same_study,
+    load_study,
+    open_study,
+    study_names,
+)
 
 HASH = "a" * 64
 RATE = {"low": 1e-4, "high": 1e-1, "log": True}
@@ -164,6 +170,16 @@ def test_other_images_are_refused(storage: ResilientStorage) -> None:
     make(storage)
     with pytest.raises(StudyMismatchError, match=f"made with data {'a' * 12}, here it is bbb"):
         make(storage, data_hash="b" * 64)
+
+
+def test_of_other_images_their_numbers_are_told_and_what_to_do(storage: ResilientStorage) -> None:
+    stored, _ = make(storage)
+    stored.study.set_user_attr(SPLITS, {"train": 400, "validation": 50, "test": 50})
+    with pytest.raises(StudyMismatchError) as caught:
+        check_same_study(stored, spec=stored.spec, data_hash="b" * 64, images=501)
+    message = str(caught.value)
+    assert "images were added, removed or changed (500 then, 501 now)" in message
+    assert "another --name; --warm-start s has it begin with the best trials" in message
 
 
 def test_an_unknown_name_lists_the_studies_and_the_nearest(storage: ResilientStorage) -> None:

@@ -23,6 +23,13 @@ def test_no_summary_is_cut_in_a_terminal_of_80_columns() -> None:
     assert "..." not in shown.partition("Commands:")[2]
 
 
+def test_a_shell_completes_commands_and_options() -> None:
+    assert "--install-completion" in CliRunner().invoke(app, ["--help"]).stdout
+    asked = {"_SEARCHAE_COMPLETE": "complete_bash", "COMP_WORDS": "searchae st", "COMP_CWORD": "1"}
+    done = CliRunner().invoke(app, [], env=asked, prog_name="searchae")
+    assert set(done.stdout.split()) == {name for name in group.commands if name.startswith("st")}
+
+
 @pytest.mark.parametrize("name", group.commands)
 def test_help_has_a_short_form(name: str) -> None:
     shown = [CliRunner().invoke(app, [name, option]) for option in ("-h", "--help")]

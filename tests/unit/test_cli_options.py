@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from searchae.cli import console
 from searchae.cli.app import run
 from searchae.cli.lazy_imports import importing
+from searchae.cli.typed_options import has_password
 from searchae.storage.connection import connect
+from searchae.storage.url import masked_url
 
 
 def test_imports_are_not_searched_for_garbage_and_what_runs_then_is() -> None:
@@ -134,3 +137,42 @@ def test_a_search_that_has_not_begun_is_no_unknown_name(
     connect(f"sqlite:///{tmp_path / 's.db'}")
     assert run(["status", "-s", "quickstart"]) == 2
     assert "`searchae tune --study quickstart` begins it" in capsys.readouterr().err
+
+
+def test_the_next_command_can_be_typed_where_the_storage_has_a_password(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SEARCHAE_STORAGE", raising=False)
+    shown = masked_url("postgresql://me:hunter2@db/studies")
+    places = console.places_elsewhere(shown, Path("data"), Path("else where"))
+    console.note_next("s", places, (), compared=["activation"])
+    console.note_next_of_compare("s", places, ())
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("first: export SEARCHAE_STORAGE=URL ") for line in lines) == 2
+    commands = [line for line in lines if "searchae " in line]
+    assert len(commands) == 4
+    for line in commands:
+        assert "***" not in line
+        assert "--artifacts 'else where'" in line
+    monkeypatch.setenv("SEARCHAE_STORAGE", "postgresql://me:hunter2@db/studies")
+    console.note_next("s", places, (), compared=[])
+    assert "export" not in capsys.readouterr().err, "the shell has it already"
+    without = console.places_elsewhere("postgresql://me@db/studies", Path("data"), Path("x"))
+    console.note_next("s", without, (), compared=[])
+    assert "--storage postgresql://me@db/studies" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("storage", "has"),
+    [
+        ("postgresql://me:hunter2@db/studies", True),
+        ("host=db user=me password=hunter2 dbname=studies", True),
+        ("postgresql://me@db/studies", False),
+        ("sqlite:///x.db", False),
+        ("managed", False),
+        ("managed:folder", False),
+    ],
+)
+def test_a_storage_with_a_password_is_not_repeated(storage: str, has: bool) -> None:
+    assert has_password(storage) == has

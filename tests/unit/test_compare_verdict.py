@@ -24,11 +24,13 @@ from searchae.compare.plots import (
     trainings_plot,
 )
 from searchae.compare.ranking import Ranking, rank_trials
+from searchae.compare.rerank import top_trials
 from searchae.compare.result import ComparisonResult, notes_on
 from searchae.compare.verdict import NOT_TRIED, CellResult, Verdict
 from searchae.study.summary import TrialRow
 from searchae.training.epoch import EpochResult
 from searchae.worker import TrainingRecord, shown_indices
+from tests.reported_study import make_study
 
 SEEDS = (1, 2, 3)
 IMAGES = 40
@@ -440,3 +442,13 @@ def test_the_tables_of_the_page_fit_into_a_window(browser: Any, tmp_path: Path) 
     context.close()
     assert len(widths) == 2
     assert [w for w in widths if w[0] > w[1]] == []
+
+
+def test_where_too_few_trained_to_their_end_pruned_trials_are_ranked_too(tmp_path: Path) -> None:
+    rows = top_trials(make_study(tmp_path, 30), 25)
+    whole = [row for row in rows if row.state == "complete"]
+    assert 10 < len(whole) < len(rows) == 25
+    assert rows[: len(whole)] == whole, "those that trained to their end come first"
+    pruned = rows[len(whole) :]
+    assert {row.state for row in pruned} == {"pruned"}
+    assert [row.epochs for row in pruned] == sorted((row.epochs for row in pruned), reverse=True)

@@ -6,6 +6,7 @@ import base64
 import json
 import re
 import tomllib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,16 @@ def test_the_headline_has_the_figures_that_tune_prints(read: Reader, found: Find
     assert "1 worker took part" in read.text
     assert "22 complete, 10 pruned, 1 failed" in read.text
     assert f"trial {best.row.number} reached {best.psnr_db:.2f} dB" in read.text
+
+
+def test_what_the_search_gained_over_its_first_trial_is_said(read: Reader, found: Findings) -> None:
+    gain_db = found.summary.gain_db
+    assert gain_db is not None
+    first = f"the first trial (trial {found.summary.first_number})"
+    assert gain_db > 0.005
+    assert f"That is {gain_db:.2f} dB above {first}." in read.text
+    alone = replace(found, summary=replace(found.summary, best=found.summary.rows[0]))
+    assert f"No trial is better than {first}." in Reader(report.report_page(alone)).text
 
 
 def test_what_is_not_known_is_said_and_how_to_find_out(read: Reader, found: Findings) -> None:
