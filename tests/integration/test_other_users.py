@@ -14,6 +14,7 @@ import pytest
 import searchae.cli.console
 import searchae.report
 from searchae.cli import run
+from searchae.dashboard.server import ServerOptions, application
 from searchae.files import SharedFolder, UnsafeFileError
 from searchae.launch.base import Job
 from searchae.launch.logs import opened_log
@@ -21,6 +22,7 @@ from searchae.storage.connection import connect
 from searchae.storage.locks import file_lock
 from searchae.study.coordination import Coordinator
 from searchae.training.kernels import build
+from tests.integration.test_dashboard_reading import get
 from tests.reported_study import make_study
 
 NOBODY = 65534
@@ -92,6 +94,24 @@ def test_looking_needs_no_right_to_write(folder: Path, is_open: bool) -> None:
     refused = as_nobody(lambda: connect(storage.engine.url))
     assert refused.startswith("StorageError")
     assert f"the folder {folder} cannot be written" in refused
+
+
+def test_the_dashboard_shows_what_it_cannot_write(folder: Path) -> None:
+    stored = make_study(folder, 4)
+    url = stored.storage.engine.url
+    stored.storage.engine.dispose()
+
+    def shown() -> str:
+        storage = connect(url, writes=False)
+        app = application(storage, ServerOptions("127.0.0.1", 0, folder / "artifacts"))
+        answers = [get(app, path)[0] for path in ("/api/studies", f"/api/studies/{stored.id}")]
+        storage.engine.dispose()
+        return " ".join(answers)
+
+    assert shown() == "200 OK 200 OK"  # imports all that it needs
+    before = sorted(p.name for p in folder.iterdir())
+    assert as_nobody(shown) == "200 OK 200 OK"
+    assert sorted(p.name for p in folder.iterdir()) == before
 
 
 def test_what_is_written_meanwhile_is_seen(folder: Path) -> None:

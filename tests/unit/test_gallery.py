@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +116,20 @@ def test_what_is_no_picture_is_none(tmp_path: Path) -> None:
     gallery.picture_path(tmp_path, 1).write_bytes(b"\x89PNG\r\n\x1a\n but not really")
     assert gallery.read_picture(tmp_path, 1, psnr_db=3.0) is None
     assert gallery.read_picture(tmp_path / "missing", 1, psnr_db=3.0) is None
+    # A few bytes that take 30 GB once they are decoded, which a page must not begin with.
+    gallery.picture_path(tmp_path, 2).write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 2, 0, 0, 0))
+        + png_chunk(b"tEXt", b"psnr_db\x003.0")
+        + png_chunk(b"IDAT", zlib.compress(bytes(9)))
+        + png_chunk(b"IEND", b"")
+    )
+    assert gallery.read_picture(tmp_path, 2, psnr_db=3.0) is None
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    checksum = struct.pack(">I", zlib.crc32(kind + content))
+    return struct.pack(">I", len(content)) + kind + content + checksum
 
 
 # -- histories
