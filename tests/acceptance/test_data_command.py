@@ -71,7 +71,7 @@ def test_a_dry_run_says_how_pictures_are_prepared(photos: Path, command_line: Ru
     assert done.returncode == 0, done.stderr
     line = next(line for line in done.stdout.splitlines() if line.startswith("data "))
     assert line.endswith("each image resized and cut to the square in the middle (16x16 pixels)")
-    assert "batches of 4 are 4 steps an epoch, too few to tell good trials from bad" in done.stderr
+    assert "batches of 4 are 4 steps an epoch: trials are pruned from epoch 7 on" in done.stderr
 
 
 def test_images_that_can_be_read_in_two_ways_are_refused_with_what_to_write(
