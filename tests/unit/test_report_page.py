@@ -100,7 +100,7 @@ def test_the_headline_has_the_figures_that_tune_prints(read: Reader, found: Find
 
 
 def test_what_the_search_gained_over_its_first_trial_is_said(read: Reader, found: Findings) -> None:
-    gain_db = found.summary.gain_db
+    gain_db = found.summary.shown_gain_db
     assert gain_db is not None
     first = f"the first trial (trial {found.summary.first_number})"
     assert gain_db > 0.005
