@@ -7,7 +7,7 @@ import hashlib
 import logging
 import zlib
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import numpy as np
 
@@ -97,7 +97,7 @@ def _decompressed(archive: Path) -> bytes:
             raise damaged(archive, e) from e
 
 
-def _limited(file: BinaryIO | gzip.GzipFile, path: Path) -> bytes:
+def _limited(file: IO[bytes] | gzip.GzipFile, path: Path) -> bytes:
     data = file.read(_MOST_BYTES + 1)
     if len(data) > _MOST_BYTES:
         raise damaged(path, f"it holds more than {_MOST_BYTES:,} bytes")
