@@ -26,6 +26,9 @@ class _Quiet(WSGIRequestHandler):
 class S3Server:
     """A server with one bucket; use it in a ``with`` block. What it holds outlives ``stop``.
 
+    Args:
+        address: Where it listens.
+
     Attributes:
         bucket: The bucket's name.
         refused_share: Share of the calls that are answered with an error.
@@ -33,7 +36,8 @@ class S3Server:
         refused: How many of them were refused.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self._address = address
         self.bucket = f"bucket-{uuid4().hex[:12]}"
         self.refused_share, self.refused = 0.0, 0
         self.calls: list[tuple[str, str]] = []
@@ -64,7 +68,7 @@ class S3Server:
         while True:
             try:
                 return make_server(
-                    "127.0.0.1", self._port, self._answer, threaded=True, request_handler=_Quiet
+                    self._address, self._port, self._answer, threaded=True, request_handler=_Quiet
                 )
             except SystemExit:  # werkzeug's answer to a port that is taken
                 if time.monotonic() > until:
@@ -87,7 +91,7 @@ class S3Server:
     def environment(self) -> dict[str, str]:
         """The variables that lead S3's clients here."""
         return {
-            "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self._port}",
+            "AWS_ENDPOINT_URL": f"http://{self._address}:{self._port}",
             "AWS_ACCESS_KEY_ID": "a-key-that-nobody-has",
             "AWS_SECRET_ACCESS_KEY": "a-secret-that-nobody-knows",
             "AWS_DEFAULT_REGION": "us-east-1",

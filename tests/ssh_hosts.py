@@ -8,8 +8,10 @@ import os
 import shutil
 import signal
 import subprocess
+import sysconfig
 import tempfile
 import time
+import venv
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +34,7 @@ PermitRootLogin yes
 AcceptEnv none
 MaxStartups 100
 MaxSessions 100
-SetEnv HOME=/run/home {environment}
+SetEnv HOME=/run/home TMPDIR=/run/tmp {environment}
 """
 CLIENT = """
 Host {names}
@@ -47,8 +49,13 @@ set -e
 hostname "$0"
 mount --make-rprivate /
 mount -t tmpfs none /run
-mkdir -p /run/sshd /run/home
+mkdir -p /run/sshd /run/home /run/tmp
 for folder in $HIDDEN; do mount -t tmpfs none "$folder"; done
+if [ -n "$ALONE" ]; then
+  mount -t tmpfs none /dev/shm
+  awk '$1 ~ "^/|^overlay" && $2 !~ "^/run/" {print $2}' /proc/self/mounts |
+    while read -r at; do mount -o remount,bind,ro "$at"; done
+fi
 ip link set lo up
 exec "$@"
 """
@@ -56,6 +63,15 @@ exec "$@"
 
 def ip(*words: str) -> None:
     subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
+def bare_python(folder: Path) -> Path:
+    """Makes a Python with all that searchae needs, but without it; returns its path."""
+    venv.create(folder, with_pip=False)
+    (site,) = (folder / "lib").glob("python*/site-packages")
+    # Appended, and without its own .pth files: an editable searchae there stays unseen.
+    (site / "lent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
+    return folder / "bin" / "python"
 
 
 class SshHosts:
@@ -68,10 +84,17 @@ class SshHosts:
         names: The hosts' names.
         hidden: Folders of this machine that no host sees; each host has empty ones there.
         environment: Variables of what runs on the hosts.
+        alone: Whether a host can write nothing that another host, or this machine, would see. Its
+            home and its temporary files are its own anyway.
     """
 
     def __init__(
-        self, names: Sequence[str], *, hidden: Sequence[Path] = (), environment: str = ""
+        self,
+        names: Sequence[str],
+        *,
+        hidden: Sequence[Path] = (),
+        environment: str = "",
+        alone: bool = False,
     ) -> None:
         if os.geteuid() or not shutil.which("ip") or not Path(SSHD).exists():
             pytest.skip("needs root and Debian's iproute2 and openssh-server")
@@ -82,7 +105,7 @@ class SshHosts:
         self.address = f"{self._net}.1"
         self.names = list(names)
         self._hidden = list(hidden)
-        self._environment = environment
+        self._environment, self._alone = environment, "yes" if alone else ""
         self._sshds: dict[str, subprocess.Popen[bytes]] = {}
         self._patch = pytest.MonkeyPatch()
 
@@ -128,7 +151,7 @@ class SshHosts:
                     *(*enter, *alone, "sh", "-c", ENTER, name),
                     *(SSHD, "-D", "-e", "-f", str(self.folder / "sshd_config")),
                 ],
-                env={**os.environ, "HIDDEN": hidden},
+                env={**os.environ, "HIDDEN": hidden, "ALONE": self._alone},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

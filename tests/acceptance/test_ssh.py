@@ -6,17 +6,15 @@ import json
 import os
 import subprocess
 import sys
-import sysconfig
 import tempfile
 import time
-import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import make_folder
-from tests.ssh_hosts import SshHosts
+from tests.ssh_hosts import SshHosts, bare_python
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(900)]
 
@@ -26,12 +24,7 @@ TRIALS = 12
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Python with all that searchae needs, but without it."""
-    folder = tmp_path_factory.mktemp("base")
-    venv.create(folder, with_pip=False)
-    (site,) = (folder / "lib").glob("python*/site-packages")
-    # Appended, and without its own .pth files: an editable searchae there stays unseen.
-    (site / "lent.pth").write_text(sysconfig.get_paths()["purelib"] + "\n")
-    return folder / "bin" / "python"
+    return bare_python(tmp_path_factory.mktemp("base"))
 
 
 @pytest.fixture(scope="module")
