@@ -11,7 +11,7 @@ The steps of a search, and the packages that do them::
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import import_module
@@ -91,9 +91,13 @@ def tune(
     workers_per_device: int | Literal["auto"] = 1,
     threads: int | None = None,
     precision: str | None = None,
-    launcher: Literal["local", "ray", "slurm"] = "local",
+    launcher: Literal["local", "ssh", "ray", "slurm"] = "local",
     ray_address: str | None = None,
     slurm: Mapping[str, str] | None = None,
+    hosts: str | Sequence[str] = (),
+    tunnel: bool = False,
+    install: bool = False,
+    skip_unfit: bool = False,
     seed: int | None = None,
     set: Mapping[str, Any] | None = None,  # noqa: A002  # the command line's --set
     name: str = "",
@@ -128,6 +132,10 @@ def tune(
         launcher: Where workers run.
         ray_address: For Ray: ``HOST:PORT``, ``auto`` or ``local``.
         slurm: For Slurm: sbatch options, such as ``{"partition": "gpu"}``.
+        hosts: For ssh: such as ``["gpu1", "gpu2:2"]``, or the path of a file with one a line.
+        tunnel: For ssh: hosts that cannot reach the database get there through this machine.
+        install: For ssh: install this searchae on hosts that have another one, or none.
+        skip_unfit: For ssh: go on without hosts that fail their check.
         seed: Seed of everything random; the study's if unset.
         set: Overrides of the study, such as ``{"train.epochs": 5}``.
         name: The study's name in the storage; the study file's if empty.
@@ -153,16 +161,17 @@ def tune(
         from searchae.launch import (
             GivenPlace,
             GivenStudy,
+            HostState,
             Request,
+            SshOptions,
             check_counts,
             choose_launcher,
+            host_text,
             override_texts,
             prestarted_workers,
             setting,
         )
 
-    if str(launcher) == "ssh":  # its check of the hosts is a talk on a terminal
-        raise UserError("launcher: ssh is the command line's; searchae.open shows such a search")
     place = GivenPlace.of(storage, data_dir, artifacts, device, quiet=quiet, create=True)
     overrides = dict(set or {})
     given = GivenStudy.of(study, name)
@@ -186,12 +195,31 @@ def tune(
             precision=precision,
         ),
     )
+
+    def note(text: str) -> None:
+        watcher.note(text)  # hosts are checked once there is one
+
+    def report(states: Sequence[HostState]) -> None:
+        for state in states:
+            note(host_text(state))
+
+    named = hosts if isinstance(hosts, str) else ",".join(hosts)
+    options = SshOptions(named, tunnel=tunnel, install=install, skip_unfit=skip_unfit)
     chosen = choose_launcher(
         launcher,
         artifacts=place.artifacts,
         label=request.resolved[0],
         ray_address=setting(ray_address, "RAY_ADDRESS", "auto"),
         slurm=[f"{key}={value}" for key, value in (slurm or {}).items()],
+        ssh=options.settings(
+            launcher,
+            storage=request.storage,
+            data_dir=place.data_dir,
+            artifacts=place.artifacts,
+            workers_per_gpu=1 if workers_per_device == "auto" else workers_per_device,
+            report=report,
+            note=note,
+        ),
     )
     with prestarted_workers(request, chosen) as imports_done:
         with _importing():

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from searchae.cli.options import threads_option
-from searchae.errors import UserError
 from searchae.files import ArtifactPath
 
 if TYPE_CHECKING:
@@ -114,30 +113,18 @@ def chosen_launcher(
         UserError: There is no such launcher, it lacks an option, or one belongs to another.
     """
     from searchae.cli import console, console_hosts
-    from searchae.launch import SshSettings, choose_launcher, parse_hosts
-    from searchae.storage import is_managed
+    from searchae.launch import SshOptions, choose_launcher
 
-    ssh = None
-    if name == "ssh":
-        if not hosts:
-            raise UserError("--launcher ssh: say where: --hosts gpu1,gpu2:2, or --hosts FILE")
-        ssh = SshSettings(
-            hosts=parse_hosts(hosts),
-            storage=storage,
-            data_dir=data_dir,
-            artifacts=artifacts,
-            workers_per_gpu=workers_per_gpu,
-            tunnel=tunnel or is_managed(storage),
-            install=install,
-            skip_unfit=skip_unfit,
-            report=console_hosts.print_hosts,
-            note=console.print_note,
-        )
-    else:
-        of_ssh = {f"--hosts {hosts}": hosts, "--tunnel": tunnel, "--install": install}
-        of_ssh["--skip-unfit"] = skip_unfit
-        for option in (option for option, value in of_ssh.items() if value):
-            raise UserError(f"{option}: only with --launcher ssh")
+    options = SshOptions(hosts, tunnel=tunnel, install=install, skip_unfit=skip_unfit)
+    ssh = options.settings(
+        name,
+        storage=storage,
+        data_dir=data_dir,
+        artifacts=artifacts,
+        workers_per_gpu=workers_per_gpu,
+        report=console_hosts.print_hosts,
+        note=console.print_note,
+    )
     return choose_launcher(
         name,
         artifacts=artifacts,

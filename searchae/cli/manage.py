@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-NamesArgument = Annotated[list[str], typer.Argument(metavar="NAME...", help="The studies' names.")]
+NamesArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]...", help="The studies' names.", show_default=False),
+]
+StudiesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--study", "-s", metavar="STUDY", help="The same, as with other commands; repeatable."
+    ),
+]
 OldArgument = Annotated[str, typer.Argument(metavar="OLD", help="The study's name.")]
 NewArgument = Annotated[str, typer.Argument(metavar="NEW", help="The name that it gets.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
@@ -63,7 +72,8 @@ def mv(
 
 @app.command(epilog=examples("searchae rm svhn-old", "searchae rm --yes try-1 try-2"))
 def rm(
-    names: NamesArgument,
+    names: NamesArgument = None,
+    study: StudiesOption = None,
     yes: YesOption = False,
     storage: StorageOption = DEFAULT_STORAGE,
     artifacts: ArtifactsOption = Path("artifacts"),
@@ -79,11 +89,14 @@ def rm(
         from searchae.storage import require_database
         from searchae.study import plan_removal, removal_text
 
+    asked = [*(names or ()), *(study or ())]
+    if not asked:
+        raise UserError("rm: say which: searchae rm NAME")
     url = storage_url(storage)
     require_database(url)
     connected = connect_to(url)
     planned: dict[int, Removal] = {}
-    for name in names:  # one that is not there is told of before any is deleted
+    for name in asked:  # one that is not there is told of before any is deleted
         planned |= {r.study.id: r for r in plan_removal(connected, name, artifacts)}
     if not yes:
         _ask([removal_text(removal) for removal in planned.values()])

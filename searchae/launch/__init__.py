@@ -4,7 +4,7 @@ A worker is a command with an environment, never a pickled function.
 """
 
 from searchae.launch.base import CarriesFiles, Exit, Job, Launcher, Resources
-from searchae.launch.choice import choose_launcher
+from searchae.launch.choice import SshOptions, choose_launcher
 from searchae.launch.fleet_plan import Fleet, available_cores
 from searchae.launch.given_place import GivenPlace, check_counts, default_threads, setting
 from searchae.launch.given_study import GivenStudy, override_texts
@@ -22,8 +22,8 @@ from searchae.launch.request import (
     study_jobs,
 )
 from searchae.launch.slurm import SlurmLauncher
-from searchae.launch.ssh import SshLauncher, SshSettings
-from searchae.launch.ssh_hosts import HostState, parse_hosts
+from searchae.launch.ssh import SshLauncher
+from searchae.launch.ssh_hosts import HostState, host_text
 from searchae.launch.supervisor import Supervisor
 
 __all__ = [
@@ -43,16 +43,16 @@ __all__ = [
     "Resources",
     "SlurmLauncher",
     "SshLauncher",
-    "SshSettings",
+    "SshOptions",
     "Supervisor",
     "available_cores",
     "check_counts",
     "choose_launcher",
     "configure_malloc",
     "default_threads",
+    "host_text",
     "last_lines",
     "override_texts",
-    "parse_hosts",
     "prestarted_workers",
     "provide_images",
     "setting",

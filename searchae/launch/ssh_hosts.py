@@ -10,6 +10,7 @@ from typing import Any
 
 from searchae import __version__
 from searchae.errors import UserError, nearest
+from searchae.formatting import format_count
 
 MOST_DEFAULT = 4
 """Workers on a host without GPUs unless a number is given, as on this machine."""
@@ -128,6 +129,21 @@ class HostState:
         if folder == "artifacts" and self.uses_store:
             return True
         return bool(self.found.get("shared", {}).get(folder))
+
+
+def host_text(state: HostState) -> str:
+    """Returns what a host that was checked has, in one line."""
+    found = state.found
+    if not found:
+        return f"{state.host.target}: unreachable"
+    has = f"searchae {found['searchae']}" if found["searchae"] else "no searchae"
+    room = f"{format_count(found['cores'], 'core')}, {format_count(found['gpus'], 'GPU')}"
+    if not state.fits:
+        return f"{state.host.target}: cannot run workers: {has}, {room}"
+    return (
+        f"{state.host.target}: {format_count(state.workers, 'worker')}, {has}, {room}, "
+        f"{found['memory'] / 1e9:.1f} GB of memory free, database: {state.database}"
+    )
 
 
 def faults_of(found: Mapping[str, Any], host: Host) -> list[str]:

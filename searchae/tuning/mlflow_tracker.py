@@ -77,6 +77,11 @@ class MlflowTracker:
                 "http://127.0.0.1:5000"
             )
 
+    @property
+    def address(self) -> str:
+        """Where it sends to."""
+        return os.environ.get(self.variable, "")
+
     def open(self, study: TrackedStudy) -> set[int]:
         """Finds or makes the study's run, and the runs of its trials."""
         from mlflow.tracking import MlflowClient  # takes a second

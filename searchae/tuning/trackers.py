@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from searchae.errors import SearchaeError, StopAskedError, UserError, install_text, nearest
 from searchae.files import ArtifactPath
-from searchae.formatting import format_count
+from searchae.formatting import format_count, one_line
 from searchae.storage import Backoff, ReaderStorage, connect
 from searchae.study import StoredStudy, gallery_folder, load_study, picture_owner, read_picture
 from searchae.tuning.mlflow_tracker import MlflowTracker
@@ -82,6 +82,10 @@ class Tracker(Protocol):
     """The environment variable to check when it does not answer."""
     defaults: Mapping[str, str]
     """Environment variables of its library, for where the user has not set them."""
+
+    @property
+    def address(self) -> str:
+        """Where it sends to; may hold a password."""
 
     def open(self, study: TrackedStudy) -> set[int]:
         """Connects, and returns the numbers of the trials that it holds to their end."""
@@ -264,7 +268,20 @@ def outage_text(tracker: Tracker, error: Exception) -> str:
     """Returns the warning of a tracker that failed; an error's text may hold a password."""
     code = getattr(error, "error_code", "")
     reason = type(error).__name__ + (f", {code}" if isinstance(code, str) and code else "")
-    return f"--track: not sent ({reason}): check {tracker.variable}; the work goes on"
+    return (
+        f"--track: not sent to {_shown_address(tracker.address)} ({reason}): "
+        f"check {tracker.variable}; the work goes on"
+    )
+
+
+def _shown_address(url: str) -> str:
+    """Returns an address on one line, without what may be secret in it: a login, a query."""
+    scheme, separator, rest = one_line(url).partition("://")
+    if not separator:
+        scheme, rest = "", scheme
+    _, at, rest = rest.rpartition("@")  # the last one: a password may hold any character
+    plain = rest.partition("?")[0].partition("#")[0]
+    return f"{scheme}{separator}{'***@' if at else ''}{plain}"
 
 
 @dataclass

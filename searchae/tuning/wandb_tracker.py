@@ -49,6 +49,11 @@ class WandbTracker:
                 "WANDB_MODE=offline and send the runs later with `wandb sync`"
             )
 
+    @property
+    def address(self) -> str:
+        """Where it sends to."""
+        return _address()
+
     def open(self, study: TrackedStudy) -> set[int]:
         """Finds the trials that this folder has written already."""
         import wandb
@@ -145,8 +150,12 @@ def _run_id(folder: Path) -> str:
     return folder.name.partition("run-")[2].partition("-")[2]
 
 
+def _address() -> str:
+    return os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai"
+
+
 def _in_netrc() -> bool:
-    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    host = urlsplit(_address()).hostname or ""
     try:
         return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):

@@ -66,6 +66,7 @@ NOT_TYPED = {
     r"searchae sample .*": "needs a variational net: test_bundle_commands.py",
     r".* data\.train_images=2000": "needs 2,000 pictures",
     r"(export|docker) .*": "sets up the next commands; test_compose.py runs the containers",
+    r"mlflow server .*": "runs until Ctrl-C; tests/mlflow_server.py starts one",
     r"searchae (tune|train) .* --track .*": "needs a tracker: test_track.py",
     r"kubectl .*|.* --out from-cluster": "needs a cluster; test_kubernetes.py runs the containers",
     r"cd deploy/kubernetes|mkdir -p secrets|openssl .*": "test_kubernetes.py makes the secrets",

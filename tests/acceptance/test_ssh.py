@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from searchae.storage.managed_keeper import DATABASE, HOST, USER
 from tests.conftest import make_folder
 from tests.ssh_hosts import SshHosts, bare_python
+from tests.stored_trials import trials
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(900)]
 
@@ -120,3 +123,42 @@ def test_the_winner_is_trained_on_hosts_and_its_bundle_is_here(hosts: SshHosts, 
     assert json.loads(out)["seeds"]["count"] == 2
     assert (user / "best" / "model.safetensors").exists()
     assert "installing" not in err.replace("gpu1: installing", ""), "gpu2 has it"
+
+
+def hosts_of(user: Path, study: str) -> set[str]:
+    """The hosts that have trained a study's trials."""
+    settings = json.loads((user / "searchae-postgres" / "settings.json").read_text())
+    place = f"{USER}:{settings['password']}@{HOST}:{settings['port']}/{DATABASE}"
+    found = trials(f"postgresql+psycopg://{place}", study)
+    return {t.user_attrs["searchae:runtime"]["host"] for t in found}
+
+
+def test_compare_trains_on_hosts(hosts: SshHosts, user: Path) -> None:
+    words = ("--by", "optimizer", "--until", "90", "--no-l1-curve", "--epochs", "2", "--json")
+    out, _ = finish(searchae(user, "compare", *ON_HOSTS, *words))
+    (verdict,) = json.loads(out)["comparisons"]
+    assert verdict["parameter"] == "optimizer"
+    assert hosts_of(user, "tiny.trainings") == {"gpu1", "gpu2"}
+
+
+def test_a_python_program_searches_on_hosts(hosts: SshHosts, user: Path) -> None:
+    program = (
+        "import searchae\n"
+        "search = searchae.tune('tiny', name='by-python', trials=4, storage='managed',\n"
+        "                       launcher='ssh', hosts=['gpu1:1', 'gpu2:1'])\n"
+        "print(search.status()['trials'], search.best.psnr_db)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=user,
+        env={**os.environ, "SEARCHAE_MANAGED_IDLE_S": "10"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "'running': 0" in done.stdout
+    assert hosts_of(user, "by-python") == {"gpu1", "gpu2"}
+    for name in hosts.names:
+        assert re.search(rf"^{name}: 1 worker, searchae .*, database: tunnel$", done.stderr, re.M)

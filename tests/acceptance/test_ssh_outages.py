@@ -59,7 +59,7 @@ class Length:
 
 
 LENGTHS = [
-    pytest.param(Length(30, 120, outage_s=30, store_s=60), id="long", marks=pytest.mark.slow),
+    pytest.param(Length(30, 100, outage_s=30, store_s=60), id="long", marks=pytest.mark.slow),
     pytest.param(Length(9, 45, outage_s=16, store_s=5), id="short", marks=pytest.mark.fleet),
 ]
 
@@ -80,7 +80,7 @@ class User:
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         """Types a command of searchae's; its database is ``managed``."""
-        variables = {"SEARCHAE_STORAGE": "managed", "SEARCHAE_MANAGED_IDLE_S": "10"}
+        variables = {"SEARCHAE_STORAGE": "managed", "SEARCHAE_MANAGED_IDLE_S": "20"}
         if self.store:
             variables |= {**self.store.environment, "SEARCHAE_ARTIFACTS": self.store.url()}
         self.started.append(
@@ -148,6 +148,8 @@ class User:
     def cut_off(self, name: str, search: subprocess.Popen[str]) -> int:
         """Pulls a host's cable while it trains a trial with a checkpoint; returns the trial."""
         cut: list[int] = []
+        # Before that the database may be stopping, after the command before.
+        wait_for(lambda: "created in managed" in self.said() or search.poll(), seconds=300)
 
         def is_cut() -> bool:
             assert search.poll() is None, f"it ended before {name} was cut off: {self.said()}"
@@ -272,7 +274,7 @@ def test_the_same_holds_with_a_store_that_is_away_and_refuses_calls(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=lambda n: n.name)
 def test_nothing_is_left_on_any_host_two_minutes_later(user: User, number: signal.Signals) -> None:
-    epochs = 10 * user.epochs_for(Length(30, 120, 0, 0))
+    epochs = 10 * user.epochs_for(Length(30, 100, 0, 0))
     search = user.start(*TUNE, "--set", f"train.epochs={epochs}")
     user.cut_off("gpu1", search)
     wait_for(lambda: all(user.trial_on(name) is not None for name in NAMES))

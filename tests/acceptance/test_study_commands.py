@@ -67,11 +67,13 @@ def test_a_study_is_renamed_and_then_deleted(made: Path) -> None:
     assert run(made, "best", "-s", "t").returncode == 0
     assert answer(made, "mv", "t", "u") == {"renamed": {"t": "u", "t.trainings": "u.trainings"}}
 
-    refused = run(made, "rm", "u")
+    refused = run(made, "rm")
+    assert (refused.returncode, "say which" in refused.stderr) == (2, True)
+    refused = run(made, "rm", "-s", "u")
     assert refused.returncode == 2
     assert "there is no terminal to ask on: --yes deletes without asking" in refused.stderr
     assert "u: 9 trials, 1.5 MB of files in artifacts/s" in refused.stderr
-    refused = run(made, "rm", "--yes", "u", "nothing")
+    refused = run(made, "rm", "--yes", "u", "-s", "nothing")
     assert refused.returncode == 2, "nothing is deleted where one is not there"
     assert run(made, "best", "-s", "u").returncode == 0
 

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 
 import searchae
+from searchae.tuning.mlflow_tracker import MlflowTracker
+from searchae.tuning.trackers import outage_text
 from tests.conftest import RunCommand
 from tests.forked_commands import start_command
 from tests.free_port import free_port
@@ -128,13 +130,14 @@ def test_trials_of_an_outage_are_sent_by_the_same_command(
     searchae: RunCommand, folder: Path, environment: dict[str, str], client: Any
 ) -> None:
     words = (*TUNE, "--trials", "2", "--track", "mlflow")
-    gone = {**environment, "MLFLOW_TRACKING_URI": f"http://ann:s3cret@127.0.0.1:{free_port()}"}
+    port = free_port()
+    gone = {**environment, "MLFLOW_TRACKING_URI": f"http://ann:s3cret@127.0.0.1:{port}"}
     done = searchae(*words, **gone)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["trials"]["running"] == 0
     lines = [line for line in done.stderr.splitlines() if "--track" in line]
     assert len(lines) == 2, done.stderr
-    assert "not sent (MlflowException" in lines[0]
+    assert f"not sent to http://***@127.0.0.1:{port} (MlflowException" in lines[0]
     assert "check MLFLOW_TRACKING_URI; the work goes on" in lines[0]
     assert "2 trials of 2 not known to be sent; the same command again sends" in lines[1]
     assert "s3cret" not in done.stdout + done.stderr
@@ -143,6 +146,25 @@ def test_trials_of_an_outage_are_sent_by_the_same_command(
     assert "--track" not in done.stderr
     _, trials, _ = runs_of(client, folder.name)
     check_curves(client, trials, folder)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://127.0.0.1:5000", "to http://127.0.0.1:5000 (OSError): check MLFLOW_TRACKING_URI;"),
+        (
+            "https://ann:a/b?c#d@e@mlflow.example.org/x?token=f",
+            "to https://***@mlflow.example.org/x (",
+        ),
+        ("ann:s3cret@host:5000", "to ***@host:5000 ("),
+        ("databricks", "to databricks ("),
+    ],
+)
+def test_the_warning_of_an_outage_names_the_address_without_a_secret(
+    monkeypatch: pytest.MonkeyPatch, address: str, shown: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    assert shown in outage_text(MlflowTracker(), OSError(f"no answer of {address}"))
 
 
 @pytest.mark.fleet
