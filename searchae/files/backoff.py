@@ -21,6 +21,7 @@ class Backoff:
         first_s: Upper bound of the first pause, in seconds.
         longest_s: Upper bound of any pause, in seconds.
         limit_s: After so many seconds the error is raised; None for never.
+        least_calls: How often the function is called before that, however long a call takes.
         sleep: Waits for a number of seconds; replaced in tests.
         name: What is waited for, in the log.
         level: Level at which each pause is logged.
@@ -29,6 +30,7 @@ class Backoff:
     first_s: float = 0.1
     longest_s: float = 10.0
     limit_s: float | None = None
+    least_calls: int = 1
     sleep: Callable[[float], object] = time.sleep
     name: str = "storage"
     level: int = logging.WARNING
@@ -50,14 +52,16 @@ class Backoff:
         Raises:
             Exception: The function's last one, if ``again`` refuses it or the time is up.
         """
-        started, bound = time.monotonic(), self.first_s
+        started, bound, calls = time.monotonic(), self.first_s, 0
         while True:
+            calls += 1
             try:
                 return function()
             except Exception as e:
                 if not again(e):
                     raise
-                if self.limit_s is not None and time.monotonic() - started > self.limit_s:
+                is_late = self.limit_s is not None and time.monotonic() - started > self.limit_s
+                if is_late and calls >= self.least_calls:
                     raise
                 pause = random.uniform(bound / 2, bound)
                 what = self.name, explain(e), pause

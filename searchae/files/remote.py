@@ -27,7 +27,7 @@ BRIEF_S = 20.0
 leave when a search ends."""
 PATIENT_S = 60.0
 """Seconds that are worth waiting where epochs would otherwise be trained again."""
-_CHECK_S = 5.0
+_CHECK_S, _CHECK_CALLS = 5.0, 3
 _LONGEST_REASON = 200
 
 # By name, because the libraries need not be installed. A pause mends none of them.
@@ -214,10 +214,12 @@ class RemoteFolder:
         path: The folder, which exists if it has a file.
         patience_s: Seconds that a call is repeated for. If None, ``BRIEF_S``, and once only after
             another call was given up: then what does not matter much delays nothing.
+        least_calls: How often a call is made, however long each takes.
     """
 
     path: RemotePath
     patience_s: float | None = None
+    least_calls: int = 1
 
     def names(self) -> list[str]:
         """Returns the names in the folder, sorted; none if it does not exist.
@@ -296,7 +298,9 @@ class RemoteFolder:
         Raises:
             OSError: That is not possible.
         """
-        name, brief = f".check-{secrets.token_hex(8)}", RemoteFolder(self.path, _CHECK_S)
+        # The first call may take longer than all others: it loads the library's tables.
+        brief = RemoteFolder(self.path, _CHECK_S, _CHECK_CALLS)
+        name = f".check-{secrets.token_hex(8)}"
         with brief.writing(name):
             pass
         brief.remove(name)
@@ -312,7 +316,12 @@ class RemoteFolder:
         if patience_s is None:
             patience_s = 0.0 if store.is_away else BRIEF_S
         try:
-            backoff = Backoff(limit_s=patience_s, name=f"{path.kind} store", level=logging.INFO)
+            backoff = Backoff(
+                limit_s=patience_s,
+                least_calls=self.least_calls,
+                name=f"{path.kind} store",
+                level=logging.INFO,
+            )
             found = backoff.call(
                 lambda: _attempt(path, lambda: function(store)),
                 again=lambda e: isinstance(e, RemoteError) and not e.is_final,

@@ -83,3 +83,11 @@ def test_an_error_raised_by_the_sleep_ends_the_waiting() -> None:
 
     with pytest.raises(StoppedError):
         Backoff(sleep=sleep).call(Flaky(3), again=is_away)
+
+
+def test_a_call_that_takes_longer_than_the_limit_is_made_again_where_that_is_asked_for() -> None:
+    flaky = Flaky(9)
+    backoff = Backoff(limit_s=-1.0, least_calls=3, sleep=lambda _: None)
+    with pytest.raises(AwayError):
+        backoff.call(flaky, again=is_away)
+    assert flaky.calls == 3
