@@ -26,6 +26,9 @@ from searchae.storage.resilient import ResilientStorage, database_error_text, is
 from searchae.storage.trial_batching import NoBatching, TrialBatching
 from searchae.storage.url import check_file, is_sqlite, masked_url, parse_url
 
+_TABLES_S = 300
+"""Seconds to create the tables, on the slowest of machines."""
+
 
 def connect(
     url: URL | str,
@@ -81,7 +84,9 @@ def _open(url: URL) -> RDBStorage:
     lock = (
         file_lock(url)
         if is_sqlite(url)
-        else exclusive_lock(sa.create_engine(url, poolclass=NullPool, **POSTGRESQL_ARGUMENTS), 0)
+        else exclusive_lock(
+            sa.create_engine(url, poolclass=NullPool, **POSTGRESQL_ARGUMENTS), 0, idle_s=_TABLES_S
+        )
     )
     with lock:
         _require_own_tables(url, engine_arguments(url))

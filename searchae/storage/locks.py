@@ -15,9 +15,14 @@ from sqlalchemy.engine import URL, Engine
 from searchae.errors import StorageError
 from searchae.storage.url import is_sqlite, masked_url
 
+IDLE_S = 30
+"""Seconds after which PostgreSQL takes a lock from a process that does nothing with it."""
+
 
 @contextmanager
-def exclusive_lock(engine: Engine, key: int) -> Iterator[Callable[[], None]]:
+def exclusive_lock(
+    engine: Engine, key: int, *, idle_s: int = IDLE_S
+) -> Iterator[Callable[[], None]]:
     """Holds a lock that only one process at a time can hold.
 
     On PostgreSQL it is an advisory lock in a transaction of its own, which the server ends when
@@ -27,6 +32,7 @@ def exclusive_lock(engine: Engine, key: int) -> Iterator[Callable[[], None]]:
         engine: The engine of the database; on PostgreSQL one of its connections is in use
             meanwhile.
         key: What is locked, such as a study's id. On SQLite there is one lock for all keys.
+        idle_s: See ``IDLE_S``; what is done meanwhile on other connections counts as nothing.
 
     Yields:
         A function that raises a database error if the lock has been lost.
@@ -35,17 +41,20 @@ def exclusive_lock(engine: Engine, key: int) -> Iterator[Callable[[], None]]:
         with file_lock(engine.url):
             yield lambda: None
         return
-    with locked_transaction(engine, key) as connection:
+    with locked_transaction(engine, key, idle_s=idle_s) as connection:
         yield lambda: connection.execute(sa.text("SELECT 1")).close()
 
 
 @contextmanager
-def locked_transaction(engine: Engine, key: int) -> Iterator[sa.Connection]:
+def locked_transaction(
+    engine: Engine, key: int, *, idle_s: int = IDLE_S
+) -> Iterator[sa.Connection]:
     """Holds the same lock together with a transaction, which is committed when it is released.
 
     Args:
         engine: The engine of the database.
         key: What is locked, such as a study's id.
+        idle_s: See ``IDLE_S``.
 
     Yields:
         The connection with the transaction; on SQLite no other connection can write meanwhile.
@@ -55,13 +64,13 @@ def locked_transaction(engine: Engine, key: int) -> Iterator[sa.Connection]:
             yield connection
         return
     with engine.begin() as connection:
-        connection.execute(_ADVISORY_LOCK, {"key": key})
+        connection.execute(_ADVISORY_LOCK, {"key": key, "idle": f"{idle_s}s"})
         yield connection
 
 
 # These settings are local to the transaction, also behind a connection pooler.
 _ADVISORY_LOCK = sa.text(
-    "SELECT set_config('idle_in_transaction_session_timeout', '30s', true), "
+    "SELECT set_config('idle_in_transaction_session_timeout', :idle, true), "
     "set_config('lock_timeout', '60s', true), pg_advisory_xact_lock(727, :key)"
 )
 
