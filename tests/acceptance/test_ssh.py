@@ -97,7 +97,9 @@ def test_from_nothing_a_search_that_loses_a_host_ends_with_the_exact_budget(
     checkpoints = user / "artifacts" / "tiny" / "checkpoints"
     try:
         wait_for(search, lambda: len(list(checkpoints.glob("*.pt"))) >= 2)
-        assert all(hosts.processes(name, "searchae worker") for name in hosts.names)
+        wait_for(
+            search, lambda: all(hosts.processes(name, "searchae worker") for name in hosts.names)
+        )
         hosts.cut_power("gpu1")
         out, err = finish(search)
     finally:
