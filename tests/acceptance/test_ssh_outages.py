@@ -115,7 +115,7 @@ class User:
     def epochs_for(self, length: Length) -> int:
         """How many epochs take the wanted time, as ``--dry-run`` measures them here."""
         words = ("--dry-run", "--trials", "2", "--set", f"train.epochs={SAMPLE_EPOCHS}")
-        epoch_s = self.answer(*TUNE, *words)["epoch_s"]
+        epoch_s = float(self.answer(*TUNE, *words)["epoch_s"])
         cores = min(len(os.sched_getaffinity(0)), len(NAMES))
         return max(SAMPLE_EPOCHS, round(length.train_s * cores / length.trials / epoch_s))
 
