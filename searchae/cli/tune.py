@@ -45,6 +45,8 @@ from searchae.config import COMPARED_PARAMETERS
 from searchae.errors import SpecError, UserError
 
 if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
+
     from searchae.launch import Launcher, Request
     from searchae.study import Summary
 
@@ -172,7 +174,7 @@ def tune(
         _search(request, chosen, urls, track, where, as_json=as_json)
 
 
-def _require_study_file(study: str, storage: str) -> None:
+def _require_study_file(study: str, storage: URL) -> None:
     """Says of a study that is stored, but whose file is not here, how to come by the file.
 
     Raises:

@@ -121,21 +121,18 @@ def test_too_little_time_is_no_mistake_and_the_hint_has_all_options(
     assert f"next: searchae compare --study tiny {options}   goes on" in told.stderr
 
 
-def test_ctrl_c_shows_what_is_known_so_far_and_how_to_go_on(home: Path, command_line: Run) -> None:
-    told = command_line(*WORDS)
-    assert told.returncode == 0, told.stderr
+def test_ctrl_c_shows_what_is_known_so_far_and_how_to_go_on(home: Path) -> None:
     url = f"sqlite:///{home / 'searchae.db'}"
-    done = len(listed(url, "COMPLETE"))
-    words = (*WORDS, "--until", "0.05")
+    words = (*WORDS, "--epochs", "30", "--patience", "0")
     with (home / "said").open("w") as err, started(words, home, subprocess.PIPE, err) as going:
-        wait_for(lambda: len(listed(url, "COMPLETE")) > done)
+        wait_for(lambda: len(listed(url, "COMPLETE")) >= 1)
         going.send_signal(signal.SIGINT)
         out, _ = going.communicate(timeout=60)
     assert (going.returncode, out) == (130, ""), "there is no result yet"
     said = (home / "said").read_text()
-    found = said.partition("unfinished; known so far:\n")[2]
-    assert re.match(r"  optimizer: adam beats sgd by .* trainings, .*; unfinished\]\n", found), said
-    assert "next: searchae compare --study tiny --until 0.05 --workers 1 --device cpu" in found
+    known, *others = said.partition("unfinished; known so far:\n")[2].splitlines()
+    assert re.match(r"  optimizer: nothing known yet: \d+ of at least \d+ trainings done", known)
+    assert others[0].startswith("next: searchae compare --study tiny --until 3 --epochs 30 ")
     assert said.endswith("interrupted; run the same command again to go on\n")
 
 
@@ -145,22 +142,20 @@ def test_another_worker_shares_a_comparison(home: Path, command_line: Run) -> No
     words = (*WORDS, "--by", "optimizer", "--threads", "1", "--epochs", "40", "--patience", "0")
     url = f"sqlite:///{home / 'searchae.db'}"
     worker = ("worker", "-s", "tiny.trainings", "--wait", "--threads", "1", "--json")
-    with (
-        started(words, home) as first,
-        started(worker, home, stdout=subprocess.PIPE) as joined,
-    ):
+    with started(words, home) as first:
         wait_for(lambda: len(listed(url, "COMPLETE")) >= 1)
         # However slow the machine is, there is work left when the other worker comes.
         own = Path(f"/proc/{first.pid}/task/{first.pid}/children").read_text().split()
         for pid in own:
             os.kill(int(pid), signal.SIGSTOP)
         done = len(listed(url, "COMPLETE"))
-        wait_for(lambda: len(listed(url, "COMPLETE")) > done)
-        for pid in own:
-            os.kill(int(pid), signal.SIGCONT)
-        assert first.wait(timeout=120) == 0
-        mine = json.loads(joined.communicate(timeout=120)[0])["complete"]
-        assert joined.returncode == 0
+        with started(worker, home, stdout=subprocess.PIPE) as joined:
+            wait_for(lambda: len(listed(url, "COMPLETE")) > done)
+            for pid in own:
+                os.kill(int(pid), signal.SIGCONT)
+            assert first.wait(timeout=200) == 0
+            mine = json.loads(joined.communicate(timeout=100)[0])["complete"]
+            assert joined.returncode == 0
     status = json.loads(command_line("status", "-s", "tiny.trainings", "--json").stdout)
     assert 0 < mine < status["trials"]["complete"], "each did a part"
 
@@ -246,7 +241,7 @@ def test_a_winner_over_seeds_is_named_and_trained(command_line: Run) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--by", "optimiser"], "--by optimiser: did you mean 'optimizer'"),
+        (["--by", "optimiser"], "--by optimiser: is not searched here; did you mean 'optimizer'"),
         (["--by", "regularizer"], "--by regularizer: "),
         (["--top", "3", "--by", "optimizer"], "--top: ranks trials"),
         (["--top", "3", "--seeds", "1"], "--seeds"),

@@ -355,7 +355,7 @@ def test_what_the_penalty_costs_and_buys_is_measured_by_its_weight(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"by": ["optimiser"]}, "--by optimiser: did you mean 'optimizer'"),
+        ({"by": ["optimiser"]}, "--by optimiser: is not searched here; did you mean 'optimizer'"),
         ({"by": ["learning_rate"]}, "--by learning_rate: "),
         ({"by": ["batch_size"]}, "--by batch_size: "),
         ({"until_db": 0.0}, "--until 0: give a number of dB above 0"),
@@ -389,7 +389,8 @@ def test_what_is_searched_and_not_compared_is_said_with_the_reason(
             **ONE_IS_WORSE,
             "train.learning_rate": {"low": 1e-2, "high": 2e-2, "log": True},
             "model.latent_dim": {"low": 4, "high": 6},
-            "search.trials": 2,
+            "train.epochs": 12,
+            "search.trials": 4,
         },
     )
     tuned, others, unnamed = Comparison(stored, ComparisonOptions()).not_compared

@@ -357,7 +357,7 @@ def test_what_the_search_gained_over_its_first_trial(
 def test_choices_never_tried_are_said_once_the_search_is_over(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    untried = {"activation": ["elu", "silu"], "channels": [[4, 8]]}
+    untried: dict[str, list[Any]] = {"activation": ["elu", "silu"], "channels": [[4, 8]]}
     console.print_summary(replace(SUMMARY, untried=untried))
     assert "not tried" not in capsys.readouterr().out, "they may still be"
     over = replace(SUMMARY.counts, complete=SUMMARY.counts.complete + 3)
