@@ -185,11 +185,11 @@ def test_a_silent_worker_s_trial_is_put_back_after_the_grace(storage: ResilientS
 
 
 def test_a_beating_worker_keeps_its_trial(storage: ResilientStorage) -> None:
-    stored = make(storage, grace_s=0.6)
+    stored = make(storage, grace_s=3)  # a busy machine may stop for a second
     alive, other = worker(stored, "alive"), worker(stored, "other")
     first = _claimed(alive)
-    for _ in range(5):
-        time.sleep(0.2)
+    for _ in range(4):
+        time.sleep(1)
         assert alive.beat(first, number=0, epoch=1)
     assert other.reap() == 0
     assert alive.holds(first)

@@ -341,7 +341,7 @@ def test_a_password_with_braces_and_signs_arrives(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(psycopg, "connect", refuse)
     monkeypatch.setattr(psycopg.Connection, "connect", refuse)
-    monkeypatch.setattr(connection, "exclusive_lock", lambda *_: nullcontext())
+    monkeypatch.setattr(connection, "exclusive_lock", lambda *_, **_named: nullcontext())
     url = sa.make_url("postgresql+psycopg://me@db/x").set(password="p{schema}@/ {}%")
     with pytest.raises(StorageError, match="authentication failed"):
         connect(url)
