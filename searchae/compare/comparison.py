@@ -150,7 +150,7 @@ class Comparison:
             )
         if unnamed and not self.options.by:
             found.append(
-                f"not compared: {format_list(unnamed)} (has choices; name it: "
+                f"not compared: {format_list(unnamed)} (to compare instead: "
                 f"{' '.join(f'--by {name}' for name in unnamed)})"
             )
         return found

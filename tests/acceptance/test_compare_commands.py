@@ -57,7 +57,7 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     assert told.returncode == 0, told.stderr
     assert "optimizer: adam beats sgd by " in told.stdout
     assert re.search(r"^training +\d+  complete .* seed=1$", told.stderr, re.M), "a line a training"
-    assert "not compared: l1_target (has choices; name it: --by l1_target)\n" in told.stderr
+    assert "not compared: l1_target (to compare instead: --by l1_target)\n" in told.stderr
     assert re.search(r"^expected: about .* until the first answers \(about \d+", told.stderr, re.M)
     assert "adam" in told.stdout.splitlines()[1], "the better one stands first"
     assert (home / "artifacts" / "tiny" / "compare" / "compare.html").is_file()

@@ -397,7 +397,7 @@ def test_what_is_searched_and_not_compared_is_said_with_the_reason(
     assert tuned.startswith("not compared: learning_rate (searched over a range,")
     assert "tuned anew for each choice" in tuned
     assert others.startswith("not compared: latent_dim (searched over a range,")
-    assert unnamed == "not compared: l1_target (has choices; name it: --by l1_target)"
+    assert unnamed == "not compared: l1_target (to compare instead: --by l1_target)"
     assert Comparison(differing, ComparisonOptions(by=BOTH)).not_compared == []
 
 
