@@ -41,7 +41,7 @@ from searchae.cli.options import (
 from searchae.cli.own_net import FactoryOption
 from searchae.cli.results import print_result, require_html
 from searchae.cli.signals import polled_stop
-from searchae.cli.typed_options import WHERE, has_password, typed_options
+from searchae.cli.typed_options import WHERE, typed_options
 from searchae.errors import StopAskedError, TimeUpError, UserError
 
 if TYPE_CHECKING:
@@ -241,8 +241,7 @@ def _hint_at_going_on(context: typer.Context) -> Iterator[None]:
 def _note_going_on(context: typer.Context) -> None:
     from searchae.cli.console import note_password, print_note
 
-    if has_password(context.params["storage"]):
-        note_password()
+    note_password(context.params["storage"])
     words = ["searchae", "compare", *typed_options(context)]
     print_note(f"next: {shlex.join(words)}   goes on from here")
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from searchae.cli.options import DEFAULT_STORAGE
 from searchae.cli.terminal import SafeConsole, print_line
-from searchae.cli.typed_options import MASK
+from searchae.cli.typed_options import MASK, has_password
 from searchae.config import FACTORY_VARIABLE, OBJECTIVES, below_here, objective_texts, read_toml
 from searchae.errors import SpecError
 from searchae.files import ArtifactPath
@@ -176,8 +176,7 @@ def note_next(
         verb = "matters" if len(compared) == 1 else "matter"
         lines[compare] = f"whether {format_list(compared)} {verb}, by an experiment"
     lines[train] = "the best trial trained anew, for more epochs, and tested"
-    if MASK in places.get("--storage", ""):
-        note_password()
+    note_password(places.get("--storage", ""))
     width = max(map(len, lines))
     for i, (command, what) in enumerate(lines.items()):
         print_note(f"{'' if i else 'next:':5s} {command:{width}}   {what}")
@@ -187,8 +186,7 @@ def note_next_of_compare(study: str, places: Mapping[str, str], where: Sequence[
     """Prints the command that trains the best setting of a comparison; see ``note_next``."""
     out, words = f"{study}-compared", ("--trial", "compared")
     command = _command("train", study, places, *places, out=out, words=words, where=where)
-    if MASK in places.get("--storage", ""):
-        note_password()
+    note_password(places.get("--storage", ""))
     print_note(f"next: {command}   the best setting trained anew, for more epochs, and tested")
 
 
@@ -203,9 +201,9 @@ def places_elsewhere(storage: str, data_dir: Path, artifacts: ArtifactPath) -> d
     return {option: value for option, value, usual in places if value != usual}
 
 
-def note_password() -> None:
+def note_password(storage: str) -> None:
     """Says how the next commands get a storage whose password is not shown; see ``_command``."""
-    if not os.environ.get("SEARCHAE_STORAGE"):
+    if has_password(storage) and not os.environ.get("SEARCHAE_STORAGE"):
         print_note(
             "first: export SEARCHAE_STORAGE=URL   with the URL that you have typed, since its "
             "password is not shown here"

@@ -176,5 +176,4 @@ def _worker_cells(worker: WorkerInfo, row: TrialRow | None) -> tuple[str, ...]:
     if row is None:
         return who, worker.device, "idle", "", ""
     psnr = "" if row.psnr_db is None else f"{row.psnr_db:.2f} dB"
-    noun = "trial" if row.seed is None else "training"
-    return who, worker.device, f"{noun} {row.number}", f"epoch {int(row.epochs) + 1}", psnr
+    return who, worker.device, f"{row.noun} {row.number}", f"epoch {int(row.epochs) + 1}", psnr

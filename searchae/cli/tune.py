@@ -41,7 +41,7 @@ from searchae.cli.results import print_result
 from searchae.cli.signals import polled_stop
 from searchae.cli.track import TrackOption
 from searchae.cli.typed_options import WHERE, typed_options
-from searchae.config import COMPARED_PARAMETERS
+from searchae.config import comparable, compared_by_default
 from searchae.errors import SpecError, UserError
 
 if TYPE_CHECKING:
@@ -233,11 +233,10 @@ def _search(
     print_result(summary.document, lambda: console.print_summary(summary), as_json=as_json)
     if summary.best is not None and summary.counts.finished >= summary.counts.budget:
         elsewhere = console.places_elsewhere(summary.storage, request.data_dir, request.artifacts)
-        choosing = [p.name for p in request.resolved[1].space if len(p.choices) > 1]
-        compared = [name for name in COMPARED_PARAMETERS if name in choosing]
-        console.note_next(
-            summary.study, elsewhere, where, compared=compared or choosing, by=not compared
-        )
+        space = request.resolved[1].space
+        default = [p.name for p in compared_by_default(space)]
+        compared = default or list(comparable(space))
+        console.note_next(summary.study, elsewhere, where, compared=compared, by=not default)
 
 
 def _follow_search(

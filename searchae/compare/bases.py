@@ -24,6 +24,8 @@ from searchae.config import (
     Parameter,
     StudySpec,
     Value,
+    comparable,
+    compared_by_default,
     middle_value,
 )
 from searchae.errors import UserError, nearest
@@ -87,10 +89,9 @@ def compared_parameters(spec: StudySpec, by: Sequence[str]) -> list[Parameter]:
         UserError: A name is not that of a searched parameter with choices, or no searched parameter
             can be compared.
     """
-    categorical = {p.name: p for p in spec.space if len(p.choices) > 1}
+    categorical = comparable(spec.space)
     if not by:
-        found = [categorical[n] for n in COMPARED_PARAMETERS if n in categorical]
-        if found:
+        if found := compared_by_default(spec.space):
             return found
         hint = (
             f"; name another with --by: {', '.join(categorical)}"

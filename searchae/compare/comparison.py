@@ -26,6 +26,7 @@ from searchae.compare.cells import (
 from searchae.compare.experiment import Experiment, ReadRecord
 from searchae.compare.matched_design import Limits
 from searchae.compare.tuning import FINAL_TRAININGS
+from searchae.config import comparable
 from searchae.data import Splits
 from searchae.errors import UserError
 from searchae.formatting import format_count, format_duration, format_list
@@ -135,8 +136,7 @@ class Comparison:
         anew = [p.name for p in ranges if p.key in tuned]
         others = [p.name for p in ranges if p.key not in tuned]
         compared = {factor.parameter.name for factor in self.factors}
-        choosing = [p.name for p in self.stored.spec.space if len(p.choices) > 1]
-        unnamed = [name for name in choosing if name not in compared]
+        unnamed = [name for name in comparable(self.stored.spec.space) if name not in compared]
         found = []
         if anew:
             found.append(

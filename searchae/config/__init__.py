@@ -21,7 +21,14 @@ from searchae.config.net_factory import (
     find_factory,
 )
 from searchae.config.objectives import OBJECTIVES, Objective, objective_texts
-from searchae.config.parameters import COMPARED_PARAMETERS, CONDITIONS, Parameter, Value
+from searchae.config.parameters import (
+    COMPARED_PARAMETERS,
+    CONDITIONS,
+    Parameter,
+    Value,
+    comparable,
+    compared_by_default,
+)
 from searchae.config.schema import Layer, ModelParams, ProgressCallback, TrainParams, TrialParams
 from searchae.config.search_spec import SearchSpec
 from searchae.config.section import Positive, Section
@@ -91,6 +98,8 @@ __all__ = [
     "built_in_studies",
     "check_like",
     "check_study_name",
+    "comparable",
+    "compared_by_default",
     "draft_study",
     "explain_fault",
     "factory_here",

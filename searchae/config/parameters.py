@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -68,6 +69,18 @@ class Parameter:
 
 COMPARED_PARAMETERS = ("regularizer", "activation", "optimizer")
 """Parameters that ``searchae compare`` compares by default, if the study searches them."""
+
+
+def comparable(space: Sequence[Parameter]) -> dict[str, Parameter]:
+    """Returns the searched parameters that can be compared, by name: those with several choices."""
+    return {p.name: p for p in space if len(p.choices) > 1}
+
+
+def compared_by_default(space: Sequence[Parameter]) -> list[Parameter]:
+    """Returns the parameters that are compared unless the user names others."""
+    found = comparable(space)
+    return [found[name] for name in COMPARED_PARAMETERS if name in found]
+
 
 CONDITIONS: dict[str, tuple[str, frozenset[Value]]] = {
     "train.l1_weight": ("train.regularizer", frozenset({"l1", "clip+l1"})),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from searchae.config import COMPARED_PARAMETERS
+from searchae.config import compared_by_default
 from searchae.formatting import (
     format_count,
     format_duration,
@@ -85,8 +85,7 @@ def _conclusions(found: Findings) -> str:
         f"<code>{html_text(study_command('train', name))} --seeds 5 --out DIR</code> measures it "
         "on the test split over seeds"
     )
-    choosing = {p.name for p in found.spec.space if len(p.choices) > 1}
-    compared = [n for n in COMPARED_PARAMETERS if n in choosing]
+    compared = [p.name for p in compared_by_default(found.spec.space)]
     if compared and not found.comparison:
         text += (
             f"; <code>{html_text(study_command('compare', name))}</code> says which "

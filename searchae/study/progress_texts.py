@@ -103,5 +103,4 @@ def trial_line(row: TrialRow, *, best_db: float | None) -> str:
         params = f"{', '.join(objective_texts(row.values)[1:])}  {params}"
     if row.seed is not None:
         params += f" seed={row.seed}"
-    noun = "trial" if row.seed is None else "training"
-    return f"{noun} {row.number:3d}  {state:9s} {value}  {epochs} {took}  {params}{mark}"
+    return f"{row.noun} {row.number:3d}  {state:9s} {value}  {epochs} {took}  {params}{mark}"

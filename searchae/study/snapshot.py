@@ -37,3 +37,8 @@ class StudySnapshot:
     trainings_of: str = ""
     stop_asked: str = ""
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def noun(self) -> str:
+        """What the user calls one of its trials: ``training`` in a list of trainings."""
+        return "training" if self.trainings_of else "trial"

@@ -76,6 +76,11 @@ class TrialRow:
     values: dict[str, float] = field(default_factory=dict)
 
     @property
+    def noun(self) -> str:
+        """What the user calls it: ``training`` in a list of trainings, else ``trial``."""
+        return "trial" if self.seed is None else "training"
+
+    @property
     def has_result(self) -> bool:
         """Whether the trial has a result of its own; see ``results.is_result``."""
         return is_result(
@@ -147,24 +152,27 @@ class Summary:
     @property
     def gain_db(self) -> float | None:
         """The best trial's PSNR minus the first trial's, in dB; None unless both have a result."""
+        return None if self._gained is None else self._gained[0] - self._gained[1]
+
+    @property
+    def shown_gain_db(self) -> float | None:
+        """The gain between the two PSNRs as they are shown, with two decimals; see ``gain_db``."""
+        return None if self._gained is None else shown_difference(*self._gained)
+
+    @property
+    def _gained(self) -> tuple[float, float] | None:
+        """The PSNR in dB of the best trial and of the first one; None unless both have a result."""
         first = self._first
         if self.best is None or self.best.psnr_db is None or self.counts.finished < 2:
             return None
         if first is None or not first.has_result or first.psnr_db is None:
             return None
-        return self.best.psnr_db - first.psnr_db
+        return self.best.psnr_db, first.psnr_db
 
     @property
     def noun(self) -> str:
         """What the user calls one of its trials: ``training`` in a list of trainings."""
         return "training" if self.trainings_of else "trial"
-
-    @property
-    def shown_gain_db(self) -> float | None:
-        """The gain between the two PSNRs as they are shown, with two decimals; see ``gain_db``."""
-        if (gain_db := self.gain_db) is None or self.best is None or self.best.psnr_db is None:
-            return None
-        return shown_difference(self.best.psnr_db, self.best.psnr_db - gain_db)
 
     @property
     def first_number(self) -> int | None:

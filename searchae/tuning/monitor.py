@@ -12,7 +12,6 @@ from searchae.launch import Supervisor, last_lines
 from searchae.study import (
     Coordinator,
     StoredStudy,
-    StudySnapshot,
     Summary,
     TrialRow,
     ended_numbers,
@@ -166,7 +165,7 @@ def _stop_error(coordinator: Coordinator, who: str) -> SearchaeError:
     name, counts = coordinator.stored.name, end.counts
     return StopAskedError(
         f"study {name!r} was stopped by {who} (searchae stop): {counts.finished} of "
-        f"{counts.budget} {_nouns(end)} are done; run the same command again to go on"
+        f"{counts.budget} {end.noun}s are done; run the same command again to go on"
     )
 
 
@@ -187,15 +186,11 @@ def _check_end(
     is_time_up |= end.seconds_left is not None and end.seconds_left <= 0
     if is_time_up:
         watcher.note(
-            f"the time is up: {end.counts.finished} of {end.counts.budget} {_nouns(end)} are done; "
+            f"the time is up: {end.counts.finished} of {end.counts.budget} {end.noun}s are done; "
             "the rest is kept for another run"
         )
     elif end.counts.finished < end.counts.budget:
         raise _no_workers_error(supervisor)
-
-
-def _nouns(snapshot: StudySnapshot) -> str:
-    return "trainings" if snapshot.trainings_of else "trials"
 
 
 def _best_to_mark(summary: Summary) -> float | None:

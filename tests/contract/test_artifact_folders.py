@@ -25,6 +25,7 @@ from searchae.files import (
 )
 from searchae.training.checkpoint import Owner
 from searchae.training.trial_checkpoints import BackgroundCheckpoints, Checkpoints
+from tests.processes import wait_for
 from tests.s3_server import S3Server
 
 LIMIT = 2**20
@@ -201,8 +202,7 @@ def test_a_store_that_is_away_for_a_moment_is_waited_for(
 
 def _start_once_missed(s3: S3Server, caplog: pytest.LogCaptureFixture) -> None:
     """Starts a server again once a call to it has failed, however long the first call takes."""
-    while "s3 store away" not in caplog.text:
-        time.sleep(0.05)
+    wait_for(lambda: "s3 store away" in caplog.text)
     s3.start()
 
 
