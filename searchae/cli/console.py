@@ -378,7 +378,7 @@ def print_plan(plan: DryRun) -> None:
         out.print(f"begins     with {format_assignments(plan.begins)}")
     out.print(
         f"runs on    {plan.device} in {plan.precision}, {format_count(plan.workers, 'worker')} "
-        f"with {format_count(plan.threads, 'thread')} each, convolutions by {plan.kernels}"
+        f"with {format_count(plan.threads, 'thread')} each, convolutions by {_convolutions(plan)}"
     )
     out.print(f"baseline   {plan.baseline_db:.2f} dB")
     if time is None:
@@ -404,6 +404,13 @@ def _prepared(spec: StudySpec) -> str:
     from searchae.data import Preparation
 
     return f"; each image {Preparation.of(spec.data).text}"
+
+
+def _convolutions(plan: DryRun) -> str:
+    if plan.kernels == "torch" or not plan.kernels_fit:
+        unfit = "" if plan.kernels == "torch" else f" ({plan.kernels} fits no layer of these nets)"
+        return f"torch{unfit}"
+    return f"{plan.kernels} where it fits"
 
 
 def _range(document: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from searchae.data import describe_splits
 from searchae.launch import Launcher, LocalLauncher, Request
 from searchae.search import SizeLimit, note_on_objectives
 from searchae.study import Coordinator
-from searchae.training import chosen_kernels, uses_compiled
+from searchae.training import chosen_kernels, kernels_of, uses_compiled
 from searchae.tuning.duration import Duration, estimate_duration
 from searchae.tuning.gpu_sharing import crowding_warning, measured_fleet
 from searchae.tuning.limits import agreed_trials
@@ -29,7 +29,9 @@ class DryRun:
         workers: Number of workers at once.
         threads: CPU threads of each worker.
         precision: ``fp32`` or ``bf16`` on this machine.
-        kernels: Convolutions: ``winograd`` (compiled, where they fit) or ``torch``.
+        kernels: Convolutions that a worker has, as reports name them: ``winograd`` (compiled) or
+            ``torch``.
+        kernels_fit: Whether ``winograd`` fits a layer of some model; PyTorch computes the others.
         splits: Number of images of each split, their shape and hash.
         baseline_db: PSNR of the mean training image, in dB.
         parameters: Trainable parameters of the smallest and the largest model.
@@ -47,6 +49,7 @@ class DryRun:
     threads: int
     precision: str
     kernels: str
+    kernels_fit: bool
     splits: dict[str, Any]
     baseline_db: float
     parameters: tuple[int, int]
@@ -79,6 +82,7 @@ def plan_search(
     fleet = measured_fleet(prepared, request, launcher, lambda _: None)
     if warning := crowding_warning(fleet, left=left):
         note(warning)
+    compiled = chosen_kernels(prepared.device, prepared.precision)
     sizes = [n.parameters for n in prepared.networks]
     first = {} if has_begun else initial_params(spec, 0, warm=bool(request.warm_start))
     first = SizeLimit(spec, prepared.splits.image_shape).possible(first)
@@ -89,7 +93,9 @@ def plan_search(
         workers=fleet.workers,
         threads=fleet.threads,
         precision=prepared.precision,
-        kernels=_kernels(prepared),
+        kernels=kernels_of(prepared.device, prepared.precision),
+        kernels_fit=compiled is not None
+        and any(uses_compiled(n.model, compiled) for n in prepared.networks),
         splits=describe_splits(prepared.splits),
         baseline_db=prepared.baseline_db,
         parameters=(min(sizes), max(sizes)),
@@ -108,11 +114,3 @@ def _progress(prepared: Prepared) -> tuple[int, bool]:
     return counts.finished, bool(
         counts.finished or counts.running or counts.waiting or counts.paused
     )
-
-
-def _kernels(prepared: Prepared) -> str:
-    """Returns ``winograd`` if compiled kernels are chosen and fit a layer of some model."""
-    compiled = chosen_kernels(prepared.device, prepared.precision)
-    if compiled and any(uses_compiled(n.model, compiled) for n in prepared.networks):
-        return "winograd"
-    return "torch"

@@ -604,9 +604,28 @@ def test_how_it_computes_comes_from_the_environment_too(
     told = json.loads(command_line(*words, "--precision", "fp32", SEARCHAE_KERNELS="off").stdout)
     assert (told["precision"], told["kernels"]) == ("fp32", "torch")
     on_cpu = (*words, "--precision", "fp32", "--device", "cpu")
-    assert json.loads(command_line(*on_cpu).stdout)["kernels"] == "torch", "they fit no strided net"
+    told = json.loads(command_line(*on_cpu).stdout)
+    assert (told["kernels"], told["kernels_fit"]) == ("winograd", False), "they fit no strided net"
     told = json.loads(command_line(*on_cpu, "--set", "model.downsample=pool").stdout)
-    assert told["kernels"] == "winograd"
+    assert (told["kernels"], told["kernels_fit"]) == ("winograd", True)
+
+
+def test_a_dry_run_names_the_convolutions_as_the_report_does(
+    command_line: RunCommand, folder: Path
+) -> None:
+    words = ("tune", "--study", "tiny", "--dry-run", "--precision", "fp32", "--device", "cpu")
+    printed = " ".join(command_line(*words).stdout.split())
+    assert "convolutions by torch (winograd fits no layer of these nets)" in printed
+    printed = " ".join(command_line(*words, "--set", "model.downsample=pool").stdout.split())
+    assert "convolutions by winograd where it fits" in printed
+    printed = " ".join(command_line(*words, SEARCHAE_KERNELS="off").stdout.split())
+    assert "convolutions by torch baseline" in printed
+
+
+def test_an_unknown_precision_of_the_environment_is_refused(
+    command_line: RunCommand, folder: Path
+) -> None:
+    words = ("tune", "--study", "tiny", "--dry-run", "--json")
     refused = command_line(*words, SEARCHAE_PRECISION="fp8")
     assert refused.returncode == 2
     assert "--precision fp8: use auto, fp32, bf16" in refused.stderr
