@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from searchae.cli.terminal import SafeConsole, print_line
-from searchae.formatting import format_count
+from searchae.formatting import format_count, format_duration
 
 if TYPE_CHECKING:
     from searchae.study import Summary, TrialRow
@@ -52,6 +52,14 @@ class EpochLines:
         """Shows a training that has ended."""
         del best_db
         self._show(row)
+        ended = f"ended{f' ({row.outcome})' if row.outcome else ''}"
+        if not self._console.is_terminal:
+            count = format_count(row.epochs, "epoch")
+            took = "" if row.seconds is None else f", {format_duration(row.seconds)}"
+            self._console.print(f"seed {row.seed}  {ended} after {count}{took}")
+        elif row.number in self._tasks:
+            more = "" if row.psnr_db is None else f"validation {row.psnr_db:.2f} dB"
+            self._bar.update(self._tasks[row.number], more=f"{more}, {ended}")
 
     def progress(self, summary: Summary) -> None:
         """Shows the last epoch of each training that is running."""

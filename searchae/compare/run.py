@@ -83,7 +83,7 @@ class ComparisonRun:
         self._experiments = self.comparison.experiments(splits, read)
         self._watcher.note(
             f"its trainings are trials of study {listed.stored.name!r}: those that find learning "
-            "rates, then those that are measured, with new seeds"
+            "rates (tuning), then those that count, with new seeds (measured)"
         )
         for note in self.comparison.not_compared:
             self._watcher.note(note)
@@ -153,10 +153,11 @@ class ComparisonRun:
                 self._so_far_text(e, w, results, read)
                 for e, w in zip(self._experiments, wanted, strict=True)
             ]
+            done = self._done_text(wanted, results)
         except SearchaeError as e:
             self._watcher.note(f"what is known so far cannot be read: {e}")
             return
-        self._watcher.note("unfinished; known so far:")
+        self._watcher.note(f"unfinished after {done}; known so far:")
         for line in lines:
             self._watcher.note(f"  {line}")
 
@@ -172,14 +173,18 @@ class ComparisonRun:
         return f"{verdict.sentence}  [{verdict.rests_on}; {state}]"
 
     def _nothing_yet(self, wanted: Sequence[Wanted], results: Results) -> str:
-        listed = self._trainings(wanted, results)
-        done = sum(has_ended(results, t) for t in listed)
         return (
             f"study {self.comparison.stored.name!r}: the time was up (--max-hours) before the "
-            f"first comparison was complete: {done} of at least "
-            f"{format_count(len(listed), 'training')} done and kept; the same command again "
-            "continues"
+            f"first comparison was complete: {self._done_text(wanted, results)} are done and "
+            "kept; the same command again continues"
         )
+
+    def _done_text(self, wanted: Sequence[Wanted], results: Results) -> str:
+        """Returns how many trainings of all parameters have ended, and of about how many."""
+        listed = self._trainings(wanted, results)
+        done = sum(has_ended(results, t) for t in listed)
+        total = format_count(max(len(listed), self.comparison.estimate()["trainings"]), "training")
+        return f"{done} of about {total}"
 
     def _plan(self, results: Results) -> Sequence[ListedTraining]:
         """Returns the trainings that all experiments want."""
@@ -358,8 +363,9 @@ class ComparisonRun:
 def _not_yet_text(experiment: Experiment, wanted: Wanted, results: Results) -> str:
     done = sum(has_ended(results, t) for t in wanted.trainings)
     return (
-        f"{experiment.parameter}: nothing known yet: {done} of at least "
-        f"{format_count(len(wanted.trainings), 'training')} done"
+        f"{experiment.parameter}: nothing known yet: {done} of about "
+        f"{format_count(len(wanted.trainings) + wanted.unnamed, 'training')} done, some of which "
+        "serve other parameters too"
     )
 
 

@@ -67,7 +67,7 @@ def tiles(found: Findings) -> list[tuple[str, str, str]]:
         (
             "ran on",
             format_count(len(hosts), "machine"),
-            format_count(len(workers), "worker") + " took part",
+            format_count(len(workers), "worker") + " in all",
         ),
     ]
 

@@ -74,7 +74,8 @@ def parameters_section(found: Findings) -> HtmlSection:
         body += (
             "<h3>PSNR by the value of each parameter</h3>"
             '<p class="note">Blue: complete. Orange crosses: pruned, at their PSNR when they were '
-            "given up. Star: the best trial. Bars: the median of completed trials.</p>"
+            "given up. Red triangles: ended badly. Star: the best trial. Bars: the median of "
+            "completed trials.</p>"
             f'<div class="grid">{"".join(html_plot(p, level=4) for p in slices)}</div>'
         )
     return HtmlSection("parameters", "The parameters", body, (*plots, *slices))

@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from searchae.config import DataSpec, TrainParams, TrialParams, params_of_trial
 from searchae.errors import UserError
-from searchae.formatting import format_count
+from searchae.formatting import format_count, format_duration
 from searchae.study import (
     COMPARED,
     RUNTIME,
@@ -77,7 +77,9 @@ class RetrainPlan:
         train, searched = self.params.train, self.stored.spec.epochs
         before = "" if train.epochs == searched else f" (the search had {searched})"
         first, last = self.seeds[0], self.seeds[-1]
-        seeds = f"seed {first}" if first == last else f"seeds {first} to {last}"
+        seeds = f"seed {first}"
+        if first != last:
+            seeds = f"seeds {first} to {last}, of which the bundle gets the weights of {first}"
         can_end = 0 < train.patience < train.epochs
         plateau = f", ended after {train.patience} without improvement" if can_end else ""
         found = [
@@ -85,6 +87,8 @@ class RetrainPlan:
             f"{plateau}; {seeds}; {self._images_text()}; on {self.device} "
             f"with {format_count(self.threads, 'thread')}"
         ]
+        if expected := self._expected_text():
+            found.append(expected)
         if train.schedule == "cosine" and train.epochs != searched:
             found.append(
                 f'schedule = "cosine": the learning rate falls over {train.epochs} epochs, not '
@@ -95,6 +99,15 @@ class RetrainPlan:
         if hint_at_winner and winner != self.trial.number:
             found.append(f"over seeds trial {winner} was better: --trial winner takes that one")
         return found
+
+    def _expected_text(self) -> str:
+        """Returns the most that it takes, by the trial's epochs; empty if that is not known."""
+        row = trial_row(self.stored.spec, self.trial)
+        if not (row.seconds and row.epochs and self.as_searched):
+            return ""
+        most_s = row.seconds / row.epochs * self.params.train.epochs
+        each = " a seed" if len(self.seeds) > 1 else ""
+        return f"expected: at most about {format_duration(most_s)}{each}, as fast as in the search"
 
     def _images_text(self) -> str:
         """Returns how many images it trains on, as far as that is known before they are read."""
@@ -240,7 +253,8 @@ def _compared_trial(stored: StoredStudy) -> FrozenTrial:
     if kept is None or listed is None:
         raise UserError(
             f"--trial compared: no comparison of study {stored.name!r} has ended with a best "
-            f"setting; `searchae compare --study {stored.name}` begins one, or goes on with it"
+            f"setting; `searchae compare --study {stored.name}` begins one; to go on with one, "
+            "give it the same options as before"
         )
     found: FrozenTrial = listed.stored.study.get_trials(deepcopy=False)[kept["number"]]
     return found

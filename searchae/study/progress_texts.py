@@ -86,7 +86,8 @@ def best_text(summary: Summary) -> str:
 def trial_line(row: TrialRow, *, best_db: float | None) -> str:
     """Returns a trial as one line: ``trial 7  complete  21.34 dB  20 epochs  3 s  relu adam ...``.
 
-    One of a list of trainings is called a training.
+    One of a list of trainings is called a training, with what it is for: ``tuning``, to find a
+    choice's learning rate, or to be ``measured``.
 
     Args:
         row: The trial.
@@ -102,5 +103,5 @@ def trial_line(row: TrialRow, *, best_db: float | None) -> str:
     if row.values and not row.outcome:
         params = f"{', '.join(objective_texts(row.values)[1:])}  {params}"
     if row.seed is not None:
-        params += f" seed={row.seed}"
+        params += f" seed={row.seed} ({'measured' if row.is_measured else 'tuning'})"
     return f"{row.noun} {row.number:3d}  {state:9s} {value}  {epochs} {took}  {params}{mark}"

@@ -60,6 +60,7 @@ class TrialRow:
         imported: Whether a warm start copied it from another study.
         worker: The name of the worker that trains it or trained it last.
         seed: The seed of a listed training; None in a search, whose trials have the study's.
+        is_measured: Whether it is a listed training that is measured on the test split.
         values: Objective -> value, of a complete trial of a study with several objectives.
     """
 
@@ -73,6 +74,7 @@ class TrialRow:
     imported: bool
     worker: str = ""
     seed: int | None = None
+    is_measured: bool = False
     values: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -253,6 +255,7 @@ def trial_row(spec: StudySpec, trial: FrozenTrial) -> TrialRow:
         imported=WARM_START in trial.user_attrs,
         worker=trial.user_attrs.get(RUNTIME, {}).get("worker", ""),
         seed=trial.user_attrs.get(TRAINING, {}).get("seed"),
+        is_measured=trial.user_attrs.get(TRAINING, {}).get("is_tested", False),
         values=dict(zip(objectives, values, strict=True)) if len(objectives) > 1 and values else {},
     )
 

@@ -143,4 +143,5 @@ def _opening_line(stored: StoredStudy, counts: TrialCounts, *, created: bool) ->
         return f"study {stored.name!r} in {where}: all {finished} trials done; nothing to run"
     begun = counts.waiting + counts.paused + counts.running
     further = f", {begun} of them begun already" if begun else ""
-    return f"study {stored.name!r} in {where}: {finished} trials done, {left} to run{further}"
+    done = format_count(finished, "trial")
+    return f"study {stored.name!r} in {where}: {done} done, {left} to run{further}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -57,6 +58,9 @@ def test_a_winner_is_trained_measured_and_used(home: Path, command_line: Run) ->
     assert "reproduces the search's" in told.stdout
     assert "over 2 seeds" in told.stdout
     assert "seed 1  epoch   4 of 4" in told.stderr, "a line an epoch where there is no terminal"
+    assert "seed 1  ended after 4 epochs, " in told.stderr
+    assert "; seeds 0 to 1, of which the bundle gets the weights of 0; " in told.stderr
+    assert re.search(r"^expected: at most about .* a seed, as fast as", told.stderr, re.M)
     words = ("train", "-s", "tiny", "--epochs", "4", "--seeds", "2", "--out")
     repeated = command_line(*words, "w")
     assert repeated.returncode == 0, repeated.stderr

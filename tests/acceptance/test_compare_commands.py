@@ -56,7 +56,8 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     told = command_line(*WORDS)
     assert told.returncode == 0, told.stderr
     assert "optimizer: adam beats sgd by " in told.stdout
-    assert re.search(r"^training +\d+  complete .* seed=1$", told.stderr, re.M), "a line a training"
+    line = r"^training +\d+  complete .* seed=1 \(measured\)$"
+    assert re.search(line, told.stderr, re.M), "a line a training"
     assert "not compared: l1_target (to compare instead: --by l1_target)\n" in told.stderr
     assert re.search(r"^expected: about .* until the first answers \(about \d+", told.stderr, re.M)
     assert "adam" in told.stdout.splitlines()[1], "the better one stands first"
@@ -117,7 +118,7 @@ def test_too_little_time_is_no_mistake_and_the_hint_has_all_options(
     assert told.returncode == 130, told.stderr
     assert told.stdout == ""
     assert "the time was up (--max-hours) before" in told.stderr
-    assert "done and kept; the same command again continues" in told.stderr
+    assert "are done and kept; the same command again continues" in told.stderr
     assert f"next: searchae compare --study tiny {options}   goes on" in told.stderr
 
 
@@ -130,8 +131,12 @@ def test_ctrl_c_shows_what_is_known_so_far_and_how_to_go_on(home: Path) -> None:
         out, _ = going.communicate(timeout=60)
     assert (going.returncode, out) == (130, ""), "there is no result yet"
     said = (home / "said").read_text()
-    known, *others = said.partition("unfinished; known so far:\n")[2].splitlines()
-    assert re.match(r"  optimizer: nothing known yet: \d+ of at least \d+ trainings done", known)
+    found = re.search(r"unfinished after (\d+) of about (\d+) trainings; known so far:\n", said)
+    assert found
+    assert 1 <= int(found[1]) < int(found[2])
+    assert f"(about {found[2]} trainings)" in said, "as many as were expected at the start"
+    known, *others = said[found.end() :].splitlines()
+    assert re.match(r"  optimizer: nothing known yet: \d+ of about \d+ trainings done", known)
     assert others[0].startswith("next: searchae compare --study tiny --until 3 --epochs 30 ")
     assert said.endswith("interrupted; run the same command again to go on\n")
 

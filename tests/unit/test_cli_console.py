@@ -370,7 +370,11 @@ def test_a_training_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
     console.print_summary(listed)
     assert "\ntrainings  7 of 10: " in capsys.readouterr().out
     assert "7 of 10 trainings, 2 running" in study_line(listed)
-    assert trial_line(replace(ROW, seed=3), best_db=None).startswith("training   7  complete")
+    line = trial_line(replace(ROW, seed=3), best_db=None)
+    assert line.startswith("training   7  complete")
+    assert line.endswith(" seed=3 (tuning)"), "one that finds a learning rate"
+    line = trial_line(replace(ROW, seed=3, is_measured=True), best_db=None)
+    assert line.endswith(" seed=3 (measured)")
 
 
 @pytest.mark.parametrize(
