@@ -1,4 +1,4 @@
-"""From nothing to a search on hosts: the three commands of the documentation, as they stand."""
+"""From nothing to a search on hosts: README's three commands, as they stand."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from tests.stored_trials import states, trials
 
 pytestmark = [pytest.mark.fleet, pytest.mark.timeout(900)]
 
+README = documents.ROOT / "README.md"
 PAGE = documents.ROOT / "docs" / "how-to" / "fleet.md"
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "searchae", "studies")
 SMALL = {
@@ -75,10 +76,11 @@ def environment(home: Path) -> dict[str, str]:
     return kept | SMALL | OFFLINE
 
 
-def test_the_three_commands_of_the_page_lead_from_nothing_to_a_search_on_hosts(
+def test_the_three_commands_of_the_readme_lead_from_nothing_to_a_search_on_hosts(
     home: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    (block,) = [b for b in documents.blocks(PAGE, "sh") if "--launcher ssh" in b]
+    (block,) = [b for b in documents.blocks(README, "sh") if "--launcher ssh" in b]
+    assert block in documents.blocks(PAGE, "sh")
     install, first, search = typed = block.splitlines()
     assert install.startswith("pip install")
     python = bare_python(tmp_path / "base")
