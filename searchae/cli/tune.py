@@ -235,7 +235,9 @@ def _search(
         elsewhere = console.places_elsewhere(summary.storage, request.data_dir, request.artifacts)
         space = request.resolved[1].space
         default = [p.name for p in compared_by_default(space)]
-        compared = default or list(comparable(space))
+        best_db = summary.best.psnr_db
+        has_learned = best_db is not None and best_db > summary.baseline_db  # or compare refuses it
+        compared = (default or list(comparable(space))) if has_learned else []
         console.note_next(summary.study, elsewhere, where, compared=compared, by=not default)
 
 

@@ -23,7 +23,10 @@ from searchae.study import study_overviews
 SCRIPT_PATH, PROGRESS_PATH = "/static/searchae.js", "/api/searchae/progress"
 _PAGE_PATH = re.compile(r"/dashboard(/.*)?")
 _HEAD_END = b"</head>"
-_TAG = f'<script defer src="{SCRIPT_PATH}"></script>'.encode()
+_STYLE = "<style>main, main div { min-width: 0; } main pre { overflow-x: auto; }</style>"
+"""Without it a trial's page is as wide as its widest line, not as the window: parts of a flexible
+box do not become narrower than their content unless they are told to."""
+_TAG = f'{_STYLE}<script defer src="{SCRIPT_PATH}"></script>'.encode()
 _CONDITIONS = ("HTTP_IF_MODIFIED_SINCE", "HTTP_IF_NONE_MATCH", "HTTP_RANGE")
 """Headers of a request that refer to the file on the disk, not to what is sent."""
 _REREAD_INTERVAL = 10

@@ -7,6 +7,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial
 
+from searchae.formatting import format_count
 from searchae.study import RUNTIME, WARM_START
 from searchae.training import EpochResult
 
@@ -66,7 +67,7 @@ def _sentence(found: Mapping[str, Any]) -> str:
     if found["to_the_bit"]:
         return (
             f"reproduces the search's {recorded:.2f} dB to the bit (epoch {found['epoch']}; "
-            f"{epochs} epochs compared)"
+            f"{format_count(epochs, 'epoch')} compared)"
         )
     why = ", ".join(f"{k} {a} -> {b}" for k, (a, b) in found["runtime_differs"].items())
     return (

@@ -42,7 +42,8 @@ def choose_first_rung(
     steps = -(-images // batch_size)  # of an epoch
     least = -(-LEAST_STEPS // steps)
     is_pruned = search.pruner != "none" and not search.has_several_objectives
-    few = f"{images:,} training images in batches of {batch_size} are {steps} steps an epoch"
+    an_epoch = f"{format_count(steps, 'step')} an epoch"
+    few = f"{images:,} training images in batches of {batch_size} are {an_epoch}"
     if steps < search.reports_per_epoch:
         raise SpecError(
             f"search.first_report: {search.first_report:g} of an epoch is less than a step ({few})"

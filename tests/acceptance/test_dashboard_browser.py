@@ -159,6 +159,20 @@ def test_a_trial_s_page_shows_its_pictures_and_how_to_train_it_again(
     assert page.problems == []
 
 
+@pytest.mark.parametrize("width", [1400, 900])
+def test_a_trial_s_page_is_not_wider_than_the_window(
+    page: Any, server: Server, told: Made, width: int
+) -> None:
+    page.set_viewport_size({"width": width, "height": 1000})
+    page.goto(at(server, f"/dashboard/studies/{told.study_id}/trials?numbers={BEST}"))
+    page.get_by_text(f"searchae train --study told --trial {BEST} --out trial-{BEST}").wait_for()
+    page.wait_for_function("document.querySelector(`img[src*='/curves']`)?.naturalWidth > 0")
+    picture(page, f"trial-{width}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    right = "e => e.closest('.MuiCard-root').getBoundingClientRect().right"
+    assert page.locator("pre").first.evaluate(right) <= width, "nothing is cut off"
+
+
 def test_a_pruned_trial_s_page_says_so(page: Any, server: Server, told: Made) -> None:
     page.goto(at(server, f"/dashboard/studies/{told.study_id}/trials?numbers=3"))
     page.get_by_text("Pruned after epoch 5 of 5").wait_for()

@@ -137,6 +137,24 @@ def test_a_search_runs_its_budget_and_says_what_it_found(
     assert "created" in done.stderr
 
 
+def test_a_search_of_few_steps_an_epoch_says_so_and_names_no_command_that_is_refused(
+    command_line: RunCommand, folder: Path
+) -> None:
+    """``compare`` takes no study whose nets are all worse than the mean training image."""
+    file = folder / "studies" / "tiny.toml"
+    file.write_text(file.read_text().replace("epochs = 3", "epochs = 1"))
+    few = ("--set", "train.batch_size=96", "--set", "train.learning_rate=1e-6", "--trials", "2")
+    done = command_line("tune", "--study", "tiny", "--workers", "1", *few)
+    assert done.returncode == 0, done.stderr
+    assert "are 1 step an epoch, too few to tell good trials from bad ones" in done.stderr
+    assert "nothing is pruned" in done.stderr
+    assert "no trial came above the mean training image" in done.stdout
+    assert "searchae compare" not in done.stderr
+    report = done.stderr[done.stderr.index("next: searchae ") :].splitlines()[0]
+    words = shlex.split(report.removeprefix("next: searchae ").split("   ")[0])
+    assert command_line(*words).returncode == 0
+
+
 @pytest.mark.usefixtures("told")
 def test_the_same_command_again_starts_nothing_and_a_larger_budget_goes_on(
     searchae: RunCommand, command_line: RunCommand, folder: Path, url: str
@@ -340,6 +358,28 @@ def test_a_signal_leaves_nothing_running(
     found = states(url)
     assert found.get("RUNNING", 0) == 0
     assert found.get("FAIL", 0) == 0
+
+
+@pytest.mark.fleet
+def test_a_worker_killed_while_the_database_is_away_is_replaced_soon_after(
+    slow_folder: Path,
+) -> None:
+    """``tune`` waits for the database then, and must not take that for its own work."""
+    with PostgresServer() as server:
+        url = server.url()
+        words = ("tune", "-s", "tiny", "--trials", "50", "--workers", "1")
+        tune = start(slow_folder, *words, url=url)
+        wait_for(lambda: finished(url) >= 1, seconds=120)
+        (first,) = worker_pids(tune)
+        server.stop()
+        os.kill(first, signal.SIGKILL)
+        time.sleep(3)
+        server.start()
+        wait_for(lambda: [pid for pid in worker_pids(tune) if pid != first], seconds=15)
+        tune.send_signal(signal.SIGINT)
+        _, progress = tune.communicate(timeout=60)
+    assert tune.returncode == 130, progress
+    assert "Traceback" not in progress
 
 
 @pytest.mark.fleet
