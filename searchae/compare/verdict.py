@@ -13,6 +13,9 @@ from searchae.compare.matched_statistics import ChoiceFigures, MatchedVerdict, P
 from searchae.formatting import format_assignments, format_count, format_list
 from searchae.worker import TrainingRecord
 
+OFTEN = 0.2
+"""Share of failed trainings from which on a sentence says how many of a choice's failed."""
+
 
 @dataclass(frozen=True)
 class CellResult:
@@ -139,6 +142,7 @@ class Verdict:
         fails = [c for c, _ in others if self.best.trains and not self.choices[c].trains]
         same = [found for found in others if found[0] not in fails]
         failing = "".join(f"; {self._failing_text(c, p)}" for c, p in others if c in fails)
+        failing = self._left_out_text() + failing
         if not better and not same:
             return f"{self.parameter}: {self.best.name} trains{failing}"
         if not better:
@@ -160,6 +164,17 @@ class Verdict:
             alike = [f"{self.choices[c].name} ({self._plain_interval(p)})" for c, p in same]
             text += f"; not distinguishable from {format_list(alike)} with this data"
         return text + failing
+
+    def _left_out_text(self) -> str:
+        """Returns which choices that train have often failed; empty if none has."""
+        found = [
+            f"{c.failed} of {format_count(c.trainings, 'training')} of {c.name}"
+            for c in (self.choices[i] for i in self.order)
+            if c.trains and c.failed and c.failed >= OFTEN * c.trainings
+        ]
+        if not found:
+            return ""
+        return f"; {format_list(found)} failed, which the differences leave out"
 
     def _failing_text(self, choice: int, p: PairDifference) -> str:
         """Returns that a choice mostly fails, where it is not known by how much it is worse."""

@@ -188,6 +188,23 @@ def test_a_choice_that_mostly_fails_is_never_called_as_good_as_one_that_trains()
     assert beaten.endswith(("to 7.25)", "to 1.50)"))
 
 
+@pytest.mark.parametrize("tanh", [21.5, 20.0], ids=["a winner", "no difference"])
+def test_a_choice_that_often_fails_is_not_praised_without_that(tanh: float) -> None:
+    verdict = judged({"relu": 20.0, "tanh": tanh})
+
+    def sentence(failed: int) -> str:
+        figures = (
+            verdict.choices[0],
+            replace(verdict.choices[1], failed=failed, trainings=10),
+        )
+        statistics = replace(verdict.statistics, choices=figures)
+        return replace(verdict, statistics=statistics).sentence
+
+    said = "; 3 of 10 trainings of tanh failed, which the differences leave out"
+    assert sentence(3) == verdict.sentence + said
+    assert sentence(1) == sentence(0) == verdict.sentence, "one of ten is left to the table"
+
+
 def test_each_net_is_said_to_have_failed_by_its_own_trainings() -> None:
     """Not by what the choice does in other bases."""
     cell = judged({"adam": 22.0, "sgd": 19.0}).cells[1][0]
