@@ -337,9 +337,10 @@ class Search:
             threads=threads or default_threads(),
             precision=precision or os.environ.get("SEARCHAE_PRECISION") or None,
         )
+        workers = workers or min(seeds, max(1, available_cores() // plan.threads))
         request = FleetRequest(
             **self._place.fleet(
-                workers=workers or min(seeds, max(1, available_cores() // plan.threads)),
+                workers=workers,
                 workers_per_device=workers_per_device,
                 threads=plan.threads,
             )
@@ -348,7 +349,7 @@ class Search:
         folder = Path(f"{folder_name(self.name)}-{trial}" if out is None else out)
         is_quiet = self._place.quiet if quiet is None else quiet
         with session(launcher, quiet=is_quiet, epochs=plan.params.train.epochs) as (watcher, stop):
-            for note in plan.notes(hint_at_winner=trial == "best"):
+            for note in plan.notes(hint_at_winner=trial == "best", workers=workers):
                 watcher.note(note)
             metrics = train_bundle(
                 plan, out=folder, request=request, launcher=launcher, watcher=watcher, stop=stop

@@ -76,6 +76,9 @@ def print_summary(summary: Summary, *, workers: bool = False) -> None:
     again = summary.epochs_repeated
     repeated = f", {again} of them trained again after a loss" if again else ""
     run = f"{format_number(summary.epochs_run)} run"
+    unfinished = summary.epochs_run - (summary.epochs_full - summary.epochs_saved)
+    if unfinished > 0 and c.finished:
+        run += f" ({format_number(unfinished)} of them in trials that have not ended)"
     out.print(f"epochs     {run}{repeated}{saved if summary.epochs_full else ''}")
     # The times of trials that were put back are known once they have ended.
     is_known = summary.wall_s or not summary.epochs_run
@@ -174,7 +177,9 @@ def note_next(
         named = [word for name in compared for word in ("--by", name)] if by else []
         compare = _command("compare", study, places, *places, words=named, where=where)
         verb = "matters" if len(compared) == 1 else "matter"
-        lines[compare] = f"whether {format_list(compared)} {verb}, by an experiment"
+        lines[compare] = (
+            f"whether {format_list(compared)} {verb}, by an experiment (--until 1: sooner)"
+        )
     lines[train] = "the best trial trained anew, for more epochs, and tested"
     note_password(places.get("--storage", ""))
     width = max(map(len, lines))

@@ -191,16 +191,17 @@ def train(
         threads=threads,
         precision=precision,
     )
+    workers = workers or min(seeds, max(1, available_cores() // plan.threads))
     request = FleetRequest(
         storage=url,
-        workers=workers or min(seeds, max(1, available_cores() // plan.threads)),
+        workers=workers,
         workers_per_device=workers_per_device,
         threads=plan.threads,
         device=device,
         data_dir=data_dir,
         artifacts=artifacts,
     )
-    for note in plan.notes(hint_at_winner=trial == "best"):
+    for note in plan.notes(hint_at_winner=trial == "best", workers=workers):
         print_note(note)
     _train(plan, out, request, chosen, take_urls(notify), track, as_json=as_json)
 

@@ -47,8 +47,6 @@ class Wanted:
         looks: The designs that were complete, the newest last.
         step: What the newest look said; None before the first.
         is_short: Whether it ended because of the limit of trainings.
-        unnamed: About how many more trainings the design needs, which follow from the results of
-            those named.
     """
 
     trainings: tuple[ListedTraining, ...]
@@ -56,7 +54,6 @@ class Wanted:
     looks: tuple[Design, ...]
     step: Step | None
     is_short: bool = False
-    unnamed: int = 0
 
 
 class Experiment:
@@ -141,7 +138,7 @@ class Experiment:
         design: Design | None = self.first_look()
         trainings: dict[str, ListedTraining] = {}
         looks: list[Design] = []
-        step, limits, unnamed = None, self.limits, 0
+        step, limits = None, self.limits
         while design is not None:
             found, unnamed = self._trainings(design, results)
             is_complete = not unnamed and all(has_ended(results, t) for t in found)
@@ -161,7 +158,7 @@ class Experiment:
                 looks.append(design)
             step = self._step(design, limits, results)
             design = step.next
-        return Wanted(tuple(trainings.values()), design, tuple(looks), step, unnamed=unnamed)
+        return Wanted(tuple(trainings.values()), design, tuple(looks), step)
 
     def used_bases(self, count: int, results: Results) -> list[int]:
         """Returns the first bases in which the tries of at least one choice came to something.

@@ -107,7 +107,7 @@ class ComparisonRun:
             if not w.looks and w.design is None:
                 self._watcher.note(f"{experiment.parameter}: {NOTHING_LEARNS}")
             elif not w.looks and verdicts:
-                self._watcher.note(_not_yet_text(experiment, w, results))
+                self._watcher.note(self._not_yet_text(experiment, w, results))
         if not verdicts:
             if is_unfinished:
                 raise TimeUpError(self._nothing_yet(wanted, results))
@@ -167,10 +167,21 @@ class ComparisonRun:
         if not wanted.looks and wanted.design is None:
             return f"{experiment.parameter}: {NOTHING_LEARNS}"
         if not wanted.looks:
-            return _not_yet_text(experiment, wanted, results)
+            return self._not_yet_text(experiment, wanted, results)
         verdict = self._verdict(experiment, wanted, results, read)
         state = "finished" if wanted.design is None else "unfinished"
         return f"{verdict.sentence}  [{verdict.rests_on}; {state}]"
+
+    def _not_yet_text(self, experiment: Experiment, wanted: Wanted, results: Results) -> str:
+        """Returns how far the first look at a parameter is, of as many as a dry run says."""
+        done = sum(has_ended(results, t) for t in wanted.trainings)
+        sides = self.comparison.estimate()["sides"]
+        (side,) = (s for s in sides if s["parameter"] == experiment.parameter)
+        total = max(len(wanted.trainings), side["tries"] + side["trainings"])
+        return (
+            f"{experiment.parameter}: nothing known yet: {done} of about "
+            f"{format_count(total, 'training')} done, some of which serve other parameters too"
+        )
 
     def _nothing_yet(self, wanted: Sequence[Wanted], results: Results) -> str:
         return (
@@ -358,15 +369,6 @@ class ComparisonRun:
             **result.document(),
             "html": str(out),
         }
-
-
-def _not_yet_text(experiment: Experiment, wanted: Wanted, results: Results) -> str:
-    done = sum(has_ended(results, t) for t in wanted.trainings)
-    return (
-        f"{experiment.parameter}: nothing known yet: {done} of about "
-        f"{format_count(len(wanted.trainings) + wanted.unnamed, 'training')} done, some of which "
-        "serve other parameters too"
-    )
 
 
 def _size_text(bases: int, seeds: int) -> str:

@@ -124,7 +124,10 @@ class _Validator:
         self, data: DataSpec, model: ModelParams, space: Sequence[Parameter]
     ) -> None:
         if data.name not in SOURCES_WITHOUT_PATH and data.path is None:
-            self._faults.add("data.path", f"missing: a {data.name} source needs the file or folder")
+            what = 'folder: path = "photos"'
+            if data.name != "folder":
+                what = f'file: path = "images.{data.name}"'
+            self._faults.add("data.path", f"missing: a {data.name} source needs the {what}")
         searched = {p.key for p in space}
         given = {
             side: getattr(model, side) is not None or f"model.{side}" in searched

@@ -44,7 +44,7 @@ def tiles(found: Findings) -> list[tuple[str, str, str]]:
     s, c = found.summary, found.summary.counts
     best = found.best[0] if found.best else None
     hosts = {str(r.runtime.get("host")) for r in found.runs if r.runtime}
-    workers = {str(r.runtime.get("worker")) for r in found.runs if r.runtime}
+    devices = {str(r.runtime.get("device")) for r in found.runs if r.runtime}
     saved = f"{s.epochs_saved / s.epochs_full:.0%}" if s.epochs_full else "none yet"
     return [
         ("best PSNR", f"{best.psnr_db:.2f} dB" if best else "none yet", "validation split"),
@@ -67,7 +67,7 @@ def tiles(found: Findings) -> list[tuple[str, str, str]]:
         (
             "ran on",
             format_count(len(hosts), "machine"),
-            format_count(len(workers), "worker") + " in all",
+            format_list(sorted(devices)) if devices else "",
         ),
     ]
 

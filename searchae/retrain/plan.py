@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -67,11 +68,12 @@ class RetrainPlan:
         """Whether it trains on exactly the study's images."""
         return self.data == self.stored.spec.data
 
-    def notes(self, *, hint_at_winner: bool) -> list[str]:
+    def notes(self, *, hint_at_winner: bool, workers: int) -> list[str]:
         """Returns what will be trained, as lines for the user.
 
         Args:
             hint_at_winner: Whether to add that the comparison over seeds had another winner.
+            workers: How many seeds are trained at once.
         """
         trial = f"trial {self.trial.number}{'' if self.is_searched else f' of {self.study}'}"
         train, searched = self.params.train, self.stored.spec.epochs
@@ -87,7 +89,7 @@ class RetrainPlan:
             f"{plateau}; {seeds}; {self._images_text()}; on {self.device} "
             f"with {format_count(self.threads, 'thread')}"
         ]
-        if expected := self._expected_text():
+        if expected := self._expected_text(workers):
             found.append(expected)
         if train.schedule == "cosine" and train.epochs != searched:
             found.append(
@@ -100,14 +102,17 @@ class RetrainPlan:
             found.append(f"over seeds trial {winner} was better: --trial winner takes that one")
         return found
 
-    def _expected_text(self) -> str:
+    def _expected_text(self, workers: int) -> str:
         """Returns the most that it takes, by the trial's epochs; empty if that is not known."""
         row = trial_row(self.stored.spec, self.trial)
         if not (row.seconds and row.epochs and self.as_searched):
             return ""
         most_s = row.seconds / row.epochs * self.params.train.epochs
-        each = " a seed" if len(self.seeds) > 1 else ""
-        return f"expected: at most about {format_duration(most_s)}{each}, as fast as in the search"
+        most_s *= math.ceil(len(self.seeds) / workers)
+        return (
+            f"expected: at most about {format_duration(most_s)} with "
+            f"{format_count(workers, 'worker')}, as fast as in the search"
+        )
 
     def _images_text(self) -> str:
         """Returns how many images it trains on, as far as that is known before they are read."""
@@ -253,8 +258,9 @@ def _compared_trial(stored: StoredStudy) -> FrozenTrial:
     if kept is None or listed is None:
         raise UserError(
             f"--trial compared: no comparison of study {stored.name!r} has ended with a best "
-            f"setting; `searchae compare --study {stored.name}` begins one; to go on with one, "
-            "give it the same options as before"
+            f"setting; `searchae compare --study {stored.name}` begins one. Type one that "
+            "was interrupted again as it was, with its options such as --until. Without --trial "
+            "compared the search's best trial is trained"
         )
     found: FrozenTrial = listed.stored.study.get_trials(deepcopy=False)[kept["number"]]
     return found

@@ -140,6 +140,9 @@ TYPES: dict[str, type | UnionType] = {
 
 # User attributes of a trial.
 
+WITHDRAWN = "withdrawn"
+"""The ``OUTCOME`` of a listed trial that was taken off the list before it was begun. It is FAIL."""
+
 TRAINING = "searchae:training"
 """dict: What a listed trial trains, see ``ListedTraining.document``. Absent in a search."""
 

@@ -37,7 +37,7 @@ def progress_text(summary: Summary) -> str:
     """Returns how many trials are done, and how long the rest will take."""
     c = summary.counts
     parts = [
-        f"{c.finished} of {c.budget} {summary.noun}s",
+        f"{c.finished} of {c.budget} {summary.noun}s{' listed' if summary.trainings_of else ''}",
         f"{c.running} running",
         f"{c.pruned} pruned",
     ]

@@ -284,14 +284,26 @@ def check_spec(stored: StoredStudy, spec: StudySpec) -> None:
             f"study {stored.name!r} was made with other settings (stored -> now):",
             *(f"  {_explained(line)}" for line in changes),
             f"Give the new one another --name; --warm-start {stored.name} lets it learn from these "
-            "trials. Or go on with this one: leave out the options, or change the study file back.",
+            f"trials. Or go on with this one: {_way_back(changes)}.",
         )
+
+
+def _way_back(changes: Sequence[str]) -> str:
+    """Returns how a user undoes the differences of two specs."""
+    code = [line for line in changes if _is_code(line)]
+    ways = ["restore the code of the net as it was"] if code else []
+    if len(code) < len(changes):
+        ways.append("leave out the options, or change the study file back")
+    return "; ".join(ways)
+
+
+def _is_code(change: str) -> bool:
+    return change.startswith("model.factory_sha256:")
 
 
 def _explained(change: str) -> str:
     """Returns a difference of two specs, with what it comes from where that is not the spec."""
-    is_code = change.startswith("model.factory_sha256:")
-    return f"{change} (the code of the net was edited)" if is_code else change
+    return f"{change} (the code of the net was edited)" if _is_code(change) else change
 
 
 def package_versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +16,13 @@ from searchae.search import expected_epochs, is_paused
 from searchae.storage import masked_url
 from searchae.study.attributes import (
     OPEN_UNTIL,
+    OUTCOME,
     REFUSED,
     REPEATED,
     RUNTIME,
     TRAINING,
     WARM_START,
+    WITHDRAWN,
 )
 from searchae.study.budget import TrialCounts
 from searchae.study.coordination import Coordinator
@@ -290,7 +292,10 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         stored: The study.
         snapshot: What the study's coordinator has read.
     """
-    own_trials = [t for t in snapshot.trials if WARM_START not in t.user_attrs]
+    listed = [t for t in snapshot.trials if t.user_attrs.get(OUTCOME) != WITHDRAWN]
+    withdrawn = len(snapshot.trials) - len(listed)  # no training has failed
+    counts = replace(snapshot.counts, failed=snapshot.counts.failed - withdrawn)
+    own_trials = [t for t in listed if WARM_START not in t.user_attrs]
     own = [trial_row(stored.spec, t) for t in own_trials]
     finished = [r for r in own if r.state in ("complete", "pruned") and r.outcome != INVALID]
     # One without an epoch that has a result was added by another program: nothing of it is saved.
@@ -300,7 +305,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
     return Summary(
         study=stored.name,
         storage=masked_url(stored.storage.engine.url),
-        counts=snapshot.counts,
+        counts=counts,
         best=None if snapshot.trainings_of else best_of(own),
         outcomes=dict(Counter(r.outcome for r in own if r.outcome)),
         baseline_db=stored.baseline_db,
@@ -322,7 +327,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         to_go_s=None
         if snapshot.attributes.get(OPEN_UNTIL)
         else time_to_go_s(
-            snapshot.counts,
+            counts,
             [(row.epochs, row.seconds) for row in finished if row.seconds is not None],
             RunningTrials.of(own_trials, stored.spec),
             workers=len(snapshot.workers),
@@ -336,7 +341,7 @@ def summarize_snapshot(stored: StoredStudy, snapshot: StudySnapshot) -> Summary:
         else sum(t.user_attrs.get(REFUSED, 0) for t in own_trials),
         front=front_of(own),
         trainings_of=snapshot.trainings_of,
-        early_end=early_end(snapshot.attributes, snapshot.counts, epochs_run),
+        early_end=early_end(snapshot.attributes, counts, epochs_run),
         stop_asked=snapshot.stop_asked,
         quarantined=snapshot.quarantined,
         untried={}

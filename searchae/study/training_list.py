@@ -21,13 +21,19 @@ from searchae.config import DataSpec, Parameter, StudySpec
 from searchae.errors import StudyMismatchError, UserError
 from searchae.search import to_distribution
 from searchae.storage import exclusive_lock
-from searchae.study.attributes import BUDGET, FOLDER, OUTCOME, SPLITS, TRAINING, TRAININGS_OF
+from searchae.study.attributes import (
+    BUDGET,
+    FOLDER,
+    OUTCOME,
+    SPLITS,
+    TRAINING,
+    TRAININGS_OF,
+    WITHDRAWN,
+)
 from searchae.study.coordination import Coordinator
 from searchae.study.listed_training import ListedTraining, training_key
 from searchae.study.stored_study import StoredStudy, find_study, open_study
 
-WITHDRAWN = "withdrawn"
-"""The ``OUTCOME`` of a training that was taken off the list before it was begun."""
 SUFFIX = ".trainings"
 """What is added to a study's name for the name of its list of trainings."""
 

@@ -12,7 +12,7 @@ import torch
 
 from searchae.config import StudySpec, TrialParams
 from searchae.errors import TrainingError
-from searchae.formatting import format_duration
+from searchae.formatting import format_count, format_duration
 from searchae.launch import Fleet
 from searchae.search import expected_epochs
 from searchae.training import Trainer
@@ -38,6 +38,7 @@ class Duration:
             ``search.expected_epochs``.
         at_most_s: The remaining trials if none is stopped.
         step_s_by_regularizer: Regularizer -> ``step_s`` with it, where several are searched.
+        trials: The number of the remaining trials.
     """
 
     step_s: float
@@ -45,16 +46,18 @@ class Duration:
     expected_s: float
     at_most_s: float
     step_s_by_regularizer: Mapping[str, float] = field(default_factory=dict)
+    trials: int = 0
 
     @property
     def text(self) -> str:
-        """Returns how long it takes in all."""
+        """Returns how long the remaining trials take."""
         if not self.at_most_s:
             return "nothing is left to run"
         most = format_duration(self.at_most_s)  # an estimate, too: no bound
+        what = f"for {format_count(self.trials, 'trial')}"
         if self.expected_s >= 0.99 * self.at_most_s:
-            return f"about {most} in all"
-        return f"about {format_duration(self.expected_s)} in all; without pruning, about {most}"
+            return f"about {most} {what}"
+        return f"about {format_duration(self.expected_s)} {what}; without pruning, about {most}"
 
 
 def estimate_duration(
@@ -91,6 +94,7 @@ def estimate_duration(
         else 0.0,
         at_most_s=epoch_s * spec.epochs * math.ceil(left / at_once),
         step_s_by_regularizer=by_regularizer if len(by_regularizer) > 1 else {},
+        trials=left,
     )
 
 

@@ -23,6 +23,7 @@ from searchae.storage import (
     optuna_setting,
 )
 from searchae.study import (
+    Coordinator,
     StoredStudy,
     check_same_study,
     check_spec,
@@ -119,7 +120,8 @@ def preflight(
         require_searched(existing)
         spec = stored_first_rung(spec, existing.spec)
         check_spec(existing, spec)
-    if not existing or request.asks_for_trials:  # said once, not whenever the search goes on
+    # Said once, not whenever the search goes on, and of a number of trials that it takes.
+    if not existing or (request.asks_for_trials and _has_trials_left(existing, spec)):
         for text in advice:
             note(f"note: {text}")
     _check_artifacts(request.artifacts, keep=not dry_run)
@@ -172,6 +174,10 @@ def preflight(
         baseline_db=baseline_db,
         networks=networks,
     )
+
+
+def _has_trials_left(existing: StoredStudy, spec: StudySpec) -> bool:
+    return Coordinator(existing).counts().finished < spec.search.trials
 
 
 def _check_hours(hours: float | None) -> None:

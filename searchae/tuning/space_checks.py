@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from searchae.config import CONDITIONS, Parameter, StudySpec
 from searchae.errors import SpecError
 from searchae.formatting import format_count
 from searchae.search import floored_parameters
+
+WIDE = 100.0
+"""A range of real numbers that spans such a factor is sampled by its logarithm as a rule."""
 
 
 def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
@@ -16,10 +19,10 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
 
     Args:
         spec: The study.
-        note: Called with advice, a line on each range whose end is never tried or that is
-            never sampled, where schedules of the learning rate are searched and trials pruned, and
-            where there are more trials than settings, or fewer than ``search.first`` lists or than
-            ``search.min_trials_per_choice`` takes.
+        note: Called with advice, a line on each range whose end is never tried, that is wide
+            without a logarithm or that is never sampled, where schedules of the learning rate are
+            searched and trials pruned, and where there are more trials than settings, or fewer
+            than ``search.first`` lists or than ``search.min_trials_per_choice`` takes.
 
     Raises:
         SpecError: Nothing is searched, so that all trials would be one training.
@@ -39,19 +42,8 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
         )
     if text := _few_trials(spec):
         note(text)
-    for parameter in spec.space:
-        if parameter.step is not None and (last := last_value(parameter)) < parameter.high:
-            note(
-                f"{parameter.key}: steps of {parameter.step:g} from {parameter.low:g} do not reach "
-                f"high = {parameter.high:g}; the largest value that is tried is {last:g}"
-            )
-    for parameter in spec.space:
-        if parameter.key in CONDITIONS and not _parent_values(spec, parameter):
-            parent, values = CONDITIONS[parameter.key]
-            note(
-                f"{parameter.key}: is never sampled, since it is used only with {parent} = "
-                f"{' or '.join(sorted(map(str, values)))}"
-            )
+    for text in (*_range_notes(spec), *_condition_notes(spec)):
+        note(text)
     schedules = [p for p in spec.space if p.key == "train.schedule" and len(p.choices) > 1]
     if schedules and spec.search.pruner != "none" and not spec.search.has_several_objectives:
         note(
@@ -64,6 +56,38 @@ def check_space(spec: StudySpec, note: Callable[[str], None]) -> None:
             f"{format_count(int(settings), 'setting')}: some are trained again, with the same seed "
             "and the same result"
         )
+
+
+def _range_notes(spec: StudySpec) -> Iterator[str]:
+    """Yields advice on ranges whose end is never tried, or that are wide without a logarithm."""
+    for parameter in spec.space:
+        if parameter.step is not None and (last := last_value(parameter)) < parameter.high:
+            yield (
+                f"{parameter.key}: steps of {parameter.step:g} from {parameter.low:g} do not reach "
+                f"high = {parameter.high:g}; the largest value that is tried is {last:g}"
+            )
+        if _is_wide(parameter):
+            yield (
+                f"{parameter.key}: its range spans a factor of "
+                f"{parameter.high / parameter.low:,.0f}, and without log = true nine of ten trials "
+                f"are above {parameter.low + 0.1 * (parameter.high - parameter.low):.2g}"
+            )
+
+
+def _condition_notes(spec: StudySpec) -> Iterator[str]:
+    """Yields advice on parameters that are never sampled."""
+    for parameter in spec.space:
+        if parameter.key in CONDITIONS and not _parent_values(spec, parameter):
+            parent, values = CONDITIONS[parameter.key]
+            yield (
+                f"{parameter.key}: is never sampled, since it is used only with {parent} = "
+                f"{' or '.join(sorted(map(str, values)))}"
+            )
+
+
+def _is_wide(parameter: Parameter) -> bool:
+    is_real = not (parameter.choices or parameter.integer or parameter.log)
+    return is_real and parameter.low > 0 and parameter.high >= WIDE * parameter.low
 
 
 def _few_trials(spec: StudySpec) -> str:

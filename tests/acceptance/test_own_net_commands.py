@@ -134,6 +134,7 @@ def test_a_worker_runs_no_code_that_it_was_not_told_to(folder: Path, command_lin
     assert refused.returncode == 2
     assert "model.factory_sha256" in refused.stderr
     assert "(the code of the net was edited)" in refused.stderr
+    assert "go on with this one: restore the code of the net as it was." in refused.stderr
     advised = ("--name", "new", "--warm-start", "mine", "--trials", "1")
     told = command_line("tune", "-s", "mine.toml", *advised, *words)
     assert told.returncode == 0, told.stderr

@@ -42,7 +42,7 @@ def test_the_dry_run_and_the_search_say_the_same(
     words = ("tune", "-s", "tiny", "--device", "cpu", "--workers", "2")
     planned = command_line(*words, "--dry-run")
     assert planned.returncode == 0, planned.stderr
-    (text,) = re.findall(r"^ {11}(.* in all.*)$", planned.stdout, re.MULTILINE)
+    (text,) = re.findall(r"^ {11}(.* for \d+ trials.*)$", planned.stdout, re.MULTILINE)
     told = command_line(*words)
     assert told.returncode == 0, told.stderr
     assert f"expected: {text}, by a training step measured now" in told.stderr

@@ -210,6 +210,9 @@ def test_what_nobody_wants_any_more_is_withdrawn_and_can_be_listed_again(
     other.keep_open(0)
     assert listed.withdraw([wanted.key]) == 1
     assert listed.coordinator.counts().budget == 1
+    summary = summarize(listed.stored, listed.coordinator)
+    assert (summary.counts.failed, summary.outcomes) == (0, {}), "nothing has failed"
+    assert [row.seed for row in summary.rows] == [1]
     worker = Coordinator(listed.stored, identity("worker"))
     claimed = worker.claim()
     assert isinstance(claimed, int)

@@ -365,11 +365,19 @@ def test_choices_never_tried_are_said_once_the_search_is_over(
     assert "not tried  activation elu and silu; channels [4, 8]\n" in capsys.readouterr().out
 
 
+def test_epochs_of_trials_that_have_not_ended_are_told_apart(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    console.print_summary(replace(SUMMARY, epochs_run=110))
+    said = "\nepochs     110 run (5 of them in trials that have not ended), 35 of 140 saved by "
+    assert said in capsys.readouterr().out
+
+
 def test_a_training_is_called_one(capsys: pytest.CaptureFixture[str]) -> None:
     listed = replace(SUMMARY, trainings_of="tiny")
     console.print_summary(listed)
     assert "\ntrainings  7 of 10: " in capsys.readouterr().out
-    assert "7 of 10 trainings, 2 running" in study_line(listed)
+    assert "7 of 10 trainings listed, 2 running" in study_line(listed)
     line = trial_line(replace(ROW, seed=3), best_db=None)
     assert line.startswith("training   7  complete")
     assert line.endswith(" seed=3 (tuning)"), "one that finds a learning rate"

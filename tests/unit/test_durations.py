@@ -89,7 +89,7 @@ def test_there_is_nothing_to_say_without_workers_or_work() -> None:
 
 
 def test_the_expected_time_is_said_beside_the_longest() -> None:
-    said = Duration(step_s=0.01, epoch_s=1.0, expected_s=600.0, at_most_s=3600.0).text
-    assert said == "about 10 min 00 s in all; without pruning, about 1 h 00 min"
-    assert Duration(0.01, 1.0, 3600.0, 3600.0).text == "about 1 h 00 min in all"
+    said = Duration(step_s=0.01, epoch_s=1.0, expected_s=600.0, at_most_s=3600.0, trials=6).text
+    assert said == "about 10 min 00 s for 6 trials; without pruning, about 1 h 00 min"
+    assert Duration(0.01, 1.0, 3600.0, 3600.0, trials=1).text == "about 1 h 00 min for 1 trial"
     assert Duration(0.01, 1.0, 0.0, 0.0).text == "nothing is left to run"

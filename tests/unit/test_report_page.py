@@ -94,7 +94,7 @@ def test_the_headline_has_the_figures_that_tune_prints(read: Reader, found: Find
     assert f"best PSNR {best.psnr_db:.2f} dB validation split" in read.text
     gain = f"over the baseline {best.psnr_db - 14.0:+.2f} dB"
     assert f"{gain} the mean training image has 14.00 dB" in read.text
-    assert "1 worker in all" in read.text
+    assert "1 machine cpu" in read.text
     assert "22 complete, 10 pruned, 1 failed" in read.text
     assert f"trial {best.row.number} reached {best.psnr_db:.2f} dB" in read.text
 

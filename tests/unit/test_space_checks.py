@@ -58,6 +58,17 @@ def test_a_step_that_never_reaches_the_end_of_its_range_is_said() -> None:
     assert second.endswith("the largest value that is tried is 0.2")
 
 
+def test_a_wide_range_without_a_logarithm_is_said() -> None:
+    (said,) = notes(study(train={"learning_rate": {"low": 1e-4, "high": 1e-1}}))
+    assert said == (
+        "train.learning_rate: its range spans a factor of 1,000, and without log = true nine of "
+        "ten trials are above 0.01"
+    )
+    assert notes(study(train={"learning_rate": {"low": 1e-3, "high": 5e-2}})) == []
+    assert notes(study({"latent_dim": {"low": 1, "high": 512}})) == [], "a whole number"
+    assert notes(study(train={"learning_rate": RATE})) == []
+
+
 def test_a_parameter_that_is_never_sampled_is_said() -> None:
     rates = {"momentum": {"low": 0.1, "high": 0.9}, "learning_rate": RATE}
     (said,) = notes(study(train=rates))
