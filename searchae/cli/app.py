@@ -152,21 +152,30 @@ def _run(words: Sequence[str], *, debug: bool) -> int:
 
 
 def _check_study_option(words: Sequence[str]) -> None:
-    """Says how to name the study where it was given without ``-s``.
+    """Says how to name the study where it was given without ``-s``, or not at all.
 
     Raises:
         UserError: It was.
     """
-    if len(words) < 2 or words[1].startswith("-"):
+    if not words or not {"-h", "--help"}.isdisjoint(words):
         return
     group = typer.main.get_command(app)
     command = getattr(group, "commands", {}).get(words[0])
     if command is None or any(p.param_type_name == "argument" for p in command.params):
         return
-    names = [o for p in command.params if p.name == "study" for o in p.opts]
-    if names and not any(w.partition("=")[0] in names or w.startswith("-s") for w in words):
+    option = next((p for p in command.params if p.name == "study"), None)
+    if option is None or any(
+        w.partition("=")[0] in option.opts or w.startswith("-s") for w in words
+    ):
+        return
+    if len(words) > 1 and not words[1].startswith("-"):
         meant = shlex.join(["searchae", words[0], "-s", *words[1:]])
         raise UserError(f"{words[1]}: the study is named by -s: {meant}")
+    if option.required:
+        example = f"searchae {words[0]} -s quickstart"
+        raise UserError(
+            f"{words[0]}: name a study with -s, as in `{example}`; `searchae studies` lists them"
+        )
 
 
 def _describe(error: Exception) -> tuple[str, int]:

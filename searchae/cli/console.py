@@ -412,10 +412,10 @@ def _prepared(spec: StudySpec) -> str:
 
 
 def _convolutions(plan: DryRun) -> str:
-    if plan.kernels == "torch" or not plan.kernels_fit:
-        unfit = "" if plan.kernels == "torch" else f" ({plan.kernels} fits no layer of these nets)"
-        return f"torch{unfit}"
-    return f"{plan.kernels} where it fits"
+    if plan.kernels == "torch":
+        return plan.kernels
+    none = "" if plan.kernels_fit else " (no layer of these nets)"
+    return f"{plan.kernels} where it fits{none}"
 
 
 def _range(document: Mapping[str, Any]) -> str:

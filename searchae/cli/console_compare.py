@@ -28,11 +28,14 @@ def print_plan(document: dict[str, Any]) -> None:
         )
     for note in document["not_compared"]:
         print_line(note)
-    seconds = document["seconds"]
+    seconds, trainings = document["seconds"], document["trainings"]
+    if seconds is not None:
+        seconds *= max(0.0, 1 - document["done"] / trainings)
     cost = "unknown" if seconds is None else f"about {format_duration(seconds)} of one worker"
+    done = f", {document['done']} of them done" if document["done"] else ""
     print_line(
-        f"{'first look':12s} about {document['trainings']} trainings, {cost}; those that several "
-        "parameters share are trained once"
+        f"{'first look':12s} about {document['trainings']} trainings{done}, {cost}; those that "
+        "several parameters share are trained once"
     )
     print_line(
         f"{'then':12s} more, until each difference is known within {document['until_db']:g} dB"

@@ -80,7 +80,7 @@ InstallOption = Annotated[
     typer.Option(
         "--install",
         help="For ssh: install this searchae on hosts that have another one, or none, into "
-        "~/.cache/searchae/venvs there.",
+        "~/.cache/searchae/venvs there; with --dry-run too.",
     ),
 ]
 SkipUnfitOption = Annotated[

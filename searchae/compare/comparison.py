@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from optuna.trial import TrialState
 
 from searchae.compare.base_names import base_names
 from searchae.compare.bases import (
@@ -30,7 +31,13 @@ from searchae.config import comparable
 from searchae.data import Splits
 from searchae.errors import UserError
 from searchae.formatting import format_count, format_duration, format_list
-from searchae.study import SPLITS, StoredStudy, require_searched, trial_row
+from searchae.study import (
+    SPLITS,
+    StoredStudy,
+    find_training_list,
+    require_searched,
+    trial_row,
+)
 from searchae.training import LEARNED_DB, Precision, mean_image_psnr_per_image, pick_precision
 from searchae.worker import TrainingRecord
 
@@ -176,8 +183,17 @@ class Comparison:
             f"answers (about {trained}); {then}"
         )
 
+    def _ended(self) -> int:
+        """Returns how many trainings of this study have ended, whatever they were made for."""
+        listed = find_training_list(self.stored)
+        ended = (TrialState.COMPLETE, TrialState.PRUNED)
+        return sum(t.state in ended for t in listed.trials().values()) if listed else 0
+
     def estimate(self) -> dict[str, Any]:
-        """Returns what the first look takes, as a JSON document: trainings and seconds."""
+        """Returns what the first look takes, as a JSON document.
+
+        ``trainings``, of which so many are ``done``, and ``seconds`` of one worker for all.
+        """
         sides: list[dict[str, Any]] = []
         cells: dict[str, tuple[Cell, int]] = {}  # shared by all parameters
         for experiment in self.experiments(None, _no_records):
@@ -203,6 +219,7 @@ class Comparison:
             "sides": sides,
             "not_compared": self.not_compared,
             "trainings": sum(trainings for trainings, _ in counts),
+            "done": self._ended(),
             "seconds": seconds or None,
         }
 

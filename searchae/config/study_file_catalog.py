@@ -66,7 +66,7 @@ def find_study_file(name: str, here: Path | None = None) -> Path:
         return beside
     raise SpecError(
         f"study {name!r}: neither in ./studies nor built in, nor is there a ./{name}.toml; "
-        f"{nearest(name, known)}"
+        f"{nearest(name, known)}. `searchae init --images FOLDER` writes one for your images"
     )
 
 

@@ -246,8 +246,8 @@ def share_of(images: int, share: float, *, key: str) -> int:
     """
     if images < 2:
         raise DataError(
-            f"{key}: there is nothing to take it from, only {format_count(images, 'image')}: "
-            "training, validation and test need at least one each; take more images"
+            f"{key}: {format_count(images, 'image')} cannot be split: training, validation and "
+            "test need at least one each; take more images"
         )
     return min(max(int(images * share + 0.5), 1), images - 1)
 

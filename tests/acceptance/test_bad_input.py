@@ -308,7 +308,9 @@ def test_looking_for_a_study_makes_no_database(
 
 
 def test_a_study_that_no_file_has_is_said_to_be_nowhere(refused: Refused) -> None:
-    says(refused("tune", "-s", "mine"), "neither in ./studies nor built in", "a ./mine.toml")
+    said = refused("tune", "-s", "mine")
+    says(said, "neither in ./studies nor built in", "a ./mine.toml")
+    says(said, "`searchae init --images FOLDER` writes one for your images")
 
 
 @pytest.mark.parametrize("command", [TINY, STATUS, BEST])

@@ -56,6 +56,9 @@ def test_a_comparison_is_planned_run_and_read_again(home: Path, command_line: Ru
     told = command_line(*WORDS)
     assert told.returncode == 0, told.stderr
     assert "optimizer: adam beats sgd by " in told.stdout
+    planned = command_line(*WORDS, "--dry-run", "--json")
+    plan = json.loads(planned.stdout)
+    assert plan["done"] >= plan["trainings"] / 2, "what was trained is not planned again"
     line = r"^training +\d+  complete .* seed=1 \(measured\)$"
     assert re.search(line, told.stderr, re.M), "a line a training"
     assert "not compared: l1_target (to compare instead: --by l1_target)\n" in told.stderr

@@ -655,9 +655,9 @@ def test_a_dry_run_names_the_convolutions_as_the_report_does(
 ) -> None:
     words = ("tune", "--study", "tiny", "--dry-run", "--precision", "fp32", "--device", "cpu")
     printed = " ".join(command_line(*words).stdout.split())
-    assert "convolutions by torch (winograd fits no layer of these nets)" in printed
+    assert "convolutions by winograd where it fits (no layer of these nets) baseline" in printed
     printed = " ".join(command_line(*words, "--set", "model.downsample=pool").stdout.split())
-    assert "convolutions by winograd where it fits" in printed
+    assert "convolutions by winograd where it fits baseline" in printed
     printed = " ".join(command_line(*words, SEARCHAE_KERNELS="off").stdout.split())
     assert "convolutions by torch baseline" in printed
 

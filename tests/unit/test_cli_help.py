@@ -51,6 +51,15 @@ def test_a_study_without_its_option_is_understood(capsys: pytest.CaptureFixture[
     assert " -s nowhere" not in capsys.readouterr().err, "its data set is an argument"
 
 
+@pytest.mark.parametrize("words", [["tune"], ["best", "--json"], ["compare", "--until", "1"]])
+def test_a_study_that_is_not_named_is_asked_for_with_an_example(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(words) == 2
+    said = capsys.readouterr().err
+    assert f"{words[0]}: name a study with -s, as in `searchae {words[0]} -s quickstart`" in said
+
+
 @pytest.mark.parametrize("name", group.commands)
 def test_the_examples_are_commands_that_parse(name: str) -> None:
     shown = CliRunner().invoke(app, [name, "--help"]).stdout
