@@ -87,7 +87,7 @@ def edit(folder: Path, old: str, new: str) -> None:
         (("tune", "-s", "./mine.toml"), "study file ./mine.toml: there is no such file"),
         (("data", "house-numbrs"), "'house-numbrs' did you mean 'house-numbers'? Valid:"),
         (("tnue",), "No such command 'tnue' 'tune'"),
-        (("tune",), "Missing --study"),
+        (("tune",), "tune: name a study with -s, as in `searchae tune -s quickstart`"),
         ((*TUNE, "--trails", "2"), "No such option: --trails --trials"),
         ((*TUNE, "--trials", "0"), "--trials greater than or equal to 1"),
         ((*TUNE, "--trials", "many"), "--trials integer"),
