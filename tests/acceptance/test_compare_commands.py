@@ -121,7 +121,7 @@ def test_too_little_time_is_no_mistake_and_the_hint_has_all_options(
     assert told.returncode == 130, told.stderr
     assert told.stdout == ""
     assert "the time was up (--max-hours) before" in told.stderr
-    assert "are done and kept; the same command again continues" in told.stderr
+    assert "done and kept; the same command again continues" in told.stderr
     assert f"next: searchae compare --study tiny {options}   goes on" in told.stderr
 
 
