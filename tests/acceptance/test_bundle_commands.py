@@ -110,7 +110,7 @@ def test_a_command_s_last_word_is_its_own(home: Path, new_process: Run) -> None:
     """Training loads libraries that complain at the end of a process that is left in a hurry."""
     told = new_process("train", "-s", "tiny", "--epochs", "1", "--seeds", "1", "--out", "w")
     assert told.returncode == 0, told.stderr
-    assert told.stderr.splitlines()[-1].startswith("seed 0  epoch   1 of 1 ")
+    assert told.stderr.splitlines()[-1].startswith("seed 0  ended after 1 epoch, ")
     assert (home / "w" / "metrics.json").is_file()
 
 
