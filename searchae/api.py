@@ -19,7 +19,6 @@ from searchae.launch import (
     FleetRequest,
     GivenPlace,
     LocalLauncher,
-    available_cores,
     check_counts,
     default_threads,
 )
@@ -337,7 +336,7 @@ class Search:
             threads=threads or default_threads(),
             precision=precision or os.environ.get("SEARCHAE_PRECISION") or None,
         )
-        workers = workers or min(seeds, max(1, available_cores() // plan.threads))
+        workers = workers or plan.seeds_at_once
         request = FleetRequest(
             **self._place.fleet(
                 workers=workers,

@@ -151,7 +151,6 @@ def train(
     with importing():
         from searchae.launch import (
             FleetRequest,
-            available_cores,
             configure_malloc,
         )
 
@@ -191,7 +190,7 @@ def train(
         threads=threads,
         precision=precision,
     )
-    workers = workers or min(seeds, max(1, available_cores() // plan.threads))
+    workers = workers or plan.seeds_at_once
     request = FleetRequest(
         storage=url,
         workers=workers,

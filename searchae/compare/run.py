@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,10 @@ class ComparisonRun:
         self._launcher, self._watcher = launcher, watcher
         self._stop = stop or StopRequest()
         self._told: dict[str, int] = {}
+
+    @cached_property
+    def _first_look(self) -> dict[str, Any]:
+        return self.comparison.estimate()
 
     def run(self, out: Path | None) -> tuple[ComparisonResult, dict[str, Any]]:
         """Trains what is missing, compares the choices, and writes the page.
@@ -175,7 +179,7 @@ class ComparisonRun:
     def _not_yet_text(self, experiment: Experiment, wanted: Wanted, results: Results) -> str:
         """Returns how far the first look at a parameter is, of as many as a dry run says."""
         done = sum(has_ended(results, t) for t in wanted.trainings)
-        sides = self.comparison.estimate()["sides"]
+        sides = self._first_look["sides"]
         (side,) = (s for s in sides if s["parameter"] == experiment.parameter)
         total = max(len(wanted.trainings), side["tries"] + side["trainings"])
         return (
@@ -194,7 +198,7 @@ class ComparisonRun:
         """Returns how many trainings of all parameters have ended, and of about how many."""
         listed = self._trainings(wanted, results)
         done = sum(has_ended(results, t) for t in listed)
-        total = format_count(max(len(listed), self.comparison.estimate()["trainings"]), "training")
+        total = format_count(max(len(listed), self._first_look["trainings"]), "training")
         return f"{done} of about {total}"
 
     def _plan(self, results: Results) -> Sequence[ListedTraining]:

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from searchae.config import DataSpec, TrainParams, TrialParams, params_of_trial
 from searchae.errors import UserError
 from searchae.formatting import format_count, format_duration
+from searchae.launch import available_cores
 from searchae.study import (
     COMPARED,
     RUNTIME,
@@ -57,6 +58,11 @@ class RetrainPlan:
     threads: int
     precision: Precision
     study: str
+
+    @property
+    def seeds_at_once(self) -> int:
+        """How many seeds this machine trains at once, unless the user says otherwise."""
+        return min(len(self.seeds), max(1, available_cores() // self.threads))
 
     @property
     def is_searched(self) -> bool:
